@@ -1,0 +1,207 @@
+//! [`Builder`]: the settings of channels, and every way to establish one.
+
+use std::{
+    os::fd::OwnedFd,
+    path::Path,
+    process::{Child, Command},
+    time::Duration,
+};
+
+use crate::{
+    channel::Channel,
+    error::Result,
+    handshake::{Handshake, ReadyWhen, Settings},
+    listener::{self, Listener},
+    process,
+    socket::Socket,
+    wait::Wait,
+    wire::SCM_MAX_FD,
+};
+
+/// Settings for channels. The methods that establish one borrow the builder, so that it can be used again, for instance
+/// to restart a crashed peer.
+///
+/// Each side has its own settings. Limits bind what a side *receives*; the handshake tells them to the other side, which
+/// then refuses too much before anything is sent.
+///
+/// ```
+/// use sealane::{Channel, Wait};
+/// use std::time::Duration;
+///
+/// let (a, b) = Channel::builder()
+///     .ring_capacity(16 << 20)
+///     .max_control(1024)
+///     .max_fds(8)
+///     .handshake_timeout(Duration::from_secs(1))
+///     .wait(Wait::Block)
+///     .pair()?;
+/// # Ok::<(), sealane::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until it is told to establish a channel"]
+pub struct Builder {
+    settings: Settings,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            settings: Settings {
+                ring_capacity: 4 << 20,
+                max_peer_ring: 64 << 20,
+                max_control: 64 << 10,
+                max_fds: 64,
+                timeout: Duration::from_secs(5),
+                wait: Wait::default(),
+                prefault: true,
+                huge_pages: false,
+            },
+        }
+    }
+}
+
+impl Builder {
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    /// Bytes of the ring that this side sends through; rounded up to a power of two and a page. One payload can be at most
+    /// 64 bytes shorter. 0 makes a side that sends control messages only. Default: 4 MiB.
+    ///
+    /// The memory is allocated at once and counts as this process's.
+    pub fn ring_capacity(self, bytes: usize) -> Self {
+        self.with(|settings| settings.ring_capacity = bytes)
+    }
+
+    /// The largest ring of the other side that is accepted, in bytes. Default: 64 MiB.
+    pub fn max_peer_ring_capacity(self, bytes: usize) -> Self {
+        self.with(|settings| settings.max_peer_ring = bytes)
+    }
+
+    /// Most control bytes of a message that this side receives; at most 4 GiB less one. Default: 64 KiB.
+    ///
+    /// What goes as a packet of its own must also fit into the sender's socket buffer, which the kernel may not let grow:
+    /// see `net.core.wmem_max` in `socket(7)`, and [`Limits`](crate::Limits).
+    pub fn max_control(self, bytes: usize) -> Self {
+        self.with(|settings| settings.max_control = u32::try_from(bytes).unwrap_or(u32::MAX))
+    }
+
+    /// Most descriptors with a message that this side receives: 253 is the kernel's own limit (`SCM_MAX_FD`, `unix(7)`),
+    /// and taken for more. Default: 64.
+    pub fn max_fds(self, count: usize) -> Self {
+        self.with(|settings| settings.max_fds = u32::try_from(count.min(SCM_MAX_FD)).unwrap_or(u32::MAX))
+    }
+
+    /// How long a handshake may take in all. Default: 5 s.
+    pub fn handshake_timeout(self, timeout: Duration) -> Self {
+        self.with(|settings| settings.timeout = timeout)
+    }
+
+    /// How blocking calls wait. Default: [`Wait::Adaptive`] for at most 50 µs.
+    pub fn wait(self, wait: Wait) -> Self {
+        self.with(|settings| settings.wait = wait)
+    }
+
+    /// Whether the page tables of both regions are filled when the channel is established. Default: true. If not, each
+    /// first touch of a page costs a fault; memory is allocated at once in any case.
+    pub fn prefault(self, prefault: bool) -> Self {
+        self.with(|settings| settings.prefault = prefault)
+    }
+
+    /// Whether our region is made of 2 MiB pages (`MFD_HUGETLB`, `memfd_create(2)`). Fails if not enough are reserved
+    /// (`vm.nr_hugepages`); there is no silent fallback. Default: false.
+    pub fn huge_pages(self, huge_pages: bool) -> Self {
+        self.with(|settings| settings.huge_pages = huge_pages)
+    }
+
+    /// Both ends of a channel, in this process: for threads, and for tests.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io), or [`Error::Handshake`](crate::Error::Handshake) if the settings do not accept
+    /// themselves (a ring larger than the peer's limit).
+    pub fn pair(&self) -> Result<(Channel, Channel)> {
+        let (a, b) = Socket::pair()?;
+        let (mut a, mut b) = (self.handshake(a)?, self.handshake(b)?);
+        // Each reads what the other has said, so two rounds are enough, and a refusal ends it.
+        while !(a.advance()? & b.advance()?) {}
+        Ok((a.finish()?, b.finish()?))
+    }
+
+    /// Connects to a [`Listener`]; blocks for the handshake timeout at most. `@name` is an abstract name (`unix(7)`).
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) if nobody listens, [`Error::Timeout`](crate::Error::Timeout),
+    /// [`Error::Handshake`](crate::Error::Handshake).
+    pub fn connect(&self, path: impl AsRef<Path>) -> Result<Channel> {
+        let socket = listener::connect(path.as_ref(), Some(self.settings.timeout))?;
+        Handshake::new(socket, self.settings, ReadyWhen::Checked)?.finish()
+    }
+
+    /// As [`connect`](Self::connect), without blocking.
+    ///
+    /// # Errors
+    /// [`Error::Full`](crate::Error::Full) if too many clients wait for the listener: the kernel gives no sign when that
+    /// is over, so try again after some milliseconds. [`Error::Io`](crate::Error::Io) if nobody listens.
+    pub fn try_connect(&self, path: impl AsRef<Path>) -> Result<Handshake> {
+        Handshake::new(listener::connect(path.as_ref(), None)?, self.settings, ReadyWhen::Checked)
+    }
+
+    /// Starts a child process with a channel to it, which the child takes by [`inherited`](Self::inherited). Blocks for
+    /// the handshake timeout at most. A child whose handshake fails is killed and reaped.
+    ///
+    /// The command is taken by value: used twice, it would hand the second child some other descriptor of ours.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) if it cannot be started, [`Error::Timeout`](crate::Error::Timeout),
+    /// [`Error::Handshake`](crate::Error::Handshake).
+    pub fn spawn(&self, command: Command) -> Result<(Channel, Child)> {
+        let (handshake, mut child) = self.try_spawn(command)?;
+        match handshake.finish() {
+            Ok(channel) => Ok((channel, child)),
+            Err(error) => {
+                process::end(&mut child);
+                Err(error)
+            }
+        }
+    }
+
+    /// As [`spawn`](Self::spawn), without waiting for the child. Killing and reaping it is the caller's.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) if it cannot be started.
+    pub fn try_spawn(&self, command: Command) -> Result<(Handshake, Child)> {
+        let (ours, childs) = Socket::pair()?;
+        let handshake = self.handshake(ours)?;
+        let child = process::start(command, childs)?;
+        Ok((handshake, child))
+    }
+
+    /// In a child that was started by [`spawn`](Self::spawn): the channel to its parent. Blocks for the handshake timeout
+    /// at most. Works once in a process; a grandchild, which inherits the variable but not the descriptor, gets an error.
+    ///
+    /// # Errors
+    /// [`Error::Handshake`](crate::Error::Handshake), [`Error::Timeout`](crate::Error::Timeout).
+    pub fn inherited(&self) -> Result<Channel> {
+        self.handshake(process::inherited()?)?.finish()
+    }
+
+    /// Listens for clients. The path gets mode 0600 and is removed when the listener is dropped; `@name` is an abstract
+    /// name (`unix(7)`), which any process of this network namespace can connect to.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io), for instance if the path exists.
+    pub fn listen(&self, path: impl AsRef<Path>) -> Result<Listener> {
+        Listener::new(path.as_ref(), self.settings)
+    }
+
+    /// Begins a handshake over a socket of one's own: a connected `SOCK_SEQPACKET` socket of which nobody else, above all
+    /// not the peer, holds this end: who did could freeze this process in a read. Does not block.
+    ///
+    /// # Errors
+    /// [`HandshakeError::NotSeqpacket`](crate::HandshakeError::NotSeqpacket), [`Error::Io`](crate::Error::Io).
+    pub fn handshake(&self, socket: OwnedFd) -> Result<Handshake> {
+        let socket = Socket::adopt(socket)?;
+        Handshake::new(socket, self.settings, ReadyWhen::Checked)
+    }
+}

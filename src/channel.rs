@@ -1,0 +1,309 @@
+//! [`Channel`]: both halves together, and calls, which need both.
+
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    path::Path,
+    process::{Child, Command},
+    time::Duration,
+};
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::{
+    builder::Builder,
+    control::Control,
+    error::Result,
+    handshake::Peer,
+    link::Closer,
+    loan::Loan,
+    message::{Message, ReplyToken, RequestId},
+    receiver::Receiver,
+    sender::Sender,
+    stats::{Held, Limits, Stats},
+    wait::Deadline,
+};
+
+/// One end of a connection between two processes: a [`Sender`] and a [`Receiver`], which are independent of each other.
+///
+/// It has all methods of both; where a name belongs to both halves ([`limits`](Self::limits), the descriptor), it says
+/// which one answers. [`split`](Self::split) it to use the halves in two threads. Dropping it closes both directions.
+///
+/// ```
+/// use sealane::Channel;
+///
+/// let (mut pipeline, mut algorithm) = Channel::pair()?;
+///
+/// let mut statistics = pipeline.loan(3)?;
+/// statistics.copy_from_slice(&[1, 2, 3]);
+/// statistics.send_with(b"frame 1")?;
+///
+/// let message = algorithm.recv()?;
+/// assert_eq!(message.control(), b"frame 1");
+/// assert_eq!(message.payload().unwrap().to_vec(), [1, 2, 3]);
+/// algorithm.send(b"gain 2.0")?;
+/// assert_eq!(pipeline.recv()?.control(), b"gain 2.0");
+/// # Ok::<(), sealane::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Channel {
+    sender: Sender,
+    receiver: Receiver,
+}
+
+/// Establishing, with the default [`Builder`].
+impl Channel {
+    /// Settings, and all ways to establish a channel.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// See [`Builder::pair`].
+    ///
+    /// # Errors
+    /// Those of [`Builder::pair`].
+    pub fn pair() -> Result<(Self, Self)> {
+        Self::builder().pair()
+    }
+
+    /// See [`Builder::connect`].
+    ///
+    /// # Errors
+    /// Those of [`Builder::connect`].
+    pub fn connect(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().connect(path)
+    }
+
+    /// See [`Builder::spawn`].
+    ///
+    /// # Errors
+    /// Those of [`Builder::spawn`].
+    pub fn spawn(command: Command) -> Result<(Self, Child)> {
+        Self::builder().spawn(command)
+    }
+
+    /// See [`Builder::inherited`].
+    ///
+    /// # Errors
+    /// Those of [`Builder::inherited`].
+    pub fn inherited() -> Result<Self> {
+        Self::builder().inherited()
+    }
+
+    pub(crate) fn new(sender: Sender, receiver: Receiver) -> Self {
+        Self { sender, receiver }
+    }
+
+    /// The two halves. Each may live in a thread of its own; dropping one closes its direction only.
+    #[must_use]
+    pub fn split(self) -> (Sender, Receiver) {
+        (self.sender, self.receiver)
+    }
+}
+
+/// Of the [`Sender`].
+impl Channel {
+    /// See [`Sender::loan`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::loan`].
+    pub fn loan(&mut self, len: usize) -> Result<Loan<'_>> {
+        self.sender.loan(len)
+    }
+
+    /// See [`Sender::try_loan`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::try_loan`].
+    pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>> {
+        self.sender.try_loan(len)
+    }
+
+    /// See [`Sender::loan_timeout`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::loan_timeout`].
+    pub fn loan_timeout(&mut self, len: usize, timeout: Duration) -> Result<Loan<'_>> {
+        self.sender.loan_timeout(len, timeout)
+    }
+
+    /// See [`Sender::loan_slice`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::loan_slice`].
+    pub fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
+        self.sender.loan_slice(count)
+    }
+
+    /// See [`Sender::has_space`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::has_space`].
+    pub fn has_space(&mut self, len: usize) -> Result<bool> {
+        self.sender.has_space(len)
+    }
+
+    /// See [`Sender::send`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::send`].
+    pub fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
+        self.sender.send(control)
+    }
+
+    /// See [`Sender::try_send`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::try_send`].
+    pub fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
+        self.sender.try_send(control)
+    }
+
+    /// See [`Sender::send_timeout`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::send_timeout`].
+    pub fn send_timeout<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()> {
+        self.sender.send_timeout(control, timeout)
+    }
+
+    /// See [`Sender::request`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::request`].
+    pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
+        self.sender.request(control)
+    }
+
+    /// See [`Sender::try_request`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::try_request`].
+    pub fn try_request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
+        self.sender.try_request(control)
+    }
+
+    /// See [`Sender::request_timeout`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::request_timeout`].
+    pub fn request_timeout<'c>(
+        &mut self,
+        control: impl Into<Control<'c>>,
+        timeout: Duration,
+    ) -> Result<RequestId> {
+        self.sender.request_timeout(control, timeout)
+    }
+
+    /// See [`Sender::reply`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::reply`].
+    pub fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
+        self.sender.reply(token, control)
+    }
+}
+
+/// Of the [`Receiver`].
+impl Channel {
+    /// See [`Receiver::recv`].
+    ///
+    /// # Errors
+    /// Those of [`Receiver::recv`].
+    pub fn recv(&mut self) -> Result<Message> {
+        self.receiver.recv()
+    }
+
+    /// See [`Receiver::try_recv`].
+    ///
+    /// # Errors
+    /// Those of [`Receiver::try_recv`].
+    pub fn try_recv(&mut self) -> Result<Option<Message>> {
+        self.receiver.try_recv()
+    }
+
+    /// See [`Receiver::recv_timeout`].
+    ///
+    /// # Errors
+    /// Those of [`Receiver::recv_timeout`].
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message> {
+        self.receiver.recv_timeout(timeout)
+    }
+
+    /// See [`Receiver::held`].
+    #[must_use]
+    pub fn held(&self) -> Held {
+        self.receiver.held()
+    }
+}
+
+/// Of both.
+impl Channel {
+    /// Sends a request and waits for its reply: [`request`](Self::request), then [`wait_reply`](Self::wait_reply).
+    ///
+    /// If both sides call at once, neither answers the other until its own call has ended: then answer in a loop instead,
+    /// where replies arrive as messages.
+    ///
+    /// # Errors
+    /// Those of the two.
+    pub fn call<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<Message> {
+        let deadline = Deadline::after(timeout);
+        let request = self.sender.request_until(control, deadline)?;
+        self.receiver.wait_reply(request, deadline)
+    }
+
+    /// Waits for the reply to a request, for at most `timeout`. What comes meanwhile is kept, in order, for
+    /// [`recv`](Self::recv): so drain before waiting for the descriptor, which does not tell of it.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`](crate::Error::Timeout): the request is given up, a late reply will be dropped.
+    /// [`Error::Backlog`](crate::Error::Backlog): 64 messages, 4 MiB or 256 descriptors are kept; the request is still
+    /// open. [`Error::NotOpen`](crate::Error::NotOpen) if the request was answered or given up before, or belongs to another
+    /// channel. [`Error::Disconnected`](crate::Error::Disconnected) as soon as the peer is gone. Others of
+    /// [`recv`](Self::recv).
+    pub fn wait_reply(&mut self, request: RequestId, timeout: Duration) -> Result<Message> {
+        self.receiver.wait_reply(request, Deadline::after(timeout))
+    }
+
+    /// Who the peer is.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        self.sender.peer()
+    }
+
+    /// What both halves have counted.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.sender.stats().merged(self.receiver.stats())
+    }
+
+    /// How large a message to the peer may be: the sender's.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.sender.limits()
+    }
+
+    /// A handle to end the channel with, from any thread.
+    #[must_use]
+    pub fn closer(&self) -> Closer {
+        self.sender.closer()
+    }
+
+    /// The descriptor of the sending half: readable when trying again is worthwhile, see [`Sender`].
+    #[must_use]
+    pub fn space_fd(&self) -> BorrowedFd<'_> {
+        self.sender.as_fd()
+    }
+}
+
+/// The receiver's: readable when there is something to receive, see [`Receiver`].
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.receiver.as_fd()
+    }
+}
+
+impl AsRawFd for Channel {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}

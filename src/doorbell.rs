@@ -1,0 +1,127 @@
+//! Going to sleep and being woken: one rule, used in both directions.
+//!
+//! Who waits owns an epoch word, odd while it sleeps or is about to ([`Epoch`]). Who has news reads that word and rings
+//! once for each odd value that it meets ([`Bell`]). Both store first, then pass a full fence, then look at what the other
+//! stored, so at least one of them sees the other: either the news is seen before sleeping, or the bell is rung.
+//! Receivers wait like this for messages, senders for room.
+
+use std::sync::atomic::{
+    Ordering::{Relaxed, SeqCst},
+    fence,
+};
+
+use crate::{
+    error::ProtocolError,
+    layout::Word,
+    raw::mapping::{OwnWords, PeerRegion},
+    socket::{SendFailure, Socket},
+    wire::{Kind, PacketHeader},
+};
+
+/// The waiting side: our own epoch word.
+#[derive(Debug)]
+pub(crate) struct Epoch {
+    words: OwnWords,
+    word: Word,
+    /// What the word holds; always in sync, as nobody else writes it.
+    value: u64,
+    /// Odd values shown so far.
+    shown: u64,
+    /// Doorbells that came.
+    heard: u64,
+}
+
+impl Epoch {
+    /// Takes up the word as it stands: a receiver's starts armed, so that a loop may wait before it first looks.
+    pub(crate) fn new(words: OwnWords, word: Word) -> Self {
+        let value = words.word(word).load(Relaxed);
+        Self { words, word, value, shown: value & 1, heard: 0 }
+    }
+
+    pub(crate) fn is_armed(&self) -> bool {
+        self.value & 1 == 1
+    }
+
+    fn advance(&mut self) {
+        self.value = self.value.wrapping_add(1);
+        self.words.word(self.word).store(self.value, Relaxed);
+    }
+
+    /// From now on news is announced. Look again after this, before sleeping.
+    pub(crate) fn arm(&mut self) {
+        if !self.is_armed() {
+            self.advance();
+            self.shown = self.shown.wrapping_add(1);
+            // ORDERING: pairs with the fence in `Bell::ring`. Either the other side's look at the epoch sees this value,
+            // or our next look at what it publishes sees that.
+            fence(SeqCst);
+        }
+    }
+
+    /// News is not announced any more.
+    pub(crate) fn disarm(&mut self) {
+        if self.is_armed() {
+            self.advance();
+        }
+    }
+
+    /// A doorbell was read: this epoch has had its bell.
+    ///
+    /// # Errors
+    /// If there were more bells than epochs.
+    pub(crate) fn heard(&mut self) -> Result<(), ProtocolError> {
+        self.heard = self.heard.wrapping_add(1);
+        if self.heard > self.shown {
+            return Err(ProtocolError::Doorbells { shown: self.shown, heard: self.heard });
+        }
+        self.disarm();
+        Ok(())
+    }
+}
+
+/// What ringing came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Rung {
+    /// The peer is awake, or has been rung before.
+    NoNeed,
+    Sent,
+    /// The peer does not read that socket any more.
+    Gone,
+}
+
+/// The ringing side: what we know of the peer's epoch word.
+#[derive(Debug)]
+pub(crate) struct Bell {
+    word: Word,
+    /// The last epoch that was rung for.
+    rung: u64,
+}
+
+impl Bell {
+    pub(crate) fn new(word: Word) -> Self {
+        Self { word, rung: 0 }
+    }
+
+    /// Wakes the peer if it sleeps. To be called after each publication.
+    ///
+    /// UNTRUSTED: the peer's epoch may be anything; all that it can bring about is one more system call.
+    pub(crate) fn ring(&mut self, peer: &PeerRegion, socket: &Socket) -> Rung {
+        // ORDERING: pairs with the fence in `Epoch::arm`: what we published before this is seen by a peer whose epoch we
+        // do not see.
+        fence(SeqCst);
+        let epoch = peer.load(self.word);
+        if epoch & 1 == 0 || epoch == self.rung {
+            return Rung::NoNeed;
+        }
+        match socket.send(PacketHeader::plain(Kind::Doorbell, 0), &[], &[]) {
+            // A full socket is as good as a bell: it is readable.
+            Ok(()) | Err(SendFailure::Full) => {
+                self.rung = epoch;
+                Rung::Sent
+            }
+            Err(SendFailure::Gone) => Rung::Gone,
+            // Left unrung, so that the next publication tries again.
+            Err(SendFailure::FdsInFlight | SendFailure::Other(_)) => Rung::NoNeed,
+        }
+    }
+}

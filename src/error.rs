@@ -1,0 +1,381 @@
+//! What can go wrong, as variants that a caller can act on.
+//!
+//! No type of a dependency appears here. Every message says what was expected and what was found.
+
+use std::{fmt, io};
+
+use thiserror::Error;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation on a channel failed.
+///
+/// After an error for which [`is_fatal`](Self::is_fatal) is false the channel goes on working.
+///
+/// ```
+/// use sealane::{Channel, Error};
+///
+/// let (mut a, _b) = Channel::pair()?;
+/// match a.loan(usize::MAX) {
+///     Err(Error::PayloadTooLarge { len, max }) => assert!(len > max),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The peer is gone, or has closed this direction, or [`Closer::close`](crate::Closer::close) was called.
+    ///
+    /// A receiver reports it only after everything that was committed has been delivered.
+    #[error("the peer is gone")]
+    Disconnected,
+    /// The deadline passed first. Nothing was sent or lost.
+    #[error("the deadline passed")]
+    Timeout,
+    /// The socket holds as many packets as the kernel lets it. Nothing was sent.
+    #[error("the socket is full")]
+    Full,
+    /// The payload can never fit into this ring.
+    #[error("a payload of {len} bytes does not fit: at most {max} expected")]
+    PayloadTooLarge {
+        /// Bytes asked for.
+        len: usize,
+        /// Bytes that fit, see [`Limits::max_payload`](crate::Limits::max_payload).
+        max: usize,
+    },
+    /// The control bytes are more than the peer, or our socket, accepts.
+    #[error("{len} control bytes are too many: at most {max} expected")]
+    ControlTooLarge {
+        /// Bytes given.
+        len: usize,
+        /// Bytes that the peer accepts, see [`Limits::max_control`](crate::Limits::max_control).
+        max: usize,
+    },
+    /// More descriptors than the peer accepts with one message.
+    #[error("{count} descriptors are too many: at most {max} expected")]
+    TooManyFds {
+        /// Descriptors given.
+        count: usize,
+        /// Descriptors that the peer accepts, see [`Limits::max_fds`](crate::Limits::max_fds).
+        max: usize,
+    },
+    /// This process is at its own limit of open files (`RLIMIT_NOFILE`), so the kernel dropped
+    /// descriptors of a received message (`MSG_CTRUNC`, `recvmsg(2)`). That message is lost whole; the channel goes on.
+    #[error(
+        "a message is lost: {expected} descriptors expected, {received} received before this process's limit of open files"
+    )]
+    FdsLost {
+        /// Descriptors that were sent.
+        expected: usize,
+        /// Descriptors that arrived, all closed again.
+        received: usize,
+    },
+    /// Too many descriptors of this user are in flight (`ETOOMANYREFS`, `unix(7)`): some peer, perhaps another one, does
+    /// not read. Nothing was sent. The kernel announces no end of it, so try again after some milliseconds.
+    #[error("too many descriptors of this user are in flight")]
+    FdsInFlight,
+    /// What came while a reply was awaited is more than the channel keeps. Receive it, then go on.
+    #[error("too many messages are kept: receive them first")]
+    Backlog,
+    /// The request or reply belongs to another channel, or has been answered or given up.
+    #[error("a request that is open on this channel expected, another one found")]
+    NotOpen,
+    /// The channel could not be established.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// The peer broke the protocol. The channel is closed.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// Received bytes are not what they were asked to be.
+    #[error(transparent)]
+    Cast(#[from] CastError),
+    /// A system call failed.
+    #[error("{operation} failed")]
+    Io {
+        /// The system call, or what was done with it.
+        operation: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Whether this half of the channel (or the handshake) has come to its end.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::Disconnected | Self::Handshake(_) | Self::Protocol(_))
+    }
+
+    /// For `map_err`: an error of the system call `operation`.
+    pub(crate) fn io<E: Into<io::Error>>(operation: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io { operation, source: source.into() }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Disconnected => io::ErrorKind::BrokenPipe,
+            Error::Timeout => io::ErrorKind::TimedOut,
+            Error::Full | Error::FdsInFlight => io::ErrorKind::WouldBlock,
+            Error::PayloadTooLarge { .. }
+            | Error::ControlTooLarge { .. }
+            | Error::TooManyFds { .. }
+            | Error::NotOpen => io::ErrorKind::InvalidInput,
+            Error::FdsLost { .. } | Error::Backlog => io::ErrorKind::QuotaExceeded,
+            Error::Handshake(_) => io::ErrorKind::ConnectionRefused,
+            Error::Protocol(_) | Error::Cast(_) => io::ErrorKind::InvalidData,
+            Error::Io { source, .. } => source.kind(),
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// Why no channel came of a handshake.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// We refused what the peer offered, and told it so.
+    #[error("we refused the peer: {0}")]
+    Refused(Refusal),
+    /// The peer refused what we offered.
+    #[error("the peer refused us: {0}")]
+    Rejected(Refusal),
+    /// The peer went away in the middle.
+    #[error("the peer closed the socket before its {awaited}")]
+    Closed {
+        /// The packet that should have come.
+        awaited: &'static str,
+    },
+    /// The descriptor given is no connected `AF_UNIX` `SOCK_SEQPACKET` socket.
+    #[error("expected a connected AF_UNIX SOCK_SEQPACKET socket, found {found}")]
+    NotSeqpacket {
+        /// What it is instead.
+        found: &'static str,
+    },
+    /// This process was not started by [`Channel::spawn`](crate::Channel::spawn), or its environment was cleared.
+    #[error("expected a descriptor and cookie in the variable {variable}, found {found}")]
+    NotInherited {
+        /// The environment variable.
+        variable: &'static str,
+        /// Its value, or what is wrong with it.
+        found: String,
+    },
+    /// The channel of this process's parent was adopted before: it can be had once.
+    #[error("the inherited channel was taken before")]
+    AlreadyInherited,
+}
+
+/// What one side of a handshake refuses in the other's `Hello`. Both sides report the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// What is wrong.
+    pub reason: Reason,
+    /// What was expected: a number, limit, or mask as [`Reason`] tells.
+    pub expected: u64,
+    /// What was found instead.
+    pub found: u64,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { reason, expected, found } = *self;
+        match reason {
+            Reason::Magic => write!(f, "not a sealane peer: magic {expected:#x} expected, {found:#x} found"),
+            Reason::Version => write!(f, "no common version: {expected} expected, {found} found"),
+            Reason::HelloLength => write!(f, "Hello of at least {expected} bytes expected, {found} found"),
+            Reason::Features => {
+                write!(f, "unknown required features: {expected:#x} known, {found:#x} required")
+            }
+            Reason::RingTooLarge => write!(f, "ring of at most {expected} bytes expected, {found} found"),
+            Reason::Geometry => {
+                write!(f, "ring capacity or offset that is a multiple of {expected} expected, {found} found")
+            }
+            Reason::Start => write!(f, "first sequence and position {expected} expected, {found} found"),
+            Reason::Descriptors => write!(f, "{expected} descriptors expected, {found} found"),
+            Reason::RegionKind => {
+                write!(f, "region: a regular file (mode {expected:#o}) expected, mode {found:#o} found")
+            }
+            Reason::RegionSeals => write!(f, "region: seals {expected:#x} expected, {found:#x} found"),
+            Reason::RegionSize => write!(f, "region: {expected} bytes expected, {found} found"),
+            Reason::RegionHoles => write!(f, "region: {expected} allocated bytes expected, {found} found"),
+            Reason::RegionMapping => write!(f, "region: cannot be mapped (error {found})"),
+            Reason::CreditSocket => write!(f, "credit: a SOCK_SEQPACKET AF_UNIX socket expected"),
+            Reason::Credentials => write!(f, "credentials: a process expected, pid {found} found"),
+            Reason::Packet => write!(f, "packet of kind {expected} expected, {found} found"),
+            Reason::Application => write!(f, "refused by the application"),
+            Reason::Unknown(code) => {
+                write!(f, "reason {code}, unknown to this version: {expected} expected, {found} found")
+            }
+        }
+    }
+}
+
+/// What a [`Refusal`] is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The first bytes are not sealane's.
+    Magic,
+    /// The version ranges do not meet; expected our nearest bound, found the peer's.
+    Version,
+    /// The `Hello` is shorter than its version asks for, or than it says itself. Bytes.
+    HelloLength,
+    /// The peer requires features that are not known here. Bit masks.
+    Features,
+    /// The ring is larger than [`Builder::max_peer_ring_capacity`](crate::Builder::max_peer_ring_capacity). Bytes.
+    RingTooLarge,
+    /// Capacity or offset is not aligned as it must be. Bytes.
+    Geometry,
+    /// First sequence or position is not that of a new channel.
+    Start,
+    /// `Hello` came with another number of descriptors.
+    Descriptors,
+    /// The region's descriptor is not a regular file. `st_mode & S_IFMT`.
+    RegionKind,
+    /// The region lacks seals. Masks as in `fcntl(2)`, `F_GET_SEALS`; a file without seals shows 0.
+    RegionSeals,
+    /// The region's file is of another size than `Hello` says. Bytes.
+    RegionSize,
+    /// The region has holes, which would be filled at the reader's expense. Bytes.
+    RegionHoles,
+    /// The region cannot be mapped read-only; found is an `errno(3)`.
+    RegionMapping,
+    /// The credit descriptor is not a `SOCK_SEQPACKET` socket.
+    CreditSocket,
+    /// `Hello` carried no usable credentials.
+    Credentials,
+    /// Another packet than the one whose turn it is, or a malformed one. Packet kinds.
+    Packet,
+    /// [`Handshake::refuse`](crate::Handshake::refuse) was called.
+    Application,
+    /// A reason of a newer version.
+    Unknown(u32),
+}
+
+/// How the peer broke the protocol. An honest peer never does, so each of these closes the channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the fields are the numbers named in the message of each variant")]
+pub enum ProtocolError {
+    /// The count of committed bytes went backwards, or ahead by more than a ring.
+    #[error("ring head: {from} to {limit} expected, {found} found")]
+    Head { from: u64, limit: u64, found: u64 },
+    /// The count of released bytes went backwards, or past what was committed.
+    #[error("ring tail: {from} to {limit} expected, {found} found")]
+    Tail { from: u64, limit: u64, found: u64 },
+    /// A head or tail between two records.
+    #[error("ring position: a multiple of 64 expected, {found} found")]
+    Misaligned { found: u64 },
+    /// A record that is longer than what was committed.
+    #[error(
+        "record: at most {available} bytes expected, payload of {payload} and control of {control} bytes found"
+    )]
+    RecordLength { available: u64, payload: u64, control: u64 },
+    /// A record with unknown flags.
+    #[error("record flags: {known:#x} known, {found:#x} found")]
+    RecordFlags { known: u32, found: u32 },
+    /// A record whose reserved bytes are not zero.
+    #[error("record: zeros expected in the reserved bytes")]
+    RecordReserved,
+    /// A packet shorter than its header, or of a kind that has no body but one.
+    #[error("packet: {expected} bytes expected, {found} found")]
+    PacketLength { expected: usize, found: usize },
+    /// A packet that is longer than what we said that we accept.
+    #[error("packet: at most {max} bytes expected, more found")]
+    PacketTooLong { max: usize },
+    /// A packet of a kind that has no place here.
+    #[error("packet kind: {expected} expected, {found} found")]
+    PacketKind { expected: u16, found: u16 },
+    /// A packet with unknown flags.
+    #[error("packet flags: {known:#x} known, {found:#x} found")]
+    PacketFlags { known: u16, found: u16 },
+    /// A packet whose reserved bytes, or fields without a meaning in its kind, are not zero.
+    #[error("packet: zeros expected in the reserved bytes")]
+    PacketReserved,
+    /// More control bytes than we said that we accept.
+    #[error("control: at most {max} bytes expected, {found} found")]
+    ControlLength { max: usize, found: usize },
+    /// More descriptors than we said that we accept.
+    #[error("descriptors: at most {max} expected, {found} found")]
+    FdLimit { max: usize, found: usize },
+    /// Another number of descriptors than the packet says.
+    #[error("descriptors: {announced} announced, {found} found")]
+    FdCount { announced: usize, found: usize },
+    /// A message out of turn.
+    #[error("sequence: {expected} expected, {found} found")]
+    Sequence { expected: u64, found: u64 },
+    /// One half of a message says that there is another half, which does not say so, or is not there.
+    #[error("message {sequence}: its halves in ring and socket do not fit")]
+    Halves { sequence: u64 },
+    /// More doorbells than there were sleeps.
+    #[error("doorbells: at most {shown} expected, {heard} found")]
+    Doorbells { shown: u64, heard: u64 },
+    /// A reply to what was not asked.
+    #[error("reply to message {sequence}, which asked for none or was answered before")]
+    UnaskedReply { sequence: u64 },
+}
+
+/// Why received bytes could not be read as what was asked for. Nothing was consumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CastError {
+    /// The two lengths must be equal. Bytes for control data, elements for slices.
+    #[error("length {expected} expected, {found} found")]
+    Length {
+        /// The length that was asked for.
+        expected: usize,
+        /// The length that is there.
+        found: usize,
+    },
+    /// Not a whole number of elements.
+    #[error("a multiple of {size} bytes expected, {found} bytes found")]
+    Remainder {
+        /// Bytes of one element.
+        size: usize,
+        /// Bytes that are there.
+        found: usize,
+    },
+    /// The range ends behind the end, or its length cannot be counted in bytes.
+    #[error("{count} elements of {size} bytes at offset {offset} expected, {available} bytes found in all")]
+    OutOfBounds {
+        /// First byte asked for.
+        offset: usize,
+        /// Elements asked for.
+        count: usize,
+        /// Bytes of one element.
+        size: usize,
+        /// Bytes that are there.
+        available: usize,
+    },
+    /// The bytes are no value of the type.
+    #[error("a valid {expected} expected, other bytes found")]
+    Invalid {
+        /// The type's name.
+        expected: &'static str,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn io_error_keeps_the_error_inside() {
+        let error = io::Error::from(Error::Protocol(ProtocolError::RecordReserved));
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let inner = error.into_inner().unwrap();
+        assert!(matches!(
+            inner.downcast_ref::<Error>(),
+            Some(Error::Protocol(ProtocolError::RecordReserved))
+        ));
+    }
+
+    #[test]
+    fn errors_cross_threads() {
+        fn check<T: Send + Sync + 'static>() {}
+        check::<Error>();
+    }
+}

@@ -1,0 +1,485 @@
+//! [`Handshake`]: both sides say `Hello` at once, look at what they got, and say `Ready` or `Reject`.
+
+use std::{
+    fmt,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::PollFlags,
+    net::{Shutdown, sockopt},
+};
+use zerocopy::IntoBytes;
+
+use crate::{
+    channel::Channel,
+    error::{Error, HandshakeError, Reason, Refusal, Result},
+    hello::{Offer, Terms},
+    layout::to_u64,
+    link::Link,
+    raw::{descriptor::RawCredentials, mapping::PeerRegion},
+    receiver::Receiver,
+    region::{OwnRegion, adopt},
+    sender::Sender,
+    socket::{Arrival, PacketBuffer, ReceivedFds, SendFailure, Socket, sleep},
+    stats::Limits,
+    wait::{Deadline, Wait},
+    wire::{HELLO_MAX, Kind, PacketHeader, Reject},
+};
+
+/// Who a process was when it said `Hello`, as the kernel vouches (`SCM_CREDENTIALS`, `unix(7)`): the numbers as they are
+/// in *our* namespaces.
+///
+/// ```
+/// let (a, _b) = sealane::Channel::pair()?;
+/// assert_eq!(a.peer().credentials().pid, std::process::id());
+/// # Ok::<(), sealane::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Credentials {
+    /// Process.
+    pub pid: u32,
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// What is known of the other side of a channel.
+///
+/// ```
+/// let (a, _b) = sealane::Channel::pair()?;
+/// assert_eq!(a.peer().version(), 1);
+/// # Ok::<(), sealane::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    credentials: Credentials,
+    version: u32,
+}
+
+impl Peer {
+    /// Who it was at the handshake.
+    #[must_use]
+    pub fn credentials(&self) -> Credentials {
+        self.credentials
+    }
+
+    /// The protocol version that both speak.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+}
+
+/// What a builder asks of a handshake.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) ring_capacity: usize,
+    pub(crate) max_peer_ring: usize,
+    pub(crate) max_control: u32,
+    pub(crate) max_fds: u32,
+    pub(crate) timeout: Duration,
+    pub(crate) wait: Wait,
+    pub(crate) prefault: bool,
+    pub(crate) huge_pages: bool,
+}
+
+/// When our `Ready` goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReadyWhen {
+    /// As soon as the peer's `Hello` is found good.
+    Checked,
+    /// In `finish`: a listener may look at the credentials first. The peer says `Ready` without waiting for ours.
+    Finished,
+}
+
+/// A channel that is being established.
+///
+/// In a program that may block, [`finish`](Self::finish) is all. In an event loop, wait for the descriptor to be readable
+/// or the [`deadline`](Self::deadline) to pass, and [`advance`](Self::advance), until that says true.
+///
+/// ```
+/// use sealane::Channel;
+///
+/// let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+/// assert!(Channel::builder().handshake(ours.into()).is_err(), "it must be a SOCK_SEQPACKET socket");
+///
+/// let dir = tempfile::tempdir().unwrap();
+/// let path = dir.path().join("socket");
+/// let listener = sealane::Listener::bind(&path)?;
+/// let mut client = Channel::builder().try_connect(&path)?;
+/// let mut server = listener.try_accept()?.expect("somebody has connected");
+/// while !(client.advance()? & server.advance()?) {
+///     // An event loop would wait for `client` and `server` here.
+/// }
+/// assert_eq!(server.peer_credentials().unwrap().pid, std::process::id());
+/// let server = server.finish()?;
+/// let client = client.finish()?;
+/// # Ok::<(), sealane::Error>(())
+/// ```
+#[must_use = "a handshake that is dropped closes the socket"]
+pub struct Handshake {
+    socket: Socket,
+    region: OwnRegion,
+    /// Where the peer will announce room, and the end that it gets for it.
+    credit_in: Socket,
+    credit_for_peer: OwnedFd,
+    settings: Settings,
+    offer: Offer,
+    ready_when: ReadyWhen,
+    deadline: Instant,
+    buffer: PacketBuffer,
+    said: Said,
+    /// From the peer's `Hello` on.
+    candidate: Option<Candidate>,
+    peer_ready: bool,
+    /// Why we refused. Then all that is left is to let the peer read it.
+    refused: Option<Refusal>,
+    failed: bool,
+}
+
+/// A peer whose `Hello` has been found good.
+struct Candidate {
+    region: PeerRegion,
+    credit_out: Socket,
+    terms: Terms,
+    credentials: Credentials,
+}
+
+/// How far we have got with what we say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+enum Said {
+    Nothing,
+    Hello,
+    Ready,
+}
+
+/// What one step of the handshake came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Done,
+    /// Nothing to read yet.
+    Waiting,
+    Again,
+}
+
+impl Handshake {
+    pub(crate) fn new(socket: Socket, settings: Settings, ready_when: ReadyWhen) -> Result<Self> {
+        let region = OwnRegion::create(settings.ring_capacity, settings.prefault, settings.huge_pages)?;
+        let (credit_in, credit_for_peer) = Socket::pair()?;
+        let Settings { max_peer_ring, max_control, max_fds, .. } = settings;
+        let offer = Offer { geometry: region.geometry, max_peer_ring, max_control, max_fds };
+        // Longer than the clock can tell is as good as a year.
+        let now = Instant::now();
+        let year = Duration::from_hours(365 * 24);
+        let deadline = now.checked_add(settings.timeout.min(year)).unwrap_or(now);
+        let mut handshake = Self {
+            socket,
+            region,
+            credit_in: Socket::own_credit(credit_in),
+            credit_for_peer,
+            settings,
+            offer,
+            ready_when,
+            deadline,
+            buffer: PacketBuffer::new(HELLO_MAX),
+            said: Said::Nothing,
+            candidate: None,
+            peer_ready: false,
+            refused: None,
+            failed: false,
+        };
+        // If there is no room yet, `advance` says it again. Credentials are asked for only after that: a socket that asks
+        // for them is given a name when it first sends (`unix(7)`, autobind).
+        match handshake.say_hello() {
+            Ok(()) | Err(Error::Full | Error::FdsInFlight) => {}
+            Err(error) => return Err(error),
+        }
+        handshake.socket.pass_credentials(true)?;
+        Ok(handshake)
+    }
+
+    fn say_hello(&mut self) -> Result<()> {
+        if self.said >= Said::Hello {
+            return Ok(());
+        }
+        let fds = [self.region.memfd.as_fd(), self.credit_for_peer.as_fd()];
+        let header = PacketHeader::plain(Kind::Hello, 2);
+        match self.socket.send_identified(header, self.offer.hello().as_bytes(), &fds) {
+            // A peer that is gone may have left us its reason.
+            Ok(()) | Err(SendFailure::Gone) => {}
+            Err(failure) => return Err(failure.into()),
+        }
+        log::debug!("handshake: sent Hello with a ring of {} bytes", self.offer.geometry.capacity);
+        self.said = Said::Hello;
+        Ok(())
+    }
+
+    fn say_ready(&mut self) -> Result<()> {
+        if self.said < Said::Ready {
+            match self.socket.send(PacketHeader::plain(Kind::Ready, 0), &[], &[]) {
+                Ok(()) | Err(SendFailure::Gone) => self.said = Said::Ready,
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on as far as it can; never blocks. True when [`finish`](Self::finish) will not block.
+    ///
+    /// # Errors
+    /// [`Error::Handshake`] with the reason, [`Error::Timeout`] after the deadline; [`Error::Full`] and
+    /// [`Error::FdsInFlight`] are passing: call again after some milliseconds.
+    pub fn advance(&mut self) -> Result<bool> {
+        if self.failed {
+            return Err(Error::Disconnected);
+        }
+        loop {
+            match self.step() {
+                Ok(Step::Again) => {}
+                Ok(Step::Done) => return Ok(true),
+                Ok(Step::Waiting) if Instant::now() < self.deadline => return Ok(false),
+                Ok(Step::Waiting) => {
+                    self.failed = true;
+                    return Err(self
+                        .refused
+                        .map_or(Error::Timeout, |refusal| HandshakeError::Refused(refusal).into()));
+                }
+                Err(error @ (Error::Full | Error::FdsInFlight)) => return Err(error),
+                Err(error) => {
+                    log::debug!("handshake: {error}");
+                    self.failed = true;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<Step> {
+        if self.refused.is_none() {
+            self.say_hello()?;
+            if self.candidate.is_some() && self.ready_when == ReadyWhen::Checked {
+                self.say_ready()?;
+            }
+            if self.candidate.is_some() && self.peer_ready {
+                return Ok(Step::Done);
+            }
+        }
+        let awaited = if self.candidate.is_none() { Kind::Hello } else { Kind::Ready };
+        match self.socket.receive(&mut self.buffer)? {
+            Arrival::Nothing => return Ok(Step::Waiting),
+            Arrival::End => {
+                return Err(match self.refused {
+                    Some(refusal) => HandshakeError::Refused(refusal),
+                    None => HandshakeError::Closed {
+                        awaited: if awaited == Kind::Hello { "Hello" } else { "Ready" },
+                    },
+                }
+                .into());
+            }
+            Arrival::Packet if self.refused.is_some() => return Ok(Step::Again),
+            Arrival::Packet => {}
+        }
+        match self.hear(awaited) {
+            Ok(()) => {}
+            Err(Heard::Rejected(refusal)) => return Err(HandshakeError::Rejected(refusal).into()),
+            Err(Heard::Refused(refusal)) => self.reject(refusal),
+            Err(Heard::FdsLost { expected, received }) => return Err(Error::FdsLost { expected, received }),
+            Err(Heard::Failed(error)) => return Err(error),
+        }
+        Ok(Step::Again)
+    }
+
+    /// Takes in the packet that was read.
+    ///
+    /// UNTRUSTED: nothing of it is used before it was checked; descriptors that are not wanted are closed.
+    fn hear(&mut self, awaited: Kind) -> Result<(), Heard> {
+        let wrong = |found: u16| {
+            let expected = awaited.code().into();
+            Heard::Refused(Refusal { reason: Reason::Packet, expected, found: found.into() })
+        };
+        let incoming = self.buffer.open().map_err(|violation| {
+            log::debug!("handshake: {violation}");
+            wrong(0)
+        })?;
+        let kind = incoming.packet.kind;
+        if kind == Kind::Reject {
+            return Err(Heard::Rejected(Reject::parse(incoming.body)));
+        }
+        if kind != awaited {
+            return Err(wrong(kind.code()));
+        }
+        if kind == Kind::Ready {
+            if incoming.packet.fd_count > 0 {
+                let found = to_u64(incoming.packet.fd_count);
+                return Err(Heard::Refused(Refusal { reason: Reason::Descriptors, expected: 0, found }));
+            }
+            self.peer_ready = true;
+            return Ok(());
+        }
+        let terms = self.offer.judge(incoming.body).map_err(Heard::Refused)?;
+        if incoming.fds_cut {
+            return Err(Heard::FdsLost { expected: incoming.packet.fd_count, received: incoming.fds.len() });
+        }
+        let credentials = identify(incoming.credentials).map_err(Heard::Refused)?;
+        let candidate =
+            examine(terms, incoming.fds, credentials, self.settings.prefault).map_err(Heard::Refused)?;
+        log::debug!("handshake: {credentials:?} offers a ring of {} bytes", terms.geometry.capacity);
+        self.candidate = Some(candidate);
+        self.socket.pass_credentials(false).map_err(Heard::Failed)
+    }
+
+    /// Tells the peer why, and that nothing more will come.
+    fn reject(&mut self, refusal: Refusal) {
+        log::debug!("handshake: refused: {refusal}");
+        self.refused = Some(refusal);
+        let body = Reject::new(refusal);
+        if let Err(failure) = self.socket.send(PacketHeader::plain(Kind::Reject, 0), body.as_bytes(), &[]) {
+            log::debug!("handshake: Reject was not sent: {failure:?}");
+        }
+        self.socket.shut(Shutdown::Write);
+    }
+
+    /// Refuses the peer, for instance for its [credentials](Self::peer_credentials). It gets [`HandshakeError::Rejected`]
+    /// with [`Reason::Application`]. Does not block.
+    ///
+    /// A listener's peer never gets a channel before [`finish`](Self::finish) is called, so this is in time even after
+    /// [`advance`](Self::advance) said true.
+    pub fn refuse(mut self) {
+        self.reject(Refusal { reason: Reason::Application, expected: 0, found: 0 });
+    }
+
+    /// Completes the handshake; blocks until the deadline at most.
+    ///
+    /// # Errors
+    /// Those of [`advance`](Self::advance).
+    pub fn finish(mut self) -> Result<Channel> {
+        let deadline = Deadline::At(self.deadline);
+        let pause = Some(Duration::from_millis(5));
+        loop {
+            let complete = match self.advance() {
+                Ok(complete) => complete,
+                Err(Error::Full | Error::FdsInFlight) if !deadline.passed() => {
+                    sleep(&[], deadline, pause)?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if complete {
+                match self.say_ready() {
+                    Ok(()) => return self.into_channel(),
+                    Err(Error::Full) if !deadline.passed() => sleep(&[], deadline, pause)?,
+                    Err(error) => return Err(error),
+                }
+            } else {
+                sleep(&[(self.socket.as_fd(), PollFlags::IN)], deadline, None)?;
+            }
+        }
+    }
+
+    fn into_channel(self) -> Result<Channel> {
+        let Self { socket, region, credit_in, settings, offer, candidate, .. } = self;
+        let Some(Candidate { region: peer_region, credit_out, terms, credentials }) = candidate else {
+            return Err(Error::Disconnected);
+        };
+        let OwnRegion { ring, words, geometry, .. } = region;
+        if settings.max_fds == 0 {
+            socket.refuse_fds();
+        }
+        let sending = Limits {
+            max_payload: geometry.max_payload(),
+            max_control: socket.reserve(terms.max_control)?,
+            max_fds: terms.max_fds,
+        };
+        let receiving = Limits {
+            max_payload: terms.geometry.max_payload(),
+            max_control: crate::layout::to_usize(offer.max_control.into()),
+            max_fds: crate::layout::to_usize(offer.max_fds.into()),
+        };
+        let id = sockopt::socket_cookie(&socket).map_err(Error::io("getsockopt(SO_COOKIE)"))?;
+        let link = Arc::new(Link::new(id, socket, credit_in, credit_out));
+        let peer = Peer { credentials, version: terms.version };
+        let wait = settings.wait;
+        let sender =
+            Sender::new(Arc::clone(&link), ring, words.clone(), peer_region.clone(), sending, peer, wait);
+        let receiver = Receiver::new(link, words, peer_region, receiving, peer, wait);
+        Ok(Channel::new(sender, receiver))
+    }
+
+    /// When it will have failed. An event loop has to call [`advance`](Self::advance) then: a silent peer makes no
+    /// descriptor readable.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Who the peer is, once its `Hello` has come.
+    #[must_use]
+    pub fn peer_credentials(&self) -> Option<Credentials> {
+        self.candidate.as_ref().map(|candidate| candidate.credentials)
+    }
+}
+
+/// Why a packet of the peer did not bring the handshake on.
+enum Heard {
+    Rejected(Refusal),
+    Refused(Refusal),
+    FdsLost { expected: usize, received: usize },
+    Failed(Error),
+}
+
+fn identify(credentials: Option<RawCredentials>) -> Result<Credentials, Refusal> {
+    let refuse = |found| Refusal { reason: Reason::Credentials, expected: 1, found };
+    let RawCredentials { pid, uid, gid } = credentials.ok_or_else(|| refuse(0))?;
+    match u32::try_from(pid) {
+        Ok(pid) if pid > 0 => Ok(Credentials { pid, uid, gid }),
+        _ => Err(refuse(0)),
+    }
+}
+
+/// Looks at the two descriptors of a `Hello`; a newer peer's surplus is closed.
+fn examine(
+    terms: Terms,
+    mut fds: ReceivedFds,
+    credentials: Credentials,
+    prefault: bool,
+) -> Result<Candidate, Refusal> {
+    let found = to_u64(fds.len());
+    let [memfd, credit_out, ..] = &*fds else {
+        return Err(Refusal { reason: Reason::Descriptors, expected: 2, found });
+    };
+    let region = adopt(memfd.as_fd(), terms.geometry, prefault)?;
+    let no_socket = Refusal { reason: Reason::CreditSocket, expected: 1, found: 0 };
+    if !Socket::is_credit(credit_out) {
+        return Err(no_socket);
+    }
+    // What is left in `fds` is closed.
+    let credit_out = fds.remove(1).map(Socket::peer_credit).ok_or(no_socket)?;
+    Ok(Candidate { region, credit_out, terms, credentials })
+}
+
+impl AsFd for Handshake {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Handshake {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl fmt::Debug for Handshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handshake")
+            .field("hello_received", &self.candidate.is_some())
+            .field("ready_received", &self.peer_ready)
+            .field("refused", &self.refused)
+            .finish_non_exhaustive()
+    }
+}

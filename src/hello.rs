@@ -1,0 +1,186 @@
+//! Negotiation, without memory or sockets: what we offer, and what we make of the peer's `Hello`.
+
+use zerocopy::FromBytes;
+
+use crate::{
+    error::{Reason, Refusal},
+    layout::{Geometry, to_u64, to_usize},
+    wire::{HELLO_FIXED, Hello, MAGIC, SCM_MAX_FD, VERSION},
+};
+
+/// Features that this version knows: none yet.
+const FEATURES: u64 = 0;
+/// Furthest offset of a ring in its region: the largest page there is.
+const MAX_OFFSET: u64 = 1 << 30;
+
+/// What we offer, and what we accept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Offer {
+    /// Of our own region.
+    pub(crate) geometry: Geometry,
+    /// Largest ring of the peer that we map.
+    pub(crate) max_peer_ring: usize,
+    /// Most control bytes that we receive in one message.
+    pub(crate) max_control: u32,
+    /// Most descriptors that we receive with one message.
+    pub(crate) max_fds: u32,
+}
+
+/// What the two sides agree on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) version: u32,
+    /// Of the peer's region.
+    pub(crate) geometry: Geometry,
+    /// Most control bytes that the peer receives in one message.
+    pub(crate) max_control: usize,
+    /// Most descriptors that the peer receives with one message.
+    pub(crate) max_fds: usize,
+}
+
+impl Offer {
+    pub(crate) fn hello(&self) -> Hello {
+        Hello {
+            magic: MAGIC.into(),
+            lowest_version: VERSION.into(),
+            highest_version: VERSION.into(),
+            length: u32::try_from(size_of::<Hello>()).unwrap_or(u32::MAX).into(),
+            reserved: 0.into(),
+            features: FEATURES.into(),
+            required: 0.into(),
+            ring_offset: to_u64(self.geometry.offset).into(),
+            ring_capacity: to_u64(self.geometry.capacity).into(),
+            max_control: self.max_control.into(),
+            max_fds: self.max_fds.into(),
+            first_sequence: 0.into(),
+            first_position: 0.into(),
+            reserved_tail: [0.into(); 2],
+        }
+    }
+
+    /// Checks the body of the peer's `Hello`.
+    ///
+    /// UNTRUSTED: every field. A newer peer may append to the body, and shows by its lowest version whether it can do
+    /// without.
+    pub(crate) fn judge(&self, body: &[u8]) -> Result<Terms, Refusal> {
+        let refuse = |reason, expected, found| Err(Refusal { reason, expected, found });
+        let found = to_u64(body.len());
+        // The part that never changes is read by itself: a stranger's bytes may be fewer than ours.
+        let mut padded = [0; size_of::<Hello>()];
+        let known = body.len().min(padded.len());
+        if let (Some(to), Some(from)) = (padded.get_mut(..known), body.get(..known)) {
+            to.copy_from_slice(from);
+        }
+        let Ok(hello) = Hello::read_from_bytes(&padded) else {
+            return refuse(Reason::HelloLength, to_u64(size_of::<Hello>()), found);
+        };
+        if hello.magic.get() != MAGIC {
+            return refuse(Reason::Magic, MAGIC, hello.magic.get());
+        }
+        if body.len() < HELLO_FIXED {
+            return refuse(Reason::HelloLength, to_u64(HELLO_FIXED), found);
+        }
+        let (lowest, highest) = (hello.lowest_version.get(), hello.highest_version.get());
+        if highest < VERSION {
+            return refuse(Reason::Version, VERSION.into(), highest.into());
+        }
+        if lowest > VERSION {
+            return refuse(Reason::Version, VERSION.into(), lowest.into());
+        }
+        let needed = hello.length.get().max(u32::try_from(size_of::<Hello>()).unwrap_or(u32::MAX));
+        if found < needed.into() || hello.length.get() < needed {
+            return refuse(Reason::HelloLength, needed.into(), found.min(hello.length.get().into()));
+        }
+        if hello.required.get() & !FEATURES != 0 {
+            return refuse(Reason::Features, FEATURES, hello.required.get());
+        }
+        let (capacity, offset) = (hello.ring_capacity.get(), hello.ring_offset.get());
+        let max = to_u64(self.max_peer_ring);
+        if capacity > max {
+            return refuse(Reason::RingTooLarge, max, capacity);
+        }
+        let page = to_u64(rustix::param::page_size());
+        if capacity != 0 && !(capacity.is_power_of_two() && capacity.is_multiple_of(page)) {
+            return refuse(Reason::Geometry, page, capacity);
+        }
+        if offset == 0 || offset > MAX_OFFSET || !offset.is_multiple_of(page) {
+            return refuse(Reason::Geometry, page, offset);
+        }
+        for first in [hello.first_sequence.get(), hello.first_position.get()] {
+            if first != 0 {
+                return refuse(Reason::Start, 0, first);
+            }
+        }
+        Ok(Terms {
+            version: VERSION,
+            geometry: Geometry { offset: to_usize(offset), capacity: to_usize(capacity) },
+            max_control: to_usize(hello.max_control.get().into()),
+            max_fds: to_usize(hello.max_fds.get().into()).min(SCM_MAX_FD),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::IntoBytes;
+
+    use super::*;
+
+    const OFFER: Offer = Offer {
+        geometry: Geometry { offset: 4096, capacity: 8192 },
+        max_peer_ring: 1 << 20,
+        max_control: 100,
+        max_fds: 300,
+    };
+
+    fn reason(change: impl FnOnce(&mut Hello)) -> Reason {
+        let mut hello = OFFER.hello();
+        change(&mut hello);
+        OFFER.judge(hello.as_bytes()).unwrap_err().reason
+    }
+
+    #[test]
+    fn our_own_hello_is_accepted() {
+        let geometry = OFFER.geometry;
+        let terms = Terms { version: 1, geometry, max_control: 100, max_fds: 253 };
+        assert_eq!(OFFER.judge(OFFER.hello().as_bytes()), Ok(terms));
+    }
+
+    #[test]
+    fn a_newer_peer_may_append() {
+        let mut hello = OFFER.hello();
+        hello.highest_version = 7.into();
+        hello.length = 100.into();
+        hello.features = u64::MAX.into();
+        let longer = [hello.as_bytes(), b"more"].concat();
+        assert!(OFFER.judge(&longer).is_ok());
+    }
+
+    #[test]
+    fn each_wrong_field_is_refused_by_name() {
+        assert_eq!(reason(|h| h.magic = 1.into()), Reason::Magic);
+        assert_eq!(reason(|h| h.lowest_version = 2.into()), Reason::Version);
+        assert_eq!(reason(|h| h.highest_version = 0.into()), Reason::Version);
+        assert_eq!(reason(|h| h.length = 95.into()), Reason::HelloLength);
+        assert_eq!(reason(|h| h.length = 97.into()), Reason::HelloLength);
+        assert_eq!(reason(|h| h.required = 4.into()), Reason::Features);
+        assert_eq!(reason(|h| h.ring_capacity = (2 << 20).into()), Reason::RingTooLarge);
+        for capacity in [1, 64, 2048, 12288] {
+            assert_eq!(reason(|h| h.ring_capacity = capacity.into()), Reason::Geometry, "{capacity}");
+        }
+        for offset in [0, 64, 4097, 1 << 31, u64::MAX - 4095] {
+            assert_eq!(reason(|h| h.ring_offset = offset.into()), Reason::Geometry, "{offset}");
+        }
+        assert_eq!(reason(|h| h.first_sequence = 1.into()), Reason::Start);
+        assert_eq!(reason(|h| h.first_position = 64.into()), Reason::Start);
+    }
+
+    #[test]
+    fn every_shorter_hello_is_refused() {
+        let hello = OFFER.hello();
+        for len in 0..96 {
+            let reason = OFFER.judge(&hello.as_bytes()[..len]).unwrap_err().reason;
+            assert_eq!(reason, if len < 7 { Reason::Magic } else { Reason::HelloLength }, "{len} bytes");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What the two halves of a channel, its payloads and its closers share: the descriptors, and whether it has ended.
+
+use std::sync::{
+    OnceLock, Weak,
+    atomic::{AtomicBool, Ordering},
+};
+
+use rustix::net::Shutdown;
+
+use crate::{
+    error::{Error, ProtocolError, Result},
+    requests::Requests,
+    socket::Socket,
+};
+
+/// The sockets of a channel.
+///
+/// Of the three descriptors, `socket` is read by the receiver and written by the sender, `credit_in` is read by the sender
+/// and `credit_out` written by the receiver: no two halves read the same one, and none that is read here is held by the
+/// peer.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// Unique on this machine while it is up: tells channels apart.
+    pub(crate) id: u64,
+    pub(crate) socket: Socket,
+    /// Where the peer announces room.
+    pub(crate) credit_in: Socket,
+    /// Where we announce room to the peer.
+    pub(crate) credit_out: Socket,
+    /// Our requests that the peer has not answered.
+    pub(crate) requests: Requests,
+    closed: AtomicBool,
+    violation: OnceLock<ProtocolError>,
+}
+
+impl Link {
+    pub(crate) fn new(id: u64, socket: Socket, credit_in: Socket, credit_out: Socket) -> Self {
+        Self {
+            id,
+            socket,
+            credit_in,
+            credit_out,
+            requests: Requests::default(),
+            closed: AtomicBool::new(false),
+            violation: OnceLock::new(),
+        }
+    }
+
+    /// Whether the channel was closed here, by a violation or by a [`Closer`].
+    #[inline]
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.closed.load(Ordering::Relaxed) { Err(self.ended()) } else { Ok(()) }
+    }
+
+    /// The error for a channel that has ended.
+    pub(crate) fn ended(&self) -> Error {
+        self.violation.get().map_or(Error::Disconnected, |violation| Error::Protocol(*violation))
+    }
+
+    /// Closes both directions of everything, which wakes the other half and the peer.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        for socket in [&self.socket, &self.credit_in, &self.credit_out] {
+            socket.shut(Shutdown::Both);
+        }
+    }
+
+    /// The peer broke the protocol: nothing more is said or heard.
+    pub(crate) fn violated(&self, violation: ProtocolError) -> Error {
+        let first = *self.violation.get_or_init(|| violation);
+        self.close();
+        Error::Protocol(first)
+    }
+}
+
+/// Ends a channel from any thread: both halves, at once. Who waits in one of them, or calls it later, gets
+/// [`Error::Disconnected`]; the peer sees the end of the channel.
+///
+/// A `Closer` does not keep the channel's descriptors open.
+///
+/// ```
+/// use sealane::{Channel, Error};
+///
+/// let (a, _b) = Channel::pair()?;
+/// let closer = a.closer();
+/// let thread = std::thread::spawn(move || {
+///     let mut a = a;
+///     a.recv()
+/// });
+/// closer.close();
+/// assert!(matches!(thread.join().unwrap(), Err(Error::Disconnected)));
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Closer(pub(crate) Weak<Link>);
+
+impl Closer {
+    /// Ends the channel. Does not block; does nothing if it has ended.
+    pub fn close(&self) {
+        if let Some(link) = self.0.upgrade() {
+            link.close();
+        }
+    }
+}

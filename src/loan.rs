@@ -1,0 +1,215 @@
+//! [`Loan`]: a part of our ring, lent to be filled and sent.
+
+use std::{
+    fmt, io,
+    ops::{Deref, DerefMut},
+};
+
+use crate::{
+    control::Control,
+    error::{Error, Result},
+    message::RequestId,
+    raw::mapping::Slot,
+    sender::{Outgoing, Patience},
+    wait::Deadline,
+};
+
+/// Memory of the ring, to be filled in place and sent. A true `&mut [T]`: nobody else can write there.
+///
+/// `send` sends all of it: [`truncate`](Self::truncate) first if less was filled. Dropped unsent, nothing is sent and the
+/// space is free again; the peer can nevertheless see what was written.
+///
+/// Of `u8` it is [`io::Write`], from the start on.
+///
+/// ```
+/// use std::io::Write;
+/// use sealane::Channel;
+///
+/// let (mut a, mut b) = Channel::pair()?;
+/// let mut loan = a.loan(100)?;
+/// write!(loan, "{} stars", 7).unwrap();
+/// let written = loan.written();
+/// loan.truncate(written);
+/// loan.send()?;
+/// assert_eq!(b.recv()?.payload().unwrap().to_vec(), b"7 stars");
+/// # Ok::<(), sealane::Error>(())
+/// ```
+///
+/// One loan at a time, and none outlives its sender:
+///
+/// ```compile_fail,E0499
+/// # let (mut a, _b) = sealane::Channel::pair().unwrap();
+/// let first = a.loan(1).unwrap();
+/// let second = a.loan(1).unwrap();
+/// first.send().unwrap();
+/// ```
+#[must_use = "a loan that is dropped is not sent"]
+pub struct Loan<'s, T = u8> {
+    slot: Slot<'s, T>,
+    out: &'s mut Outgoing,
+    written: usize,
+}
+
+impl<'s, T> Loan<'s, T> {
+    pub(crate) fn new(slot: Slot<'s, T>, out: &'s mut Outgoing) -> Self {
+        Self { slot, out, written: 0 }
+    }
+
+    /// Keeps the first `len` values and gives the rest of the space back; does nothing if there are fewer.
+    pub fn truncate(&mut self, len: usize) {
+        self.slot.truncate(len);
+        self.written = self.written.min(len);
+    }
+
+    /// Sends it. Never blocks, and makes no system call unless the receiver sleeps. `Ok` means committed, not seen: the
+    /// message is delivered even if this process dies now.
+    ///
+    /// # Errors
+    /// [`Error::Disconnected`] if the peer is known not to read any more, [`Error::Protocol`].
+    #[inline]
+    pub fn send(self) -> Result<()> {
+        self.commit(&Control::default(), false, Patience::Try).map(drop)
+    }
+
+    /// Sends it together with control bytes and descriptors, as one message. If they need a packet of their own
+    /// (descriptors do) and the socket is full, waits as long as the peer lives.
+    ///
+    /// # Errors
+    /// [`Error::ControlTooLarge`], [`Error::TooManyFds`], [`Error::Disconnected`], [`Error::Protocol`],
+    /// [`Error::NotOpen`]; nothing was sent, and the loan is gone.
+    pub fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()> {
+        self.commit(&control.into(), false, Patience::Until(Deadline::Never)).map(drop)
+    }
+
+    /// As [`send_with`](Self::send_with), but never blocks, and gives the loan back if it was not sent.
+    ///
+    /// # Errors
+    /// [`Unsent`], with [`Error::Full`] or [`Error::FdsInFlight`] if trying again makes sense.
+    pub fn try_send_with<'c>(mut self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Self>> {
+        let len = size_of_val(self.slot.as_slice());
+        match self.out.commit(self.slot.ring(), len, &control.into(), false, Patience::Try) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Unsent { error, loan: self }),
+        }
+    }
+
+    /// Sends it as a request, see [`Sender::request`](crate::Sender::request).
+    ///
+    /// # Errors
+    /// Those of [`send_with`](Self::send_with), and [`Error::Backlog`].
+    pub fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId> {
+        self.commit(&control.into(), true, Patience::Until(Deadline::Never))
+    }
+
+    #[inline]
+    fn commit(self, control: &Control<'_>, wants_reply: bool, patience: Patience) -> Result<RequestId> {
+        let len = size_of_val(self.slot.as_slice());
+        self.out.commit(self.slot.finish(), len, control, wants_reply, patience)
+    }
+}
+
+impl Loan<'_> {
+    /// Bytes written through [`io::Write`] so far.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.written
+    }
+}
+
+impl<T> Deref for Loan<'_, T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        self.slot.as_slice()
+    }
+}
+
+impl<T> DerefMut for Loan<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.slot.as_mut_slice()
+    }
+}
+
+/// Writes to the start of the loan, then on; what does not fit is left out (`write` returns less, `write_all` an error).
+impl io::Write for Loan<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.slot.as_mut_slice().get_mut(self.written..).unwrap_or_default();
+        let len = room.len().min(bytes.len());
+        if let (Some(to), Some(from)) = (room.get_mut(..len), bytes.get(..len)) {
+            to.copy_from_slice(from);
+        }
+        self.written = self.written.saturating_add(len);
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Tells the length, never the contents.
+impl<T> fmt::Debug for Loan<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loan").field("len", &self.slot.as_slice().len()).finish_non_exhaustive()
+    }
+}
+
+/// A loan that was not sent, and why: from [`Loan::try_send_with`].
+///
+/// ```
+/// use sealane::{Channel, Error};
+///
+/// let (mut a, _b) = Channel::builder().max_control(10).pair()?;
+/// let unsent = a.loan(5)?.try_send_with(&[0; 11]).unwrap_err();
+/// assert!(matches!(unsent.error(), Error::ControlTooLarge { len: 11, max: 10 }));
+/// unsent.into_loan().try_send_with(b"shorter").map_err(|unsent| unsent.into_error())?;
+/// # Ok::<(), Error>(())
+/// ```
+#[must_use = "the loan is in it"]
+pub struct Unsent<L> {
+    error: Error,
+    loan: L,
+}
+
+impl<L> Unsent<L> {
+    /// Why it was not sent.
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// The loan, to be tried again or dropped.
+    pub fn into_loan(self) -> L {
+        self.loan
+    }
+
+    /// The error; the loan is dropped.
+    pub fn into_error(self) -> Error {
+        self.error
+    }
+}
+
+impl<L> fmt::Debug for Unsent<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unsent").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<L> fmt::Display for Unsent<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the loan was not sent")
+    }
+}
+
+impl<L> std::error::Error for Unsent<L> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl<L> From<Unsent<L>> for Error {
+    fn from(unsent: Unsent<L>) -> Self {
+        unsent.error
+    }
+}

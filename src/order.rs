@@ -1,0 +1,183 @@
+//! One order over two carriers: whose turn it is, the ring's next record or a packet that was read.
+//!
+//! A direction numbers all its messages with one counter. A message is a record, a packet, or both with the same number;
+//! of both, the packet was sent first. So a packet can be read before a record that was published earlier is seen: it is
+//! judged only together with a look at the ring that was taken *after* it was read, and held until its turn. Here is the
+//! judgement, without memory or sockets; the caller brings the looks.
+
+use std::collections::VecDeque;
+
+use crate::{error::ProtocolError, wire::Heading};
+
+/// Most packets that an honest peer can make us hold: one whose record is still to be published, and the next one, which
+/// was read before that record was seen.
+const MOST_HELD: usize = 2;
+
+/// Whose turn it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Turn<P> {
+    /// The ring's next record is the message, or with the packet makes up the message.
+    Record(Option<P>),
+    /// The packet is the message.
+    Packet(Heading, P),
+    /// The ring's next record says that a packet was sent before it: it must be there to be read.
+    MustRead,
+    /// Nothing yet.
+    Nothing,
+}
+
+/// The order of one direction, at its receiver.
+#[derive(Debug)]
+pub(crate) struct Order<P> {
+    /// Sequence of the next message.
+    next: u64,
+    held: VecDeque<(Heading, P)>,
+}
+
+impl<P> Order<P> {
+    pub(crate) fn new() -> Self {
+        Self { next: 0, held: VecDeque::with_capacity(MOST_HELD) }
+    }
+
+    /// Takes up a packet that was read; the next [`turn`](Self::turn) judges it.
+    pub(crate) fn hold(&mut self, heading: Heading, packet: P) -> Result<(), ProtocolError> {
+        let least = self.held.back().map_or(self.next, |(last, _)| last.sequence.wrapping_add(1));
+        if heading.sequence < least || self.held.len() >= MOST_HELD {
+            return Err(ProtocolError::Sequence { expected: least, found: heading.sequence });
+        }
+        self.held.push_back((heading, packet));
+        Ok(())
+    }
+
+    /// Says whose turn it is, and gives out its packet. `record` is the ring's next record as seen after the last
+    /// [`hold`](Self::hold).
+    pub(crate) fn turn(&mut self, record: Option<Heading>) -> Result<Turn<P>, ProtocolError> {
+        let expected = self.next;
+        let held = self.held.front().map(|(heading, _)| *heading);
+        let turn = match (record, held) {
+            (Some(record), _) if record.sequence < expected => return self.out_of_turn(record),
+            // The record's turn.
+            (Some(record), held) if record.sequence == expected => match held {
+                Some(held) if held.sequence == expected => {
+                    // The two must say the same of the message, each other included.
+                    if !record.other_half || record != held {
+                        return Err(ProtocolError::Halves { sequence: expected });
+                    }
+                    Turn::Record(self.held.pop_front().map(|(_, packet)| packet))
+                }
+                Some(_) if record.other_half => return Err(ProtocolError::Halves { sequence: expected }),
+                None if record.other_half => Turn::MustRead,
+                _ => Turn::Record(None),
+            },
+            // A packet's turn: the record is a later message.
+            (Some(record), Some(held)) => {
+                if held.sequence != expected {
+                    return self.out_of_turn(held);
+                }
+                if held.other_half {
+                    return self.out_of_turn(record);
+                }
+                self.packet()
+            }
+            (Some(_), None) => Turn::MustRead,
+            // All that was published before a held packet was sent is visible, and there is nothing.
+            (None, Some(held)) if held.sequence != expected => return self.out_of_turn(held),
+            (None, Some(held)) if held.other_half && self.held.len() > 1 => {
+                return Err(ProtocolError::Halves { sequence: expected });
+            }
+            (None, Some(held)) if held.other_half => Turn::Nothing,
+            (None, Some(_)) => self.packet(),
+            (None, None) => Turn::Nothing,
+        };
+        if matches!(turn, Turn::Record(_) | Turn::Packet(..)) {
+            self.next = self.next.wrapping_add(1);
+        }
+        Ok(turn)
+    }
+
+    fn packet(&mut self) -> Turn<P> {
+        self.held.pop_front().map_or(Turn::Nothing, |(heading, packet)| Turn::Packet(heading, packet))
+    }
+
+    fn out_of_turn(&self, found: Heading) -> Result<Turn<P>, ProtocolError> {
+        Err(ProtocolError::Sequence { expected: self.next, found: found.sequence })
+    }
+
+    /// The violation of a packet that [`Turn::MustRead`] says is there, and is not.
+    pub(crate) fn missing(&self) -> ProtocolError {
+        ProtocolError::Halves { sequence: self.next }
+    }
+
+    /// Sequence of the next message.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alone(sequence: u64) -> Heading {
+        Heading { sequence, ..Heading::default() }
+    }
+
+    fn half(sequence: u64) -> Heading {
+        Heading { other_half: true, ..alone(sequence) }
+    }
+
+    #[test]
+    fn a_packet_read_early_waits_for_the_records_before_it() {
+        let mut order = Order::new();
+        order.hold(alone(2), 'p').unwrap();
+        assert_eq!(order.turn(Some(alone(0))), Ok(Turn::Record(None)));
+        assert_eq!(order.turn(Some(alone(1))), Ok(Turn::Record(None)));
+        assert_eq!(order.turn(Some(alone(3))), Ok(Turn::Packet(alone(2), 'p')));
+        assert_eq!(order.turn(Some(alone(3))), Ok(Turn::Record(None)));
+    }
+
+    #[test]
+    fn both_halves_make_one_message() {
+        let mut order = Order::new();
+        assert_eq!(order.turn(Some(half(0))), Ok(Turn::MustRead));
+        order.hold(half(0), 'a').unwrap();
+        assert_eq!(order.turn(Some(half(0))), Ok(Turn::Record(Some('a'))));
+        order.hold(half(1), 'b').unwrap();
+        assert_eq!(order.turn(None), Ok(Turn::Nothing), "its record is still to come");
+        order.hold(alone(2), 'c').unwrap();
+        assert_eq!(order.turn(Some(half(1))), Ok(Turn::Record(Some('b'))));
+        assert_eq!(order.turn(None), Ok(Turn::Packet(alone(2), 'c')));
+        assert_eq!(order.next(), 3);
+    }
+
+    #[test]
+    fn what_is_out_of_turn_is_a_violation() {
+        type Case<'a> = (&'a [Heading], Option<Heading>);
+        let wants_reply = Heading { wants_reply: true, ..half(0) };
+        let cases: &[Case<'_>] = &[
+            (&[alone(1)], None),             // nothing was published before it
+            (&[alone(0)], Some(alone(0))),   // twice the same number
+            (&[half(0)], Some(alone(0))),    // one half knows nothing of the other
+            (&[half(0)], Some(alone(1))),    // its record is not the next
+            (&[half(0), alone(1)], None),    // its record was not published before the next packet
+            (&[alone(1)], Some(half(0))),    // the record's packet was not sent before this one
+            (&[wants_reply], Some(half(0))), // the halves disagree
+            (&[alone(2)], Some(alone(1))),   // a number is left out
+        ];
+        for &(packets, record) in cases {
+            let mut order = Order::new();
+            for packet in packets {
+                order.hold(*packet, ()).unwrap();
+            }
+            assert!(order.turn(record).is_err(), "{packets:?} {record:?}");
+        }
+        let mut order = Order::new();
+        order.turn(Some(alone(0))).unwrap();
+        assert!(order.turn(Some(alone(0))).is_err(), "the past");
+        assert!(order.hold(alone(0), ()).is_err(), "the past");
+        order.hold(alone(5), ()).unwrap();
+        assert!(order.hold(alone(5), ()).is_err(), "twice the same");
+        order.hold(alone(6), ()).unwrap();
+        assert!(order.hold(alone(7), ()).is_err(), "a third");
+    }
+}

@@ -1,0 +1,166 @@
+//! Descriptors by number: those that the kernel hands us with a packet, one that a parent left us, and socket options
+//! that have no safe wrapper.
+
+use std::{
+    ffi::c_int,
+    io,
+    mem::{MaybeUninit, size_of},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+};
+
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    net::sockopt,
+};
+use zerocopy::FromBytes;
+
+use crate::wire::SCM_MAX_FD;
+
+/// Bytes for the ancillary data of one packet: 253 descriptors and the credentials, and room to spare. A shorter buffer
+/// would make the kernel cut the data (`MSG_CTRUNC`), which would then look like a shortage of our own.
+const ANCILLARY: usize = 1536;
+
+/// A `cmsghdr`, as the kernel writes it on 64-bit Linux (`cmsg(3)`).
+#[derive(FromBytes, Clone, Copy)]
+#[repr(C)]
+struct AncillaryHeader {
+    len: usize,
+    level: c_int,
+    kind: c_int,
+}
+const HEADER: usize = size_of::<AncillaryHeader>();
+const _: () = assert!(
+    ANCILLARY
+        > 2 * HEADER + SCM_MAX_FD.next_multiple_of(2) * 4 + size_of::<libc::ucred>().next_multiple_of(8)
+);
+
+/// What the kernel says of a sender, before anybody looked at it. All fields may be anything.
+#[derive(FromBytes, Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct RawCredentials {
+    pub(crate) pid: i32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// One `recvmsg(2)`.
+#[derive(Debug)]
+pub(crate) struct Receipt {
+    /// Bytes of the packet that are in the buffer.
+    pub(crate) len: usize,
+    /// The packet was longer than the buffer.
+    pub(crate) cut: bool,
+    /// The kernel dropped descriptors, for want of room in our table of them.
+    pub(crate) fds_cut: bool,
+    pub(crate) credentials: Option<RawCredentials>,
+}
+
+/// Where the kernel puts ancillary data.
+#[repr(align(8))]
+pub(crate) struct Ancillary([u8; ANCILLARY]);
+
+impl Ancillary {
+    pub(crate) fn new() -> Box<Self> {
+        Box::new(Self([0; ANCILLARY]))
+    }
+}
+
+/// Reads one packet without blocking. Descriptors that came with it are appended to `fds`, all of them close-on-exec.
+///
+/// # Errors
+/// Those of `recvmsg(2)`.
+pub(crate) fn receive(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    ancillary: &mut Ancillary,
+    fds: &mut Vec<OwnedFd>,
+) -> io::Result<Receipt> {
+    let mut buffer = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: a `msghdr` is plain numbers and pointers, for which zero is a value.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_iov = &raw mut buffer;
+    message.msg_iovlen = 1;
+    message.msg_control = ancillary.0.as_mut_ptr().cast();
+    message.msg_controllen = ANCILLARY;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: contract of `recvmsg(2)`: the message names one buffer and one ancillary buffer, both writable for the
+    // lengths given and borrowed uniquely.
+    let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    let len = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+
+    let mut receipt = Receipt {
+        len: len.min(bytes.len()),
+        cut: message.msg_flags & libc::MSG_TRUNC != 0,
+        fds_cut: message.msg_flags & libc::MSG_CTRUNC != 0,
+        credentials: None,
+    };
+    let mut rest = ancillary.0.get(..message.msg_controllen.min(ANCILLARY)).unwrap_or_default();
+    while let Ok((header, _)) = AncillaryHeader::read_from_prefix(rest) {
+        let Some(data) = rest.get(HEADER..header.len) else { break };
+        match (header.level, header.kind) {
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                for number in data.as_chunks().0 {
+                    // SAFETY: contract of `from_raw_fd`: the kernel has just installed this descriptor for us, and nobody
+                    // else knows its number.
+                    fds.push(unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(*number)) });
+                }
+            }
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
+                receipt.credentials = RawCredentials::read_from_bytes(data).ok();
+            }
+            // Other kinds come only if somebody switched them on (`SO_PASSPIDFD`, ...), which `quiet` undoes.
+            _ => {}
+        }
+        rest = rest.get(header.len.next_multiple_of(size_of::<usize>())..).unwrap_or_default();
+    }
+    Ok(receipt)
+}
+
+/// Takes the descriptor `number`, if it is the socket with this cookie (`SO_COOKIE`, `socket(7)`), and makes it
+/// close-on-exec. `Ok(None)` if it is another socket.
+///
+/// # Errors
+/// Those of `getsockopt(2)`, for instance if the number is not open or no socket.
+pub(crate) fn adopt(number: RawFd, cookie: u64) -> io::Result<Option<OwnedFd>> {
+    if number < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: contract of `borrow_raw`: not -1; if the number is not open, or somebody else's, the calls below say so,
+    // and change nothing.
+    let candidate = unsafe { BorrowedFd::borrow_raw(number) };
+    if sockopt::socket_cookie(candidate)? != cookie {
+        return Ok(None);
+    }
+    fcntl_setfd(candidate, FdFlags::CLOEXEC)?;
+    // SAFETY: contract of `from_raw_fd`: the cookie, which the kernel gives to one socket only, proves that this is what
+    // the parent left for us; the caller lets this happen once in a process.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+/// Socket options by which ancillary data comes unasked (`socket(7)`, `unix(7)`): `SO_PASSSEC`, `SO_PASSPIDFD` (which
+/// installs a descriptor with each packet), and the timestamps `SO_TIMESTAMP`, `SO_TIMESTAMPNS` and `SO_TIMESTAMPING`, old
+/// and new.
+const UNASKED: [c_int; 8] = [libc::SO_PASSSEC, 76, 29, 35, 37, 63, 64, 65];
+/// `SO_PASSRIGHTS`: whether descriptors may be sent to this socket (Linux 6.16).
+const SO_PASSRIGHTS: c_int = 83;
+
+/// Switches off what `UNASKED` lists. An option that this kernel does not know cannot be on.
+pub(crate) fn quiet(socket: BorrowedFd<'_>) {
+    for option in UNASKED {
+        let _ = set(socket, option, 0);
+    }
+}
+
+/// Lets the kernel refuse descriptors that are sent to this socket, where it can (Linux 6.16).
+pub(crate) fn refuse_fds(socket: BorrowedFd<'_>) {
+    let _ = set(socket, SO_PASSRIGHTS, 0);
+}
+
+fn set(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of::<c_int>()).map_err(io::Error::other)?;
+    // SAFETY: contract of `setsockopt(2)`: the value is a live `c_int` of the length given.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const value).cast(), len)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

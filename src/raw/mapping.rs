@@ -1,0 +1,300 @@
+//! Regions in this process's address space: our own, writable, and the peer's, read-only.
+//!
+//! Both have the control page first and the ring twice in a row behind it, so that a record never wraps. Our ring is
+//! written through its one [`RingWriter`]; the words of our control page are atomics; the peer's region is only ever
+//! read, by [`Foreign`] loads.
+
+use std::{
+    ffi::c_void,
+    fmt, io,
+    marker::PhantomData,
+    mem::{align_of, size_of},
+    os::fd::BorrowedFd,
+    ptr::{self, NonNull},
+    slice,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::foreign::Foreign;
+use crate::layout::{Geometry, LINE, Word, to_usize};
+
+/// A region's place in this process: `geometry.size() + geometry.capacity` bytes from `base`, unmapped on drop.
+///
+/// Invariant: the whole of it is mapped to the region's file (the ring twice), from construction to drop, and readable;
+/// `geometry.offset` is at least a page and `geometry.capacity` 0 or a power of two.
+struct Mapping {
+    base: NonNull<u8>,
+    geometry: Geometry,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread; all access goes through the types below, which say who
+// may write what.
+unsafe impl Send for Mapping {}
+// SAFETY: as for `Send`: a shared `Mapping` gives out atomics, foreign loads, and nothing else.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(fd: BorrowedFd<'_>, geometry: Geometry, protection: ProtFlags) -> io::Result<Self> {
+        let Geometry { offset, capacity } = geometry;
+        let (size, len) = (geometry.size(), geometry.size().saturating_add(capacity));
+        // SAFETY: a new anonymous mapping at an address that the kernel chooses disturbs nothing.
+        let base = unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), MapFlags::PRIVATE) }?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        // From here on dropping `mapping` unmaps the whole reservation, whatever was put into it.
+        let mapping = Self { base, geometry };
+        let place = |at: usize, len: usize, from: usize| -> io::Result<()> {
+            let from = u64::try_from(from).map_err(|_| io::ErrorKind::InvalidInput)?;
+            let at = base.as_ptr().wrapping_add(at).cast::<c_void>();
+            // SAFETY: `MAP_FIXED` replaces pages; `at` and `len` lie inside the reservation made above, which nobody
+            // else knows yet.
+            unsafe { mmap(at, len, protection, MapFlags::SHARED | MapFlags::FIXED, fd, from) }?;
+            Ok(())
+        };
+        place(0, size, 0)?;
+        if capacity > 0 {
+            place(size, capacity, offset)?;
+        }
+        Ok(mapping)
+    }
+
+    fn len(&self) -> usize {
+        self.geometry.size().saturating_add(self.geometry.capacity)
+    }
+
+    fn advise(&self, advice: Advice) -> io::Result<()> {
+        // SAFETY: the range is exactly this mapping; none of the advices used here changes what it holds.
+        Ok(unsafe { madvise(self.base.as_ptr().cast(), self.len(), advice) }?)
+    }
+
+    /// Address of the word, which lies in the control page whatever `word` is.
+    fn word(&self, word: Word) -> NonNull<AtomicU64> {
+        const { assert!(Word::SenderEpoch.offset() < 4096) };
+        // SAFETY: every `Word`'s offset is below the smallest page, which is mapped.
+        unsafe { self.base.byte_add(word.offset()) }.cast()
+    }
+
+    /// Address of `len` bytes of the ring from `position` on, contiguous because the ring is mapped twice.
+    fn ring(&self, position: u64, len: usize) -> Option<NonNull<u8>> {
+        let Geometry { offset, capacity } = self.geometry;
+        if len > capacity || capacity == 0 {
+            return None;
+        }
+        let at = offset.wrapping_add(to_usize(position) & capacity.wrapping_sub(1));
+        // SAFETY: `at + len <= offset + 2 * capacity`, the end of the mapping: `at < offset + capacity` by the mask, and
+        // `len <= capacity` was checked.
+        Some(unsafe { self.base.byte_add(at) })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is exactly what `new` reserved, and whatever borrows from it holds an `Arc` of it or a
+        // lifetime within it. There is no way to report an error, and none is possible on a whole mapping.
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len()) };
+    }
+}
+
+/// Maps our own region, writable. The pages must be allocated already.
+///
+/// # Errors
+/// Those of `mmap(2)` and `madvise(2)`.
+pub(crate) fn map_own(fd: BorrowedFd<'_>, geometry: Geometry) -> io::Result<(RingWriter, OwnWords)> {
+    let mapping = Mapping::new(fd, geometry, ProtFlags::READ | ProtFlags::WRITE)?;
+    // A forked child would be a second writer of the ring.
+    mapping.advise(Advice::LinuxDontFork)?;
+    let mapping = Arc::new(mapping);
+    Ok((RingWriter { mapping: Arc::clone(&mapping) }, OwnWords { mapping }))
+}
+
+/// Tries a further writable shared mapping of `len` bytes: the kernel must refuse it once the region is sealed.
+///
+/// # Errors
+/// What `mmap(2)` says; `Ok` means that the region is not protected.
+pub(crate) fn try_writable(fd: BorrowedFd<'_>, len: usize) -> io::Result<()> {
+    // SAFETY: a new mapping at an address that the kernel chooses disturbs nothing.
+    let at = unsafe { mmap(ptr::null_mut(), len, ProtFlags::WRITE, MapFlags::SHARED, fd, 0) }?;
+    // SAFETY: just mapped, known to nobody else.
+    unsafe { munmap(at, len) }?;
+    Ok(())
+}
+
+/// The words of our own control page. Who may store to which is told by [`Word`]; being atomics, they need no more.
+#[derive(Clone)]
+pub(crate) struct OwnWords {
+    mapping: Arc<Mapping>,
+}
+
+impl OwnWords {
+    pub(crate) fn word(&self, word: Word) -> &AtomicU64 {
+        let at = self.mapping.word(word);
+        // SAFETY: contract of `NonNull::as_ref`:
+        // 1. aligned, mapped, initialised (zero pages): `Mapping::word`, and all offsets are multiples of 8;
+        // 2. only accessed atomically while borrowed: `OwnWords` is the only way to the control page of our own region,
+        //    and the peer cannot write there.
+        unsafe { at.as_ref() }
+    }
+
+    /// Fills the page tables of the whole region, so that no later touch faults.
+    pub(crate) fn populate(&self) -> io::Result<()> {
+        self.mapping.advise(Advice::LinuxPopulateWrite)
+    }
+}
+
+/// The one writer of our ring. There is one per region; it cannot be cloned.
+pub(crate) struct RingWriter {
+    mapping: Arc<Mapping>,
+}
+
+impl RingWriter {
+    pub(crate) fn capacity(&self) -> usize {
+        self.mapping.geometry.capacity
+    }
+
+    /// Lends `count` values at `position`; `None` if they are longer than the ring, or misaligned.
+    pub(crate) fn slot<T: FromBytes + IntoBytes>(
+        &mut self,
+        position: u64,
+        count: usize,
+    ) -> Option<Slot<'_, T>> {
+        const { assert!(size_of::<T>() > 0, "a type without a size cannot be lent") };
+        const { assert!(align_of::<T>() <= to_usize(LINE), "payloads are aligned to 64 bytes, no more") };
+        let at = self.mapping.ring(position, count.checked_mul(size_of::<T>())?)?.cast::<T>();
+        if !at.is_aligned() {
+            return None;
+        }
+        settle(&self.mapping);
+        Some(Slot { at, count, ring: self })
+    }
+
+    /// Writes `bytes` at `position`. False if they are longer than the ring.
+    #[must_use]
+    pub(crate) fn write(&mut self, position: u64, bytes: &[u8]) -> bool {
+        let Some(mut slot) = self.slot::<u8>(position, bytes.len()) else {
+            return false;
+        };
+        slot.as_mut_slice().copy_from_slice(bytes);
+        slot.finish();
+        true
+    }
+}
+
+/// The ring's bytes have two names. Where one name's use ends and the other's may begin, the compiler must forget what
+/// it knows of them: without this a release build was seen to return stale bytes.
+#[inline]
+fn settle(mapping: &Mapping) {
+    // SAFETY: an empty instruction. That it takes the address and may touch memory is all that it is for.
+    unsafe { std::arch::asm!("/* {0} */", in(reg) mapping.base.as_ptr(), options(nostack, preserves_flags)) };
+}
+
+/// A part of our ring, lent for writing. While it lives nothing else can reach the ring: it holds the [`RingWriter`].
+///
+/// Invariant: `at` is aligned and valid for `count` values, within `ring`'s mapping.
+pub(crate) struct Slot<'r, T> {
+    at: NonNull<T>,
+    count: usize,
+    ring: &'r mut RingWriter,
+}
+
+// SAFETY: a `Slot` is a `&mut [T]` and a `&mut RingWriter`, which are `Send` where `T` is.
+unsafe impl<T: Send> Send for Slot<'_, T> {}
+// SAFETY: a shared `Slot` gives a `&[T]`.
+unsafe impl<T: Sync> Sync for Slot<'_, T> {}
+
+impl<'r, T> Slot<'r, T> {
+    pub(crate) fn as_slice(&self) -> &[T] {
+        // SAFETY: contract of `from_raw_parts`:
+        // 1. valid and aligned: the invariant of `Slot`; any bytes are a `T`, which is `FromBytes` (see `slot`);
+        // 2. not written meanwhile: only we can write the region (sealed against the peer and against a second writable
+        //    mapping), and within this process only `self.ring`, which is borrowed.
+        unsafe { slice::from_raw_parts(self.at.as_ptr(), self.count) }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
+        // SAFETY: as in `as_slice`; unique, because `self` is borrowed uniquely. The bytes written are initialised, as `T`
+        // is `IntoBytes` and so has no padding.
+        unsafe { slice::from_raw_parts_mut(self.at.as_ptr(), self.count) }
+    }
+
+    /// Keeps the first `count` values.
+    pub(crate) fn truncate(&mut self, count: usize) {
+        self.count = self.count.min(count);
+    }
+
+    /// The ring, for as long as `self` is not looked at: to write what goes around the slot.
+    pub(crate) fn ring(&mut self) -> &mut RingWriter {
+        settle(&self.ring.mapping);
+        self.ring
+    }
+
+    /// Ends the loan.
+    pub(crate) fn finish(self) -> &'r mut RingWriter {
+        settle(&self.ring.mapping);
+        self.ring
+    }
+}
+
+/// The peer's region. Nothing in it is believed and nothing of it is borrowed.
+#[derive(Clone)]
+pub(crate) struct PeerRegion {
+    mapping: Arc<Mapping>,
+}
+
+impl PeerRegion {
+    /// Maps the peer's region, which has been verified, read-only; `populate` fills the page tables.
+    ///
+    /// # Errors
+    /// Those of `mmap(2)` and `madvise(2)`.
+    pub(crate) fn map(fd: BorrowedFd<'_>, geometry: Geometry, populate: bool) -> io::Result<Self> {
+        let mapping = Mapping::new(fd, geometry, ProtFlags::READ)?;
+        if populate {
+            mapping.advise(Advice::LinuxPopulateRead)?;
+        }
+        Ok(Self { mapping: Arc::new(mapping) })
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.mapping.geometry.capacity
+    }
+
+    /// Loads a word, relaxed.
+    pub(crate) fn load(&self, word: Word) -> u64 {
+        let at = self.mapping.word(word);
+        // SAFETY: contract of `AtomicU64::from_ptr`: mapped and aligned (`Mapping::word`), and within this process only
+        // loaded atomically. Relaxed loads of 8 bytes are allowed on read-only memory (`core::sync::atomic`); another
+        // process's stores are like those of another thread.
+        let word = unsafe { AtomicU64::from_ptr(at.as_ptr().cast()) };
+        word.load(Ordering::Relaxed)
+    }
+
+    /// `len` bytes of the ring from `position` on; `None` if that is more than the ring.
+    pub(crate) fn bytes(&self, position: u64, len: usize) -> Option<Foreign<'_>> {
+        let at = self.mapping.ring(position, len)?;
+        // SAFETY: contract of `Foreign::new`: `Mapping::ring` checked the range, and the borrow of `self` keeps the
+        // mapping.
+        Some(unsafe { Foreign::new(at.as_ptr(), len, PhantomData) })
+    }
+}
+
+impl fmt::Debug for RingWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RingWriter").field(&self.mapping.geometry).finish()
+    }
+}
+
+impl fmt::Debug for OwnWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OwnWords").field(&self.mapping.geometry).finish()
+    }
+}
+
+impl fmt::Debug for PeerRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PeerRegion").field(&self.mapping.geometry).finish()
+    }
+}

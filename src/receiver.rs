@@ -1,0 +1,499 @@
+//! [`Receiver`]: takes messages out of ring and socket, in their one order, and waits for them.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::{
+    event::PollFlags,
+    net::Shutdown,
+    time::{ClockId, Timespec, clock_gettime},
+};
+
+use crate::{
+    doorbell::Epoch,
+    error::{Error, ProtocolError, Result},
+    handshake::Peer,
+    layout::{Word, to_usize},
+    link::{Closer, Link},
+    message::{Message, PrivateBytes, RequestId},
+    order::{Order, Turn},
+    payload::Payload,
+    raw::mapping::{OwnWords, PeerRegion},
+    requests::Answer,
+    ring::consumer::{Consumer, Intake},
+    socket::{Arrival, PacketBuffer, ReceivedFds, sleep},
+    stats::{Held, Limits, Stats, count},
+    wait::{Deadline, Spinner, Spun, Wait},
+    wire::{Heading, Kind, Record},
+};
+
+/// Packets that one `try_recv` reads at most, so that it ends whatever the peer does.
+const MOST_PACKETS: u32 = 64;
+/// What [`Receiver::wait_reply`] keeps of other messages.
+const KEPT_MESSAGES: usize = 64;
+const KEPT_BYTES: usize = 4 << 20;
+const KEPT_FDS: usize = 256;
+
+/// The receiving half of a [`Channel`](crate::Channel). Messages arrive whole, in the order in which they were sent.
+///
+/// Everything that the peer committed is delivered before [`Error::Disconnected`], even if it has died.
+///
+/// # In an event loop
+/// The descriptor ([`AsFd`]) becomes readable, level-triggered, when there is something to receive, provided that the
+/// receiver is armed: a new one is, and it is again after [`try_recv`](Self::try_recv) has returned `None`. So drain until
+/// `None`; who stops earlier must not wait before going on. After `Disconnected` it stays readable: unregister it.
+///
+/// ```
+/// use sealane::Channel;
+/// use std::time::Duration;
+///
+/// let (a, b) = Channel::pair()?;
+/// let (mut sender, _) = a.split();
+/// let (_, mut receiver) = b.split();
+/// assert!(receiver.try_recv()?.is_none());
+/// sender.send(b"hello")?;
+/// assert_eq!(receiver.recv_timeout(Duration::from_secs(1))?.control(), b"hello");
+/// # Ok::<(), sealane::Error>(())
+/// ```
+pub struct Receiver {
+    link: Arc<Link>,
+    consumer: Consumer,
+    order: Order<HeldPacket>,
+    epoch: Epoch,
+    spinner: Spinner,
+    buffer: PacketBuffer,
+    /// Sequenced packets read.
+    packets: u64,
+    /// A value of the peer's `packets` word that turned out to announce nothing.
+    vain_hint: u64,
+    /// End of file was read: what is not in the ring now will never come.
+    ended: bool,
+    /// Came while a reply was awaited.
+    kept: VecDeque<Message>,
+    /// Where each record that has been delivered ends, and when that was; those that are released are forgotten.
+    receipts: VecDeque<(u64, Timespec)>,
+    limits: Limits,
+    peer: Peer,
+    stats: Stats,
+}
+
+/// The half of a message that came as a packet.
+#[derive(Debug)]
+struct HeldPacket {
+    control: PrivateBytes,
+    fds: ReceivedFds,
+    /// Descriptors that were announced, if some of them were lost to our own limit.
+    lost: Option<usize>,
+}
+
+/// What one read of the socket brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    Something,
+    Nothing,
+}
+
+impl Receiver {
+    pub(crate) fn new(
+        link: Arc<Link>,
+        words: OwnWords,
+        region: PeerRegion,
+        limits: Limits,
+        peer: Peer,
+        wait: Wait,
+    ) -> Self {
+        let epoch = Epoch::new(words.clone(), Word::ReceiverEpoch);
+        let intake = Intake::new(region, Arc::clone(&link), words);
+        Self {
+            link,
+            consumer: Consumer::new(intake),
+            order: Order::new(),
+            epoch,
+            spinner: Spinner::new(wait),
+            buffer: PacketBuffer::new(limits.max_control),
+            packets: 0,
+            vain_hint: 0,
+            ended: false,
+            kept: VecDeque::new(),
+            receipts: VecDeque::new(),
+            limits,
+            peer,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Waits for the next message, as long as the peer lives.
+    ///
+    /// # Errors
+    /// [`Error::Disconnected`] after everything has been delivered, [`Error::FdsLost`] in place of a message,
+    /// [`Error::Protocol`].
+    pub fn recv(&mut self) -> Result<Message> {
+        match self.kept.pop_front() {
+            Some(message) => Ok(message),
+            None => self.next_message(Deadline::Never),
+        }
+    }
+
+    /// Waits for the next message for at most `timeout`; with zero, looks once.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], or those of [`recv`](Self::recv).
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message> {
+        match self.kept.pop_front() {
+            Some(message) => Ok(message),
+            None => self.next_message(Deadline::after(timeout)),
+        }
+    }
+
+    /// Takes the next message if there is one; never blocks. `None` arms the descriptor. Finding nothing costs a system
+    /// call; to spin, use [`recv`](Self::recv) with [`Wait::Spin`].
+    ///
+    /// # Errors
+    /// Those of [`recv`](Self::recv).
+    pub fn try_recv(&mut self) -> Result<Option<Message>> {
+        if let Some(message) = self.kept.pop_front() {
+            return Ok(Some(message));
+        }
+        for _ in 0..MOST_PACKETS {
+            self.link.check()?;
+            if let Some(message) = self.look()? {
+                return Ok(Some(message));
+            }
+            if self.ended {
+                return Err(self.link.ended());
+            }
+            let was_armed = self.epoch.is_armed();
+            self.epoch.arm();
+            if !was_armed && self.consumer.head_moved() {
+                continue;
+            }
+            if self.read_packet()? == Read::Nothing {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next message from ring and socket, whatever is kept.
+    fn next_message(&mut self, deadline: Deadline) -> Result<Message> {
+        let mut waited = false;
+        let result = self.wait_for_message(deadline, &mut waited);
+        if waited && self.spinner.done() {
+            count(&mut self.stats.spins_paid, 1);
+        }
+        result
+    }
+
+    fn wait_for_message(&mut self, deadline: Deadline, waited: &mut bool) -> Result<Message> {
+        loop {
+            self.link.check()?;
+            if let Some(message) = self.look()? {
+                return Ok(message);
+            }
+            if self.ended {
+                return Err(self.link.ended());
+            }
+            // The peer's count of packets is a hint that spares a spin, no more: it may lie, or come never.
+            let hint = self.consumer.intake().peer.load(Word::Packets);
+            if hint != self.packets && hint != self.vain_hint {
+                if self.read_packet()? == Read::Something {
+                    continue;
+                }
+                self.vain_hint = hint;
+                if deadline.passed() {
+                    return Err(Error::Timeout);
+                }
+            }
+            *waited = true;
+            let (consumer, vain) = (&self.consumer, self.vain_hint);
+            let packets = self.packets;
+            let news = || {
+                let hint = consumer.intake().peer.load(Word::Packets);
+                consumer.head_moved() || (hint != packets && hint != vain)
+            };
+            match self.spinner.spin(deadline, news) {
+                Spun::Ready => continue,
+                Spun::LookAtSocket => {
+                    self.read_packet()?;
+                    continue;
+                }
+                Spun::Enough => {}
+            }
+            // Say that we are about to sleep, then look again: whoever publishes later will ring.
+            self.epoch.arm();
+            if self.consumer.head_moved() || self.read_packet()? == Read::Something {
+                continue;
+            }
+            if deadline.passed() {
+                return Err(Error::Timeout);
+            }
+            count(&mut self.stats.sleeps, 1);
+            sleep(&[(self.link.socket.as_fd(), PollFlags::IN)], deadline, None)?;
+            self.read_packet()?;
+        }
+    }
+
+    /// The message whose turn it is, if it is there.
+    #[inline]
+    fn look(&mut self) -> Result<Option<Message>> {
+        loop {
+            let record = self.consumer.peek().map_err(|violation| self.link.violated(violation))?;
+            let turn = self.order.turn(record.map(|record| record.heading));
+            let (heading, packet, record) = match turn.map_err(|violation| self.link.violated(violation))? {
+                Turn::Nothing => return Ok(None),
+                Turn::MustRead => {
+                    let there = !self.ended && self.read_packet()? == Read::Something;
+                    if !there || self.ended {
+                        return Err(self.link.violated(self.order.missing()));
+                    }
+                    continue;
+                }
+                Turn::Packet(heading, packet) => (heading, Some(packet), None),
+                Turn::Record(packet) => match record {
+                    Some(record) => (record.heading, packet, Some(record)),
+                    None => return Ok(None),
+                },
+            };
+            if let Some(message) = self.deliver(heading, packet, record)? {
+                return Ok(Some(message));
+            }
+        }
+    }
+
+    /// Puts the halves of a message together; `None` if it is a reply that nobody waits for any more.
+    #[inline]
+    fn deliver(
+        &mut self,
+        heading: Heading,
+        packet: Option<HeldPacket>,
+        record: Option<Record>,
+    ) -> Result<Option<Message>> {
+        self.epoch.disarm();
+        let mut control = None;
+        let payload = match record {
+            None => None,
+            Some(record) => {
+                let len = to_usize(record.control_len.into());
+                if len > self.limits.max_control {
+                    let max = self.limits.max_control;
+                    return Err(self.link.violated(ProtocolError::ControlLength { max, found: len }));
+                }
+                if len > 0 && packet.is_some() {
+                    return Err(self.link.violated(ProtocolError::Halves { sequence: heading.sequence }));
+                }
+                if len > 0 {
+                    control = Some(PrivateBytes::copy(self.consumer.control(&record)));
+                }
+                let span = self.consumer.take(&record);
+                self.note_receipt(span.end);
+                Some(Payload::new(Arc::clone(self.consumer.intake()), span, record.payload_len))
+            }
+        };
+        let mut fds = ReceivedFds::default();
+        if let Some(packet) = packet {
+            if let Some(expected) = packet.lost {
+                return Err(Error::FdsLost { expected, received: packet.fds.len() });
+            }
+            control = Some(packet.control);
+            fds = packet.fds;
+        }
+        if let Some(sequence) = heading.in_reply_to {
+            match self.link.requests.answer(sequence) {
+                Answer::InTime => {}
+                Answer::Late => {
+                    count(&mut self.stats.late_replies, 1);
+                    return Ok(None);
+                }
+                Answer::Unasked => return Err(self.link.violated(ProtocolError::UnaskedReply { sequence })),
+            }
+        }
+        let control = control.unwrap_or_default();
+        count(&mut self.stats.messages_received, 1);
+        count(
+            &mut self.stats.bytes_received,
+            control.len().wrapping_add(payload.as_ref().map_or(0, Payload::len)),
+        );
+        count(&mut self.stats.fds_received, fds.len());
+        Ok(Some(Message::new(heading, self.link.id, control, fds, payload)))
+    }
+
+    /// Reads one packet, if there is one, and files it. End of file is `Something` too: look at the ring again.
+    ///
+    /// UNTRUSTED: what was read has been checked by itself (`PacketBuffer::open`); here, against our limits.
+    fn read_packet(&mut self) -> Result<Read> {
+        match self.link.socket.receive(&mut self.buffer)? {
+            Arrival::Nothing => return Ok(Read::Nothing),
+            Arrival::End => {
+                self.ended = true;
+                return Ok(Read::Something);
+            }
+            Arrival::Packet => {}
+        }
+        self.file_packet().map_err(|violation| self.link.violated(violation))?;
+        Ok(Read::Something)
+    }
+
+    fn file_packet(&mut self) -> Result<(), ProtocolError> {
+        let incoming = self.buffer.open()?;
+        let fd_count = incoming.packet.fd_count;
+        match incoming.packet.kind {
+            Kind::Doorbell if fd_count == 0 => {
+                count(&mut self.stats.doorbells_received, 1);
+                return self.epoch.heard();
+            }
+            Kind::Doorbell => return Err(ProtocolError::FdLimit { max: 0, found: fd_count }),
+            Kind::Control => {}
+            other => {
+                return Err(ProtocolError::PacketKind {
+                    expected: Kind::Control.code(),
+                    found: other.code(),
+                });
+            }
+        }
+        if fd_count > self.limits.max_fds {
+            return Err(ProtocolError::FdLimit { max: self.limits.max_fds, found: fd_count });
+        }
+        self.packets = self.packets.wrapping_add(1);
+        count(&mut self.stats.packets_received, 1);
+        let lost = incoming.fds_cut.then_some(fd_count);
+        let packet = HeldPacket { control: PrivateBytes::from(incoming.body), fds: incoming.fds, lost };
+        self.order.hold(incoming.packet.heading, packet)?;
+        // A sender may be waiting for the room that this packet took.
+        self.consumer.intake().announce_room();
+        Ok(())
+    }
+
+    fn note_receipt(&mut self, end: u64) {
+        self.forget_released();
+        self.receipts.push_back((end, clock_gettime(ClockId::MonotonicCoarse)));
+    }
+
+    fn forget_released(&mut self) {
+        let tail = self.consumer.intake().tail();
+        while self.receipts.front().is_some_and(|(end, _)| *end <= tail) {
+            self.receipts.pop_front();
+        }
+    }
+
+    /// The payloads of this channel that have not been dropped, and so keep the peer from reusing their space.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        let (count, bytes) = self.consumer.held();
+        let tail = self.consumer.intake().tail();
+        let oldest = self.receipts.iter().find(|(end, _)| *end > tail);
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        let age = |then: Timespec| {
+            now.checked_sub(then).and_then(|age| Duration::try_from(age).ok()).unwrap_or_default()
+        };
+        Held { count, bytes, oldest: oldest.filter(|_| count > 0).map(|(_, then)| age(*then)) }
+    }
+
+    /// Waits for the reply to `request`, and keeps what comes meanwhile.
+    pub(crate) fn wait_reply(&mut self, request: RequestId, deadline: Deadline) -> Result<Message> {
+        let is_it = |message: &Message| message.in_reply_to() == Some(request);
+        if let Some(at) = self.kept.iter().position(is_it) {
+            // Within: `position` found it.
+            return self.kept.remove(at).ok_or(Error::Disconnected);
+        }
+        if request.channel != self.link.id || !self.link.requests.is_open(request.sequence) {
+            return Err(Error::NotOpen);
+        }
+        loop {
+            if self.kept_too_much() {
+                return Err(Error::Backlog);
+            }
+            match self.next_message(deadline) {
+                Ok(message) if is_it(&message) => return Ok(message),
+                Ok(message) => self.keep(message),
+                Err(Error::Timeout) => {
+                    self.link.requests.give_up(request.sequence);
+                    return Err(Error::Timeout);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn kept_too_much(&self) -> bool {
+        let bytes = |message: &Message| {
+            let payload = message.payload().filter(|payload| payload.held() == 0).map_or(0, Payload::len);
+            payload.saturating_add(message.control().len())
+        };
+        self.kept.len() >= KEPT_MESSAGES
+            || self.kept.iter().map(|message| message.fds().len()).sum::<usize>() >= KEPT_FDS
+            || self.kept.iter().map(bytes).sum::<usize>() >= KEPT_BYTES
+    }
+
+    /// Keeps a message for `recv`. Payloads are copied out of the ring once they hold half of it: the reply may need room
+    /// there.
+    fn keep(&mut self, message: Message) {
+        self.kept.push_back(message);
+        let held: u64 = self.kept.iter().filter_map(Message::payload).map(Payload::held).sum();
+        if held >= crate::layout::to_u64(self.consumer.intake().peer.capacity()) / 2 {
+            for message in &mut self.kept {
+                message.detach();
+            }
+        }
+    }
+
+    /// Who the peer is.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// What this half has counted.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// How large a message from the peer may be.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// A handle to end the whole channel with, from any thread.
+    #[must_use]
+    pub fn closer(&self) -> Closer {
+        Closer(Arc::downgrade(&self.link))
+    }
+}
+
+/// Closes this direction only: the peer's sender learns of it, our sender goes on.
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        // A payload that lives on keeps the descriptors open, so closing would not tell the peer.
+        self.link.socket.shut(Shutdown::Read);
+        self.link.credit_out.shut(Shutdown::Both);
+    }
+}
+
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.link.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Receiver {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver")
+            .field("next_sequence", &self.order.next())
+            .field("ended", &self.ended)
+            .field("kept", &self.kept.len())
+            .field("held", &self.held())
+            .finish_non_exhaustive()
+    }
+}

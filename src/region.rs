@@ -1,0 +1,203 @@
+//! The region's file: ours is made, allocated, sealed and tested here; the peer's is looked at before it is mapped.
+//!
+//! Invariant: a descriptor leaves this module only after the kernel has shown that it refuses a further writable
+//! mapping, and a peer's region comes out of it only dense, sealed, and of the size that was announced.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    fs::{
+        FallocateFlags, FileType, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat,
+        ftruncate, memfd_create,
+    },
+    io::Errno,
+    process::{Resource, getrlimit},
+};
+
+use crate::{
+    error::{Error, Reason, Refusal, Result},
+    layout::{Geometry, to_u64},
+    raw::mapping::{OwnWords, PeerRegion, RingWriter, map_own, try_writable},
+};
+
+/// No resizing, no further writable mapping, no further seals (`F_ADD_SEALS`, `fcntl(2)`; Linux 5.1).
+const SEALS: SealFlags =
+    SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::FUTURE_WRITE).union(SealFlags::SEAL);
+/// The only huge page size that is asked for: 2 MiB.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Our own region, mapped writable.
+#[derive(Debug)]
+pub(crate) struct OwnRegion {
+    /// To be sent to the peer, and closed when both have mapped it.
+    pub(crate) memfd: OwnedFd,
+    pub(crate) geometry: Geometry,
+    pub(crate) ring: RingWriter,
+    pub(crate) words: OwnWords,
+}
+
+impl OwnRegion {
+    /// Makes a region with a ring of at least `capacity` bytes (rounded up to a power of two and a page; 0 for none).
+    ///
+    /// All pages are allocated here, whatever `prefault` says, so that they are charged to this process and no later
+    /// touch of ours or the peer's can fail; `prefault` fills the page tables too.
+    pub(crate) fn create(capacity: usize, prefault: bool, huge_pages: bool) -> Result<Self> {
+        let page = if huge_pages { HUGE_PAGE } else { rustix::param::page_size() };
+        let geometry = Geometry::new(capacity, page)?;
+        let size = to_u64(geometry.size());
+        let memfd = create_memfd(huge_pages)?;
+        // Above this limit `ftruncate(2)` raises SIGXFSZ.
+        if getrlimit(Resource::Fsize).current.is_some_and(|limit| limit < size) {
+            return Err(Error::io("a region larger than RLIMIT_FSIZE")(Errno::FBIG));
+        }
+        ftruncate(&memfd, size).map_err(Error::io("ftruncate"))?;
+        let allocate = if huge_pages {
+            "fallocate of huge pages (are enough reserved in vm.nr_hugepages?)"
+        } else {
+            "fallocate"
+        };
+        retry(|| fallocate(&memfd, FallocateFlags::empty(), 0, size)).map_err(Error::io(allocate))?;
+        let (ring, words) = map_own(memfd.as_fd(), geometry).map_err(Error::io("mmap of our region"))?;
+        if prefault {
+            words.populate().map_err(Error::io("madvise(MADV_POPULATE_WRITE)"))?;
+        }
+        fcntl_add_seals(&memfd, SEALS).map_err(Error::io("fcntl(F_ADD_SEALS)"))?;
+        match try_writable(memfd.as_fd(), geometry.size()) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(Error::io("the test of a sealed region")(error)),
+            Ok(()) => {
+                return Err(Error::io("sealing (this kernel maps a sealed memfd writable)")(
+                    Errno::OPNOTSUPP,
+                ));
+            }
+        }
+        Ok(Self { memfd, geometry, ring, words })
+    }
+}
+
+fn create_memfd(huge_pages: bool) -> Result<OwnedFd> {
+    let flags = if huge_pages { MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB } else { MemfdFlags::empty() };
+    let flags = flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // MFD_NOEXEC_SEAL is known since Linux 6.3.
+    match memfd_create("sealane", flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => memfd_create("sealane", flags),
+        result => result,
+    }
+    .map_err(Error::io("memfd_create"))
+}
+
+fn retry(mut call: impl FnMut() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Looks at what the peer sent as its region, and maps it read-only if it is what `geometry` says.
+///
+/// UNTRUSTED: `memfd` may be anything. None of the calls blocks, and nothing is touched before it is known to be dense.
+pub(crate) fn adopt(
+    memfd: BorrowedFd<'_>,
+    geometry: Geometry,
+    prefault: bool,
+) -> Result<PeerRegion, Refusal> {
+    let refuse = |reason, expected, found| Err(Refusal { reason, expected, found });
+    let errno = |error: io::Error| to_u64(usize::try_from(error.raw_os_error().unwrap_or(0)).unwrap_or(0));
+    let mapping = |error| Refusal { reason: Reason::RegionMapping, expected: 0, found: errno(error) };
+
+    let stat = fstat(memfd).map_err(|error| mapping(error.into()))?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind != FileType::RegularFile {
+        let (expected, found) = (FileType::RegularFile.as_raw_mode(), kind.as_raw_mode());
+        return refuse(Reason::RegionKind, expected.into(), found.into());
+    }
+    // The kernel may have added seals (`F_SEAL_EXEC`); a file that is no memfd has none of these.
+    let seals = fcntl_get_seals(memfd).unwrap_or(SealFlags::empty());
+    if !seals.contains(SEALS) {
+        return refuse(Reason::RegionSeals, SEALS.bits().into(), seals.bits().into());
+    }
+    let expected = to_u64(geometry.size());
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    if size != expected {
+        return refuse(Reason::RegionSize, expected, size);
+    }
+    // Holes would be filled on first touch, by us and charged to us.
+    let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+    if allocated < expected {
+        return refuse(Reason::RegionHoles, expected, allocated);
+    }
+    PeerRegion::map(memfd, geometry, prefault).map_err(mapping)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn unsealed(size: u64, dense: bool) -> OwnedFd {
+        let memfd = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        ftruncate(&memfd, size).unwrap();
+        if dense && size > 0 {
+            fallocate(&memfd, FallocateFlags::empty(), 0, size).unwrap();
+        }
+        memfd
+    }
+
+    fn reason(fd: impl AsFd, geometry: Geometry) -> Reason {
+        adopt(fd.as_fd(), geometry, true).unwrap_err().reason
+    }
+
+    const SMALL: Geometry = Geometry { offset: 4096, capacity: 4096 };
+
+    #[test]
+    fn our_own_region_is_accepted_and_its_words_are_seen() {
+        for capacity in [0, 1, 4096, 1 << 20] {
+            for prefault in [false, true] {
+                let own = OwnRegion::create(capacity, prefault, false).unwrap();
+                let peer = adopt(own.memfd.as_fd(), own.geometry, prefault).unwrap();
+                own.words.word(crate::layout::Word::Head).store(64, std::sync::atomic::Ordering::Relaxed);
+                assert_eq!(peer.load(crate::layout::Word::Head), 64);
+                assert_eq!(peer.capacity(), own.geometry.capacity);
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_is_contiguous_across_the_end_of_the_ring() {
+        let mut own = OwnRegion::create(4096, true, false).unwrap();
+        let peer = adopt(own.memfd.as_fd(), own.geometry, true).unwrap();
+        let bytes: Vec<u8> = (0..=255).collect();
+        assert!(own.ring.write(4096 - 128, &bytes));
+        assert_eq!(peer.bytes(4096 - 128, 256).unwrap().to_vec::<u8>().unwrap(), bytes);
+        assert_eq!(peer.bytes(4096, 128).unwrap().to_vec::<u8>().unwrap(), bytes[128..]);
+        assert!(!own.ring.write(0, &[0; 4097]), "longer than the ring");
+        assert!(peer.bytes(0, 4097).is_none());
+    }
+
+    #[test]
+    fn what_is_no_region_is_refused_by_name() {
+        assert_eq!(reason(rustix::pipe::pipe().unwrap().0, SMALL), Reason::RegionKind);
+        assert_eq!(reason(std::fs::File::open("/dev/null").unwrap(), SMALL), Reason::RegionKind);
+        assert_eq!(reason(tempfile::tempfile().unwrap(), SMALL), Reason::RegionSeals);
+        assert_eq!(reason(unsealed(8192, true), SMALL), Reason::RegionSeals);
+        for missing in [SealFlags::SHRINK, SealFlags::GROW, SealFlags::FUTURE_WRITE, SealFlags::SEAL] {
+            let memfd = unsealed(8192, true);
+            fcntl_add_seals(&memfd, SEALS.difference(missing)).unwrap();
+            assert_eq!(reason(memfd, SMALL), Reason::RegionSeals, "without {missing:?}");
+        }
+        for size in [0, 4096, 8191, 8193, 1 << 20] {
+            let memfd = unsealed(size, true);
+            fcntl_add_seals(&memfd, SEALS).unwrap();
+            assert_eq!(reason(memfd, SMALL), Reason::RegionSize, "of {size} bytes");
+        }
+        let sparse = unsealed(8192, false);
+        fcntl_add_seals(&sparse, SEALS).unwrap();
+        assert_eq!(reason(sparse, SMALL), Reason::RegionHoles);
+    }
+}

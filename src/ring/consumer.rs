@@ -1,0 +1,212 @@
+//! The peer's ring, read: records come out in order, their bytes are released in any order, by any thread.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{
+            Ordering::{Acquire, Relaxed, Release},
+            fence,
+        },
+    },
+};
+
+use crate::{
+    doorbell::Bell,
+    error::ProtocolError,
+    layout::{LINE, Word, padded, record_size, to_u64, to_usize},
+    link::Link,
+    raw::{
+        foreign::Foreign,
+        mapping::{OwnWords, PeerRegion},
+    },
+    wire::{Record, RecordHeader},
+};
+
+/// The part that payloads share with the receiver: the peer's ring, and what of it has been released.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    pub(crate) peer: PeerRegion,
+    pub(crate) link: Arc<Link>,
+    words: OwnWords,
+    ledger: Mutex<Ledger>,
+}
+
+/// What has been released. Everything that depends on its order happens under its lock: the `tail` word never goes
+/// backwards, and an epoch is rung once.
+#[derive(Debug)]
+struct Ledger {
+    /// Always in sync with the word.
+    tail: u64,
+    /// Records released before an older one: start to end.
+    early: BTreeMap<u64, u64>,
+    /// Records and their bytes, released.
+    count: u64,
+    bytes: u64,
+    bell: Bell,
+}
+
+/// Bytes of the ring: a record from `start` to `end`, both positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+impl Intake {
+    pub(crate) fn new(peer: PeerRegion, link: Arc<Link>, words: OwnWords) -> Arc<Self> {
+        let bell = Bell::new(Word::SenderEpoch);
+        let ledger = Ledger { tail: 0, early: BTreeMap::new(), count: 0, bytes: 0, bell };
+        Arc::new(Self { peer, link, words, ledger: Mutex::new(ledger) })
+    }
+
+    /// A panic of another thread cannot leave the ledger half-changed: nothing in its critical sections panics.
+    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a record's space back to the peer, as soon as all older ones are given back too.
+    pub(crate) fn release(&self, span: Span) {
+        let mut ledger = self.ledger();
+        ledger.count = ledger.count.wrapping_add(1);
+        ledger.bytes = ledger.bytes.wrapping_add(span.end.wrapping_sub(span.start));
+        if span.start != ledger.tail {
+            ledger.early.insert(span.start, span.end);
+            return;
+        }
+        let mut tail = span.end;
+        while let Some(end) = ledger.early.remove(&tail) {
+            tail = end;
+        }
+        ledger.tail = tail;
+        // ORDERING: Release pairs with the Acquire fence in `Producer::look`: our reads of these bytes are done before
+        // the peer writes there again.
+        self.words.word(Word::Tail).store(tail, Release);
+        // If the peer is gone there is nobody to tell.
+        let _ = ledger.bell.ring(&self.peer, &self.link.credit_out);
+    }
+
+    /// Tells a peer whose sender waits that there is room in the socket.
+    pub(crate) fn announce_room(&self) {
+        let _ = self.ledger().bell.ring(&self.peer, &self.link.credit_out);
+    }
+
+    /// Records and bytes released so far.
+    pub(crate) fn released(&self) -> (u64, u64) {
+        let ledger = self.ledger();
+        (ledger.count, ledger.bytes)
+    }
+
+    /// End of the oldest space that was given back.
+    pub(crate) fn tail(&self) -> u64 {
+        self.words.word(Word::Tail).load(Relaxed)
+    }
+
+    /// The payload of a record.
+    pub(crate) fn payload(&self, span: Span, len: usize) -> Foreign<'_> {
+        self.peer.bytes(span.start.wrapping_add(LINE), len).unwrap_or(Foreign::private(&[]))
+    }
+}
+
+/// The receiver's place in the peer's ring.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    intake: Arc<Intake>,
+    /// Where the next record begins.
+    position: u64,
+    /// May be stale, that is, too low.
+    head: u64,
+    /// The header at `position`, read once and checked.
+    next: Option<Record>,
+    /// Records taken.
+    taken: u64,
+}
+
+impl Consumer {
+    pub(crate) fn new(intake: Arc<Intake>) -> Self {
+        Self { intake, position: 0, head: 0, next: None, taken: 0 }
+    }
+
+    pub(crate) fn intake(&self) -> &Arc<Intake> {
+        &self.intake
+    }
+
+    /// Whether something was published since the last look.
+    pub(crate) fn head_moved(&self) -> bool {
+        self.intake.peer.load(Word::Head) != self.head
+    }
+
+    /// The next record, if it has been published.
+    #[inline]
+    pub(crate) fn peek(&mut self) -> Result<Option<Record>, ProtocolError> {
+        if self.next.is_none() {
+            if self.position == self.head {
+                self.look()?;
+            }
+            if self.position != self.head {
+                self.next = Some(self.read()?);
+            }
+        }
+        Ok(self.next)
+    }
+
+    /// UNTRUSTED: the peer's `head` may only grow, and not past a ring's length from what we have released.
+    fn look(&mut self) -> Result<(), ProtocolError> {
+        let head = self.intake.peer.load(Word::Head);
+        // ORDERING: pairs with the Release store in `Producer::publish`: the record is there if the head says so.
+        fence(Acquire);
+        let tail = self.intake.tail();
+        let limit = tail.wrapping_add(to_u64(self.intake.peer.capacity()));
+        if head.wrapping_sub(self.head) > limit.wrapping_sub(self.head) {
+            return Err(ProtocolError::Head { from: self.head, limit, found: head });
+        }
+        if !head.is_multiple_of(LINE) {
+            return Err(ProtocolError::Misaligned { found: head });
+        }
+        self.head = head;
+        Ok(())
+    }
+
+    /// UNTRUSTED: the header is copied out once; then its lengths must fit between here and `head`, before and after they
+    /// are rounded up.
+    fn read(&self) -> Result<Record, ProtocolError> {
+        let available = self.head.wrapping_sub(self.position);
+        let header =
+            self.intake.peer.bytes(self.position, to_usize(LINE)).and_then(|at| at.load::<RecordHeader>(0));
+        // The head is a whole line ahead, and no ring is shorter than that.
+        let Some(header) = header else { return Err(ProtocolError::Misaligned { found: self.head }) };
+        let record = header.check()?;
+        let (payload, control) = (record.payload_len, u64::from(record.control_len));
+        match record_size(payload, control) {
+            Some(size) if size <= available => Ok(record),
+            _ => Err(ProtocolError::RecordLength { available, payload, control }),
+        }
+    }
+
+    /// The control bytes that ride behind the payload of `record`, which [`peek`](Self::peek) gave.
+    pub(crate) fn control(&self, record: &Record) -> Foreign<'_> {
+        let start =
+            padded(record.payload_len).map(|payload| self.position.wrapping_add(LINE).wrapping_add(payload));
+        start
+            .and_then(|start| self.intake.peer.bytes(start, to_usize(record.control_len.into())))
+            .unwrap_or(Foreign::private(&[]))
+    }
+
+    /// Moves past `record`, which [`peek`](Self::peek) gave. Its space is held until the span is released.
+    #[inline]
+    pub(crate) fn take(&mut self, record: &Record) -> Span {
+        let start = self.position;
+        // `read` has seen that it does not overflow.
+        let size = record_size(record.payload_len, record.control_len.into()).unwrap_or(0);
+        self.position = start.wrapping_add(size);
+        self.next = None;
+        self.taken = self.taken.wrapping_add(1);
+        Span { start, end: self.position }
+    }
+
+    /// Records taken and not released, and their bytes.
+    pub(crate) fn held(&self) -> (u64, u64) {
+        let (count, bytes) = self.intake.released();
+        (self.taken.wrapping_sub(count), self.position.wrapping_sub(bytes))
+    }
+}

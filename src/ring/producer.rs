@@ -1,0 +1,80 @@
+//! The owner's side of a ring: how much room there is, and publishing.
+
+use std::sync::atomic::{
+    Ordering::{Acquire, Release},
+    fence,
+};
+
+use crate::{
+    error::ProtocolError,
+    layout::{LINE, Word, to_u64},
+    raw::mapping::{OwnWords, PeerRegion},
+};
+
+/// Counts what was committed and what the peer has released. The bytes are written through the
+/// [`RingWriter`](crate::raw::mapping::RingWriter) beside it.
+#[derive(Debug)]
+pub(crate) struct Producer {
+    words: OwnWords,
+    peer: PeerRegion,
+    capacity: u64,
+    /// Always in sync with the word: nobody else writes it.
+    head: u64,
+    /// May be stale, that is, too low.
+    tail: u64,
+}
+
+impl Producer {
+    pub(crate) fn new(words: OwnWords, peer: PeerRegion, capacity: usize) -> Self {
+        Self { words, peer, capacity: to_u64(capacity), head: 0, tail: 0 }
+    }
+
+    /// Where the next record begins.
+    pub(crate) fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Committed and not yet seen released, in bytes.
+    pub(crate) fn used(&self) -> u64 {
+        self.head.wrapping_sub(self.tail)
+    }
+
+    /// Whether a record of `size` bytes has room now. Looks at the peer's `tail` only if it seems not.
+    #[inline]
+    pub(crate) fn has_room(&mut self, size: u64) -> Result<bool, ProtocolError> {
+        if size <= self.capacity.wrapping_sub(self.used()) {
+            return Ok(true);
+        }
+        self.look()?;
+        Ok(size <= self.capacity.wrapping_sub(self.used()))
+    }
+
+    /// Whether the peer has released anything since the last look.
+    pub(crate) fn tail_moved(&self) -> bool {
+        self.peer.load(Word::Tail) != self.tail
+    }
+
+    /// UNTRUSTED: the peer's `tail` must lie between where it was and our own `head`.
+    fn look(&mut self) -> Result<(), ProtocolError> {
+        let tail = self.peer.load(Word::Tail);
+        // ORDERING: pairs with the Release store of `tail` in `Ledger::release`: the peer has read what it released
+        // before we write there again.
+        fence(Acquire);
+        if tail.wrapping_sub(self.tail) > self.used() {
+            return Err(ProtocolError::Tail { from: self.tail, limit: self.head, found: tail });
+        }
+        if !tail.is_multiple_of(LINE) {
+            return Err(ProtocolError::Misaligned { found: tail });
+        }
+        self.tail = tail;
+        Ok(())
+    }
+
+    /// Publishes the record of `size` bytes that has been written at [`head`](Self::head).
+    #[inline]
+    pub(crate) fn publish(&mut self, size: u64) {
+        self.head = self.head.wrapping_add(size);
+        // ORDERING: Release pairs with the Acquire fence in `Consumer::peek`: a peer that sees this head sees the record.
+        self.words.word(Word::Head).store(self.head, Release);
+    }
+}

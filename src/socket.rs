@@ -1,0 +1,329 @@
+//! A `SOCK_SEQPACKET` socket: one packet and its descriptors at a time, never blocking.
+//!
+//! What the kernel does is told by `unix(7)`; what of it surprises is handled here and nowhere else. Received
+//! descriptors are owned from the first moment ([`ReceivedFds`]). Nothing depends on `O_NONBLOCK`: every call says
+//! `MSG_DONTWAIT`, and sleeping is `poll(2)`.
+
+use std::{
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    ops::Deref,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use rustix::{
+    cmsg_space,
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::{
+        AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
+        SocketType, UCred, getpeername, sendmsg, shutdown, socketpair, sockopt,
+    },
+    process::{getgid, getpid, getuid},
+};
+use zerocopy::IntoBytes;
+
+use crate::{
+    error::{Error, HandshakeError, ProtocolError, Result},
+    raw::descriptor::{Ancillary, RawCredentials, quiet, receive, refuse_fds},
+    wait::Deadline,
+    wire::{PACKET_HEADER, Packet, PacketHeader, SCM_MAX_FD},
+};
+
+/// The kernel counts this much of a packet against the send buffer beside its bytes.
+const SEND_OVERHEAD: usize = 32;
+/// How many `ECONNRESET`s one read skips: the kernel reports a peer that closed with our packets unread once, ahead of
+/// that peer's own packets.
+const RESETS: u32 = 2;
+
+/// Descriptors that came from the peer. Closed on drop, sockets without lingering: a peer can send one whose close would
+/// wait for years (`SO_LINGER`, `socket(7)`).
+#[derive(Debug, Default)]
+pub(crate) struct ReceivedFds(Vec<OwnedFd>);
+
+impl ReceivedFds {
+    /// Takes one out.
+    pub(crate) fn remove(&mut self, index: usize) -> Option<OwnedFd> {
+        (index < self.0.len()).then(|| self.0.remove(index))
+    }
+
+    /// Hands them to the user, who also closes them.
+    pub(crate) fn take(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Deref for ReceivedFds {
+    type Target = [OwnedFd];
+
+    fn deref(&self) -> &[OwnedFd] {
+        &self.0
+    }
+}
+
+impl Drop for ReceivedFds {
+    fn drop(&mut self) {
+        for fd in &self.0 {
+            let _ = sockopt::set_socket_linger(fd, None);
+        }
+    }
+}
+
+/// What a read of the socket found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// A packet is in the buffer.
+    Packet,
+    Nothing,
+    /// The peer has shut its writing side, or is gone.
+    End,
+}
+
+/// Room for one packet and what comes with it.
+pub(crate) struct PacketBuffer {
+    bytes: Vec<u8>,
+    len: usize,
+    cut: bool,
+    ancillary: Box<Ancillary>,
+    fds: ReceivedFds,
+    fds_cut: bool,
+    credentials: Option<RawCredentials>,
+}
+
+/// A received packet: header checked, descriptors counted and owned.
+#[derive(Debug)]
+pub(crate) struct Incoming<'b> {
+    pub(crate) packet: Packet,
+    pub(crate) body: &'b [u8],
+    pub(crate) fds: ReceivedFds,
+    /// Descriptors were lost to our own limit (`MSG_CTRUNC`).
+    pub(crate) fds_cut: bool,
+    pub(crate) credentials: Option<RawCredentials>,
+}
+
+impl PacketBuffer {
+    /// For packets with bodies of at most `max_body` bytes.
+    pub(crate) fn new(max_body: usize) -> Self {
+        Self {
+            bytes: vec![0; max_body.saturating_add(PACKET_HEADER)],
+            len: 0,
+            cut: false,
+            ancillary: Ancillary::new(),
+            fds: ReceivedFds::default(),
+            fds_cut: false,
+            credentials: None,
+        }
+    }
+
+    /// The packet that was read last.
+    ///
+    /// UNTRUSTED: lengths, header and the number of descriptors are checked here, for every kind of packet.
+    pub(crate) fn open(&mut self) -> Result<Incoming<'_>, ProtocolError> {
+        let fds = std::mem::take(&mut self.fds);
+        if self.cut {
+            return Err(ProtocolError::PacketTooLong { max: self.bytes.len() });
+        }
+        let (packet, body) = PacketHeader::parse(self.bytes.get(..self.len).unwrap_or_default())?;
+        if packet.fd_count != fds.len() && !(self.fds_cut && fds.len() < packet.fd_count) {
+            return Err(ProtocolError::FdCount { announced: packet.fd_count, found: fds.len() });
+        }
+        Ok(Incoming { packet, body, fds, fds_cut: self.fds_cut, credentials: self.credentials })
+    }
+}
+
+/// Why a packet was not sent.
+#[derive(Debug)]
+pub(crate) enum SendFailure {
+    /// As many packets are queued as the kernel lets us.
+    Full,
+    /// As many descriptors of this user are in flight as the kernel lets it.
+    FdsInFlight,
+    /// The peer does not read any more.
+    Gone,
+    Other(io::Error),
+}
+
+impl From<SendFailure> for Error {
+    fn from(failure: SendFailure) -> Self {
+        match failure {
+            SendFailure::Full => Self::Full,
+            SendFailure::FdsInFlight => Self::FdsInFlight,
+            SendFailure::Gone => Self::Disconnected,
+            SendFailure::Other(source) => Self::Io { operation: "sendmsg", source },
+        }
+    }
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub(crate) struct Socket(OwnedFd);
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Socket {
+    /// Two connected ends.
+    pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd)> {
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(Error::io("socketpair"))
+    }
+
+    /// Takes a connected socket that the application vouches for.
+    pub(crate) fn adopt(fd: OwnedFd) -> Result<Self> {
+        let refuse = |found| Err(HandshakeError::NotSeqpacket { found }.into());
+        match (sockopt::socket_domain(&fd), sockopt::socket_type(&fd)) {
+            (Err(_), _) | (_, Err(_)) => return refuse("no socket"),
+            (Ok(AddressFamily::UNIX), Ok(SocketType::SEQPACKET)) => {}
+            (Ok(AddressFamily::UNIX), _) => return refuse("an AF_UNIX socket of another type"),
+            _ => return refuse("a socket of another family"),
+        }
+        if getpeername(&fd).is_err() {
+            return refuse("a socket that is not connected");
+        }
+        quiet(fd.as_fd());
+        Ok(Self(fd))
+    }
+
+    /// Whether the writing end of a peer's credit socket is what it should be: anything else might block.
+    pub(crate) fn is_credit(fd: &OwnedFd) -> bool {
+        sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
+            && sockopt::socket_type(fd) == Ok(SocketType::SEQPACKET)
+    }
+
+    /// Takes the writing end of a peer's credit socket, which [is one](Self::is_credit).
+    pub(crate) fn peer_credit(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// Takes our own end of the credit pair that we made; nobody has any business to send descriptors there.
+    pub(crate) fn own_credit(fd: OwnedFd) -> Self {
+        refuse_fds(fd.as_fd());
+        Self(fd)
+    }
+
+    /// Lets the kernel refuse descriptors to this end, where it can (Linux 6.16).
+    pub(crate) fn refuse_fds(&self) {
+        refuse_fds(self.as_fd());
+    }
+
+    /// Whether the kernel tells the sender of each packet that is read here (`SO_PASSCRED`, `unix(7)`).
+    pub(crate) fn pass_credentials(&self, pass: bool) -> Result<()> {
+        sockopt::set_socket_passcred(&self.0, pass).map_err(Error::io("setsockopt(SO_PASSCRED)"))
+    }
+
+    /// Makes the send buffer large enough for packets with bodies of `body` bytes, if the kernel lets us
+    /// (`net.core.wmem_max`), and says how large they may be.
+    pub(crate) fn reserve(&self, body: usize) -> Result<usize> {
+        let size = || sockopt::socket_send_buffer_size(&self.0).map_err(Error::io("getsockopt(SO_SNDBUF)"));
+        let overhead = SEND_OVERHEAD.saturating_add(PACKET_HEADER);
+        let needed = body.saturating_add(overhead);
+        if size()? < needed {
+            // The kernel doubles what it is told, and cuts it to its limit.
+            sockopt::set_socket_send_buffer_size(&self.0, needed)
+                .map_err(Error::io("setsockopt(SO_SNDBUF)"))?;
+        }
+        Ok(size()?.saturating_sub(overhead).min(body))
+    }
+
+    /// Sends a packet, whole or not at all, without blocking.
+    pub(crate) fn send(
+        &self,
+        header: PacketHeader,
+        body: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), SendFailure> {
+        self.send_with(header, body, fds, None)
+    }
+
+    /// As [`send`](Self::send), with this process's credentials spelled out, so that they are right even if the peer asked
+    /// for them after the packet was sent.
+    pub(crate) fn send_identified(
+        &self,
+        header: PacketHeader,
+        body: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), SendFailure> {
+        self.send_with(header, body, fds, Some(UCred { pid: getpid(), uid: getuid(), gid: getgid() }))
+    }
+
+    fn send_with(
+        &self,
+        header: PacketHeader,
+        body: &[u8],
+        fds: &[BorrowedFd<'_>],
+        credentials: Option<UCred>,
+    ) -> Result<(), SendFailure> {
+        let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(body)];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(SCM_MAX_FD), ScmCredentials(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let rights = fds.is_empty() || ancillary.push(SendAncillaryMessage::ScmRights(fds));
+        let identity = credentials.is_none_or(|c| ancillary.push(SendAncillaryMessage::ScmCredentials(c)));
+        if !(rights && identity) {
+            return Err(SendFailure::Other(io::ErrorKind::InvalidInput.into()));
+        }
+        loop {
+            return match sendmsg(&self.0, &parts, &mut ancillary, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(_) => Ok(()),
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => Err(SendFailure::Full),
+                Err(Errno::TOOMANYREFS) => Err(SendFailure::FdsInFlight),
+                Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Err(SendFailure::Gone),
+                Err(error) => Err(SendFailure::Other(error.into())),
+            };
+        }
+    }
+
+    /// Reads a packet without blocking. What the buffer held before is closed.
+    pub(crate) fn receive(&self, buffer: &mut PacketBuffer) -> Result<Arrival> {
+        drop(std::mem::take(&mut buffer.fds));
+        let mut resets = 0;
+        loop {
+            let mut fds = Vec::new();
+            match receive(self.as_fd(), &mut buffer.bytes, &mut buffer.ancillary, &mut fds) {
+                Ok(receipt) => {
+                    buffer.fds = ReceivedFds(fds);
+                    (buffer.len, buffer.cut, buffer.fds_cut) = (receipt.len, receipt.cut, receipt.fds_cut);
+                    buffer.credentials = receipt.credentials;
+                    // A packet of ours is never empty.
+                    return Ok(if receipt.len == 0 { Arrival::End } else { Arrival::Packet });
+                }
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::AGAIN) => return Ok(Arrival::Nothing),
+                    Some(Errno::INTR) => {}
+                    Some(Errno::CONNRESET) if resets < RESETS => resets = resets.saturating_add(1),
+                    Some(Errno::CONNRESET | Errno::NOTCONN) => return Ok(Arrival::End),
+                    _ => return Err(Error::Io { operation: "recvmsg", source: error }),
+                },
+            }
+        }
+    }
+
+    /// Shuts a direction, for everyone who holds this end (`shutdown(2)`).
+    pub(crate) fn shut(&self, how: Shutdown) {
+        let _ = shutdown(&self.0, how);
+    }
+}
+
+/// Sleeps until something is ready on one of `fds` (each with what it is asked for), the deadline passes, or `at_most`.
+pub(crate) fn sleep(
+    fds: &[(BorrowedFd<'_>, PollFlags)],
+    deadline: Deadline,
+    at_most: Option<Duration>,
+) -> Result<()> {
+    let mut fds: Vec<PollFd<'_>> =
+        fds.iter().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
+    let timeout = match (deadline.left(), at_most) {
+        (Some(left), Some(at_most)) => Some(left.min(at_most)),
+        (left, at_most) => left.or(at_most),
+    };
+    // What the clock cannot hold is as good as for ever.
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(Error::io("poll")(error)),
+    }
+}

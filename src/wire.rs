@@ -1,0 +1,379 @@
+//! What crosses the process boundary, byte by byte: headers of packets and records, `Hello` and `Reject`.
+//!
+//! All integers are little-endian. Reading a header checks everything that can be checked without knowing the channel's
+//! state; what comes out is typed, and only that is used. docs/protocol.md has the same as tables.
+
+use std::mem::size_of;
+
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    little_endian::{U16, U32, U64},
+};
+
+use crate::{
+    error::{ProtocolError, Reason, Refusal},
+    layout::{to_u64, to_usize},
+};
+
+/// First bytes of a `Hello`: "SEALANE" and a zero, read as a little-endian number.
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"SEALANE\0");
+/// The only version so far.
+pub(crate) const VERSION: u32 = 1;
+/// Most descriptors in one packet (`SCM_MAX_FD`, `unix(7)`).
+pub(crate) const SCM_MAX_FD: usize = 253;
+
+/// The sender expects a reply.
+const WANTS_REPLY: u16 = 1;
+/// The other half of the message is in the other carrier.
+const OTHER_HALF: u16 = 2;
+const KNOWN_FLAGS: u16 = WANTS_REPLY | OTHER_HALF;
+
+/// What a message says of itself, in whichever carrier: the part that records and packets share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Heading {
+    /// Its number among all messages of its direction.
+    pub(crate) sequence: u64,
+    /// It asks for a reply.
+    pub(crate) wants_reply: bool,
+    /// The rest of the message is in the other carrier.
+    pub(crate) other_half: bool,
+    /// The sequence of the peer's message that it answers.
+    pub(crate) in_reply_to: Option<u64>,
+}
+
+impl Heading {
+    fn flags(self) -> u16 {
+        (if self.wants_reply { WANTS_REPLY } else { 0 }) | (if self.other_half { OTHER_HALF } else { 0 })
+    }
+
+    /// On the wire 0 means "no reply", so that the field of an answer is the sequence and one.
+    fn reply_field(self) -> u64 {
+        self.in_reply_to.map_or(0, |sequence| sequence.wrapping_add(1))
+    }
+
+    fn read(sequence: U64, flags: u16, reply_to: U64) -> Self {
+        Self {
+            sequence: sequence.get(),
+            wants_reply: flags & WANTS_REPLY != 0,
+            other_half: flags & OTHER_HALF != 0,
+            in_reply_to: reply_to.get().checked_sub(1),
+        }
+    }
+}
+
+/// The header of a ring record.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct RecordHeader {
+    sequence: U64,
+    payload_len: U64,
+    control_len: U32,
+    flags: U32,
+    reply_to: U64,
+    reserved: [U64; 4],
+}
+const _: () = assert!(size_of::<RecordHeader>() == 64);
+
+/// A record whose header has been checked by itself; that it fits into the ring is the consumer's check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) heading: Heading,
+    /// Bytes.
+    pub(crate) payload_len: u64,
+    /// Bytes.
+    pub(crate) control_len: u32,
+}
+
+impl RecordHeader {
+    pub(crate) fn new(record: Record) -> Self {
+        Self {
+            sequence: record.heading.sequence.into(),
+            payload_len: record.payload_len.into(),
+            control_len: record.control_len.into(),
+            flags: u32::from(record.heading.flags()).into(),
+            reply_to: record.heading.reply_field().into(),
+            reserved: Default::default(),
+        }
+    }
+
+    pub(crate) fn check(self) -> Result<Record, ProtocolError> {
+        let flags = match u16::try_from(self.flags.get()) {
+            Ok(flags) if flags & !KNOWN_FLAGS == 0 => flags,
+            _ => {
+                let (known, found) = (KNOWN_FLAGS.into(), self.flags.get());
+                return Err(ProtocolError::RecordFlags { known, found });
+            }
+        };
+        if self.reserved.iter().any(|word| word.get() != 0) {
+            return Err(ProtocolError::RecordReserved);
+        }
+        Ok(Record {
+            heading: Heading::read(self.sequence, flags, self.reply_to),
+            payload_len: self.payload_len.get(),
+            control_len: self.control_len.get(),
+        })
+    }
+}
+
+/// The kinds of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub(crate) enum Kind {
+    Hello = 1,
+    Ready = 2,
+    Reject = 3,
+    Control = 4,
+    Doorbell = 5,
+}
+
+impl Kind {
+    #[expect(clippy::as_conversions, reason = "a fieldless enum's discriminant")]
+    pub(crate) const fn code(self) -> u16 {
+        self as u16
+    }
+
+    fn of(code: u16) -> Option<Self> {
+        [Self::Hello, Self::Ready, Self::Reject, Self::Control, Self::Doorbell]
+            .into_iter()
+            .find(|kind| kind.code() == code)
+    }
+}
+
+/// The header of a packet.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct PacketHeader {
+    kind: U16,
+    flags: U16,
+    fd_count: U32,
+    sequence: U64,
+    reply_to: U64,
+    reserved: U64,
+}
+const _: () = assert!(size_of::<PacketHeader>() == 32);
+/// Bytes of a packet's header.
+pub(crate) const PACKET_HEADER: usize = size_of::<PacketHeader>();
+
+/// A packet whose header has been checked by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Packet {
+    pub(crate) kind: Kind,
+    pub(crate) heading: Heading,
+    pub(crate) fd_count: usize,
+}
+
+impl PacketHeader {
+    /// A packet of a kind that is not sequenced.
+    pub(crate) fn plain(kind: Kind, fd_count: u32) -> Self {
+        Self {
+            kind: kind.code().into(),
+            flags: 0.into(),
+            fd_count: fd_count.into(),
+            sequence: 0.into(),
+            reply_to: 0.into(),
+            reserved: 0.into(),
+        }
+    }
+
+    pub(crate) fn control(heading: Heading, fd_count: u32) -> Self {
+        Self {
+            flags: heading.flags().into(),
+            sequence: heading.sequence.into(),
+            reply_to: heading.reply_field().into(),
+            ..Self::plain(Kind::Control, fd_count)
+        }
+    }
+
+    /// Splits a packet into its checked header and its body.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<(Packet, &[u8]), ProtocolError> {
+        let (header, body) = Self::read_from_prefix(bytes)
+            .map_err(|_| ProtocolError::PacketLength { expected: PACKET_HEADER, found: bytes.len() })?;
+        let Some(kind) = Kind::of(header.kind.get()) else {
+            let (expected, found) = (Kind::Control.code(), header.kind.get());
+            return Err(ProtocolError::PacketKind { expected, found });
+        };
+        let known = if kind == Kind::Control { KNOWN_FLAGS } else { 0 };
+        let flags = header.flags.get();
+        if flags & !known != 0 {
+            return Err(ProtocolError::PacketFlags { known, found: flags });
+        }
+        let sequenced = kind == Kind::Control;
+        let stray = !sequenced && (header.sequence.get() != 0 || header.reply_to.get() != 0);
+        if header.reserved.get() != 0 || stray {
+            return Err(ProtocolError::PacketReserved);
+        }
+        if matches!(kind, Kind::Doorbell | Kind::Ready) && !body.is_empty() {
+            return Err(ProtocolError::PacketLength { expected: PACKET_HEADER, found: bytes.len() });
+        }
+        let heading = Heading::read(header.sequence, flags, header.reply_to);
+        let fd_count = to_usize(header.fd_count.get().into());
+        Ok((Packet { kind, heading, fd_count }, body))
+    }
+}
+
+/// The body of a `Hello`. The first 24 bytes never change; a newer version may append.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct Hello {
+    pub(crate) magic: U64,
+    pub(crate) lowest_version: U32,
+    pub(crate) highest_version: U32,
+    /// Bytes of this body, from `magic` on.
+    pub(crate) length: U32,
+    pub(crate) reserved: U32,
+    /// Features that the sender offers, as bits. None exist yet.
+    pub(crate) features: U64,
+    /// Features without which the sender does not go on.
+    pub(crate) required: U64,
+    pub(crate) ring_offset: U64,
+    pub(crate) ring_capacity: U64,
+    /// Control bytes that the sender accepts in one message.
+    pub(crate) max_control: U32,
+    /// Descriptors that the sender accepts with one message.
+    pub(crate) max_fds: U32,
+    pub(crate) first_sequence: U64,
+    pub(crate) first_position: U64,
+    pub(crate) reserved_tail: [U64; 2],
+}
+const _: () = assert!(size_of::<Hello>() == 96);
+/// Bytes of the part of a `Hello` that no version changes.
+pub(crate) const HELLO_FIXED: usize = 24;
+/// Longest `Hello` packet that is read: room for later versions.
+pub(crate) const HELLO_MAX: usize = 4096;
+
+/// The body of a `Reject`.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct Reject {
+    reason: U32,
+    reserved: U32,
+    expected: U64,
+    found: U64,
+}
+const _: () = assert!(size_of::<Reject>() == 24);
+
+/// Reasons and their numbers on the wire.
+const REASONS: [(Reason, u32); 17] = [
+    (Reason::Magic, 1),
+    (Reason::Version, 2),
+    (Reason::HelloLength, 3),
+    (Reason::Features, 4),
+    (Reason::RingTooLarge, 5),
+    (Reason::Geometry, 6),
+    (Reason::Start, 7),
+    (Reason::Descriptors, 8),
+    (Reason::RegionKind, 9),
+    (Reason::RegionSeals, 10),
+    (Reason::RegionSize, 11),
+    (Reason::RegionHoles, 12),
+    (Reason::RegionMapping, 13),
+    (Reason::CreditSocket, 14),
+    (Reason::Credentials, 15),
+    (Reason::Packet, 16),
+    (Reason::Application, 17),
+];
+
+impl Reject {
+    pub(crate) fn new(refusal: Refusal) -> Self {
+        let code = match refusal.reason {
+            Reason::Unknown(code) => code,
+            known => REASONS.iter().find(|(reason, _)| *reason == known).map_or(0, |(_, code)| *code),
+        };
+        Self {
+            reason: code.into(),
+            reserved: 0.into(),
+            expected: refusal.expected.into(),
+            found: refusal.found.into(),
+        }
+    }
+
+    /// Reads a body; one that is too short names no reason.
+    pub(crate) fn parse(body: &[u8]) -> Refusal {
+        let Ok((reject, _)) = Self::read_from_prefix(body) else {
+            let (expected, found) = (to_u64(size_of::<Self>()), to_u64(body.len()));
+            return Refusal { reason: Reason::Unknown(0), expected, found };
+        };
+        let code = reject.reason.get();
+        let reason = REASONS
+            .iter()
+            .find(|(_, known)| *known == code)
+            .map_or(Reason::Unknown(code), |(reason, _)| *reason);
+        Refusal { reason, expected: reject.expected.get(), found: reject.found.get() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heading() -> Heading {
+        Heading { sequence: 7, wants_reply: true, other_half: true, in_reply_to: Some(0) }
+    }
+
+    #[test]
+    fn record_header_round_trips() {
+        let record = Record { heading: heading(), payload_len: 3, control_len: 5 };
+        assert_eq!(RecordHeader::new(record).check(), Ok(record));
+    }
+
+    #[test]
+    fn packet_header_round_trips() {
+        let header = PacketHeader::control(heading(), 2);
+        let bytes = [header.as_bytes(), b"body"].concat();
+        let (packet, body) = PacketHeader::parse(&bytes).unwrap();
+        assert_eq!((packet.kind, packet.heading, packet.fd_count), (Kind::Control, heading(), 2));
+        assert_eq!(body, b"body");
+    }
+
+    #[test]
+    fn every_reason_round_trips_and_has_its_own_number() {
+        for (i, (reason, code)) in REASONS.into_iter().enumerate() {
+            let refusal = Refusal { reason, expected: 1, found: u64::MAX };
+            assert_eq!(Reject::parse(Reject::new(refusal).as_bytes()), refusal);
+            assert!(REASONS.into_iter().skip(i + 1).all(|(_, other)| other != code));
+        }
+        let unknown = Refusal { reason: Reason::Unknown(999), expected: 0, found: 0 };
+        assert_eq!(Reject::parse(Reject::new(unknown).as_bytes()), unknown);
+        assert_eq!(Reject::parse(b"short").reason, Reason::Unknown(0));
+    }
+
+    #[test]
+    fn bad_packets_are_named() {
+        let good = PacketHeader::plain(Kind::Doorbell, 0);
+        let parse = |header: PacketHeader| PacketHeader::parse(header.as_bytes()).unwrap_err();
+        assert_eq!(
+            PacketHeader::parse(&[0; 31]).unwrap_err(),
+            ProtocolError::PacketLength { expected: 32, found: 31 }
+        );
+        assert_eq!(
+            parse(PacketHeader { kind: 77.into(), ..good }),
+            ProtocolError::PacketKind { expected: 4, found: 77 }
+        );
+        assert_eq!(
+            parse(PacketHeader { flags: 1.into(), ..good }),
+            ProtocolError::PacketFlags { known: 0, found: 1 }
+        );
+        assert_eq!(parse(PacketHeader { sequence: 1.into(), ..good }), ProtocolError::PacketReserved);
+        assert_eq!(parse(PacketHeader { reply_to: 1.into(), ..good }), ProtocolError::PacketReserved);
+        assert_eq!(parse(PacketHeader { reserved: 1.into(), ..good }), ProtocolError::PacketReserved);
+        let long = [good.as_bytes(), b"x"].concat();
+        assert_eq!(
+            PacketHeader::parse(&long).unwrap_err(),
+            ProtocolError::PacketLength { expected: 32, found: 33 }
+        );
+    }
+
+    #[test]
+    fn bad_records_are_named() {
+        let good = RecordHeader::new(Record { heading: heading(), payload_len: 0, control_len: 0 });
+        for flags in [4u32, 1 << 16, u32::MAX] {
+            let error = RecordHeader { flags: flags.into(), ..good }.check().unwrap_err();
+            assert_eq!(error, ProtocolError::RecordFlags { known: 3, found: flags });
+        }
+        for at in 0..4 {
+            let mut bad = good;
+            bad.reserved[at] = 1.into();
+            assert_eq!(bad.check(), Err(ProtocolError::RecordReserved));
+        }
+    }
+}
