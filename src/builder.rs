@@ -10,7 +10,7 @@ use std::{
 use crate::{
     channel::Channel,
     error::Result,
-    handshake::{Handshake, ReadyWhen, Settings},
+    handshake::{Handshake, Role, Settings},
     listener::{self, Listener},
     process,
     socket::Socket,
@@ -135,7 +135,7 @@ impl Builder {
     /// [`Error::Handshake`](crate::Error::Handshake).
     pub fn connect(&self, path: impl AsRef<Path>) -> Result<Channel> {
         let socket = listener::connect(path.as_ref(), Some(self.settings.timeout))?;
-        Handshake::new(socket, self.settings, ReadyWhen::Checked)?.finish()
+        Handshake::new(socket, self.settings, Role::Caller)?.finish()
     }
 
     /// As [`connect`](Self::connect), without blocking.
@@ -144,7 +144,7 @@ impl Builder {
     /// [`Error::Full`](crate::Error::Full) if too many clients wait for the listener: the kernel gives no sign when that
     /// is over, so try again after some milliseconds. [`Error::Io`](crate::Error::Io) if nobody listens.
     pub fn try_connect(&self, path: impl AsRef<Path>) -> Result<Handshake> {
-        Handshake::new(listener::connect(path.as_ref(), None)?, self.settings, ReadyWhen::Checked)
+        Handshake::new(listener::connect(path.as_ref(), None)?, self.settings, Role::Caller)
     }
 
     /// Starts a child process with a channel to it, which the child takes by [`inherited`](Self::inherited). Blocks for
@@ -202,6 +202,6 @@ impl Builder {
     /// [`HandshakeError::NotSeqpacket`](crate::HandshakeError::NotSeqpacket), [`Error::Io`](crate::Error::Io).
     pub fn handshake(&self, socket: OwnedFd) -> Result<Handshake> {
         let socket = Socket::adopt(socket)?;
-        Handshake::new(socket, self.settings, ReadyWhen::Checked)
+        Handshake::new(socket, self.settings, Role::Caller)
     }
 }

@@ -16,7 +16,7 @@ use zerocopy::IntoBytes;
 use crate::{
     channel::Channel,
     error::{Error, HandshakeError, Reason, Refusal, Result},
-    hello::{Offer, Terms},
+    hello::{Bounds, Terms},
     layout::to_u64,
     link::Link,
     raw::{descriptor::RawCredentials, mapping::PeerRegion},
@@ -88,13 +88,36 @@ pub(crate) struct Settings {
     pub(crate) huge_pages: bool,
 }
 
-/// When our `Ready` goes out.
+impl Settings {
+    fn bounds(&self) -> Bounds {
+        Bounds { ring: self.max_peer_ring, control: self.max_control, fds: self.max_fds }
+    }
+}
+
+/// Who speaks first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReadyWhen {
-    /// As soon as the peer's `Hello` is found good.
-    Checked,
-    /// In `finish`: a listener may look at the credentials first. The peer says `Ready` without waiting for ours.
-    Finished,
+pub(crate) enum Role {
+    /// Says `Hello` at once, and `Ready` when the peer's `Hello` is found good.
+    Caller,
+    /// Accepted by a listener: says `Hello` after the client's, and `Ready` after the client's. So a client that says
+    /// nothing costs no ring, and the application can look at the credentials before the client gets a channel.
+    Listener,
+}
+
+/// What the peer gets from us with `Hello`.
+struct Own {
+    region: OwnRegion,
+    /// Where the peer will announce room, and the end that it gets for that.
+    credit_in: Socket,
+    credit_for_peer: OwnedFd,
+}
+
+impl Own {
+    fn create(settings: &Settings) -> Result<Self> {
+        let region = OwnRegion::create(settings.ring_capacity, settings.prefault, settings.huge_pages)?;
+        let (credit_in, credit_for_peer) = Socket::pair()?;
+        Ok(Self { region, credit_in: Socket::own_credit(credit_in), credit_for_peer })
+    }
 }
 
 /// A channel that is being established.
@@ -124,13 +147,10 @@ pub(crate) enum ReadyWhen {
 #[must_use = "a handshake that is dropped closes the socket"]
 pub struct Handshake {
     socket: Socket,
-    region: OwnRegion,
-    /// Where the peer will announce room, and the end that it gets for it.
-    credit_in: Socket,
-    credit_for_peer: OwnedFd,
     settings: Settings,
-    offer: Offer,
-    ready_when: ReadyWhen,
+    role: Role,
+    /// From our own `Hello` on.
+    own: Option<Own>,
     deadline: Instant,
     buffer: PacketBuffer,
     said: Said,
@@ -168,23 +188,16 @@ enum Step {
 }
 
 impl Handshake {
-    pub(crate) fn new(socket: Socket, settings: Settings, ready_when: ReadyWhen) -> Result<Self> {
-        let region = OwnRegion::create(settings.ring_capacity, settings.prefault, settings.huge_pages)?;
-        let (credit_in, credit_for_peer) = Socket::pair()?;
-        let Settings { max_peer_ring, max_control, max_fds, .. } = settings;
-        let offer = Offer { geometry: region.geometry, max_peer_ring, max_control, max_fds };
+    pub(crate) fn new(socket: Socket, settings: Settings, role: Role) -> Result<Self> {
         // Longer than the clock can tell is as good as a year.
         let now = Instant::now();
         let year = Duration::from_hours(365 * 24);
         let deadline = now.checked_add(settings.timeout.min(year)).unwrap_or(now);
         let mut handshake = Self {
             socket,
-            region,
-            credit_in: Socket::own_credit(credit_in),
-            credit_for_peer,
             settings,
-            offer,
-            ready_when,
+            role,
+            own: None,
             deadline,
             buffer: PacketBuffer::new(HELLO_MAX),
             said: Said::Nothing,
@@ -193,13 +206,15 @@ impl Handshake {
             refused: None,
             failed: false,
         };
-        // If there is no room yet, `advance` says it again. Credentials are asked for only after that: a socket that asks
-        // for them is given a name when it first sends (`unix(7)`, autobind).
-        match handshake.say_hello() {
-            Ok(()) | Err(Error::Full | Error::FdsInFlight) => {}
-            Err(error) => return Err(error),
+        if role == Role::Caller {
+            // If there is no room yet, `advance` says it again. Credentials are asked for only after that: a socket that
+            // asks for them is given a name when it first sends (`unix(7)`, autobind).
+            match handshake.say_hello() {
+                Ok(()) | Err(Error::Full | Error::FdsInFlight) => {}
+                Err(error) => return Err(error),
+            }
+            handshake.socket.pass_credentials(true)?;
         }
-        handshake.socket.pass_credentials(true)?;
         Ok(handshake)
     }
 
@@ -207,14 +222,19 @@ impl Handshake {
         if self.said >= Said::Hello {
             return Ok(());
         }
-        let fds = [self.region.memfd.as_fd(), self.credit_for_peer.as_fd()];
+        let own = match &mut self.own {
+            Some(own) => own,
+            none => none.insert(Own::create(&self.settings)?),
+        };
+        let fds = [own.region.memfd.as_fd(), own.credit_for_peer.as_fd()];
         let header = PacketHeader::plain(Kind::Hello, 2);
-        match self.socket.send_identified(header, self.offer.hello().as_bytes(), &fds) {
+        let hello = self.settings.bounds().hello(own.region.geometry);
+        match self.socket.send_identified(header, hello.as_bytes(), &fds) {
             // A peer that is gone may have left us its reason.
             Ok(()) | Err(SendFailure::Gone) => {}
             Err(failure) => return Err(failure.into()),
         }
-        log::debug!("handshake: sent Hello with a ring of {} bytes", self.offer.geometry.capacity);
+        log::debug!("handshake: sent Hello with a ring of {} bytes", own.region.geometry.capacity);
         self.said = Said::Hello;
         Ok(())
     }
@@ -261,8 +281,15 @@ impl Handshake {
 
     fn step(&mut self) -> Result<Step> {
         if self.refused.is_none() {
-            self.say_hello()?;
-            if self.candidate.is_some() && self.ready_when == ReadyWhen::Checked {
+            let heard_hello = self.candidate.is_some();
+            let (hello, ready) = match self.role {
+                Role::Caller => (true, heard_hello),
+                Role::Listener => (heard_hello, self.peer_ready),
+            };
+            if hello {
+                self.say_hello()?;
+            }
+            if ready {
                 self.say_ready()?;
             }
             if self.candidate.is_some() && self.peer_ready {
@@ -285,6 +312,12 @@ impl Handshake {
             Arrival::Packet => {}
         }
         match self.hear(awaited) {
+            // Whatever the client answers to our `Hello` comes later, and makes the descriptor readable anew. So the
+            // application has its turn here, to look at the credentials.
+            Ok(()) if self.role == Role::Listener && awaited == Kind::Hello => {
+                self.say_hello()?;
+                return Ok(Step::Waiting);
+            }
             Ok(()) => {}
             Err(Heard::Rejected(refusal)) => return Err(HandshakeError::Rejected(refusal).into()),
             Err(Heard::Refused(refusal)) => self.reject(refusal),
@@ -321,7 +354,7 @@ impl Handshake {
             self.peer_ready = true;
             return Ok(());
         }
-        let terms = self.offer.judge(incoming.body).map_err(Heard::Refused)?;
+        let terms = self.settings.bounds().judge(incoming.body).map_err(Heard::Refused)?;
         if incoming.fds_cut {
             return Err(Heard::FdsLost { expected: incoming.packet.fd_count, received: incoming.fds.len() });
         }
@@ -347,8 +380,8 @@ impl Handshake {
     /// Refuses the peer, for instance for its [credentials](Self::peer_credentials). It gets [`HandshakeError::Rejected`]
     /// with [`Reason::Application`]. Does not block.
     ///
-    /// A listener's peer never gets a channel before [`finish`](Self::finish) is called, so this is in time even after
-    /// [`advance`](Self::advance) said true.
+    /// A listener's [`advance`](Self::advance) says false when the client's credentials have come, and only the next one
+    /// lets the client have its channel: in between is the time to refuse.
     pub fn refuse(mut self) {
         self.reject(Refusal { reason: Reason::Application, expected: 0, found: 0 });
     }
@@ -370,23 +403,20 @@ impl Handshake {
                 Err(error) => return Err(error),
             };
             if complete {
-                match self.say_ready() {
-                    Ok(()) => return self.into_channel(),
-                    Err(Error::Full) if !deadline.passed() => sleep(&[], deadline, pause)?,
-                    Err(error) => return Err(error),
-                }
-            } else {
-                sleep(&[(self.socket.as_fd(), PollFlags::IN)], deadline, None)?;
+                return self.into_channel();
             }
+            sleep(&[(self.socket.as_fd(), PollFlags::IN)], deadline, None)?;
         }
     }
 
     fn into_channel(self) -> Result<Channel> {
-        let Self { socket, region, credit_in, settings, offer, candidate, .. } = self;
-        let Some(Candidate { region: peer_region, credit_out, terms, credentials }) = candidate else {
+        let Self { socket, settings, own, candidate, .. } = self;
+        let (Some(own), Some(candidate)) = (own, candidate) else {
             return Err(Error::Disconnected);
         };
-        let OwnRegion { ring, words, geometry, .. } = region;
+        let Candidate { region: peer_region, credit_out, terms, credentials } = candidate;
+        // The memfd and the peer's end of the credit pair are closed here: the peer has mapped, or holds, its own.
+        let Own { region: OwnRegion { ring, words, geometry, .. }, credit_in, .. } = own;
         if settings.max_fds == 0 {
             socket.refuse_fds();
         }
@@ -397,8 +427,8 @@ impl Handshake {
         };
         let receiving = Limits {
             max_payload: terms.geometry.max_payload(),
-            max_control: crate::layout::to_usize(offer.max_control.into()),
-            max_fds: crate::layout::to_usize(offer.max_fds.into()),
+            max_control: crate::layout::to_usize(settings.max_control.into()),
+            max_fds: crate::layout::to_usize(settings.max_fds.into()),
         };
         let id = sockopt::socket_cookie(&socket).map_err(Error::io("getsockopt(SO_COOKIE)"))?;
         let link = Arc::new(Link::new(id, socket, credit_in, credit_out));

@@ -1,4 +1,4 @@
-//! Negotiation, without memory or sockets: what we offer, and what we make of the peer's `Hello`.
+//! Negotiation, without memory or sockets: what we say, and what we make of the peer's `Hello`.
 
 use zerocopy::FromBytes;
 
@@ -13,17 +13,15 @@ const FEATURES: u64 = 0;
 /// Furthest offset of a ring in its region: the largest page there is.
 const MAX_OFFSET: u64 = 1 << 30;
 
-/// What we offer, and what we accept.
+/// The most that we accept.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Offer {
-    /// Of our own region.
-    pub(crate) geometry: Geometry,
+pub(crate) struct Bounds {
     /// Largest ring of the peer that we map.
-    pub(crate) max_peer_ring: usize,
+    pub(crate) ring: usize,
     /// Most control bytes that we receive in one message.
-    pub(crate) max_control: u32,
+    pub(crate) control: u32,
     /// Most descriptors that we receive with one message.
-    pub(crate) max_fds: u32,
+    pub(crate) fds: u32,
 }
 
 /// What the two sides agree on.
@@ -38,8 +36,9 @@ pub(crate) struct Terms {
     pub(crate) max_fds: usize,
 }
 
-impl Offer {
-    pub(crate) fn hello(&self) -> Hello {
+impl Bounds {
+    /// What we say, with a region of `geometry`.
+    pub(crate) fn hello(&self, geometry: Geometry) -> Hello {
         Hello {
             magic: MAGIC.into(),
             lowest_version: VERSION.into(),
@@ -48,10 +47,10 @@ impl Offer {
             reserved: 0.into(),
             features: FEATURES.into(),
             required: 0.into(),
-            ring_offset: to_u64(self.geometry.offset).into(),
-            ring_capacity: to_u64(self.geometry.capacity).into(),
-            max_control: self.max_control.into(),
-            max_fds: self.max_fds.into(),
+            ring_offset: to_u64(geometry.offset).into(),
+            ring_capacity: to_u64(geometry.capacity).into(),
+            max_control: self.control.into(),
+            max_fds: self.fds.into(),
             first_sequence: 0.into(),
             first_position: 0.into(),
             reserved_tail: [0.into(); 2],
@@ -95,7 +94,7 @@ impl Offer {
             return refuse(Reason::Features, FEATURES, hello.required.get());
         }
         let (capacity, offset) = (hello.ring_capacity.get(), hello.ring_offset.get());
-        let max = to_u64(self.max_peer_ring);
+        let max = to_u64(self.ring);
         if capacity > max {
             return refuse(Reason::RingTooLarge, max, capacity);
         }
@@ -126,34 +125,29 @@ mod tests {
 
     use super::*;
 
-    const OFFER: Offer = Offer {
-        geometry: Geometry { offset: 4096, capacity: 8192 },
-        max_peer_ring: 1 << 20,
-        max_control: 100,
-        max_fds: 300,
-    };
+    const GEOMETRY: Geometry = Geometry { offset: 4096, capacity: 8192 };
+    const BOUNDS: Bounds = Bounds { max_peer_ring: 1 << 20, max_control: 100, max_fds: 300 };
 
     fn reason(change: impl FnOnce(&mut Hello)) -> Reason {
-        let mut hello = OFFER.hello();
+        let mut hello = BOUNDS.hello(GEOMETRY);
         change(&mut hello);
-        OFFER.judge(hello.as_bytes()).unwrap_err().reason
+        BOUNDS.judge(hello.as_bytes()).unwrap_err().reason
     }
 
     #[test]
     fn our_own_hello_is_accepted() {
-        let geometry = OFFER.geometry;
-        let terms = Terms { version: 1, geometry, max_control: 100, max_fds: 253 };
-        assert_eq!(OFFER.judge(OFFER.hello().as_bytes()), Ok(terms));
+        let terms = Terms { version: 1, geometry: GEOMETRY, max_control: 100, max_fds: 253 };
+        assert_eq!(BOUNDS.judge(BOUNDS.hello(GEOMETRY).as_bytes()), Ok(terms));
     }
 
     #[test]
     fn a_newer_peer_may_append() {
-        let mut hello = OFFER.hello();
+        let mut hello = BOUNDS.hello(GEOMETRY);
         hello.highest_version = 7.into();
         hello.length = 100.into();
         hello.features = u64::MAX.into();
         let longer = [hello.as_bytes(), b"more"].concat();
-        assert!(OFFER.judge(&longer).is_ok());
+        assert!(BOUNDS.judge(&longer).is_ok());
     }
 
     #[test]
@@ -177,9 +171,9 @@ mod tests {
 
     #[test]
     fn every_shorter_hello_is_refused() {
-        let hello = OFFER.hello();
+        let hello = BOUNDS.hello(GEOMETRY);
         for len in 0..96 {
-            let reason = OFFER.judge(&hello.as_bytes()[..len]).unwrap_err().reason;
+            let reason = BOUNDS.judge(&hello.as_bytes()[..len]).unwrap_err().reason;
             assert_eq!(reason, if len < 7 { Reason::Magic } else { Reason::HelloLength }, "{len} bytes");
         }
     }

@@ -24,7 +24,7 @@ use crate::{
     builder::Builder,
     channel::Channel,
     error::{Error, Result},
-    handshake::{Handshake, ReadyWhen, Settings},
+    handshake::{Handshake, Role, Settings},
     socket::{Socket, sleep},
     wait::Deadline,
 };
@@ -136,7 +136,7 @@ impl Listener {
             match accept_with(&self.socket, SocketFlags::CLOEXEC) {
                 Ok(client) => {
                     let socket = Socket::adopt(client)?;
-                    return Handshake::new(socket, self.settings, ReadyWhen::Finished).map(Some);
+                    return Handshake::new(socket, self.settings, Role::Listener).map(Some);
                 }
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
