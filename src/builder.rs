@@ -7,10 +7,13 @@ use std::{
     time::Duration,
 };
 
+use rustix::param::page_size;
+
 use crate::{
     channel::Channel,
     error::Result,
     handshake::{Handshake, Role, Settings},
+    layout::Geometry,
     listener::{self, Listener},
     process,
     socket::Socket,
@@ -74,9 +77,11 @@ impl Builder {
         self.with(|settings| settings.ring_capacity = bytes)
     }
 
-    /// The largest ring of the other side that is accepted, in bytes. Default: 64 MiB.
+    /// The largest ring of the other side that is accepted, in bytes; rounded up as [`ring_capacity`](Self::ring_capacity)
+    /// is, so that the same number at both ends fits. Default: 64 MiB.
     pub fn max_peer_ring_capacity(self, bytes: usize) -> Self {
-        self.with(|settings| settings.max_peer_ring = bytes)
+        let rounded = Geometry::new(bytes, page_size()).map_or(bytes, |geometry| geometry.capacity);
+        self.with(|settings| settings.max_peer_ring = rounded)
     }
 
     /// Most control bytes of a message that this side receives; at most 4 GiB less one. Default: 64 KiB.

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     const GEOMETRY: Geometry = Geometry { offset: 4096, capacity: 8192 };
-    const BOUNDS: Bounds = Bounds { max_peer_ring: 1 << 20, max_control: 100, max_fds: 300 };
+    const BOUNDS: Bounds = Bounds { ring: 1 << 20, control: 100, fds: 300 };
 
     fn reason(change: impl FnOnce(&mut Hello)) -> Reason {
         let mut hello = BOUNDS.hello(GEOMETRY);

@@ -1,4 +1,44 @@
 //! Zero-copy IPC between Linux processes that do not trust each other, with no `unsafe` in the public API.
+//!
+//! A [`Channel`] connects two processes. Payloads are written in place in a [`Loan`] of a shared ring that only the sender
+//! can write, and read by value, where they are, from a [`Payload`]. Control bytes and descriptors go along in the same
+//! [`Message`], or alone.
+//!
+//! ```
+//! use sealane::{Channel, Control};
+//!
+//! let (mut pipeline, mut algorithm) = Channel::pair()?;
+//!
+//! let mut statistics = pipeline.loan(4096)?;
+//! statistics.fill(1);
+//! statistics.send_with(Control::of(&42_u64))?;
+//!
+//! let message = algorithm.recv()?;
+//! assert_eq!(message.control_as::<u64>()?, &42);
+//! assert_eq!(message.payload().unwrap().bytes().iter().map(u32::from).sum::<u32>(), 4096);
+//! # Ok::<(), sealane::Error>(())
+//! ```
+//!
+//! # Where to begin
+//! | to | see |
+//! |---|---|
+//! | start an isolated process with a channel | [`Channel::spawn`], and [`Channel::inherited`] in it |
+//! | serve clients | [`Listener`], and [`Channel::connect`] |
+//! | set sizes and limits | [`Builder`] |
+//! | use the two directions in two threads | [`Channel::split`] into [`Sender`] and [`Receiver`] |
+//! | use an event loop | [`Receiver`], [`Sender`] and [`Handshake`] each say when their descriptor is readable |
+//! | read payloads | [`SharedSlice`] |
+//!
+//! # What to rely on
+//! - A message is whole or not at all, and messages arrive in the order in which they were sent.
+//! - What was committed is delivered, even if its sender is gone.
+//! - Nothing that a peer does makes this library panic, and nothing in it waits past a deadline, but for closing a
+//!   descriptor that the peer sent: the kernel sets no limit for that.
+//! - Plain verbs block, as long as the peer lives; `try_…` never does; `…_timeout` for its time.
+#![cfg_attr(
+    any(doc, doctest),
+    doc = "\n# Read on\n- [`architecture`], [`protocol`]: how it is built, and what crosses."
+)]
 #![cfg_attr(
     not(test),
     deny(
@@ -40,6 +80,19 @@ mod socket;
 mod stats;
 mod wait;
 mod wire;
+
+/// How it is built.
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/architecture.md")]
+pub mod architecture {}
+/// What crosses the process boundary.
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/protocol.md")]
+pub mod protocol {}
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 pub use builder::Builder;
 pub use channel::Channel;

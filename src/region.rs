@@ -15,6 +15,7 @@ use rustix::{
     },
     io::Errno,
     process::{Resource, getrlimit},
+    system::sysinfo,
 };
 
 use crate::{
@@ -48,6 +49,13 @@ impl OwnRegion {
         let page = if huge_pages { HUGE_PAGE } else { rustix::param::page_size() };
         let geometry = Geometry::new(capacity, page)?;
         let size = to_u64(geometry.size());
+        // `fallocate(2)` of more than there is ends in the OOM killer, not in an error.
+        let machine = sysinfo();
+        let memory =
+            u64::from(machine.mem_unit).saturating_mul(machine.totalram.saturating_add(machine.totalswap));
+        if size > memory {
+            return Err(Error::io("a region larger than this machine's memory")(Errno::NOMEM));
+        }
         let memfd = create_memfd(huge_pages)?;
         // Above this limit `ftruncate(2)` raises SIGXFSZ.
         if getrlimit(Resource::Fsize).current.is_some_and(|limit| limit < size) {
@@ -178,6 +186,12 @@ mod tests {
         assert_eq!(peer.bytes(4096, 128).unwrap().to_vec::<u8>().unwrap(), bytes[128..]);
         assert!(!own.ring.write(0, &[0; 4097]), "longer than the ring");
         assert!(peer.bytes(0, 4097).is_none());
+    }
+
+    #[test]
+    fn more_than_the_machine_has_is_an_error() {
+        let error = OwnRegion::create(1 << 50, false, false).unwrap_err();
+        assert!(matches!(error, Error::Io { operation: "a region larger than this machine's memory", .. }));
     }
 
     #[test]

@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn spinning_goes_on_where_it_pays() {
-        let mut spinner = adaptive(Duration::from_secs(3600));
+        let mut spinner = adaptive(Duration::from_hours(1));
         for _ in 0..1000 {
             assert_eq!(spinner.spin(Deadline::Never, || true), Spun::Ready);
             assert!(spinner.done());

@@ -376,4 +376,80 @@ mod tests {
             assert_eq!(bad.check(), Err(ProtocolError::RecordReserved));
         }
     }
+
+    const PAGE: &str = include_str!("../docs/protocol.md");
+
+    /// The cells of the rows of docs/protocol.md's table under the line that begins with `title`.
+    fn table(title: &str) -> Vec<Vec<String>> {
+        let lines = PAGE
+            .lines()
+            .skip_while(|line| !line.starts_with(title))
+            .skip_while(|line| !line.starts_with("|---"));
+        let rows = lines.skip(1).take_while(|line| line.starts_with('|'));
+        rows.map(|row| row.split('|').map(|cell| cell.trim().replace('`', "")).collect()).collect()
+    }
+
+    macro_rules! assert_documented {
+        ($type:ident { $($field:ident),* }) => {
+            let whole: $type = FromZeros::new_zeroed();
+            let code = [$((std::mem::offset_of!($type, $field), stringify!($field), size_of_val(&whole.$field))),*];
+            let page: Vec<(usize, String, usize)> = table(concat!(stringify!($type), ", "))
+                .iter()
+                .map(|row| (row[1].parse().unwrap(), row[2].clone(), row[3].parse().unwrap()))
+                .collect();
+            assert_eq!(page.len(), code.len(), stringify!($type));
+            for (page, code) in page.iter().zip(code) {
+                assert_eq!((page.0, page.1.as_str(), page.2), code, stringify!($type));
+            }
+            assert!(PAGE.contains(&format!("{}, {} bytes", stringify!($type), size_of::<$type>())));
+        };
+    }
+
+    #[test]
+    fn the_documented_headers_are_these() {
+        use zerocopy::FromZeros;
+        assert_documented!(RecordHeader { sequence, payload_len, control_len, flags, reply_to, reserved });
+        assert_documented!(PacketHeader { kind, flags, fd_count, sequence, reply_to, reserved });
+        assert_documented!(Hello {
+            magic,
+            lowest_version,
+            highest_version,
+            length,
+            reserved,
+            features,
+            required,
+            ring_offset,
+            ring_capacity,
+            max_control,
+            max_fds,
+            first_sequence,
+            first_position,
+            reserved_tail
+        });
+        assert_documented!(Reject { reason, reserved, expected, found });
+    }
+
+    #[test]
+    fn the_documented_numbers_are_these() {
+        use crate::layout::Word;
+        let words = [Word::Head, Word::Packets, Word::Tail, Word::ReceiverEpoch, Word::SenderEpoch];
+        let rows = table("| offset | word");
+        assert_eq!(rows.len(), words.len());
+        for (row, word) in rows.into_iter().zip(words) {
+            assert_eq!(row[1], format!("{:#05x}", word.offset()));
+            assert!(row[2].starts_with(&format!("{word:?}:")), "{row:?}");
+        }
+        let kinds = table("| kind | name");
+        assert_eq!(kinds.len(), usize::from(Kind::Doorbell.code()));
+        for row in kinds {
+            assert_eq!(format!("{:?}", Kind::of(row[1].parse().unwrap()).unwrap()), row[2]);
+        }
+        let reasons = table("| reason | name");
+        assert_eq!(reasons.len(), REASONS.len());
+        for (row, (reason, code)) in reasons.into_iter().zip(REASONS) {
+            assert_eq!((row[1].clone(), row[2].clone()), (code.to_string(), format!("{reason:?}")));
+        }
+        let flags: Vec<u16> = table("| flag | meaning").iter().map(|row| row[1].parse().unwrap()).collect();
+        assert_eq!(flags, [WANTS_REPLY, OTHER_HALF]);
+    }
 }

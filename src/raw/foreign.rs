@@ -288,7 +288,7 @@ mod portable {
         let mut done = 0_usize;
         while done < len {
             let (from, to) = (from.wrapping_add(done), to.wrapping_add(done));
-            if from.cast::<u64>().is_aligned() && len.wrapping_sub(done) >= WORD {
+            if from.addr().is_multiple_of(WORD) && len.wrapping_sub(done) >= WORD {
                 // SAFETY: aligned, and `done + 8 <= len`, within the caller's range; only loaded.
                 let word = unsafe { AtomicU64::from_ptr(from.cast_mut().cast()) }.load(Relaxed);
                 // SAFETY: within the caller's range; alignment is not asked for.

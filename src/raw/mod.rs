@@ -5,7 +5,7 @@
 //! - [`foreign`]: memory that somebody else may be changing is read by opaque or atomic loads, and only into private
 //!   memory. No reference to it exists.
 //! - [`descriptor`]: a number becomes an owned descriptor only where the kernel just gave it to us, or a cookie proves it.
-#![expect(unsafe_code, reason = "the home of all unsafe code")]
+#![expect(unsafe_code, clippy::disallowed_methods, reason = "the home of all unsafe code")]
 
 pub(crate) mod descriptor;
 pub(crate) mod foreign;

@@ -1,0 +1,85 @@
+//! The algorithm process: statistics in, controls out. Whatever the pipeline sends is checked, and read by value.
+
+use sealane::{Channel, Control, Error, Message, Payload};
+
+use crate::Result;
+use crate::algorithm::{GreyWorld, step};
+use crate::buffers::Registered;
+use crate::protocol::{BUFFERS, Controls, FrameReady, Register};
+use crate::sensor::Size;
+use crate::statistics::{Grid, Histograms, Zone};
+
+/// Answers frames until the pipeline closes the channel.
+pub(crate) fn run(pipeline_ring: Option<usize>) -> Result<()> {
+    let mut builder = Channel::builder().ring_capacity(0).max_fds(BUFFERS);
+    if let Some(capacity) = pipeline_ring {
+        builder = builder.max_peer_ring_capacity(capacity);
+    }
+    let mut channel = builder.inherited()?;
+    let mut registered = None;
+    loop {
+        match serve(&mut channel, &mut registered) {
+            Ok(()) => {}
+            Err(error) if matches!(error.downcast_ref(), Some(Error::Disconnected)) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Takes one message. The payload is released before the answer is sent: the pipeline then has its space back.
+fn serve(channel: &mut Channel, registered: &mut Option<Registered>) -> Result<()> {
+    let mut message = channel.recv()?;
+    let Some(payload) = message.take_payload() else {
+        *registered = Some(register(&mut message)?);
+        return Ok(());
+    };
+    let registered = registered.as_mut().ok_or("a frame before its buffers were registered")?;
+    let controls = examine(message.control_as()?, &payload, registered)?;
+    drop(payload);
+    channel.send(Control::of(&controls))?;
+    Ok(())
+}
+
+fn register(message: &mut Message) -> Result<Registered> {
+    let &Register { width, height } = message.control_as()?;
+    let size = Size::new(width.try_into()?, height.try_into()?);
+    let size = size.ok_or_else(|| format!("frame buffers of {width}x{height} pixels"))?;
+    Registered::new(size, message.take_fds())
+}
+
+fn examine(ready: &FrameReady, payload: &Payload, registered: &mut Registered) -> Result<Controls> {
+    let grid = Grid { columns: ready.columns.try_into()?, rows: ready.rows.try_into()? };
+    if grid.columns == 0 || grid.rows == 0 || grid.length() != payload.len() {
+        return Err(format!("{} bytes of statistics for {grid:?}", payload.len()).into());
+    }
+    if !ready.settings.is_valid() {
+        return Err(format!("a frame that no sensor can have taken: {:?}", ready.settings).into());
+    }
+    let histograms: Histograms = payload.read(0)?;
+    let pixels = registered.size().pixels() as u64;
+    if histograms
+        .iter()
+        .any(|histogram| histogram.iter().map(|&count| u64::from(count)).sum::<u64>() != pixels)
+    {
+        return Err(format!("a histogram that does not count {pixels} pixels").into());
+    }
+    let zones = payload.shared_at::<Zone>(Grid::OFFSET, grid.columns * grid.rows)?;
+    let mut grey_world = GreyWorld::default();
+    zones.for_each_block(|block| grey_world.add(block));
+
+    // One row of zones, another in each frame, is measured once more in the frame buffer itself.
+    let row = usize::try_from(ready.frame % u64::from(ready.rows))?;
+    let mut measured = vec![Zone::default(); grid.columns];
+    registered.measure_zones(ready.buffer, grid, row, &mut measured)?;
+    let received = zones.subslice(row * grid.columns..(row + 1) * grid.columns);
+    let buffer_agrees = received.is_some_and(|received| received.iter().eq(measured));
+
+    let outcome = step(&histograms, &grey_world, &ready.settings);
+    Ok(Controls {
+        frame: ready.frame,
+        converged: outcome.converged.into(),
+        buffer_agrees: buffer_agrees.into(),
+        next: outcome.next,
+        observed: outcome.observed,
+    })
+}

@@ -1,0 +1,103 @@
+//! A camera pipeline and an isolated 3A algorithm (auto-exposure, auto-white-balance; focus is only measured).
+//!
+//! The pipeline process takes frames, computes their statistics in place in a loan and streams them to an algorithm process
+//! that it started; the algorithm sends back how to take the next frame. Neither believes the other.
+//!
+//! ```text
+//!  pipeline                                           algorithm (the same program, started with --algorithm)
+//!  scene | clip → sensor → frame buffer (memfd) ┄┄┄┄► buffers: checks a few rows
+//!                   ▲           └► statistics ══════► isolated → algorithm (pure)
+//!                   └──────────────────── controls ◄──────┘
+//! ```
+#![forbid(unsafe_code)]
+
+mod algorithm;
+mod buffers;
+mod clip;
+mod isolated;
+mod pipeline;
+mod protocol;
+mod report;
+mod scene;
+mod sensor;
+mod statistics;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Streams camera statistics to an isolated auto-exposure and auto-white-balance process, and back the controls.
+#[derive(Parser)]
+#[command(name = "camera")]
+struct Options {
+    /// A YUV4MPEG2 clip to film, - for standard input (ffmpeg -i FILE -f yuv4mpegpipe -); without it, a built-in scene
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// How many frames to take; a file is played again when it ends [default: 300; standard input: all]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    frames: Option<u32>,
+    /// Frames per second [default: as fast as possible]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    fps: Option<u32>,
+    /// Bytes of statistics a frame, at least: the more, the finer the grid of zones
+    #[arg(long, value_name = "SIZE", default_value = "128KiB", value_parser = statistics_bytes)]
+    stats_size: usize,
+    /// Bytes of the ring that carries the statistics [default: 4MiB, more for bigger statistics]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    ring_capacity: Option<usize>,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Be the algorithm process (the pipeline starts it)
+    #[arg(long, hide = true)]
+    algorithm: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let (role, result) = if options.algorithm {
+        ("camera algorithm", isolated::run(options.ring_capacity))
+    } else {
+        ("camera", pipeline::run(&options).map(|facts| facts.print(options.json)))
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{role}: {}", with_causes(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let cause = error.source().map(|cause| format!(": {}", with_causes(cause)));
+    format!("{error}{}", cause.unwrap_or_default())
+}
+
+/// A number of bytes such as `4096`, `128KiB` or `4MiB`, 4 GiB at most: all of a ring is allocated at once.
+fn bytes(text: &str) -> std::result::Result<usize, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        other => return Err(format!("unit {other:?}, expected none, KiB or MiB")),
+    };
+    let count: usize = digits.parse().map_err(|error| format!("{error}"))?;
+    count.checked_mul(unit).filter(|&size| size <= 4 << 30).ok_or_else(|| "expected 4096MiB at most".into())
+}
+
+fn statistics_bytes(text: &str) -> std::result::Result<usize, String> {
+    let range = 128 << 10..=256 << 20;
+    bytes(text)
+        .and_then(|size| range.contains(&size).then_some(size).ok_or("expected 128KiB to 256MiB".into()))
+}
+
+/// The lowest eight bits.
+fn low_byte(value: usize) -> u8 {
+    value.to_le_bytes()[0]
+}

@@ -1,0 +1,175 @@
+//! The pipeline process: takes frames, sends their statistics, applies the controls that come back.
+//!
+//! Every wait is bounded. Controls that are late are applied when they come; an algorithm process that is silent for
+//! [`PATIENCE`] while it holds all buffers is given up.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, io, thread};
+
+use sealane::{Channel, Control, Error, Message};
+
+use crate::clip::Clip;
+use crate::protocol::{BUFFERS, Controls, FrameReady, Register, Settings};
+use crate::report::{Facts, Report};
+use crate::scene::Scene;
+use crate::sensor::{Size, Source, capture};
+use crate::statistics::{Grid, Meter};
+use crate::{Options, Result, buffers};
+
+const SCENE_SIZE: Size = Size { width: 640, height: 480 };
+/// How long the next frame waits for the controls of this one.
+const CONTROLS_DEADLINE: Duration = Duration::from_millis(20);
+/// How long the algorithm process may be silent, or take to end.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Starts the algorithm, streams, and sees the algorithm off.
+pub(crate) fn run(options: &Options) -> Result<Facts> {
+    let mut source: Box<dyn Source> = match &options.input {
+        None => Box::new(Scene::new(SCENE_SIZE)),
+        Some(path) => Box::new(Clip::open(path).map_err(|error| format!("{}: {error}", path.display()))?),
+    };
+    let grid = Grid::for_length(options.stats_size);
+    let (channel, algorithm) = start(options, grid)?;
+    match (stream(channel, &mut *source, grid, options), see_off(algorithm)) {
+        (Ok(facts), Ok(())) => Ok(facts),
+        (Err(error), Ok(())) | (Ok(_), Err(error)) => Err(error),
+        (Err(error), Err(ending)) => Err(format!("{}; {ending}", crate::with_causes(&*error)).into()),
+    }
+}
+
+/// Starts the algorithm process. It sends no payloads, so it needs no ring: of its memory, one page is mapped here.
+fn start(options: &Options, grid: Grid) -> Result<(Channel, Child)> {
+    // Room for one record that is read, one that is written and one in case controls are late.
+    let capacity = options.ring_capacity.unwrap_or_else(|| (3 * (grid.length() + 256)).max(4 << 20));
+    let capacity = capacity.max(4096).checked_next_power_of_two().ok_or("no ring can be that big")?;
+    let mut command = Command::new(env::current_exe()?);
+    command.args(["--algorithm", "--ring-capacity", &capacity.to_string()]).stdin(Stdio::null());
+    let builder = Channel::builder().ring_capacity(capacity).max_peer_ring_capacity(0).max_fds(0);
+    Ok(builder.spawn(command)?)
+}
+
+fn stream(mut channel: Channel, source: &mut dyn Source, grid: Grid, options: &Options) -> Result<Facts> {
+    let size = source.size();
+    let pool = (0..BUFFERS).map(|_| buffers::create(size)).collect::<io::Result<Vec<_>>>()?;
+    let register = Register { width: u32::try_from(size.width)?, height: u32::try_from(size.height)? };
+    channel.send(Control::of(&register).fds(&pool))?;
+
+    let mut report = Report::new(options);
+    let mut pending = Pending::default();
+    let mut settings = Settings::WRONG;
+    let mut pixels = vec![0; size.frame_bytes()];
+    let mut meter = Meter::new(size.width);
+    let start = Instant::now();
+    while options.frame_limit().is_none_or(|limit| report.frames < limit) {
+        if let Some(rate) = options.fps {
+            let due = start + Duration::from_secs(1) * report.frames / rate;
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        if !source.advance()? {
+            break;
+        }
+        while let Some(message) = channel.try_recv()? {
+            settings = pending.answered(&message, &mut report)?;
+        }
+        let buffer = loop {
+            if let Some(free) = pending.free_buffer() {
+                break free;
+            }
+            settings = pending.answered(&channel.recv_timeout(PATIENCE).map_err(silent)?, &mut report)?;
+        };
+
+        capture(source, &settings, &mut pixels);
+        pool[buffer].write_all_at(&pixels, 0)?;
+        let mut loan = channel.loan_timeout(grid.length(), PATIENCE).map_err(silent)?;
+        meter.measure(&pixels, size, grid, &mut loan);
+        let frame = u64::from(report.frames);
+        let ready = FrameReady {
+            frame,
+            buffer: u32::try_from(buffer)?,
+            columns: u32::try_from(grid.columns)?,
+            rows: u32::try_from(grid.rows)?,
+            reserved: 0,
+            settings,
+        };
+        let sent = Instant::now();
+        loan.send_with(Control::of(&ready))?;
+        pending.0[buffer] = Some((frame, sent));
+        report.frames += 1;
+
+        while pending.waits_for(frame) {
+            match channel.recv_timeout((sent + CONTROLS_DEADLINE).saturating_duration_since(Instant::now())) {
+                Ok(message) => settings = pending.answered(&message, &mut report)?,
+                Err(Error::Timeout) => {
+                    report.late_controls += 1;
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(report.facts(start.elapsed(), &settings, &channel.stats()))
+}
+
+/// The frames that no controls came for yet, by their buffer, and when they were sent.
+#[derive(Default)]
+struct Pending([Option<(u64, Instant)>; BUFFERS]);
+
+impl Pending {
+    fn free_buffer(&self) -> Option<usize> {
+        self.0.iter().position(Option::is_none)
+    }
+
+    fn waits_for(&self, frame: u64) -> bool {
+        self.0.iter().flatten().any(|&(pending, _)| pending == frame)
+    }
+
+    /// Takes an answer: frees its frame's buffer and returns the settings for the next frame.
+    fn answered(&mut self, message: &Message, report: &mut Report) -> Result<Settings> {
+        let controls: &Controls = message.control_as()?;
+        let is_answered =
+            |place: &&mut Option<(u64, _)>| place.is_some_and(|(pending, _)| pending == controls.frame);
+        let Some((_, sent)) = self.0.iter_mut().find(is_answered).and_then(Option::take) else {
+            return Err(
+                format!("the algorithm answers frame {}, which waits for no answer", controls.frame).into()
+            );
+        };
+        if !controls.next.is_valid() || !controls.observed.is_valid() {
+            return Err(format!("the algorithm sends what no sensor can do: {controls:?}").into());
+        }
+        report.answer(controls, sent.elapsed())?;
+        Ok(controls.next)
+    }
+}
+
+fn silent(error: Error) -> Box<dyn std::error::Error> {
+    match error {
+        Error::Timeout => format!("the algorithm process is silent for {} s", PATIENCE.as_secs()).into(),
+        error => error.into(),
+    }
+}
+
+/// Waits for the algorithm process, which ends when its channel is closed.
+fn see_off(mut algorithm: Child) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        match algorithm.try_wait()? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => return Err(format!("the algorithm process ended with {status}").into()),
+            None => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    algorithm.kill()?;
+    algorithm.wait()?;
+    Err("the algorithm process did not end by itself and was killed".into())
+}
+
+impl Options {
+    /// How many frames to take; all that there are on standard input.
+    pub(crate) fn frame_limit(&self) -> Option<u32> {
+        let is_endless = self.input.as_deref() == Some(Path::new("-"));
+        self.frames.or((!is_endless).then_some(300))
+    }
+}

@@ -1,0 +1,94 @@
+//! What the two processes say to each other. Each side checks what it reads before it uses it.
+//!
+//! The pipeline registers its frame buffers once: a control message with [`Register`] and one fd per buffer, whose ids are
+//! their places in that message. Then comes a payload per frame, the statistics, with [`FrameReady`] as its control
+//! bytes. The algorithm answers each with a control message, [`Controls`]; that releases the frame's buffer.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// How many frame buffers are in use. The algorithm accepts no more.
+pub(crate) const BUFFERS: usize = 4;
+
+#[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Register {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+}
+
+#[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct FrameReady {
+    pub(crate) frame: u64,
+    /// The registered buffer that holds the frame; nobody writes to it until the answer.
+    pub(crate) buffer: u32,
+    /// The grid of the statistics.
+    pub(crate) columns: u32,
+    pub(crate) rows: u32,
+    pub(crate) reserved: u32,
+    /// What the frame was taken with.
+    pub(crate) settings: Settings,
+}
+
+/// How to take a frame.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Settings {
+    pub(crate) exposure_us: f64,
+    pub(crate) analogue_gain: f64,
+    pub(crate) red_gain: f64,
+    pub(crate) blue_gain: f64,
+}
+
+impl Settings {
+    /// Too short an exposure, and no colour gains: the algorithm has something to do.
+    pub(crate) const WRONG: Self =
+        Self { exposure_us: 2500.0, analogue_gain: 1.0, red_gain: 1.0, blue_gain: 1.0 };
+    pub(crate) const MIN_EXPOSURE_US: f64 = 50.0;
+    /// A frame at 30 Hz cannot be exposed for longer.
+    pub(crate) const MAX_EXPOSURE_US: f64 = 33_000.0;
+    pub(crate) const MAX_ANALOGUE_GAIN: f64 = 16.0;
+    pub(crate) const MIN_COLOUR_GAIN: f64 = 0.125;
+    pub(crate) const MAX_COLOUR_GAIN: f64 = 8.0;
+
+    /// Whether a sensor can do this. Not for a NaN.
+    pub(crate) fn is_valid(&self) -> bool {
+        let colour = Self::MIN_COLOUR_GAIN..=Self::MAX_COLOUR_GAIN;
+        (Self::MIN_EXPOSURE_US..=Self::MAX_EXPOSURE_US).contains(&self.exposure_us)
+            && (1.0..=Self::MAX_ANALOGUE_GAIN).contains(&self.analogue_gain)
+            && colour.contains(&self.red_gain)
+            && colour.contains(&self.blue_gain)
+    }
+}
+
+/// What the algorithm saw in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Observation {
+    /// 0.0 to 255.0.
+    pub(crate) mean_luma: f64,
+    pub(crate) red_to_green: f64,
+    pub(crate) blue_to_green: f64,
+    /// The mean squared difference between neighbours.
+    pub(crate) focus: f64,
+}
+
+impl Observation {
+    pub(crate) fn is_valid(&self) -> bool {
+        [self.mean_luma, self.red_to_green, self.blue_to_green, self.focus].into_iter().all(f64::is_finite)
+    }
+}
+
+#[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Controls {
+    /// The frame that this answers.
+    pub(crate) frame: u64,
+    /// Whether exposure and white balance were right in that frame.
+    pub(crate) converged: u32,
+    /// Whether the statistics are those of what the frame's buffer holds.
+    pub(crate) buffer_agrees: u32,
+    /// How to take the next frame.
+    pub(crate) next: Settings,
+    pub(crate) observed: Observation,
+}
