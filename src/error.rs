@@ -88,6 +88,9 @@ pub enum Error {
     /// The peer broke the protocol. The channel is closed.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
+    /// A descriptor is not a sealed buffer.
+    #[error(transparent)]
+    Sealed(#[from] SealError),
     /// Received bytes are not what they were asked to be.
     #[error(transparent)]
     Cast(#[from] CastError),
@@ -126,7 +129,7 @@ impl From<Error> for io::Error {
             | Error::NotOpen => io::ErrorKind::InvalidInput,
             Error::FdsLost { .. } | Error::Backlog => io::ErrorKind::QuotaExceeded,
             Error::Handshake(_) => io::ErrorKind::ConnectionRefused,
-            Error::Protocol(_) | Error::Cast(_) => io::ErrorKind::InvalidData,
+            Error::Protocol(_) | Error::Sealed(_) | Error::Cast(_) => io::ErrorKind::InvalidData,
             Error::Io { source, .. } => source.kind(),
         };
         Self::new(kind, error)
@@ -355,6 +358,44 @@ pub enum CastError {
     Invalid {
         /// The type's name.
         expected: &'static str,
+    },
+}
+
+/// Why a descriptor is no [`SealedBuffer`](crate::SealedBuffer).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// Not a regular file.
+    #[error("a regular file (mode {expected:#o}) expected, mode {found:#o} found")]
+    Kind {
+        /// `S_IFREG`, `inode(7)`.
+        expected: u32,
+        /// The file type found.
+        found: u32,
+    },
+    /// Somebody may still change it. Masks as in `fcntl(2)`, `F_GET_SEALS`.
+    #[error("a memfd with seals {expected:#x} expected, {found:#x} found")]
+    Seals {
+        /// Seals that are needed.
+        expected: u32,
+        /// Seals that it has.
+        found: u32,
+    },
+    /// Larger than the limit. Bytes.
+    #[error("at most {max} bytes expected, {found} found")]
+    TooLarge {
+        /// The limit.
+        max: u64,
+        /// Its size.
+        found: u64,
+    },
+    /// It has holes, which would be filled at this process's expense. Bytes.
+    #[error("{expected} allocated bytes expected, {found} found")]
+    Holes {
+        /// Its size.
+        expected: u64,
+        /// What is allocated.
+        found: u64,
     },
 }
 

@@ -9,26 +9,20 @@ use std::{
 };
 
 use rustix::{
-    fs::{
-        FallocateFlags, FileType, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat,
-        ftruncate, memfd_create,
-    },
+    fs::{FileType, SealFlags, fcntl_add_seals},
     io::Errno,
-    process::{Resource, getrlimit},
-    system::sysinfo,
 };
 
 use crate::{
     error::{Error, Reason, Refusal, Result},
     layout::{Geometry, to_u64},
+    memfd::{self, Facts, HUGE_PAGE},
     raw::mapping::{OwnWords, PeerRegion, RingWriter, map_own, try_writable},
 };
 
 /// No resizing, no further writable mapping, no further seals (`F_ADD_SEALS`, `fcntl(2)`; Linux 5.1).
 const SEALS: SealFlags =
     SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::FUTURE_WRITE).union(SealFlags::SEAL);
-/// The only huge page size that is asked for: 2 MiB.
-const HUGE_PAGE: usize = 2 << 20;
 
 /// Our own region, mapped writable.
 #[derive(Debug)]
@@ -48,26 +42,7 @@ impl OwnRegion {
     pub(crate) fn create(capacity: usize, prefault: bool, huge_pages: bool) -> Result<Self> {
         let page = if huge_pages { HUGE_PAGE } else { rustix::param::page_size() };
         let geometry = Geometry::new(capacity, page)?;
-        let size = to_u64(geometry.size());
-        // `fallocate(2)` of more than there is ends in the OOM killer, not in an error.
-        let machine = sysinfo();
-        let memory =
-            u64::from(machine.mem_unit).saturating_mul(machine.totalram.saturating_add(machine.totalswap));
-        if size > memory {
-            return Err(Error::io("a region larger than this machine's memory")(Errno::NOMEM));
-        }
-        let memfd = create_memfd(huge_pages)?;
-        // Above this limit `ftruncate(2)` raises SIGXFSZ.
-        if getrlimit(Resource::Fsize).current.is_some_and(|limit| limit < size) {
-            return Err(Error::io("a region larger than RLIMIT_FSIZE")(Errno::FBIG));
-        }
-        ftruncate(&memfd, size).map_err(Error::io("ftruncate"))?;
-        let allocate = if huge_pages {
-            "fallocate of huge pages (are enough reserved in vm.nr_hugepages?)"
-        } else {
-            "fallocate"
-        };
-        retry(|| fallocate(&memfd, FallocateFlags::empty(), 0, size)).map_err(Error::io(allocate))?;
+        let memfd = memfd::create(geometry.size(), huge_pages)?;
         let (ring, words) = map_own(memfd.as_fd(), geometry).map_err(Error::io("mmap of our region"))?;
         if prefault {
             words.populate().map_err(Error::io("madvise(MADV_POPULATE_WRITE)"))?;
@@ -86,26 +61,6 @@ impl OwnRegion {
     }
 }
 
-fn create_memfd(huge_pages: bool) -> Result<OwnedFd> {
-    let flags = if huge_pages { MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB } else { MemfdFlags::empty() };
-    let flags = flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // MFD_NOEXEC_SEAL is known since Linux 6.3.
-    match memfd_create("sealane", flags | MemfdFlags::NOEXEC_SEAL) {
-        Err(Errno::INVAL) => memfd_create("sealane", flags),
-        result => result,
-    }
-    .map_err(Error::io("memfd_create"))
-}
-
-fn retry(mut call: impl FnMut() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            result => return result,
-        }
-    }
-}
-
 /// Looks at what the peer sent as its region, and maps it read-only if it is what `geometry` says.
 ///
 /// UNTRUSTED: `memfd` may be anything. None of the calls blocks, and nothing is touched before it is known to be dense.
@@ -118,24 +73,19 @@ pub(crate) fn adopt(
     let errno = |error: io::Error| to_u64(usize::try_from(error.raw_os_error().unwrap_or(0)).unwrap_or(0));
     let mapping = |error| Refusal { reason: Reason::RegionMapping, expected: 0, found: errno(error) };
 
-    let stat = fstat(memfd).map_err(|error| mapping(error.into()))?;
-    let kind = FileType::from_raw_mode(stat.st_mode);
+    let Facts { kind, seals, size, allocated } = Facts::of(memfd).map_err(|error| mapping(error.into()))?;
     if kind != FileType::RegularFile {
         let (expected, found) = (FileType::RegularFile.as_raw_mode(), kind.as_raw_mode());
         return refuse(Reason::RegionKind, expected.into(), found.into());
     }
-    // The kernel may have added seals (`F_SEAL_EXEC`); a file that is no memfd has none of these.
-    let seals = fcntl_get_seals(memfd).unwrap_or(SealFlags::empty());
     if !seals.contains(SEALS) {
         return refuse(Reason::RegionSeals, SEALS.bits().into(), seals.bits().into());
     }
     let expected = to_u64(geometry.size());
-    let size = u64::try_from(stat.st_size).unwrap_or(0);
     if size != expected {
         return refuse(Reason::RegionSize, expected, size);
     }
     // Holes would be filled on first touch, by us and charged to us.
-    let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
     if allocated < expected {
         return refuse(Reason::RegionHoles, expected, allocated);
     }
@@ -145,6 +95,8 @@ pub(crate) fn adopt(
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
+
+    use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 
     use super::*;
 
@@ -186,12 +138,6 @@ mod tests {
         assert_eq!(peer.bytes(4096, 128).unwrap().to_vec::<u8>().unwrap(), bytes[128..]);
         assert!(!own.ring.write(0, &[0; 4097]), "longer than the ring");
         assert!(peer.bytes(0, 4097).is_none());
-    }
-
-    #[test]
-    fn more_than_the_machine_has_is_an_error() {
-        let error = OwnRegion::create(1 << 50, false, false).unwrap_err();
-        assert!(matches!(error, Error::Io { operation: "a region larger than this machine's memory", .. }));
     }
 
     #[test]

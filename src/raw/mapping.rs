@@ -1,6 +1,6 @@
-//! Regions in this process's address space: our own, writable, and the peer's, read-only.
+//! Shared memory in this process's address space: our own region, writable, the peer's, read-only, and sealed files.
 //!
-//! Both have the control page first and the ring twice in a row behind it, so that a record never wraps. Our ring is
+//! Both regions have the control page first and the ring twice in a row behind it, so that a record never wraps. Our ring is
 //! written through its one [`RingWriter`]; the words of our control page are atomics; the peer's region is only ever
 //! read, by [`Foreign`] loads.
 
@@ -18,7 +18,10 @@ use std::{
     },
 };
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use rustix::{
+    fs::{SealFlags, fcntl_get_seals, fstat},
+    mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap},
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::foreign::Foreign;
@@ -278,6 +281,104 @@ impl PeerRegion {
         // SAFETY: contract of `Foreign::new`: `Mapping::ring` checked the range, and the borrow of `self` keeps the
         // mapping.
         Some(unsafe { Foreign::new(at.as_ptr(), len, PhantomData) })
+    }
+}
+
+/// Any other mapping of a whole file: `len` bytes from `base`, unmapped on drop. Nothing is mapped if there are none.
+struct Plain {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread.
+unsafe impl Send for Plain {}
+// SAFETY: as for `Send`: a shared `Plain` gives nothing out.
+unsafe impl Sync for Plain {}
+
+impl Plain {
+    fn new(fd: BorrowedFd<'_>, len: usize, protection: ProtFlags, sharing: MapFlags) -> io::Result<Self> {
+        if len == 0 {
+            return Ok(Self { base: NonNull::dangling(), len });
+        }
+        // SAFETY: a new mapping at an address that the kernel chooses disturbs nothing.
+        let base = unsafe { mmap(ptr::null_mut(), len, protection, sharing, fd, 0) }?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, len })
+    }
+
+    fn advise(&self, advice: Advice) -> io::Result<()> {
+        if self.len > 0 {
+            // SAFETY: the range is exactly this mapping; none of the advices used here changes what it holds.
+            unsafe { madvise(self.base.as_ptr().cast(), self.len, advice) }?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            // SAFETY: exactly what `new` mapped, and what borrows from it holds a lifetime within it.
+            let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+        }
+    }
+}
+
+/// A file that only this process can write, mapped writable: fresh, and never handed out while this lives.
+pub(crate) struct Draft(Plain);
+
+impl Draft {
+    /// Maps `fd`, a fresh memfd of `len` bytes.
+    ///
+    /// # Errors
+    /// Those of `mmap(2)` and `madvise(2)`.
+    pub(crate) fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        let plain = Plain::new(fd, len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)?;
+        // A forked child would be a second writer.
+        plain.advise(Advice::LinuxDontFork)?;
+        Ok(Self(plain))
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        // SAFETY: as in `as_mut_slice`, for reading.
+        unsafe { slice::from_raw_parts(self.0.base.as_ptr(), self.0.len) }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: contract of `from_raw_parts_mut`:
+        // 1. valid and initialised: mapped for `len` bytes of zero pages, as long as `self` lives;
+        // 2. unique: the file is fresh and its keeper (`SealedBufferMut`) hands it out only after this is dropped.
+        unsafe { slice::from_raw_parts_mut(self.0.base.as_ptr(), self.0.len) }
+    }
+}
+
+/// A file that nobody can change any more, mapped read-only.
+pub(crate) struct Immutable(Plain);
+
+impl Immutable {
+    /// The seals without which a file is not immutable.
+    pub(crate) const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW);
+
+    /// Maps `len` bytes of `fd`: private, as kernels before 6.7 refuse a shared mapping of a write-sealed file.
+    ///
+    /// # Errors
+    /// `PermissionDenied` if the file lacks one of [`SEALS`](Self::SEALS) or is not of that length; those of `mmap(2)`.
+    pub(crate) fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        let size = fstat(fd)?.st_size;
+        if !fcntl_get_seals(fd)?.contains(Self::SEALS) || usize::try_from(size) != Ok(len) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let plain = Plain::new(fd, len, ProtFlags::READ, MapFlags::PRIVATE)?;
+        plain.advise(Advice::LinuxPopulateRead)?;
+        Ok(Self(plain))
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        // SAFETY: contract of `from_raw_parts`:
+        // 1. valid: mapped for `len` bytes as long as `self` lives, and the file cannot shrink (`map` has seen the seals);
+        // 2. never written: `F_SEAL_WRITE` is given only to a file without writable mappings, and allows none, nor
+        //    `write(2)` or punching holes, ever after, by anybody.
+        unsafe { slice::from_raw_parts(self.0.base.as_ptr(), self.0.len) }
     }
 }
 

@@ -1,0 +1,93 @@
+//! Memory as a file: making one whose pages are all there, and looking at one that somebody else made.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::{
+    fs::{
+        FallocateFlags, FileType, MemfdFlags, SealFlags, fallocate, fcntl_get_seals, fstat, ftruncate,
+        memfd_create,
+    },
+    io::Errno,
+    process::{Resource, getrlimit},
+    system::sysinfo,
+};
+
+use crate::{
+    error::{Error, Result},
+    layout::to_u64,
+};
+
+/// The only huge page size that is asked for: 2 MiB.
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
+
+/// Makes a memfd of `size` bytes that can be sealed. All its pages are allocated, so that they are charged to this process
+/// and no later touch, by whomever, can fail.
+pub(crate) fn create(size: usize, huge_pages: bool) -> Result<OwnedFd> {
+    let size = to_u64(size);
+    // `fallocate(2)` of more than there is ends in the OOM killer, not in an error.
+    let machine = sysinfo();
+    let memory =
+        u64::from(machine.mem_unit).saturating_mul(machine.totalram.saturating_add(machine.totalswap));
+    if size > memory {
+        return Err(Error::io("allocating more than this machine's memory")(Errno::NOMEM));
+    }
+    // Above this limit `ftruncate(2)` raises SIGXFSZ.
+    if getrlimit(Resource::Fsize).current.is_some_and(|limit| limit < size) {
+        return Err(Error::io("allocating more than RLIMIT_FSIZE")(Errno::FBIG));
+    }
+    let pages = if huge_pages { MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB } else { MemfdFlags::empty() };
+    let flags = pages | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // MFD_NOEXEC_SEAL is known since Linux 6.3.
+    let memfd = match memfd_create("sealane", flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => memfd_create("sealane", flags),
+        result => result,
+    }
+    .map_err(Error::io("memfd_create"))?;
+    ftruncate(&memfd, size).map_err(Error::io("ftruncate"))?;
+    let operation = if huge_pages {
+        "fallocate of huge pages (are enough reserved in vm.nr_hugepages?)"
+    } else {
+        "fallocate"
+    };
+    // Of nothing there is nothing to allocate, which the kernel calls an error.
+    if size > 0 {
+        rustix::io::retry_on_intr(|| fallocate(&memfd, FallocateFlags::empty(), 0, size))
+            .map_err(Error::io(operation))?;
+    }
+    Ok(memfd)
+}
+
+/// What can be known of a file without touching its contents. None of it blocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts {
+    pub(crate) kind: FileType,
+    /// Empty for what has none: only memfds have. The kernel may have added some (`F_SEAL_EXEC`).
+    pub(crate) seals: SealFlags,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Bytes that have a page.
+    pub(crate) allocated: u64,
+}
+
+impl Facts {
+    pub(crate) fn of(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        let stat = fstat(fd)?;
+        Ok(Self {
+            kind: FileType::from_raw_mode(stat.st_mode),
+            seals: fcntl_get_seals(fd).unwrap_or(SealFlags::empty()),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            allocated: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_the_machine_has_is_an_error() {
+        let error = create(1 << 50, false).unwrap_err();
+        assert!(matches!(error, Error::Io { operation: "allocating more than this machine's memory", .. }));
+    }
+}

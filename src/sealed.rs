@@ -1,0 +1,251 @@
+//! [`SealedBuffer`]: bytes that nobody can change, in a descriptor that goes along with any message.
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
+
+use rustix::fs::{FileType, SealFlags, fcntl_add_seals};
+use zerocopy::{FromBytes, Immutable as NoInterior, KnownLayout};
+
+use crate::{
+    error::{CastError, Error, Result, SealError},
+    layout::to_usize,
+    memfd::{self, Facts},
+    raw::mapping::{Draft, Immutable},
+};
+
+/// Largest buffer that is taken without asking: 64 MiB.
+const LIMIT: u64 = 64 << 20;
+
+/// A buffer to be filled, then [sealed](Self::seal). It starts as zeros.
+///
+/// ```
+/// use sealane::SealedBufferMut;
+///
+/// let mut table = SealedBufferMut::new(4)?;
+/// table.copy_from_slice(&[1, 2, 3, 4]);
+/// let table = table.seal()?;
+/// assert_eq!(*table, [1, 2, 3, 4]);
+/// # Ok::<(), sealane::Error>(())
+/// ```
+#[must_use = "a buffer is of use once it is sealed"]
+pub struct SealedBufferMut {
+    // Unmapped before the descriptor is closed or handed on.
+    draft: Draft,
+    memfd: OwnedFd,
+}
+
+impl SealedBufferMut {
+    /// A buffer of `len` bytes, page-aligned. All its memory is allocated now and counts as this process's.
+    ///
+    /// # Errors
+    /// [`Error::Io`], for instance for want of memory.
+    pub fn new(len: usize) -> Result<Self> {
+        let memfd = memfd::create(len, false)?;
+        let draft = Draft::map(memfd.as_fd(), len).map_err(Error::io("mmap of a buffer"))?;
+        Ok(Self { draft, memfd })
+    }
+
+    /// Makes it immutable, for everyone and for ever (`F_SEAL_WRITE`, `fcntl(2)`).
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the kernel refuses.
+    pub fn seal(self) -> Result<SealedBuffer> {
+        let Self { draft, memfd } = self;
+        // The kernel refuses the seal while a writable mapping exists.
+        drop(draft);
+        fcntl_add_seals(&memfd, Immutable::SEALS | SealFlags::SEAL)
+            .map_err(Error::io("fcntl(F_ADD_SEALS)"))?;
+        SealedBuffer::with_limit(memfd, u64::MAX)
+    }
+}
+
+impl Deref for SealedBufferMut {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.draft.as_slice()
+    }
+}
+
+impl DerefMut for SealedBufferMut {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.draft.as_mut_slice()
+    }
+}
+
+impl fmt::Debug for SealedBufferMut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedBufferMut").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// Bytes that nobody can change: a memfd with `F_SEAL_WRITE`, mapped. A plain `&[u8]`, page-aligned.
+///
+/// Its descriptor goes along with any message; who receives one verifies it with `try_from`. For tables and tuning files,
+/// and for what many peers get: it is in memory once. Cloning shares it.
+///
+/// ```
+/// use sealane::{Channel, Control, SealedBuffer, SealedBufferMut};
+///
+/// let mut table = SealedBufferMut::new(1 << 20)?;
+/// table.fill(7);
+/// let table = table.seal()?;
+///
+/// let (mut a, mut b) = Channel::pair()?;
+/// a.send(Control::new(b"the table").fd(&table))?;
+///
+/// let received = SealedBuffer::try_from(b.recv()?.take_fds().remove(0))?;
+/// assert_eq!(received.len(), 1 << 20);
+/// assert_eq!(received.slice_of::<u32>()?[5], 0x0707_0707);
+/// # Ok::<(), sealane::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct SealedBuffer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    mapping: Immutable,
+    memfd: OwnedFd,
+}
+
+impl SealedBuffer {
+    /// Verifies and maps a received descriptor of at most `max` bytes: a memfd that is sealed against writing and
+    /// resizing, without holes. Everything else is refused, whatever it is, without blocking.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`] with what was expected and found; the descriptor is closed. [`Error::Io`].
+    pub fn with_limit(fd: OwnedFd, max: u64) -> Result<Self> {
+        let Facts { kind, seals, size, allocated } = Facts::of(fd.as_fd()).map_err(Error::io("fstat"))?;
+        if kind != FileType::RegularFile {
+            let (expected, found) = (FileType::RegularFile.as_raw_mode(), kind.as_raw_mode());
+            return Err(SealError::Kind { expected, found }.into());
+        }
+        if !seals.contains(Immutable::SEALS) {
+            return Err(SealError::Seals { expected: Immutable::SEALS.bits(), found: seals.bits() }.into());
+        }
+        if size > max {
+            return Err(SealError::TooLarge { max, found: size }.into());
+        }
+        if allocated < size {
+            return Err(SealError::Holes { expected: size, found: allocated }.into());
+        }
+        let mapping =
+            Immutable::map(fd.as_fd(), to_usize(size)).map_err(Error::io("mmap of a sealed buffer"))?;
+        Ok(Self { shared: Arc::new(Shared { mapping, memfd: fd }) })
+    }
+
+    /// The bytes as values of `T`.
+    ///
+    /// # Errors
+    /// [`CastError::Remainder`] if they are no whole number of values.
+    pub fn slice_of<T: FromBytes + KnownLayout + NoInterior>(&self) -> Result<&[T]> {
+        let (size, found) = (size_of::<T>(), self.len());
+        <[T]>::ref_from_bytes(self).map_err(|_| CastError::Remainder { size, found }.into())
+    }
+}
+
+/// Of at most 64 MiB; see [`with_limit`](SealedBuffer::with_limit) for more or less.
+impl TryFrom<OwnedFd> for SealedBuffer {
+    type Error = Error;
+
+    fn try_from(fd: OwnedFd) -> Result<Self> {
+        Self::with_limit(fd, LIMIT)
+    }
+}
+
+impl Deref for SealedBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.shared.mapping.as_slice()
+    }
+}
+
+/// For a message: `Control::fd(&buffer)`.
+impl AsFd for SealedBuffer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.memfd.as_fd()
+    }
+}
+
+impl fmt::Debug for SealedBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedBuffer").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    use super::*;
+
+    fn refused(fd: OwnedFd) -> SealError {
+        match SealedBuffer::try_from(fd) {
+            Err(Error::Sealed(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn memfd(size: u64, seals: SealFlags) -> OwnedFd {
+        let memfd = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        ftruncate(&memfd, size).unwrap();
+        fcntl_add_seals(&memfd, seals).unwrap();
+        memfd
+    }
+
+    #[test]
+    fn a_buffer_keeps_its_bytes_and_its_length() {
+        for len in [0, 1, 4095, 4096, 100_000] {
+            let mut draft = SealedBufferMut::new(len).unwrap();
+            draft.fill(5);
+            let buffer = draft.seal().unwrap();
+            let again = SealedBuffer::try_from(buffer.as_fd().try_clone_to_owned().unwrap()).unwrap();
+            drop(buffer);
+            assert_eq!(*again, vec![5; len]);
+            assert_eq!(*again.clone(), vec![5; len]);
+        }
+    }
+
+    #[test]
+    fn nobody_can_write_to_a_sealed_buffer() {
+        let buffer = SealedBufferMut::new(10).unwrap().seal().unwrap();
+        assert!(rustix::io::pwrite(&buffer, b"x", 0).is_err());
+        assert!(ftruncate(&buffer, 5).is_err());
+        assert!(ftruncate(&buffer, 50).is_err());
+        assert!(crate::raw::mapping::try_writable(buffer.as_fd(), 10).is_err());
+    }
+
+    #[test]
+    fn what_is_no_sealed_buffer_is_refused_by_name() {
+        let expected = Immutable::SEALS.bits();
+        assert!(matches!(refused(rustix::pipe::pipe().unwrap().0), SealError::Kind { .. }));
+        let file = tempfile::tempfile().unwrap().into();
+        assert!(matches!(refused(file), SealError::Seals { .. }));
+        for missing in [SealFlags::WRITE, SealFlags::SHRINK, SealFlags::GROW] {
+            let seals = Immutable::SEALS.difference(missing);
+            assert_eq!(refused(memfd(4096, seals)), SealError::Seals { expected, found: seals.bits() });
+        }
+        // A ring is sealed against new writers only: its owner can still write.
+        let ring = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
+        assert!(matches!(refused(memfd(4096, ring)), SealError::Seals { .. }));
+        assert_eq!(refused(memfd(8192, Immutable::SEALS)), SealError::Holes { expected: 8192, found: 0 });
+        let (max, found) = (LIMIT, 1 << 40);
+        assert_eq!(refused(memfd(found, Immutable::SEALS)), SealError::TooLarge { max, found });
+    }
+
+    #[test]
+    fn typed_slices_are_whole() {
+        let buffer = SealedBufferMut::new(10).unwrap().seal().unwrap();
+        assert_eq!(buffer.slice_of::<u16>().unwrap().len(), 5);
+        assert!(matches!(
+            buffer.slice_of::<u32>(),
+            Err(Error::Cast(CastError::Remainder { size: 4, found: 10 }))
+        ));
+    }
+}

@@ -1,0 +1,51 @@
+//! Calls that may block, in threads of their own: none of them can hang a test.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// In what time anything must happen that must happen at all: much, for a machine that is busy, but an end.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// A call that was started.
+pub(crate) struct Started<T> {
+    /// Its directory under `/proc`.
+    thread: PathBuf,
+    result: mpsc::Receiver<T>,
+}
+
+/// Starts a call that may block.
+pub(crate) fn start<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Started<T> {
+    let (tell_thread, thread) = mpsc::channel();
+    let (tell_result, result) = mpsc::channel();
+    thread::spawn(move || {
+        let here = fs::read_link("/proc/thread-self").expect("/proc is there");
+        tell_thread.send(Path::new("/proc").join(here)).expect("somebody waits for it");
+        // Nobody listens any more if the test has failed meanwhile.
+        let _ = tell_result.send(call());
+    });
+    Started { thread: thread.recv().expect("the thread has begun"), result }
+}
+
+impl<T> Started<T> {
+    /// Waits until the kernel says that the thread sleeps.
+    pub(crate) fn asleep(self) -> Self {
+        let stat = self.thread.join("stat");
+        let deadline = Instant::now() + SOON;
+        // The state stands behind the name, which stands in parentheses (`proc_pid_stat(5)`).
+        while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") S ")) {
+            assert!(Instant::now() < deadline, "the call does not block");
+            thread::yield_now();
+        }
+        self
+    }
+
+    /// What the call comes to, soon.
+    pub(crate) fn result(self) -> T {
+        self.result.recv_timeout(SOON).expect("the call has ended, without a panic")
+    }
+}

@@ -1,0 +1,453 @@
+//! Waiting: how long calls block, what wakes them, and when descriptors say that trying is worthwhile.
+
+use std::{os::fd::AsFd, time::Duration};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, epoll, poll},
+    net::{SendAncillaryBuffer, SendFlags, sendmsg},
+};
+use sealane::{Channel, Control, Error, Wait};
+use support::role;
+use threads::{SOON, start};
+
+mod support;
+#[path = "support/threads.rs"]
+mod threads;
+
+const NOW: Duration = Duration::ZERO;
+const SHORT: Duration = Duration::from_millis(20);
+const WAITS: [Wait; 3] = [Wait::Adaptive { max_spin: Duration::from_micros(50) }, Wait::Block, Wait::Spin];
+
+/// A channel with rings of one page, so that they are soon full.
+fn small(wait: Wait) -> (Channel, Channel) {
+    Channel::builder().ring_capacity(4096).wait(wait).pair().unwrap()
+}
+
+/// Fills the ring with one record.
+fn fill_ring(channel: &mut Channel) {
+    let len = channel.limits().max_payload;
+    channel.loan(len).unwrap().send().unwrap();
+}
+
+/// Fills the socket; tells how many messages that took.
+fn fill_socket(channel: &mut Channel) -> usize {
+    let mut count = 0;
+    loop {
+        match channel.try_send(&[1; 500]) {
+            Ok(()) => count += 1,
+            Err(Error::Full) => return count,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Whether a descriptor is readable, now or within `time`.
+fn readable(fd: impl AsFd, time: Duration) -> bool {
+    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::try_from(time).unwrap())).unwrap() > 0
+}
+
+#[test]
+fn a_deadline_passes_and_nothing_is_lost() {
+    for wait in WAITS {
+        let (mut a, mut b) = small(wait);
+        assert!(matches!(b.recv_timeout(SHORT), Err(Error::Timeout)));
+        fill_ring(&mut a);
+        assert!(matches!(a.loan_timeout(1, SHORT), Err(Error::Timeout)));
+        let packets = fill_socket(&mut a);
+        assert!(matches!(a.send_timeout(b"", SHORT), Err(Error::Timeout)));
+        assert!(b.recv_timeout(SOON).unwrap().payload().is_some());
+        for _ in 0..packets {
+            assert_eq!(b.recv_timeout(SOON).unwrap().control().len(), 500);
+        }
+        a.loan_timeout(1, SOON).unwrap().send().unwrap();
+        a.send_timeout(b"last", SOON).unwrap();
+        assert_eq!(b.recv_timeout(SOON).unwrap().payload().unwrap().len(), 1);
+        assert_eq!(b.recv_timeout(SOON).unwrap().control(), b"last");
+        assert!(matches!(b.recv_timeout(SHORT), Err(Error::Timeout)));
+    }
+}
+
+#[test]
+fn trying_never_blocks() {
+    let (mut a, mut b) = small(Wait::default());
+    assert!(b.try_recv().unwrap().is_none());
+    fill_ring(&mut a);
+    assert!(a.try_loan(0).unwrap().is_none());
+    assert!(!a.has_space(0).unwrap());
+    drop(b.try_recv().unwrap().unwrap());
+    fill_socket(&mut a);
+    assert!(matches!(a.try_send(b""), Err(Error::Full)));
+    assert!(matches!(a.try_request(b""), Err(Error::Full)));
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let unsent = a.try_loan(8).unwrap().unwrap().try_send_with(Control::new(b"").fd(&file)).unwrap_err();
+    assert!(matches!(unsent.error(), Error::Full));
+}
+
+#[test]
+fn no_time_at_all_is_one_honest_look() {
+    for wait in WAITS {
+        let (mut a, mut b) = small(wait);
+        for _ in 0..3 {
+            assert!(matches!(b.recv_timeout(NOW), Err(Error::Timeout)));
+            a.send(b"a packet").unwrap();
+            a.loan(1).unwrap().send().unwrap();
+            assert_eq!(b.recv_timeout(NOW).unwrap().control(), b"a packet");
+            assert!(b.recv_timeout(NOW).unwrap().payload().is_some());
+            assert!(matches!(b.recv_timeout(NOW), Err(Error::Timeout)));
+            fill_ring(&mut a);
+            assert!(matches!(a.loan_timeout(1, NOW), Err(Error::Timeout)));
+            drop(b.recv_timeout(NOW).unwrap());
+            drop(a.loan_timeout(1, NOW).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_fresh_channel_is_armed() {
+    for send in SENDS {
+        let (mut a, mut b) = small(Wait::default());
+        assert!(!readable(&b, NOW));
+        send(&mut a);
+        assert!(readable(&b, SOON), "before anybody has tried to receive");
+        assert!(b.try_recv().unwrap().is_some());
+    }
+}
+
+/// The three ways in which a message comes: in the ring, in a packet, in both.
+const SENDS: [fn(&mut Channel); 3] = [
+    |channel| channel.loan(8).unwrap().send_with(b"control").unwrap(),
+    |channel| channel.send(b"control").unwrap(),
+    |channel| {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        channel.loan(8).unwrap().send_with(Control::new(b"control").fd(&file)).unwrap();
+    },
+];
+
+#[test]
+fn an_armed_receiver_becomes_readable_and_stays_so_until_it_is_drained() {
+    let (mut a, mut b) = small(Wait::default());
+    for round in 0..30 {
+        assert!(b.try_recv().unwrap().is_none());
+        assert!(!readable(&b, NOW), "nothing to receive");
+        for i in 0..=round % 3 {
+            SENDS[(round + i) % 3](&mut a);
+        }
+        assert!(readable(&b, SOON));
+        assert!(readable(&b, NOW), "it is level-triggered");
+        for _ in 0..=round % 3 {
+            assert_eq!(b.try_recv().unwrap().unwrap().control(), b"control");
+        }
+    }
+}
+
+#[test]
+fn a_sender_that_was_told_no_becomes_readable_when_there_is_space() {
+    let (mut a, mut b) = small(Wait::default());
+    let asks: [fn(&mut Channel) -> bool; 3] = [
+        |channel| channel.has_space(1).unwrap(),
+        |channel| channel.try_loan(1).unwrap().is_some(),
+        |channel| !matches!(channel.loan_timeout(1, SHORT), Err(Error::Timeout)),
+    ];
+    for ask in asks {
+        fill_ring(&mut a);
+        let message = b.recv_timeout(SOON).unwrap();
+        assert!(!ask(&mut a) && !readable(a.space_fd(), NOW));
+        drop(message);
+        assert!(readable(a.space_fd(), SOON));
+        assert!(ask(&mut a));
+    }
+}
+
+#[test]
+fn a_sender_that_was_told_no_becomes_readable_when_the_socket_has_room() {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let (mut a, mut b) = small(Wait::default());
+    for _ in 0..3 {
+        let count = fill_socket(&mut a);
+        assert!(!readable(a.space_fd(), NOW));
+        let loan = a.try_loan(8).unwrap().unwrap();
+        let unsent = loan.try_send_with(Control::default().fd(&file)).unwrap_err();
+        drop(unsent);
+        assert!(!readable(a.space_fd(), NOW));
+        b.recv_timeout(SOON).unwrap();
+        assert!(readable(a.space_fd(), SOON));
+        a.try_send(b"one more").unwrap();
+        for _ in 1..count {
+            b.recv_timeout(SOON).unwrap();
+        }
+        assert_eq!(b.recv_timeout(SOON).unwrap().control(), b"one more");
+    }
+}
+
+#[test]
+fn both_descriptors_are_readable_when_the_peer_is_gone() {
+    let (mut a, b) = small(Wait::default());
+    assert!(!readable(&a, NOW) && !readable(a.space_fd(), NOW));
+    drop(b);
+    assert!(readable(&a, SOON) && readable(a.space_fd(), SOON));
+    assert!(matches!(a.try_recv(), Err(Error::Disconnected)));
+    assert!(matches!(a.try_send(b""), Err(Error::Disconnected)));
+    assert!(readable(&a, NOW), "for ever");
+}
+
+/// Two event loops that never ask twice before they are told to: whatever is not announced hangs them.
+#[test]
+fn event_loops_are_told_of_everything() {
+    const MESSAGES: u64 = 20_000;
+    let (a, b) = small(Wait::default());
+    let (mut sender, _receiver) = a.split();
+    let (_sender, mut receiver) = b.split();
+    let wait = |fd: &dyn AsFd| {
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        epoll::add(&set, fd.as_fd(), epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
+        move || {
+            let mut events =
+                [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
+            let soon = Timespec::try_from(SOON).unwrap();
+            assert_eq!(epoll::wait(&set, &mut events, Some(&soon)).unwrap(), 1, "nothing was announced");
+        }
+    };
+    let (room, news) = (wait(&sender), wait(&receiver));
+    let sending = start(move || {
+        for n in 0..MESSAGES {
+            let control = Control::of(&n);
+            if n % 5 == 0 {
+                while let Err(error) = sender.try_send(control.clone()) {
+                    assert!(matches!(error, Error::Full));
+                    room();
+                }
+                continue;
+            }
+            // From 64 to 2048 bytes: room for some records, or for one.
+            let len = 64 << (n % 6);
+            while !sender.has_space(len).unwrap() {
+                room();
+            }
+            let mut unsent = sender.try_loan(len).unwrap().unwrap().try_send_with(control.clone());
+            while let Err(back) = unsent {
+                room();
+                unsent = back.into_loan().try_send_with(control.clone());
+            }
+        }
+    });
+    for n in 0..MESSAGES {
+        let message = loop {
+            match receiver.try_recv().unwrap() {
+                Some(message) => break message,
+                None => news(),
+            }
+        };
+        assert_eq!(message.control_as::<u64>().unwrap(), &n);
+    }
+    sending.result();
+}
+
+#[test]
+fn control_messages_pass_a_full_ring_in_order() {
+    let (mut a, mut b) = small(Wait::default());
+    fill_ring(&mut a);
+    assert!(!a.has_space(0).unwrap());
+    for n in 0..50_u32 {
+        a.send(Control::of(&n)).unwrap();
+    }
+    let held = b.recv_timeout(SOON).unwrap();
+    for n in 0..50_u32 {
+        assert_eq!(b.recv_timeout(SOON).unwrap().control_as::<u32>().unwrap(), &n);
+    }
+    assert!(!a.has_space(0).unwrap());
+    drop(held);
+    assert!(a.has_space(0).unwrap());
+}
+
+#[test]
+fn loans_pass_a_full_socket_in_order() {
+    let (mut a, mut b) = small(Wait::default());
+    let packets = fill_socket(&mut a);
+    for n in 0..20_u32 {
+        a.try_loan(4).unwrap().unwrap().try_send_with(Control::of(&n)).unwrap();
+    }
+    for _ in 0..packets {
+        assert!(b.recv_timeout(SOON).unwrap().payload().is_none());
+    }
+    for n in 0..20_u32 {
+        let message = b.recv_timeout(SOON).unwrap();
+        assert_eq!((message.control_as::<u32>().unwrap(), message.payload().unwrap().len()), (&n, 4));
+    }
+    assert!(matches!(b.recv_timeout(NOW), Err(Error::Timeout)));
+}
+
+#[test]
+fn a_sleeping_receiver_wakes_for_whatever_comes() {
+    for wait in [Wait::default(), Wait::Block] {
+        for send in SENDS {
+            let (mut a, mut b) = small(wait);
+            for _ in 0..3 {
+                let receiving =
+                    start(move || (b.recv().map(|message| message.control().to_vec()), b)).asleep();
+                send(&mut a);
+                let control;
+                (control, b) = receiving.result();
+                assert_eq!(control.unwrap(), b"control");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sleeping_sender_wakes_when_there_is_room() {
+    for wait in [Wait::default(), Wait::Block] {
+        let (mut a, mut b) = small(wait);
+        fill_ring(&mut a);
+        let held = b.recv_timeout(SOON).unwrap();
+        let sending = start(move || (a.loan(4000).and_then(|loan| loan.send_with(b"loan")), a)).asleep();
+        drop(held);
+        let (sent, mut a) = sending.result();
+        sent.unwrap();
+        assert_eq!(b.recv_timeout(SOON).unwrap().control(), b"loan");
+
+        for with_payload in [false, true] {
+            let packets = fill_socket(&mut a);
+            let sending = start(move || {
+                let file = std::fs::File::open("/dev/null").unwrap();
+                let control = Control::new(b"packet").fd(&file);
+                let sent = if with_payload { a.loan(1).unwrap().send_with(control) } else { a.send(control) };
+                (sent, a)
+            })
+            .asleep();
+            for _ in 0..packets {
+                b.recv_timeout(SOON).unwrap();
+            }
+            let sent;
+            (sent, a) = sending.result();
+            sent.unwrap();
+            let message = b.recv_timeout(SOON).unwrap();
+            assert_eq!((message.control(), message.payload().is_some()), (&b"packet"[..], with_payload));
+        }
+    }
+}
+
+#[test]
+fn spinning_never_sleeps() {
+    let (mut a, mut b) = small(Wait::Spin);
+    for _ in 0..5 {
+        assert!(matches!(b.recv_timeout(SHORT), Err(Error::Timeout)));
+        fill_ring(&mut a);
+        assert!(matches!(a.loan_timeout(1, SHORT), Err(Error::Timeout)));
+        drop(b.recv_timeout(SOON).unwrap());
+    }
+    assert_eq!((a.stats().sleeps, b.stats().sleeps), (0, 0));
+}
+
+const STREAMED: u64 = 50_000;
+
+/// A header and a payload in each message, through a ring that is full now and then, and typed headers besides.
+#[test]
+fn streaming_makes_no_system_call_per_message() {
+    let builder = Channel::builder().wait(Wait::Spin).ring_capacity(64 << 10);
+    let (mut channel, mut child) = builder.spawn(role("streams_back")).unwrap();
+    for n in 0..STREAMED {
+        let mut loan = channel.loan_timeout(1000, SOON).unwrap();
+        loan.fill(1);
+        loan.send_with(Control::of(&n)).unwrap();
+    }
+    for n in 0..STREAMED {
+        assert_eq!(channel.recv_timeout(SOON).unwrap().control_as::<u64>().unwrap(), &n);
+    }
+    let here = channel.stats();
+    let there = *channel.recv_timeout(SOON).unwrap().control_as::<u64>().unwrap();
+    assert_eq!((here.messages_sent, here.messages_received), (STREAMED, STREAMED));
+    let calls = here.packets_sent + here.doorbells_sent + here.sleeps;
+    assert!(calls < STREAMED / 100, "{calls} system calls here: {here:?}");
+    assert!(there < STREAMED / 100, "{there} system calls there");
+    assert!(start(move || child.wait()).result().unwrap().success());
+}
+
+#[test]
+#[ignore = "the child of another test"]
+fn streams_back() {
+    let builder = Channel::builder().wait(Wait::Spin).ring_capacity(64 << 10);
+    let mut channel = builder.inherited().unwrap();
+    for n in 0..STREAMED {
+        let message = channel.recv_timeout(SOON).unwrap();
+        assert_eq!(message.control_as::<u64>().unwrap(), &n);
+        assert_eq!(message.payload().unwrap().bytes().iter().map(usize::from).sum::<usize>(), 1000);
+    }
+    for n in 0..STREAMED {
+        channel.loan_timeout(1000, SOON).unwrap().send_with(Control::of(&n)).unwrap();
+    }
+    let stats = channel.stats();
+    channel.send(Control::of(&(stats.packets_sent + stats.doorbells_sent + stats.sleeps))).unwrap();
+}
+
+#[test]
+fn late_replies_hide_no_message() {
+    // As many as one call of `try_recv` looks at, and some less and more.
+    for late in 60..70 {
+        let (mut a, mut b) = Channel::pair().unwrap();
+        for _ in 0..late {
+            let request = a.request(b"?").unwrap();
+            assert!(matches!(a.wait_reply(request, NOW), Err(Error::Timeout)));
+        }
+        for _ in 0..late {
+            let token = b.recv_timeout(SOON).unwrap().reply_token().unwrap();
+            b.reply(token, b"too late").unwrap();
+        }
+        b.send(b"news").unwrap();
+        let message = loop {
+            match a.try_recv().unwrap() {
+                Some(message) => break message,
+                None => assert!(readable(&a, NOW), "after {late} late replies"),
+            }
+        };
+        assert_eq!(message.control(), b"news");
+        assert_eq!(a.stats().late_replies, late);
+    }
+}
+
+#[test]
+fn a_peer_that_rings_without_end_does_not_hold_up_a_deadline() {
+    // A doorbell, as docs/protocol.md has it.
+    let mut doorbell = [0; 32];
+    doorbell[0] = 5;
+    for wait in WAITS {
+        let (a, mut b) = small(wait);
+        let ringing = start(move || {
+            std::thread::scope(|s| {
+                for _ in 0..4 {
+                    s.spawn(|| {
+                        let doorbell = [std::io::IoSlice::new(&doorbell)];
+                        let fd = a.as_fd();
+                        while sendmsg(
+                            fd,
+                            &doorbell,
+                            &mut SendAncillaryBuffer::default(),
+                            SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+                        )
+                        .is_ok_and(|_| true)
+                            || readable(&a, NOW) == false
+                        {}
+                    });
+                }
+            });
+        });
+        let t = std::time::Instant::now();
+        let receiving = start(move || {
+            let r = b.recv_timeout(SHORT).map(drop);
+            (r, b.stats())
+        });
+        eprintln!("{wait:?} {:?} {:?}", receiving.result(), t.elapsed());
+        ringing.result();
+    }
+}
+
+#[test]
+fn a_side_without_a_ring_sends_control_messages_only() {
+    let (mut a, mut b) = Channel::builder().ring_capacity(0).pair().unwrap();
+    a.send(b"control").unwrap();
+    assert_eq!(b.recv_timeout(SOON).unwrap().control(), b"control");
+    assert!(matches!(a.try_loan(1), Err(Error::PayloadTooLarge { len: 1, max: 0 })));
+    // Not even an empty payload has room: there is none for its record's header.
+    assert!(matches!(a.try_loan(0), Err(Error::PayloadTooLarge { len: 0, max: 0 })));
+    assert!(matches!(a.has_space(0), Err(Error::PayloadTooLarge { len: 0, max: 0 })));
+}
