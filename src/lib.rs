@@ -37,7 +37,7 @@
 //! - Plain verbs block, as long as the peer lives; `try_…` never does; `…_timeout` for its time.
 #![cfg_attr(
     any(doc, doctest),
-    doc = "\n# Read on\n- [`architecture`], [`protocol`]: how it is built, and what crosses."
+    doc = "\n# Read on\n- [`architecture`], [`protocol`], [`security`]: how it is built, what crosses, and what a hostile peer can do."
 )]
 #![cfg_attr(
     not(test),
@@ -87,6 +87,10 @@ mod wire;
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/architecture.md")]
 pub mod architecture {}
+/// What a hostile peer can and cannot do.
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/security.md")]
+pub mod security {}
 /// What crosses the process boundary.
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/protocol.md")]

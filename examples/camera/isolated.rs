@@ -2,23 +2,25 @@
 
 use sealane::{Channel, Control, Error, Message, Payload};
 
-use crate::Result;
 use crate::algorithm::{GreyWorld, step};
 use crate::buffers::Registered;
 use crate::protocol::{BUFFERS, Controls, FrameReady, Register};
+use crate::sandbox::Sandbox;
 use crate::sensor::Size;
 use crate::statistics::{Grid, Histograms, Zone};
+use crate::{Options, Result};
 
 /// Answers frames until the pipeline closes the channel.
-pub(crate) fn run(pipeline_ring: Option<usize>) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let mut builder = Channel::builder().ring_capacity(0).max_fds(BUFFERS);
-    if let Some(capacity) = pipeline_ring {
+    if let Some(capacity) = options.ring_capacity {
         builder = builder.max_peer_ring_capacity(capacity);
     }
     let mut channel = builder.inherited()?;
+    let sandbox = if options.sandbox { Some(Sandbox::enter()?) } else { None };
     let mut registered = None;
     loop {
-        match serve(&mut channel, &mut registered) {
+        match serve(&mut channel, &mut registered, sandbox.as_ref()) {
             Ok(()) => {}
             Err(error) if matches!(error.downcast_ref(), Some(Error::Disconnected)) => return Ok(()),
             Err(error) => return Err(error),
@@ -27,15 +29,22 @@ pub(crate) fn run(pipeline_ring: Option<usize>) -> Result<()> {
 }
 
 /// Takes one message. The payload is released before the answer is sent: the pipeline then has its space back.
-fn serve(channel: &mut Channel, registered: &mut Option<Registered>) -> Result<()> {
+fn serve(
+    channel: &mut Channel,
+    registered: &mut Option<Registered>,
+    sandbox: Option<&Sandbox>,
+) -> Result<()> {
     let mut message = channel.recv()?;
     let Some(payload) = message.take_payload() else {
         *registered = Some(register(&mut message)?);
         return Ok(());
     };
     let registered = registered.as_mut().ok_or("a frame before its buffers were registered")?;
-    let controls = examine(message.control_as()?, &payload, registered)?;
+    let mut controls = examine(message.control_as()?, &payload, registered)?;
     drop(payload);
+    if let Some(sandbox) = sandbox {
+        (controls.acts_tried, controls.acts_refused) = (Sandbox::ACTS, sandbox.try_to_escape());
+    }
     channel.send(Control::of(&controls))?;
     Ok(())
 }
@@ -79,6 +88,8 @@ fn examine(ready: &FrameReady, payload: &Payload, registered: &mut Registered) -
         frame: ready.frame,
         converged: outcome.converged.into(),
         buffer_agrees: buffer_agrees.into(),
+        acts_tried: 0,
+        acts_refused: 0,
         next: outcome.next,
         observed: outcome.observed,
     })

@@ -18,6 +18,7 @@ mod isolated;
 mod pipeline;
 mod protocol;
 mod report;
+mod sandbox;
 mod scene;
 mod sensor;
 mod statistics;
@@ -52,6 +53,9 @@ struct Options {
     /// Print the report as one JSON object
     #[arg(long)]
     json: bool,
+    /// Lock the algorithm process in (seccomp, landlock), and let it try to get out with every frame
+    #[arg(long)]
+    sandbox: bool,
     /// Be the algorithm process (the pipeline starts it)
     #[arg(long, hide = true)]
     algorithm: bool,
@@ -60,7 +64,7 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     let (role, result) = if options.algorithm {
-        ("camera algorithm", isolated::run(options.ring_capacity))
+        ("camera algorithm", isolated::run(&options))
     } else {
         ("camera", pipeline::run(&options).map(|facts| facts.print(options.json)))
     };

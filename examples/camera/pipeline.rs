@@ -47,6 +47,9 @@ fn start(options: &Options, grid: Grid) -> Result<(Channel, Child)> {
     let capacity = capacity.max(4096).checked_next_power_of_two().ok_or("no ring can be that big")?;
     let mut command = Command::new(env::current_exe()?);
     command.args(["--algorithm", "--ring-capacity", &capacity.to_string()]).stdin(Stdio::null());
+    if options.sandbox {
+        command.arg("--sandbox");
+    }
     let builder = Channel::builder().ring_capacity(capacity).max_peer_ring_capacity(0).max_fds(0);
     Ok(builder.spawn(command)?)
 }

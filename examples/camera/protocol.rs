@@ -88,6 +88,9 @@ pub(crate) struct Controls {
     pub(crate) converged: u32,
     /// Whether the statistics are those of what the frame's buffer holds.
     pub(crate) buffer_agrees: u32,
+    /// Forbidden acts that a sandboxed algorithm tried meanwhile, and how many of them it was refused.
+    pub(crate) acts_tried: u32,
+    pub(crate) acts_refused: u32,
     /// How to take the next frame.
     pub(crate) next: Settings,
     pub(crate) observed: Observation,

@@ -17,6 +17,8 @@ pub(crate) struct Report {
     progress: ProgressBar,
     pub(crate) frames: u32,
     pub(crate) late_controls: u32,
+    acts_tried: u32,
+    acts_refused: u32,
     round_trips: Histogram<u64>,
     converged_at_frame: Option<u64>,
     frames_converged: u32,
@@ -38,6 +40,8 @@ impl Report {
             progress: progress.with_style(style),
             frames: 0,
             late_controls: 0,
+            acts_tried: 0,
+            acts_refused: 0,
             round_trips: Histogram::new_with_max(MAX_ROUND_TRIP_NS, 3).expect("a valid range"),
             converged_at_frame: None,
             frames_converged: 0,
@@ -52,6 +56,11 @@ impl Report {
             return Err(
                 format!("frame {}: the statistics are not those of its buffer", controls.frame).into()
             );
+        }
+        self.acts_tried += controls.acts_tried;
+        self.acts_refused += controls.acts_refused;
+        if self.acts_refused < self.acts_tried {
+            return Err(format!("frame {}: the algorithm's sandbox let it out", controls.frame).into());
         }
         self.round_trips.saturating_record(u64::try_from(round_trip.as_nanos())?);
         self.first.get_or_insert(controls.observed);
@@ -94,6 +103,9 @@ impl Report {
             ("packets_sent", channel.packets_sent.into()),
             ("packets_received", channel.packets_received.into()),
             ("frame_buffers_verified", self.round_trips.len().into()),
+            // What a sandboxed algorithm tried: opening a file, making a socket.
+            ("forbidden_acts_tried", self.acts_tried.into()),
+            ("forbidden_acts_refused", self.acts_refused.into()),
             ("converged_at_frame", self.converged_at_frame.into()),
             ("frames_converged", self.frames_converged.into()),
             ("first_mean_luma", observed(self.first, |seen| seen.mean_luma)),
