@@ -200,10 +200,3 @@ impl From<&[u8]> for PrivateBytes {
         Self::copy(Foreign::private(bytes))
     }
 }
-
-impl PrivateBytes {
-    /// Bytes, as they count against limits.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-}

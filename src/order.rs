@@ -34,6 +34,7 @@ pub(crate) struct Order<P> {
     held: VecDeque<(Heading, P)>,
 }
 
+#[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
 impl<P> Order<P> {
     pub(crate) fn new() -> Self {
         Self { next: 0, held: VecDeque::with_capacity(MOST_HELD) }
@@ -51,6 +52,7 @@ impl<P> Order<P> {
 
     /// Says whose turn it is, and gives out its packet. `record` is the ring's next record as seen after the last
     /// [`hold`](Self::hold).
+    #[inline(always)]
     pub(crate) fn turn(&mut self, record: Option<Heading>) -> Result<Turn<P>, ProtocolError> {
         let expected = self.next;
         let held = self.held.front().map(|(heading, _)| *heading);

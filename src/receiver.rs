@@ -29,7 +29,7 @@ use crate::{
     socket::{Arrival, PacketBuffer, ReceivedFds, sleep},
     stats::{Held, Limits, Stats, count},
     wait::{Deadline, Spinner, Spun, Wait},
-    wire::{Heading, Kind, Record},
+    wire::{Heading, Kind},
 };
 
 /// Packets that one `try_recv` reads at most, so that it ends whatever the peer does.
@@ -63,7 +63,7 @@ const KEPT_FDS: usize = 256;
 pub struct Receiver {
     link: Arc<Link>,
     consumer: Consumer,
-    order: Order<HeldPacket>,
+    order: Order<Box<HeldPacket>>,
     epoch: Epoch,
     spinner: Spinner,
     buffer: PacketBuffer,
@@ -91,6 +91,14 @@ struct HeldPacket {
     lost: Option<usize>,
 }
 
+/// The message whose turn it is: its halves are here, and only have to be put together.
+struct Due {
+    heading: Heading,
+    packet: Option<Box<HeldPacket>>,
+    /// It is, or has, the ring's next record.
+    in_ring: bool,
+}
+
 /// What one read of the socket brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Read {
@@ -98,6 +106,7 @@ enum Read {
     Nothing,
 }
 
+#[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
 impl Receiver {
     pub(crate) fn new(
         link: Arc<Link>,
@@ -132,11 +141,9 @@ impl Receiver {
     /// # Errors
     /// [`Error::Disconnected`] after everything has been delivered, [`Error::FdsLost`] in place of a message,
     /// [`Error::Protocol`].
+    #[inline]
     pub fn recv(&mut self) -> Result<Message> {
-        match self.kept.pop_front() {
-            Some(message) => Ok(message),
-            None => self.next_message(Deadline::Never),
-        }
+        self.receive(Deadline::Never)
     }
 
     /// Waits for the next message for at most `timeout`; with zero, looks once.
@@ -144,10 +151,31 @@ impl Receiver {
     /// # Errors
     /// [`Error::Timeout`], or those of [`recv`](Self::recv).
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message> {
-        match self.kept.pop_front() {
-            Some(message) => Ok(message),
-            None => self.next_message(Deadline::after(timeout)),
+        self.receive(Deadline::after(timeout))
+    }
+
+    #[inline(always)]
+    fn receive(&mut self, deadline: Deadline) -> Result<Message> {
+        if let Some(message) = self.take_kept() {
+            return Ok(message);
         }
+        self.receive_new(deadline)
+    }
+
+    /// The next message from ring and socket, whatever is kept.
+    #[inline(always)]
+    fn receive_new(&mut self, deadline: Deadline) -> Result<Message> {
+        self.link.check()?;
+        let due = match self.look()? {
+            Some(due) => due,
+            None => self.wait_for_message(deadline)?,
+        };
+        self.deliver(due)
+    }
+
+    #[inline]
+    fn take_kept(&mut self) -> Option<Message> {
+        if self.kept.is_empty() { None } else { self.kept.pop_front() }
     }
 
     /// Takes the next message if there is one; never blocks. `None` arms the descriptor. Finding nothing costs a system
@@ -156,13 +184,13 @@ impl Receiver {
     /// # Errors
     /// Those of [`recv`](Self::recv).
     pub fn try_recv(&mut self) -> Result<Option<Message>> {
-        if let Some(message) = self.kept.pop_front() {
+        if let Some(message) = self.take_kept() {
             return Ok(Some(message));
         }
         for _ in 0..MOST_PACKETS {
             self.link.check()?;
-            if let Some(message) = self.look()? {
-                return Ok(Some(message));
+            if let Some(due) = self.look()? {
+                return self.deliver(due).map(Some);
             }
             if self.ended {
                 return Err(self.link.ended());
@@ -179,21 +207,21 @@ impl Receiver {
         Ok(None)
     }
 
-    /// The next message from ring and socket, whatever is kept.
-    fn next_message(&mut self, deadline: Deadline) -> Result<Message> {
+    #[cold]
+    fn wait_for_message(&mut self, deadline: Deadline) -> Result<Due> {
         let mut waited = false;
-        let result = self.wait_for_message(deadline, &mut waited);
+        let result = self.spin_and_sleep(deadline, &mut waited);
         if waited && self.spinner.done() {
             count(&mut self.stats.spins_paid, 1);
         }
         result
     }
 
-    fn wait_for_message(&mut self, deadline: Deadline, waited: &mut bool) -> Result<Message> {
+    fn spin_and_sleep(&mut self, deadline: Deadline, waited: &mut bool) -> Result<Due> {
         loop {
             self.link.check()?;
-            if let Some(message) = self.look()? {
-                return Ok(message);
+            if let Some(due) = self.look()? {
+                return Ok(due);
             }
             if self.ended {
                 return Err(self.link.ended());
@@ -238,13 +266,13 @@ impl Receiver {
         }
     }
 
-    /// The message whose turn it is, if it is there.
-    #[inline]
-    fn look(&mut self) -> Result<Option<Message>> {
+    /// Whether there is a message whose turn it is.
+    #[inline(always)]
+    fn look(&mut self) -> Result<Option<Due>> {
         loop {
             let record = self.consumer.peek().map_err(|violation| self.link.violated(violation))?;
-            let turn = self.order.turn(record.map(|record| record.heading));
-            let (heading, packet, record) = match turn.map_err(|violation| self.link.violated(violation))? {
+            let record = record.map(|record| record.heading);
+            let due = match self.order.turn(record).map_err(|violation| self.link.violated(violation))? {
                 Turn::Nothing => return Ok(None),
                 Turn::MustRead => {
                     let there = !self.ended && self.read_packet()? == Read::Something;
@@ -253,73 +281,70 @@ impl Receiver {
                     }
                     continue;
                 }
-                Turn::Packet(heading, packet) => (heading, Some(packet), None),
-                Turn::Record(packet) => match record {
-                    Some(record) => (record.heading, packet, Some(record)),
-                    None => return Ok(None),
-                },
+                Turn::Packet(heading, packet) => Due { heading, packet: Some(packet), in_ring: false },
+                Turn::Record(packet) => Due { heading: record.unwrap_or_default(), packet, in_ring: true },
             };
-            if let Some(message) = self.deliver(heading, packet, record)? {
-                return Ok(Some(message));
+            self.epoch.disarm();
+            match due.heading.in_reply_to {
+                Some(sequence) if !self.is_wanted(sequence)? => drop(self.assemble(due)),
+                _ => return Ok(Some(due)),
             }
         }
     }
 
-    /// Puts the halves of a message together; `None` if it is a reply that nobody waits for any more.
-    #[inline]
-    fn deliver(
-        &mut self,
-        heading: Heading,
-        packet: Option<HeldPacket>,
-        record: Option<Record>,
-    ) -> Result<Option<Message>> {
-        self.epoch.disarm();
-        let mut control = None;
-        let payload = match record {
-            None => None,
-            Some(record) => {
-                let len = to_usize(record.control_len.into());
+    /// Whether somebody waits for the reply to this request of ours.
+    #[cold]
+    fn is_wanted(&mut self, sequence: u64) -> Result<bool> {
+        match self.link.requests.answer(sequence) {
+            Answer::InTime => Ok(true),
+            Answer::Late => {
+                count(&mut self.stats.late_replies, 1);
+                Ok(false)
+            }
+            Answer::Unasked => Err(self.link.violated(ProtocolError::UnaskedReply { sequence })),
+        }
+    }
+
+    #[inline(always)]
+    fn deliver(&mut self, due: Due) -> Result<Message> {
+        let message = self.assemble(due)?;
+        count(&mut self.stats.messages_received, 1);
+        let len = message.payload().map_or(0, Payload::len);
+        count(&mut self.stats.bytes_received, message.control().len().wrapping_add(len));
+        count(&mut self.stats.fds_received, message.fds().len());
+        Ok(message)
+    }
+
+    /// Puts the halves of a message together.
+    #[inline(always)]
+    fn assemble(&mut self, Due { heading, packet, in_ring }: Due) -> Result<Message> {
+        let mut control = PrivateBytes::default();
+        let mut fds = ReceivedFds::default();
+        let mut payload = None;
+        if in_ring && let Some(record) = self.consumer.next() {
+            let len = to_usize(record.control_len.into());
+            if len > 0 {
                 if len > self.limits.max_control {
                     let max = self.limits.max_control;
                     return Err(self.link.violated(ProtocolError::ControlLength { max, found: len }));
                 }
-                if len > 0 && packet.is_some() {
+                if packet.is_some() {
                     return Err(self.link.violated(ProtocolError::Halves { sequence: heading.sequence }));
                 }
-                if len > 0 {
-                    control = Some(PrivateBytes::copy(self.consumer.control(&record)));
-                }
-                let span = self.consumer.take(&record);
-                self.note_receipt(span.end);
-                Some(Payload::new(Arc::clone(self.consumer.intake()), span, record.payload_len))
+                control = PrivateBytes::copy(self.consumer.control(&record));
             }
-        };
-        let mut fds = ReceivedFds::default();
+            let span = self.consumer.take(&record);
+            self.note_receipt(span.end);
+            payload = Some(Payload::new(Arc::clone(self.consumer.intake()), span, record.payload_len));
+        }
         if let Some(packet) = packet {
+            let packet = *packet;
             if let Some(expected) = packet.lost {
                 return Err(Error::FdsLost { expected, received: packet.fds.len() });
             }
-            control = Some(packet.control);
-            fds = packet.fds;
+            (control, fds) = (packet.control, packet.fds);
         }
-        if let Some(sequence) = heading.in_reply_to {
-            match self.link.requests.answer(sequence) {
-                Answer::InTime => {}
-                Answer::Late => {
-                    count(&mut self.stats.late_replies, 1);
-                    return Ok(None);
-                }
-                Answer::Unasked => return Err(self.link.violated(ProtocolError::UnaskedReply { sequence })),
-            }
-        }
-        let control = control.unwrap_or_default();
-        count(&mut self.stats.messages_received, 1);
-        count(
-            &mut self.stats.bytes_received,
-            control.len().wrapping_add(payload.as_ref().map_or(0, Payload::len)),
-        );
-        count(&mut self.stats.fds_received, fds.len());
-        Ok(Some(Message::new(heading, self.link.id, control, fds, payload)))
+        Ok(Message::new(heading, self.link.id, control, fds, payload))
     }
 
     /// Reads one packet, if there is one, and files it. End of file is `Something` too: look at the ring again.
@@ -362,7 +387,7 @@ impl Receiver {
         count(&mut self.stats.packets_received, 1);
         let lost = incoming.fds_cut.then_some(fd_count);
         let packet = HeldPacket { control: PrivateBytes::from(incoming.body), fds: incoming.fds, lost };
-        self.order.hold(incoming.packet.heading, packet)?;
+        self.order.hold(incoming.packet.heading, Box::new(packet))?;
         // A sender may be waiting for the room that this packet took.
         self.consumer.intake().announce_room();
         Ok(())
@@ -407,7 +432,7 @@ impl Receiver {
             if self.kept_too_much() {
                 return Err(Error::Backlog);
             }
-            match self.next_message(deadline) {
+            match self.receive_new(deadline) {
                 Ok(message) if is_it(&message) => return Ok(message),
                 Ok(message) => self.keep(message),
                 Err(Error::Timeout) => {

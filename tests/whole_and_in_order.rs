@@ -157,18 +157,18 @@ fn keep(inbox: &mpsc::Receiver<(Payload, Item)>, mut random: Random) {
 #[test]
 fn random_mixes_cross_small_rings() {
     for wait in [Wait::default(), Wait::Block] {
-        exchange(700, 8192, wait);
+        exchange(2000, 8192, wait);
     }
 }
 
 #[test]
 fn random_mixes_cross_small_rings_while_all_threads_spin() {
-    exchange(150, 8192, Wait::Spin);
+    exchange(500, 8192, Wait::Spin);
 }
 
 #[test]
 fn random_mixes_cross_default_rings() {
-    exchange(100, 4 << 20, Wait::default());
+    exchange(250, 4 << 20, Wait::default());
 }
 
 /// Each length that matters, alone and with control bytes and descriptors, and one more than fits.

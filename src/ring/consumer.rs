@@ -122,6 +122,7 @@ pub(crate) struct Consumer {
     taken: u64,
 }
 
+#[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
 impl Consumer {
     pub(crate) fn new(intake: Arc<Intake>) -> Self {
         Self { intake, position: 0, head: 0, next: None, taken: 0 }
@@ -137,7 +138,7 @@ impl Consumer {
     }
 
     /// The next record, if it has been published.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn peek(&mut self) -> Result<Option<Record>, ProtocolError> {
         if self.next.is_none() {
             if self.position == self.head {
@@ -148,6 +149,12 @@ impl Consumer {
             }
         }
         Ok(self.next)
+    }
+
+    /// What [`peek`](Self::peek) gave.
+    #[inline]
+    pub(crate) fn next(&self) -> Option<Record> {
+        self.next
     }
 
     /// UNTRUSTED: the peer's `head` may only grow, and not past a ring's length from what we have released.
@@ -169,6 +176,7 @@ impl Consumer {
 
     /// UNTRUSTED: the header is copied out once; then its lengths must fit between here and `head`, before and after they
     /// are rounded up.
+    #[inline(always)]
     fn read(&self) -> Result<Record, ProtocolError> {
         let available = self.head.wrapping_sub(self.position);
         let header =
@@ -193,7 +201,7 @@ impl Consumer {
     }
 
     /// Moves past `record`, which [`peek`](Self::peek) gave. Its space is held until the span is released.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&mut self, record: &Record) -> Span {
         let start = self.position;
         // `read` has seen that it does not overflow.

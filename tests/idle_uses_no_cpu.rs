@@ -1,0 +1,41 @@
+//! Who waits uses no CPU. Alone in its file, because it measures the whole process.
+
+use std::{thread, time::Duration};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    time::{ClockId, clock_gettime},
+};
+use sealane::{Channel, Error, Wait};
+
+const IDLE: Duration = Duration::from_secs(1);
+
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::ProcessCPUTime).try_into().unwrap()
+}
+
+#[test]
+fn idle_channels_use_no_cpu() {
+    let channels = [Wait::default(), Wait::Block].map(|wait| {
+        // One end waits for a message and for room, the other in an event loop.
+        let (mut a, b) = Channel::builder().ring_capacity(4096).wait(wait).pair().unwrap();
+        a.loan(4000).unwrap().send().unwrap();
+        let (mut event_loop, full) = Channel::builder().wait(wait).pair().unwrap();
+        assert!(event_loop.try_recv().unwrap().is_none());
+        (a.split(), b, event_loop, full)
+    });
+    let before = cpu_time();
+    thread::scope(|scope| {
+        for ((mut sender, mut receiver), _b, event_loop, _peer) in channels {
+            scope.spawn(move || assert!(matches!(sender.loan_timeout(1, IDLE), Err(Error::Timeout))));
+            scope.spawn(move || assert!(matches!(receiver.recv_timeout(IDLE), Err(Error::Timeout))));
+            scope.spawn(move || {
+                let mut fds = [PollFd::new(&event_loop, PollFlags::IN)];
+                assert_eq!(poll(&mut fds, Some(&Timespec::try_from(IDLE).unwrap())), Ok(0));
+            });
+        }
+    });
+    let used = cpu_time() - before;
+    // Six waits of a second each: who spun, even now and then, would use more.
+    assert!(used < IDLE / 10, "{used:?} of CPU time used");
+}
