@@ -4,7 +4,7 @@ use std::{
     os::fd::OwnedFd,
     path::Path,
     process::{Child, Command},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::param::page_size;
@@ -139,8 +139,11 @@ impl Builder {
     /// [`Error::Io`](crate::Error::Io) if nobody listens, [`Error::Timeout`](crate::Error::Timeout),
     /// [`Error::Handshake`](crate::Error::Handshake).
     pub fn connect(&self, path: impl AsRef<Path>) -> Result<Channel> {
+        let start = Instant::now();
         let socket = listener::connect(path.as_ref(), Some(self.settings.timeout))?;
-        Handshake::new(socket, self.settings, Role::Caller)?.finish()
+        // One deadline covers both.
+        let timeout = self.settings.timeout.saturating_sub(start.elapsed());
+        Handshake::new(socket, Settings { timeout, ..self.settings }, Role::Caller)?.finish()
     }
 
     /// As [`connect`](Self::connect), without blocking.

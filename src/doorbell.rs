@@ -65,6 +65,14 @@ impl Epoch {
         }
     }
 
+    /// The socket is empty: what has not been rung by now for earlier epochs will not be.
+    ///
+    /// All rings of a peer happen one after the other. So from now on there may come one that was under way, and one for
+    /// this epoch, but no more: a hostile peer cannot save them up.
+    pub(crate) fn drained(&mut self) {
+        self.heard = self.heard.max(self.shown.saturating_sub(2));
+    }
+
     /// A doorbell was read: this epoch has had its bell.
     ///
     /// # Errors

@@ -28,12 +28,10 @@ use crate::{
     ring::consumer::{Consumer, Intake},
     socket::{Arrival, PacketBuffer, ReceivedFds, sleep},
     stats::{Held, Limits, Stats, count},
-    wait::{Deadline, Spinner, Spun, Wait},
+    wait::{Deadline, MOST_PACKETS, Spinner, Spun, Wait},
     wire::{Heading, Kind},
 };
 
-/// Packets that one `try_recv` reads at most, so that it ends whatever the peer does.
-const MOST_PACKETS: u32 = 64;
 /// What [`Receiver::wait_reply`] keeps of other messages.
 const KEPT_MESSAGES: usize = 64;
 const KEPT_BYTES: usize = 4 << 20;
@@ -218,6 +216,7 @@ impl Receiver {
     }
 
     fn spin_and_sleep(&mut self, deadline: Deadline, waited: &mut bool) -> Result<Due> {
+        let mut reads = 0_u32;
         loop {
             self.link.check()?;
             if let Some(due) = self.look()? {
@@ -254,7 +253,14 @@ impl Receiver {
             }
             // Say that we are about to sleep, then look again: whoever publishes later will ring.
             self.epoch.arm();
-            if self.consumer.head_moved() || self.read_packet()? == Read::Something {
+            if self.consumer.head_moved() {
+                continue;
+            }
+            if self.read_packet()? == Read::Something {
+                reads = reads.wrapping_add(1);
+                if reads.is_multiple_of(MOST_PACKETS) && deadline.passed() {
+                    return Err(Error::Timeout);
+                }
                 continue;
             }
             if deadline.passed() {
@@ -352,7 +358,10 @@ impl Receiver {
     /// UNTRUSTED: what was read has been checked by itself (`PacketBuffer::open`); here, against our limits.
     fn read_packet(&mut self) -> Result<Read> {
         match self.link.socket.receive(&mut self.buffer)? {
-            Arrival::Nothing => return Ok(Read::Nothing),
+            Arrival::Nothing => {
+                self.epoch.drained();
+                return Ok(Read::Nothing);
+            }
             Arrival::End => {
                 self.ended = true;
                 return Ok(Read::Something);

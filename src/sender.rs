@@ -23,7 +23,7 @@ use crate::{
     ring::producer::Producer,
     socket::{Arrival, PacketBuffer, SendFailure, sleep},
     stats::{Limits, Stats, count},
-    wait::{Deadline, Spinner, Spun, Wait},
+    wait::{Deadline, MOST_PACKETS, Spinner, Spun, Wait},
     wire::{Heading, Kind, PacketHeader, Record, RecordHeader},
 };
 
@@ -303,7 +303,7 @@ impl Outgoing {
     fn size_of_record(&self, len: usize) -> Result<u64> {
         let max = self.limits.max_payload;
         match record_size(to_u64(len), 0) {
-            Some(size) if len <= max && size <= to_u64(max).wrapping_add(LINE) => Ok(size),
+            Some(size) if size <= self.producer.capacity() => Ok(size),
             _ => Err(Error::PayloadTooLarge { len, max }),
         }
     }
@@ -343,6 +343,7 @@ impl Outgoing {
 
     #[cold]
     fn wait_for_room(&mut self, size: u64, deadline: Deadline) -> Result<()> {
+        let mut reads = 0_u32;
         loop {
             self.check()?;
             if self.has_room(size)? {
@@ -365,7 +366,14 @@ impl Outgoing {
             }
             // Say that we are about to sleep, then look again: whoever releases later will ring.
             self.epoch.arm();
-            if self.has_room(size)? || self.read_credit()? {
+            if self.has_room(size)? {
+                continue;
+            }
+            if self.read_credit()? {
+                reads = reads.wrapping_add(1);
+                if reads.is_multiple_of(MOST_PACKETS) && deadline.passed() {
+                    return Err(Error::Timeout);
+                }
                 continue;
             }
             self.sleep(PollFlags::empty(), deadline, None)?;
@@ -377,16 +385,17 @@ impl Outgoing {
     /// By the rule of `Receiver::try_recv`: arm, look, and only when the socket has nothing to say, say no.
     #[cold]
     fn arm_for<T>(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<Option<T>>) -> Result<T> {
-        loop {
+        for _ in 0..MOST_PACKETS {
             self.epoch.arm();
             if let Some(done) = attempt(self)? {
                 self.epoch.disarm();
                 return Ok(done);
             }
             if !self.read_credit()? {
-                return Err(Error::Full);
+                break;
             }
         }
+        Err(Error::Full)
     }
 
     /// Reads the credit socket once, without blocking. True if there was a doorbell.
@@ -394,7 +403,10 @@ impl Outgoing {
     /// UNTRUSTED: all that may come there is doorbells, one for each epoch.
     fn read_credit(&mut self) -> Result<bool> {
         match self.link.credit_in.receive(&mut self.credit)? {
-            Arrival::Nothing => return Ok(false),
+            Arrival::Nothing => {
+                self.epoch.drained();
+                return Ok(false);
+            }
             Arrival::End => {
                 self.gone = true;
                 return Err(self.link.ended());

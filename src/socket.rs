@@ -33,6 +33,8 @@ use crate::{
 
 /// The kernel counts this much of a packet against the send buffer beside its bytes.
 const SEND_OVERHEAD: usize = 32;
+/// Longest body that a send buffer is made for.
+const MOST_RESERVED: usize = 1 << 28;
 /// How many `ECONNRESET`s one read skips: the kernel reports a peer that closed with our packets unread once, ahead of
 /// that peer's own packets.
 const RESETS: u32 = 2;
@@ -220,6 +222,8 @@ impl Socket {
     pub(crate) fn reserve(&self, body: usize) -> Result<usize> {
         let size = || sockopt::socket_send_buffer_size(&self.0).map_err(Error::io("getsockopt(SO_SNDBUF)"));
         let overhead = SEND_OVERHEAD.saturating_add(PACKET_HEADER);
+        // The limit comes from the peer; the kernel counts in 32 bits.
+        let body = body.min(MOST_RESERVED);
         let needed = body.saturating_add(overhead);
         if size()? < needed {
             // The kernel doubles what it is told, and cuts it to its limit.

@@ -46,6 +46,10 @@ const LOOKS: u32 = 16;
 /// A wait that would not have been worth spinning for is followed by this many without spinning, at most.
 const MOST_SKIPPED: u32 = 64;
 
+/// Packets that a call reads without a look at the clock, and that one which does not wait reads at all: a peer that floods
+/// us with packets cannot keep it.
+pub(crate) const MOST_PACKETS: u32 = 64;
+
 /// When a call gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deadline {

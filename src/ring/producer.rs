@@ -29,6 +29,11 @@ impl Producer {
         Self { words, peer, capacity: to_u64(capacity), head: 0, tail: 0 }
     }
 
+    /// Bytes of the ring.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
     /// Where the next record begins.
     pub(crate) fn head(&self) -> u64 {
         self.head
