@@ -213,3 +213,53 @@ impl Builder {
         Handshake::new(socket, self.settings, Role::Caller)
     }
 }
+
+/// Establishing one, with the default [`Builder`].
+impl Channel {
+    /// Settings, and all ways to establish a channel.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// See [`Builder::pair`].
+    ///
+    /// # Errors
+    /// Those of [`Builder::pair`].
+    pub fn pair() -> Result<(Self, Self)> {
+        Self::builder().pair()
+    }
+
+    /// See [`Builder::connect`].
+    ///
+    /// # Errors
+    /// Those of [`Builder::connect`].
+    pub fn connect(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().connect(path)
+    }
+
+    /// See [`Builder::spawn`].
+    ///
+    /// # Errors
+    /// Those of [`Builder::spawn`].
+    pub fn spawn(command: Command) -> Result<(Self, Child)> {
+        Self::builder().spawn(command)
+    }
+
+    /// See [`Builder::inherited`].
+    ///
+    /// # Errors
+    /// Those of [`Builder::inherited`].
+    pub fn inherited() -> Result<Self> {
+        Self::builder().inherited()
+    }
+}
+
+impl Listener {
+    /// Listens with the default settings, see [`Builder::listen`].
+    ///
+    /// # Errors
+    /// Those of [`Builder::listen`].
+    pub fn bind(path: impl AsRef<Path>) -> Result<Self> {
+        Builder::default().listen(path)
+    }
+}

@@ -2,21 +2,18 @@
 
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
-    path::Path,
-    process::{Child, Command},
     time::Duration,
 };
 
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
-    builder::Builder,
     control::Control,
     error::Result,
-    handshake::Peer,
     link::Closer,
     loan::Loan,
     message::{Message, ReplyToken, RequestId},
+    peer::Peer,
     receiver::Receiver,
     sender::Sender,
     stats::{Held, Limits, Stats},
@@ -50,45 +47,7 @@ pub struct Channel {
     receiver: Receiver,
 }
 
-/// Establishing, with the default [`Builder`].
 impl Channel {
-    /// Settings, and all ways to establish a channel.
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
-    /// See [`Builder::pair`].
-    ///
-    /// # Errors
-    /// Those of [`Builder::pair`].
-    pub fn pair() -> Result<(Self, Self)> {
-        Self::builder().pair()
-    }
-
-    /// See [`Builder::connect`].
-    ///
-    /// # Errors
-    /// Those of [`Builder::connect`].
-    pub fn connect(path: impl AsRef<Path>) -> Result<Self> {
-        Self::builder().connect(path)
-    }
-
-    /// See [`Builder::spawn`].
-    ///
-    /// # Errors
-    /// Those of [`Builder::spawn`].
-    pub fn spawn(command: Command) -> Result<(Self, Child)> {
-        Self::builder().spawn(command)
-    }
-
-    /// See [`Builder::inherited`].
-    ///
-    /// # Errors
-    /// Those of [`Builder::inherited`].
-    pub fn inherited() -> Result<Self> {
-        Self::builder().inherited()
-    }
-
     pub(crate) fn new(sender: Sender, receiver: Receiver) -> Self {
         Self { sender, receiver }
     }

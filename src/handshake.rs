@@ -19,7 +19,8 @@ use crate::{
     hello::{Bounds, Terms},
     layout::to_u64,
     link::Link,
-    raw::{descriptor::RawCredentials, mapping::PeerRegion},
+    peer::{Credentials, Peer},
+    raw::mapping::PeerRegion,
     receiver::Receiver,
     region::{OwnRegion, adopt},
     sender::Sender,
@@ -28,52 +29,6 @@ use crate::{
     wait::{Deadline, Wait},
     wire::{HELLO_MAX, Kind, PacketHeader, Reject},
 };
-
-/// Who a process was when it said `Hello`, as the kernel vouches (`SCM_CREDENTIALS`, `unix(7)`): the numbers as they are
-/// in *our* namespaces.
-///
-/// ```
-/// let (a, _b) = sealane::Channel::pair()?;
-/// assert_eq!(a.peer().credentials().pid, std::process::id());
-/// # Ok::<(), sealane::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Credentials {
-    /// Process.
-    pub pid: u32,
-    /// User.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-}
-
-/// What is known of the other side of a channel.
-///
-/// ```
-/// let (a, _b) = sealane::Channel::pair()?;
-/// assert_eq!(a.peer().version(), 1);
-/// # Ok::<(), sealane::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
-    credentials: Credentials,
-    version: u32,
-}
-
-impl Peer {
-    /// Who it was at the handshake.
-    #[must_use]
-    pub fn credentials(&self) -> Credentials {
-        self.credentials
-    }
-
-    /// The protocol version that both speak.
-    #[must_use]
-    pub fn version(&self) -> u32 {
-        self.version
-    }
-}
 
 /// What a builder asks of a handshake.
 #[derive(Debug, Clone, Copy)]
@@ -358,7 +313,7 @@ impl Handshake {
         if incoming.fds_cut {
             return Err(Heard::FdsLost { expected: incoming.packet.fd_count, received: incoming.fds.len() });
         }
-        let credentials = identify(incoming.credentials).map_err(Heard::Refused)?;
+        let credentials = Credentials::of(incoming.credentials).map_err(Heard::Refused)?;
         let candidate =
             examine(terms, incoming.fds, credentials, self.settings.prefault).map_err(Heard::Refused)?;
         log::debug!("handshake: {credentials:?} offers a ring of {} bytes", terms.geometry.capacity);
@@ -432,7 +387,7 @@ impl Handshake {
         };
         let id = sockopt::socket_cookie(&socket).map_err(Error::io("getsockopt(SO_COOKIE)"))?;
         let link = Arc::new(Link::new(id, socket, credit_in, credit_out));
-        let peer = Peer { credentials, version: terms.version };
+        let peer = Peer::new(credentials, terms.version);
         let wait = settings.wait;
         let sender =
             Sender::new(Arc::clone(&link), ring, words.clone(), peer_region.clone(), sending, peer, wait);
@@ -460,15 +415,6 @@ enum Heard {
     Refused(Refusal),
     FdsLost { expected: usize, received: usize },
     Failed(Error),
-}
-
-fn identify(credentials: Option<RawCredentials>) -> Result<Credentials, Refusal> {
-    let refuse = |found| Refusal { reason: Reason::Credentials, expected: 1, found };
-    let RawCredentials { pid, uid, gid } = credentials.ok_or_else(|| refuse(0))?;
-    match u32::try_from(pid) {
-        Ok(pid) if pid > 0 => Ok(Credentials { pid, uid, gid }),
-        _ => Err(refuse(0)),
-    }
 }
 
 /// Looks at the two descriptors of a `Hello`; a newer peer's surplus is closed.

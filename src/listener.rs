@@ -21,7 +21,6 @@ use rustix::{
 };
 
 use crate::{
-    builder::Builder,
     channel::Channel,
     error::{Error, Result},
     handshake::{Handshake, Role, Settings},
@@ -85,14 +84,6 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 impl Listener {
-    /// Listens with the default settings, see [`Builder::listen`].
-    ///
-    /// # Errors
-    /// Those of [`Builder::listen`].
-    pub fn bind(path: impl AsRef<Path>) -> Result<Self> {
-        Builder::default().listen(path)
-    }
-
     pub(crate) fn new(path: &Path, settings: Settings) -> Result<Self> {
         let address = address(path)?;
         let socket = new_socket(SocketFlags::NONBLOCK)?;

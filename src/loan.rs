@@ -9,8 +9,8 @@ use crate::{
     control::Control,
     error::{Error, Result},
     message::RequestId,
+    outgoing::{Outgoing, Patience},
     raw::mapping::Slot,
-    sender::{Outgoing, Patience},
     wait::Deadline,
 };
 

@@ -17,12 +17,12 @@ use rustix::{
 use crate::{
     doorbell::Epoch,
     error::{Error, ProtocolError, Result},
-    handshake::Peer,
     layout::{Word, to_usize},
     link::{Closer, Link},
     message::{Message, PrivateBytes, RequestId},
     order::{Order, Turn},
     payload::Payload,
+    peer::Peer,
     raw::mapping::{OwnWords, PeerRegion},
     requests::Answer,
     ring::consumer::{Consumer, Intake},

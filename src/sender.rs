@@ -1,4 +1,4 @@
-//! [`Sender`]: numbers messages, puts them into ring and socket, wakes the peer, and waits for room.
+//! [`Sender`]: the sending half of a channel, as the user sees it.
 
 use std::{
     fmt,
@@ -7,37 +7,22 @@ use std::{
     time::Duration,
 };
 
-use rustix::{event::PollFlags, net::Shutdown};
+use rustix::net::Shutdown;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     control::Control,
-    doorbell::{Bell, Epoch, Rung},
-    error::{Error, ProtocolError, Result},
-    handshake::Peer,
-    layout::{LINE, Word, padded, record_size, to_u64, to_usize},
+    error::{Error, Result},
+    layout::LINE,
     link::{Closer, Link},
     loan::Loan,
     message::{ReplyToken, RequestId},
+    outgoing::{Outgoing, Patience},
+    peer::Peer,
     raw::mapping::{OwnWords, PeerRegion, RingWriter},
-    ring::producer::Producer,
-    socket::{Arrival, PacketBuffer, SendFailure, sleep},
-    stats::{Limits, Stats, count},
-    wait::{Deadline, MOST_PACKETS, Spinner, Spun, Wait},
-    wire::{Heading, Kind, PacketHeader, Record, RecordHeader},
+    stats::{Limits, Stats},
+    wait::{Deadline, Wait},
 };
-
-/// First and longest pause between two attempts while too many descriptors are in flight: the kernel gives no sign when
-/// they are not.
-const FDS_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
-
-/// How long a call may wait for room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// Not at all; but the descriptor is armed.
-    Try,
-    Until(Deadline),
-}
 
 /// The sending half of a [`Channel`](crate::Channel).
 ///
@@ -76,27 +61,7 @@ pub(crate) enum Patience {
 pub struct Sender {
     ring: RingWriter,
     out: Outgoing,
-}
-
-/// All of a sender but the ring's memory, which a loan borrows beside it.
-pub(crate) struct Outgoing {
-    link: Arc<Link>,
-    producer: Producer,
-    region: PeerRegion,
-    words: OwnWords,
-    bell: Bell,
-    epoch: Epoch,
-    spinner: Spinner,
-    credit: PacketBuffer,
-    /// Of the next message.
-    sequence: u64,
-    /// Sequenced packets sent.
-    packets: u64,
-    /// The peer reads no more.
-    gone: bool,
-    limits: Limits,
     peer: Peer,
-    stats: Stats,
 }
 
 impl Sender {
@@ -109,24 +74,8 @@ impl Sender {
         peer: Peer,
         wait: Wait,
     ) -> Self {
-        let producer = Producer::new(words.clone(), region.clone(), ring.capacity());
-        let out = Outgoing {
-            link,
-            producer,
-            region,
-            bell: Bell::new(Word::ReceiverEpoch),
-            epoch: Epoch::new(words.clone(), Word::SenderEpoch),
-            words,
-            spinner: Spinner::new(wait),
-            credit: PacketBuffer::new(0),
-            sequence: 0,
-            packets: 0,
-            gone: false,
-            limits,
-            peer,
-            stats: Stats::default(),
-        };
-        Self { ring, out }
+        let out = Outgoing::new(link, ring.capacity(), words, region, limits, wait);
+        Self { ring, out, peer }
     }
 
     /// Lends `len` bytes of the ring, 64-byte aligned, to be written and sent. Waits for room as long as the peer lives.
@@ -276,7 +225,7 @@ impl Sender {
     /// Who the peer is.
     #[must_use]
     pub fn peer(&self) -> &Peer {
-        &self.out.peer
+        &self.peer
     }
 
     /// What this half has counted.
@@ -295,321 +244,6 @@ impl Sender {
     #[must_use]
     pub fn closer(&self) -> Closer {
         Closer(Arc::downgrade(&self.out.link))
-    }
-}
-
-impl Outgoing {
-    /// Bytes that a record with a payload of `len` takes; an error if no ring of this size ever has them.
-    fn size_of_record(&self, len: usize) -> Result<u64> {
-        let max = self.limits.max_payload;
-        match record_size(to_u64(len), 0) {
-            Some(size) if size <= self.producer.capacity() => Ok(size),
-            _ => Err(Error::PayloadTooLarge { len, max }),
-        }
-    }
-
-    fn violated(&self, violation: ProtocolError) -> Error {
-        self.link.violated(violation)
-    }
-
-    fn check(&self) -> Result<()> {
-        self.link.check()?;
-        if self.gone { Err(Error::Disconnected) } else { Ok(()) }
-    }
-
-    fn has_room(&mut self, size: u64) -> Result<bool> {
-        self.producer.has_room(size).map_err(|violation| self.link.violated(violation))
-    }
-
-    /// Waits until a record of `size` bytes has room. [`Error::Full`] if there is no patience for that.
-    #[inline]
-    fn make_room(&mut self, size: u64, patience: Patience) -> Result<()> {
-        self.check()?;
-        if self.has_room(size)? {
-            return Ok(());
-        }
-        count(&mut self.stats.waits_for_space, 1);
-        match patience {
-            Patience::Try => self.arm_for(|out| Ok(out.has_room(size)?.then_some(()))),
-            Patience::Until(deadline) => {
-                let result = self.wait_for_room(size, deadline);
-                if self.spinner.done() {
-                    count(&mut self.stats.spins_paid, 1);
-                }
-                result
-            }
-        }
-    }
-
-    #[cold]
-    fn wait_for_room(&mut self, size: u64, deadline: Deadline) -> Result<()> {
-        let mut reads = 0_u32;
-        loop {
-            self.check()?;
-            if self.has_room(size)? {
-                self.epoch.disarm();
-                return Ok(());
-            }
-            match self.spinner.spin(deadline, || self.producer.tail_moved()) {
-                Spun::Ready => {
-                    // The peer may release bit by bit, for ever.
-                    if deadline.passed() {
-                        return Err(Error::Timeout);
-                    }
-                    continue;
-                }
-                Spun::LookAtSocket => {
-                    self.read_credit()?;
-                    continue;
-                }
-                Spun::Enough => {}
-            }
-            // Say that we are about to sleep, then look again: whoever releases later will ring.
-            self.epoch.arm();
-            if self.has_room(size)? {
-                continue;
-            }
-            if self.read_credit()? {
-                reads = reads.wrapping_add(1);
-                if reads.is_multiple_of(MOST_PACKETS) && deadline.passed() {
-                    return Err(Error::Timeout);
-                }
-                continue;
-            }
-            self.sleep(PollFlags::empty(), deadline, None)?;
-        }
-    }
-
-    /// Tries once more, armed; what comes later is announced. [`Error::Full`] if it did not help.
-    ///
-    /// By the rule of `Receiver::try_recv`: arm, look, and only when the socket has nothing to say, say no.
-    #[cold]
-    fn arm_for<T>(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<Option<T>>) -> Result<T> {
-        for _ in 0..MOST_PACKETS {
-            self.epoch.arm();
-            if let Some(done) = attempt(self)? {
-                self.epoch.disarm();
-                return Ok(done);
-            }
-            if !self.read_credit()? {
-                break;
-            }
-        }
-        Err(Error::Full)
-    }
-
-    /// Reads the credit socket once, without blocking. True if there was a doorbell.
-    ///
-    /// UNTRUSTED: all that may come there is doorbells, one for each epoch.
-    fn read_credit(&mut self) -> Result<bool> {
-        match self.link.credit_in.receive(&mut self.credit)? {
-            Arrival::Nothing => {
-                self.epoch.drained();
-                return Ok(false);
-            }
-            Arrival::End => {
-                self.gone = true;
-                return Err(self.link.ended());
-            }
-            Arrival::Packet => {}
-        }
-        let violation = match self.credit.open() {
-            Ok(incoming) => {
-                let (kind, found) = (incoming.packet.kind, incoming.packet.fd_count);
-                if kind != Kind::Doorbell {
-                    ProtocolError::PacketKind { expected: Kind::Doorbell.code(), found: kind.code() }
-                } else if found > 0 {
-                    ProtocolError::FdLimit { max: 0, found }
-                } else {
-                    count(&mut self.stats.doorbells_received, 1);
-                    return self.epoch.heard().map(|()| true).map_err(|violation| self.violated(violation));
-                }
-            }
-            Err(violation) => violation,
-        };
-        Err(self.violated(violation))
-    }
-
-    /// Sleeps until the peer announces room, the socket is ready for `flags`, or the peer is gone.
-    fn sleep(&mut self, flags: PollFlags, deadline: Deadline, at_most: Option<Duration>) -> Result<()> {
-        if deadline.passed() {
-            return Err(Error::Timeout);
-        }
-        count(&mut self.stats.sleeps, 1);
-        let fds = [(self.link.credit_in.as_fd(), PollFlags::IN), (self.link.socket.as_fd(), flags)];
-        sleep(&fds, deadline, at_most)
-    }
-
-    /// Sends a message that is only a packet.
-    fn send_control(
-        &mut self,
-        control: &Control<'_>,
-        wants_reply: bool,
-        patience: Patience,
-    ) -> Result<RequestId> {
-        let heading = self.heading(control, wants_reply)?;
-        self.numbered(heading, |out| out.post(heading, control, patience))?;
-        count(&mut self.stats.bytes_sent, control.bytes.len());
-        Ok(RequestId { channel: self.link.id, sequence: heading.sequence })
-    }
-
-    /// The heading of the next message, if what goes along is within the peer's limits.
-    fn heading(&self, control: &Control<'_>, wants_reply: bool) -> Result<Heading> {
-        let Limits { max_control, max_fds, .. } = self.limits;
-        let (len, fds) = (control.bytes.len(), control.fds.len());
-        if len > max_control {
-            return Err(Error::ControlTooLarge { len, max: max_control });
-        }
-        if fds > max_fds {
-            return Err(Error::TooManyFds { count: fds, max: max_fds });
-        }
-        let in_reply_to = match control.in_reply_to {
-            Some(token) if token.channel != self.link.id => return Err(Error::NotOpen),
-            token => token.map(|token| token.sequence),
-        };
-        Ok(Heading { sequence: self.sequence, wants_reply, other_half: false, in_reply_to })
-    }
-
-    /// Gives the message its number if `send` succeeds. A request is noted first: its reply may come at once.
-    fn numbered(&mut self, heading: Heading, send: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        let request = heading.wants_reply;
-        if request && !self.link.requests.ask(heading.sequence) {
-            return Err(Error::Backlog);
-        }
-        if let Err(error) = send(self) {
-            if request {
-                self.link.requests.withdraw(heading.sequence);
-            }
-            return Err(error);
-        }
-        self.sequence = self.sequence.wrapping_add(1);
-        count(&mut self.stats.messages_sent, 1);
-        Ok(())
-    }
-
-    /// Sends a sequenced packet, or nothing.
-    fn post(&mut self, heading: Heading, control: &Control<'_>, patience: Patience) -> Result<()> {
-        // At most 253, by the limit.
-        let fd_count = u32::try_from(control.fds.len()).unwrap_or(u32::MAX);
-        let header = PacketHeader::control(heading, fd_count);
-        self.check()?;
-        match self.link.socket.send(header, control.bytes, &control.fds) {
-            Ok(()) => {}
-            Err(SendFailure::Full | SendFailure::FdsInFlight) => {
-                count(&mut self.stats.waits_for_space, 1);
-                match patience {
-                    Patience::Try => self.post_armed(header, control)?,
-                    Patience::Until(deadline) => self.post_patiently(header, control, deadline)?,
-                }
-            }
-            Err(failure) => return Err(self.failed(failure)),
-        }
-        self.packets = self.packets.wrapping_add(1);
-        // Only a hint for a receiver that spins: one that sleeps is woken by the packet.
-        self.words.word(Word::Packets).store(self.packets, std::sync::atomic::Ordering::Relaxed);
-        count(&mut self.stats.packets_sent, 1);
-        count(&mut self.stats.fds_sent, control.fds.len());
-        Ok(())
-    }
-
-    fn failed(&mut self, failure: SendFailure) -> Error {
-        if matches!(failure, SendFailure::Gone) {
-            self.gone = true;
-            return self.link.ended();
-        }
-        failure.into()
-    }
-
-    #[cold]
-    fn post_armed(&mut self, header: PacketHeader, control: &Control<'_>) -> Result<()> {
-        let mut in_flight = false;
-        let result = self.arm_for(|out| match out.link.socket.send(header, control.bytes, &control.fds) {
-            Ok(()) => Ok(Some(())),
-            Err(failure @ (SendFailure::Full | SendFailure::FdsInFlight)) => {
-                in_flight = matches!(failure, SendFailure::FdsInFlight);
-                Ok(None)
-            }
-            Err(failure) => Err(out.failed(failure)),
-        });
-        match result {
-            Err(Error::Full) if in_flight => Err(Error::FdsInFlight),
-            result => result,
-        }
-    }
-
-    #[cold]
-    fn post_patiently(
-        &mut self,
-        header: PacketHeader,
-        control: &Control<'_>,
-        deadline: Deadline,
-    ) -> Result<()> {
-        let (mut pause, longest) = FDS_PAUSE;
-        loop {
-            self.check()?;
-            match self.link.socket.send(header, control.bytes, &control.fds) {
-                Ok(()) => return Ok(()),
-                Err(SendFailure::Full) => self.sleep(PollFlags::OUT, deadline, None)?,
-                Err(SendFailure::FdsInFlight) => {
-                    self.sleep(PollFlags::empty(), deadline, Some(pause))?;
-                    pause = pause.saturating_mul(2).min(longest);
-                }
-                Err(failure) => return Err(self.failed(failure)),
-            }
-            // A doorbell that was left over, or the peer's end.
-            while self.read_credit()? {}
-        }
-    }
-
-    /// Sends what a loan has filled: `payload_len` bytes behind the header's place at the producer's head.
-    ///
-    /// The control bytes ride behind the payload if they have room there now and no descriptors go along; else they go
-    /// first, as a packet. Only then is the record published: if the packet fails, nothing was sent.
-    #[inline]
-    pub(crate) fn commit(
-        &mut self,
-        ring: &mut RingWriter,
-        payload_len: usize,
-        control: &Control<'_>,
-        wants_reply: bool,
-        patience: Patience,
-    ) -> Result<RequestId> {
-        let mut heading = self.heading(control, wants_reply)?;
-        let payload_len = to_u64(payload_len);
-        let control_len = to_u64(control.bytes.len());
-        let whole = record_size(payload_len, control_len);
-        let rides = control.fds.is_empty()
-            && match whole {
-                Some(whole) => control_len == 0 || self.has_room(whole)?,
-                None => false,
-            };
-        heading.other_half = !rides;
-        let control_len = if rides { control_len } else { 0 };
-        let Some(size) = record_size(payload_len, control_len) else {
-            return Err(Error::PayloadTooLarge { len: to_usize(payload_len), max: self.limits.max_payload });
-        };
-        self.numbered(heading, |out| if rides { out.check() } else { out.post(heading, control, patience) })?;
-
-        let start = self.producer.head();
-        // Within `max_control`, a `u32`.
-        let record = Record { heading, payload_len, control_len: u32::try_from(control_len).unwrap_or(0) };
-        let behind = start.wrapping_add(LINE).wrapping_add(padded(payload_len).unwrap_or(0));
-        let written = (!rides || control_len == 0 || ring.write(behind, control.bytes))
-            && ring.write(start, RecordHeader::new(record).as_bytes());
-        debug_assert!(written, "room for the record was made before it was lent");
-        self.producer.publish(size);
-
-        count(&mut self.stats.bytes_sent, to_usize(payload_len).wrapping_add(control.bytes.len()));
-        self.stats.ring_high_water = self.stats.ring_high_water.max(self.producer.used());
-        match self.bell.ring(&self.region, &self.link.socket) {
-            Rung::NoNeed => {}
-            Rung::Sent => count(&mut self.stats.doorbells_sent, 1),
-            Rung::Gone => {
-                self.gone = true;
-                return Err(self.link.ended());
-            }
-        }
-        Ok(RequestId { channel: self.link.id, sequence: heading.sequence })
     }
 }
 

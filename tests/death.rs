@@ -53,7 +53,7 @@ fn kill(mut child: Child) {
 }
 
 fn is_disconnected<T>(result: Result<T>) -> bool {
-    matches!(result, Err(Error::Disconnected))
+    result.is_err_and(|error| matches!(error, Error::Disconnected))
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl Model {
         RING - (self.head - tail)
     }
 
-    /// Bytes that no two messages have in common.
+    /// Bytes that tell this message from the next.
     fn bytes(&self, len: usize) -> Vec<u8> {
         (0..len).map(|i| u8::try_from((i + 7 * usize::try_from(self.sent).unwrap()) % 253).unwrap()).collect()
     }
@@ -144,7 +144,7 @@ impl Model {
         self.spans.remove(&start);
     }
 
-    fn release(&mut self, which: &Index) {
+    fn release(&mut self, which: Index) {
         if !self.kept.is_empty() {
             let (start, payload, bytes) = self.kept.swap_remove(which.index(self.kept.len()));
             assert_eq!(payload.to_vec(), bytes, "nothing was written over it meanwhile");
@@ -163,7 +163,7 @@ fn take(step: &Step, channel: &mut Channel, there: &mut Model, here: &mut Model)
             assert!(matches!(channel.try_loan(*len), Err(Error::PayloadTooLarge { max: MOST, .. })));
         }
         Step::HasSpace(len) => {
-            assert_eq!(channel.has_space(*len).unwrap(), 64 + padded(*len) <= there.room())
+            assert_eq!(channel.has_space(*len).unwrap(), 64 + padded(*len) <= there.room());
         }
         Step::Loan { len, cut, then } => {
             let loan = channel.try_loan(*len).unwrap();
@@ -196,7 +196,7 @@ fn take(step: &Step, channel: &mut Channel, there: &mut Model, here: &mut Model)
             Some(message) => here.received(message, fate),
             None => assert!(here.queue.is_empty(), "what was sent is there to be received"),
         },
-        Step::Release(which) => here.release(which),
+        Step::Release(which) => here.release(*which),
     }
 }
 

@@ -128,7 +128,9 @@ fn receive_all(mut receiver: Receiver, plan: Plan, direction: u64) {
             if let Some(payload) = message.take_payload() {
                 let payload = if random.below(4) == 0 { payload.detach() } else { payload };
                 // The third of them is dropped here.
-                keepers.get(random.below(3)).map(|keeper| keeper.send((payload, item)).unwrap());
+                if let Some(keeper) = keepers.get(random.below(3)) {
+                    keeper.send((payload, item)).unwrap();
+                }
             }
         }
         assert!(matches!(receiver.recv_timeout(SOON), Err(Error::Disconnected)));
