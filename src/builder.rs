@@ -103,6 +103,11 @@ impl Builder {
         self.with(|settings| settings.timeout = timeout)
     }
 
+    #[cfg(feature = "tokio")]
+    pub(crate) fn timeout(&self) -> Duration {
+        self.settings.timeout
+    }
+
     /// How blocking calls wait. Default: [`Wait::Adaptive`] for at most 50 µs.
     pub fn wait(self, wait: Wait) -> Self {
         self.with(|settings| settings.wait = wait)

@@ -85,6 +85,9 @@ mod stats;
 mod wait;
 mod wire;
 
+#[cfg(feature = "tokio")]
+pub mod tokio;
+
 /// How it is built.
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/architecture.md")]

@@ -86,11 +86,16 @@ impl<'s, T> Loan<'s, T> {
     /// # Errors
     /// [`Unsent`], with [`Error::Full`] or [`Error::FdsInFlight`] if trying again makes sense.
     pub fn try_send_with<'c>(mut self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Self>> {
-        let len = size_of_val(self.slot.as_slice());
-        match self.out.commit(self.slot.ring(), len, &control.into(), false, Patience::Try) {
+        match self.try_commit(&control.into(), false) {
             Ok(_) => Ok(()),
             Err(error) => Err(Unsent { error, loan: self }),
         }
+    }
+
+    /// Sends it, without blocking. Once it is sent, all that is left is to drop it.
+    pub(crate) fn try_commit(&mut self, control: &Control<'_>, wants_reply: bool) -> Result<RequestId> {
+        let len = size_of_val(self.slot.as_slice());
+        self.out.commit(self.slot.ring(), len, control, wants_reply, Patience::Try)
     }
 
     /// Sends it as a request, see [`Sender::request`](crate::Sender::request).

@@ -97,6 +97,16 @@ struct Due {
     in_ring: bool,
 }
 
+/// What one look that does not wait came to.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Message(Message),
+    /// Nothing; armed, and the socket is empty: what comes from now on makes the descriptor readable anew.
+    Nothing,
+    /// Nothing among as many packets as one look reads; armed, but there may be more packets.
+    More,
+}
+
 /// What one read of the socket brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Read {
@@ -182,13 +192,27 @@ impl Receiver {
     /// # Errors
     /// Those of [`recv`](Self::recv).
     pub fn try_recv(&mut self) -> Result<Option<Message>> {
-        if let Some(message) = self.take_kept() {
-            return Ok(Some(message));
+        match self.find()? {
+            Found::Message(message) => Ok(Some(message)),
+            Found::Nothing | Found::More => Ok(None),
         }
+    }
+
+    /// The next message, if it is here.
+    #[inline(always)]
+    pub(crate) fn find(&mut self) -> Result<Found> {
+        match self.take_kept() {
+            Some(message) => Ok(Found::Message(message)),
+            None => self.find_new(),
+        }
+    }
+
+    #[inline(always)]
+    fn find_new(&mut self) -> Result<Found> {
         for _ in 0..MOST_PACKETS {
             self.link.check()?;
             if let Some(due) = self.look()? {
-                return self.deliver(due).map(Some);
+                return self.deliver(due).map(Found::Message);
             }
             if self.ended {
                 return Err(self.link.ended());
@@ -199,10 +223,15 @@ impl Receiver {
                 continue;
             }
             if self.read_packet()? == Read::Nothing {
-                return Ok(None);
+                return Ok(Found::Nothing);
             }
         }
-        Ok(None)
+        // The last packet may have been a doorbell, after which none is rung until we arm again and look.
+        self.epoch.arm();
+        match self.look()? {
+            Some(due) => self.deliver(due).map(Found::Message),
+            None => Ok(Found::More),
+        }
     }
 
     #[cold]
@@ -429,27 +458,57 @@ impl Receiver {
 
     /// Waits for the reply to `request`, and keeps what comes meanwhile.
     pub(crate) fn wait_reply(&mut self, request: RequestId, deadline: Deadline) -> Result<Message> {
-        let is_it = |message: &Message| message.in_reply_to() == Some(request);
-        if let Some(at) = self.kept.iter().position(is_it) {
-            // Within: `position` found it.
-            return self.kept.remove(at).ok_or(Error::Disconnected);
-        }
-        if request.channel != self.link.id || !self.link.requests.is_open(request.sequence) {
-            return Err(Error::NotOpen);
+        if let Some(reply) = self.kept_reply(request)? {
+            return Ok(reply);
         }
         loop {
             if self.kept_too_much() {
                 return Err(Error::Backlog);
             }
             match self.receive_new(deadline) {
-                Ok(message) if is_it(&message) => return Ok(message),
+                Ok(message) if message.in_reply_to() == Some(request) => return Ok(message),
                 Ok(message) => self.keep(message),
-                Err(Error::Timeout) => {
-                    self.link.requests.give_up(request.sequence);
-                    return Err(Error::Timeout);
+                Err(error) => {
+                    if matches!(error, Error::Timeout) {
+                        self.give_up(request);
+                    }
+                    return Err(error);
                 }
-                Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// The reply to `request`, if it is here; keeps what came before.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn find_reply(&mut self, request: RequestId) -> Result<Found> {
+        if let Some(reply) = self.kept_reply(request)? {
+            return Ok(Found::Message(reply));
+        }
+        loop {
+            if self.kept_too_much() {
+                return Err(Error::Backlog);
+            }
+            match self.find_new()? {
+                Found::Message(message) if message.in_reply_to() != Some(request) => self.keep(message),
+                found => return Ok(found),
+            }
+        }
+    }
+
+    /// The reply to `request` if it is kept; an error if it is neither kept nor still to come.
+    fn kept_reply(&mut self, request: RequestId) -> Result<Option<Message>> {
+        let at = self.kept.iter().position(|message| message.in_reply_to() == Some(request));
+        if let Some(at) = at {
+            return Ok(self.kept.remove(at));
+        }
+        let open = request.channel == self.link.id && self.link.requests.is_open(request.sequence);
+        if open { Ok(None) } else { Err(Error::NotOpen) }
+    }
+
+    /// Nobody waits for the reply to `request` any more.
+    pub(crate) fn give_up(&self, request: RequestId) {
+        if request.channel == self.link.id {
+            self.link.requests.give_up(request.sequence);
         }
     }
 

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::thread::sched_getaffinity;
+
 /// How a blocking call waits.
 ///
 /// ```
@@ -106,7 +108,7 @@ pub(crate) struct Spinner {
 
 impl Spinner {
     pub(crate) fn new(wait: Wait) -> Self {
-        let alone = std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1);
+        let alone = sched_getaffinity(None).is_ok_and(|cpus| cpus.count() == 1);
         let max = match wait {
             Wait::Spin => None,
             Wait::Block => Some(Duration::ZERO),

@@ -5,8 +5,6 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{ErrorKind, Read},
-    os::fd::AsFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +18,7 @@ use rustix::{
     pipe::{PipeFlags, pipe_with},
     process::{Signal, getpid, kill_process},
 };
-use sealane::{Channel, Control, Error, Message, ProtocolError, ReplyToken, Wait};
+use sealane::{Channel, Control, Error, Message, Payload, ProtocolError, ReplyToken, Wait};
 use support::role;
 use threads::{SOON, start};
 
@@ -111,7 +109,7 @@ fn open_requests_are_answered_in_any_order_by_whatever_a_message_can_hold() {
         let request = requests[usize::from(n)];
         let reply = a.wait_reply(request, SOON).unwrap();
         assert_eq!((reply.control(), reply.in_reply_to()), (&[n][..], Some(request)));
-        assert_eq!(reply.payload().map(|payload| payload.len()), (n % 3 != 0).then_some(100));
+        assert_eq!(reply.payload().map(Payload::len), (n % 3 != 0).then_some(100));
         assert_eq!(reply.fds().len(), usize::from(n % 3 != 1));
         assert!(reply.fds().iter().all(|fd| fstat(fd).unwrap().st_ino == inode));
     }
@@ -131,8 +129,8 @@ fn converse(mut channel: Channel) {
         let number = *message.control_as::<u64>().unwrap();
         match (message.reply_token(), message.in_reply_to()) {
             (Some(token), None) => {
-                let reply = Control::of(&(number * 2)).in_reply_to(token);
-                channel.send_timeout(reply, SOON).unwrap();
+                let double = number * 2;
+                channel.send_timeout(Control::of(&double).in_reply_to(token), SOON).unwrap();
                 answered += 1;
             }
             (None, Some(request)) => assert_eq!(number, open.remove(&request).unwrap() * 2),
@@ -179,8 +177,7 @@ fn replies_are_messages_to_an_event_loop_and_to_the_halves_of_a_channel() {
     let request = asking.request(b"how much?").unwrap();
     let token = questions.try_recv().unwrap().unwrap().reply_token().unwrap();
     // A reply may ask back.
-    let back =
-        answering.loan(1).unwrap().request(Control::new(b"of what?").in_reply_to(token)).unwrap();
+    let back = answering.loan(1).unwrap().request(Control::new(b"of what?").in_reply_to(token)).unwrap();
     let reply = replies.try_recv().unwrap().unwrap();
     assert_eq!((reply.in_reply_to(), reply.control()), (Some(request), &b"of what?"[..]));
     asking.reply(reply.reply_token().unwrap(), b"of everything").unwrap();
@@ -194,17 +191,16 @@ fn what_comes_while_a_reply_is_awaited_is_kept_in_order() {
     let null = File::open("/dev/null").unwrap();
     let [first, second] = [(); 2].map(|()| a.request(b"?").unwrap());
     let [(_, first_token), (_, second_token)] = [(); 2].map(|()| asked(&mut b));
-    let mut send = |n: u8| match n % 3 {
-        0 => b.send(&[n]).unwrap(),
-        1 => b.loan(usize::from(n)).unwrap().send_with(&[n]).unwrap(),
-        _ => b.loan(usize::from(n)).unwrap().send_with(Control::new(&[n]).fd(&null)).unwrap(),
-    };
-    (0..10).for_each(&mut send);
-    b.reply(second_token, b"second").unwrap();
-    let mut send = |n: u8| b.send(&[n]).unwrap();
-    (10..12).for_each(&mut send);
-    b.reply(first_token, b"first").unwrap();
-    (12..14).for_each(&mut send);
+    for n in 0..14_u8 {
+        let len = usize::from(n);
+        match n {
+            10 => b.reply(second_token, b"second").unwrap(),
+            12 => b.reply(first_token, b"first").unwrap(),
+            _ if n % 3 == 0 => b.send(&[n]).unwrap(),
+            _ if n % 3 == 1 => b.loan(len).unwrap().send_with(&[n]).unwrap(),
+            _ => b.loan(len).unwrap().send_with(Control::new(&[n]).fd(&null)).unwrap(),
+        }
+    }
     drop(b);
 
     assert_eq!(a.wait_reply(first, SOON).unwrap().control(), b"first");
@@ -214,11 +210,11 @@ fn what_comes_while_a_reply_is_awaited_is_kept_in_order() {
     assert_eq!(a.wait_reply(second, NOW).unwrap().control(), b"second");
     assert_eq!(a.recv_timeout(NOW).unwrap().control(), [2]);
     let (_, mut receiver) = a.split();
-    for n in 3..14 {
+    for n in [3, 4, 5, 6, 7, 8, 9, 11, 13] {
         let message = receiver.recv_timeout(SOON).unwrap();
-        assert_eq!(message.control(), [n]);
-        let payload = (n < 10 && n % 3 > 0).then_some(usize::from(n));
-        assert_eq!(message.payload().map(|payload| payload.len()), payload);
+        assert_eq!((message.control(), message.sequence()), (&[n][..], u64::from(n)));
+        assert_eq!(message.payload().map(Payload::len), (n % 3 > 0).then_some(usize::from(n)));
+        assert_eq!(message.fds().len(), usize::from(n % 3 == 2));
     }
     assert!(matches!(receiver.recv_timeout(SOON), Err(Error::Disconnected)));
 }
@@ -243,11 +239,245 @@ fn what_is_kept_is_bounded_and_the_request_stays_open() {
         }
         assert_eq!(a.stats().messages_received, u64::try_from(kept).unwrap());
         b.reply(token, b"!").unwrap();
-        for sequence in 0..kept {
-            assert!(matches!(a.wait_reply(request, SOON), Err(Error::Backlog)) == (sequence == 0));
-            assert_eq!(a.recv_timeout(SOON).unwrap().sequence(), u64::try_from(sequence).unwrap());
-        }
+        let mut next = || a.recv_timeout(SOON).unwrap().sequence();
+        assert!((0..u64::try_from(kept).unwrap()).all(|sequence| next() == sequence));
+        assert_eq!(a.wait_reply(request, SOON).unwrap().control(), b"!");
         assert_eq!(a.recv_timeout(SOON).unwrap().sequence(), u64::try_from(kept).unwrap());
         assert!(matches!(a.recv_timeout(NOW), Err(Error::Timeout)));
+    }
+}
+
+/// Answers one request with a payload of `len` bytes, after `before` messages of 1000 bytes.
+fn streams_then_answers(mut channel: Channel, before: u8, len: usize) {
+    let (_, token) = asked(&mut channel);
+    for n in 0..before {
+        let mut loan = channel.loan_timeout(1000, SOON).unwrap();
+        loan.fill(n);
+        loan.send().unwrap();
+    }
+    let loan = channel.loan_timeout(len, Duration::from_secs(2)).unwrap();
+    loan.send_with(Control::default().in_reply_to(token)).unwrap();
+}
+
+/// A call, during which the peer [streams, then answers](streams_then_answers).
+fn call_a_streaming_peer(before: u8, len: usize) {
+    for wait in WAITS {
+        let (mut a, b) = Channel::builder().ring_capacity(8192).wait(wait).pair().unwrap();
+        let answering = start(move || streams_then_answers(b, before, len));
+        let reply = a.call(b"?", SOON).unwrap();
+        assert_eq!(reply.payload().unwrap().len(), len);
+        answering.result();
+        for n in 0..before {
+            let payload = a.recv_timeout(NOW).unwrap().take_payload().unwrap();
+            assert!(payload.to_vec() == [n; 1000], "payload {n}");
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_streams_more_than_its_ring_can_still_answer() {
+    call_a_streaming_peer(60, 1000);
+}
+
+#[test]
+fn what_is_kept_leaves_room_for_any_answer() {
+    call_a_streaming_peer(3, 8192 - 64);
+}
+
+#[test]
+fn a_late_reply_is_dropped_counted_and_releases_what_it_brought() {
+    let (mut a, mut b) = Channel::builder().ring_capacity(4096).pair().unwrap();
+    let most = b.limits().max_payload;
+    for (payload, fd) in [(false, true), (true, false), (true, true)] {
+        let token = given_up(&mut a, &mut b);
+        let (end, other_end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        let mut reply = Control::new(b"").in_reply_to(token);
+        if fd {
+            reply = reply.fd(&other_end);
+        }
+        if payload {
+            b.loan(most).unwrap().send_with(reply).unwrap()
+        } else {
+            b.send(reply).unwrap()
+        }
+        drop(other_end);
+        b.send(b"news").unwrap();
+        assert_eq!(a.recv_timeout(SOON).unwrap().control(), b"news");
+        assert_eq!(a.held().count, 0);
+        assert!(b.has_space(most).unwrap());
+        assert_eq!(rustix::io::read(&end, &mut [0]).unwrap(), 0, "nobody holds the other end");
+    }
+    assert_eq!(a.stats().late_replies, 3);
+}
+
+#[test]
+fn late_replies_without_end_do_not_hold_up_a_deadline() {
+    for in_the_ring in [false, true] {
+        let (mut a, mut b) = Channel::pair().unwrap();
+        // So many that the first of them must be forgotten.
+        let tokens: Vec<_> = (0..1100).map(|_| given_up(&mut a, &mut b)).collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let flooding = start({
+            let (stop, token) = (Arc::clone(&stop), tokens[0]);
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let reply = Control::default().in_reply_to(token);
+                    let sent = if in_the_ring {
+                        b.loan_timeout(0, SOON).and_then(|loan| loan.send_with(reply))
+                    } else {
+                        b.send_timeout(reply, SOON)
+                    };
+                    if sent.is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        let receiving = start(move || {
+            for _ in 0..20 {
+                match a.recv_timeout(SHORT) {
+                    Err(Error::Timeout | Error::Protocol(_)) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        receiving.result();
+        stop.store(true, Ordering::Relaxed);
+        flooding.result();
+    }
+}
+
+#[test]
+fn a_peer_that_dies_ends_a_call_at_once() {
+    for wait in WAITS {
+        let builder = Channel::builder().wait(wait);
+        let (mut channel, mut child) = builder.spawn(role("dies_when_it_is_asked")).unwrap();
+        let calling = start(move || channel.call(b"?", HOUR));
+        assert!(matches!(calling.result(), Err(Error::Disconnected)));
+        assert!(!start(move || child.wait()).result().unwrap().success());
+    }
+}
+
+#[test]
+#[ignore = "the child of another test"]
+fn dies_when_it_is_asked() {
+    asked(&mut Channel::inherited().unwrap());
+    kill_process(getpid(), Signal::KILL).unwrap();
+}
+
+#[test]
+fn a_token_of_another_channel_is_an_error_and_nothing_is_sent() {
+    let (mut a, mut b) = Channel::pair().unwrap();
+    let (mut c, mut d) = Channel::pair().unwrap();
+    c.request(b"?").unwrap();
+    let (_, foreign) = asked(&mut d);
+    a.request(b"?").unwrap();
+    asked(&mut b);
+    // Not even at the other end of its own channel.
+    for (channel, peer) in [(&mut b, &mut a), (&mut c, &mut d)] {
+        let before = channel.stats();
+        let reply = || Control::new(b"!").in_reply_to(foreign);
+        assert!(matches!(channel.reply(foreign, b"!"), Err(Error::NotOpen)));
+        assert!(matches!(channel.try_send(reply()), Err(Error::NotOpen)));
+        let unsent = channel.loan(8).unwrap().try_send_with(reply()).unwrap_err();
+        assert!(matches!(unsent.error(), Error::NotOpen));
+        drop(unsent);
+        assert!(matches!(channel.loan(8).unwrap().request(reply()), Err(Error::NotOpen)));
+        assert_eq!(channel.stats(), before);
+        assert!(peer.try_recv().unwrap().is_none());
+    }
+    d.reply(foreign, b"!").unwrap();
+    assert_eq!(c.recv_timeout(SOON).unwrap().control(), b"!");
+}
+
+#[test]
+fn only_an_open_request_of_this_channel_can_be_waited_for() {
+    let (mut a, mut b) = Channel::pair().unwrap();
+    let (mut c, _d) = Channel::pair().unwrap();
+    let not_open = |channel: &mut Channel, request| {
+        assert!(matches!(channel.wait_reply(request, SOON), Err(Error::NotOpen)));
+    };
+    let [answered, received, given_up, open] = [(); 4].map(|()| a.request(b"?").unwrap());
+    not_open(&mut c, open);
+    not_open(&mut b, open);
+    assert!(matches!(a.wait_reply(given_up, NOW), Err(Error::Timeout)));
+    not_open(&mut a, given_up);
+    for _ in 0..2 {
+        let (_, token) = asked(&mut b);
+        b.reply(token, b"!").unwrap();
+    }
+    a.wait_reply(answered, SOON).unwrap();
+    not_open(&mut a, answered);
+    assert_eq!(a.recv_timeout(SOON).unwrap().in_reply_to(), Some(received));
+    not_open(&mut a, received);
+}
+
+#[test]
+fn a_second_reply_closes_the_channel() {
+    for payload in [false, true] {
+        let (mut a, mut b) = Channel::pair().unwrap();
+        a.send(b"so that a number is not mistaken for another").unwrap();
+        let request = a.request(b"?").unwrap();
+        b.recv_timeout(SOON).unwrap();
+        let (_, token) = asked(&mut b);
+        for _ in 0..2 {
+            let reply = Control::default().in_reply_to(token);
+            if payload { b.loan(1).unwrap().send_with(reply).unwrap() } else { b.send(reply).unwrap() }
+        }
+        a.wait_reply(request, SOON).unwrap();
+        let violation = ProtocolError::UnaskedReply { sequence: 1 };
+        assert!(matches!(a.recv_timeout(SOON), Err(Error::Protocol(found)) if found == violation));
+        assert!(matches!(a.try_send(b""), Err(Error::Protocol(found)) if found == violation));
+        assert!(matches!(b.recv_timeout(SOON), Err(Error::Disconnected)));
+    }
+}
+
+#[test]
+fn calls_on_two_channels_are_stopped_from_two_threads() {
+    for wait in WAITS {
+        let builder = Channel::builder().wait(wait);
+        let [(a, mut peer_of_a), (b, mut peer_of_b)] = [(); 2].map(|()| builder.pair().unwrap());
+        let closers = [a.closer(), b.closer()];
+        let calls = [a, b].map(|mut channel| {
+            let call = start(move || channel.call(b"?", HOUR));
+            if wait == Wait::Spin { call } else { call.asleep() }
+        });
+        // Those that spin have been made, too.
+        asked(&mut peer_of_a);
+        asked(&mut peer_of_b);
+        let mut backwards = closers.clone();
+        backwards.reverse();
+        let stops = [closers, backwards]
+            .map(|closers| thread::spawn(move || closers.iter().for_each(sealane::Closer::close)));
+        for call in calls {
+            assert!(matches!(call.result(), Err(Error::Disconnected)));
+        }
+        for stop in stops {
+            stop.join().unwrap();
+        }
+        assert!(matches!(peer_of_a.recv_timeout(SOON), Err(Error::Disconnected)));
+        assert!(matches!(peer_of_b.recv_timeout(SOON), Err(Error::Disconnected)));
+    }
+}
+
+#[test]
+fn any_timeout_will_do() {
+    for wait in WAITS {
+        let (mut a, mut b) = Channel::builder().wait(wait).pair().unwrap();
+        assert!(matches!(a.call(b"in no time", NOW), Err(Error::Timeout)));
+        let (message, token) = asked(&mut b);
+        assert_eq!(message.control(), b"in no time");
+        b.reply(token, b"late").unwrap();
+        // A reply that is there needs none.
+        let request = a.request(b"?").unwrap();
+        let (_, token) = asked(&mut b);
+        b.reply(token, b"in time").unwrap();
+        assert_eq!(a.wait_reply(request, NOW).unwrap().control(), b"in time");
+        assert_eq!(a.stats().late_replies, 1);
+
+        let calling = start(move || a.call(b"?", Duration::MAX).map(|reply| reply.control().to_vec()));
+        let (_, token) = asked(&mut b);
+        b.reply(token, b"at last").unwrap();
+        assert_eq!(calling.result().unwrap(), b"at last");
     }
 }

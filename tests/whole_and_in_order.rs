@@ -7,7 +7,7 @@ use std::{
     process::Command,
     sync::mpsc::{self, TryRecvError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::fstat;
@@ -115,6 +115,9 @@ fn send_too_much(sender: &mut Sender) {
 /// Checks each message; and many payloads once more, later: copies, and those that stay in the ring, in other threads.
 fn receive_all(mut receiver: Receiver, plan: Plan, direction: u64) {
     let mut random = Random(plan.seed);
+    // For all of it: otherwise a message that is only found at the end of its own time would go unnoticed.
+    let end = Instant::now() + 3 * SOON;
+    let left = || end.saturating_duration_since(Instant::now());
     thread::scope(|scope| {
         let keepers = [1, 2].map(|seed| {
             let (keeper, inbox) = mpsc::channel();
@@ -122,7 +125,7 @@ fn receive_all(mut receiver: Receiver, plan: Plan, direction: u64) {
             keeper
         });
         for (number, item) in plan.script(direction).enumerate() {
-            let mut message = receiver.recv_timeout(SOON).unwrap();
+            let mut message = receiver.recv_timeout(left()).unwrap();
             assert_eq!(message.sequence(), u64::try_from(number).unwrap());
             item.check(&message);
             if let Some(payload) = message.take_payload() {
@@ -133,7 +136,7 @@ fn receive_all(mut receiver: Receiver, plan: Plan, direction: u64) {
                 }
             }
         }
-        assert!(matches!(receiver.recv_timeout(SOON), Err(Error::Disconnected)));
+        assert!(matches!(receiver.recv_timeout(left()), Err(Error::Disconnected)));
         assert!(matches!(receiver.try_recv(), Err(Error::Disconnected)), "and so it stays");
     });
     assert_eq!((receiver.held().count, receiver.held().bytes), (0, 0));

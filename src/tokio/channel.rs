@@ -1,0 +1,343 @@
+//! [`Channel`]: both halves together, calls, and establishing.
+
+use std::{
+    os::fd::AsFd,
+    path::Path,
+    process::{Child, Command},
+    time::Duration,
+};
+
+use ::tokio::time::{Instant, sleep, timeout_at};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{
+    loan::Loan,
+    readiness::{Attempt, Readiness},
+    receiver::Receiver,
+    sender::Sender,
+};
+use crate::{
+    builder::Builder,
+    control::Control,
+    error::{Error, Result},
+    handshake::Handshake,
+    link::Closer,
+    message::{Message, ReplyToken, RequestId},
+    peer::Peer,
+    process,
+    stats::{Held, Limits, Stats},
+};
+
+/// Between two attempts to connect to a listener with a full backlog.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// One end of a connection between two processes: a [`sealane::Channel`](crate::Channel) that awaits instead of blocking.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> sealane::Result<()> {
+/// use sealane::tokio::Channel;
+///
+/// let (a, b) = sealane::Channel::builder().ring_capacity(1 << 20).pair()?;
+/// let (mut a, mut b) = (Channel::try_from(a)?, Channel::try_from(b)?);
+/// let server = tokio::spawn(async move {
+///     while let Ok(question) = b.recv().await {
+///         b.reply(question.reply_token().unwrap(), question.control()).await?;
+///     }
+///     Ok::<(), sealane::Error>(())
+/// });
+/// assert_eq!(a.call(b"anybody there?").await?.control(), b"anybody there?");
+/// drop(a);
+/// server.await.unwrap()
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Channel {
+    sender: Sender,
+    receiver: Receiver,
+}
+
+/// Registers both halves with the runtime.
+impl TryFrom<crate::Channel> for Channel {
+    type Error = Error;
+
+    fn try_from(channel: crate::Channel) -> Result<Self> {
+        let (sender, receiver) = channel.split();
+        Ok(Self { sender: sender.try_into()?, receiver: receiver.try_into()? })
+    }
+}
+
+/// Establishing. What does not name a [`Builder`] uses the default one.
+///
+/// The ring is made without awaiting: for one of many mebibytes that takes milliseconds.
+impl Channel {
+    /// Connects to a listener: see [`connect_with`](Self::connect_with).
+    ///
+    /// # Errors
+    /// Those of [`Builder::connect`].
+    pub async fn connect(path: impl AsRef<Path>) -> Result<Self> {
+        Self::connect_with(&Builder::default(), path).await
+    }
+
+    /// Connects to a listener, waits for a place in its backlog, and for the handshake; for the handshake timeout at most.
+    /// If the future is dropped, the connection is closed.
+    ///
+    /// # Errors
+    /// Those of [`Builder::connect`].
+    pub async fn connect_with(builder: &Builder, path: impl AsRef<Path>) -> Result<Self> {
+        let start = std::time::Instant::now();
+        loop {
+            let left = builder.timeout().saturating_sub(start.elapsed());
+            match builder.clone().handshake_timeout(left).try_connect(&path) {
+                Ok(handshake) => return Self::establish(handshake).await,
+                Err(Error::Full) if left.is_zero() => return Err(Error::Timeout),
+                Err(Error::Full) => sleep(PAUSE.min(left)).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Starts a child process with a channel to it: see [`spawn_with`](Self::spawn_with).
+    ///
+    /// # Errors
+    /// Those of [`Builder::spawn`].
+    pub async fn spawn(command: Command) -> Result<(Self, Child)> {
+        Self::spawn_with(&Builder::default(), command).await
+    }
+
+    /// Starts a child process with a channel to it, which the child takes by [`inherited`](Self::inherited) of either
+    /// kind. A child whose handshake fails, or whose future is dropped, is killed and reaped.
+    ///
+    /// # Errors
+    /// Those of [`Builder::spawn`].
+    pub async fn spawn_with(builder: &Builder, command: Command) -> Result<(Self, Child)> {
+        let (handshake, child) = builder.try_spawn(command)?;
+        let mut unfinished = Unfinished(Some(child));
+        let channel = Self::establish(handshake).await?;
+        // It is there: nobody else takes it.
+        let child = unfinished.0.take().ok_or(Error::Disconnected)?;
+        Ok((channel, child))
+    }
+
+    /// In a child process: the channel to its parent. See [`inherited_with`](Self::inherited_with).
+    ///
+    /// # Errors
+    /// Those of [`Builder::inherited`].
+    pub async fn inherited() -> Result<Self> {
+        Self::inherited_with(&Builder::default()).await
+    }
+
+    /// In a child process: the channel to its parent. Works once in a process, even if the future is dropped.
+    ///
+    /// # Errors
+    /// Those of [`Builder::inherited`].
+    pub async fn inherited_with(builder: &Builder) -> Result<Self> {
+        Self::establish(builder.handshake(process::inherited()?)?).await
+    }
+
+    /// Completes any handshake, by its deadline. If the future is dropped, the connection is closed.
+    ///
+    /// # Errors
+    /// Those of [`Handshake::finish`], and [`Error::Io`] if the runtime cannot watch it.
+    pub async fn establish(mut handshake: Handshake) -> Result<Self> {
+        // Its descriptor is that of the receiver to come.
+        let readiness = Readiness::new(handshake.as_fd())?;
+        let deadline = Instant::from_std(handshake.deadline());
+        let attempt = || match handshake.advance() {
+            Ok(true) => Ok(Attempt::Done(())),
+            Ok(false) => Ok(Attempt::Wait),
+            Err(Error::Full | Error::FdsInFlight) => Ok(Attempt::Pause),
+            Err(error) => Err(error),
+        };
+        let complete = match timeout_at(deadline, readiness.until(attempt)).await {
+            Ok(complete) => complete.map(|()| true)?,
+            // It knows why.
+            Err(_) => handshake.advance()?,
+        };
+        if !complete {
+            return Err(Error::Timeout);
+        }
+        let (sender, receiver) = handshake.finish()?.split();
+        Ok(Self { sender: sender.try_into()?, receiver: Receiver::new(receiver, readiness) })
+    }
+}
+
+/// A child without a channel yet.
+struct Unfinished(Option<Child>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            process::end(child);
+        }
+    }
+}
+
+/// Of the [`Sender`].
+impl Channel {
+    /// See [`Sender::loan`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::loan`].
+    pub async fn loan(&mut self, len: usize) -> Result<Loan<'_>> {
+        self.sender.loan(len).await
+    }
+
+    /// See [`Sender::loan_slice`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::loan_slice`].
+    pub async fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
+        self.sender.loan_slice(count).await
+    }
+
+    /// See [`Sender::try_loan`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::try_loan`].
+    pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>> {
+        self.sender.try_loan(len)
+    }
+
+    /// See [`Sender::send`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::send`].
+    pub async fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
+        self.sender.send(control).await
+    }
+
+    /// See [`Sender::try_send`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::try_send`].
+    pub fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
+        self.sender.try_send(control)
+    }
+
+    /// See [`Sender::request`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::request`].
+    pub async fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
+        self.sender.request(control).await
+    }
+
+    /// See [`Sender::reply`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::reply`].
+    pub async fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
+        self.sender.reply(token, control).await
+    }
+}
+
+/// Of the [`Receiver`].
+impl Channel {
+    /// See [`Receiver::recv`].
+    ///
+    /// # Errors
+    /// Those of [`Receiver::recv`].
+    pub async fn recv(&mut self) -> Result<Message> {
+        self.receiver.recv().await
+    }
+
+    /// See [`Receiver::try_recv`].
+    ///
+    /// # Errors
+    /// Those of [`Receiver::try_recv`].
+    pub fn try_recv(&mut self) -> Result<Option<Message>> {
+        self.receiver.try_recv()
+    }
+
+    /// See [`Receiver::held`].
+    #[must_use]
+    pub fn held(&self) -> Held {
+        self.receiver.held()
+    }
+}
+
+/// Of both.
+impl Channel {
+    /// Sends a request and waits for its reply; what comes meanwhile is kept, in order, for [`recv`](Self::recv). For a
+    /// limit, wrap it: `timeout(limit, channel.call(question))`.
+    ///
+    /// If the future is dropped, or fails, the request is given up: a late reply is dropped and
+    /// [counted](Stats::late_replies).
+    ///
+    /// If both sides call at once, neither answers the other until its own call has ended: then answer in a loop instead,
+    /// where replies arrive as messages.
+    ///
+    /// # Errors
+    /// Those of [`request`](Self::request) and [`wait_reply`](Self::wait_reply).
+    pub async fn call<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<Message> {
+        let request = self.sender.request(control).await?;
+        let asked = Asked { request, receiver: &mut self.receiver };
+        asked.receiver.wait_reply(request).await
+    }
+
+    /// Waits for the reply to a request; what comes meanwhile is kept, in order, for [`recv`](Self::recv).
+    ///
+    /// Cancel-safe: if the future is dropped before it is ready, the request is still open, and can be waited for again,
+    /// or [given up](Self::give_up); or its reply arrives as a message.
+    ///
+    /// # Errors
+    /// Those of [`sealane::Channel::wait_reply`](crate::Channel::wait_reply), but [`Error::Timeout`].
+    pub async fn wait_reply(&mut self, request: RequestId) -> Result<Message> {
+        self.receiver.wait_reply(request).await
+    }
+
+    /// Gives a request up: a late reply will be dropped and [counted](Stats::late_replies). Does nothing if it has been
+    /// answered, or is of another channel.
+    pub fn give_up(&mut self, request: RequestId) {
+        self.receiver.give_up(request);
+    }
+
+    /// The two halves. Each may live in a task of its own; dropping one closes its direction only.
+    #[must_use]
+    pub fn split(self) -> (Sender, Receiver) {
+        (self.sender, self.receiver)
+    }
+
+    /// The channel that blocks. It is not registered with the runtime any more.
+    #[must_use]
+    pub fn into_inner(self) -> crate::Channel {
+        crate::Channel::new(self.sender.into_inner(), self.receiver.into_inner())
+    }
+
+    /// See [`sealane::Channel::peer`](crate::Channel::peer).
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        self.sender.peer()
+    }
+
+    /// See [`sealane::Channel::stats`](crate::Channel::stats).
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.sender.stats().merged(self.receiver.stats())
+    }
+
+    /// See [`sealane::Channel::limits`](crate::Channel::limits).
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.sender.limits()
+    }
+
+    /// See [`sealane::Channel::closer`](crate::Channel::closer).
+    #[must_use]
+    pub fn closer(&self) -> Closer {
+        self.sender.closer()
+    }
+}
+
+/// A request whose caller waits for the reply, and nobody else will.
+struct Asked<'c> {
+    request: RequestId,
+    receiver: &'c mut Receiver,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.receiver.give_up(self.request);
+    }
+}

@@ -1,0 +1,113 @@
+//! [`Loan`]: a loan whose sending awaits.
+
+use std::{
+    io,
+    ops::{Deref, DerefMut},
+};
+
+use super::readiness::{Attempt, Readiness};
+use crate::{control::Control, error::Result, message::RequestId};
+
+/// Memory of the ring, to be filled in place and sent: a [`sealane::Loan`](crate::Loan) whose sending awaits instead of
+/// blocking.
+///
+/// It may be held over an `await`; dropped unsent, nothing is sent and the space is free again.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> sealane::Result<()> {
+/// # let (a, mut b) = sealane::Channel::pair()?;
+/// # let mut channel = sealane::tokio::Channel::try_from(a)?;
+/// let mut frame = channel.loan_slice::<u16>(1000).await?;
+/// for (pixel, value) in frame.iter_mut().zip(0..) {
+///     *pixel = value;
+/// }
+/// let file = std::fs::File::open("/dev/null").unwrap();
+/// frame.send_with(sealane::Control::new(b"frame 1").fd(&file)).await?;
+/// # assert_eq!(b.recv()?.payload().unwrap().shared::<u16>()?.get(999), Some(999));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a loan that is dropped is not sent"]
+pub struct Loan<'s, T = u8> {
+    inner: crate::Loan<'s, T>,
+    readiness: &'s Readiness,
+}
+
+impl<'s, T> Loan<'s, T> {
+    pub(super) fn new(inner: crate::Loan<'s, T>, readiness: &'s Readiness) -> Self {
+        Self { inner, readiness }
+    }
+
+    /// See [`sealane::Loan::truncate`](crate::Loan::truncate).
+    pub fn truncate(&mut self, len: usize) {
+        self.inner.truncate(len);
+    }
+
+    /// Sends it, at once: see [`sealane::Loan::send`](crate::Loan::send).
+    ///
+    /// # Errors
+    /// Those of [`sealane::Loan::send`](crate::Loan::send).
+    pub fn send(self) -> Result<()> {
+        self.inner.send()
+    }
+
+    /// Sends it together with control bytes and descriptors, as one message. If they need a packet of their own
+    /// (descriptors do) and the socket is full, or too many descriptors are in flight, waits as long as the peer lives.
+    ///
+    /// Cancel-safe: if the future is dropped before it is ready, nothing was sent, and the loan is gone.
+    ///
+    /// # Errors
+    /// Those of [`sealane::Loan::send_with`](crate::Loan::send_with).
+    pub async fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()> {
+        self.commit(control.into(), false).await.map(drop)
+    }
+
+    /// Sends it as a request, see [`Sender::request`](super::Sender::request). Cancel-safe as
+    /// [`send_with`](Self::send_with) is.
+    ///
+    /// # Errors
+    /// Those of [`sealane::Loan::request`](crate::Loan::request).
+    pub async fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId> {
+        self.commit(control.into(), true).await
+    }
+
+    async fn commit(mut self, control: Control<'_>, wants_reply: bool) -> Result<RequestId> {
+        let attempt = || Attempt::to_send(self.inner.try_commit(&control, wants_reply));
+        self.readiness.until(attempt).await
+    }
+}
+
+impl Loan<'_> {
+    /// Bytes written through [`io::Write`] so far.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.inner.written()
+    }
+}
+
+impl<T> Deref for Loan<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for Loan<'_, T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.inner
+    }
+}
+
+/// See [`sealane::Loan`](crate::Loan); does not block.
+impl io::Write for Loan<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,56 @@
+//! Channels for [tokio]: the same halves, whose waiting is awaiting. Needs the cargo feature `tokio`.
+//!
+//! Every type here wraps its namesake of the crate, and is made of it by `try_from`; [`Message`](crate::Message),
+//! [`Control`](crate::Control) and [`Builder`](crate::Builder) are the same. The runtime is told of a *duplicate* of each
+//! descriptor, and never reads it.
+//!
+//! ```
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> sealane::Result<()> {
+//!     let (a, b) = sealane::Channel::pair()?;
+//!     let (mut pipeline, mut algorithm) =
+//!         (sealane::tokio::Channel::try_from(a)?, sealane::tokio::Channel::try_from(b)?);
+//!
+//!     tokio::spawn(async move {
+//!         let request = algorithm.recv().await?;
+//!         let mut answer = algorithm.loan(1 << 20).await?;
+//!         answer.fill(request.control()[0]);
+//!         answer.send_with(sealane::Control::default().in_reply_to(request.reply_token().unwrap())).await
+//!     });
+//!
+//!     let time = std::time::Duration::from_secs(5);
+//!     let reply = tokio::time::timeout(time, pipeline.call(b"7")).await.expect("it answers in time")?;
+//!     assert_eq!(reply.payload().unwrap().bytes().get(1000), Some(b'7'));
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Cancelling
+//! Every future here may be dropped at any time, as `select!` and [`timeout`](::tokio::time::timeout)
+//! do, and nothing is lost: a message was either received by whoever polled last, or is still there; it was either sent,
+//! and the future said so, or not at all; a loan that was not sent is free again. Only what is said here is different:
+//! - [`Channel::call`]: the request may have been sent. Its reply is dropped when it comes, and
+//!   [counted](crate::Stats::late_replies). Other messages that came meanwhile are kept for [`recv`](Channel::recv).
+//! - [`Channel::spawn`]: the child is killed and reaped.
+//! - [`Channel::connect`] and [`establish`](Channel::establish): the handshake is broken off. [`Listener::accept`] breaks
+//!   off none.
+//!
+//! Futures do nothing before they are polled, and all of them are `Send`.
+//!
+//! # The runtime
+//! It needs its drivers for I/O and time (`enable_all`); to convert something outside of a runtime with them panics, as it
+//! does in tokio. A task that always finds something to receive or room to send yields now and then
+//! ([`coop`](::tokio::task::coop)). [`Wait`](crate::Wait) means nothing here: nothing spins.
+
+mod channel;
+mod listener;
+mod loan;
+mod readiness;
+mod receiver;
+mod sender;
+
+pub use channel::Channel;
+pub use listener::Listener;
+pub use loan::Loan;
+pub use receiver::Receiver;
+pub use sender::Sender;

@@ -1,0 +1,116 @@
+//! [`Readiness`]: when to try again what could not be done at once.
+//!
+//! tokio is told of a duplicate of a descriptor and only asked when that is readable; reading is left to the half whose
+//! descriptor it is. tokio is edge-triggered: it remembers that there was something, until it is told that there is
+//! nothing any more. So it is told that exactly when an attempt has armed the descriptor and found nothing.
+
+use std::{
+    fmt, io,
+    os::{fd::BorrowedFd, unix::net::UnixDatagram},
+    time::Duration,
+};
+
+use ::tokio::{
+    io::Interest,
+    net,
+    task::{coop::consume_budget, yield_now},
+    time::timeout,
+};
+
+use crate::{
+    error::{Error, Result},
+    message::Message,
+    receiver::Found,
+};
+
+/// First and longest pause between two attempts that no descriptor asks for.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+/// What trying came to.
+#[derive(Debug)]
+pub(super) enum Attempt<T> {
+    Done(T),
+    /// Not now; the descriptor is armed and was read empty.
+    Wait,
+    /// The same, but what has to change may do so without a sign.
+    Pause,
+    /// Not now, and the descriptor was not read empty.
+    Again,
+}
+
+impl<T> Attempt<T> {
+    /// Of something to send.
+    pub(super) fn to_send(result: Result<T>) -> Result<Self> {
+        match result {
+            Ok(done) => Ok(Self::Done(done)),
+            Err(Error::Full) => Ok(Self::Wait),
+            Err(Error::FdsInFlight) => Ok(Self::Pause),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl From<Found> for Attempt<Message> {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::Message(message) => Self::Done(message),
+            Found::Nothing => Self::Wait,
+            Found::More => Self::Again,
+        }
+    }
+}
+
+/// A descriptor that tokio watches.
+///
+/// To tokio it is a datagram socket, the closest to ours that it knows; none of that type's own reading or writing is used.
+pub(super) struct Readiness(net::UnixDatagram);
+
+impl Readiness {
+    /// Sets `O_NONBLOCK`, on which nothing of ours depends.
+    pub(super) fn new(fd: BorrowedFd<'_>) -> Result<Self> {
+        let duplicate = fd.try_clone_to_owned().map_err(Error::io("fcntl(F_DUPFD_CLOEXEC)"))?;
+        let socket = UnixDatagram::from(duplicate);
+        socket.set_nonblocking(true).map_err(Error::io("ioctl(FIONBIO)"))?;
+        net::UnixDatagram::from_std(socket).map(Self).map_err(Error::io("registering with tokio"))
+    }
+
+    /// Tries until it is done or fails. Cancel-safe, if `attempt` leaves nothing behind when it is not done.
+    pub(super) async fn until<T>(&self, mut attempt: impl FnMut() -> Result<Attempt<T>>) -> Result<T> {
+        consume_budget().await;
+        let (mut pause, longest) = PAUSE;
+        loop {
+            match self.attempt(&mut attempt)? {
+                Attempt::Done(done) => return Ok(done),
+                Attempt::Wait => self.readable().await?,
+                Attempt::Pause => {
+                    timeout(pause, self.readable()).await.unwrap_or(Ok(()))?;
+                    pause = pause.saturating_mul(2).min(longest);
+                }
+                Attempt::Again => yield_now().await,
+            }
+        }
+    }
+
+    /// Tries in any case: what there is need not have made the descriptor readable. If that waits, tokio learns of it.
+    ///
+    /// If it knows of nothing, it need not: what comes from now on is news, as the descriptor is armed.
+    fn attempt<T>(&self, attempt: &mut impl FnMut() -> Result<Attempt<T>>) -> Result<Attempt<T>> {
+        let mut tried = None;
+        // The error that this may return is our own.
+        let _ = self.0.try_io(Interest::READABLE, || match tried.insert(attempt()) {
+            Ok(Attempt::Wait | Attempt::Pause) => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(()),
+        });
+        tried.unwrap_or_else(attempt)
+    }
+
+    async fn readable(&self) -> Result<()> {
+        self.0.readable().await.map_err(Error::io("waiting in tokio"))
+    }
+}
+
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readiness").finish_non_exhaustive()
+    }
+}
