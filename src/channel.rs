@@ -223,6 +223,11 @@ impl Channel {
         self.receiver.wait_reply(request, Deadline::after(timeout))
     }
 
+    /// See [`Receiver::give_up`].
+    pub fn give_up(&self, request: RequestId) {
+        self.receiver.give_up(request);
+    }
+
     /// Who the peer is.
     #[must_use]
     pub fn peer(&self) -> &Peer {

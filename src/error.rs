@@ -79,7 +79,7 @@ pub enum Error {
     /// What came while a reply was awaited is more than the channel keeps. Receive it, then go on.
     #[error("too many messages are kept: receive them first")]
     Backlog,
-    /// The request or reply belongs to another channel, or has been answered or given up.
+    /// The request belongs to another channel, or has been answered or given up.
     #[error("a request that is open on this channel expected, another one found")]
     NotOpen,
     /// The channel could not be established.

@@ -26,7 +26,7 @@ use crate::{
     sender::Sender,
     socket::{Arrival, PacketBuffer, ReceivedFds, SendFailure, Socket, sleep},
     stats::Limits,
-    wait::{Deadline, Wait},
+    wait::{Deadline, MOST_PACKETS, Wait},
     wire::{HELLO_MAX, Kind, PacketHeader, Reject},
 };
 
@@ -213,18 +213,16 @@ impl Handshake {
         if self.failed {
             return Err(Error::Disconnected);
         }
-        loop {
+        let mut passing = None;
+        for _ in 0..MOST_PACKETS {
             match self.step() {
                 Ok(Step::Again) => {}
                 Ok(Step::Done) => return Ok(true),
-                Ok(Step::Waiting) if Instant::now() < self.deadline => return Ok(false),
-                Ok(Step::Waiting) => {
-                    self.failed = true;
-                    return Err(self
-                        .refused
-                        .map_or(Error::Timeout, |refusal| HandshakeError::Refused(refusal).into()));
+                Ok(Step::Waiting) => break,
+                Err(error @ (Error::Full | Error::FdsInFlight)) => {
+                    passing = Some(error);
+                    break;
                 }
-                Err(error @ (Error::Full | Error::FdsInFlight)) => return Err(error),
                 Err(error) => {
                     log::debug!("handshake: {error}");
                     self.failed = true;
@@ -232,6 +230,11 @@ impl Handshake {
                 }
             }
         }
+        if Instant::now() < self.deadline {
+            return passing.map_or(Ok(false), Err);
+        }
+        self.failed = true;
+        Err(self.refused.map_or(Error::Timeout, |refusal| HandshakeError::Refused(refusal).into()))
     }
 
     fn step(&mut self) -> Result<Step> {
@@ -351,8 +354,8 @@ impl Handshake {
         loop {
             let complete = match self.advance() {
                 Ok(complete) => complete,
-                Err(Error::Full | Error::FdsInFlight) if !deadline.passed() => {
-                    sleep(&[], deadline, pause)?;
+                Err(Error::Full | Error::FdsInFlight) => {
+                    sleep([], deadline, pause)?;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -360,7 +363,7 @@ impl Handshake {
             if complete {
                 return self.into_channel();
             }
-            sleep(&[(self.socket.as_fd(), PollFlags::IN)], deadline, None)?;
+            sleep([(self.socket.as_fd(), PollFlags::IN)], deadline, None)?;
         }
     }
 

@@ -9,7 +9,7 @@ use rustix::net::Shutdown;
 
 use crate::{
     error::{Error, ProtocolError, Result},
-    requests::Requests,
+    requests::{Requests, Unanswered},
     socket::Socket,
 };
 
@@ -29,6 +29,8 @@ pub(crate) struct Link {
     pub(crate) credit_out: Socket,
     /// Our requests that the peer has not answered.
     pub(crate) requests: Requests,
+    /// The peer's requests that we have not answered.
+    pub(crate) unanswered: Unanswered,
     closed: AtomicBool,
     violation: OnceLock<ProtocolError>,
 }
@@ -41,6 +43,7 @@ impl Link {
             credit_in,
             credit_out,
             requests: Requests::default(),
+            unanswered: Unanswered::default(),
             closed: AtomicBool::new(false),
             violation: OnceLock::new(),
         }

@@ -114,7 +114,7 @@ impl Listener {
             if let Some(handshake) = self.try_accept()? {
                 return handshake.finish();
             }
-            sleep(&[(self.socket.as_fd(), PollFlags::IN)], Deadline::Never, None)?;
+            sleep([(self.socket.as_fd(), PollFlags::IN)], Deadline::Never, None)?;
         }
     }
 

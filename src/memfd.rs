@@ -4,10 +4,11 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::{
     fs::{
-        FallocateFlags, FileType, MemfdFlags, SealFlags, fallocate, fcntl_get_seals, fstat, ftruncate,
-        memfd_create,
+        FallocateFlags, FileType, MemfdFlags, SealFlags, fallocate, fcntl_get_seals, fstat, fstatfs,
+        ftruncate, memfd_create,
     },
     io::Errno,
+    param::page_size,
     process::{Resource, getrlimit},
     system::sysinfo,
 };
@@ -17,6 +18,8 @@ use crate::{
     layout::to_u64,
 };
 
+/// `f_type` of files of huge pages (`statfs(2)`).
+const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 /// The only huge page size that is asked for: 2 MiB.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
@@ -65,8 +68,10 @@ pub(crate) struct Facts {
     pub(crate) seals: SealFlags,
     /// Bytes.
     pub(crate) size: u64,
-    /// Bytes that have a page.
+    /// Bytes that have a page, beyond the end too: [`trim`] first.
     pub(crate) allocated: u64,
+    /// Bytes of its pages, which the kernel rounds every mapping up to.
+    pub(crate) page: usize,
 }
 
 impl Facts {
@@ -77,8 +82,24 @@ impl Facts {
             seals: fcntl_get_seals(fd).unwrap_or(SealFlags::empty()),
             size: u64::try_from(stat.st_size).unwrap_or(0),
             allocated: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
+            page: page_size_of(fd)?,
         })
     }
+}
+
+fn page_size_of(fd: BorrowedFd<'_>) -> rustix::io::Result<usize> {
+    let system = fstatfs(fd)?;
+    if system.f_type == HUGETLBFS_MAGIC {
+        usize::try_from(system.f_bsize).map_err(|_| Errno::INVAL)
+    } else {
+        Ok(page_size())
+    }
+}
+
+/// Frees the pages that a file has beyond its end. They count in `st_blocks`, and so can make a file full of holes look
+/// dense; its owner could free them later. With `F_SEAL_GROW` there can be no new ones.
+pub(crate) fn trim(fd: BorrowedFd<'_>, size: u64) -> rustix::io::Result<()> {
+    ftruncate(fd, size)
 }
 
 #[cfg(test)]

@@ -59,6 +59,7 @@ impl Message {
     /// # Errors
     /// [`CastError::Length`] if there are more or fewer, [`CastError::Invalid`] if they are no `T`.
     pub fn control_as<T: TryFromBytes + KnownLayout + Immutable>(&self) -> Result<&T> {
+        const { assert!(align_of::<T>() <= 16, "control bytes are aligned to 16, no more") };
         let (expected, found) = (size_of::<T>(), self.control().len());
         if expected != found {
             return Err(CastError::Length { expected, found }.into());
@@ -89,6 +90,12 @@ impl Message {
     #[must_use]
     pub fn take_payload(&mut self) -> Option<Payload> {
         self.payload.take()
+    }
+
+    /// Bytes that it has in this process's own memory.
+    pub(crate) fn private_bytes(&self) -> usize {
+        let detached = self.payload.as_ref().filter(|payload| payload.held() == 0);
+        detached.map_or(0, Payload::len).saturating_add(self.control().len())
     }
 
     /// Copies the payload out of the ring.

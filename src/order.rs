@@ -110,6 +110,11 @@ impl<P> Order<P> {
         ProtocolError::Halves { sequence: self.next }
     }
 
+    /// Drops the packets whose records will never come.
+    pub(crate) fn abandon(&mut self) {
+        self.held.clear();
+    }
+
     /// Sequence of the next message.
     pub(crate) fn next(&self) -> u64 {
         self.next

@@ -18,7 +18,7 @@ use crate::{
     error::{Error, ProtocolError, Result},
     layout::{LINE, Word, padded, record_size, to_u64, to_usize},
     link::Link,
-    message::RequestId,
+    message::{ReplyToken, RequestId},
     raw::mapping::{OwnWords, PeerRegion, RingWriter},
     ring::producer::Producer,
     socket::{Arrival, PacketBuffer, SendFailure, sleep},
@@ -112,7 +112,7 @@ impl Outgoing {
     pub(crate) fn make_room(&mut self, size: u64, patience: Patience) -> Result<()> {
         self.check()?;
         if self.has_room(size)? {
-            return Ok(());
+            return self.stand_down();
         }
         count(&mut self.stats.waits_for_space, 1);
         match patience {
@@ -184,6 +184,21 @@ impl Outgoing {
         Err(Error::Full)
     }
 
+    /// After a success: nothing is to be announced any more, and what was is read, so that the descriptor is not readable
+    /// for nothing.
+    #[inline]
+    fn stand_down(&mut self) -> Result<()> {
+        if self.epoch.is_armed() {
+            self.epoch.disarm();
+            for _ in 0..MOST_PACKETS {
+                if !self.read_credit()? {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the credit socket once, without blocking. True if there was a doorbell.
     ///
     /// UNTRUSTED: all that may come there is doorbells, one for each epoch.
@@ -223,7 +238,12 @@ impl Outgoing {
         }
         count(&mut self.stats.sleeps, 1);
         let fds = [(self.link.credit_in.as_fd(), PollFlags::IN), (self.link.socket.as_fd(), flags)];
-        sleep(&fds, deadline, at_most)
+        let [_, socket] = sleep(fds, deadline, at_most)?;
+        // Nobody reads at the other end, though somebody may hold on to the credit socket's.
+        if socket.intersects(PollFlags::HUP | PollFlags::ERR) {
+            self.gone = true;
+        }
+        Ok(())
     }
 
     /// Sends a message that is only a packet.
@@ -250,8 +270,13 @@ impl Outgoing {
             return Err(Error::TooManyFds { count: fds, max: max_fds });
         }
         let in_reply_to = match control.in_reply_to {
-            Some(token) if token.channel != self.link.id => return Err(Error::NotOpen),
-            token => token.map(|token| token.sequence),
+            Some(ReplyToken { channel, sequence }) => {
+                if channel != self.link.id || !self.link.unanswered.contains(sequence) {
+                    return Err(Error::NotOpen);
+                }
+                Some(sequence)
+            }
+            None => None,
         };
         Ok(Heading { sequence: self.sequence, wants_reply, other_half: false, in_reply_to })
     }
@@ -268,6 +293,9 @@ impl Outgoing {
             }
             return Err(error);
         }
+        if let Some(sequence) = heading.in_reply_to {
+            self.link.unanswered.remove(sequence);
+        }
         self.sequence = self.sequence.wrapping_add(1);
         count(&mut self.stats.messages_sent, 1);
         Ok(())
@@ -280,7 +308,8 @@ impl Outgoing {
         let header = PacketHeader::control(heading, fd_count);
         self.check()?;
         match self.link.socket.send(header, control.bytes, &control.fds) {
-            Ok(()) => {}
+            // It is sent: if the credit socket has anything to tell, the next call tells it.
+            Ok(()) => drop(self.stand_down()),
             Err(SendFailure::Full | SendFailure::FdsInFlight) => {
                 count(&mut self.stats.waits_for_space, 1);
                 match patience {
@@ -390,10 +419,8 @@ impl Outgoing {
         match self.bell.ring(&self.region, &self.link.socket) {
             Rung::NoNeed => {}
             Rung::Sent => count(&mut self.stats.doorbells_sent, 1),
-            Rung::Gone => {
-                self.gone = true;
-                return Err(self.link.ended());
-            }
+            // What was published is sent, whatever comes of it: the next call tells.
+            Rung::Gone => self.gone = true,
         }
         Ok(RequestId { channel: self.link.id, sequence: heading.sequence })
     }

@@ -197,7 +197,7 @@ fn write_all(mut bytes: SharedSlice<'_, u8>, fd: BorrowedFd<'_>) -> Result<()> {
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                sleep(&[(fd, PollFlags::OUT)], Deadline::Never, None)?;
+                sleep([(fd, PollFlags::OUT)], Deadline::Never, None)?;
             }
             Err(error) => return Err(Error::io("write")(error)),
         }

@@ -17,7 +17,7 @@ use rustix::{
 use crate::{
     doorbell::Epoch,
     error::{Error, ProtocolError, Result},
-    layout::{Word, to_usize},
+    layout::{Word, to_u64, to_usize},
     link::{Closer, Link},
     message::{Message, PrivateBytes, RequestId},
     order::{Order, Turn},
@@ -71,6 +71,8 @@ pub struct Receiver {
     vain_hint: u64,
     /// End of file was read: what is not in the ring now will never come.
     ended: bool,
+    /// The last look dropped a reply that nobody waits for.
+    late_reply: bool,
     /// Came while a reply was awaited.
     kept: VecDeque<Message>,
     /// Where each record that has been delivered ends, and when that was; those that are released are forgotten.
@@ -136,6 +138,7 @@ impl Receiver {
             packets: 0,
             vain_hint: 0,
             ended: false,
+            late_reply: false,
             kept: VecDeque::new(),
             receipts: VecDeque::new(),
             limits,
@@ -209,12 +212,19 @@ impl Receiver {
 
     #[inline(always)]
     fn find_new(&mut self) -> Result<Found> {
-        for _ in 0..MOST_PACKETS {
+        let mut reads = 0;
+        while reads < MOST_PACKETS {
             self.link.check()?;
             if let Some(due) = self.look()? {
                 return self.deliver(due).map(Found::Message);
             }
+            // There are no more of these than requests that we gave up.
+            if self.dropped_late_reply() {
+                continue;
+            }
+            reads = reads.wrapping_add(1);
             if self.ended {
+                self.order.abandon();
                 return Err(self.link.ended());
             }
             let was_armed = self.epoch.is_armed();
@@ -251,7 +261,14 @@ impl Receiver {
             if let Some(due) = self.look()? {
                 return Ok(due);
             }
+            if self.dropped_late_reply() {
+                if deadline.passed() {
+                    return Err(Error::Timeout);
+                }
+                continue;
+            }
             if self.ended {
+                self.order.abandon();
                 return Err(self.link.ended());
             }
             // The peer's count of packets is a hint that spares a spin, no more: it may lie, or come never.
@@ -296,9 +313,14 @@ impl Receiver {
                 return Err(Error::Timeout);
             }
             count(&mut self.stats.sleeps, 1);
-            sleep(&[(self.link.socket.as_fd(), PollFlags::IN)], deadline, None)?;
+            sleep([(self.link.socket.as_fd(), PollFlags::IN)], deadline, None)?;
             self.read_packet()?;
         }
+    }
+
+    /// Whether the last [`look`](Self::look) found nothing because it dropped what it found: then look again.
+    fn dropped_late_reply(&mut self) -> bool {
+        std::mem::take(&mut self.late_reply)
     }
 
     /// Whether there is a message whose turn it is.
@@ -321,7 +343,11 @@ impl Receiver {
             };
             self.epoch.disarm();
             match due.heading.in_reply_to {
-                Some(sequence) if !self.is_wanted(sequence)? => drop(self.assemble(due)),
+                Some(sequence) if !self.is_wanted(sequence)? => {
+                    drop(self.assemble(due));
+                    self.late_reply = true;
+                    return Ok(None);
+                }
                 _ => return Ok(Some(due)),
             }
         }
@@ -343,6 +369,9 @@ impl Receiver {
     #[inline(always)]
     fn deliver(&mut self, due: Due) -> Result<Message> {
         let message = self.assemble(due)?;
+        if let Some(token) = message.reply_token() {
+            self.link.unanswered.note(token.sequence);
+        }
         count(&mut self.stats.messages_received, 1);
         let len = message.payload().map_or(0, Payload::len);
         count(&mut self.stats.bytes_received, message.control().len().wrapping_add(len));
@@ -505,32 +534,41 @@ impl Receiver {
         if open { Ok(None) } else { Err(Error::NotOpen) }
     }
 
-    /// Nobody waits for the reply to `request` any more.
-    pub(crate) fn give_up(&self, request: RequestId) {
+    /// Says that nobody waits for the reply to `request` any more: if it comes it is dropped and counted. Does nothing if it
+    /// was answered. A request that is neither answered nor given up counts against the 65,536 that may be open.
+    pub fn give_up(&self, request: RequestId) {
         if request.channel == self.link.id {
             self.link.requests.give_up(request.sequence);
         }
     }
 
     fn kept_too_much(&self) -> bool {
-        let bytes = |message: &Message| {
-            let payload = message.payload().filter(|payload| payload.held() == 0).map_or(0, Payload::len);
-            payload.saturating_add(message.control().len())
-        };
         self.kept.len() >= KEPT_MESSAGES
             || self.kept.iter().map(|message| message.fds().len()).sum::<usize>() >= KEPT_FDS
-            || self.kept.iter().map(bytes).sum::<usize>() >= KEPT_BYTES
+            || self.kept.iter().map(Message::private_bytes).sum::<usize>() >= KEPT_BYTES
+            || self.kept_hold_half()
     }
 
-    /// Keeps a message for `recv`. Payloads are copied out of the ring once they hold half of it: the reply may need room
-    /// there.
+    /// Whether kept payloads hold half of the ring: the reply may need room there.
+    fn kept_hold_half(&self) -> bool {
+        let held: u64 = self.kept.iter().filter_map(Message::payload).map(Payload::held).sum();
+        held > 0 && held >= to_u64(self.consumer.intake().peer.capacity()) / 2
+    }
+
+    /// Keeps a message for `recv`. Payloads that hold half of the ring are copied out of it, as far as we keep bytes.
     fn keep(&mut self, message: Message) {
         self.kept.push_back(message);
-        let held: u64 = self.kept.iter().filter_map(Message::payload).map(Payload::held).sum();
-        if held >= crate::layout::to_u64(self.consumer.intake().peer.capacity()) / 2 {
-            for message in &mut self.kept {
-                message.detach();
+        if !self.kept_hold_half() {
+            return;
+        }
+        let mut private: usize = self.kept.iter().map(Message::private_bytes).sum();
+        for message in &mut self.kept {
+            let more = message.payload().filter(|payload| payload.held() > 0).map_or(0, Payload::len);
+            private = private.saturating_add(more);
+            if private > KEPT_BYTES {
+                return;
             }
+            message.detach();
         }
     }
 

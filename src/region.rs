@@ -6,6 +6,7 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::atomic::Ordering::Relaxed,
 };
 
 use rustix::{
@@ -15,7 +16,7 @@ use rustix::{
 
 use crate::{
     error::{Error, Reason, Refusal, Result},
-    layout::{Geometry, to_u64},
+    layout::{Geometry, Word, to_u64},
     memfd::{self, Facts, HUGE_PAGE},
     raw::mapping::{OwnWords, PeerRegion, RingWriter, map_own, try_writable},
 };
@@ -44,6 +45,8 @@ impl OwnRegion {
         let geometry = Geometry::new(capacity, page)?;
         let memfd = memfd::create(geometry.size(), huge_pages)?;
         let (ring, words) = map_own(memfd.as_fd(), geometry).map_err(Error::io("mmap of our region"))?;
+        // A new receiver is armed, so that an event loop may wait before it first looks.
+        words.word(Word::ReceiverEpoch).store(1, Relaxed);
         if prefault {
             words.populate().map_err(Error::io("madvise(MADV_POPULATE_WRITE)"))?;
         }
@@ -73,7 +76,8 @@ pub(crate) fn adopt(
     let errno = |error: io::Error| to_u64(usize::try_from(error.raw_os_error().unwrap_or(0)).unwrap_or(0));
     let mapping = |error| Refusal { reason: Reason::RegionMapping, expected: 0, found: errno(error) };
 
-    let Facts { kind, seals, size, allocated } = Facts::of(memfd).map_err(|error| mapping(error.into()))?;
+    let facts = || Facts::of(memfd).map_err(|error| mapping(error.into()));
+    let Facts { kind, seals, size, page, .. } = facts()?;
     if kind != FileType::RegularFile {
         let (expected, found) = (FileType::RegularFile.as_raw_mode(), kind.as_raw_mode());
         return refuse(Reason::RegionKind, expected.into(), found.into());
@@ -85,7 +89,14 @@ pub(crate) fn adopt(
     if size != expected {
         return refuse(Reason::RegionSize, expected, size);
     }
+    // Mappings are rounded up to the file's pages: what is not aligned to them would reach further than it says.
+    if geometry.offset != page || !geometry.capacity.is_multiple_of(page) {
+        let found = if geometry.offset == page { geometry.capacity } else { geometry.offset };
+        return refuse(Reason::Geometry, to_u64(page), to_u64(found));
+    }
     // Holes would be filled on first touch, by us and charged to us.
+    memfd::trim(memfd, size).map_err(|error| mapping(error.into()))?;
+    let allocated = facts()?.allocated;
     if allocated < expected {
         return refuse(Reason::RegionHoles, expected, allocated);
     }
@@ -159,5 +170,13 @@ mod tests {
         let sparse = unsealed(8192, false);
         fcntl_add_seals(&sparse, SEALS).unwrap();
         assert_eq!(reason(sparse, SMALL), Reason::RegionHoles);
+        // Pages beyond the end count as allocated, and can be freed later.
+        let disguised = unsealed(8192, false);
+        fallocate(&disguised, FallocateFlags::KEEP_SIZE, 8192, 8192).unwrap();
+        fcntl_add_seals(&disguised, SEALS).unwrap();
+        assert_eq!(reason(disguised, SMALL), Reason::RegionHoles);
+        let shifted = unsealed(12288, true);
+        fcntl_add_seals(&shifted, SEALS).unwrap();
+        assert_eq!(reason(shifted, Geometry { offset: 8192, capacity: 4096 }), Reason::Geometry);
     }
 }

@@ -1,7 +1,7 @@
-//! Which requests are open: a reply must answer one, once.
+//! Which requests are open, ours and the peer's: a reply must answer one, once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -30,8 +30,9 @@ struct Book {
     /// Sequence of each request without a reply, and whether it was given up.
     open: BTreeMap<u64, bool>,
     given_up: usize,
-    /// Requests before this one may have been forgotten.
+    /// How many requests that were given up are not remembered one by one any more, all of them before `since`.
     forgotten: u64,
+    since: u64,
 }
 
 impl Requests {
@@ -66,7 +67,8 @@ impl Requests {
             if let Some(oldest) = oldest {
                 book.open.remove(&oldest);
                 book.given_up = book.given_up.saturating_sub(1);
-                book.forgotten = oldest.wrapping_add(1);
+                book.forgotten = book.forgotten.wrapping_add(1);
+                book.since = oldest.wrapping_add(1);
             }
         }
     }
@@ -85,9 +87,40 @@ impl Requests {
                 book.given_up = book.given_up.saturating_sub(1);
                 Answer::Late
             }
-            None if sequence < book.forgotten => Answer::Late,
+            None if sequence < book.since && book.forgotten > 0 => {
+                book.forgotten = book.forgotten.wrapping_sub(1);
+                Answer::Late
+            }
             None => Answer::Unasked,
         }
+    }
+}
+
+/// Requests of the peer that wait for our reply: each may be answered once.
+#[derive(Debug, Default)]
+pub(crate) struct Unanswered(Mutex<BTreeSet<u64>>);
+
+impl Unanswered {
+    fn set(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request came. If too many are unanswered the oldest cannot be answered any more.
+    pub(crate) fn note(&self, sequence: u64) {
+        let mut set = self.set();
+        if set.len() >= MOST_OPEN {
+            set.pop_first();
+        }
+        set.insert(sequence);
+    }
+
+    pub(crate) fn contains(&self, sequence: u64) -> bool {
+        self.set().contains(&sequence)
+    }
+
+    /// It was answered.
+    pub(crate) fn remove(&self, sequence: u64) {
+        self.set().remove(&sequence);
     }
 }
 
@@ -116,7 +149,10 @@ mod tests {
             requests.give_up(sequence);
         }
         assert_eq!(requests.book().open.len(), MOST_GIVEN_UP);
-        assert_eq!(requests.answer(0), Answer::Late, "forgotten, but asked once");
+        for _ in 0..5000 - MOST_GIVEN_UP {
+            assert_eq!(requests.answer(0), Answer::Late, "forgotten, but asked once");
+        }
+        assert_eq!(requests.answer(0), Answer::Unasked, "no more replies than requests");
         assert_eq!(requests.answer(5000), Answer::Unasked);
         for sequence in 10_000..10_000 + 65_536 {
             assert!(requests.ask(sequence));

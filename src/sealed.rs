@@ -120,7 +120,8 @@ impl SealedBuffer {
     /// # Errors
     /// [`Error::Sealed`] with what was expected and found; the descriptor is closed. [`Error::Io`].
     pub fn with_limit(fd: OwnedFd, max: u64) -> Result<Self> {
-        let Facts { kind, seals, size, allocated } = Facts::of(fd.as_fd()).map_err(Error::io("fstat"))?;
+        let facts = || Facts::of(fd.as_fd()).map_err(Error::io("fstat"));
+        let Facts { kind, seals, size, .. } = facts()?;
         if kind != FileType::RegularFile {
             let (expected, found) = (FileType::RegularFile.as_raw_mode(), kind.as_raw_mode());
             return Err(SealError::Kind { expected, found }.into());
@@ -131,6 +132,9 @@ impl SealedBuffer {
         if size > max {
             return Err(SealError::TooLarge { max, found: size }.into());
         }
+        // Needs a descriptor that is open for writing, as a memfd's is: see `memfd::trim`.
+        memfd::trim(fd.as_fd(), size).map_err(Error::io("ftruncate of a sealed buffer"))?;
+        let allocated = facts()?.allocated;
         if allocated < size {
             return Err(SealError::Holes { expected: size, found: allocated }.into());
         }
@@ -144,6 +148,7 @@ impl SealedBuffer {
     /// # Errors
     /// [`CastError::Remainder`] if they are no whole number of values.
     pub fn slice_of<T: FromBytes + KnownLayout + NoInterior>(&self) -> Result<&[T]> {
+        const { assert!(align_of::<T>() <= 4096, "buffers are aligned to a page, no more") };
         let (size, found) = (size_of::<T>(), self.len());
         <[T]>::ref_from_bytes(self).map_err(|_| CastError::Remainder { size, found }.into())
     }
@@ -181,7 +186,7 @@ impl fmt::Debug for SealedBuffer {
 
 #[cfg(test)]
 mod tests {
-    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 
     use super::*;
 
@@ -235,6 +240,10 @@ mod tests {
         let ring = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
         assert!(matches!(refused(memfd(4096, ring)), SealError::Seals { .. }));
         assert_eq!(refused(memfd(8192, Immutable::SEALS)), SealError::Holes { expected: 8192, found: 0 });
+        let disguised = memfd(8192, SealFlags::empty());
+        fallocate(&disguised, FallocateFlags::KEEP_SIZE, 8192, 8192).unwrap();
+        fcntl_add_seals(&disguised, Immutable::SEALS).unwrap();
+        assert_eq!(refused(disguised), SealError::Holes { expected: 8192, found: 0 });
         let (max, found) = (LIMIT, 1 << 40);
         assert_eq!(refused(memfd(found, Immutable::SEALS)), SealError::TooLarge { max, found });
     }
@@ -243,6 +252,7 @@ mod tests {
     fn typed_slices_are_whole() {
         let buffer = SealedBufferMut::new(10).unwrap().seal().unwrap();
         assert_eq!(buffer.slice_of::<u16>().unwrap().len(), 5);
+        assert!(SealedBufferMut::new(0).unwrap().seal().unwrap().slice_of::<u64>().unwrap().is_empty());
         assert!(matches!(
             buffer.slice_of::<u32>(),
             Err(Error::Cast(CastError::Remainder { size: 4, found: 10 }))

@@ -313,13 +313,13 @@ impl Socket {
 }
 
 /// Sleeps until something is ready on one of `fds` (each with what it is asked for), the deadline passes, or `at_most`.
-pub(crate) fn sleep(
-    fds: &[(BorrowedFd<'_>, PollFlags)],
+/// Says what is ready.
+pub(crate) fn sleep<const N: usize>(
+    fds: [(BorrowedFd<'_>, PollFlags); N],
     deadline: Deadline,
     at_most: Option<Duration>,
-) -> Result<()> {
-    let mut fds: Vec<PollFd<'_>> =
-        fds.iter().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
+) -> Result<[PollFlags; N]> {
+    let mut fds = fds.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
     let timeout = match (deadline.left(), at_most) {
         (Some(left), Some(at_most)) => Some(left.min(at_most)),
         (left, at_most) => left.or(at_most),
@@ -327,7 +327,8 @@ pub(crate) fn sleep(
     // What the clock cannot hold is as good as for ever.
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
     match poll(&mut fds, timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Ok(_) => Ok(fds.map(|fd| fd.revents())),
+        Err(Errno::INTR) => Ok([PollFlags::empty(); N]),
         Err(error) => Err(Error::io("poll")(error)),
     }
 }

@@ -94,8 +94,8 @@ fn open_requests_are_answered_in_any_order_by_whatever_a_message_can_hold() {
             a.loan(8).unwrap().request(Control::new(&[n]).fd(&file)).unwrap()
         });
     }
-    let asked: Vec<_> = requests.iter().map(|_| asked(&mut b)).collect();
-    for (message, token) in asked.iter().rev() {
+    let questions: Vec<_> = requests.iter().map(|_| asked(&mut b)).collect();
+    for (message, token) in questions.iter().rev() {
         let n = message.control()[0];
         assert_eq!((message.payload().is_some(), message.fds().len()), (n % 2 == 1, usize::from(n % 2)));
         let reply = Control::new(message.control());
@@ -222,18 +222,19 @@ fn what_comes_while_a_reply_is_awaited_is_kept_in_order() {
 #[test]
 fn what_is_kept_is_bounded_and_the_request_stays_open() {
     let null = File::open("/dev/null").unwrap();
-    let (fds, mebibyte) = ([&null; 64], 1 << 20);
-    // One more than are kept, of each kind.
-    let floods: [(usize, &dyn Fn(&mut Channel)); 3] = [
-        (64, &|channel| channel.send(b"").unwrap()),
-        (4, &|channel| channel.loan_timeout(mebibyte, SOON).unwrap().send().unwrap()),
-        (4, &|channel| channel.send(Control::default().fds(fds)).unwrap()),
-    ];
-    for (kept, send) in floods {
-        let (mut a, mut b) = Channel::builder().ring_capacity(8 * mebibyte).pair().unwrap();
+    // How many of these messages are kept.
+    for (kept, payload, fds) in [(64, None, 0), (4, Some(1 << 20), 0), (4, None, 64)] {
+        let send = |channel: &mut Channel| {
+            let control = Control::default().fds(vec![&null; fds]);
+            match payload {
+                Some(len) => channel.loan_timeout(len, SOON).and_then(|loan| loan.send_with(control)),
+                None => channel.send_timeout(control, SOON),
+            }
+        };
+        let (mut a, mut b) = Channel::builder().ring_capacity(8 << 20).pair().unwrap();
         let request = a.request(b"?").unwrap();
         let (_, token) = asked(&mut b);
-        (0..=kept).for_each(|_| send(&mut b));
+        (0..=kept).for_each(|_| send(&mut b).unwrap());
         for _ in 0..3 {
             assert!(matches!(a.wait_reply(request, SOON), Err(Error::Backlog)));
         }
@@ -295,11 +296,8 @@ fn a_late_reply_is_dropped_counted_and_releases_what_it_brought() {
         if fd {
             reply = reply.fd(&other_end);
         }
-        if payload {
-            b.loan(most).unwrap().send_with(reply).unwrap()
-        } else {
-            b.send(reply).unwrap()
-        }
+        let sent = if payload { b.loan(most).unwrap().send_with(reply) } else { b.send(reply) };
+        sent.unwrap();
         drop(other_end);
         b.send(b"news").unwrap();
         assert_eq!(a.recv_timeout(SOON).unwrap().control(), b"news");

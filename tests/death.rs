@@ -278,6 +278,21 @@ fn a_dropped_receiver_ends_its_direction_only() {
 }
 
 #[test]
+fn a_sender_learns_from_the_next_packet_that_nobody_receives() {
+    let sends: [fn(&mut Sender) -> Result<()>; 2] = [
+        |sender| sender.send(b"a packet"),
+        |sender| sender.loan(1)?.send_with(Control::default().fd(&stdin())),
+    ];
+    for send in sends {
+        let (a, b) = small().pair().unwrap();
+        let ((mut sender, back), (forth, receiver)) = (a.split(), b.split());
+        drop(receiver);
+        assert!(is_disconnected(send(&mut sender)));
+        still_works(forth, back);
+    }
+}
+
+#[test]
 fn a_payload_that_lives_on_does_not_hide_the_end_of_its_channel() {
     for block in BLOCKING {
         let (a, mut b) = small().pair().unwrap();

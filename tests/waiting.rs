@@ -1,6 +1,11 @@
 //! Waiting: how long calls block, what wakes them, and when descriptors say that trying is worthwhile.
 
-use std::{io::IoSlice, os::fd::AsFd, time::Duration};
+use std::{
+    hint::spin_loop,
+    io::IoSlice,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, epoll, poll},
@@ -326,6 +331,31 @@ fn a_sleeping_sender_wakes_when_there_is_room() {
             assert_eq!((message.control(), message.payload().is_some()), (&b"packet"[..], with_payload));
         }
     }
+}
+
+/// Each message fills the ring, so that each side waits for the other in turn; and comes at every moment of that wait.
+#[test]
+fn no_wake_up_is_lost_however_the_two_sides_meet() {
+    const MESSAGES: usize = 20_000;
+    let (a, b) = small(Wait::Block);
+    let ((mut sender, _receiver), (_sender, mut receiver)) = (a.split(), b.split());
+    let dawdle = |n: usize| (0..n * 7919 % 997).for_each(|_| spin_loop());
+    // For all of it: a call that has slept to the end of its own time would still find what it has missed.
+    let end = Instant::now() + SOON;
+    let left = move || end.saturating_duration_since(Instant::now());
+    let sending = start(move || {
+        for n in 0..MESSAGES {
+            dawdle(n);
+            sender.loan_timeout(sender.limits().max_payload, left()).unwrap().send().unwrap();
+        }
+    });
+    for n in 0..MESSAGES {
+        let message = receiver.recv_timeout(left()).unwrap();
+        dawdle(n / 2);
+        drop(message);
+        dawdle(n / 3);
+    }
+    sending.result();
 }
 
 #[test]

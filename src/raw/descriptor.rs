@@ -8,10 +8,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
-use rustix::{
-    io::{FdFlags, fcntl_setfd},
-    net::sockopt,
-};
+use rustix::io::{FdFlags, fcntl_setfd};
 use zerocopy::FromBytes;
 
 use crate::wire::SCM_MAX_FD;
@@ -122,19 +119,29 @@ pub(crate) fn receive(
 /// # Errors
 /// Those of `getsockopt(2)`, for instance if the number is not open or no socket.
 pub(crate) fn adopt(number: RawFd, cookie: u64) -> io::Result<Option<OwnedFd>> {
-    if number < 0 {
+    // The standard streams have owners already.
+    if number <= libc::STDERR_FILENO {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
-    // SAFETY: contract of `borrow_raw`: not -1; if the number is not open, or somebody else's, the calls below say so,
-    // and change nothing.
-    let candidate = unsafe { BorrowedFd::borrow_raw(number) };
-    if sockopt::socket_cookie(candidate)? != cookie {
+    let (mut found, mut len) =
+        (0_u64, libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?);
+    // SAFETY: contract of `getsockopt(2)`: a live `u64` of the length given. Of a number that is not open, or no socket, it
+    // says so.
+    let result = unsafe {
+        let option = (libc::SOL_SOCKET, libc::SO_COOKIE);
+        libc::getsockopt(number, option.0, option.1, (&raw mut found).cast(), &raw mut len)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if found != cookie {
         return Ok(None);
     }
-    fcntl_setfd(candidate, FdFlags::CLOEXEC)?;
     // SAFETY: contract of `from_raw_fd`: the cookie, which the kernel gives to one socket only, proves that this is what
     // the parent left for us; the caller lets this happen once in a process.
-    Ok(Some(unsafe { OwnedFd::from_raw_fd(number) }))
+    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    Ok(Some(socket))
 }
 
 /// Socket options by which ancillary data comes unasked (`socket(7)`, `unix(7)`): `SO_PASSSEC`, `SO_PASSPIDFD` (which

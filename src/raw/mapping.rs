@@ -30,10 +30,12 @@ use crate::layout::{Geometry, LINE, Word, to_usize};
 /// A region's place in this process: `geometry.size() + geometry.capacity` bytes from `base`, unmapped on drop.
 ///
 /// Invariant: the whole of it is mapped to the region's file (the ring twice), from construction to drop, and readable;
-/// `geometry.offset` is at least a page and `geometry.capacity` 0 or a power of two.
+/// `geometry.offset` is the file's page and `geometry.capacity` 0 or a power of two and a multiple of it.
 struct Mapping {
     base: NonNull<u8>,
     geometry: Geometry,
+    /// What was reserved around it: one page more, as huge pages want to be aligned.
+    reservation: NonNull<c_void>,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread; all access goes through the types below, which say who
@@ -45,29 +47,40 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     fn new(fd: BorrowedFd<'_>, geometry: Geometry, protection: ProtFlags) -> io::Result<Self> {
         let Geometry { offset, capacity } = geometry;
-        let (size, len) = (geometry.size(), geometry.size().saturating_add(capacity));
+        let (size, len) = (geometry.size(), Self::reserved(geometry));
         // SAFETY: a new anonymous mapping at an address that the kernel chooses disturbs nothing.
-        let base = unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), MapFlags::PRIVATE) }?;
-        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        // From here on dropping `mapping` unmaps the whole reservation, whatever was put into it.
-        let mapping = Self { base, geometry };
+        let reservation =
+            unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), MapFlags::PRIVATE) }?;
+        let reservation = NonNull::new(reservation).ok_or(io::ErrorKind::OutOfMemory)?;
+        let start = reservation.as_ptr().cast::<u8>();
+        let aligned = start.map_addr(|start| start.checked_next_multiple_of(offset).unwrap_or(start));
+        let base = NonNull::new(aligned).ok_or(io::ErrorKind::OutOfMemory)?;
         let place = |at: usize, len: usize, from: usize| -> io::Result<()> {
             let from = u64::try_from(from).map_err(|_| io::ErrorKind::InvalidInput)?;
             let at = base.as_ptr().wrapping_add(at).cast::<c_void>();
-            // SAFETY: `MAP_FIXED` replaces pages; `at` and `len` lie inside the reservation made above, which nobody
-            // else knows yet.
+            // SAFETY: contract of `mmap(2)` with `MAP_FIXED`, which replaces what is there:
+            // 1. `at` and `len` lie inside the reservation made above, which nobody else knows yet: there is a page more
+            //    of it than the alignment took;
+            // 2. the kernel rounds `len` up to the file's page, and both are multiples of it: `region::adopt` has compared
+            //    them for the peer's, `Geometry::new` has made them so for ours.
             unsafe { mmap(at, len, protection, MapFlags::SHARED | MapFlags::FIXED, fd, from) }?;
             Ok(())
         };
+        // If one fails the reservation is left as it is, for good: the kernel may have made a hole in it, which by now
+        // may be somebody else's.
         place(0, size, 0)?;
         if capacity > 0 {
             place(size, capacity, offset)?;
         }
-        Ok(mapping)
+        Ok(Self { base, geometry, reservation })
     }
 
     fn len(&self) -> usize {
         self.geometry.size().saturating_add(self.geometry.capacity)
+    }
+
+    fn reserved(geometry: Geometry) -> usize {
+        geometry.size().saturating_add(geometry.capacity).saturating_add(geometry.offset)
     }
 
     fn advise(&self, advice: Advice) -> io::Result<()> {
@@ -99,7 +112,7 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the range is exactly what `new` reserved, and whatever borrows from it holds an `Arc` of it or a
         // lifetime within it. There is no way to report an error, and none is possible on a whole mapping.
-        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len()) };
+        let _ = unsafe { munmap(self.reservation.as_ptr(), Self::reserved(self.geometry)) };
     }
 }
 
@@ -290,6 +303,10 @@ struct Plain {
     len: usize,
 }
 
+/// As aligned as a mapping is.
+#[repr(align(4096))]
+struct Page;
+
 // SAFETY: the mapping belongs to the process, not to a thread.
 unsafe impl Send for Plain {}
 // SAFETY: as for `Send`: a shared `Plain` gives nothing out.
@@ -298,7 +315,7 @@ unsafe impl Sync for Plain {}
 impl Plain {
     fn new(fd: BorrowedFd<'_>, len: usize, protection: ProtFlags, sharing: MapFlags) -> io::Result<Self> {
         if len == 0 {
-            return Ok(Self { base: NonNull::dangling(), len });
+            return Ok(Self { base: NonNull::<Page>::dangling().cast(), len });
         }
         // SAFETY: a new mapping at an address that the kernel chooses disturbs nothing.
         let base = unsafe { mmap(ptr::null_mut(), len, protection, sharing, fd, 0) }?;

@@ -88,9 +88,13 @@ pub(crate) struct Item {
 }
 
 impl Item {
+    /// All but the payload.
+    pub(crate) fn control<'a>(&'a self, files: &'a Files) -> Control<'a> {
+        Control::new(&self.control).fds(self.fds.iter().map(|number| &files.0[*number]))
+    }
+
     pub(crate) fn send(&self, sender: &mut Sender, files: &Files) -> Result<()> {
-        let fds = self.fds.iter().map(|number| &files.0[*number]);
-        let control = Control::new(&self.control).fds(fds);
+        let control = self.control(files);
         let Some(payload) = &self.payload else { return sender.send(control) };
         let mut loan = sender.loan(payload.len())?;
         loan.copy_from_slice(payload);
