@@ -415,7 +415,11 @@ impl Outgoing {
         self.producer.publish(size);
 
         count(&mut self.stats.bytes_sent, to_usize(payload_len).wrapping_add(control.bytes.len()));
-        self.stats.ring_high_water = self.stats.ring_high_water.max(self.producer.used());
+        if self.producer.used() > self.stats.ring_high_water {
+            // What we know of the peer's releases may be old. If it is not even sound, the next call tells.
+            let _ = self.producer.look();
+            self.stats.ring_high_water = self.stats.ring_high_water.max(self.producer.used());
+        }
         match self.bell.ring(&self.region, &self.link.socket) {
             Rung::NoNeed => {}
             Rung::Sent => count(&mut self.stats.doorbells_sent, 1),

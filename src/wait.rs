@@ -158,7 +158,7 @@ impl Spinner {
     /// The wait is over. True if spinning got what was waited for.
     pub(crate) fn done(&mut self) -> bool {
         let paid = self.spinning;
-        let (started, max) = (self.started.take(), self.max.unwrap_or_default());
+        let (started, max) = (self.started.take(), self.max.unwrap_or(Duration::MAX));
         self.looked = None;
         self.spinning = false;
         match started {
@@ -214,6 +214,8 @@ mod tests {
     fn blocking_never_spins_and_spinning_looks_at_the_socket() {
         assert_eq!(Spinner::new(Wait::Block).spin(Deadline::Never, || true), Spun::Enough);
         let mut spinner = Spinner::new(Wait::Spin);
+        assert_eq!(spinner.spin(Deadline::Never, || false), Spun::LookAtSocket);
+        spinner.done();
         assert_eq!(spinner.spin(Deadline::Never, || false), Spun::LookAtSocket);
         assert_eq!(spinner.spin(Deadline::At(Instant::now()), || false), Spun::Enough);
     }

@@ -59,8 +59,10 @@ impl Producer {
         self.peer.load(Word::Tail) != self.tail
     }
 
+    /// Sees what the peer has released.
+    ///
     /// UNTRUSTED: the peer's `tail` must lie between where it was and our own `head`.
-    fn look(&mut self) -> Result<(), ProtocolError> {
+    pub(crate) fn look(&mut self) -> Result<(), ProtocolError> {
         let tail = self.peer.load(Word::Tail);
         // ORDERING: pairs with the Release store of `tail` in `Ledger::release`: the peer has read what it released
         // before we write there again.
