@@ -92,10 +92,9 @@ impl Message {
         self.payload.take()
     }
 
-    /// Bytes that it has in this process's own memory.
-    pub(crate) fn private_bytes(&self) -> usize {
-        let detached = self.payload.as_ref().filter(|payload| payload.held() == 0);
-        detached.map_or(0, Payload::len).saturating_add(self.control().len())
+    /// Bytes of payload and control.
+    pub(crate) fn len(&self) -> usize {
+        self.payload.as_ref().map_or(0, Payload::len).saturating_add(self.control().len())
     }
 
     /// Copies the payload out of the ring.

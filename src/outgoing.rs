@@ -171,17 +171,19 @@ impl Outgoing {
     /// By the rule of `Receiver::try_recv`: arm, look, and only when the socket has nothing to say, say no.
     #[cold]
     fn arm_for<T>(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<Option<T>>) -> Result<T> {
-        for _ in 0..MOST_PACKETS {
+        let mut reads = 0_u32;
+        loop {
             self.epoch.arm();
             if let Some(done) = attempt(self)? {
                 self.epoch.disarm();
                 return Ok(done);
             }
-            if !self.read_credit()? {
-                break;
+            // Only here, armed: what is left in the socket keeps it readable.
+            if reads == MOST_PACKETS || !self.read_credit()? {
+                return Err(Error::Full);
             }
+            reads = reads.wrapping_add(1);
         }
-        Err(Error::Full)
     }
 
     /// After a success: nothing is to be announced any more, and what was is read, so that the descriptor is not readable

@@ -71,14 +71,6 @@ impl Payload {
         }
     }
 
-    /// Bytes of the ring that it holds; 0 once detached.
-    pub(crate) fn held(&self) -> u64 {
-        match &self.place {
-            Place::Ring(_, span) => span.end.wrapping_sub(span.start),
-            Place::Private(_) => 0,
-        }
-    }
-
     /// Bytes.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -17,7 +17,7 @@ use rustix::{
 use crate::{
     doorbell::Epoch,
     error::{Error, ProtocolError, Result},
-    layout::{Word, to_u64, to_usize},
+    layout::{Word, to_usize},
     link::{Closer, Link},
     message::{Message, PrivateBytes, RequestId},
     order::{Order, Turn},
@@ -546,31 +546,17 @@ impl Receiver {
     fn kept_too_much(&self) -> bool {
         self.kept.len() >= KEPT_MESSAGES
             || self.kept.iter().map(|message| message.fds().len()).sum::<usize>() >= KEPT_FDS
-            || self.kept.iter().map(Message::private_bytes).sum::<usize>() >= KEPT_BYTES
-            || self.kept_hold_half()
+            || self.kept.iter().map(Message::len).sum::<usize>() >= KEPT_BYTES
     }
 
-    /// Whether kept payloads hold half of the ring: the reply may need room there.
-    fn kept_hold_half(&self) -> bool {
-        let held: u64 = self.kept.iter().filter_map(Message::payload).map(Payload::held).sum();
-        held > 0 && held >= to_u64(self.consumer.intake().peer.capacity()) / 2
-    }
-
-    /// Keeps a message for `recv`. Payloads that hold half of the ring are copied out of it, as far as we keep bytes.
-    fn keep(&mut self, message: Message) {
-        self.kept.push_back(message);
-        if !self.kept_hold_half() {
-            return;
-        }
-        let mut private: usize = self.kept.iter().map(Message::private_bytes).sum();
-        for message in &mut self.kept {
-            let more = message.payload().filter(|payload| payload.held() > 0).map_or(0, Payload::len);
-            private = private.saturating_add(more);
-            if private > KEPT_BYTES {
-                return;
-            }
+    /// Keeps a message for `recv`. Its payload is copied out of the ring, as far as we keep bytes: the reply may need all
+    /// of the ring.
+    fn keep(&mut self, mut message: Message) {
+        let kept: usize = self.kept.iter().map(Message::len).sum();
+        if kept.saturating_add(message.len()) <= KEPT_BYTES {
             message.detach();
         }
+        self.kept.push_back(message);
     }
 
     /// Who the peer is.
