@@ -86,8 +86,9 @@ impl Builder {
 
     /// Most control bytes of a message that this side receives; at most 4 GiB less one. Default: 64 KiB.
     ///
-    /// What goes as a packet of its own must also fit into the sender's socket buffer, which the kernel may not let grow:
-    /// see `net.core.wmem_max` in `socket(7)`, and [`Limits`](crate::Limits).
+    /// What goes as a packet of its own must also fit into the sender's socket buffer, which holds 212,928 control bytes
+    /// unless the system's default was made smaller (`net.core.wmem_default`, `socket(7)`). What came of it is in the peer's
+    /// [`Limits`](crate::Limits).
     pub fn max_control(self, bytes: usize) -> Self {
         self.with(|settings| settings.max_control = u32::try_from(bytes).unwrap_or(u32::MAX))
     }

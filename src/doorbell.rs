@@ -129,7 +129,7 @@ impl Bell {
             }
             Err(SendFailure::Gone) => Rung::Gone,
             // Left unrung, so that the next publication tries again.
-            Err(SendFailure::FdsInFlight | SendFailure::Other(_)) => Rung::NoNeed,
+            Err(SendFailure::FdsInFlight | SendFailure::NoMemory(_) | SendFailure::Other(_)) => Rung::NoNeed,
         }
     }
 }

@@ -105,9 +105,14 @@ impl<P> Order<P> {
         Err(ProtocolError::Sequence { expected: self.next, found: found.sequence })
     }
 
-    /// The violation of a packet that [`Turn::MustRead`] says is there, and is not.
-    pub(crate) fn missing(&self) -> ProtocolError {
-        ProtocolError::Halves { sequence: self.next }
+    /// The violation of a packet that [`Turn::MustRead`] says, because of `record`, is there, and is not.
+    pub(crate) fn missing(&self, record: Option<Heading>) -> ProtocolError {
+        match record {
+            Some(Heading { sequence: found, .. }) if found != self.next => {
+                ProtocolError::Sequence { expected: self.next, found }
+            }
+            _ => ProtocolError::Halves { sequence: self.next },
+        }
     }
 
     /// Drops the packets whose records will never come.

@@ -27,9 +27,9 @@ use crate::{
     wire::{Heading, Kind, PacketHeader, Record, RecordHeader},
 };
 
-/// First and longest pause between two attempts while too many descriptors are in flight: the kernel gives no sign when
-/// they are not.
-const FDS_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+/// First and longest pause between two attempts while too many descriptors are in flight, or memory is short: the kernel
+/// gives no sign when that is over.
+const SHORTAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// How long a call may wait for room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -312,7 +312,7 @@ impl Outgoing {
         match self.link.socket.send(header, control.bytes, &control.fds) {
             // It is sent: if the credit socket has anything to tell, the next call tells it.
             Ok(()) => drop(self.stand_down()),
-            Err(SendFailure::Full | SendFailure::FdsInFlight) => {
+            Err(SendFailure::Full | SendFailure::FdsInFlight | SendFailure::NoMemory(_)) => {
                 count(&mut self.stats.waits_for_space, 1);
                 match patience {
                     Patience::Try => self.post_armed(header, control)?,
@@ -361,13 +361,13 @@ impl Outgoing {
         control: &Control<'_>,
         deadline: Deadline,
     ) -> Result<()> {
-        let (mut pause, longest) = FDS_PAUSE;
+        let (mut pause, longest) = SHORTAGE_PAUSE;
         loop {
             self.check()?;
             match self.link.socket.send(header, control.bytes, &control.fds) {
                 Ok(()) => return Ok(()),
                 Err(SendFailure::Full) => self.sleep(PollFlags::OUT, deadline, None)?,
-                Err(SendFailure::FdsInFlight) => {
+                Err(SendFailure::FdsInFlight | SendFailure::NoMemory(_)) => {
                     self.sleep(PollFlags::empty(), deadline, Some(pause))?;
                     pause = pause.saturating_mul(2).min(longest);
                 }

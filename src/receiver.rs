@@ -335,7 +335,7 @@ impl Receiver {
                 Turn::MustRead => {
                     let there = !self.ended && self.read_packet()? == Read::Something;
                     if !there || self.ended {
-                        return Err(self.link.violated(self.order.missing()));
+                        return Err(self.link.violated(self.order.missing(record)));
                     }
                     continue;
                 }

@@ -132,8 +132,8 @@ mod tests {
             for prefault in [false, true] {
                 let own = OwnRegion::create(capacity, prefault, false).unwrap();
                 let peer = adopt(own.memfd.as_fd(), own.geometry, prefault).unwrap();
-                own.words.word(crate::layout::Word::Head).store(64, std::sync::atomic::Ordering::Relaxed);
-                assert_eq!(peer.load(crate::layout::Word::Head), 64);
+                own.words.word(Word::Head).store(64, Relaxed);
+                assert_eq!(peer.load(Word::Head), 64);
                 assert_eq!(peer.capacity(), own.geometry.capacity);
             }
         }

@@ -33,8 +33,9 @@ use crate::{
 
 /// The kernel counts this much of a packet against the send buffer beside its bytes.
 const SEND_OVERHEAD: usize = 32;
-/// Longest body that a send buffer is made for.
-const MOST_RESERVED: usize = 1 << 28;
+/// Longest body that is sent in a packet, whatever the buffers allow: a default buffer's (`net.core.wmem_default`). Of longer
+/// ones the kernel was seen to ask itself for so much memory in one piece that it often had none (`ENOBUFS`).
+const MOST_BODY: usize = 212_992 - SEND_OVERHEAD - PACKET_HEADER;
 /// How many `ECONNRESET`s one read skips: the kernel reports a peer that closed with our packets unread once, ahead of
 /// that peer's own packets.
 const RESETS: u32 = 2;
@@ -141,6 +142,8 @@ pub(crate) enum SendFailure {
     Full,
     /// As many descriptors of this user are in flight as the kernel lets it.
     FdsInFlight,
+    /// The kernel has no memory for the packet, at the moment.
+    NoMemory(io::Error),
     /// The peer does not read any more.
     Gone,
     Other(io::Error),
@@ -152,7 +155,9 @@ impl From<SendFailure> for Error {
             SendFailure::Full => Self::Full,
             SendFailure::FdsInFlight => Self::FdsInFlight,
             SendFailure::Gone => Self::Disconnected,
-            SendFailure::Other(source) => Self::Io { operation: "sendmsg", source },
+            SendFailure::NoMemory(source) | SendFailure::Other(source) => {
+                Self::Io { operation: "sendmsg", source }
+            }
         }
     }
 }
@@ -222,8 +227,7 @@ impl Socket {
     pub(crate) fn reserve(&self, body: usize) -> Result<usize> {
         let size = || sockopt::socket_send_buffer_size(&self.0).map_err(Error::io("getsockopt(SO_SNDBUF)"));
         let overhead = SEND_OVERHEAD.saturating_add(PACKET_HEADER);
-        // The limit comes from the peer; the kernel counts in 32 bits.
-        let body = body.min(MOST_RESERVED);
+        let body = body.min(MOST_BODY);
         let needed = body.saturating_add(overhead);
         if size()? < needed {
             // The kernel doubles what it is told, and cuts it to its limit.
@@ -276,6 +280,7 @@ impl Socket {
                 Err(Errno::AGAIN) => Err(SendFailure::Full),
                 Err(Errno::TOOMANYREFS) => Err(SendFailure::FdsInFlight),
                 Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Err(SendFailure::Gone),
+                Err(error @ (Errno::NOBUFS | Errno::NOMEM)) => Err(SendFailure::NoMemory(error.into())),
                 Err(error) => Err(SendFailure::Other(error.into())),
             };
         }
@@ -288,12 +293,16 @@ impl Socket {
         loop {
             let mut fds = Vec::new();
             match receive(self.as_fd(), &mut buffer.bytes, &mut buffer.ancillary, &mut fds) {
+                // A packet of ours is never empty.
+                Ok(receipt) if receipt.len == 0 => {
+                    drop(ReceivedFds(fds));
+                    return Ok(Arrival::End);
+                }
                 Ok(receipt) => {
                     buffer.fds = ReceivedFds(fds);
                     (buffer.len, buffer.cut, buffer.fds_cut) = (receipt.len, receipt.cut, receipt.fds_cut);
                     buffer.credentials = receipt.credentials;
-                    // A packet of ours is never empty.
-                    return Ok(if receipt.len == 0 { Arrival::End } else { Arrival::Packet });
+                    return Ok(Arrival::Packet);
                 }
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::AGAIN) => return Ok(Arrival::Nothing),

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    hint::spin_loop,
     io::{BufRead, BufReader, IoSlice, Read, stdin},
     mem::MaybeUninit,
     os::fd::AsFd,
@@ -103,6 +104,24 @@ fn sends_and_ends() {
             println!("committed");
             let _ = receiver.recv();
         }
+    }
+}
+
+/// Both may happen between a look at the ring and a look at the socket, which then tells of the end first.
+#[test]
+fn a_message_that_was_committed_just_before_the_end_is_not_overlooked() {
+    for n in 0..500 {
+        let (mut a, mut b) = small().wait(Wait::Spin).pair().unwrap();
+        a.send(b"first").unwrap();
+        b.recv_timeout(SOON).unwrap();
+        let sending = start(move || {
+            (0..n % 500).for_each(|_| spin_loop());
+            a.loan(1).unwrap().send().unwrap();
+            drop(a);
+        });
+        b.recv_timeout(SOON).unwrap_or_else(|error| panic!("in round {n}: {error:?}"));
+        assert!(is_disconnected(b.recv_timeout(SOON)));
+        sending.result();
     }
 }
 
@@ -353,5 +372,6 @@ fn half_a_message_is_not_delivered_and_its_descriptors_are_closed() {
     drop((a, writer));
     assert!(is_disconnected(b.recv_timeout(SOON)));
     drop(b);
-    assert_eq!(File::from(reader).read(&mut [0]).unwrap(), 0, "nobody has the pipe's other end");
+    let end = start(move || File::from(reader).read(&mut [0]).unwrap()).result();
+    assert_eq!(end, 0, "nobody has the pipe's other end");
 }

@@ -43,6 +43,8 @@ macro_rules! on_every_loop {
 on_every_loop! {
     a_receiver_is_told_of_everything
     a_sender_is_told_when_trying_again_is_worthwhile
+    ring_and_socket_hide_no_room_from_each_other
+    late_replies_hide_nothing
     two_ends_on_one_loop_keep_each_other_going
     the_death_of_the_peer_is_seen_by_both_halves
     silent_clients_hold_up_nobody
@@ -283,6 +285,59 @@ fn a_sender_is_told_when_trying_again_is_worthwhile<L: EventLoop>() {
     assert_eq!(receiving.join().unwrap(), [OF_EACH; 3]);
     assert!(waits >= 20, "the receiver was not slow: {waits} waits");
     assert!(vain <= OF_EACH, "woken in vain {vain} times of {waits}");
+}
+
+/// Two things may be waited for by one descriptor: neither a yes nor a no for the one takes back the promise for the other.
+fn ring_and_socket_hide_no_room_from_each_other<L: EventLoop>() {
+    let (mut a, mut b) = small().pair().unwrap();
+    let mut events = L::new();
+    events.add(a.space_fd(), 0);
+    let mut receive_all = || while b.try_recv().unwrap().is_some() {};
+    let most = a.limits().max_payload;
+    for _ in 0..3 {
+        a.try_loan(most).unwrap().unwrap().send().unwrap();
+        assert!(!a.has_space(1).unwrap());
+        a.try_send(b"passes a full ring").unwrap();
+        receive_all();
+        assert_eq!(events.wait(SOON), [0], "room in the ring was not announced");
+        assert!(a.has_space(most).unwrap());
+
+        while a.try_send(b"until the socket is full").is_ok() {}
+        a.try_loan(1).unwrap().unwrap().send().unwrap();
+        receive_all();
+        assert_eq!(events.wait(SOON), [0], "room in the socket was not announced");
+        a.try_send(b"").unwrap();
+
+        a.try_loan(most).unwrap().unwrap().send().unwrap();
+        assert!(!a.has_space(1).unwrap());
+        receive_all();
+        while a.try_send(b"until the socket is full").is_ok() {}
+        assert_eq!(events.wait(SOON), [0], "room in the ring was not announced before the socket was full");
+        assert!(a.has_space(most).unwrap());
+        receive_all();
+    }
+}
+
+/// However many replies come too late, the message behind them is announced.
+fn late_replies_hide_nothing<L: EventLoop>() {
+    let (mut a, mut b) = Channel::pair().unwrap();
+    let mut events = L::new();
+    events.add(a.as_fd(), 0);
+    for _ in 0..200 {
+        assert!(matches!(a.call(b"?", NOW), Err(Error::Timeout)));
+        let token = b.recv_timeout(SOON).unwrap().reply_token().unwrap();
+        b.try_send(Control::new(b"too late").in_reply_to(token)).unwrap();
+    }
+    b.try_send(b"news").unwrap();
+    let mut received = None;
+    while received.is_none() {
+        assert_eq!(events.wait(SOON), [0], "the message was not announced");
+        while let Some(message) = a.try_recv().unwrap() {
+            received = Some(message);
+        }
+    }
+    assert_eq!(received.unwrap().control(), b"news");
+    assert_eq!(a.stats().late_replies, 200);
 }
 
 /// One end of a channel, on a loop with the other one.

@@ -20,7 +20,8 @@ use std::{
 use nobody::{Ends, NOBODY, this_program};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{getgid, getuid},
+    fs::Mode,
+    process::{getgid, getuid, umask},
 };
 use sealane::{Channel, Control, Listener};
 
@@ -67,7 +68,8 @@ fn tells_whom_it_sees() {
 #[test]
 fn the_file_of_a_socket_is_closed_to_other_users() {
     let dir = tempfile::tempdir().unwrap();
-    // It is not the directory that refuses.
+    // It is neither the directory nor our mask that refuses.
+    umask(Mode::empty());
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let path = dir.path().join("socket");
     let listener = Listener::bind(&path).unwrap();

@@ -10,7 +10,8 @@ use std::{
 };
 
 use rustix::{
-    fs::fstat,
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{OFlags, fcntl_setfl, fstat},
     io::{FdFlags, fcntl_getfd},
     pipe::pipe,
 };
@@ -229,8 +230,9 @@ fn payloads_are_written_to_files_and_pipes() {
     file.read_to_end(&mut written).unwrap();
     assert!(written[..300_000] == bytes && written[300_000..] == bytes[..10]);
 
-    // More than a pipe holds.
+    // More than a pipe holds, and this one does not wait for its reader.
     let (reader, writer) = pipe().unwrap();
+    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
     let reading = thread::spawn(move || {
         let mut read = Vec::new();
         File::from(reader).read_to_end(&mut read).unwrap();
@@ -302,7 +304,11 @@ fn descriptors_are_taken_or_closed_with_their_message() {
         a.loan(1).unwrap().send_with(Control::default().fd(&stdin()).fd(&writer)).unwrap();
         (File::from(reader), fstat(&writer).unwrap().st_ino)
     };
-    let at_end = |mut pipe: &File| pipe.read(&mut [0]).unwrap() == 0;
+    let at_end = |mut pipe: &File| {
+        let soon = Timespec::try_from(SOON).unwrap();
+        let told = poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&soon)).unwrap();
+        told == 1 && pipe.read(&mut [0]).unwrap() == 0
+    };
 
     let (pipe, _) = send();
     drop(b.recv_timeout(SOON).unwrap());

@@ -1,0 +1,45 @@
+//! What the kernel says about processes and memory.
+
+use std::fs;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::Result;
+
+/// Lets this process, and those that it starts, open as many files as it may: a client costs three at each end.
+pub(crate) fn open_as_many_files_as_allowed() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
+}
+
+/// What a process uses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    /// Proportional set size, in KiB: its own memory, and its share of what it shares. Half of each ring is the peer's.
+    pub(crate) pss: u64,
+    /// Of that, shared memory: rings and control pages.
+    pub(crate) pss_shared: u64,
+    /// Open descriptors.
+    pub(crate) fds: u64,
+}
+
+impl Usage {
+    /// By `/proc/PID/smaps_rollup` and `/proc/PID/fd`.
+    pub(crate) fn of(pid: u32) -> Result<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let fds = u64::try_from(fs::read_dir(format!("/proc/{pid}/fd"))?.count())?;
+        Ok(Self { pss: field(&text, "Pss:")?, pss_shared: field(&text, "Pss_Shmem:")?, fds })
+    }
+}
+
+/// Memory of the kernel itself, of the whole machine, in KiB: sockets, files, page tables, by `/proc/meminfo`.
+pub(crate) fn kernel_memory() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    Ok(field(&text, "Slab:")? + field(&text, "PageTables:")?)
+}
+
+fn field(text: &str, name: &str) -> Result<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = value.and_then(|value| value.split_whitespace().next());
+    Ok(number.ok_or_else(|| format!("no {name} there"))?.parse()?)
+}

@@ -1,0 +1,102 @@
+//! A hub: one thread and one event loop that serve many clients, of which some behave badly.
+//!
+//! Every client streams payloads and, after some of them, asks what the hub has seen: the answer must be exact. All of
+//! them live in one process of their own, the bad ones in others, started and killed as the measurement wants it.
+//!
+//! ```text
+//!  measure ──orders──► clients ══ N channels ══► server: the hub
+//!     ├────starts────► trouble ══ some more ═══►   │
+//!     └────────────── counters ────────────────────┘
+//! ```
+//! First all clients go as fast as they can. Then come rounds at a steady pace, one without and one with the bad clients in
+//! turn, since what matters is how long the calls of the good ones take in both.
+#![forbid(unsafe_code)]
+
+mod clients;
+mod machine;
+mod measure;
+mod protocol;
+mod report;
+mod server;
+mod trouble;
+
+use std::{error::Error, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, ValueEnum};
+use sealane::Channel;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Serves many clients from one thread, and measures how they fare beside clients that behave badly.
+#[derive(Parser)]
+#[command(name = "hub")]
+struct Options {
+    /// Clients that behave well
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    clients: u32,
+    /// How long to measure, in all
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Bytes of each ring: every client has two, one in each direction
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1024..))]
+    ring_capacity: u32,
+    /// Calls per second of all clients together, in the rounds at a steady pace
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
+    pace: u32,
+    /// Bad clients that connect and say nothing
+    #[arg(long, default_value_t = 0)]
+    silent: u32,
+    /// Bad clients that ask without end, and hardly ever read an answer
+    #[arg(long, default_value_t = 0)]
+    slow: u32,
+    /// Bad clients that send as much as they can, of everything
+    #[arg(long, default_value_t = 0)]
+    flooding: u32,
+    /// Clients that behave well, but are all killed in the middle of each round
+    #[arg(long, default_value_t = 0)]
+    dying: u32,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// What this process is
+    #[arg(long, hide = true, default_value = "measure")]
+    role: Role,
+    /// Where the hub listens
+    #[arg(long, hide = true, default_value = "hub")]
+    socket: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Role {
+    Measure,
+    Server,
+    Clients,
+    Trouble,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let result = match options.role {
+        Role::Measure => measure::run(&options).map(|facts| facts.print(options.json)),
+        Role::Server => inherited().and_then(|parent| server::run(parent, &options)),
+        Role::Clients => inherited().and_then(|parent| clients::run(parent, &options)),
+        Role::Trouble => inherited().and_then(|parent| trouble::run(parent, &options)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let role =
+                options.role.to_possible_value().map_or_else(String::new, |role| role.get_name().into());
+            eprintln!("hub ({role}): {error}{}", causes(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn inherited() -> Result<Channel> {
+    Ok(Channel::inherited()?)
+}
+
+fn causes(error: &dyn Error) -> String {
+    error.source().map_or_else(String::new, |cause| format!(": {cause}{}", causes(cause)))
+}

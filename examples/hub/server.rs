@@ -1,0 +1,295 @@
+//! The hub: one thread, one loop, and nothing in it that blocks.
+//!
+//! What keeps one client from harming another:
+//! - **A turn is short**: [`TURN`] messages at most. Who has more to say comes again, after everybody who has just begun
+//!   to speak. Between two looks at who that is, as many steps are done of the work that can wait, and at least one. Such
+//!   work is a client with more to say, a step of a handshake, accepting, and burying.
+//! - **Nothing piles up**: a client whose answer finds no room is not listened to until there is some.
+//! - **Memory is bounded** by the settings, per client; one that has not said Hello costs a socket, until its deadline.
+//! - Whoever breaks the protocol, or is gone, is dropped, and nobody else hears of it.
+//!
+//! `mio` is edge-triggered: whatever was woken goes on until it is told no, or comes again without being woken.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    io,
+    os::fd::AsRawFd,
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+use sealane::{Channel, Control, Error, Handshake, Listener, Message, ReplyToken};
+use zerocopy::IntoBytes;
+
+use crate::{
+    Options, Result,
+    protocol::{COUNTERS, Counters, Tally, settings},
+};
+
+/// Messages of one client in a row.
+const TURN: u32 = 16;
+/// Events of one look.
+const LOOK: usize = 256;
+/// How long to wait where the kernel does not tell when it is worthwhile to try again.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Who started the hub: a client like any other, but the hub ends with it.
+const PARENT: usize = 0;
+const LISTENER: Token = Token(usize::MAX);
+
+/// Serves all clients until `parent` is gone.
+pub(crate) fn run(parent: Channel, options: &Options) -> Result<()> {
+    let listener = settings(options).listen(&options.socket)?;
+    let poll = Poll::new()?;
+    poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), LISTENER, Interest::READABLE)?;
+    let mut hub = Hub {
+        poll,
+        listener,
+        guests: HashMap::new(),
+        arrived: 0,
+        later: VecDeque::new(),
+        deadlines: BTreeSet::new(),
+        counters: Counters::default(),
+    };
+    let parent = Client::new(parent);
+    hub.watch(PARENT, &parent.channel, Half::Receiver)?;
+    hub.watch(PARENT, &parent.channel.space_fd(), Half::Sender)?;
+    hub.guests.insert(PARENT, Guest { stage: Stage::Client(parent), comes_again: false });
+    let mut events = Events::with_capacity(LOOK);
+    while hub.guests.contains_key(&PARENT) {
+        hub.look(&mut events)?;
+    }
+    Ok(())
+}
+
+struct Hub {
+    poll: Poll,
+    listener: Listener,
+    guests: HashMap<usize, Guest>,
+    /// The newest guest's key. None is used twice, so an event cannot reach the wrong one.
+    arrived: usize,
+    later: VecDeque<Work>,
+    /// When to go on with a handshake although its descriptor says nothing.
+    deadlines: BTreeSet<(Instant, usize)>,
+    counters: Counters,
+}
+
+/// What can wait.
+enum Work {
+    Accept,
+    GoOn(usize),
+}
+
+struct Guest {
+    stage: Stage,
+    /// It stands in `later`.
+    comes_again: bool,
+}
+
+enum Stage {
+    Arriving(Handshake),
+    Client(Client),
+}
+
+/// Which descriptor of a channel: the lowest bit of a token.
+#[derive(Clone, Copy)]
+enum Half {
+    Receiver,
+    Sender,
+}
+
+impl Hub {
+    fn watch(&self, key: usize, fd: &impl AsRawFd, half: Half) -> io::Result<()> {
+        let token = Token(key * 2 + usize::from(matches!(half, Half::Sender)));
+        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
+    }
+
+    /// Serves everybody who has just begun to speak, then does as much of what can wait.
+    fn look(&mut self, events: &mut Events) -> Result<()> {
+        let next = self.deadlines.first().map(|(at, _)| at.saturating_duration_since(Instant::now()));
+        let at_most = if self.later.is_empty() { next } else { Some(Duration::ZERO) };
+        match self.poll.poll(events, at_most) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        }
+        let mut steps = 1;
+        for event in &*events {
+            steps += 1;
+            match event.token() {
+                LISTENER => self.later.push_back(Work::Accept),
+                Token(number) => self.woken(number / 2),
+            }
+        }
+        if let Some(&(at, key)) = self.deadlines.first()
+            && at <= Instant::now()
+        {
+            self.deadlines.pop_first();
+            self.woken(key);
+        }
+        for _ in 0..steps {
+            match self.later.pop_front() {
+                Some(Work::Accept) => self.accept(),
+                Some(Work::GoOn(key)) => self.go_on(key)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// A client has its turn now; whatever else there is to do with a guest can wait.
+    fn woken(&mut self, key: usize) {
+        let Some(guest) = self.guests.get_mut(&key) else { return };
+        let waits = match &mut guest.stage {
+            _ if guest.comes_again => return,
+            Stage::Arriving(_) => false,
+            Stage::Client(client) => matches!(client.turn(&mut self.counters), Ok(Next::Wait)),
+        };
+        if !waits {
+            guest.comes_again = true;
+            self.later.push_back(Work::GoOn(key));
+        }
+    }
+
+    fn accept(&mut self) {
+        match self.listener.try_accept() {
+            Ok(None) => {}
+            Ok(Some(handshake)) => {
+                self.arrived += 1;
+                let key = self.arrived;
+                if self.watch(key, &handshake, Half::Receiver).is_ok() {
+                    self.deadlines.insert((handshake.deadline(), key));
+                    self.guests.insert(key, Guest { stage: Stage::Arriving(handshake), comes_again: false });
+                    self.counters.guests += 1;
+                }
+                self.later.push_back(Work::Accept);
+            }
+            // At our limit of open files: the client goes on waiting, until somebody leaves.
+            Err(_) => self.counters.failed += 1,
+        }
+    }
+
+    /// One step with a guest: of its handshake, of its messages, or out of the door.
+    fn go_on(&mut self, key: usize) -> io::Result<()> {
+        let Some(mut guest) = self.guests.remove(&key) else { return Ok(()) };
+        guest.comes_again = false;
+        guest.stage = match guest.stage {
+            Stage::Client(mut client) => match client.turn(&mut self.counters) {
+                Ok(next) => {
+                    guest.comes_again = matches!(next, Next::More);
+                    Stage::Client(client)
+                }
+                Err(_) => {
+                    self.counters.left += 1;
+                    self.leaves();
+                    return Ok(());
+                }
+            },
+            Stage::Arriving(mut handshake) => match handshake.advance() {
+                Ok(false) => Stage::Arriving(handshake),
+                Ok(true) => {
+                    self.deadlines.remove(&(handshake.deadline(), key));
+                    let Ok(channel) = handshake.finish() else {
+                        self.leaves();
+                        return Ok(());
+                    };
+                    // The receiver's descriptor is the handshake's. Its first messages may have been announced already.
+                    self.watch(key, &channel.space_fd(), Half::Sender)?;
+                    guest.comes_again = true;
+                    Stage::Client(Client::new(channel))
+                }
+                Err(Error::Full | Error::FdsInFlight) => {
+                    self.deadlines.insert((Instant::now() + PAUSE, key));
+                    Stage::Arriving(handshake)
+                }
+                Err(error) => {
+                    self.deadlines.remove(&(handshake.deadline(), key));
+                    let silent = matches!(error, Error::Timeout);
+                    *(if silent { &mut self.counters.timed_out } else { &mut self.counters.failed }) += 1;
+                    self.leaves();
+                    return Ok(());
+                }
+            },
+        };
+        if guest.comes_again {
+            self.later.push_back(Work::GoOn(key));
+        }
+        self.guests.insert(key, guest);
+        Ok(())
+    }
+
+    /// There may be room for somebody now.
+    fn leaves(&mut self) {
+        self.counters.guests -= 1;
+        self.later.push_back(Work::Accept);
+    }
+}
+
+/// What a turn came to.
+enum Next {
+    /// It will be woken.
+    Wait,
+    More,
+}
+
+struct Client {
+    channel: Channel,
+    tally: Tally,
+    /// A request that has not been answered, for want of room.
+    owed: Option<Question>,
+}
+
+#[derive(Clone, Copy)]
+enum Question {
+    Tally(ReplyToken),
+    Counters(ReplyToken),
+}
+
+impl Client {
+    fn new(channel: Channel) -> Self {
+        Self { channel, tally: Tally::default(), owed: None }
+    }
+
+    /// Listens and answers until it is told no, or the turn is over.
+    fn turn(&mut self, counters: &mut Counters) -> std::result::Result<Next, Error> {
+        for _ in 0..TURN {
+            if let Some(question) = self.owed {
+                let answered = match question {
+                    Question::Tally(token) => self.answer(token, self.tally)?,
+                    Question::Counters(token) => self.answer(token, *counters)?,
+                };
+                if !answered {
+                    return Ok(Next::Wait);
+                }
+                self.owed = None;
+            }
+            let Some(message) = self.channel.try_recv()? else { return Ok(Next::Wait) };
+            self.owed = self.take(&message);
+        }
+        Ok(Next::More)
+    }
+
+    fn take(&mut self, message: &Message) -> Option<Question> {
+        if let Some(payload) = message.payload().filter(|payload| !payload.is_empty()) {
+            self.tally.messages += 1;
+            payload.bytes().for_each_block(|block| {
+                self.tally.sum += block.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+            });
+        }
+        let is_counters = message.control() == COUNTERS;
+        message.reply_token().map(if is_counters { Question::Counters } else { Question::Tally })
+    }
+
+    /// The answer rides in the ring, behind an empty payload: so it costs no system call while the client is awake.
+    fn answer(
+        &mut self,
+        token: ReplyToken,
+        answer: impl IntoBytes + zerocopy::Immutable,
+    ) -> std::result::Result<bool, Error> {
+        let Some(loan) = self.channel.try_loan(0)? else { return Ok(false) };
+        match loan.try_send_with(Control::of(&answer).in_reply_to(token)) {
+            Ok(()) => Ok(true),
+            Err(unsent) if matches!(unsent.error(), Error::Full) => Ok(false),
+            Err(unsent) => Err(unsent.into_error()),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Clients that behave badly, in a process with the lowest priority: what counts is what they do to the hub, not that they
+//! use up the machine's processors.
+
+use std::{os::fd::OwnedFd, thread, time::Duration};
+
+use rustix::{
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
+    process::nice,
+};
+use sealane::{Channel, Control, Error};
+
+use crate::{
+    Options, Result,
+    protocol::{PAYLOAD, settings},
+};
+
+/// How often a slow client reads one answer.
+const SLOW: Duration = Duration::from_millis(50);
+/// Messages of each flooding client in a row, so that all of them flood.
+const GUSH: usize = 256;
+
+/// Connects all of them and lets them be bad until `parent` is gone, or somebody kills this process.
+pub(crate) fn run(mut parent: Channel, options: &Options) -> Result<()> {
+    // As low as it goes.
+    nice(40)?;
+    let _silent: Vec<_> = (0..options.silent).map(|_| say_nothing(options)).collect::<Result<_>>()?;
+    let connect = |count| (0..count).map(|_| settings(options).connect(&options.socket));
+    let slow: Vec<_> = connect(options.slow).collect::<sealane::Result<_>>()?;
+    let flooding: Vec<_> = connect(options.flooding).collect::<sealane::Result<_>>()?;
+    parent.send(b"connected")?;
+    thread::spawn(|| be_slow(slow));
+    thread::spawn(|| flood(flooding));
+    // The threads end with the process.
+    match parent.recv() {
+        Err(Error::Disconnected) => Ok(()),
+        other => Err(format!("the end was expected, {other:?} found").into()),
+    }
+}
+
+fn say_nothing(options: &Options) -> Result<OwnedFd> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    connect(&socket, &SocketAddrUnix::new(&options.socket)?)?;
+    Ok(socket)
+}
+
+/// Asks as much as there is room for, by the socket and by the ring; reads one answer now and then.
+fn be_slow(mut channels: Vec<Channel>) -> sealane::Result<()> {
+    while !channels.is_empty() {
+        for channel in &mut channels {
+            while channel.try_request(Control::default()).is_ok() {}
+            while let Some(loan) = channel.try_loan(0)? {
+                loan.request(Control::default())?;
+            }
+            channel.try_recv()?;
+        }
+        thread::sleep(SLOW);
+    }
+    Ok(())
+}
+
+/// Payloads, control messages and requests, as fast as they go; reads all answers, so that nothing stops it.
+fn flood(mut channels: Vec<Channel>) -> sealane::Result<()> {
+    while !channels.is_empty() {
+        for channel in &mut channels {
+            for _ in 0..GUSH {
+                if let Some(loan) = channel.try_loan(PAYLOAD)? {
+                    loan.request(Control::default())?;
+                }
+                let full = matches!(channel.try_send(b"flood"), Err(Error::Full));
+                if channel.try_recv()?.is_none() && full {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}

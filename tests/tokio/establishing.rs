@@ -1,0 +1,206 @@
+//! Listening, connecting and spawning: nobody is held up by somebody else, and nothing is left of what was dropped.
+
+use std::{
+    io::{BufRead, BufReader, pipe},
+    os::fd::OwnedFd,
+    path::Path,
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, accept, bind, connect, listen,
+        recv, socket_with,
+    },
+};
+use sealane::{
+    Error, HandshakeError,
+    tokio::{Channel, Listener},
+};
+use tokio::task::{JoinSet, yield_now};
+
+use crate::{builder, poll_once, polled, role, run, script::Random};
+
+const HOUR: Duration = Duration::from_hours(1);
+const SHORT: Duration = Duration::from_millis(50);
+
+fn socket(flags: SocketFlags) -> OwnedFd {
+    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | flags, None).unwrap()
+}
+
+/// A client that says nothing.
+fn silent(path: &Path) -> OwnedFd {
+    let socket = socket(SocketFlags::empty());
+    connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    socket
+}
+
+/// Waits until the other end is closed.
+async fn is_closed(client: &OwnedFd) {
+    while recv(client, &mut [0; 100], RecvFlags::DONTWAIT) == Err(Errno::AGAIN) {
+        yield_now().await;
+    }
+    assert!(matches!(recv(client, &mut [0; 100], RecvFlags::DONTWAIT), Ok((0, _))));
+}
+
+#[test]
+fn silent_clients_hold_up_nobody() {
+    run(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let mut listener =
+            Listener::try_from(builder().handshake_timeout(HOUR).listen(&path).unwrap()).unwrap();
+        assert_eq!(listener.path(), Some(&*path));
+        let mut silent: Vec<_> = (0..20).map(|_| silent(&path)).collect();
+        // One that stops in the middle.
+        let stopped = builder().try_connect(&path).unwrap();
+        for n in 0..3_u8 {
+            let client = tokio::spawn({
+                let path = path.clone();
+                async move { Channel::connect(&path).await.unwrap().call(&[n]).await }
+            });
+            let mut channel = listener.accept().await.unwrap();
+            assert_eq!(channel.peer().credentials().pid, std::process::id());
+            let question = channel.recv().await.unwrap();
+            channel.reply(question.reply_token().unwrap(), b"welcome").await.unwrap();
+            assert_eq!(client.await.unwrap().unwrap().control(), b"welcome");
+        }
+        // What becomes of one is told, and is no harm to the listener.
+        rustix::io::write(&silent.pop().unwrap(), b"no Hello").unwrap();
+        assert!(matches!(listener.accept().await, Err(Error::Handshake(HandshakeError::Refused(_)))));
+        drop(stopped);
+        assert!(matches!(listener.accept().await, Err(Error::Handshake(HandshakeError::Closed { .. }))));
+        drop(listener);
+        assert!(!path.exists());
+        for client in silent {
+            is_closed(&client).await;
+        }
+    });
+}
+
+#[test]
+fn silent_clients_are_left_at_their_deadline() {
+    run(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let mut listener =
+            Listener::try_from(builder().handshake_timeout(SHORT).listen(&path).unwrap()).unwrap();
+        let start = Instant::now();
+        let (silent, stopped) = (silent(&path), builder().try_connect(&path).unwrap());
+        for _ in 0..2 {
+            assert!(matches!(listener.accept().await, Err(Error::Timeout)));
+        }
+        assert!(start.elapsed() >= SHORT);
+        is_closed(&silent).await;
+        assert!(matches!(Channel::establish(stopped).await, Err(Error::Handshake(_))));
+    });
+}
+
+#[test]
+fn accepts_that_are_dropped_lose_no_client() {
+    const CLIENTS: u32 = 100;
+    let seed = Random::seed();
+    println!("SEED={seed}");
+    run(|| async move {
+        let mut random = Random(seed);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let small = builder().ring_capacity(4096);
+        let mut listener = Listener::try_from(small.listen(&path).unwrap()).unwrap();
+        let mut clients = JoinSet::new();
+        for _ in 0..CLIENTS {
+            let (path, small) = (path.clone(), small.clone());
+            clients.spawn(async move {
+                let mut channel = Channel::connect_with(&small, &path).await.unwrap();
+                channel.recv().await.unwrap().control() == b"welcome"
+            });
+        }
+        let mut accepted = 0;
+        while accepted < CLIENTS {
+            if let Some(channel) = polled(listener.accept(), random.below(4)).await {
+                channel.unwrap().send(b"welcome").await.unwrap();
+                accepted += 1;
+            }
+            yield_now().await;
+        }
+        assert!(clients.join_all().await.into_iter().all(|welcome| welcome));
+        assert!(poll_once(pin!(listener.accept())).await.is_pending());
+    });
+}
+
+#[test]
+fn a_place_in_a_full_backlog_is_waited_for() {
+    run(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listener = socket(SocketFlags::NONBLOCK);
+        bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        listen(&listener, 0).unwrap();
+        let in_the_way = silent(&path);
+        let hasty = builder().handshake_timeout(SHORT);
+        assert!(matches!(Channel::connect_with(&hasty, &path).await, Err(Error::Timeout)));
+
+        let mut connecting = pin!(Channel::connect(&path));
+        assert!(poll_once(connecting.as_mut()).await.is_pending());
+        drop((in_the_way, accept(&listener).unwrap()));
+        let client = loop {
+            match accept(&listener) {
+                Ok(client) => break client,
+                Err(error) => assert_eq!(error, Errno::AGAIN),
+            }
+            assert!(polled(connecting.as_mut(), 1).await.is_none());
+        };
+        let server = Channel::establish(builder().handshake(client).unwrap());
+        let (server, client) = tokio::join!(server, connecting);
+        server.unwrap().send(b"welcome").await.unwrap();
+        assert_eq!(client.unwrap().recv().await.unwrap().control(), b"welcome");
+    });
+}
+
+#[test]
+fn nobody_to_connect_to_is_an_error_at_once() {
+    run(|| async {
+        let path = Path::new("/nowhere/socket");
+        assert!(matches!(Channel::connect(path).await, Err(Error::Io { operation: "connect", .. })));
+        assert!(matches!(
+            Channel::inherited().await,
+            Err(Error::Handshake(HandshakeError::NotInherited { .. }))
+        ));
+    });
+}
+
+#[test]
+fn a_child_that_gets_no_channel_is_killed_and_reaped() {
+    run(|| async {
+        for (timeout, is_dropped) in [(HOUR, true), (10 * SHORT, false)] {
+            let (reader, writer) = pipe().unwrap();
+            let mut command = role("establishing::never_takes_its_channel");
+            command.stderr(writer);
+            let builder = builder().handshake_timeout(timeout);
+            let mut spawning = Box::pin(Channel::spawn_with(&builder, command));
+            assert!(poll_once(spawning.as_mut()).await.is_pending());
+
+            let mut id = String::new();
+            let mut reader = BufReader::new(reader);
+            reader.read_line(&mut id).unwrap();
+            let child = Path::new("/proc").join(id.trim_end());
+            assert!(child.exists());
+            if is_dropped {
+                drop(spawning);
+            } else {
+                assert!(matches!(spawning.await, Err(Error::Timeout)));
+            }
+            assert!(!child.exists());
+        }
+    });
+}
+
+#[test]
+#[ignore = "the child of another test"]
+fn never_takes_its_channel() {
+    eprintln!("{}", std::process::id());
+    // Until it is killed.
+    std::thread::park();
+}

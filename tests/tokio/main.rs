@@ -1,0 +1,81 @@
+//! The feature `tokio`: what is promised of channels, awaited; and that a future that is dropped loses nothing.
+
+#![cfg(feature = "tokio")]
+#![forbid(unsafe_code)]
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
+
+use sealane::{Builder, Error, Result, tokio::Channel};
+use support::role;
+use tokio::{runtime, task::yield_now, time::timeout};
+
+mod calls;
+mod dropping;
+mod ends;
+mod establishing;
+mod readiness;
+#[path = "../support/script.rs"]
+#[expect(dead_code, reason = "it can also send without tokio")]
+mod script;
+mod streaming;
+#[path = "../support/mod.rs"]
+mod support;
+
+/// In what time a test must end: much, for a machine that is busy, but an end.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Runs a test on one thread, then on two.
+fn run<F: Future<Output = ()>>(test: impl Fn() -> F) {
+    let mut two_threads = runtime::Builder::new_multi_thread();
+    two_threads.worker_threads(2);
+    for builder in [&mut runtime::Builder::new_current_thread(), &mut two_threads] {
+        let runtime = builder.enable_all().build().unwrap();
+        runtime.block_on(async { timeout(SOON, test()).await.expect("the test ends") });
+    }
+}
+
+/// Polls a future once, for no reason.
+async fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
+    let mut future = Some(future);
+    poll_fn(|cx| Poll::Ready(future.take().unwrap().poll(cx))).await
+}
+
+/// Polls a future so many times, then drops it.
+async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
+    let mut future = pin!(future);
+    for _ in 0..times {
+        if let Poll::Ready(output) = poll_once(future.as_mut()).await {
+            return Some(output);
+        }
+        yield_now().await;
+    }
+    None
+}
+
+fn builder() -> Builder {
+    sealane::Channel::builder()
+}
+
+fn pair_of(builder: &Builder) -> (Channel, Channel) {
+    let (a, b) = builder.pair().unwrap();
+    (a.try_into().unwrap(), b.try_into().unwrap())
+}
+
+/// Rings of one page, so that they are soon full.
+fn small() -> (Channel, Channel) {
+    pair_of(&builder().ring_capacity(4096))
+}
+
+/// Tells how many messages that took.
+fn fill_socket(channel: &mut Channel) -> usize {
+    (0..).find(|_| matches!(channel.try_send(&[0; 500]), Err(Error::Full))).unwrap()
+}
+
+fn is_disconnected<T>(result: Result<T>) -> bool {
+    result.is_err_and(|error| matches!(error, Error::Disconnected))
+}

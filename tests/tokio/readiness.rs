@@ -1,0 +1,147 @@
+//! Waiting, where descriptors tell little: what was there before, packets without messages, descriptors in flight, and
+//! tasks that need not wait.
+
+use std::{
+    env,
+    fs::File,
+    io::IoSlice,
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+};
+
+use rustix::{
+    net::{SendAncillaryBuffer, SendFlags, sendmsg},
+    process::{Resource, Rlimit, getuid, setrlimit},
+};
+use sealane::{
+    Control, Error,
+    tokio::{Channel, Receiver, Sender},
+};
+use tokio::task::{JoinHandle, yield_now};
+
+use crate::{builder, pair_of, polled, run, small};
+
+/// User and group `nobody`.
+const NOBODY: u32 = 65534;
+
+#[test]
+fn what_was_there_before_the_conversion_is_found() {
+    run(|| async {
+        let (mut a, b) = builder().pair().unwrap();
+        let (mut sender, mut receiver) = (a, b);
+        // A receiver that is not armed: of what comes now, no descriptor tells.
+        sender.loan(1).unwrap().send().unwrap();
+        assert!(receiver.try_recv().unwrap().is_some());
+        for _ in 0..3 {
+            sender.loan(2).unwrap().send().unwrap();
+        }
+        let mut receiver = Channel::try_from(receiver).unwrap();
+        for _ in 0..3 {
+            assert_eq!(receiver.recv().await.unwrap().payload().unwrap().len(), 2);
+        }
+        // And back: the halves work on their own again.
+        let receiving = tokio::spawn(async move {
+            receiver.recv().await.unwrap();
+            receiver
+        });
+        a = sender;
+        a.send(b"awaited").unwrap();
+        let mut b = receiving.await.unwrap().into_inner();
+        a.send(b"blocked for").unwrap();
+        assert_eq!(b.recv().unwrap().control(), b"blocked for");
+    });
+}
+
+#[test]
+fn doorbells_without_messages_hide_none() {
+    // A doorbell, as docs/protocol.md has it.
+    let mut doorbell = [0; 32];
+    doorbell[0] = 5;
+    run(|| async {
+        // As many as one look reads, and some less and more.
+        for doorbells in [1, 63, 64, 65, 200] {
+            let (mut a, b) = builder().pair().unwrap();
+            for _ in 0..doorbells {
+                let doorbell = [IoSlice::new(&doorbell)];
+                sendmsg(&a, &doorbell, &mut SendAncillaryBuffer::default(), SendFlags::DONTWAIT).unwrap();
+            }
+            let mut b = Channel::try_from(b).unwrap();
+            // One look: it is armed after that.
+            assert!(polled(b.recv(), 1).await.is_none());
+            a.loan(1).unwrap().send().unwrap();
+            assert!(b.recv().await.unwrap().payload().is_some());
+        }
+    });
+}
+
+#[test]
+fn who_never_has_to_wait_lets_others_run() {
+    async fn sends(mut sender: Sender) {
+        for _ in 0..1000 {
+            sender.loan(1).await.unwrap().send().unwrap();
+        }
+        for _ in 0..200 {
+            sender.send(b"").await.unwrap();
+        }
+    }
+    async fn receives(mut receiver: Receiver) {
+        for _ in 0..1200 {
+            receiver.recv().await.unwrap();
+        }
+    }
+    async fn turns_beside(busy: JoinHandle<()>) -> usize {
+        let mut turns = 0;
+        while !busy.is_finished() {
+            turns += 1;
+            yield_now().await;
+        }
+        busy.await.unwrap();
+        turns
+    }
+    run(|| async {
+        let (a, b) = pair_of(&builder());
+        let ((sender, _back), (_forth, receiver)) = (a.split(), b.split());
+        // All is sent before anything is received.
+        assert!(turns_beside(tokio::spawn(sends(sender))).await > 5);
+        assert!(turns_beside(tokio::spawn(receives(receiver))).await > 5);
+    });
+}
+
+/// The rest of this is run as `nobody`: root's descriptors in flight are not counted.
+#[test]
+fn too_many_descriptors_in_flight_are_waited_for() {
+    const NAME: &str = "readiness::too_many_descriptors_in_flight_are_waited_for";
+    const INSIDE: &str = "INSIDE";
+    if env::var_os(INSIDE).is_none() {
+        // Even where that user may not look for it.
+        let mut command = Command::new("/proc/self/exe");
+        command.args([NAME, "--exact", "--nocapture"]).stdout(Stdio::null()).env(INSIDE, "");
+        if getuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        assert!(command.status().unwrap().success());
+        return;
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
+    run(|| async {
+        let ((mut a, mut b), (mut other, mut reader)) = (small(), small());
+        let null = File::open("/dev/null").unwrap();
+        let fds = || Control::default().fds([&null; 8]);
+        let sent = (0..).find(|_| matches!(other.try_send(fds()), Err(Error::FdsInFlight))).unwrap();
+        assert!(polled(a.send(fds()), 5).await.is_none());
+        let sending = tokio::spawn(async move {
+            a.send(Control::default().fds([&null; 8])).await.unwrap();
+            a.loan(1).await.unwrap().send_with(Control::default().fds([&null; 8])).await.unwrap();
+            a
+        });
+        for _ in 0..sent {
+            assert_eq!(reader.recv().await.unwrap().fds().len(), 8);
+        }
+        // It is another channel that has ended the shortage: nothing tells this one but time.
+        let mut a = sending.await.unwrap();
+        a.send(b"the next").await.unwrap();
+        assert_eq!(b.recv().await.unwrap().fds().len(), 8);
+        assert!(b.recv().await.unwrap().payload().is_some());
+        assert_eq!(b.recv().await.unwrap().control(), b"the next");
+    });
+}
