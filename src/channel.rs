@@ -207,7 +207,7 @@ impl Channel {
     pub fn call<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<Message> {
         let deadline = Deadline::after(timeout);
         let request = self.sender.request_until(control, deadline)?;
-        self.receiver.wait_reply(request, deadline)
+        self.receiver.wait_reply(request, deadline).inspect_err(|_| self.give_up(request))
     }
 
     /// Waits for the reply to a request, for at most `timeout`. What comes meanwhile is kept, in order, for

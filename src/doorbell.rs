@@ -42,26 +42,31 @@ impl Epoch {
         self.value & 1 == 1
     }
 
-    fn advance(&mut self) {
-        self.value = self.value.wrapping_add(1);
+    fn advance(&mut self, by: u64) {
+        self.value = self.value.wrapping_add(by);
         self.words.word(self.word).store(self.value, Relaxed);
     }
 
     /// From now on news is announced. Look again after this, before sleeping.
     pub(crate) fn arm(&mut self) {
         if !self.is_armed() {
-            self.advance();
-            self.shown = self.shown.wrapping_add(1);
-            // ORDERING: pairs with the fence in `Bell::ring`. Either the other side's look at the epoch sees this value,
-            // or our next look at what it publishes sees that.
-            fence(SeqCst);
+            self.renew();
         }
+    }
+
+    /// As [`arm`](Self::arm), with a new epoch in any case: what comes from now on has a doorbell of its own.
+    pub(crate) fn renew(&mut self) {
+        self.advance(if self.is_armed() { 2 } else { 1 });
+        self.shown = self.shown.wrapping_add(1);
+        // ORDERING: pairs with the fence in `Bell::ring`. Either the other side's look at the epoch sees this value, or our
+        // next look at what it publishes sees that.
+        fence(SeqCst);
     }
 
     /// News is not announced any more.
     pub(crate) fn disarm(&mut self) {
         if self.is_armed() {
-            self.advance();
+            self.advance(1);
         }
     }
 
@@ -78,11 +83,20 @@ impl Epoch {
     /// # Errors
     /// If there were more bells than epochs.
     pub(crate) fn heard(&mut self) -> Result<(), ProtocolError> {
+        self.overheard()?;
+        self.disarm();
+        Ok(())
+    }
+
+    /// A doorbell for an earlier epoch was read; the present one goes on.
+    ///
+    /// # Errors
+    /// As of [`heard`](Self::heard).
+    pub(crate) fn overheard(&mut self) -> Result<(), ProtocolError> {
         self.heard = self.heard.wrapping_add(1);
         if self.heard > self.shown {
             return Err(ProtocolError::Doorbells { shown: self.shown, heard: self.heard });
         }
-        self.disarm();
         Ok(())
     }
 }

@@ -39,6 +39,21 @@ pub(crate) enum Patience {
     Until(Deadline),
 }
 
+/// Where there is room, or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Ring,
+    Socket,
+}
+
+/// Which room a `try_` call has said no for, and is to be announced.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// For a record of so many bytes.
+    ring: Option<u64>,
+    socket: bool,
+}
+
 /// All of a sender but the ring's memory, which a loan borrows beside it.
 pub(crate) struct Outgoing {
     pub(crate) link: Arc<Link>,
@@ -47,6 +62,7 @@ pub(crate) struct Outgoing {
     words: OwnWords,
     bell: Bell,
     epoch: Epoch,
+    wanted: Wanted,
     spinner: Spinner,
     credit: PacketBuffer,
     /// Of the next message.
@@ -74,6 +90,7 @@ impl Outgoing {
             region,
             bell: Bell::new(Word::ReceiverEpoch),
             epoch: Epoch::new(words.clone(), Word::SenderEpoch),
+            wanted: Wanted::default(),
             words,
             spinner: Spinner::new(wait),
             credit: PacketBuffer::new(0),
@@ -112,11 +129,14 @@ impl Outgoing {
     pub(crate) fn make_room(&mut self, size: u64, patience: Patience) -> Result<()> {
         self.check()?;
         if self.has_room(size)? {
-            return self.stand_down();
+            return self.stand_down(Room::Ring);
         }
         count(&mut self.stats.waits_for_space, 1);
         match patience {
-            Patience::Try => self.arm_for(|out| Ok(out.has_room(size)?.then_some(()))),
+            Patience::Try => {
+                self.wanted.ring = Some(size);
+                self.arm_for(Room::Ring, |out| Ok(out.has_room(size)?.then_some(())))
+            }
             Patience::Until(deadline) => {
                 let result = self.wait_for_room(size, deadline);
                 if self.spinner.done() {
@@ -133,8 +153,7 @@ impl Outgoing {
         loop {
             self.check()?;
             if self.has_room(size)? {
-                self.epoch.disarm();
-                return Ok(());
+                return self.stand_down(Room::Ring);
             }
             match self.spinner.spin(deadline, || self.producer.tail_moved()) {
                 Spun::Ready => {
@@ -145,7 +164,7 @@ impl Outgoing {
                     continue;
                 }
                 Spun::LookAtSocket => {
-                    self.read_credit()?;
+                    self.read_credit(Epoch::heard)?;
                     continue;
                 }
                 Spun::Enough => {}
@@ -155,7 +174,7 @@ impl Outgoing {
             if self.has_room(size)? {
                 continue;
             }
-            if self.read_credit()? {
+            if self.read_credit(Epoch::heard)? {
                 reads = reads.wrapping_add(1);
                 if reads.is_multiple_of(MOST_PACKETS) && deadline.passed() {
                     return Err(Error::Timeout);
@@ -163,48 +182,91 @@ impl Outgoing {
                 continue;
             }
             self.sleep(PollFlags::empty(), deadline, None)?;
+            self.read_credit(Epoch::heard)?;
         }
     }
 
     /// Tries once more, armed; what comes later is announced. [`Error::Full`] if it did not help.
     ///
-    /// By the rule of `Receiver::try_recv`: arm, look, and only when the socket has nothing to say, say no.
+    /// One descriptor tells of both kinds of room. So the epoch is made new first, both kinds are looked at, and only then
+    /// are the doorbells of the *earlier* epochs read: what comes later has one of its own, which stays. If there is room of
+    /// the other kind by now they are left too: then it is they that announce it.
     #[cold]
-    fn arm_for<T>(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<Option<T>>) -> Result<T> {
-        let mut reads = 0_u32;
-        loop {
-            self.epoch.arm();
-            if let Some(done) = attempt(self)? {
-                self.epoch.disarm();
-                return Ok(done);
-            }
-            // Only here, armed: what is left in the socket keeps it readable.
-            if reads == MOST_PACKETS || !self.read_credit()? {
-                return Err(Error::Full);
-            }
-            reads = reads.wrapping_add(1);
+    fn arm_for<T>(
+        &mut self,
+        room: Room,
+        mut attempt: impl FnMut(&mut Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        if self.link.credit_in.is_abandoned()? {
+            self.gone = true;
+            return Err(self.link.ended());
         }
+        let earlier = self.link.credit_in.doorbells()?;
+        if earlier == 0 {
+            self.epoch.drained();
+        }
+        self.epoch.renew();
+        if let Some(done) = attempt(self)? {
+            // It is done: if the credit socket has anything to tell, the next call tells it.
+            let _ = self.stand_down(room);
+            return Ok(done);
+        }
+        if self.other_has_room(room)? {
+            return Err(Error::Full);
+        }
+        for _ in 0..earlier {
+            if !self.read_credit(Epoch::overheard)? {
+                break;
+            }
+        }
+        Err(Error::Full)
     }
 
-    /// After a success: nothing is to be announced any more, and what was is read, so that the descriptor is not readable
-    /// for nothing.
+    /// Whether there is room of the kind that `room` is not, and that a call has said no for. It is told once.
+    fn other_has_room(&mut self, room: Room) -> Result<bool> {
+        let has_room = match room {
+            Room::Ring => self.wanted.socket && self.link.socket.has_room()?,
+            Room::Socket => match self.wanted.ring {
+                Some(size) => self.has_room(size)?,
+                None => false,
+            },
+        };
+        if has_room {
+            match room {
+                Room::Ring => self.wanted.socket = false,
+                Room::Socket => self.wanted.ring = None,
+            }
+        }
+        Ok(has_room)
+    }
+
+    /// After a success: this room is not to be announced any more. If no other is either, what was announced is read, so
+    /// that the descriptor is not readable for nothing.
     #[inline]
-    fn stand_down(&mut self) -> Result<()> {
-        if self.epoch.is_armed() {
-            self.epoch.disarm();
-            for _ in 0..MOST_PACKETS {
-                if !self.read_credit()? {
-                    break;
-                }
+    fn stand_down(&mut self, room: Room) -> Result<()> {
+        if !self.epoch.is_armed() {
+            return Ok(());
+        }
+        match room {
+            Room::Ring => self.wanted.ring = None,
+            Room::Socket => self.wanted.socket = false,
+        }
+        if self.wanted.ring.is_some() || self.wanted.socket {
+            return Ok(());
+        }
+        self.epoch.disarm();
+        for _ in 0..MOST_PACKETS {
+            if !self.read_credit(Epoch::heard)? {
+                break;
             }
         }
         Ok(())
     }
 
-    /// Reads the credit socket once, without blocking. True if there was a doorbell.
+    /// Reads the credit socket once, without blocking. True if there was a doorbell; `heard` says what that means.
     ///
     /// UNTRUSTED: all that may come there is doorbells, one for each epoch.
-    fn read_credit(&mut self) -> Result<bool> {
+    fn read_credit(&mut self, heard: fn(&mut Epoch) -> Result<(), ProtocolError>) -> Result<bool> {
         match self.link.credit_in.receive(&mut self.credit)? {
             Arrival::Nothing => {
                 self.epoch.drained();
@@ -225,7 +287,9 @@ impl Outgoing {
                     ProtocolError::FdLimit { max: 0, found }
                 } else {
                     count(&mut self.stats.doorbells_received, 1);
-                    return self.epoch.heard().map(|()| true).map_err(|violation| self.violated(violation));
+                    return heard(&mut self.epoch)
+                        .map(|()| true)
+                        .map_err(|violation| self.violated(violation));
                 }
             }
             Err(violation) => violation,
@@ -310,8 +374,7 @@ impl Outgoing {
         let header = PacketHeader::control(heading, fd_count);
         self.check()?;
         match self.link.socket.send(header, control.bytes, &control.fds) {
-            // It is sent: if the credit socket has anything to tell, the next call tells it.
-            Ok(()) => drop(self.stand_down()),
+            Ok(()) => drop(self.stand_down(Room::Socket)),
             Err(SendFailure::Full | SendFailure::FdsInFlight | SendFailure::NoMemory(_)) => {
                 count(&mut self.stats.waits_for_space, 1);
                 match patience {
@@ -340,13 +403,16 @@ impl Outgoing {
     #[cold]
     fn post_armed(&mut self, header: PacketHeader, control: &Control<'_>) -> Result<()> {
         let mut in_flight = false;
-        let result = self.arm_for(|out| match out.link.socket.send(header, control.bytes, &control.fds) {
-            Ok(()) => Ok(Some(())),
-            Err(failure @ (SendFailure::Full | SendFailure::FdsInFlight)) => {
-                in_flight = matches!(failure, SendFailure::FdsInFlight);
-                Ok(None)
+        self.wanted.socket = true;
+        let result = self.arm_for(Room::Socket, |out| {
+            match out.link.socket.send(header, control.bytes, &control.fds) {
+                Ok(()) => Ok(Some(())),
+                Err(failure @ (SendFailure::Full | SendFailure::FdsInFlight)) => {
+                    in_flight = matches!(failure, SendFailure::FdsInFlight);
+                    Ok(None)
+                }
+                Err(failure) => Err(out.failed(failure)),
             }
-            Err(failure) => Err(out.failed(failure)),
         });
         match result {
             Err(Error::Full) if in_flight => Err(Error::FdsInFlight),
@@ -374,7 +440,7 @@ impl Outgoing {
                 Err(failure) => return Err(self.failed(failure)),
             }
             // A doorbell that was left over, or the peer's end.
-            while self.read_credit()? {}
+            while self.read_credit(Epoch::heard)? {}
         }
     }
 

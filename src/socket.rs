@@ -15,7 +15,7 @@ use std::{
 use rustix::{
     cmsg_space,
     event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
+    io::{Errno, ioctl_fionread},
     net::{
         AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
         SocketType, UCred, getpeername, sendmsg, shutdown, socketpair, sockopt,
@@ -26,7 +26,8 @@ use zerocopy::IntoBytes;
 
 use crate::{
     error::{Error, HandshakeError, ProtocolError, Result},
-    raw::descriptor::{Ancillary, RawCredentials, quiet, receive, refuse_fds},
+    layout::to_u64,
+    raw::descriptor::{Ancillary, RawCredentials, quiet, receive, refuse_fds, unread_by_peer},
     wait::Deadline,
     wire::{PACKET_HEADER, Packet, PacketHeader, SCM_MAX_FD},
 };
@@ -235,6 +236,25 @@ impl Socket {
                 .map_err(Error::io("setsockopt(SO_SNDBUF)"))?;
         }
         Ok(size()?.saturating_sub(overhead).min(body))
+    }
+
+    /// Whether the kernel takes another packet: what it counts when it is asked to.
+    pub(crate) fn has_room(&self) -> Result<bool> {
+        let size = sockopt::socket_send_buffer_size(&self.0).map_err(Error::io("getsockopt(SO_SNDBUF)"))?;
+        let unread = unread_by_peer(self.as_fd()).map_err(Error::io("ioctl(SIOCOUTQ)"))?;
+        Ok(unread < size)
+    }
+
+    /// Doorbells that wait to be read, if nothing else can: all packets are as long as one.
+    pub(crate) fn doorbells(&self) -> Result<u64> {
+        let bytes = ioctl_fionread(&self.0).map_err(Error::io("ioctl(FIONREAD)"))?;
+        Ok(bytes.div_ceil(to_u64(PACKET_HEADER)))
+    }
+
+    /// Whether the other end is shut or gone, whatever is still to be read.
+    pub(crate) fn is_abandoned(&self) -> Result<bool> {
+        let [ready] = sleep([(self.as_fd(), PollFlags::RDHUP)], Deadline::Never, Some(Duration::ZERO))?;
+        Ok(ready.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR))
     }
 
     /// Sends a packet, whole or not at all, without blocking.

@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     hash::{BuildHasher, RandomState},
+    iter,
     os::fd::{AsFd, OwnedFd},
     path::Path,
     sync::mpsc,
@@ -83,17 +84,20 @@ struct Item {
 impl Item {
     const COUNT: u32 = 3000;
 
-    /// Control bytes, a payload, both, or neither; one in six with descriptors; one in ten with a pause after it.
+    /// First a payload alone, to a loop that has never looked. Then control bytes, a payload, both, or neither; one in six
+    /// with descriptors; one in ten with a pause after it.
     fn stream(seed: u64) -> impl Iterator<Item = Self> {
         let mut random = Random(seed);
-        (0..Self::COUNT).map(move |number| {
+        let first = Self { control: Vec::new(), payload: Some(vec![1]), files: 0, pause: true };
+        let others = (1..Self::COUNT).map(move |number| {
             let parts = random.below(4);
             let bytes = |len: usize| number.to_le_bytes().into_iter().cycle().take(len).collect();
             let control = if parts & 1 == 0 { 0 } else { random.below(300) };
             let payload = (parts & 2 == 0).then(|| bytes(random.below(4000)));
             let files = random.below(6).saturating_sub(4) * random.below(4);
             Self { control: bytes(control), payload, files, pause: random.below(10) == 0 }
-        })
+        });
+        iter::once(first).chain(others)
     }
 
     fn send(&self, channel: &mut Channel, file: &File) {

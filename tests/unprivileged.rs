@@ -1,7 +1,7 @@
 //! A user that is not root, with 64 descriptors: who runs out of them gets errors, loses nothing else, and goes on.
 //!
-//! Each test runs its body in a process of its own (this program again), as the user `nobody` if root started it: root's
-//! descriptors in flight are not counted. They are counted by user, so the tests take turns.
+//! Each test runs its body in a process of its own (this program again), as another user if root started it: root's
+//! descriptors in flight are not counted. They are counted by user, so the tests take turns, and no two runs share a user.
 
 #![forbid(unsafe_code)]
 
@@ -9,27 +9,47 @@ use std::{
     env,
     fs::File,
     os::unix::process::CommandExt,
-    process,
+    process::{self, Child, Command, Stdio},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use nobody::{Ends, NOBODY, this_program};
 use rustix::{
     io::Errno,
-    process::{Resource, Rlimit, WaitOptions, getuid, setrlimit, wait},
+    process::{Resource, Rlimit, WaitOptions, getgid, getuid, setrlimit, wait},
 };
 use sealane::{Channel, Control, Error, HandshakeError, Listener, Result, SealedBufferMut};
 use threads::{SOON, start};
 
-#[path = "support/nobody.rs"]
-mod nobody;
 #[path = "support/threads.rs"]
 mod threads;
 
 const SHORT: Duration = Duration::from_millis(20);
 /// Set where the body of a test is to be run.
 const INSIDE: &str = "INSIDE";
+
+/// A child that does not outlive its test.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// This program, even where the user may not look for it, to run the test `name` and nothing else.
+fn this_program(name: &str, options: &[&str]) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.args([name, "--exact", "--nocapture"]).args(options).stdout(Stdio::null());
+    command
+}
+
+/// Process, user and group of the peer.
+fn identity(channel: &Channel) -> [u32; 3] {
+    let seen = channel.peer().credentials();
+    [seen.pid, seen.uid, seen.gid]
+}
 
 /// Runs `body`, of the test `name`, in a process with few rights and few descriptors.
 fn unprivileged(name: &str, body: impl FnOnce()) {
@@ -38,18 +58,22 @@ fn unprivileged(name: &str, body: impl FnOnce()) {
         let mut parent = Channel::inherited().unwrap();
         setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
         body();
-        return parent.send_timeout(b"done", SOON).unwrap();
+        return parent.send_timeout(Control::of(&identity(&parent)), SOON).unwrap();
     }
     let _turn = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+    let (user, group) = (getuid().as_raw(), getgid().as_raw());
     let mut command = this_program(name, &[]);
     command.env(INSIDE, "");
-    if getuid().is_root() {
-        command.uid(NOBODY).gid(NOBODY);
+    let (mut its_user, mut its_group) = (user, group);
+    if user == 0 {
+        (its_user, its_group) = (20_000 + process::id() % 40_000, 65_534);
+        command.uid(its_user).gid(its_group);
     }
     let (mut channel, child) = Channel::spawn(command).unwrap();
-    let _child = Ends(child);
+    let child = Ends(child);
+    assert_eq!(identity(&channel), [child.0.id(), its_user, its_group]);
     let word = channel.recv_timeout(SOON).expect("the body has ended, without a panic");
-    assert_eq!(word.control(), b"done");
+    assert_eq!(word.control_as::<[u32; 3]>().unwrap(), &[process::id(), user, group]);
 }
 
 /// Takes all descriptors that this process may still have but `free`.
@@ -99,6 +123,11 @@ fn flood(channel: &mut Channel, file: &File) -> usize {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+#[test]
+fn another_user_is_known_as_such_at_both_ends() {
+    unprivileged("another_user_is_known_as_such_at_both_ends", || {});
 }
 
 #[test]

@@ -9,7 +9,11 @@
 //!     └────────────── counters ────────────────────┘
 //! ```
 //! First all clients go as fast as they can. Then come rounds at a steady pace, one without and one with the bad clients in
-//! turn, since what matters is how long the calls of the good ones take in both.
+//! turn: what matters is how long the calls of the good ones take in both. Of each kind of rounds, quantiles are medians.
+//!
+//! Memory per client is what the clients have added, divided by their number: of the hub and of the clients' process the
+//! proportional set size (`/proc/PID/smaps_rollup`), in which each counts half of the rings that they share; of the kernel
+//! its slabs and page tables (`/proc/meminfo`), both ends together and whatever else the machine does.
 #![forbid(unsafe_code)]
 
 mod clients;

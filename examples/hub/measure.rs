@@ -63,12 +63,15 @@ pub(crate) fn run(options: &Options) -> Result<Facts> {
     Footprint::of(&hub, &clients)?.since(before, options.clients, &mut facts);
 
     let (mut without, mut with) = (Rounds::default(), Rounds::default());
+    let mut messages_beside_bad = 0;
     for _ in 0..ROUNDS {
         without.add(&clients.round("a steady pace", steady, &progress, || ())?);
         if has_bad {
             let trouble = start.trouble()?;
             let mut dying = start.dying(steady)?;
+            let messages = hub.counters()?.messages;
             with.add(&clients.round("with bad clients", steady, &progress, || drop(dying.take()))?);
+            messages_beside_bad += hub.counters()?.messages - messages;
             drop(trouble);
             hub.wait_for_guests(options.clients)?;
         }
@@ -80,6 +83,8 @@ pub(crate) fn run(options: &Options) -> Result<Facts> {
             ["beside_bad_call_p50_us", "beside_bad_call_p99_us", "beside_bad_calls_missed"],
             &mut facts,
         );
+        let seconds = number(steady.millis * u64::from(ROUNDS)) / 1e3;
+        facts.add_number("beside_bad_messages_per_second", number(messages_beside_bad) / seconds);
         let Counters { left, timed_out, failed, .. } = hub.counters()?;
         facts.add("bad_clients_dropped", left);
         facts.add("bad_handshakes_timed_out", timed_out);
@@ -230,7 +235,7 @@ impl Footprint {
             facts.add_number(name, number(now.saturating_sub(before)) / f64::from(clients));
         };
         add("hub_pss_kib_per_client", self.hub.pss, before.hub.pss);
-        add("of_it_shared_memory", self.hub.pss_shared, before.hub.pss_shared);
+        add("hub_pss_shared_kib_per_client", self.hub.pss_shared, before.hub.pss_shared);
         add("client_pss_kib_per_client", self.clients.pss, before.clients.pss);
         add("kernel_slab_and_page_tables_kib_per_client", self.kernel, before.kernel);
         add("hub_fds_per_client", self.hub.fds, before.hub.fds);

@@ -39,6 +39,8 @@ pub(crate) const COUNTERS: &[u8] = b"counters";
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub(crate) struct Counters {
+    /// Of everybody.
+    pub(crate) messages: u64,
     /// Connected now, handshakes under way included.
     pub(crate) guests: u64,
     /// Were clients, and went or broke the protocol.

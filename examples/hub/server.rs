@@ -263,6 +263,7 @@ impl Client {
                 self.owed = None;
             }
             let Some(message) = self.channel.try_recv()? else { return Ok(Next::Wait) };
+            counters.messages += 1;
             self.owed = self.take(&message);
         }
         Ok(Next::More)

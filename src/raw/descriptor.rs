@@ -163,6 +163,15 @@ pub(crate) fn refuse_fds(socket: BorrowedFd<'_>) {
     let _ = set(socket, SO_PASSRIGHTS, 0);
 }
 
+/// Bytes that were sent through this socket and not yet read, as the kernel counts them against `SO_SNDBUF` (`SIOCOUTQ`,
+/// `unix(7)`).
+pub(crate) fn unread_by_peer(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut unread: c_int = 0;
+    // SAFETY: contract of `ioctl(2)` with `TIOCOUTQ`: it writes one `c_int`, to a live one.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
+    if result == 0 { Ok(usize::try_from(unread).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
 fn set(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
     let len = libc::socklen_t::try_from(size_of::<c_int>()).map_err(io::Error::other)?;
     // SAFETY: contract of `setsockopt(2)`: the value is a live `c_int` of the length given.

@@ -4,9 +4,12 @@
 use std::{
     env,
     fs::File,
+    future::{Future, poll_fn},
     io::IoSlice,
     os::unix::process::CommandExt,
+    pin::pin,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use rustix::{
@@ -17,9 +20,12 @@ use sealane::{
     Control, Error,
     tokio::{Channel, Receiver, Sender},
 };
-use tokio::task::{JoinHandle, yield_now};
+use tokio::{
+    task::{JoinHandle, yield_now},
+    time::timeout,
+};
 
-use crate::{builder, pair_of, polled, run, small};
+use crate::{builder, fill_socket, pair_of, polled, run, small};
 
 /// User and group `nobody`.
 const NOBODY: u32 = 65534;
@@ -66,11 +72,35 @@ fn doorbells_without_messages_hide_none() {
                 sendmsg(&a, &doorbell, &mut SendAncillaryBuffer::default(), SendFlags::DONTWAIT).unwrap();
             }
             let mut b = Channel::try_from(b).unwrap();
-            // One look: it is armed after that.
-            assert!(polled(b.recv(), 1).await.is_none());
+            let mut receiving = pin!(b.recv());
+            assert!(polled(receiving.as_mut(), 10).await.is_none());
             a.loan(1).unwrap().send().unwrap();
-            assert!(b.recv().await.unwrap().payload().is_some());
+            assert!(receiving.await.unwrap().payload().is_some());
         }
+    });
+}
+
+#[test]
+fn who_waits_is_left_alone() {
+    run(|| async {
+        let (mut a, mut b) = small();
+        fill_socket(&mut a);
+        // Woken once before, so that tokio knows of something.
+        b.recv().await.unwrap();
+        a.send(b"one more").await.unwrap();
+        while b.try_recv().unwrap().is_some() {}
+        a.loan(4000).await.unwrap().send().unwrap();
+        let held = b.recv().await.unwrap();
+        let (mut polls, mut receiving, mut lending) = (0, pin!(b.recv()), pin!(a.loan(4000)));
+        let waiting = poll_fn(|cx| {
+            polls += 1;
+            assert!(receiving.as_mut().poll(cx).is_pending());
+            lending.as_mut().poll(cx)
+        });
+        assert!(timeout(Duration::from_millis(100), waiting).await.is_err());
+        assert!(polls < 10, "{polls} polls");
+        drop(held);
+        drop(lending.await.unwrap());
     });
 }
 
