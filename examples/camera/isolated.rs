@@ -17,10 +17,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         builder = builder.max_peer_ring_capacity(capacity);
     }
     let mut channel = builder.inherited()?;
-    let sandbox = if options.sandbox { Some(Sandbox::enter()?) } else { None };
+    if options.sandbox {
+        Sandbox::enter()?;
+    }
     let mut registered = None;
     loop {
-        match serve(&mut channel, &mut registered, sandbox.as_ref()) {
+        match serve(&mut channel, &mut registered, options.sandbox) {
             Ok(()) => {}
             Err(error) if matches!(error.downcast_ref(), Some(Error::Disconnected)) => return Ok(()),
             Err(error) => return Err(error),
@@ -29,11 +31,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Takes one message. The payload is released before the answer is sent: the pipeline then has its space back.
-fn serve(
-    channel: &mut Channel,
-    registered: &mut Option<Registered>,
-    sandbox: Option<&Sandbox>,
-) -> Result<()> {
+fn serve(channel: &mut Channel, registered: &mut Option<Registered>, sandboxed: bool) -> Result<()> {
     let mut message = channel.recv()?;
     let Some(payload) = message.take_payload() else {
         *registered = Some(register(&mut message)?);
@@ -42,8 +40,8 @@ fn serve(
     let registered = registered.as_mut().ok_or("a frame before its buffers were registered")?;
     let mut controls = examine(message.control_as()?, &payload, registered)?;
     drop(payload);
-    if let Some(sandbox) = sandbox {
-        (controls.acts_tried, controls.acts_refused) = (Sandbox::ACTS, sandbox.try_to_escape());
+    if sandboxed {
+        (controls.acts_tried, controls.acts_refused) = (Sandbox::ACTS, Sandbox::try_to_escape());
     }
     channel.send(Control::of(&controls))?;
     Ok(())

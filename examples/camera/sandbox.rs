@@ -39,13 +39,13 @@ const RUNTIME: [i64; 10] = [
 /// What the algorithm itself calls: it looks at frame buffers.
 const BUFFERS: [i64; 4] = [libc::SYS_pread64, libc::SYS_fcntl, libc::SYS_fstat, libc::SYS_statx];
 
-/// A sandbox that this process is in.
+/// The process's sandbox: there is one, and no way out.
 pub(crate) struct Sandbox;
 
 impl Sandbox {
     /// Shuts this process in, for good. Files are out of reach twice over: by landlock, where the kernel has it, and by
     /// seccomp, without which there is no sandbox.
-    pub(crate) fn enter() -> Result<Self> {
+    pub(crate) fn enter() -> Result<()> {
         let files =
             Ruleset::default().handle_access(AccessFs::from_all(ABI::V1))?.create()?.restrict_self()?;
         if files.ruleset == RulesetStatus::NotEnforced {
@@ -59,11 +59,11 @@ impl Sandbox {
         let filter =
             SeccompFilter::new(allowed, refuse, SeccompAction::Allow, std::env::consts::ARCH.try_into()?)?;
         apply_filter(&BpfProgram::try_from(filter)?)?;
-        Ok(Self)
+        Ok(())
     }
 
     /// Tries what it must not: opening a file, making a socket. How many of the two were refused.
-    pub(crate) fn try_to_escape(&self) -> u32 {
+    pub(crate) fn try_to_escape() -> u32 {
         let refused = [File::open("/dev/null").err(), UnixDatagram::unbound().err()];
         let refused =
             refused.into_iter().flatten().filter(|error| error.kind() == ErrorKind::PermissionDenied);
