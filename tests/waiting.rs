@@ -336,7 +336,7 @@ fn a_sleeping_sender_wakes_when_there_is_room() {
 /// Each message fills the ring, so that each side waits for the other in turn; and comes at every moment of that wait.
 #[test]
 fn no_wake_up_is_lost_however_the_two_sides_meet() {
-    const MESSAGES: usize = 20_000;
+    const MESSAGES: usize = 5_000;
     let (a, b) = small(Wait::Block);
     let ((mut sender, _receiver), (_sender, mut receiver)) = (a.split(), b.split());
     let dawdle = |n: usize| (0..n * 7919 % 997).for_each(|_| spin_loop());

@@ -22,7 +22,7 @@ use crate::{
 /// Rounds at a steady pace, of each kind.
 const ROUNDS: u32 = 5;
 /// In what time anything must happen that must happen at all.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How often the progress bar moves, and how often to look again.
 const TICK: Duration = Duration::from_millis(50);
 

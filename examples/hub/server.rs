@@ -86,6 +86,7 @@ struct Guest {
     comes_again: bool,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly all guests are clients")]
 enum Stage {
     Arriving(Handshake),
     Client(Client),
@@ -173,17 +174,15 @@ impl Hub {
         let Some(mut guest) = self.guests.remove(&key) else { return Ok(()) };
         guest.comes_again = false;
         guest.stage = match guest.stage {
-            Stage::Client(mut client) => match client.turn(&mut self.counters) {
-                Ok(next) => {
-                    guest.comes_again = matches!(next, Next::More);
-                    Stage::Client(client)
-                }
-                Err(_) => {
+            Stage::Client(mut client) => {
+                let Ok(next) = client.turn(&mut self.counters) else {
                     self.counters.left += 1;
                     self.leaves();
                     return Ok(());
-                }
-            },
+                };
+                guest.comes_again = matches!(next, Next::More);
+                Stage::Client(client)
+            }
             Stage::Arriving(mut handshake) => match handshake.advance() {
                 Ok(false) => Stage::Arriving(handshake),
                 Ok(true) => {
@@ -254,8 +253,11 @@ impl Client {
         for _ in 0..TURN {
             if let Some(question) = self.owed {
                 let answered = match question {
-                    Question::Tally(token) => self.answer(token, self.tally)?,
-                    Question::Counters(token) => self.answer(token, *counters)?,
+                    Question::Tally(token) => {
+                        let tally = self.tally;
+                        self.answer(token, &tally)?
+                    }
+                    Question::Counters(token) => self.answer(token, &*counters)?,
                 };
                 if !answered {
                     return Ok(Next::Wait);
@@ -284,10 +286,10 @@ impl Client {
     fn answer(
         &mut self,
         token: ReplyToken,
-        answer: impl IntoBytes + zerocopy::Immutable,
+        answer: &(impl IntoBytes + zerocopy::Immutable),
     ) -> std::result::Result<bool, Error> {
         let Some(loan) = self.channel.try_loan(0)? else { return Ok(false) };
-        match loan.try_send_with(Control::of(&answer).in_reply_to(token)) {
+        match loan.try_send_with(Control::of(answer).in_reply_to(token)) {
             Ok(()) => Ok(true),
             Err(unsent) if matches!(unsent.error(), Error::Full) => Ok(false),
             Err(unsent) => Err(unsent.into_error()),

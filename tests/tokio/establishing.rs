@@ -68,7 +68,7 @@ fn silent_clients_hold_up_nobody() {
             assert_eq!(client.await.unwrap().unwrap().control(), b"welcome");
         }
         // What becomes of one is told, and is no harm to the listener.
-        rustix::io::write(&silent.pop().unwrap(), b"no Hello").unwrap();
+        rustix::io::write(silent.pop().unwrap(), b"no Hello").unwrap();
         assert!(matches!(listener.accept().await, Err(Error::Handshake(HandshakeError::Refused(_)))));
         drop(stopped);
         assert!(matches!(listener.accept().await, Err(Error::Handshake(HandshakeError::Closed { .. }))));

@@ -157,7 +157,7 @@ fn too_many_descriptors_in_flight_are_waited_for() {
         let ((mut a, mut b), (mut other, mut reader)) = (small(), small());
         let null = File::open("/dev/null").unwrap();
         let fds = || Control::default().fds([&null; 8]);
-        let sent = (0..).find(|_| matches!(other.try_send(fds()), Err(Error::FdsInFlight))).unwrap();
+        let sent = (0..10_000).find(|_| matches!(other.try_send(fds()), Err(Error::FdsInFlight))).unwrap();
         assert!(polled(a.send(fds()), 5).await.is_none());
         let sending = tokio::spawn(async move {
             a.send(Control::default().fds([&null; 8])).await.unwrap();
