@@ -166,7 +166,7 @@ fn address(path: &Path) -> Result<SocketAddrUnix> {
         [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name),
         _ => SocketAddrUnix::new(path),
     }
-    .map_err(Error::io("a socket address (at most 107 bytes)"))
+    .map_err(Error::io("a socket address (of at most 108 bytes)"))
 }
 
 /// A socket that is connected to a listener. Waits for a place in its backlog for at most `patience`; without, not at all.

@@ -336,12 +336,12 @@ fn a_sleeping_sender_wakes_when_there_is_room() {
 /// Each message fills the ring, so that each side waits for the other in turn; and comes at every moment of that wait.
 #[test]
 fn no_wake_up_is_lost_however_the_two_sides_meet() {
-    const MESSAGES: usize = 5_000;
+    const MESSAGES: usize = 20_000;
     let (a, b) = small(Wait::Block);
     let ((mut sender, _receiver), (_sender, mut receiver)) = (a.split(), b.split());
     let dawdle = |n: usize| (0..n * 7919 % 997).for_each(|_| spin_loop());
     // For all of it: a call that has slept to the end of its own time would still find what it has missed.
-    let end = Instant::now() + SOON;
+    let end = Instant::now() + 3 * SOON;
     let left = move || end.saturating_duration_since(Instant::now());
     let sending = start(move || {
         for n in 0..MESSAGES {
@@ -370,7 +370,7 @@ fn spinning_never_sleeps() {
     assert_eq!((a.stats().sleeps, b.stats().sleeps), (0, 0));
 }
 
-const STREAMED: u64 = 50_000;
+const STREAMED: u64 = 10_000;
 
 /// A header and a payload in each message, through a ring that is full now and then, and typed headers besides.
 #[test]
