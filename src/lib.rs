@@ -27,7 +27,10 @@
 //! | set sizes and limits | [`Builder`] |
 //! | use the two directions in two threads | [`Channel::split`] into [`Sender`] and [`Receiver`] |
 //! | use an event loop | [`Receiver`], [`Sender`] and [`Handshake`] each say when their descriptor is readable |
+//! | ask and answer | [`Channel::call`], [`Channel::reply`] |
+//! | await instead of waiting | the feature `tokio`, and `sealane::tokio` |
 //! | read payloads | [`SharedSlice`] |
+//! | send one table to many | [`SealedBuffer`] |
 //!
 //! # What to rely on
 //! - A message is whole or not at all, and messages arrive in the order in which they were sent.
