@@ -212,14 +212,15 @@ impl Receiver {
 
     #[inline(always)]
     fn find_new(&mut self) -> Result<Found> {
-        let mut reads = 0;
+        let mut reads = 0_u32;
         while reads < MOST_PACKETS {
             self.link.check()?;
             if let Some(due) = self.look()? {
                 return self.deliver(due).map(Found::Message);
             }
-            // There are no more of these than requests that we gave up.
+            // Of these there are no more than requests that we gave up, so they do not count.
             if self.dropped_late_reply() {
+                reads = reads.saturating_sub(1);
                 continue;
             }
             reads = reads.wrapping_add(1);

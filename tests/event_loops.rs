@@ -490,10 +490,12 @@ fn silent_clients_hold_up_nobody<L: EventLoop>() {
         let Stage::Handshake(handshake) = end else { unreachable!() };
         events.add(handshake.as_fd(), key);
     }
-    let mut served = 0;
+    let (mut served, mut waits) = (0, 0);
     while served < TALKING {
         let ready = events.wait(SOON);
         assert!(!ready.is_empty(), "nothing was announced; served {served}");
+        waits += 1;
+        assert!(waits < 100 * TALKING, "woken in vain; served {served}");
         for key in ready {
             if key != LISTENER {
                 served += usize::from(go_on(&mut ends[key], key < TALKING));

@@ -31,12 +31,13 @@ const SOON: Duration = Duration::from_mins(1);
 
 /// Runs a test on one thread, then on two.
 fn run<F: Future<Output = ()>>(test: impl Fn() -> F) {
-    let mut two_threads = runtime::Builder::new_multi_thread();
-    two_threads.worker_threads(2);
-    for builder in [&mut runtime::Builder::new_current_thread(), &mut two_threads] {
-        let runtime = builder.enable_all().build().unwrap();
-        runtime.block_on(async { timeout(SOON, test()).await.expect("the test ends") });
-    }
+    run_on(&mut runtime::Builder::new_current_thread(), &test);
+    run_on(runtime::Builder::new_multi_thread().worker_threads(2), &test);
+}
+
+fn run_on<F: Future<Output = ()>>(builder: &mut runtime::Builder, test: impl Fn() -> F) {
+    let runtime = builder.enable_all().build().unwrap();
+    runtime.block_on(async { timeout(SOON, test()).await.expect("the test ends") });
 }
 
 /// Polls a future once, for no reason.

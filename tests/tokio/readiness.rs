@@ -21,11 +21,12 @@ use sealane::{
     tokio::{Channel, Receiver, Sender},
 };
 use tokio::{
+    runtime,
     task::{JoinHandle, yield_now},
     time::timeout,
 };
 
-use crate::{builder, fill_socket, pair_of, polled, run, small};
+use crate::{builder, fill_socket, pair_of, polled, run, run_on, small};
 
 /// User and group `nobody`.
 const NOBODY: u32 = 65534;
@@ -128,7 +129,7 @@ fn who_never_has_to_wait_lets_others_run() {
         busy.await.unwrap();
         turns
     }
-    run(|| async {
+    run_on(&mut runtime::Builder::new_current_thread(), || async {
         let (a, b) = pair_of(&builder());
         let ((sender, _back), (_forth, receiver)) = (a.split(), b.split());
         // All is sent before anything is received.
@@ -159,17 +160,17 @@ fn too_many_descriptors_in_flight_are_waited_for() {
         let fds = || Control::default().fds([&null; 8]);
         let sent = (0..10_000).find(|_| matches!(other.try_send(fds()), Err(Error::FdsInFlight))).unwrap();
         assert!(polled(a.send(fds()), 5).await.is_none());
-        let sending = tokio::spawn(async move {
-            a.send(Control::default().fds([&null; 8])).await.unwrap();
-            a.loan(1).await.unwrap().send_with(Control::default().fds([&null; 8])).await.unwrap();
-            a
+        let mut sending = pin!(async {
+            a.send(fds()).await.unwrap();
+            a.loan(1).await.unwrap().send_with(fds()).await.unwrap();
+            a.send(b"the next").await.unwrap();
         });
+        assert!(polled(sending.as_mut(), 10).await.is_none());
         for _ in 0..sent {
             assert_eq!(reader.recv().await.unwrap().fds().len(), 8);
         }
         // It is another channel that has ended the shortage: nothing tells this one but time.
-        let mut a = sending.await.unwrap();
-        a.send(b"the next").await.unwrap();
+        sending.await;
         assert_eq!(b.recv().await.unwrap().fds().len(), 8);
         assert!(b.recv().await.unwrap().payload().is_some());
         assert_eq!(b.recv().await.unwrap().control(), b"the next");
