@@ -238,10 +238,15 @@ impl Receiver {
             }
         }
         // The last packet may have been a doorbell, after which none is rung until we arm again and look.
-        self.epoch.arm();
-        match self.look()? {
-            Some(due) => self.deliver(due).map(Found::Message),
-            None => Ok(Found::More),
+        loop {
+            self.epoch.arm();
+            if let Some(due) = self.look()? {
+                return self.deliver(due).map(Found::Message);
+            }
+            // That has disarmed, too.
+            if !self.dropped_late_reply() {
+                return Ok(Found::More);
+            }
         }
     }
 

@@ -171,8 +171,8 @@ fn binding_where_a_file_is_names_the_call_and_leaves_the_file() {
 #[test]
 fn a_name_that_is_too_long_is_refused() {
     for name in [PathBuf::from("x".repeat(109)), PathBuf::from(format!("@{}", "x".repeat(109)))] {
-        assert_eq!(io_error(Listener::bind(&name)).0, "a socket address (at most 107 bytes)");
-        assert_eq!(io_error(Channel::connect(&name)).0, "a socket address (at most 107 bytes)");
+        assert_eq!(io_error(Listener::bind(&name)).0, "a socket address (of at most 108 bytes)");
+        assert_eq!(io_error(Channel::connect(&name)).0, "a socket address (of at most 108 bytes)");
     }
 }
 

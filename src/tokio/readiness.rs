@@ -30,11 +30,11 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mi
 #[derive(Debug)]
 pub(super) enum Attempt<T> {
     Done(T),
-    /// Not now; the descriptor is armed and was read empty.
+    /// Not now; the descriptor is armed: what changes from now on makes it readable anew.
     Wait,
     /// The same, but what has to change may do so without a sign.
     Pause,
-    /// Not now, and the descriptor was not read empty.
+    /// Not now, but there is more to look at, of which nothing will tell.
     Again,
 }
 
