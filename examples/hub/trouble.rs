@@ -16,8 +16,8 @@ use crate::{
 
 /// How often a slow client reads one answer.
 const SLOW: Duration = Duration::from_millis(50);
-/// Messages of each flooding client in a row, so that all of them flood.
-const GUSH: usize = 256;
+/// How long a flood takes to swell: ring and socket hold more than the hub can listen to in that time.
+const SWELL: Duration = Duration::from_micros(500);
 
 /// Connects all of them and lets them be bad until `parent` is gone, or somebody kills this process.
 pub(crate) fn run(mut parent: Channel, options: &Options) -> Result<()> {
@@ -65,20 +65,18 @@ fn be_slow(mut channels: Vec<Channel>) -> sealane::Result<()> {
     Ok(())
 }
 
-/// Payloads, control messages and requests, as fast as they go; reads all answers, so that nothing stops it.
+/// Payloads, control messages and requests: as much as there is room for, all the time. Reads all answers, so that nothing
+/// stops it.
 fn flood(mut channels: Vec<Channel>) -> sealane::Result<()> {
     while !channels.is_empty() {
         for channel in &mut channels {
-            for _ in 0..GUSH {
-                if let Some(loan) = channel.try_loan(PAYLOAD)? {
-                    loan.request(Control::default())?;
-                }
-                let full = matches!(channel.try_send(b"flood"), Err(Error::Full));
-                if channel.try_recv()?.is_none() && full {
-                    break;
-                }
+            while channel.try_recv()?.is_some() {}
+            while channel.try_send(b"flood").is_ok() {}
+            while let Some(loan) = channel.try_loan(PAYLOAD)? {
+                loan.request(Control::default())?;
             }
         }
+        thread::sleep(SWELL);
     }
     Ok(())
 }

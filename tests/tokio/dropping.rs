@@ -203,7 +203,7 @@ fn is_closed_elsewhere(mut reader: PipeReader) -> bool {
 fn dropped_futures_lose_nothing_and_leak_nothing() {
     let seed = Random::seed();
     println!("SEED={seed}");
-    run(|| async move {
+    run(move || async move {
         let (reader, writer) = pipe().unwrap();
         let (a, b) = pair_of(&builder().ring_capacity(8192));
         let sides = [Side::new(a, seed, &writer), Side::new(b, !seed, &writer)];

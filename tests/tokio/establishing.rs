@@ -103,7 +103,7 @@ fn accepts_that_are_dropped_lose_no_client() {
     const CLIENTS: u32 = 100;
     let seed = Random::seed();
     println!("SEED={seed}");
-    run(|| async move {
+    run(move || async move {
         let mut random = Random(seed);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");

@@ -5,8 +5,11 @@
 
 use std::{
     future::{Future, poll_fn},
+    panic::resume_unwind,
     pin::{Pin, pin},
+    sync::mpsc::{self, RecvTimeoutError},
     task::Poll,
+    thread,
     time::Duration,
 };
 
@@ -30,14 +33,26 @@ mod support;
 const SOON: Duration = Duration::from_mins(1);
 
 /// Runs a test on one thread, then on two.
-fn run<F: Future<Output = ()>>(test: impl Fn() -> F) {
-    run_on(&mut runtime::Builder::new_current_thread(), &test);
-    run_on(runtime::Builder::new_multi_thread().worker_threads(2), &test);
+fn run<F: Future<Output = ()>>(test: impl Fn() -> F + Send + Copy + 'static) {
+    run_on(runtime::Builder::new_current_thread(), test);
+    let mut two_threads = runtime::Builder::new_multi_thread();
+    two_threads.worker_threads(2);
+    run_on(two_threads, test);
 }
 
-fn run_on<F: Future<Output = ()>>(builder: &mut runtime::Builder, test: impl Fn() -> F) {
-    let runtime = builder.enable_all().build().unwrap();
-    runtime.block_on(async { timeout(SOON, test()).await.expect("the test ends") });
+/// In a thread of its own: so a call that blocks, and with it the runtime's clock, is found too.
+fn run_on<F: Future<Output = ()>>(mut builder: runtime::Builder, test: impl Fn() -> F + Send + 'static) {
+    let (end, ended) = mpsc::channel();
+    let running = thread::spawn(move || {
+        // Dropped at the end, if there is one.
+        let _end: mpsc::Sender<()> = end;
+        let runtime = builder.enable_all().build().unwrap();
+        runtime.block_on(async { timeout(SOON, test()).await.expect("the test ends") });
+    });
+    assert_eq!(ended.recv_timeout(2 * SOON), Err(RecvTimeoutError::Disconnected), "some call blocks");
+    if let Err(panic) = running.join() {
+        resume_unwind(panic);
+    }
 }
 
 /// Polls a future once, for no reason.

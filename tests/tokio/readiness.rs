@@ -64,7 +64,7 @@ fn doorbells_without_messages_hide_none() {
     // A doorbell, as docs/protocol.md has it.
     let mut doorbell = [0; 32];
     doorbell[0] = 5;
-    run(|| async {
+    run(move || async move {
         // As many as one look reads, and some less and more.
         for doorbells in [1, 63, 64, 65, 200] {
             let (mut a, b) = builder().pair().unwrap();
@@ -129,7 +129,7 @@ fn who_never_has_to_wait_lets_others_run() {
         busy.await.unwrap();
         turns
     }
-    run_on(&mut runtime::Builder::new_current_thread(), || async {
+    run_on(runtime::Builder::new_current_thread(), || async {
         let (a, b) = pair_of(&builder());
         let ((sender, _back), (_forth, receiver)) = (a.split(), b.split());
         // All is sent before anything is received.

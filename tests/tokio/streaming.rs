@@ -42,7 +42,7 @@ async fn check_script(receiver: &mut Receiver, seed: u64) {
 fn what_one_task_sends_another_receives() {
     let seed = Random::seed();
     println!("SEED={seed}");
-    run(|| async move {
+    run(move || async move {
         let (a, b) = pair_of(&builder().ring_capacity(64 << 10));
         let ((sender, _), (_, mut receiver)) = (a.split(), b.split());
         let sending = tokio::spawn(send_script(sender, seed));
@@ -55,7 +55,7 @@ fn what_one_task_sends_another_receives() {
 fn what_one_process_sends_another_receives() {
     let seed = Random::seed();
     println!("SEED={seed}");
-    run(|| async move {
+    run(move || async move {
         let mut command = role("streaming::sends_and_receives");
         command.env("SEED", seed.to_string());
         let builder = builder().ring_capacity(64 << 10);
