@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+};
 
 use crate::Result;
 
@@ -10,6 +13,29 @@ use crate::Result;
 pub(crate) fn open_as_many_files_as_allowed() -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
+}
+
+/// Where a process may run: the hub has a processor of its own, where there are two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Hub,
+    Clients,
+}
+
+/// Keeps this process, and the threads that it will have, to its place. Beside each other, hub and clients would wait for
+/// the scheduler, which lets a thread that is at work finish its slice of some milliseconds.
+pub(crate) fn keep_to(place: Place) -> Result<()> {
+    let mut cpus = sched_getaffinity(None)?;
+    let Some(hub) = (0..CpuSet::MAX_CPU).find(|cpu| cpus.is_set(*cpu)) else { return Ok(()) };
+    match place {
+        Place::Hub => {
+            cpus.clear();
+            cpus.set(hub);
+        }
+        Place::Clients if cpus.count() == 1 => {}
+        Place::Clients => cpus.unset(hub),
+    }
+    Ok(sched_setaffinity(None, &cpus)?)
 }
 
 /// What a process uses.

@@ -29,6 +29,8 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 use clap::{Parser, ValueEnum};
 use sealane::Channel;
 
+use crate::machine::{Place, keep_to};
+
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Serves many clients from one thread, and measures how they fare beside clients that behave badly.
@@ -82,9 +84,9 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let result = match options.role {
         Role::Measure => measure::run(&options).map(|facts| facts.print(options.json)),
-        Role::Server => inherited().and_then(|parent| server::run(parent, &options)),
-        Role::Clients => inherited().and_then(|parent| clients::run(parent, &options)),
-        Role::Trouble => inherited().and_then(|parent| trouble::run(parent, &options)),
+        Role::Server => begin(Place::Hub).and_then(|parent| server::run(parent, &options)),
+        Role::Clients => begin(Place::Clients).and_then(|parent| clients::run(parent, &options)),
+        Role::Trouble => begin(Place::Clients).and_then(|parent| trouble::run(parent, &options)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -97,7 +99,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn inherited() -> Result<Channel> {
+/// The channel to the process that measures.
+fn begin(place: Place) -> Result<Channel> {
+    keep_to(place)?;
     Ok(Channel::inherited()?)
 }
 

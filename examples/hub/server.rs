@@ -1,9 +1,9 @@
 //! The hub: one thread, one loop, and nothing in it that blocks.
 //!
 //! What keeps one client from harming another:
-//! - **A turn is short**: [`TURN`] messages at most. Who has more to say comes again, after everybody who has just begun
-//!   to speak. Between two looks at who that is, as many steps are done of the work that can wait, and at least one. Such
-//!   work is a client with more to say, a step of a handshake, accepting, and burying.
+//! - **A turn is short**: [`TURN`] messages at most, a burst of a well-behaved client. Who has more to say comes again, after
+//!   everybody who has just begun to speak: between two looks at who that is, one step is done of the work that can wait.
+//!   Such work is a client with more to say, a step of a handshake, accepting, and burying.
 //! - **Nothing piles up**: a client whose answer finds no room is not listened to until there is some.
 //! - **Memory is bounded** by the settings, per client; one that has not said Hello costs a socket, until its deadline.
 //! - Whoever breaks the protocol, or is gone, is dropped, and nobody else hears of it.
@@ -26,8 +26,8 @@ use crate::{
     protocol::{COUNTERS, Counters, Tally, settings},
 };
 
-/// Messages of one client in a row.
-const TURN: u32 = 16;
+/// Messages of one client in a row: what a client streams, its request, and one look more, which finds nothing.
+const TURN: u32 = 10;
 /// Events of one look.
 const LOOK: usize = 256;
 /// How long to wait where the kernel does not tell when it is worthwhile to try again.
@@ -105,7 +105,7 @@ impl Hub {
         self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
     }
 
-    /// Serves everybody who has just begun to speak, then does as much of what can wait.
+    /// Serves everybody who has just begun to speak, then does one step of what can wait.
     fn look(&mut self, events: &mut Events) -> Result<()> {
         let next = self.deadlines.first().map(|(at, _)| at.saturating_duration_since(Instant::now()));
         let at_most = if self.later.is_empty() { next } else { Some(Duration::ZERO) };
@@ -113,9 +113,7 @@ impl Hub {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             result => result?,
         }
-        let mut steps = 1;
         for event in &*events {
-            steps += 1;
             match event.token() {
                 LISTENER => self.later.push_back(Work::Accept),
                 Token(number) => self.woken(number / 2),
@@ -127,12 +125,10 @@ impl Hub {
             self.deadlines.pop_first();
             self.woken(key);
         }
-        for _ in 0..steps {
-            match self.later.pop_front() {
-                Some(Work::Accept) => self.accept(),
-                Some(Work::GoOn(key)) => self.go_on(key)?,
-                None => break,
-            }
+        match self.later.pop_front() {
+            Some(Work::Accept) => self.accept(),
+            Some(Work::GoOn(key)) => self.go_on(key)?,
+            None => {}
         }
         Ok(())
     }

@@ -1,13 +1,14 @@
-//! Clients that behave badly, in a process with the lowest priority: what counts is what they do to the hub, not that they
-//! use up the machine's processors.
+//! Clients that behave badly, in a process that runs only when nothing else wants to (`SCHED_IDLE`, `sched(7)`): what counts
+//! is what they do to the hub, not that they use up the machine's processors.
 
 use std::{os::fd::OwnedFd, thread, time::Duration};
 
-use rustix::{
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
-    process::nice,
-};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use sealane::{Channel, Control, Error};
+use thread_priority::{
+    NormalThreadSchedulePolicy::Idle, ThreadPriority, ThreadSchedulePolicy::Normal,
+    set_thread_priority_and_policy, thread_native_id,
+};
 
 use crate::{
     Options, Result,
@@ -21,8 +22,10 @@ const SWELL: Duration = Duration::from_micros(500);
 
 /// Connects all of them and lets them be bad until `parent` is gone, or somebody kills this process.
 pub(crate) fn run(mut parent: Channel, options: &Options) -> Result<()> {
-    // As low as it goes.
-    nice(40)?;
+    // The threads that are begun later inherit it. A low priority would not do: such a thread keeps a processor for its whole
+    // slice, some milliseconds, while a well-behaved one that was woken waits.
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, Normal(Idle))
+        .map_err(|error| format!("pthread_setschedparam(SCHED_IDLE): {error}"))?;
     let _silent: Vec<_> = (0..options.silent).map(|_| say_nothing(options)).collect::<Result<_>>()?;
     let connect = |count| (0..count).map(|_| settings(options).connect(&options.socket));
     let slow: Vec<_> = connect(options.slow).collect::<sealane::Result<_>>()?;
