@@ -26,7 +26,7 @@ use crate::{
     sender::Sender,
     socket::{Arrival, PacketBuffer, ReceivedFds, SendFailure, Socket, sleep},
     stats::Limits,
-    wait::{Deadline, MOST_PACKETS, Wait},
+    wait::{Deadline, MOST_PACKETS, Spinner, Wait, share_the_only_cpu},
     wire::{HELLO_MAX, Kind, PacketHeader, Reject},
 };
 
@@ -391,10 +391,10 @@ impl Handshake {
         let id = sockopt::socket_cookie(&socket).map_err(Error::io("getsockopt(SO_COOKIE)"))?;
         let link = Arc::new(Link::new(id, socket, credit_in, credit_out));
         let peer = Peer::new(credentials, terms.version);
-        let wait = settings.wait;
-        let sender =
-            Sender::new(Arc::clone(&link), ring, words.clone(), peer_region.clone(), sending, peer, wait);
-        let receiver = Receiver::new(link, words, peer_region, receiving, peer, wait);
+        let spinner = Spinner::new(settings.wait, share_the_only_cpu(credentials.pid));
+        let (sender_link, region) = (Arc::clone(&link), peer_region.clone());
+        let sender = Sender::new(sender_link, ring, words.clone(), region, sending, peer, spinner.clone());
+        let receiver = Receiver::new(link, words, peer_region, receiving, peer, spinner);
         Ok(Channel::new(sender, receiver))
     }
 

@@ -23,7 +23,7 @@ use crate::{
     ring::producer::Producer,
     socket::{Arrival, PacketBuffer, SendFailure, sleep},
     stats::{Limits, Stats, count},
-    wait::{Deadline, MOST_PACKETS, Spinner, Spun, Wait},
+    wait::{Deadline, MOST_PACKETS, Spinner, Spun},
     wire::{Heading, Kind, PacketHeader, Record, RecordHeader},
 };
 
@@ -82,7 +82,7 @@ impl Outgoing {
         words: OwnWords,
         region: PeerRegion,
         limits: Limits,
-        wait: Wait,
+        spinner: Spinner,
     ) -> Self {
         Self {
             link,
@@ -92,7 +92,7 @@ impl Outgoing {
             epoch: Epoch::new(words.clone(), Word::SenderEpoch),
             wanted: Wanted::default(),
             words,
-            spinner: Spinner::new(wait),
+            spinner,
             credit: PacketBuffer::new(0),
             sequence: 0,
             packets: 0,

@@ -28,7 +28,7 @@ use crate::{
     ring::consumer::{Consumer, Intake},
     socket::{Arrival, PacketBuffer, ReceivedFds, sleep},
     stats::{Held, Limits, Stats, count},
-    wait::{Deadline, MOST_PACKETS, Spinner, Spun, Wait},
+    wait::{Deadline, MOST_PACKETS, Spinner, Spun},
     wire::{Heading, Kind},
 };
 
@@ -124,7 +124,7 @@ impl Receiver {
         region: PeerRegion,
         limits: Limits,
         peer: Peer,
-        wait: Wait,
+        spinner: Spinner,
     ) -> Self {
         let epoch = Epoch::new(words.clone(), Word::ReceiverEpoch);
         let intake = Intake::new(region, Arc::clone(&link), words);
@@ -133,7 +133,7 @@ impl Receiver {
             consumer: Consumer::new(intake),
             order: Order::new(),
             epoch,
-            spinner: Spinner::new(wait),
+            spinner,
             buffer: PacketBuffer::new(limits.max_control),
             packets: 0,
             vain_hint: 0,

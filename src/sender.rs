@@ -21,7 +21,7 @@ use crate::{
     peer::Peer,
     raw::mapping::{OwnWords, PeerRegion, RingWriter},
     stats::{Limits, Stats},
-    wait::{Deadline, Wait},
+    wait::{Deadline, Spinner},
 };
 
 /// The sending half of a [`Channel`](crate::Channel).
@@ -73,9 +73,9 @@ impl Sender {
         region: PeerRegion,
         limits: Limits,
         peer: Peer,
-        wait: Wait,
+        spinner: Spinner,
     ) -> Self {
-        let out = Outgoing::new(link, ring.capacity(), words, region, limits, wait);
+        let out = Outgoing::new(link, ring.capacity(), words, region, limits, spinner);
         Self { ring, out, peer }
     }
 

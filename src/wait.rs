@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::thread::sched_getaffinity;
+use rustix::{process::Pid, thread::sched_getaffinity};
 
 /// How a blocking call waits.
 ///
@@ -21,8 +21,8 @@ use rustix::thread::sched_getaffinity;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wait {
-    /// Spin first, for a time that grows while spinning pays and shrinks to nothing while it does not, then sleep. Does
-    /// not spin where there is only one CPU.
+    /// Spin first, while spinning pays, then sleep: after a spin that was in vain up to 64 waits sleep at once. Does not
+    /// spin where both processes can only run on one and the same CPU.
     Adaptive {
         /// The longest time to spin.
         max_spin: Duration,
@@ -89,11 +89,21 @@ pub(crate) enum Spun {
     Enough,
 }
 
+/// Whether this thread and the process `peer` may run on one and the same CPU only: while one spins the other cannot run.
+pub(crate) fn share_the_only_cpu(peer: u32) -> bool {
+    let peer = i32::try_from(peer).ok().and_then(Pid::from_raw);
+    match (sched_getaffinity(None), peer.map(|pid| sched_getaffinity(Some(pid)))) {
+        (Ok(ours), Some(Ok(theirs))) => ours.count() == 1 && ours == theirs,
+        _ => false,
+    }
+}
+
 /// One half's waiting, and what it has learned about it.
 ///
-/// Spinning pays when waits are short. So each wait is measured; after one that was longer than `max_spin` the next are
-/// not spun for: one, then two, four, up to 64 of them, so that a wait is tried again now and then.
-#[derive(Debug)]
+/// Spinning pays when waits are short. After a spin that was in vain the next waits are not spun for: one, then two, four,
+/// up to 64 of them, so that it is tried again now and then; after one that paid, all are. So where messages are rare, or
+/// the peer cannot run while we spin, a 64th of the waits costs a spin, and where they are not, no wait sleeps.
+#[derive(Debug, Clone)]
 pub(crate) struct Spinner {
     /// Longest spin; `None` is for ever.
     max: Option<Duration>,
@@ -101,37 +111,51 @@ pub(crate) struct Spinner {
     skip: u32,
     /// How many the next disappointment adds.
     penalty: u32,
-    started: Option<Instant>,
-    looked: Option<Instant>,
-    spinning: bool,
+    state: Spinning,
+}
+
+/// How far the present wait has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spinning {
+    /// It has not begun.
+    Not,
+    /// It has only looked at memory so far.
+    Free,
+    /// Since when, and when the socket was looked at last.
+    Since(Instant, Instant),
+    /// It is over: sleep.
+    Over,
 }
 
 impl Spinner {
-    pub(crate) fn new(wait: Wait) -> Self {
-        let alone = sched_getaffinity(None).is_ok_and(|cpus| cpus.count() == 1);
+    /// `useless` says that the peer cannot run while we spin.
+    pub(crate) fn new(wait: Wait, useless: bool) -> Self {
         let max = match wait {
             Wait::Spin => None,
             Wait::Block => Some(Duration::ZERO),
-            Wait::Adaptive { .. } if alone => Some(Duration::ZERO),
+            Wait::Adaptive { .. } if useless => Some(Duration::ZERO),
             Wait::Adaptive { max_spin } => Some(max_spin),
         };
-        Self { max, skip: 0, penalty: 1, started: None, looked: None, spinning: false }
+        Self { max, skip: 0, penalty: 1, state: Spinning::Not }
     }
 
     /// Spins until `ready`, or until something else is to be done. Call it again in the same wait after that.
     pub(crate) fn spin(&mut self, deadline: Deadline, mut ready: impl FnMut() -> bool) -> Spun {
-        if self.max == Some(Duration::ZERO) {
-            return Spun::Enough;
+        let looks = match self.state {
+            Spinning::Not if self.max == Some(Duration::ZERO) => return Spun::Enough,
+            Spinning::Not if self.skip > 0 => {
+                self.skip = self.skip.saturating_sub(1);
+                self.state = Spinning::Over;
+                return Spun::Enough;
+            }
+            Spinning::Not => FREE_LOOKS,
+            Spinning::Free | Spinning::Since(..) => LOOKS,
+            Spinning::Over => return Spun::Enough,
+        };
+        if self.state == Spinning::Not {
+            self.state = Spinning::Free;
         }
-        let mut looks = LOOKS;
-        if self.started.is_none() {
-            self.spinning = self.skip == 0;
-            looks = FREE_LOOKS;
-        }
-        if !self.spinning {
-            self.started.get_or_insert_with(Instant::now);
-            return Spun::Enough;
-        }
+        let mut looks = looks;
         loop {
             for _ in 0..looks {
                 if ready() {
@@ -141,15 +165,20 @@ impl Spinner {
             }
             looks = LOOKS;
             let now = Instant::now();
-            let started = *self.started.get_or_insert(now);
-            let looked = *self.looked.get_or_insert(now);
-            let spent = now.saturating_duration_since(started);
-            if matches!(deadline, Deadline::At(at) if now >= at) || self.max.is_some_and(|max| spent >= max) {
-                self.spinning = false;
+            let (started, looked) = match self.state {
+                Spinning::Since(started, looked) => (started, looked),
+                _ => (now, now),
+            };
+            self.state = Spinning::Since(started, looked);
+            let out_of_time = matches!(deadline, Deadline::At(at) if now >= at);
+            if out_of_time || self.max.is_some_and(|max| now.saturating_duration_since(started) >= max) {
+                self.state = Spinning::Over;
+                self.skip = self.penalty;
+                self.penalty = self.penalty.saturating_mul(2).min(MOST_SKIPPED);
                 return Spun::Enough;
             }
             if now.saturating_duration_since(looked) >= SOCKET_LOOK {
-                self.looked = Some(now);
+                self.state = Spinning::Since(started, now);
                 return Spun::LookAtSocket;
             }
         }
@@ -157,20 +186,10 @@ impl Spinner {
 
     /// The wait is over. True if spinning got what was waited for.
     pub(crate) fn done(&mut self) -> bool {
-        let paid = self.spinning;
-        let (started, max) = (self.started.take(), self.max.unwrap_or(Duration::MAX));
-        self.looked = None;
-        self.spinning = false;
-        match started {
-            Some(started) if started.elapsed() > max => {
-                if self.skip == 0 {
-                    self.skip = self.penalty;
-                    self.penalty = self.penalty.saturating_mul(2).min(MOST_SKIPPED);
-                } else {
-                    self.skip = self.skip.saturating_sub(1);
-                }
-            }
-            _ => (self.skip, self.penalty) = (0, 1),
+        let paid = matches!(self.state, Spinning::Free | Spinning::Since(..));
+        self.state = Spinning::Not;
+        if paid {
+            (self.skip, self.penalty) = (0, 1);
         }
         paid
     }
@@ -181,7 +200,7 @@ mod tests {
     use super::*;
 
     fn adaptive(max_spin: Duration) -> Spinner {
-        Spinner { max: Some(max_spin), ..Spinner::new(Wait::Block) }
+        Spinner::new(Wait::Adaptive { max_spin }, false)
     }
 
     #[test]
@@ -212,8 +231,8 @@ mod tests {
 
     #[test]
     fn blocking_never_spins_and_spinning_looks_at_the_socket() {
-        assert_eq!(Spinner::new(Wait::Block).spin(Deadline::Never, || true), Spun::Enough);
-        let mut spinner = Spinner::new(Wait::Spin);
+        assert_eq!(Spinner::new(Wait::Block, false).spin(Deadline::Never, || true), Spun::Enough);
+        let mut spinner = Spinner::new(Wait::Spin, false);
         assert_eq!(spinner.spin(Deadline::Never, || false), Spun::LookAtSocket);
         spinner.done();
         assert_eq!(spinner.spin(Deadline::Never, || false), Spun::LookAtSocket);
