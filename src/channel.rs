@@ -65,6 +65,7 @@ impl Channel {
     ///
     /// # Errors
     /// Those of [`Sender::loan`].
+    #[inline]
     pub fn loan(&mut self, len: usize) -> Result<Loan<'_>> {
         self.sender.loan(len)
     }
@@ -73,6 +74,7 @@ impl Channel {
     ///
     /// # Errors
     /// Those of [`Sender::try_loan`].
+    #[inline]
     pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>> {
         self.sender.try_loan(len)
     }
@@ -89,6 +91,7 @@ impl Channel {
     ///
     /// # Errors
     /// Those of [`Sender::loan_slice`].
+    #[inline]
     pub fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
         self.sender.loan_slice(count)
     }
@@ -168,6 +171,7 @@ impl Channel {
     ///
     /// # Errors
     /// Those of [`Receiver::recv`].
+    #[inline]
     pub fn recv(&mut self) -> Result<Message> {
         self.receiver.recv()
     }
@@ -176,6 +180,7 @@ impl Channel {
     ///
     /// # Errors
     /// Those of [`Receiver::try_recv`].
+    #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Message>> {
         self.receiver.try_recv()
     }

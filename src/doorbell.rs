@@ -127,14 +127,17 @@ impl Bell {
     /// Wakes the peer if it sleeps. To be called after each publication.
     ///
     /// UNTRUSTED: the peer's epoch may be anything; all that it can bring about is one more system call.
+    #[inline]
     pub(crate) fn ring(&mut self, peer: &PeerRegion, socket: &Socket) -> Rung {
         // ORDERING: pairs with the fence in `Epoch::arm`: what we published before this is seen by a peer whose epoch we
         // do not see.
         fence(SeqCst);
         let epoch = peer.load(self.word);
-        if epoch & 1 == 0 || epoch == self.rung {
-            return Rung::NoNeed;
-        }
+        if epoch & 1 == 0 || epoch == self.rung { Rung::NoNeed } else { self.ring_for(epoch, socket) }
+    }
+
+    #[cold]
+    fn ring_for(&mut self, epoch: u64, socket: &Socket) -> Rung {
         match socket.send(PacketHeader::plain(Kind::Doorbell, 0), &[], &[]) {
             // A full socket is as good as a bell: it is readable.
             Ok(()) | Err(SendFailure::Full) => {

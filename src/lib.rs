@@ -76,6 +76,7 @@ mod payload;
 mod peer;
 mod process;
 mod raw;
+mod receipts;
 mod receiver;
 mod region;
 mod requests;

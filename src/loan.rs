@@ -51,6 +51,7 @@ pub struct Loan<'s, T = u8> {
 }
 
 impl<'s, T> Loan<'s, T> {
+    #[inline]
     pub(crate) fn new(slot: Slot<'s, T>, out: &'s mut Outgoing) -> Self {
         Self { slot, out, written: 0 }
     }
@@ -77,6 +78,7 @@ impl<'s, T> Loan<'s, T> {
     /// # Errors
     /// [`Error::ControlTooLarge`], [`Error::TooManyFds`], [`Error::Disconnected`], [`Error::Protocol`],
     /// [`Error::NotOpen`]; nothing was sent, and the loan is gone.
+    #[inline]
     pub fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()> {
         self.commit(&control.into(), false, Patience::Until(Deadline::Never)).map(drop)
     }

@@ -32,26 +32,33 @@ use crate::{
 pub struct Message {
     heading: Heading,
     channel: u64,
-    control: PrivateBytes,
-    fds: ReceivedFds,
+    /// Boxed, if there are any: a message is moved more often than it has some.
+    extras: Option<Box<Extras>>,
     payload: Option<Payload>,
 }
 
+/// What comes with a message beside its payload.
+#[derive(Debug, Default)]
+pub(crate) struct Extras {
+    pub(crate) control: PrivateBytes,
+    pub(crate) fds: ReceivedFds,
+}
+
 impl Message {
+    #[inline]
     pub(crate) fn new(
         heading: Heading,
         channel: u64,
-        control: PrivateBytes,
-        fds: ReceivedFds,
+        extras: Option<Box<Extras>>,
         payload: Option<Payload>,
     ) -> Self {
-        Self { heading, channel, control, fds, payload }
+        Self { heading, channel, extras, payload }
     }
 
     /// The control bytes, as the sender gave them: check what they say.
     #[must_use]
     pub fn control(&self) -> &[u8] {
-        self.control.as_slice()
+        self.extras.as_ref().map_or(&[], |extras| extras.control.as_slice())
     }
 
     /// The control bytes as a value of `T`, checked, not copied.
@@ -71,17 +78,18 @@ impl Message {
     /// The descriptors, in the order in which they were sent.
     #[must_use]
     pub fn fds(&self) -> &[OwnedFd] {
-        &self.fds
+        self.extras.as_ref().map_or(&[], |extras| &*extras.fds)
     }
 
     /// Takes the descriptors out. Closing one may block for as long as what it stands for wants (a socket that lingers, a
     /// file system that does not answer): the kernel sets no limit.
     pub fn take_fds(&mut self) -> Vec<OwnedFd> {
-        self.fds.take()
+        self.extras.as_mut().map(|extras| extras.fds.take()).unwrap_or_default()
     }
 
     /// The payload, if the message has one.
     #[must_use]
+    #[inline]
     pub fn payload(&self) -> Option<&Payload> {
         self.payload.as_ref()
     }
@@ -93,6 +101,7 @@ impl Message {
     }
 
     /// Bytes of payload and control.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.payload.as_ref().map_or(0, Payload::len).saturating_add(self.control().len())
     }
@@ -106,14 +115,14 @@ impl Message {
     #[must_use]
     pub fn reply_token(&self) -> Option<ReplyToken> {
         let Self { channel, heading: Heading { sequence, .. }, .. } = *self;
-        self.heading.wants_reply.then_some(ReplyToken { channel, sequence })
+        self.heading.wants_reply().then_some(ReplyToken { channel, sequence })
     }
 
     /// If this is a reply: to what.
     #[must_use]
     pub fn in_reply_to(&self) -> Option<RequestId> {
         let channel = self.channel;
-        self.heading.in_reply_to.map(|sequence| RequestId { channel, sequence })
+        self.heading.in_reply_to().map(|sequence| RequestId { channel, sequence })
     }
 
     /// Its number among all messages that the peer has sent on this channel: 0, 1, 2 …
@@ -129,10 +138,10 @@ impl fmt::Debug for Message {
         f.debug_struct("Message")
             .field("sequence", &self.heading.sequence)
             .field("control_len", &self.control().len())
-            .field("fds", &self.fds.len())
+            .field("fds", &self.fds().len())
             .field("payload", &self.payload)
-            .field("wants_reply", &self.heading.wants_reply)
-            .field("in_reply_to", &self.heading.in_reply_to)
+            .field("wants_reply", &self.heading.wants_reply())
+            .field("in_reply_to", &self.heading.in_reply_to())
             .finish_non_exhaustive()
     }
 }

@@ -34,7 +34,6 @@ pub(crate) struct Order<P> {
     held: VecDeque<(Heading, P)>,
 }
 
-#[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
 impl<P> Order<P> {
     pub(crate) fn new() -> Self {
         Self { next: 0, held: VecDeque::with_capacity(MOST_HELD) }
@@ -50,9 +49,19 @@ impl<P> Order<P> {
         Ok(())
     }
 
+    /// Whether the ring's next record is the whole message whose turn it is, with nothing held before it, as nearly all are.
+    /// Then it has had its turn; if not, [`turn`](Self::turn) tells more.
+    #[inline]
+    pub(crate) fn record_alone(&mut self, record: Heading) -> bool {
+        let alone = record.sequence == self.next && !record.other_half() && self.held.is_empty();
+        if alone {
+            self.next = self.next.wrapping_add(1);
+        }
+        alone
+    }
+
     /// Says whose turn it is, and gives out its packet. `record` is the ring's next record as seen after the last
     /// [`hold`](Self::hold).
-    #[inline(always)]
     pub(crate) fn turn(&mut self, record: Option<Heading>) -> Result<Turn<P>, ProtocolError> {
         let expected = self.next;
         let held = self.held.front().map(|(heading, _)| *heading);
@@ -62,13 +71,13 @@ impl<P> Order<P> {
             (Some(record), held) if record.sequence == expected => match held {
                 Some(held) if held.sequence == expected => {
                     // The two must say the same of the message, each other included.
-                    if !record.other_half || record != held {
+                    if !record.other_half() || record != held {
                         return Err(ProtocolError::Halves { sequence: expected });
                     }
                     Turn::Record(self.held.pop_front().map(|(_, packet)| packet))
                 }
-                Some(_) if record.other_half => return Err(ProtocolError::Halves { sequence: expected }),
-                None if record.other_half => Turn::MustRead,
+                Some(_) if record.other_half() => return Err(ProtocolError::Halves { sequence: expected }),
+                None if record.other_half() => Turn::MustRead,
                 _ => Turn::Record(None),
             },
             // A packet's turn: the record is a later message.
@@ -76,7 +85,7 @@ impl<P> Order<P> {
                 if held.sequence != expected {
                     return self.out_of_turn(held);
                 }
-                if held.other_half {
+                if held.other_half() {
                     return self.out_of_turn(record);
                 }
                 self.packet()
@@ -84,10 +93,10 @@ impl<P> Order<P> {
             (Some(_), None) => Turn::MustRead,
             // All that was published before a held packet was sent is visible, and there is nothing.
             (None, Some(held)) if held.sequence != expected => return self.out_of_turn(held),
-            (None, Some(held)) if held.other_half && self.held.len() > 1 => {
+            (None, Some(held)) if held.other_half() && self.held.len() > 1 => {
                 return Err(ProtocolError::Halves { sequence: expected });
             }
-            (None, Some(held)) if held.other_half => Turn::Nothing,
+            (None, Some(held)) if held.other_half() => Turn::Nothing,
             (None, Some(_)) => self.packet(),
             (None, None) => Turn::Nothing,
         };
@@ -131,11 +140,11 @@ mod tests {
     use super::*;
 
     fn alone(sequence: u64) -> Heading {
-        Heading { sequence, ..Heading::default() }
+        Heading::new(sequence, false, None)
     }
 
     fn half(sequence: u64) -> Heading {
-        Heading { other_half: true, ..alone(sequence) }
+        alone(sequence).halved()
     }
 
     #[test]
@@ -165,7 +174,7 @@ mod tests {
     #[test]
     fn what_is_out_of_turn_is_a_violation() {
         type Case<'a> = (&'a [Heading], Option<Heading>);
-        let wants_reply = Heading { wants_reply: true, ..half(0) };
+        let wants_reply = Heading::new(0, true, None).halved();
         let cases: &[Case<'_>] = &[
             (&[alone(1)], None),             // nothing was published before it
             (&[alone(0)], Some(alone(0))),   // twice the same number

@@ -10,7 +10,6 @@ use std::{
 };
 
 use rustix::event::PollFlags;
-use zerocopy::IntoBytes;
 
 use crate::{
     control::Control,
@@ -103,6 +102,7 @@ impl Outgoing {
     }
 
     /// Bytes that a record with a payload of `len` takes; an error if no ring of this size ever has them.
+    #[inline]
     pub(crate) fn size_of_record(&self, len: usize) -> Result<u64> {
         let max = self.limits.max_payload;
         match record_size(to_u64(len), 0) {
@@ -115,11 +115,13 @@ impl Outgoing {
         self.link.violated(violation)
     }
 
-    fn check(&self) -> Result<()> {
+    #[inline]
+    fn check(&mut self) -> Result<()> {
         self.link.check()?;
         if self.gone { Err(Error::Disconnected) } else { Ok(()) }
     }
 
+    #[inline]
     fn has_room(&mut self, size: u64) -> Result<bool> {
         self.producer.has_room(size).map_err(|violation| self.link.violated(violation))
     }
@@ -131,6 +133,11 @@ impl Outgoing {
         if self.has_room(size)? {
             return self.stand_down(Room::Ring);
         }
+        self.wait_or_arm(size, patience)
+    }
+
+    #[cold]
+    fn wait_or_arm(&mut self, size: u64, patience: Patience) -> Result<()> {
         count(&mut self.stats.waits_for_space, 1);
         match patience {
             Patience::Try => {
@@ -147,7 +154,6 @@ impl Outgoing {
         }
     }
 
-    #[cold]
     fn wait_for_room(&mut self, size: u64, deadline: Deadline) -> Result<()> {
         let mut reads = 0_u32;
         loop {
@@ -157,6 +163,7 @@ impl Outgoing {
             }
             match self.spinner.spin(deadline, || self.producer.tail_moved()) {
                 Spun::Ready => {
+                    self.producer.let_more_be_released(size);
                     // The peer may release bit by bit, for ever.
                     if deadline.passed() {
                         return Err(Error::Timeout);
@@ -244,9 +251,11 @@ impl Outgoing {
     /// that the descriptor is not readable for nothing.
     #[inline]
     fn stand_down(&mut self, room: Room) -> Result<()> {
-        if !self.epoch.is_armed() {
-            return Ok(());
-        }
+        if self.epoch.is_armed() { self.stand_down_armed(room) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn stand_down_armed(&mut self, room: Room) -> Result<()> {
         match room {
             Room::Ring => self.wanted.ring = None,
             Room::Socket => self.wanted.socket = false,
@@ -326,6 +335,7 @@ impl Outgoing {
     }
 
     /// The heading of the next message, if what goes along is within the peer's limits.
+    #[inline]
     fn heading(&self, control: &Control<'_>, wants_reply: bool) -> Result<Heading> {
         let Limits { max_control, max_fds, .. } = self.limits;
         let (len, fds) = (control.bytes.len(), control.fds.len());
@@ -344,12 +354,13 @@ impl Outgoing {
             }
             None => None,
         };
-        Ok(Heading { sequence: self.sequence, wants_reply, other_half: false, in_reply_to })
+        Ok(Heading::new(self.sequence, wants_reply, in_reply_to))
     }
 
     /// Gives the message its number if `send` succeeds. A request is noted first: its reply may come at once.
+    #[inline]
     fn numbered(&mut self, heading: Heading, send: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        let request = heading.wants_reply;
+        let request = heading.wants_reply();
         if request && !self.link.requests.ask(heading.sequence) {
             return Err(Error::Backlog);
         }
@@ -359,7 +370,7 @@ impl Outgoing {
             }
             return Err(error);
         }
-        if let Some(sequence) = heading.in_reply_to {
+        if let Some(sequence) = heading.in_reply_to() {
             self.link.unanswered.remove(sequence);
         }
         self.sequence = self.sequence.wrapping_add(1);
@@ -457,43 +468,55 @@ impl Outgoing {
         wants_reply: bool,
         patience: Patience,
     ) -> Result<RequestId> {
-        let mut heading = self.heading(control, wants_reply)?;
+        let heading = self.heading(control, wants_reply)?;
         let payload_len = to_u64(payload_len);
-        let control_len = to_u64(control.bytes.len());
-        let whole = record_size(payload_len, control_len);
-        let rides = control.fds.is_empty()
-            && match whole {
-                Some(whole) => control_len == 0 || self.has_room(whole)?,
-                None => false,
-            };
-        heading.other_half = !rides;
-        let control_len = if rides { control_len } else { 0 };
-        let Some(size) = record_size(payload_len, control_len) else {
-            return Err(Error::PayloadTooLarge { len: to_usize(payload_len), max: self.limits.max_payload });
-        };
-        self.numbered(heading, |out| if rides { out.check() } else { out.post(heading, control, patience) })?;
+        if self.rides(payload_len, control)? {
+            self.numbered(heading, Self::check)?;
+            self.put(ring, heading, payload_len, control.bytes);
+        } else {
+            let heading = heading.halved();
+            self.numbered(heading, |out| out.post(heading, control, patience))?;
+            self.put(ring, heading, payload_len, &[]);
+        }
+        count(&mut self.stats.bytes_sent, to_usize(payload_len).wrapping_add(control.bytes.len()));
+        Ok(RequestId { channel: self.link.id, sequence: heading.sequence })
+    }
 
+    /// Whether what goes along can be in the record.
+    #[inline]
+    fn rides(&mut self, payload_len: u64, control: &Control<'_>) -> Result<bool> {
+        if !control.fds.is_empty() {
+            return Ok(false);
+        }
+        if control.bytes.is_empty() {
+            return Ok(true);
+        }
+        match record_size(payload_len, to_u64(control.bytes.len())) {
+            Some(size) => self.has_room(size),
+            None => Ok(false),
+        }
+    }
+
+    /// Writes and publishes a record, for which there is room, and wakes the peer.
+    #[inline]
+    fn put(&mut self, ring: &mut RingWriter, heading: Heading, payload_len: u64, control: &[u8]) {
         let start = self.producer.head();
         // Within `max_control`, a `u32`.
-        let record = Record { heading, payload_len, control_len: u32::try_from(control_len).unwrap_or(0) };
+        let control_len = u32::try_from(control.len()).unwrap_or(0);
         let behind = start.wrapping_add(LINE).wrapping_add(padded(payload_len).unwrap_or(0));
-        let written = (!rides || control_len == 0 || ring.write(behind, control.bytes))
-            && ring.write(start, RecordHeader::new(record).as_bytes());
-        debug_assert!(written, "room for the record was made before it was lent");
+        let size = record_size(payload_len, control_len.into()).unwrap_or(0);
+        let written = (control.is_empty() || ring.write(behind, control))
+            && ring.put(start, RecordHeader::new(Record { heading, payload_len, control_len }));
+        debug_assert!(written && size > 0, "room for the record was made before it was lent");
         self.producer.publish(size);
-
-        count(&mut self.stats.bytes_sent, to_usize(payload_len).wrapping_add(control.bytes.len()));
-        if self.producer.used() > self.stats.ring_high_water {
-            // What we know of the peer's releases may be old. If it is not even sound, the next call tells.
-            let _ = self.producer.look();
-            self.stats.ring_high_water = self.stats.ring_high_water.max(self.producer.used());
-        }
         match self.bell.ring(&self.region, &self.link.socket) {
             Rung::NoNeed => {}
             Rung::Sent => count(&mut self.stats.doorbells_sent, 1),
             // What was published is sent, whatever comes of it: the next call tells.
             Rung::Gone => self.gone = true,
         }
-        Ok(RequestId { channel: self.link.id, sequence: heading.sequence })
+        if self.producer.used() > self.stats.ring_high_water {
+            self.stats.ring_high_water = self.producer.high_water(self.stats.ring_high_water);
+        }
     }
 }

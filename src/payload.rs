@@ -60,10 +60,12 @@ enum Place {
 const SMALL: usize = 256;
 
 impl Payload {
+    #[inline]
     pub(crate) fn new(intake: Arc<Intake>, span: Span, len: u64) -> Self {
         Self { place: Place::Ring(intake, span), len: to_usize(len) }
     }
 
+    #[inline]
     fn foreign(&self) -> Foreign<'_> {
         match &self.place {
             Place::Ring(intake, span) => intake.payload(*span, self.len),
@@ -73,6 +75,7 @@ impl Payload {
 
     /// Bytes.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }

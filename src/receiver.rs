@@ -8,28 +8,25 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    event::PollFlags,
-    net::Shutdown,
-    time::{ClockId, Timespec, clock_gettime},
-};
+use rustix::{event::PollFlags, net::Shutdown};
 
 use crate::{
     doorbell::Epoch,
     error::{Error, ProtocolError, Result},
     layout::{Word, to_usize},
     link::{Closer, Link},
-    message::{Message, PrivateBytes, RequestId},
+    message::{Extras, Message, PrivateBytes, RequestId},
     order::{Order, Turn},
     payload::Payload,
     peer::Peer,
     raw::mapping::{OwnWords, PeerRegion},
+    receipts::Receipts,
     requests::Answer,
     ring::consumer::{Consumer, Intake},
     socket::{Arrival, PacketBuffer, ReceivedFds, sleep},
     stats::{Held, Limits, Stats, count},
     wait::{Deadline, MOST_PACKETS, Spinner, Spun},
-    wire::{Heading, Kind},
+    wire::{Heading, Kind, Record},
 };
 
 /// What [`Receiver::wait_reply`] keeps of other messages.
@@ -61,7 +58,7 @@ const KEPT_FDS: usize = 256;
 pub struct Receiver {
     link: Arc<Link>,
     consumer: Consumer,
-    order: Order<Box<HeldPacket>>,
+    order: Order<HeldPacket>,
     epoch: Epoch,
     spinner: Spinner,
     buffer: PacketBuffer,
@@ -75,8 +72,7 @@ pub struct Receiver {
     late_reply: bool,
     /// Came while a reply was awaited.
     kept: VecDeque<Message>,
-    /// Where each record that has been delivered ends, and when that was; those that are released are forgotten.
-    receipts: VecDeque<(u64, Timespec)>,
+    receipts: Receipts,
     limits: Limits,
     peer: Peer,
     stats: Stats,
@@ -85,8 +81,7 @@ pub struct Receiver {
 /// The half of a message that came as a packet.
 #[derive(Debug)]
 struct HeldPacket {
-    control: PrivateBytes,
-    fds: ReceivedFds,
+    extras: Box<Extras>,
     /// Descriptors that were announced, if some of them were lost to our own limit.
     lost: Option<usize>,
 }
@@ -94,7 +89,7 @@ struct HeldPacket {
 /// The message whose turn it is: its halves are here, and only have to be put together.
 struct Due {
     heading: Heading,
-    packet: Option<Box<HeldPacket>>,
+    packet: Option<HeldPacket>,
     /// It is, or has, the ring's next record.
     in_ring: bool,
 }
@@ -116,7 +111,6 @@ enum Read {
     Nothing,
 }
 
-#[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
 impl Receiver {
     pub(crate) fn new(
         link: Arc<Link>,
@@ -140,7 +134,7 @@ impl Receiver {
             ended: false,
             late_reply: false,
             kept: VecDeque::new(),
-            receipts: VecDeque::new(),
+            receipts: Receipts::default(),
             limits,
             peer,
             stats: Stats::default(),
@@ -165,7 +159,7 @@ impl Receiver {
         self.receive(Deadline::after(timeout))
     }
 
-    #[inline(always)]
+    #[inline]
     fn receive(&mut self, deadline: Deadline) -> Result<Message> {
         if let Some(message) = self.take_kept() {
             return Ok(message);
@@ -174,14 +168,33 @@ impl Receiver {
     }
 
     /// The next message from ring and socket, whatever is kept.
-    #[inline(always)]
+    #[inline]
     fn receive_new(&mut self, deadline: Deadline) -> Result<Message> {
+        match self.whole_record()? {
+            Some(record) => self.take_record(&record),
+            None => self.wait_for_message(deadline),
+        }
+    }
+
+    /// The ring's next record, if it is all of the message whose turn it is, as nearly all are. Then it has had its turn: take
+    /// it.
+    #[inline]
+    fn whole_record(&mut self) -> Result<Option<Record>> {
         self.link.check()?;
-        let due = match self.look()? {
-            Some(due) => due,
-            None => self.wait_for_message(deadline)?,
-        };
-        self.deliver(due)
+        let record = self.peek()?.filter(|record| record.heading.in_reply_to().is_none());
+        Ok(record.filter(|record| self.order.record_alone(record.heading)))
+    }
+
+    #[inline]
+    fn take_record(&mut self, record: &Record) -> Result<Message> {
+        self.epoch.disarm();
+        let (extras, payload) = self.unpack(record)?;
+        Ok(self.deliver(record.heading, extras, Some(payload)))
+    }
+
+    #[inline]
+    fn peek(&mut self) -> Result<Option<Record>> {
+        self.consumer.peek().map_err(|violation| self.link.violated(violation))
     }
 
     #[inline]
@@ -190,7 +203,7 @@ impl Receiver {
     }
 
     /// Takes the next message if there is one; never blocks. `None` arms the descriptor. Finding nothing costs a system
-    /// call; to spin, use [`recv`](Self::recv) with [`Wait::Spin`].
+    /// call; to spin, use [`recv`](Self::recv) with [`Wait::Spin`](crate::Wait::Spin).
     ///
     /// # Errors
     /// Those of [`recv`](Self::recv).
@@ -202,7 +215,7 @@ impl Receiver {
     }
 
     /// The next message, if it is here.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn find(&mut self) -> Result<Found> {
         match self.take_kept() {
             Some(message) => Ok(Found::Message(message)),
@@ -210,13 +223,21 @@ impl Receiver {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn find_new(&mut self) -> Result<Found> {
+        match self.whole_record()? {
+            Some(record) => self.take_record(&record).map(Found::Message),
+            None => self.search(),
+        }
+    }
+
+    #[cold]
+    fn search(&mut self) -> Result<Found> {
         let mut reads = 0_u32;
         while reads < MOST_PACKETS {
             self.link.check()?;
             if let Some(due) = self.look()? {
-                return self.deliver(due).map(Found::Message);
+                return self.assemble(due).map(Found::Message);
             }
             // Of these there are no more than requests that we gave up, so they do not count.
             if self.dropped_late_reply() {
@@ -241,7 +262,7 @@ impl Receiver {
         loop {
             self.epoch.arm();
             if let Some(due) = self.look()? {
-                return self.deliver(due).map(Found::Message);
+                return self.assemble(due).map(Found::Message);
             }
             // That has disarmed, too.
             if !self.dropped_late_reply() {
@@ -251,13 +272,13 @@ impl Receiver {
     }
 
     #[cold]
-    fn wait_for_message(&mut self, deadline: Deadline) -> Result<Due> {
+    fn wait_for_message(&mut self, deadline: Deadline) -> Result<Message> {
         let mut waited = false;
         let result = self.spin_and_sleep(deadline, &mut waited);
         if waited && self.spinner.done() {
             count(&mut self.stats.spins_paid, 1);
         }
-        result
+        self.assemble(result?)
     }
 
     fn spin_and_sleep(&mut self, deadline: Deadline, waited: &mut bool) -> Result<Due> {
@@ -331,11 +352,9 @@ impl Receiver {
     }
 
     /// Whether there is a message whose turn it is.
-    #[inline(always)]
     fn look(&mut self) -> Result<Option<Due>> {
         loop {
-            let record = self.consumer.peek().map_err(|violation| self.link.violated(violation))?;
-            let record = record.map(|record| record.heading);
+            let record = self.peek()?.map(|record| record.heading);
             let due = match self.order.turn(record).map_err(|violation| self.link.violated(violation))? {
                 Turn::Nothing => return Ok(None),
                 Turn::MustRead => {
@@ -349,9 +368,9 @@ impl Receiver {
                 Turn::Record(packet) => Due { heading: record.unwrap_or_default(), packet, in_ring: true },
             };
             self.epoch.disarm();
-            match due.heading.in_reply_to {
+            match due.heading.in_reply_to() {
                 Some(sequence) if !self.is_wanted(sequence)? => {
-                    drop(self.assemble(due));
+                    drop(self.put_together(due));
                     self.late_reply = true;
                     return Ok(None);
                 }
@@ -361,7 +380,6 @@ impl Receiver {
     }
 
     /// Whether somebody waits for the reply to this request of ours.
-    #[cold]
     fn is_wanted(&mut self, sequence: u64) -> Result<bool> {
         match self.link.requests.answer(sequence) {
             Answer::InTime => Ok(true),
@@ -373,49 +391,68 @@ impl Receiver {
         }
     }
 
-    #[inline(always)]
-    fn deliver(&mut self, due: Due) -> Result<Message> {
-        let message = self.assemble(due)?;
-        if let Some(token) = message.reply_token() {
-            self.link.unanswered.note(token.sequence);
-        }
-        count(&mut self.stats.messages_received, 1);
-        let len = message.payload().map_or(0, Payload::len);
-        count(&mut self.stats.bytes_received, message.control().len().wrapping_add(len));
-        count(&mut self.stats.fds_received, message.fds().len());
-        Ok(message)
+    fn assemble(&mut self, due: Due) -> Result<Message> {
+        let heading = due.heading;
+        let (extras, payload) = self.put_together(due)?;
+        Ok(self.deliver(heading, extras, payload))
     }
 
     /// Puts the halves of a message together.
-    #[inline(always)]
-    fn assemble(&mut self, Due { heading, packet, in_ring }: Due) -> Result<Message> {
-        let mut control = PrivateBytes::default();
-        let mut fds = ReceivedFds::default();
-        let mut payload = None;
+    fn put_together(&mut self, due: Due) -> Result<(Option<Box<Extras>>, Option<Payload>)> {
+        let Due { heading, packet, in_ring } = due;
+        let (mut extras, mut payload) = (None, None);
         if in_ring && let Some(record) = self.consumer.next() {
-            let len = to_usize(record.control_len.into());
-            if len > 0 {
-                if len > self.limits.max_control {
-                    let max = self.limits.max_control;
-                    return Err(self.link.violated(ProtocolError::ControlLength { max, found: len }));
-                }
-                if packet.is_some() {
-                    return Err(self.link.violated(ProtocolError::Halves { sequence: heading.sequence }));
-                }
-                control = PrivateBytes::copy(self.consumer.control(&record));
+            if packet.is_some() && record.control_len > 0 {
+                return Err(self.link.violated(ProtocolError::Halves { sequence: heading.sequence }));
             }
-            let span = self.consumer.take(&record);
-            self.note_receipt(span.end);
-            payload = Some(Payload::new(Arc::clone(self.consumer.intake()), span, record.payload_len));
+            let unpacked = self.unpack(&record)?;
+            (extras, payload) = (unpacked.0, Some(unpacked.1));
         }
         if let Some(packet) = packet {
-            let packet = *packet;
             if let Some(expected) = packet.lost {
-                return Err(Error::FdsLost { expected, received: packet.fds.len() });
+                return Err(Error::FdsLost { expected, received: packet.extras.fds.len() });
             }
-            (control, fds) = (packet.control, packet.fds);
+            extras = Some(packet.extras);
         }
-        Ok(Message::new(heading, self.link.id, control, fds, payload))
+        Ok((extras, payload))
+    }
+
+    /// What is in a record, which [`peek`](Self::peek) gave; moves past it.
+    #[inline]
+    fn unpack(&mut self, record: &Record) -> Result<(Option<Box<Extras>>, Payload)> {
+        let extras = if record.control_len == 0 { None } else { Some(self.control_of(record)?) };
+        let span = self.consumer.take(record);
+        let intake = self.consumer.intake();
+        self.receipts.note(span, || intake.tail());
+        Ok((extras, Payload::new(Arc::clone(intake), span, record.payload_len)))
+    }
+
+    /// UNTRUSTED: the length was checked against the ring; here, against our limit.
+    fn control_of(&self, record: &Record) -> Result<Box<Extras>> {
+        let found = to_usize(record.control_len.into());
+        let max = self.limits.max_control;
+        if found > max {
+            return Err(self.link.violated(ProtocolError::ControlLength { max, found }));
+        }
+        let control = PrivateBytes::copy(self.consumer.control(record));
+        Ok(Box::new(Extras { control, fds: ReceivedFds::default() }))
+    }
+
+    #[inline]
+    fn deliver(
+        &mut self,
+        heading: Heading,
+        extras: Option<Box<Extras>>,
+        payload: Option<Payload>,
+    ) -> Message {
+        if heading.wants_reply() {
+            self.link.unanswered.note(heading.sequence);
+        }
+        let message = Message::new(heading, self.link.id, extras, payload);
+        count(&mut self.stats.messages_received, 1);
+        count(&mut self.stats.bytes_received, message.len());
+        count(&mut self.stats.fds_received, message.fds().len());
+        message
     }
 
     /// Reads one packet, if there is one, and files it. End of file is `Something` too: look at the ring again.
@@ -460,36 +497,19 @@ impl Receiver {
         self.packets = self.packets.wrapping_add(1);
         count(&mut self.stats.packets_received, 1);
         let lost = incoming.fds_cut.then_some(fd_count);
-        let packet = HeldPacket { control: PrivateBytes::from(incoming.body), fds: incoming.fds, lost };
-        self.order.hold(incoming.packet.heading, Box::new(packet))?;
+        let extras = Box::new(Extras { control: PrivateBytes::from(incoming.body), fds: incoming.fds });
+        self.order.hold(incoming.packet.heading, HeldPacket { extras, lost })?;
         // A sender may be waiting for the room that this packet took.
         self.consumer.intake().announce_room();
         Ok(())
-    }
-
-    fn note_receipt(&mut self, end: u64) {
-        self.forget_released();
-        self.receipts.push_back((end, clock_gettime(ClockId::MonotonicCoarse)));
-    }
-
-    fn forget_released(&mut self) {
-        let tail = self.consumer.intake().tail();
-        while self.receipts.front().is_some_and(|(end, _)| *end <= tail) {
-            self.receipts.pop_front();
-        }
     }
 
     /// The payloads of this channel that have not been dropped, and so keep the peer from reusing their space.
     #[must_use]
     pub fn held(&self) -> Held {
         let (count, bytes) = self.consumer.held();
-        let tail = self.consumer.intake().tail();
-        let oldest = self.receipts.iter().find(|(end, _)| *end > tail);
-        let now = clock_gettime(ClockId::MonotonicCoarse);
-        let age = |then: Timespec| {
-            now.checked_sub(then).and_then(|age| Duration::try_from(age).ok()).unwrap_or_default()
-        };
-        Held { count, bytes, oldest: oldest.filter(|_| count > 0).map(|(_, then)| age(*then)) }
+        let oldest = (count > 0).then(|| self.receipts.age(self.consumer.intake().tail()));
+        Held { count, bytes, oldest }
     }
 
     /// Waits for the reply to `request`, and keeps what comes meanwhile.

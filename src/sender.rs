@@ -90,6 +90,7 @@ impl Sender {
     #[doc(alias = "claim")]
     #[doc(alias = "grant")]
     #[doc(alias = "borrow")]
+    #[inline]
     pub fn loan(&mut self, len: usize) -> Result<Loan<'_>> {
         self.lend(len, Patience::Until(Deadline::Never))
     }
@@ -106,6 +107,7 @@ impl Sender {
     ///
     /// # Errors
     /// Those of [`loan`](Self::loan).
+    #[inline]
     pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>> {
         match self.lend(len, Patience::Try) {
             Ok(loan) => Ok(Some(loan)),
@@ -120,6 +122,7 @@ impl Sender {
     ///
     /// # Errors
     /// Those of [`loan`](Self::loan).
+    #[inline]
     pub fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
         self.lend(count, Patience::Until(Deadline::Never))
     }

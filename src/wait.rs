@@ -170,11 +170,13 @@ impl Spinner {
                 _ => (now, now),
             };
             self.state = Spinning::Since(started, looked);
-            let out_of_time = matches!(deadline, Deadline::At(at) if now >= at);
-            if out_of_time || self.max.is_some_and(|max| now.saturating_duration_since(started) >= max) {
+            let vain = self.max.is_some_and(|max| now.saturating_duration_since(started) >= max);
+            if vain || matches!(deadline, Deadline::At(at) if now >= at) {
                 self.state = Spinning::Over;
-                self.skip = self.penalty;
-                self.penalty = self.penalty.saturating_mul(2).min(MOST_SKIPPED);
+                if vain {
+                    self.skip = self.penalty;
+                    self.penalty = self.penalty.saturating_mul(2).min(MOST_SKIPPED);
+                }
                 return Spun::Enough;
             }
             if now.saturating_duration_since(looked) >= SOCKET_LOOK {

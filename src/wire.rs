@@ -28,36 +28,45 @@ const WANTS_REPLY: u16 = 1;
 const OTHER_HALF: u16 = 2;
 const KNOWN_FLAGS: u16 = WANTS_REPLY | OTHER_HALF;
 
-/// What a message says of itself, in whichever carrier: the part that records and packets share.
+/// What a message says of itself, in whichever carrier: the part that records and packets share, as it stands there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Heading {
     /// Its number among all messages of its direction.
     pub(crate) sequence: u64,
-    /// It asks for a reply.
-    pub(crate) wants_reply: bool,
-    /// The rest of the message is in the other carrier.
-    pub(crate) other_half: bool,
-    /// The sequence of the peer's message that it answers.
-    pub(crate) in_reply_to: Option<u64>,
+    /// 0, or one more than the sequence of the peer's message that it answers.
+    reply_to: u64,
+    /// Known ones.
+    flags: u16,
 }
 
 impl Heading {
-    fn flags(self) -> u16 {
-        (if self.wants_reply { WANTS_REPLY } else { 0 }) | (if self.other_half { OTHER_HALF } else { 0 })
+    /// Of a message that is whole in its carrier.
+    pub(crate) fn new(sequence: u64, wants_reply: bool, in_reply_to: Option<u64>) -> Self {
+        let reply_to = in_reply_to.map_or(0, |sequence| sequence.wrapping_add(1));
+        Self { sequence, reply_to, flags: if wants_reply { WANTS_REPLY } else { 0 } }
     }
 
-    /// On the wire 0 means "no reply", so that the field of an answer is the sequence and one.
-    fn reply_field(self) -> u64 {
-        self.in_reply_to.map_or(0, |sequence| sequence.wrapping_add(1))
+    /// Of each half of a message, the rest of which is in the other carrier.
+    pub(crate) fn halved(self) -> Self {
+        Self { flags: self.flags | OTHER_HALF, ..self }
     }
 
-    fn read(sequence: U64, flags: u16, reply_to: U64) -> Self {
-        Self {
-            sequence: sequence.get(),
-            wants_reply: flags & WANTS_REPLY != 0,
-            other_half: flags & OTHER_HALF != 0,
-            in_reply_to: reply_to.get().checked_sub(1),
-        }
+    /// It asks for a reply.
+    #[inline]
+    pub(crate) fn wants_reply(self) -> bool {
+        self.flags & WANTS_REPLY != 0
+    }
+
+    /// The rest of the message is in the other carrier.
+    #[inline]
+    pub(crate) fn other_half(self) -> bool {
+        self.flags & OTHER_HALF != 0
+    }
+
+    /// The sequence of the peer's message that it answers.
+    #[inline]
+    pub(crate) fn in_reply_to(self) -> Option<u64> {
+        self.reply_to.checked_sub(1)
     }
 }
 
@@ -85,17 +94,19 @@ pub(crate) struct Record {
 }
 
 impl RecordHeader {
+    #[inline]
     pub(crate) fn new(record: Record) -> Self {
         Self {
             sequence: record.heading.sequence.into(),
             payload_len: record.payload_len.into(),
             control_len: record.control_len.into(),
-            flags: u32::from(record.heading.flags()).into(),
-            reply_to: record.heading.reply_field().into(),
+            flags: u32::from(record.heading.flags).into(),
+            reply_to: record.heading.reply_to.into(),
             reserved: Default::default(),
         }
     }
 
+    #[inline]
     pub(crate) fn check(self) -> Result<Record, ProtocolError> {
         let flags = match u16::try_from(self.flags.get()) {
             Ok(flags) if flags & !KNOWN_FLAGS == 0 => flags,
@@ -104,11 +115,11 @@ impl RecordHeader {
                 return Err(ProtocolError::RecordFlags { known, found });
             }
         };
-        if self.reserved.iter().any(|word| word.get() != 0) {
+        if self.reserved.iter().fold(0, |all, word| all | word.get()) != 0 {
             return Err(ProtocolError::RecordReserved);
         }
         Ok(Record {
-            heading: Heading::read(self.sequence, flags, self.reply_to),
+            heading: Heading { sequence: self.sequence.get(), reply_to: self.reply_to.get(), flags },
             payload_len: self.payload_len.get(),
             control_len: self.control_len.get(),
         })
@@ -177,9 +188,9 @@ impl PacketHeader {
 
     pub(crate) fn control(heading: Heading, fd_count: u32) -> Self {
         Self {
-            flags: heading.flags().into(),
+            flags: heading.flags.into(),
             sequence: heading.sequence.into(),
-            reply_to: heading.reply_field().into(),
+            reply_to: heading.reply_to.into(),
             ..Self::plain(Kind::Control, fd_count)
         }
     }
@@ -205,7 +216,7 @@ impl PacketHeader {
         if matches!(kind, Kind::Doorbell | Kind::Ready) && !body.is_empty() {
             return Err(ProtocolError::PacketLength { expected: PACKET_HEADER, found: bytes.len() });
         }
-        let heading = Heading::read(header.sequence, flags, header.reply_to);
+        let heading = Heading { sequence: header.sequence.get(), reply_to: header.reply_to.get(), flags };
         let fd_count = to_usize(header.fd_count.get().into());
         Ok((Packet { kind, heading, fd_count }, body))
     }
@@ -307,7 +318,7 @@ mod tests {
     use super::*;
 
     fn heading() -> Heading {
-        Heading { sequence: 7, wants_reply: true, other_half: true, in_reply_to: Some(0) }
+        Heading::new(7, true, Some(0)).halved()
     }
 
     #[test]

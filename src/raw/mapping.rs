@@ -89,6 +89,7 @@ impl Mapping {
     }
 
     /// Address of the word, which lies in the control page whatever `word` is.
+    #[inline]
     fn word(&self, word: Word) -> NonNull<AtomicU64> {
         const { assert!(Word::SenderEpoch.offset() < 4096) };
         // SAFETY: every `Word`'s offset is below the smallest page, which is mapped.
@@ -96,6 +97,7 @@ impl Mapping {
     }
 
     /// Address of `len` bytes of the ring from `position` on, contiguous because the ring is mapped twice.
+    #[inline]
     fn ring(&self, position: u64, len: usize) -> Option<NonNull<u8>> {
         let Geometry { offset, capacity } = self.geometry;
         if len > capacity || capacity == 0 {
@@ -147,6 +149,7 @@ pub(crate) struct OwnWords {
 }
 
 impl OwnWords {
+    #[inline]
     pub(crate) fn word(&self, word: Word) -> &AtomicU64 {
         let at = self.mapping.word(word);
         // SAFETY: contract of `NonNull::as_ref`:
@@ -168,11 +171,13 @@ pub(crate) struct RingWriter {
 }
 
 impl RingWriter {
+    #[inline]
     pub(crate) fn capacity(&self) -> usize {
         self.mapping.geometry.capacity
     }
 
     /// Lends `count` values at `position`; `None` if they are longer than the ring, or misaligned.
+    #[inline]
     pub(crate) fn slot<T: FromBytes + IntoBytes>(
         &mut self,
         position: u64,
@@ -186,6 +191,20 @@ impl RingWriter {
         }
         settle(&self.mapping);
         Some(Slot { at, count, ring: self })
+    }
+
+    /// Writes one value at `position`. False if it is longer than the ring, or misaligned.
+    #[must_use]
+    #[inline]
+    pub(crate) fn put<T: FromBytes + IntoBytes>(&mut self, position: u64, value: T) -> bool {
+        let Some(mut slot) = self.slot::<T>(position, 1) else {
+            return false;
+        };
+        if let [place] = slot.as_mut_slice() {
+            *place = value;
+        }
+        slot.finish();
+        true
     }
 
     /// Writes `bytes` at `position`. False if they are longer than the ring.
@@ -223,6 +242,7 @@ unsafe impl<T: Send> Send for Slot<'_, T> {}
 unsafe impl<T: Sync> Sync for Slot<'_, T> {}
 
 impl<'r, T> Slot<'r, T> {
+    #[inline]
     pub(crate) fn as_slice(&self) -> &[T] {
         // SAFETY: contract of `from_raw_parts`:
         // 1. valid and aligned: the invariant of `Slot`; any bytes are a `T`, which is `FromBytes` (see `slot`);
@@ -231,6 +251,7 @@ impl<'r, T> Slot<'r, T> {
         unsafe { slice::from_raw_parts(self.at.as_ptr(), self.count) }
     }
 
+    #[inline]
     pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
         // SAFETY: as in `as_slice`; unique, because `self` is borrowed uniquely. The bytes written are initialised, as `T`
         // is `IntoBytes` and so has no padding.
@@ -249,6 +270,7 @@ impl<'r, T> Slot<'r, T> {
     }
 
     /// Ends the loan.
+    #[inline]
     pub(crate) fn finish(self) -> &'r mut RingWriter {
         settle(&self.ring.mapping);
         self.ring
@@ -274,11 +296,13 @@ impl PeerRegion {
         Ok(Self { mapping: Arc::new(mapping) })
     }
 
+    #[inline]
     pub(crate) fn capacity(&self) -> usize {
         self.mapping.geometry.capacity
     }
 
     /// Loads a word, relaxed.
+    #[inline]
     pub(crate) fn load(&self, word: Word) -> u64 {
         let at = self.mapping.word(word);
         // SAFETY: contract of `AtomicU64::from_ptr`: mapped and aligned (`Mapping::word`), and within this process only
@@ -289,6 +313,7 @@ impl PeerRegion {
     }
 
     /// `len` bytes of the ring from `position` on; `None` if that is more than the ring.
+    #[inline]
     pub(crate) fn bytes(&self, position: u64, len: usize) -> Option<Foreign<'_>> {
         let at = self.mapping.ring(position, len)?;
         // SAFETY: contract of `Foreign::new`: `Mapping::ring` checked the range, and the borrow of `self` keeps the

@@ -75,8 +75,10 @@ impl Intake {
             return;
         }
         let mut tail = span.end;
-        while let Some(end) = ledger.early.remove(&tail) {
-            tail = end;
+        if !ledger.early.is_empty() {
+            while let Some(end) = ledger.early.remove(&tail) {
+                tail = end;
+            }
         }
         ledger.tail = tail;
         // ORDERING: Release pairs with the Acquire fence in `Producer::look`: our reads of these bytes are done before
@@ -98,11 +100,13 @@ impl Intake {
     }
 
     /// End of the oldest space that was given back.
+    #[inline]
     pub(crate) fn tail(&self) -> u64 {
         self.words.word(Word::Tail).load(Relaxed)
     }
 
     /// The payload of a record.
+    #[inline]
     pub(crate) fn payload(&self, span: Span, len: usize) -> Foreign<'_> {
         self.peer.bytes(span.start.wrapping_add(LINE), len).unwrap_or(Foreign::private(&[]))
     }
@@ -122,12 +126,12 @@ pub(crate) struct Consumer {
     taken: u64,
 }
 
-#[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
 impl Consumer {
     pub(crate) fn new(intake: Arc<Intake>) -> Self {
         Self { intake, position: 0, head: 0, next: None, taken: 0 }
     }
 
+    #[inline]
     pub(crate) fn intake(&self) -> &Arc<Intake> {
         &self.intake
     }
@@ -138,26 +142,27 @@ impl Consumer {
     }
 
     /// The next record, if it has been published.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn peek(&mut self) -> Result<Option<Record>, ProtocolError> {
         if self.next.is_none() {
             if self.position == self.head {
                 self.look()?;
+                if self.position == self.head {
+                    return Ok(None);
+                }
             }
-            if self.position != self.head {
-                self.next = Some(self.read()?);
-            }
+            self.next = Some(self.read()?);
         }
         Ok(self.next)
     }
 
     /// What [`peek`](Self::peek) gave.
-    #[inline]
     pub(crate) fn next(&self) -> Option<Record> {
         self.next
     }
 
     /// UNTRUSTED: the peer's `head` may only grow, and not past a ring's length from what we have released.
+    #[inline]
     fn look(&mut self) -> Result<(), ProtocolError> {
         let head = self.intake.peer.load(Word::Head);
         // ORDERING: pairs with the Release store in `Producer::publish`: the record is there if the head says so.
@@ -176,7 +181,7 @@ impl Consumer {
 
     /// UNTRUSTED: the header is copied out once; then its lengths must fit between here and `head`, before and after they
     /// are rounded up.
-    #[inline(always)]
+    #[inline]
     fn read(&self) -> Result<Record, ProtocolError> {
         let available = self.head.wrapping_sub(self.position);
         let header =
@@ -201,7 +206,7 @@ impl Consumer {
     }
 
     /// Moves past `record`, which [`peek`](Self::peek) gave. Its space is held until the span is released.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn take(&mut self, record: &Record) -> Span {
         let start = self.position;
         // `read` has seen that it does not overflow.

@@ -1,8 +1,11 @@
 //! The owner's side of a ring: how much room there is, and publishing.
 
-use std::sync::atomic::{
-    Ordering::{Acquire, Release},
-    fence,
+use std::{
+    hint::spin_loop,
+    sync::atomic::{
+        Ordering::{Acquire, Release},
+        fence,
+    },
 };
 
 use crate::{
@@ -10,6 +13,10 @@ use crate::{
     layout::{LINE, Word, to_u64},
     raw::mapping::{OwnWords, PeerRegion},
 };
+
+/// Bytes that are worth a look at what has been released, and pauses between two looks.
+const PLENTY: u64 = 16 << 10;
+const PAUSES: u32 = 64;
 
 /// Counts what was committed and what the peer has released. The bytes are written through the
 /// [`RingWriter`](crate::raw::mapping::RingWriter) beside it.
@@ -22,11 +29,13 @@ pub(crate) struct Producer {
     head: u64,
     /// May be stale, that is, too low.
     tail: u64,
+    /// Up to here `high_water` does not look again.
+    content: u64,
 }
 
 impl Producer {
     pub(crate) fn new(words: OwnWords, peer: PeerRegion, capacity: usize) -> Self {
-        Self { words, peer, capacity: to_u64(capacity), head: 0, tail: 0 }
+        Self { words, peer, capacity: to_u64(capacity), head: 0, tail: 0, content: 0 }
     }
 
     /// Bytes of the ring.
@@ -35,11 +44,13 @@ impl Producer {
     }
 
     /// Where the next record begins.
+    #[inline]
     pub(crate) fn head(&self) -> u64 {
         self.head
     }
 
     /// Committed and not yet seen released, in bytes.
+    #[inline]
     pub(crate) fn used(&self) -> u64 {
         self.head.wrapping_sub(self.tail)
     }
@@ -59,6 +70,19 @@ impl Producer {
         self.peer.load(Word::Tail) != self.tail
     }
 
+    /// Waits a moment, some microseconds at most, unless much more than a record of `size` bytes has room already.
+    ///
+    /// Who meets a full ring waits for the peer in any case. Each look at its `tail` takes the cache line away from it, so for
+    /// small records it would be slowed down by a look for each.
+    pub(crate) fn let_more_be_released(&self, size: u64) {
+        let room = self.capacity.wrapping_sub(self.head.wrapping_sub(self.peer.load(Word::Tail)));
+        if room < PLENTY && size < PLENTY {
+            for _ in 0..PAUSES {
+                spin_loop();
+            }
+        }
+    }
+
     /// Sees what the peer has released.
     ///
     /// UNTRUSTED: the peer's `tail` must lie between where it was and our own `head`.
@@ -75,6 +99,21 @@ impl Producer {
         }
         self.tail = tail;
         Ok(())
+    }
+
+    /// The most bytes that were in use at once, which was `before` until now, and may be more. What we know of the peer's
+    /// releases may be old, so it is looked at; if that shows that it was not more, not again for a 16th of the capacity:
+    /// each look fetches a cache line that the peer is writing.
+    pub(crate) fn high_water(&mut self, before: u64) -> u64 {
+        if self.head < self.content {
+            return before;
+        }
+        // If it is not even sound, the next call tells.
+        let _ = self.look();
+        if self.used() <= before {
+            self.content = self.head.wrapping_add(self.capacity / 16);
+        }
+        before.max(self.used())
     }
 
     /// Publishes the record of `size` bytes that has been written at [`head`](Self::head).
