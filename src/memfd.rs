@@ -4,8 +4,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::{
     fs::{
-        FallocateFlags, FileType, MemfdFlags, SealFlags, fallocate, fcntl_get_seals, fstat, fstatfs,
-        ftruncate, memfd_create,
+        AtFlags, FallocateFlags, FileType, MemfdFlags, SealFlags, StatxFlags, fallocate, fcntl_get_seals,
+        fstat, fstatfs, ftruncate, memfd_create, statx,
     },
     io::Errno,
     param::page_size,
@@ -64,9 +64,9 @@ pub(crate) fn create(size: usize, huge_pages: bool) -> Result<OwnedFd> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts {
     pub(crate) kind: FileType,
-    /// Empty for what has none: only memfds have. The kernel may have added some (`F_SEAL_EXEC`).
+    /// Empty for what has none: only files in memory have. The kernel may have added some (`F_SEAL_EXEC`).
     pub(crate) seals: SealFlags,
-    /// Bytes.
+    /// Bytes. Of what has no seals, neither this nor what follows is known.
     pub(crate) size: u64,
     /// Bytes that have a page, beyond the end too: [`trim`] first.
     pub(crate) allocated: u64,
@@ -75,16 +75,29 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    /// UNTRUSTED: `fd` may be on a file system whose server never answers (FUSE, NFS). There `fstat(2)` would wait for it,
+    /// so of what has no seals only the kind is asked for, as the kernel remembers it.
     pub(crate) fn of(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        let Ok(seals) = fcntl_get_seals(fd) else {
+            let kind = kind_of(fd)?;
+            return Ok(Self { kind, seals: SealFlags::empty(), size: 0, allocated: 0, page: page_size() });
+        };
         let stat = fstat(fd)?;
         Ok(Self {
             kind: FileType::from_raw_mode(stat.st_mode),
-            seals: fcntl_get_seals(fd).unwrap_or(SealFlags::empty()),
+            seals,
             size: u64::try_from(stat.st_size).unwrap_or(0),
             allocated: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
             page: page_size_of(fd)?,
         })
     }
+}
+
+/// Without asking whoever serves the file.
+fn kind_of(fd: BorrowedFd<'_>) -> rustix::io::Result<FileType> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let mode = statx(fd, c"", flags, StatxFlags::TYPE)?.stx_mode;
+    Ok(FileType::from_raw_mode(mode.into()))
 }
 
 fn page_size_of(fd: BorrowedFd<'_>) -> rustix::io::Result<usize> {
