@@ -5,122 +5,23 @@ mod hostile;
 use std::{
     fs::File,
     os::fd::OwnedFd,
-    sync::atomic::{
-        AtomicBool,
-        Ordering::{Relaxed, Release},
-    },
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::Duration,
 };
 
 use hostile::{
-    CONTROL, DOORBELL, HELLO, Hello, LONG, OTHER_HALF, Packet, Player, READY, REJECT, SEALS, WANTS_REPLY,
-    bounded, is_abandoned, memfd, page, pipe, seqpacket_pair,
+    CONTROL, DOORBELL, HELLO, LONG, OTHER_HALF, Packet, READY, REJECT, WANTS_REPLY, bounded, is_abandoned,
+    memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, TAIL, capacity},
+    pipe,
 };
-use rustix::{
-    fs::{SealFlags, fcntl_add_seals},
-    io::Errno,
-    net::Shutdown,
-};
+use rustix::{io::Errno, net::Shutdown};
 use sealane::{Builder, Channel, Error, Message, ProtocolError, Result, Wait};
-use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
-
-/// Words of the control page.
-const HEAD: usize = 0x000;
-const PACKETS: usize = 0x008;
-const TAIL: usize = 0x040;
-const RECEIVER_EPOCH: usize = 0x080;
 
 /// Short enough to be waited for.
 const SHORT: Duration = Duration::from_millis(30);
 /// All ways to wait.
 const WAITS: [Wait; 3] = [Wait::Adaptive { max_spin: Duration::from_micros(50) }, Wait::Block, Wait::Spin];
-/// Pages of a ring: so many that none is rounded up.
-const PAGES: u64 = 2;
-
-/// Bytes of either side's ring.
-fn capacity() -> u64 {
-    PAGES * page()
-}
-
-/// A peer that has shaken hands, and now writes what it likes into its own region and the sockets.
-#[derive(Debug)]
-struct Hostile {
-    socket: Player,
-    /// Where it announces room, and where room is announced to it.
-    credit: Player,
-    own_credit: Player,
-    memory: MmapRegion,
-    /// Of its ring.
-    capacity: u64,
-}
-
-/// The header of a record.
-#[derive(Debug, Clone, Copy, Default)]
-struct Record {
-    sequence: u64,
-    payload_len: u64,
-    control_len: u32,
-    flags: u32,
-    reply_to: u64,
-    reserved: [u64; 4],
-}
-
-impl Hostile {
-    /// It, and our side of the channel to it.
-    fn meet(builder: &Builder) -> (Self, Channel) {
-        Self::meet_with(builder, PAGES)
-    }
-
-    /// As [`meet`](Self::meet), with a ring of its own of so many pages.
-    fn meet_with(builder: &Builder, pages: u64) -> (Self, Channel) {
-        let hello = Hello::honest(pages);
-        let region = memfd(hello.region(), hello.region(), SealFlags::empty());
-        // Mapped before it is sealed: afterwards nobody can.
-        let file = FileOffset::new(File::from(region.try_clone().unwrap()), 0);
-        let memory = MmapRegion::from_file(file, hello.region().try_into().unwrap()).unwrap();
-        fcntl_add_seals(&region, SEALS).unwrap();
-        let (own_credit, for_peer) = seqpacket_pair();
-        let (socket, ours) = Player::pair();
-        let handshake =
-            builder.clone().ring_capacity(capacity().try_into().unwrap()).handshake(ours).unwrap();
-        socket.send(Packet::hello(&hello, vec![region, for_peer]));
-        socket.send(Packet::new(READY));
-        let channel = handshake.finish().unwrap();
-        let mut heard = socket.hear().unwrap();
-        assert_eq!((heard.kind, heard.fds.len(), socket.hear().unwrap().kind), (HELLO, 2, READY));
-        let credit = heard.fds.remove(1).into();
-        (Self { socket, credit, own_credit: own_credit.into(), memory, capacity: pages * page() }, channel)
-    }
-
-    fn set(&self, word: usize, value: u64) {
-        self.memory.as_volatile_slice().store(value, word, Release).unwrap();
-    }
-
-    /// Writes a record and publishes all up to `end`.
-    fn publish(&self, start: u64, record: Record, end: u64) {
-        self.write(start, record);
-        self.set(HEAD, end);
-    }
-
-    fn write(&self, position: u64, record: Record) {
-        let mut bytes = Vec::new();
-        bytes.extend(record.sequence.to_le_bytes());
-        bytes.extend(record.payload_len.to_le_bytes());
-        bytes.extend(record.control_len.to_le_bytes());
-        bytes.extend(record.flags.to_le_bytes());
-        bytes.extend(record.reply_to.to_le_bytes());
-        bytes.extend(record.reserved.map(u64::to_le_bytes).as_flattened());
-        self.scribble(position, &bytes);
-    }
-
-    /// Writes into the ring.
-    fn scribble(&self, position: u64, bytes: &[u8]) {
-        let at = usize::try_from(page() + position % self.capacity).unwrap();
-        self.memory.as_volatile_slice().write_slice(bytes, at).unwrap();
-    }
-}
-
 /// Our side of the tests: it accepts little.
 fn builder() -> Builder {
     Channel::builder().max_control(10).max_fds(2)

@@ -4,6 +4,8 @@
 //! text and not against itself.
 #![allow(clippy::allow_attributes, dead_code, reason = "each test binary uses its part of this")]
 
+pub(crate) mod memory;
+
 use std::{
     convert::Infallible,
     io::{IoSlice, IoSliceMut, Read, Write},
@@ -33,10 +35,16 @@ pub(crate) const LONG: Duration = Duration::from_secs(20);
 /// While this lives, the test must come to its end; else the whole binary fails, rather than hang.
 #[must_use]
 pub(crate) fn bounded() -> std::sync::mpsc::Sender<Infallible> {
+    bounded_by(2 * LONG)
+}
+
+/// As [`bounded`], for a test that may take longer.
+#[must_use]
+pub(crate) fn bounded_by(time: Duration) -> std::sync::mpsc::Sender<Infallible> {
     let (guard, end) = std::sync::mpsc::channel();
     let name = thread::current().name().unwrap_or_default().to_owned();
     thread::spawn(move || {
-        if end.recv_timeout(2 * LONG) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+        if end.recv_timeout(time) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             // Not by `eprintln`, which would be kept for the end of the test.
             let _ = writeln!(std::io::stderr(), "{name} hangs");
             process::abort();

@@ -1,0 +1,102 @@
+//! A peer's own memory, written byte by byte: records, and the words of its control page.
+
+use std::{fs::File, sync::atomic::Ordering::Release};
+
+use rustix::fs::{SealFlags, fcntl_add_seals};
+use sealane::{Builder, Channel};
+use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
+
+use super::{HELLO, Hello, Packet, Player, READY, SEALS, memfd, page, seqpacket_pair};
+
+/// Words of the control page.
+pub(crate) const HEAD: usize = 0x000;
+pub(crate) const PACKETS: usize = 0x008;
+pub(crate) const TAIL: usize = 0x040;
+pub(crate) const RECEIVER_EPOCH: usize = 0x080;
+pub(crate) const SENDER_EPOCH: usize = 0x0c0;
+
+/// Pages of a ring: so many that none is rounded up.
+pub(crate) const PAGES: u64 = 2;
+
+/// Bytes of either side's ring.
+pub(crate) fn capacity() -> u64 {
+    PAGES * page()
+}
+
+/// A peer that has shaken hands, and now writes what it likes into its own region and the sockets.
+#[derive(Debug)]
+pub(crate) struct Hostile {
+    pub(crate) socket: Player,
+    /// Where it announces room, and where room is announced to it.
+    pub(crate) credit: Player,
+    pub(crate) own_credit: Player,
+    pub(crate) memory: MmapRegion,
+    /// Of its ring.
+    pub(crate) capacity: u64,
+}
+
+/// The header of a record.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Record {
+    pub(crate) sequence: u64,
+    pub(crate) payload_len: u64,
+    pub(crate) control_len: u32,
+    pub(crate) flags: u32,
+    pub(crate) reply_to: u64,
+    pub(crate) reserved: [u64; 4],
+}
+
+impl Hostile {
+    /// It, and our side of the channel to it.
+    pub(crate) fn meet(builder: &Builder) -> (Self, Channel) {
+        Self::meet_with(builder, PAGES)
+    }
+
+    /// As [`meet`](Self::meet), with a ring of its own of so many pages.
+    pub(crate) fn meet_with(builder: &Builder, pages: u64) -> (Self, Channel) {
+        let hello = Hello::honest(pages);
+        let region = memfd(hello.region(), hello.region(), SealFlags::empty());
+        // Mapped before it is sealed: afterwards nobody can.
+        let file = FileOffset::new(File::from(region.try_clone().unwrap()), 0);
+        let memory = MmapRegion::from_file(file, hello.region().try_into().unwrap()).unwrap();
+        fcntl_add_seals(&region, SEALS).unwrap();
+        let (own_credit, for_peer) = seqpacket_pair();
+        let (socket, ours) = Player::pair();
+        let handshake =
+            builder.clone().ring_capacity(capacity().try_into().unwrap()).handshake(ours).unwrap();
+        socket.send(Packet::hello(&hello, vec![region, for_peer]));
+        socket.send(Packet::new(READY));
+        let channel = handshake.finish().unwrap();
+        let mut heard = socket.hear().unwrap();
+        assert_eq!((heard.kind, heard.fds.len(), socket.hear().unwrap().kind), (HELLO, 2, READY));
+        let credit = heard.fds.remove(1).into();
+        (Self { socket, credit, own_credit: own_credit.into(), memory, capacity: pages * page() }, channel)
+    }
+
+    pub(crate) fn set(&self, word: usize, value: u64) {
+        self.memory.as_volatile_slice().store(value, word, Release).unwrap();
+    }
+
+    /// Writes a record and publishes all up to `end`.
+    pub(crate) fn publish(&self, start: u64, record: Record, end: u64) {
+        self.write(start, record);
+        self.set(HEAD, end);
+    }
+
+    pub(crate) fn write(&self, position: u64, record: Record) {
+        let mut bytes = Vec::new();
+        bytes.extend(record.sequence.to_le_bytes());
+        bytes.extend(record.payload_len.to_le_bytes());
+        bytes.extend(record.control_len.to_le_bytes());
+        bytes.extend(record.flags.to_le_bytes());
+        bytes.extend(record.reply_to.to_le_bytes());
+        bytes.extend(record.reserved.map(u64::to_le_bytes).as_flattened());
+        self.scribble(position, &bytes);
+    }
+
+    /// Writes into the ring.
+    pub(crate) fn scribble(&self, position: u64, bytes: &[u8]) {
+        let at = usize::try_from(page() + position % self.capacity).unwrap();
+        self.memory.as_volatile_slice().write_slice(bytes, at).unwrap();
+    }
+}
