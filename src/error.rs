@@ -242,7 +242,8 @@ pub enum Reason {
     RegionSeals,
     /// The region's file is of another size than `Hello` says. Bytes.
     RegionSize,
-    /// The region has holes, which would be filled at the reader's expense. Bytes.
+    /// The region has holes, which would be filled at the reader's expense; found is what is allocated, or how much
+    /// precedes a hole that pages beyond the end had hidden. Bytes.
     RegionHoles,
     /// The region cannot be mapped read-only; found is an `errno(3)`.
     RegionMapping,
@@ -394,7 +395,7 @@ pub enum SealError {
     Holes {
         /// Its size.
         expected: u64,
-        /// What is allocated.
+        /// What is allocated, or how much precedes a hole that pages beyond the end had hidden.
         found: u64,
     },
 }

@@ -68,7 +68,7 @@ pub(crate) struct Facts {
     pub(crate) seals: SealFlags,
     /// Bytes. Of what has no seals, neither this nor what follows is known.
     pub(crate) size: u64,
-    /// Bytes that have a page, beyond the end too: [`trim`] first.
+    /// Bytes that have a page, beyond the end too. Where they are shows only when they are mapped.
     pub(crate) allocated: u64,
     /// Bytes of its pages, which the kernel rounds every mapping up to.
     pub(crate) page: usize,
@@ -107,12 +107,6 @@ fn page_size_of(fd: BorrowedFd<'_>) -> rustix::io::Result<usize> {
     } else {
         Ok(page_size())
     }
-}
-
-/// Frees the pages that a file has beyond its end. They count in `st_blocks`, and so can make a file full of holes look
-/// dense; its owner could free them later. With `F_SEAL_GROW` there can be no new ones.
-pub(crate) fn trim(fd: BorrowedFd<'_>, size: u64) -> rustix::io::Result<()> {
-    ftruncate(fd, size)
 }
 
 #[cfg(test)]

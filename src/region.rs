@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Reason, Refusal, Result},
     layout::{Geometry, Word, to_u64},
     memfd::{self, Facts, HUGE_PAGE},
-    raw::mapping::{OwnWords, PeerRegion, RingWriter, map_own, try_writable},
+    raw::mapping::{OwnWords, PeerRegion, RingWriter, Unmapped, map_own, try_writable},
 };
 
 /// No resizing, no further writable mapping, no further seals (`F_ADD_SEALS`, `fcntl(2)`; Linux 5.1).
@@ -66,7 +66,7 @@ impl OwnRegion {
 
 /// Looks at what the peer sent as its region, and maps it read-only if it is what `geometry` says.
 ///
-/// UNTRUSTED: `memfd` may be anything. None of the calls blocks, and nothing is touched before it is known to be dense.
+/// UNTRUSTED: `memfd` may be anything. None of the calls blocks, and none has much memory charged to us that the peer owes.
 pub(crate) fn adopt(
     memfd: BorrowedFd<'_>,
     geometry: Geometry,
@@ -76,8 +76,8 @@ pub(crate) fn adopt(
     let errno = |error: io::Error| to_u64(usize::try_from(error.raw_os_error().unwrap_or(0)).unwrap_or(0));
     let mapping = |error| Refusal { reason: Reason::RegionMapping, expected: 0, found: errno(error) };
 
-    let facts = || Facts::of(memfd).map_err(|error| mapping(error.into()));
-    let Facts { kind, seals, size, page, .. } = facts()?;
+    let facts = Facts::of(memfd).map_err(|error| mapping(error.into()))?;
+    let Facts { kind, seals, size, page, allocated } = facts;
     if kind != FileType::RegularFile {
         let (expected, found) = (FileType::RegularFile.as_raw_mode(), kind.as_raw_mode());
         return refuse(Reason::RegionKind, expected.into(), found.into());
@@ -95,12 +95,13 @@ pub(crate) fn adopt(
         return refuse(Reason::Geometry, to_u64(page), to_u64(found));
     }
     // Holes would be filled on first touch, by us and charged to us.
-    memfd::trim(memfd, size).map_err(|error| mapping(error.into()))?;
-    let allocated = facts()?.allocated;
     if allocated < expected {
         return refuse(Reason::RegionHoles, expected, allocated);
     }
-    PeerRegion::map(memfd, geometry, prefault).map_err(mapping)
+    PeerRegion::map(memfd, geometry, prefault).map_err(|unmapped| match unmapped {
+        Unmapped::Failed(error) => mapping(error),
+        Unmapped::Hole { dense } => Refusal { reason: Reason::RegionHoles, expected, found: to_u64(dense) },
+    })
 }
 
 #[cfg(test)]
@@ -170,7 +171,7 @@ mod tests {
         let sparse = unsealed(8192, false);
         fcntl_add_seals(&sparse, SEALS).unwrap();
         assert_eq!(reason(sparse, SMALL), Reason::RegionHoles);
-        // Pages beyond the end count as allocated, and can be freed later.
+        // Pages beyond the end count as allocated, and hide holes.
         let disguised = unsealed(8192, false);
         fallocate(&disguised, FallocateFlags::KEEP_SIZE, 8192, 8192).unwrap();
         fcntl_add_seals(&disguised, SEALS).unwrap();

@@ -12,9 +12,9 @@ use zerocopy::{FromBytes, Immutable as NoInterior, KnownLayout};
 
 use crate::{
     error::{CastError, Error, Result, SealError},
-    layout::to_usize,
+    layout::{to_u64, to_usize},
     memfd::{self, Facts},
-    raw::mapping::{Draft, Immutable},
+    raw::mapping::{Draft, Immutable, Unmapped},
 };
 
 /// Largest buffer that is taken without asking: 64 MiB.
@@ -120,8 +120,8 @@ impl SealedBuffer {
     /// # Errors
     /// [`Error::Sealed`] with what was expected and found; the descriptor is closed. [`Error::Io`].
     pub fn with_limit(fd: OwnedFd, max: u64) -> Result<Self> {
-        let facts = || Facts::of(fd.as_fd()).map_err(Error::io("fstat"));
-        let Facts { kind, seals, size, .. } = facts()?;
+        let facts = Facts::of(fd.as_fd()).map_err(Error::io("fstat"))?;
+        let Facts { kind, seals, size, allocated, .. } = facts;
         if kind != FileType::RegularFile {
             let (expected, found) = (FileType::RegularFile.as_raw_mode(), kind.as_raw_mode());
             return Err(SealError::Kind { expected, found }.into());
@@ -132,14 +132,14 @@ impl SealedBuffer {
         if size > max {
             return Err(SealError::TooLarge { max, found: size }.into());
         }
-        // Needs a descriptor that is open for writing, as a memfd's is: see `memfd::trim`.
-        memfd::trim(fd.as_fd(), size).map_err(Error::io("ftruncate of a sealed buffer"))?;
-        let allocated = facts()?.allocated;
+        let holes = |found| SealError::Holes { expected: size, found };
         if allocated < size {
-            return Err(SealError::Holes { expected: size, found: allocated }.into());
+            return Err(holes(allocated).into());
         }
-        let mapping =
-            Immutable::map(fd.as_fd(), to_usize(size)).map_err(Error::io("mmap of a sealed buffer"))?;
+        let mapping = Immutable::map(fd.as_fd(), to_usize(size)).map_err(|unmapped| match unmapped {
+            Unmapped::Failed(error) => Error::io("mmap of a sealed buffer")(error),
+            Unmapped::Hole { dense } => holes(to_u64(dense)).into(),
+        })?;
         Ok(Self { shared: Arc::new(Shared { mapping, memfd: fd }) })
     }
 

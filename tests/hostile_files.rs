@@ -19,7 +19,10 @@ use hostile::{
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    fs::{FileType, MemfdFlags, Mode, OFlags, fcntl_add_seals, fstat, ftruncate, memfd_create, open},
+    fs::{
+        FallocateFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags, fallocate, fcntl_add_seals, fstat,
+        ftruncate, memfd_create, open,
+    },
     mount::{MountFlags, mount},
     net::sockopt,
 };
@@ -159,6 +162,27 @@ fn a_sparse_region_is_not_filled_at_our_expense() {
     }
 }
 
+#[test]
+fn a_hole_that_is_hidden_costs_us_a_step_and_no_more() {
+    let _guard = bounded();
+    let step = 64 << 10;
+    let hello = Hello { ring_capacity: 4 << 20, ..Hello::honest(1) };
+    let size = hello.region();
+    let allocated = |file: &OwnedFd| u64::try_from(fstat(file).unwrap().st_blocks).unwrap() * 512;
+    // As many pages beyond the end as are missing; a whole number of steps before the hole.
+    for dense in [0, step, 16 * step] {
+        let region = memfd(size, dense, SealFlags::empty());
+        fallocate(&region, FallocateFlags::KEEP_SIZE, size, size - dense).unwrap();
+        fcntl_add_seals(&region, SEALS).unwrap();
+        let before = allocated(&region);
+        assert!(before >= size);
+        let refusal = Refusal { reason: Reason::RegionHoles, expected: size, found: dense };
+        assert_refused(&hello, region.try_clone().unwrap(), refusal);
+        // More if this machine's memory for files comes in huge pages.
+        assert!(allocated(&region) - before <= step.max(2 << 20), "{} allocated", allocated(&region));
+    }
+}
+
 /// A socket whose closing would wait for longer than anybody lives, and a second descriptor of it.
 fn lingering() -> (OwnedFd, OwnedFd, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -166,16 +190,16 @@ fn lingering() -> (OwnedFd, OwnedFd, TcpStream) {
     let (other, _) = listener.accept().unwrap();
     // What the other end does not read is what closing would wait for.
     socket.set_nonblocking(true).unwrap();
-    while (&socket).write(&[0; 1 << 16]).is_ok() {}
-    sockopt::set_socket_linger(&socket, Some(Duration::from_secs(30_000))).unwrap();
+    while (&socket).write(&[0; 1 << 12]).is_ok() {}
+    sockopt::set_socket_linger(&socket, Some(Duration::from_mins(500))).unwrap();
     let ours = OwnedFd::from(socket.try_clone().unwrap());
     (socket.into(), ours, other)
 }
 
 #[test]
 fn sockets_that_are_closed_for_the_peer_do_not_linger() {
-    let _guard = bounded();
     type Play = fn(OwnedFd);
+    let _guard = bounded();
     let plays: [(&str, Play); 7] = [
         ("the surplus of a Hello", |fd| {
             let hello = Hello::honest(1);

@@ -277,6 +277,46 @@ impl<'r, T> Slot<'r, T> {
     }
 }
 
+/// Why a file that somebody else made is not mapped.
+#[derive(Debug)]
+pub(crate) enum Unmapped {
+    /// A system call failed.
+    Failed(io::Error),
+    /// There is a hole within the step that follows so many bytes.
+    Hole { dense: usize },
+}
+
+impl<E: Into<io::Error>> From<E> for Unmapped {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Bytes that are populated between two looks at what is allocated.
+const STEP: usize = 64 << 10;
+
+/// Fills the page tables of the first `len` bytes of a mapping of `fd` for reading, and sees that nothing is allocated for
+/// that: a hole would be filled, at our expense. What a file has allocated does not say where, as it may have pages beyond
+/// its end (`FALLOC_FL_KEEP_SIZE`, `fallocate(2)`) and free them at any moment; so each step is looked at. They are small,
+/// since the one that finds a hole has paid for it.
+///
+/// It does not cut such pages off: `ftruncate(2)` waits for the file's lock, and before Linux 6.16 a peer that writes to
+/// the file, from memory whose faults it does not answer, holds that for as long as it likes, sealed or not.
+fn populate_dense(fd: BorrowedFd<'_>, base: NonNull<u8>, len: usize) -> Result<(), Unmapped> {
+    let allocated = fstat(fd)?.st_blocks;
+    let mut dense = 0_usize;
+    while dense < len {
+        let (at, step) = (base.as_ptr().wrapping_add(dense), STEP.min(len.wrapping_sub(dense)));
+        // SAFETY: the callers have mapped `len` bytes from `base`, and reading changes nothing that they hold.
+        unsafe { madvise(at.cast(), step, Advice::LinuxPopulateRead) }?;
+        if fstat(fd)?.st_blocks != allocated {
+            return Err(Unmapped::Hole { dense });
+        }
+        dense = dense.wrapping_add(step);
+    }
+    Ok(())
+}
+
 /// The peer's region. Nothing in it is believed and nothing of it is borrowed.
 #[derive(Clone)]
 pub(crate) struct PeerRegion {
@@ -284,15 +324,16 @@ pub(crate) struct PeerRegion {
 }
 
 impl PeerRegion {
-    /// Maps the peer's region, which has been verified, read-only; `populate` fills the page tables.
+    /// Maps the peer's region, which has been verified, read-only, and makes sure that it has no holes; `populate` leaves
+    /// the page tables filled.
     ///
     /// # Errors
-    /// Those of `mmap(2)` and `madvise(2)`.
-    pub(crate) fn map(fd: BorrowedFd<'_>, geometry: Geometry, populate: bool) -> io::Result<Self> {
+    /// A hole; those of `mmap(2)`, `madvise(2)` and `fstat(2)`.
+    pub(crate) fn map(fd: BorrowedFd<'_>, geometry: Geometry, populate: bool) -> Result<Self, Unmapped> {
         let mapping = Mapping::new(fd, geometry, ProtFlags::READ)?;
-        if populate {
-            mapping.advise(Advice::LinuxPopulateRead)?;
-        }
+        populate_dense(fd, mapping.base, geometry.size())?;
+        // Of a shared mapping neither takes or gives anything but entries of page tables.
+        mapping.advise(if populate { Advice::LinuxPopulateRead } else { Advice::LinuxDontNeed })?;
         Ok(Self { mapping: Arc::new(mapping) })
     }
 
@@ -404,14 +445,15 @@ impl Immutable {
     /// Maps `len` bytes of `fd`: private, as kernels before 6.7 refuse a shared mapping of a write-sealed file.
     ///
     /// # Errors
-    /// `PermissionDenied` if the file lacks one of [`SEALS`](Self::SEALS) or is not of that length; those of `mmap(2)`.
-    pub(crate) fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+    /// A hole; `PermissionDenied` if the file lacks one of [`SEALS`](Self::SEALS) or is not of that length; those of
+    /// `mmap(2)` and `madvise(2)`.
+    pub(crate) fn map(fd: BorrowedFd<'_>, len: usize) -> Result<Self, Unmapped> {
         let size = fstat(fd)?.st_size;
         if !fcntl_get_seals(fd)?.contains(Self::SEALS) || usize::try_from(size) != Ok(len) {
-            return Err(io::ErrorKind::PermissionDenied.into());
+            return Err(io::Error::from(io::ErrorKind::PermissionDenied).into());
         }
         let plain = Plain::new(fd, len, ProtFlags::READ, MapFlags::PRIVATE)?;
-        plain.advise(Advice::LinuxPopulateRead)?;
+        populate_dense(fd, plain.base, len)?;
         Ok(Self(plain))
     }
 
