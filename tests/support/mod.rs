@@ -1,4 +1,5 @@
-//! Other processes for the tests: this program again, in a role of its own.
+//! Other processes for the tests: this program again, in a role of its own; and how thorough a test is to be.
+#![allow(clippy::allow_attributes, dead_code, reason = "each test binary uses its part of this")]
 
 use std::process::{Command, Stdio};
 
@@ -11,4 +12,9 @@ pub(crate) fn role(name: &str) -> Command {
     let mut command = Command::new(program);
     command.args([name, "--exact", "--ignored", "--nocapture"]).stdout(Stdio::null());
     command
+}
+
+/// The measure of a test that finds the more the longer it runs: `short` as a rule, `long` with `SEALANE_NIGHTLY` set.
+pub(crate) fn short_or_long<T>(short: T, long: T) -> T {
+    if std::env::var_os("SEALANE_NIGHTLY").is_some() { long } else { short }
 }
