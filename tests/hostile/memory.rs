@@ -1,6 +1,6 @@
 //! A peer's own memory, written byte by byte: records, and the words of its control page.
 
-use std::{fs::File, sync::atomic::Ordering::Release};
+use std::{fs::File, os::fd::OwnedFd, sync::atomic::Ordering::Release};
 
 use rustix::fs::{SealFlags, fcntl_add_seals};
 use sealane::{Builder, Channel};
@@ -54,6 +54,24 @@ impl Hostile {
 
     /// As [`meet`](Self::meet), with a ring of its own of so many pages.
     pub(crate) fn meet_with(builder: &Builder, pages: u64) -> (Self, Channel) {
+        let (socket, ours) = Player::pair();
+        let handshake =
+            builder.clone().ring_capacity(capacity().try_into().unwrap()).handshake(ours).unwrap();
+        let (memory, own_credit) = Self::greet(&socket, pages);
+        let channel = handshake.finish().unwrap();
+        let (_, credit) = Self::greeted(&socket);
+        (Self { socket, credit, own_credit, memory, capacity: pages * page() }, channel)
+    }
+
+    /// It, where the other side is another process's, and that side's region.
+    pub(crate) fn answer(socket: Player) -> (Self, OwnedFd) {
+        let (memory, own_credit) = Self::greet(&socket, PAGES);
+        let (region, credit) = Self::greeted(&socket);
+        (Self { socket, credit, own_credit, memory, capacity: capacity() }, region)
+    }
+
+    /// Says all that there is to say in a handshake.
+    fn greet(socket: &Player, pages: u64) -> (MmapRegion, Player) {
         let hello = Hello::honest(pages);
         let region = memfd(hello.region(), hello.region(), SealFlags::empty());
         // Mapped before it is sealed: afterwards nobody can.
@@ -61,16 +79,16 @@ impl Hostile {
         let memory = MmapRegion::from_file(file, hello.region().try_into().unwrap()).unwrap();
         fcntl_add_seals(&region, SEALS).unwrap();
         let (own_credit, for_peer) = seqpacket_pair();
-        let (socket, ours) = Player::pair();
-        let handshake =
-            builder.clone().ring_capacity(capacity().try_into().unwrap()).handshake(ours).unwrap();
         socket.send(Packet::hello(&hello, vec![region, for_peer]));
         socket.send(Packet::new(READY));
-        let channel = handshake.finish().unwrap();
+        (memory, own_credit.into())
+    }
+
+    /// Hears all of it: the other side's region, and where to announce room.
+    fn greeted(socket: &Player) -> (OwnedFd, Player) {
         let mut heard = socket.hear().unwrap();
         assert_eq!((heard.kind, heard.fds.len(), socket.hear().unwrap().kind), (HELLO, 2, READY));
-        let credit = heard.fds.remove(1).into();
-        (Self { socket, credit, own_credit: own_credit.into(), memory, capacity: pages * page() }, channel)
+        (heard.fds.remove(0), heard.fds.remove(0).into())
     }
 
     pub(crate) fn set(&self, word: usize, value: u64) {

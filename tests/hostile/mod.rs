@@ -303,6 +303,12 @@ impl Player {
         std::iter::from_fn(|| self.hear()).collect()
     }
 
+    /// Whether the other end says nothing more.
+    pub(crate) fn is_over(&self) -> bool {
+        let mut end = [PollFd::new(&self.0, PollFlags::RDHUP)];
+        poll(&mut end, Some(&Timespec::default())).unwrap() > 0
+    }
+
     pub(crate) fn shut(&self, how: Shutdown) {
         shutdown(&self.0, how).unwrap();
     }
