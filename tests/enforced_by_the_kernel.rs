@@ -245,6 +245,38 @@ fn a_peer_is_refused_every_way_to_write_our_region() {
 }
 
 #[test]
+fn our_region_is_sealed_and_paid_for_by_us_whatever_is_asked() {
+    let _guard = bounded();
+    for (prefault, capacity) in [(true, 1), (false, 1), (true, 1 << 20), (false, 1 << 20), (false, 0)] {
+        let (player, ours) = Player::pair();
+        let handshake =
+            Channel::builder().prefault(prefault).ring_capacity(capacity).handshake(ours).unwrap();
+        let heard = player.hear().unwrap();
+        let (region, stat) = (&heard.fds[0], rustix::fs::fstat(&heard.fds[0]).unwrap());
+        assert!(rustix::fs::fcntl_get_seals(region).unwrap().contains(SEALS));
+        assert!(stat.st_size > 0 && stat.st_blocks * 512 >= stat.st_size, "{prefault}, {capacity}: holes");
+        drop(handshake);
+    }
+}
+
+#[test]
+fn a_forked_child_gets_no_second_hand_on_our_ring() {
+    let (_a, _b) = Channel::pair().unwrap();
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    // Each mapping has a line of its own, and its flags some lines below (`proc_pid_smaps(5)`); dc: not copied on fork.
+    let mut writable = 0;
+    let mut lines = maps.lines();
+    while let Some(line) = lines.next() {
+        if line.contains("memfd:sealane") && line.contains("rw-s") {
+            writable += 1;
+            let flags = lines.find(|line| line.starts_with("VmFlags:")).unwrap();
+            assert!(flags.split(' ').any(|flag| flag == "dc"), "{flags}");
+        }
+    }
+    assert!(writable >= 2, "{maps}");
+}
+
+#[test]
 #[ignore = "the child of another test"]
 fn tries_to_write() {
     let player = Player::from(stdin().as_fd().try_clone_to_owned().unwrap());

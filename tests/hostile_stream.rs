@@ -662,6 +662,27 @@ fn half_a_message_whose_sender_dies_is_none() {
 }
 
 #[test]
+fn an_empty_packet_is_the_end_of_its_direction() {
+    let _guard = bounded();
+    let (hostile, mut channel) = Hostile::meet(&builder());
+    hostile.socket.send(Packet::control(0));
+    hostile.publish(0, Record { sequence: 1, ..Record::default() }, 64);
+    hostile.socket.send(Packet::raw(b""));
+    hostile.socket.send(Packet::control(2));
+    assert_eq!([receive(&mut channel).sequence(), receive(&mut channel).sequence()], [0, 1]);
+    assert!(matches!(channel.recv_timeout(LONG), Err(Error::Disconnected)));
+    channel.send(b"still heard").unwrap();
+    assert_eq!(hostile.socket.hear().unwrap().kind, CONTROL);
+
+    let (hostile, mut channel) = Hostile::meet(&builder());
+    fill(&mut channel);
+    hostile.credit.send(Packet::raw(b""));
+    assert!(matches!(channel.loan_timeout(1, LONG).map(drop), Err(Error::Disconnected)));
+    hostile.socket.send(Packet::control(0));
+    assert_eq!(receive(&mut channel).sequence(), 0);
+}
+
+#[test]
 fn what_was_received_holds_still_while_the_peer_writes_on() {
     let _guard = bounded();
     let (hostile, mut channel) = Hostile::meet(&builder());
