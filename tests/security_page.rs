@@ -86,9 +86,7 @@ fn every_error_is_what_some_test_expects() {
         // A list of all reasons and their numbers is no expectation.
         .flat_map(|path| text(path).lines().map(str::to_owned).collect::<Vec<_>>())
         .filter(|line| {
-            !line.trim().starts_with(|first: char| first == '(')
-                || !line.contains(", Reason::")
-                || line.contains("Reason::Unknown")
+            !line.trim().starts_with('(') || !line.contains(", Reason::") || line.contains("Reason::Unknown")
         })
         .map(|line| line + "\n")
         .collect();

@@ -1,0 +1,135 @@
+//! Two processes send each other everything that there is to send, for as long as you like, and check all of it.
+//!
+//! Both do the same: one thread sends what the other side can foretell (`script.rs`), one receives and compares every byte,
+//! one holds payloads for a while and releases them in any order (`traffic.rs`). This process watches both (`process.rs`):
+//! neither descriptors nor memory may grow.
+//!
+//! ```text
+//!  soak                                             the same program, started with --peer
+//!  ├─ sending ═══ messages, requests, replies ════► receiving ─┬► holding
+//!  ├─ holding ◄┬─ receiving ◄═══════════════════════ sending   │
+//!  └─ watching ┴───────────────── /proc ───────────────────────┘
+//! ```
+#![forbid(unsafe_code)]
+
+mod process;
+mod script;
+mod traffic;
+
+use std::{
+    error::Error,
+    process::{Command, ExitCode},
+    sync::atomic::Ordering::Relaxed,
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use process::{Reading, Trend};
+use sealane::Channel;
+use traffic::{Progress, Traffic};
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Sends everything both ways between two processes, checks all of it, and watches descriptors and memory.
+#[derive(Parser)]
+#[command(name = "soak")]
+struct Options {
+    /// How long
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Bytes of each ring
+    #[arg(long, default_value_t = 1 << 18, value_parser = clap::value_parser!(u32).range(4096..))]
+    ring_capacity: u32,
+    /// What the messages are made of; the same seed makes the same messages, but for replies [default: the time]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Be the other process (the first one starts it)
+    #[arg(long, hide = true)]
+    peer: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let result = if options.peer { peer(&options) } else { watch(&options) };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let who = if options.peer { "soak, the other process" } else { "soak" };
+            eprintln!("{who}: {error}");
+            if !options.peer {
+                println!("verdict: FAILED");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Options {
+    fn builder(&self) -> Result<sealane::Builder> {
+        let capacity = usize::try_from(self.ring_capacity)?;
+        Ok(Channel::builder().ring_capacity(capacity).max_fds(script::MOST_FDS))
+    }
+}
+
+/// The other process: sends until it is told to stop.
+fn peer(options: &Options) -> Result<()> {
+    let seed = options.seed.ok_or("the seed of this process expected, none found")?;
+    let channel = options.builder()?.inherited()?;
+    let before = Reading::of("self")?;
+    let progress = Progress::default();
+    Traffic { seeds: [script::THERE ^ seed, seed], progress: &progress }.run(channel)?;
+    // The channel had three descriptors.
+    Reading::of("self")?.settled(before.descriptors.saturating_sub(3))
+}
+
+fn watch(options: &Options) -> Result<()> {
+    let seed = match options.seed {
+        Some(seed) => seed,
+        None => u64::try_from(std::time::UNIX_EPOCH.elapsed()?.as_nanos() & u128::from(u64::MAX))?,
+    };
+    println!("seed {seed}");
+    let before = Reading::of("self")?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args([
+        "--peer",
+        "--seed",
+        &seed.to_string(),
+        "--ring-capacity",
+        &options.ring_capacity.to_string(),
+    ]);
+    let (channel, mut child) = options.builder()?.spawn(command)?;
+    let progress = Progress::default();
+    let traffic = Traffic { seeds: [seed, script::THERE ^ seed], progress: &progress };
+    let (mut here, mut there) = (Trend::default(), Trend::default());
+    let result = thread::scope(|scope| {
+        let running = scope.spawn(move || traffic.run(channel));
+        let begun = Instant::now();
+        for second in 1..=options.seconds {
+            let end = begun + Duration::from_secs(second.into());
+            while Instant::now() < end && !running.is_finished() {
+                thread::sleep(end.saturating_duration_since(Instant::now()).min(Duration::from_millis(50)));
+            }
+            if running.is_finished() {
+                break;
+            }
+            here.note(Reading::of("self")?);
+            there.note(Reading::of(&child.id().to_string())?);
+            println!("{second:>6} s: {progress}; here {here}, there {there}");
+        }
+        progress.stop.store(true, Relaxed);
+        running.join().map_err(|_| "a thread has panicked")?
+    });
+    // A peer that has failed has said so; nobody waits for it.
+    let status = child.wait()?;
+    result?;
+    if !status.success() {
+        return Err(format!("the other process has failed: {status}").into());
+    }
+    Reading::of("self")?.settled(before.descriptors)?;
+    here.judge("here")?;
+    there.judge("there")?;
+    println!("in all: {progress}");
+    println!("verdict: all messages whole and in order, descriptors and memory flat");
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! One process's share: it sends, receives and holds, in a thread each, until it is told to stop.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use sealane::{Channel, Control, Error, Message, Payload, Receiver, ReplyToken, RequestId, Sender};
+
+use crate::{
+    Result,
+    script::{Item, Random, STOP, buffers},
+};
+
+/// Longest time for which a payload is held.
+const HELD: Duration = Duration::from_millis(5);
+/// Most of our requests that wait for their replies.
+const OPEN: usize = 1000;
+/// In what time anything must happen that must happen at all.
+const SOON: Duration = Duration::from_secs(30);
+
+/// What has happened so far, and whether it is enough.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) stop: AtomicBool,
+    sent: AtomicU64,
+    received: AtomicU64,
+    /// Of payloads, both ways.
+    bytes: AtomicU64,
+    replies: AtomicU64,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, received, bytes, replies, .. } = self;
+        let [sent, received, bytes, replies] = [sent, received, bytes, replies].map(|n| n.load(Relaxed));
+        write!(f, "{sent} sent, {received} received, {replies} replies, {} MiB", bytes >> 20)
+    }
+}
+
+/// The traffic of one process.
+#[derive(Clone, Copy)]
+pub(crate) struct Traffic<'p> {
+    /// Of what is sent and what is received.
+    pub(crate) seeds: [u64; 2],
+    pub(crate) progress: &'p Progress,
+}
+
+/// Requests of ours that wait for their replies: by number, what they asked.
+type Open = Mutex<BTreeMap<u64, RequestId>>;
+
+impl Traffic<'_> {
+    /// Sends and receives until `Progress::stop` is set, or the other side has stopped.
+    pub(crate) fn run(self, channel: Channel) -> Result<()> {
+        let most = channel.limits().max_payload;
+        let (sender, receiver) = channel.split();
+        let (questions, asked) = mpsc::channel();
+        let (payloads, held) = mpsc::channel();
+        let open = Open::default();
+        thread::scope(|scope| {
+            let requests = &open;
+            let sending = scope.spawn(move || {
+                let result = self.send(sender, &asked, requests);
+                // Whoever fails stops the others.
+                self.progress.stop.store(true, Relaxed);
+                result
+            });
+            let holding = scope.spawn(move || {
+                let result = self.hold(&held);
+                if result.is_err() {
+                    self.progress.stop.store(true, Relaxed);
+                }
+                result
+            });
+            let receiving = self.receive(receiver, most, &questions, &payloads, &open);
+            self.progress.stop.store(true, Relaxed);
+            // That is the end for who holds them.
+            drop(payloads);
+            let sent = sending.join().map_err(|_| "the sending thread has panicked")?;
+            let held = holding.join().map_err(|_| "the holding thread has panicked")?;
+            // Of one that failed, the others only see the end.
+            held.and(receiving).and(sent)
+        })
+    }
+
+    fn send(self, mut sender: Sender, asked: &mpsc::Receiver<(u64, ReplyToken)>, open: &Open) -> Result<()> {
+        let (buffers, most) = (buffers()?, sender.limits().max_payload);
+        for n in 0.. {
+            self.progress.sent.fetch_add(1, Relaxed);
+            if self.progress.stop.load(Relaxed) {
+                sender.send_timeout(STOP, SOON)?;
+                return Ok(());
+            }
+            // Answers first: a message, like the others, but for what it holds.
+            if let Ok((question, token)) = asked.try_recv() {
+                sender.send_timeout(Control::of(&question).in_reply_to(token), SOON)?;
+                continue;
+            }
+            let item = Item::of(self.seeds[0], n, most);
+            let fds = item.buffers.iter().map(|number| &buffers[usize::try_from(*number).unwrap_or(0)]);
+            let control = Control::new(&item.control).fds(fds);
+            let mut requests = open.lock().unwrap_or_else(PoisonError::into_inner);
+            if item.wants_reply {
+                // Its reply may be there before we know its name.
+                let request = send_request(&mut sender, &item, control)?;
+                requests.insert(n, request);
+                while requests.len() > OPEN && !self.progress.stop.load(Relaxed) {
+                    drop(requests);
+                    thread::yield_now();
+                    requests = open.lock().unwrap_or_else(PoisonError::into_inner);
+                }
+                continue;
+            }
+            drop(requests);
+            match item.payload {
+                None => sender.send_timeout(control, SOON)?,
+                Some(len) => {
+                    let mut loan = sender.loan_timeout(len, SOON)?;
+                    item.fill(&mut loan);
+                    self.progress.bytes.fetch_add(u64::try_from(len)?, Relaxed);
+                    loan.send_with(control)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(
+        self,
+        mut receiver: Receiver,
+        most: usize,
+        questions: &mpsc::Sender<(u64, ReplyToken)>,
+        payloads: &mpsc::Sender<(Item, Payload)>,
+        open: &Open,
+    ) -> Result<()> {
+        for n in 0.. {
+            let mut message =
+                receiver.recv_timeout(SOON).map_err(|error| format!("after {n} messages: {error}"))?;
+            self.progress.received.fetch_add(1, Relaxed);
+            if message.sequence() != n {
+                return Err(format!("message {n} expected, {} found", message.sequence()).into());
+            }
+            if message.in_reply_to().is_some() {
+                self.check_reply(&message, open).map_err(|error| format!("message {n}: {error}"))?;
+                continue;
+            }
+            if message.control() == STOP {
+                return match receiver.recv_timeout(SOON) {
+                    Err(Error::Disconnected) => Ok(()),
+                    other => Err(format!("the end expected after the last message, {other:?} found").into()),
+                };
+            }
+            let item = Item::of(self.seeds[1], n, most);
+            item.check(&mut message).map_err(|error| format!("message {n}: {error}"))?;
+            if let Some(token) = message.reply_token() {
+                // A sender that has stopped answers no more.
+                let _ = questions.send((n, token));
+            }
+            if let Some(payload) = message.take_payload() {
+                self.progress.bytes.fetch_add(u64::try_from(payload.len())?, Relaxed);
+                let _ = payloads.send((item, payload));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_reply(self, message: &Message, open: &Open) -> Result<()> {
+        let question = *message.control_as::<u64>()?;
+        let request = open.lock().unwrap_or_else(PoisonError::into_inner).remove(&question);
+        if request.is_none() || message.in_reply_to() != request {
+            return Err(format!("a reply to an open request expected, one to {question} found").into());
+        }
+        self.progress.replies.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// Checks payloads when they come or when they go, and releases them in any order.
+    fn hold(self, payloads: &mpsc::Receiver<(Item, Payload)>) -> Result<()> {
+        let mut random = Random(self.seeds[0]);
+        let mut held: Vec<(Instant, Item, Payload)> = Vec::new();
+        loop {
+            let next = held.iter().map(|(until, ..)| *until).min();
+            let wait = next.map_or(SOON, |until| until.saturating_duration_since(Instant::now()));
+            match payloads.recv_timeout(wait) {
+                Ok((item, payload)) if random.below(4) > 0 => item.check_payload(&payload)?,
+                Ok((item, payload)) => {
+                    let time = HELD / 100 * u32::try_from(random.below(100))?;
+                    // One in four is held as a copy, which keeps nothing from being reused.
+                    let payload = if random.below(4) == 0 { payload.detach() } else { payload };
+                    held.push((Instant::now() + time, item, payload));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let now = Instant::now();
+            while let Some(at) = held.iter().position(|(until, ..)| *until <= now) {
+                let (_, item, payload) = held.swap_remove(at);
+                item.check_payload(&payload)?;
+            }
+        }
+        held.iter().try_for_each(|(_, item, payload)| item.check_payload(payload))
+    }
+}
+
+fn send_request(sender: &mut Sender, item: &Item, control: Control<'_>) -> Result<RequestId> {
+    let Some(len) = item.payload else { return Ok(sender.request(control)?) };
+    let mut loan = sender.loan_timeout(len, SOON)?;
+    item.fill(&mut loan);
+    Ok(loan.request(control)?)
+}
