@@ -1,0 +1,157 @@
+//! The same work between two pinned processes, over sealane, over its peers, and over bare memory, which is the limit.
+//!
+//! `cargo run --release -p peers` measures everything; `--help` tells how to measure less. A *cell* is a transport, a work
+//! and a size: two processes of this program, one on each of two cores, that are connected anew for each round. Rounds are
+//! interleaved over all cells of a work, so that what else the machine does meets all of them alike.
+
+mod cell;
+mod child;
+mod link;
+mod report;
+mod transports;
+mod work;
+
+use std::{fs::File, io::Write, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::{
+    cell::{Cell, Side, Work},
+    report::Report,
+    transports::Transport,
+};
+
+/// The same work between two pinned processes, over sealane and over its peers.
+#[derive(Debug, Parser)]
+struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// What to measure [default: all].
+    #[arg(long, value_delimiter = ',')]
+    work: Vec<Work>,
+    /// Over what [default: all that can do the work].
+    #[arg(long, value_delimiter = ',')]
+    transport: Vec<Transport>,
+    /// Bytes of a payload, such as 64, 4K, 1M; a multiple of 8 [default: those of the work].
+    #[arg(long, value_delimiter = ',', value_parser = parse_size)]
+    size: Vec<usize>,
+    /// Seconds that each measurement takes, after calibration.
+    #[arg(long, default_value_t = 0.4)]
+    seconds: f64,
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Bytes of shared memory in each direction; where four payloads need more, they get it.
+    #[arg(long, default_value = "4M", value_parser = parse_size)]
+    ring: usize,
+    /// Both processes on one core.
+    #[arg(long)]
+    one_core: bool,
+    /// Tries whether everything works: one short round.
+    #[arg(long)]
+    quick: bool,
+    /// Writes each measurement as a line of JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Says what is measured while it is measured.
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One of the two processes of a cell; started by this program itself.
+    #[command(hide = true)]
+    Child { side: Side, cell: String },
+}
+
+/// `64`, `4K`, `1M`, and the same with `iB`.
+fn parse_size(text: &str) -> Result<usize> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let factor = match text[digits.len()..].trim_end_matches("iB") {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        unit => anyhow::bail!("expected no unit, K or M, found {unit:?}"),
+    };
+    let size =
+        digits.parse::<usize>().with_context(|| format!("expected a number, found {digits:?}"))? * factor;
+    ensure!(size > 0 && size.is_multiple_of(8), "expected a multiple of 8, found {size}");
+    Ok(size)
+}
+
+/// The options' cells, work by work.
+fn cells(options: &Options) -> Vec<Vec<Cell>> {
+    let (seconds, rounds_work) = if options.quick { (0.01, true) } else { (options.seconds, false) };
+    let mut works = options.work.clone();
+    if works.is_empty() {
+        works = Work::value_variants().to_vec();
+    }
+    let mut transports = options.transport.clone();
+    if transports.is_empty() {
+        transports = Transport::value_variants().to_vec();
+    }
+    works
+        .iter()
+        .map(|&work| {
+            let mut sizes = options.size.clone();
+            if sizes.is_empty() {
+                sizes = work.sizes().to_vec();
+                if rounds_work {
+                    sizes.truncate(2);
+                }
+            }
+            let cell = |size| {
+                transports.iter().filter(move |transport| transport.does(work, size)).map(move |&transport| {
+                    Cell {
+                        transport,
+                        work,
+                        size,
+                        ring: options.ring.max((4 * size).next_power_of_two()),
+                        seconds,
+                        one_core: options.one_core,
+                    }
+                })
+            };
+            sizes.into_iter().flat_map(cell).collect()
+        })
+        .collect()
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    if let Some(Command::Child { side, cell }) = &options.command {
+        return child::run(*side, &serde_json::from_str(cell)?);
+    }
+    ensure!(
+        options.seconds > 0.0 && Duration::try_from_secs_f64(options.seconds).is_ok(),
+        "expected some seconds, found {}",
+        options.seconds
+    );
+    let mut json = options.json.as_ref().map(File::create).transpose()?;
+    let rounds = if options.quick { 1 } else { options.rounds };
+    for cells in cells(&options) {
+        let mut report = Report::default();
+        for round in 0..rounds {
+            for cell in &cells {
+                if options.verbose {
+                    eprintln!("round {round}: {cell}");
+                }
+                if report.failed(cell) {
+                    continue;
+                }
+                match cell.measure(round) {
+                    Ok(sample) => {
+                        if let Some(json) = &mut json {
+                            writeln!(json, "{}", serde_json::to_string(&sample)?)?;
+                        }
+                        report.add(sample);
+                    }
+                    Err(error) => report.fail(cell, &error),
+                }
+            }
+        }
+        print!("{}", report.table());
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! [`Report`]: the samples of a work, their medians and ranges, as a table.
+
+use std::fmt::Write as _;
+
+use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
+
+use crate::cell::{Cell, Sample, Work};
+
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    samples: Vec<Sample>,
+    failures: Vec<(Cell, String)>,
+}
+
+/// A figure of a sample.
+type Figure = fn(&Sample) -> f64;
+
+fn gib(sample: &Sample) -> f64 {
+    sample.first.messages as f64 * sample.cell.size as f64 / (1_u64 << 30) as f64
+}
+
+fn gib_per_second(sample: &Sample) -> f64 {
+    gib(sample) / sample.first.seconds
+}
+
+fn millions_per_second(sample: &Sample) -> f64 {
+    sample.first.messages as f64 / sample.first.seconds / 1e6
+}
+
+fn p50(sample: &Sample) -> f64 {
+    sample.first.p50 as f64 / 1e3
+}
+
+fn p99(sample: &Sample) -> f64 {
+    sample.first.p99 as f64 / 1e3
+}
+
+fn cpu_per_gib(sample: &Sample) -> f64 {
+    cpu(sample) / gib(sample)
+}
+
+fn cpu_per_million(sample: &Sample) -> f64 {
+    cpu(sample) / sample.first.messages as f64 * 1e6
+}
+
+fn cpu(sample: &Sample) -> f64 {
+    sample.first.cpu_seconds + sample.second.cpu_seconds
+}
+
+fn sleeps(sample: &Sample) -> f64 {
+    (sample.first.sleeps + sample.second.sleeps) as f64 / sample.first.messages as f64
+}
+
+impl Work {
+    /// The figures of this work: the first is shown with its range.
+    fn figures(self) -> &'static [(&'static str, Figure)] {
+        match self {
+            Self::Stream => {
+                &[("GiB/s", gib_per_second), ("CPU s/GiB", cpu_per_gib), ("sleeps/message", sleeps)]
+            }
+            Self::Handoff | Self::Small => &[
+                ("M messages/s", millions_per_second),
+                ("CPU s/M messages", cpu_per_million),
+                ("sleeps/message", sleeps),
+            ],
+            Self::Roundtrip => &[("p50 µs", p50), ("p99 µs", p99), ("sleeps/round trip", sleeps)],
+        }
+    }
+}
+
+/// Lowest, median, highest.
+fn spread(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    [values[0], values[values.len() / 2], values[values.len() - 1]]
+}
+
+/// Three significant digits, or two for small figures.
+fn show(value: f64) -> String {
+    match value {
+        0.0 => "0".into(),
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value if value >= 0.1 => format!("{value:.2}"),
+        value if value >= 0.001 => format!("{value:.4}"),
+        value => format!("{value:.0e}"),
+    }
+}
+
+pub(crate) fn show_size(size: usize) -> String {
+    match size {
+        size if size.is_multiple_of(1 << 20) => format!("{} MiB", size >> 20),
+        size if size.is_multiple_of(1 << 10) => format!("{} KiB", size >> 10),
+        size => format!("{size} B"),
+    }
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, sample: Sample) {
+        self.samples.push(sample);
+    }
+
+    pub(crate) fn fail(&mut self, cell: &Cell, error: &anyhow::Error) {
+        self.failures.push((cell.clone(), format!("{error:#}")));
+    }
+
+    pub(crate) fn failed(&self, cell: &Cell) -> bool {
+        self.failures.iter().any(|(failed, _)| failed == cell)
+    }
+
+    /// The medians, in Markdown.
+    pub(crate) fn table(&self) -> String {
+        let mut text = String::new();
+        let mut cells: Vec<&Cell> = Vec::new();
+        for sample in &self.samples {
+            if !cells.contains(&&sample.cell) {
+                cells.push(&sample.cell);
+            }
+        }
+        if let Some(work) = cells.first().map(|cell| cell.work) {
+            let figures = work.figures();
+            let mut table = Table::new();
+            table.load_style(ASCII_MARKDOWN);
+            let mut header = vec![format!("{work:?}").to_lowercase(), "transport".into()];
+            for (i, (name, _)) in figures.iter().enumerate() {
+                header.push((*name).into());
+                if i == 0 {
+                    header.push("range".into());
+                }
+            }
+            header.push("ring".into());
+            table.set_header(header);
+            for cell in cells {
+                let samples = || self.samples.iter().filter(|sample| sample.cell == *cell);
+                let mut row = vec![show_size(cell.size), cell.transport.to_string()];
+                for (i, (_, figure)) in figures.iter().enumerate() {
+                    let [low, median, high] = spread(samples().map(figure).collect());
+                    row.push(show(median));
+                    if i == 0 {
+                        row.push(format!("{}–{}", show(low), show(high)));
+                    }
+                }
+                row.push(show_size(cell.ring));
+                table.add_row(row);
+            }
+            for column in table.column_iter_mut().skip(2) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+            let _ = writeln!(text, "{table}\n");
+        }
+        for (cell, reason) in &self.failures {
+            let _ = writeln!(text, "left out: {cell}: {reason}");
+        }
+        text
+    }
+}

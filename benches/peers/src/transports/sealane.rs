@@ -1,0 +1,44 @@
+//! [`Sealane`]: this crate, through its public interface, with its default settings but for the ring's size.
+
+use ::sealane::{Channel, SharedSlice, Wait};
+use anyhow::{Context, Result};
+
+use super::Transport;
+use crate::{
+    cell::{Cell, Side},
+    link::Link,
+    transports::seqpacket,
+    work::End,
+};
+
+pub(super) struct Sealane(Channel);
+
+impl End for Sealane {
+    type View<'a> = SharedSlice<'a, u8>;
+
+    fn establish(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
+        let socket = seqpacket::connect(side, link)?;
+        let wait = match cell.transport {
+            Transport::SealaneSpin => Wait::Spin,
+            Transport::SealaneBlock => Wait::Block,
+            _ => Wait::default(),
+        };
+        let builder =
+            Channel::builder().ring_capacity(cell.ring).max_peer_ring_capacity(cell.ring).wait(wait);
+        Ok(Self(builder.handshake(socket)?.finish()?))
+    }
+
+    #[inline]
+    fn send(&mut self, len: usize, mut fill: impl FnMut(&mut [u8])) -> Result<()> {
+        let mut loan = self.0.loan(len)?;
+        fill(&mut loan);
+        Ok(loan.send()?)
+    }
+
+    #[inline]
+    fn receive(&mut self, _len: usize, mut read: impl FnMut(Self::View<'_>)) -> Result<()> {
+        let message = self.0.recv()?;
+        read(message.payload().context("expected a payload, found none")?.bytes());
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! [`Seqpacket`]: a raw pair of sequenced packet sockets.
+//!
+//! A packet cannot be larger than the socket's buffer, which only a privileged process can enlarge beyond the system's
+//! limit. So larger payloads go in pieces, each read as it comes, while it is in the cache.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, Result, ensure};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair},
+};
+
+use crate::{
+    cell::{Cell, Side},
+    link::Link,
+    work::End,
+};
+
+/// The largest piece.
+const PIECE: usize = 64 << 10;
+
+pub(super) struct Seqpacket<const POLL: bool> {
+    socket: OwnedFd,
+    piece: Vec<u8>,
+}
+
+/// A pair, one end of which each process has, and no process both.
+pub(super) fn connect(side: Side, link: &Link) -> Result<OwnedFd> {
+    pair(side, link, SocketType::SEQPACKET)
+}
+
+/// As [`connect`], of any type.
+pub(super) fn pair(side: Side, link: &Link, kind: SocketType) -> Result<OwnedFd> {
+    match side {
+        Side::First => {
+            let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+            link.send(b"socket", &[theirs.as_fd()])?;
+            Ok(ours)
+        }
+        Side::Second => link.receive()?.1.pop().context("expected a descriptor, found none"),
+    }
+}
+
+impl<const POLL: bool> End for Seqpacket<POLL> {
+    type View<'a> = &'a [u8];
+
+    fn establish(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
+        Ok(Self { socket: connect(side, link)?, piece: vec![0; cell.size.min(PIECE)] })
+    }
+
+    #[inline]
+    fn send(&mut self, mut len: usize, mut fill: impl FnMut(&mut [u8])) -> Result<()> {
+        let flags = if POLL { SendFlags::DONTWAIT | SendFlags::NOSIGNAL } else { SendFlags::NOSIGNAL };
+        while len > 0 {
+            let piece_len = len.min(PIECE);
+            let piece = &mut self.piece[..piece_len];
+            fill(piece);
+            while let Err(error) = send(&self.socket, piece, flags) {
+                ensure!(POLL && error == Errno::AGAIN, "send: {error}");
+            }
+            len -= piece_len;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn receive(&mut self, mut len: usize, mut read: impl FnMut(Self::View<'_>)) -> Result<()> {
+        let flags = if POLL { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+        while len > 0 {
+            let (received, _) = loop {
+                match recv(&self.socket, self.piece.as_mut_slice(), flags) {
+                    Ok(received) => break received,
+                    Err(error) => ensure!(POLL && error == Errno::AGAIN, "recv: {error}"),
+                }
+            };
+            ensure!(received > 0 && received <= len, "expected {len} bytes at most, found {received}");
+            read(&self.piece[..received]);
+            len -= received;
+        }
+        Ok(())
+    }
+}
