@@ -26,6 +26,12 @@ pub(crate) enum Work {
     Small,
     /// A payload is written, sent, read, and answered by another.
     Roundtrip,
+    /// A message without a payload is sent and answered.
+    Control,
+    /// As control, with a descriptor each way.
+    Fd,
+    /// Nothing is sent, and the receiver waits.
+    Idle,
 }
 
 impl Work {
@@ -34,7 +40,7 @@ impl Work {
         match self {
             Self::Stream => &[4 << 10, 64 << 10, 1 << 20, 8 << 20],
             Self::Handoff => &[4 << 10, 64 << 10, 1 << 20, 8 << 20, 16 << 20],
-            Self::Small | Self::Roundtrip => &[64],
+            Self::Small | Self::Roundtrip | Self::Control | Self::Fd | Self::Idle => &[64],
         }
     }
 }

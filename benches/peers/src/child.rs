@@ -3,8 +3,9 @@
 //! Counted is what was delivered: the time ends when the receiver has the last message.
 
 use std::{
+    fs::File,
     io::Write,
-    os::fd::{FromRawFd, OwnedFd},
+    os::fd::{AsFd, FromRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -21,7 +22,7 @@ use crate::{
     cell::{Cell, LINK, Side, Work},
     link::Link,
     transports,
-    work::{End, receive_checked, receive_untouched, send_filled},
+    work::{End, receive_checked, receive_control, receive_untouched, send_control, send_filled},
 };
 
 /// What one process measured.
@@ -45,11 +46,13 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Calibration is good enough when it took this part of the time asked for.
 const CALIBRATION: f64 = 0.2;
 const FIRST_COUNT: u64 = 16;
+/// Idle is for so many times as long as other work takes.
+const IDLE: f64 = 25.0;
 
 pub(crate) fn run(side: Side, cell: &Cell) -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // SAFETY: `alarm(2)` has no requirements; its signal ends a process that is stuck.
-    unsafe { libc::alarm((LIMIT.as_secs_f64() + 20.0 * cell.seconds) as u32) };
+    unsafe { libc::alarm((LIMIT.as_secs_f64() + 2.0 * IDLE * cell.seconds) as u32) };
     // SAFETY: the parent has put the link there (`Cell::start`), and nothing else in this process has taken it.
     let link = Link(unsafe { OwnedFd::from_raw_fd(LINK) });
     transports::run(side, cell, &link)
@@ -73,6 +76,18 @@ pub(crate) fn live<E: End>(side: Side, cell: &Cell, link: &Link) -> Result<()> {
     Ok(std::io::stdout().flush()?)
 }
 
+/// The whole life of a process where only the first has something to measure.
+pub(crate) fn alone(side: Side, measure: impl FnOnce() -> Result<Part>) -> Result<()> {
+    let part = match side {
+        Side::First => {
+            pin(0)?;
+            measure()?
+        }
+        Side::Second => Part::default(),
+    };
+    Ok(serde_json::to_writer(std::io::stdout(), &part)?)
+}
+
 fn pin(core: usize) -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(core);
@@ -81,8 +96,9 @@ fn pin(core: usize) -> Result<()> {
 
 /// Decides how many messages there are: some to warm up, more until the rate is known, then as many as fill the time.
 fn lead<E: End>(end: &mut E, cell: &Cell, link: &Link) -> Result<Part> {
-    let mut count = FIRST_COUNT;
-    let mut last = false;
+    // To be idle is not calibrated.
+    let mut last = cell.work == Work::Idle;
+    let mut count = if last { 1 } else { FIRST_COUNT };
     loop {
         link.say(count)?;
         link.hear()?;
@@ -112,6 +128,22 @@ fn lead_batch<E: End>(end: &mut E, cell: &Cell, link: &Link, count: u64) -> Resu
                 times.saturating_record((after - before).as_nanos() as u64);
                 before = after;
             }
+        }
+        Work::Control | Work::Fd => {
+            let (mut bytes, file) = (vec![0; size], File::open("/dev/null")?);
+            let fd = (cell.work == Work::Fd).then_some(file.as_fd());
+            let mut before = Instant::now();
+            for number in 0..count {
+                send_control(end, &mut bytes, number, fd)?;
+                receive_control(end, size, number, fd.is_some())?;
+                let after = Instant::now();
+                times.saturating_record((after - before).as_nanos() as u64);
+                before = after;
+            }
+        }
+        Work::Idle => {
+            std::thread::sleep(Duration::from_secs_f64(IDLE * cell.seconds));
+            send_filled(end, size, 0)?;
         }
     }
     let finish = link.hear()?;
@@ -144,6 +176,15 @@ fn follow<E: End>(end: &mut E, cell: &Cell, link: &Link) -> Result<Part> {
                     send_filled(end, size, number)?;
                 }
             }
+            Work::Control | Work::Fd => {
+                let (mut bytes, file) = (vec![0; size], File::open("/dev/null")?);
+                let fd = (cell.work == Work::Fd).then_some(file.as_fd());
+                for number in 0..count {
+                    receive_control(end, size, number, fd.is_some())?;
+                    send_control(end, &mut bytes, number, fd)?;
+                }
+            }
+            Work::Idle => receive_checked(end, size, 0)?,
         }
         let finish = now();
         let seconds = (finish - start) as f64 / 1e9;

@@ -82,40 +82,39 @@ fn parse_size(text: &str) -> Result<usize> {
 
 /// The options' cells, work by work.
 fn cells(options: &Options) -> Vec<Vec<Cell>> {
-    let (seconds, rounds_work) = if options.quick { (0.01, true) } else { (options.seconds, false) };
     let mut works = options.work.clone();
     if works.is_empty() {
         works = Work::value_variants().to_vec();
     }
-    let mut transports = options.transport.clone();
-    if transports.is_empty() {
-        transports = Transport::value_variants().to_vec();
+    works.into_iter().map(|work| cells_of(work, options)).collect()
+}
+
+fn cells_of(work: Work, options: &Options) -> Vec<Cell> {
+    let mut sizes = options.size.clone();
+    if sizes.is_empty() {
+        sizes = work.sizes().to_vec();
+        sizes.truncate(if options.quick { 2 } else { usize::MAX });
     }
-    works
-        .iter()
-        .map(|&work| {
-            let mut sizes = options.size.clone();
-            if sizes.is_empty() {
-                sizes = work.sizes().to_vec();
-                if rounds_work {
-                    sizes.truncate(2);
-                }
-            }
-            let cell = |size| {
-                transports.iter().filter(move |transport| transport.does(work, size)).map(move |&transport| {
-                    Cell {
-                        transport,
-                        work,
-                        size,
-                        ring: options.ring.max((4 * size).next_power_of_two()),
-                        seconds,
-                        one_core: options.one_core,
-                    }
-                })
+    let mut cells = Vec::new();
+    for size in sizes {
+        for &transport in Transport::value_variants() {
+            let asked = match options.transport.as_slice() {
+                [] => transport.is_default(work),
+                asked => asked.contains(&transport),
             };
-            sizes.into_iter().flat_map(cell).collect()
-        })
-        .collect()
+            if asked && transport.does(work, size) {
+                cells.push(Cell {
+                    transport,
+                    work,
+                    size,
+                    ring: options.ring.max((4 * size).next_power_of_two()),
+                    seconds: if options.quick { 0.01 } else { options.seconds },
+                    one_core: options.one_core,
+                });
+            }
+        }
+    }
+    cells
 }
 
 fn main() -> Result<()> {
@@ -134,6 +133,10 @@ fn main() -> Result<()> {
         let mut report = Report::default();
         for round in 0..rounds {
             for cell in &cells {
+                // To be idle takes long, and once is enough.
+                if cell.work == Work::Idle && round > 0 {
+                    continue;
+                }
                 if options.verbose {
                     eprintln!("round {round}: {cell}");
                 }

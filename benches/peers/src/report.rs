@@ -63,7 +63,15 @@ impl Work {
                 ("CPU s/M messages", cpu_per_million),
                 ("sleeps/message", sleeps),
             ],
-            Self::Roundtrip => &[("p50 µs", p50), ("p99 µs", p99), ("sleeps/round trip", sleeps)],
+            Self::Idle => &[
+                ("CPU ms, receiver", |sample| sample.second.cpu_seconds * 1e3),
+                ("CPU ms, sender", |sample| sample.first.cpu_seconds * 1e3),
+                ("sleeps, receiver", |sample| sample.second.sleeps as f64),
+                ("seconds", |sample| sample.first.seconds),
+            ],
+            Self::Roundtrip | Self::Control | Self::Fd => {
+                &[("p50 µs", p50), ("p99 µs", p99), ("sleeps/round trip", sleeps)]
+            }
         }
     }
 }

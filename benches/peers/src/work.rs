@@ -3,7 +3,9 @@
 //! The pattern of a payload is one word, repeated: a multiple of the message's number by an odd constant. The reader adds
 //! up all words and compares. A word of another message changes the sum, and writing and adding run at the speed of memory.
 
-use anyhow::{Result, ensure};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use anyhow::{Result, bail, ensure};
 
 use crate::{
     cell::{Cell, Side},
@@ -24,6 +26,16 @@ pub(crate) trait End: Sized {
 
     /// Waits for a payload, of which the receiver knows that it has `len` bytes, and lets `read` see it, or its pieces.
     fn receive(&mut self, len: usize, read: impl FnMut(Self::View<'_>)) -> Result<()>;
+
+    /// Sends bytes, and a descriptor if there is one, as a message without a payload.
+    fn send_control(&mut self, _bytes: &[u8], _fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        bail!("this transport has no messages without payloads");
+    }
+
+    /// Waits for a message without a payload, with a descriptor if `fds` says so.
+    fn receive_control(&mut self, _fds: bool, _read: impl FnOnce(&[u8])) -> Result<Vec<OwnedFd>> {
+        bail!("this transport has no messages without payloads");
+    }
 }
 
 /// What can be done with a view.
@@ -124,5 +136,32 @@ pub(crate) fn receive_untouched<E: End>(end: &mut E, size: usize, number: u64) -
     let mut len = 0;
     end.receive(size, |view| len += view.len())?;
     ensure!(len == size, "message {number}: expected {size} bytes, found {len}");
+    Ok(())
+}
+
+/// Sends message `number` without a payload.
+#[inline]
+pub(crate) fn send_control<E: End>(
+    end: &mut E,
+    bytes: &mut [u8],
+    number: u64,
+    fd: Option<BorrowedFd<'_>>,
+) -> Result<()> {
+    fill(bytes, pattern(number));
+    end.send_control(bytes, fd)
+}
+
+/// Receives message `number` without a payload, checks it, and closes its descriptor.
+#[inline]
+pub(crate) fn receive_control<E: End>(end: &mut E, size: usize, number: u64, fds: bool) -> Result<()> {
+    let (mut sum, mut len) = (0, 0);
+    let received = end.receive_control(fds, |bytes| (sum, len) = (bytes.sum(), bytes.len()))?;
+    let expected = pattern(number).wrapping_mul(size as u64 / 8);
+    ensure!(
+        len == size && sum == expected && received.len() == usize::from(fds),
+        "message {number}: expected {size} bytes with the sum {expected:#x} and {} descriptors, found {len} with {sum:#x} and {}",
+        u8::from(fds),
+        received.len()
+    );
     Ok(())
 }

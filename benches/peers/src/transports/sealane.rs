@@ -1,6 +1,8 @@
 //! [`Sealane`]: this crate, through its public interface, with its default settings but for the ring's size.
 
-use ::sealane::{Channel, SharedSlice, Wait};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use ::sealane::{Channel, Control, SharedSlice, Wait};
 use anyhow::{Context, Result};
 
 use super::Transport;
@@ -40,5 +42,21 @@ impl End for Sealane {
         let message = self.0.recv()?;
         read(message.payload().context("expected a payload, found none")?.bytes());
         Ok(())
+    }
+
+    #[inline]
+    fn send_control(&mut self, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        let control = Control::new(bytes);
+        Ok(match &fd {
+            Some(fd) => self.0.send(control.fd(fd)),
+            None => self.0.send(control),
+        }?)
+    }
+
+    #[inline]
+    fn receive_control(&mut self, _fds: bool, read: impl FnOnce(&[u8])) -> Result<Vec<OwnedFd>> {
+        let mut message = self.0.recv()?;
+        read(message.control());
+        Ok(message.take_fds())
     }
 }

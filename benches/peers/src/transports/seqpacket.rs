@@ -3,7 +3,7 @@
 //! A packet cannot be larger than the socket's buffer, which only a privileged process can enlarge beyond the system's
 //! limit. So larger payloads go in pieces, each read as it comes, while it is in the cache.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, ensure};
 use rustix::{
@@ -13,7 +13,7 @@ use rustix::{
 
 use crate::{
     cell::{Cell, Side},
-    link::Link,
+    link::{Link, receive_with_fds, send_with_fds},
     work::End,
 };
 
@@ -79,5 +79,37 @@ impl<const POLL: bool> End for Seqpacket<POLL> {
             len -= received;
         }
         Ok(())
+    }
+
+    #[inline]
+    fn send_control(&mut self, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        match fd {
+            // A round trip never fills the socket.
+            Some(fd) => send_with_fds(self.socket.as_fd(), bytes, &[fd]),
+            None => self.send(bytes.len(), |piece| piece.copy_from_slice(bytes)),
+        }
+    }
+
+    #[inline]
+    fn receive_control(&mut self, fds: bool, read: impl FnOnce(&[u8])) -> Result<Vec<OwnedFd>> {
+        if !fds {
+            let len = self.piece.len();
+            let mut read = Some(read);
+            self.receive(len, |view| {
+                if let Some(read) = read.take() {
+                    read(view);
+                }
+            })?;
+            return Ok(Vec::new());
+        }
+        let flags = if POLL { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+        let (received, fds) = loop {
+            match receive_with_fds(self.socket.as_fd(), &mut self.piece, flags) {
+                Ok(received) => break received,
+                Err(error) => ensure!(POLL && error == Errno::AGAIN, "recvmsg: {error}"),
+            }
+        };
+        read(&self.piece[..received]);
+        Ok(fds)
     }
 }
