@@ -34,6 +34,12 @@ pub(crate) enum Work {
     Idle,
 }
 
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.to_possible_value().expect("none is skipped").get_name())
+    }
+}
+
 impl Work {
     /// The sizes that are measured unless others are asked for.
     pub(crate) fn sizes(self) -> &'static [usize] {
@@ -73,7 +79,7 @@ impl Cell {
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?} of {} bytes", self.transport, self.work, self.size)
+        write!(f, "{} {} of {} bytes", self.transport, self.work, self.size)
     }
 }
 

@@ -61,11 +61,10 @@ pub(crate) fn run(side: Side, cell: &Cell) -> Result<()> {
 /// The whole life of a process, over one transport.
 pub(crate) fn live<E: End>(side: Side, cell: &Cell, link: &Link) -> Result<()> {
     let core = usize::from(side == Side::Second && !cell.one_core);
-    if cell.one_core {
-        pin(core)?;
-    }
-    let mut end = E::establish(side, cell, link)?;
     pin(core)?;
+    // Both are pinned when they meet in the handshakes.
+    link.meet()?;
+    let mut end = E::establish(side, cell, link)?;
     link.meet()?;
     let part = match side {
         Side::First => lead(&mut end, cell, link)?,
@@ -77,11 +76,11 @@ pub(crate) fn live<E: End>(side: Side, cell: &Cell, link: &Link) -> Result<()> {
 }
 
 /// The whole life of a process where only the first has something to measure.
-pub(crate) fn alone(side: Side, measure: impl FnOnce() -> Result<Part>) -> Result<()> {
+pub(crate) fn alone(side: Side, measure: impl FnOnce() -> Part) -> Result<()> {
     let part = match side {
         Side::First => {
             pin(0)?;
-            measure()?
+            measure()
         }
         Side::Second => Part::default(),
     };

@@ -7,6 +7,7 @@
 mod cell;
 mod child;
 mod link;
+mod plots;
 mod report;
 mod transports;
 mod work;
@@ -50,9 +51,15 @@ struct Options {
     /// Tries whether everything works: one short round.
     #[arg(long)]
     quick: bool,
+    /// Fails if a cell could not be measured, instead of leaving it out.
+    #[arg(long)]
+    strict: bool,
     /// Writes each measurement as a line of JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Draws a picture of each work into this directory.
+    #[arg(long)]
+    plots: Option<PathBuf>,
     /// Says what is measured while it is measured.
     #[arg(long, short)]
     verbose: bool,
@@ -155,6 +162,10 @@ fn main() -> Result<()> {
             }
         }
         print!("{}", report.table());
+        ensure!(!(options.strict && report.has_failures()), "some cells could not be measured: see above");
+        if let Some(directory) = &options.plots {
+            plots::draw(&report.summaries(), directory)?;
+        }
     }
     Ok(())
 }

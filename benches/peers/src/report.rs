@@ -12,8 +12,16 @@ pub(crate) struct Report {
     failures: Vec<(Cell, String)>,
 }
 
+/// What one cell's samples came to.
+#[derive(Debug)]
+pub(crate) struct Summary<'a> {
+    pub(crate) cell: &'a Cell,
+    /// Lowest, median and highest of each figure of the work.
+    pub(crate) spreads: Vec<[f64; 3]>,
+}
+
 /// A figure of a sample.
-type Figure = fn(&Sample) -> f64;
+pub(crate) type Figure = fn(&Sample) -> f64;
 
 fn gib(sample: &Sample) -> f64 {
     sample.first.messages as f64 * sample.cell.size as f64 / (1_u64 << 30) as f64
@@ -53,7 +61,7 @@ fn sleeps(sample: &Sample) -> f64 {
 
 impl Work {
     /// The figures of this work: the first is shown with its range.
-    fn figures(self) -> &'static [(&'static str, Figure)] {
+    pub(crate) fn figures(self) -> &'static [(&'static str, Figure)] {
         match self {
             Self::Stream => {
                 &[("GiB/s", gib_per_second), ("CPU s/GiB", cpu_per_gib), ("sleeps/message", sleeps)]
@@ -83,7 +91,7 @@ fn spread(mut values: Vec<f64>) -> [f64; 3] {
 }
 
 /// Three significant digits, or two for small figures.
-fn show(value: f64) -> String {
+pub(crate) fn show(value: f64) -> String {
     match value {
         0.0 => "0".into(),
         value if value >= 100.0 => format!("{value:.0}"),
@@ -115,33 +123,45 @@ impl Report {
         self.failures.iter().any(|(failed, _)| failed == cell)
     }
 
+    pub(crate) fn has_failures(&self) -> bool {
+        !self.failures.is_empty()
+    }
+
+    /// The cells that were measured, in the order in which they were.
+    pub(crate) fn summaries(&self) -> Vec<Summary<'_>> {
+        let mut summaries: Vec<Summary<'_>> = Vec::new();
+        for Sample { cell, .. } in &self.samples {
+            if summaries.iter().any(|summary| summary.cell == cell) {
+                continue;
+            }
+            let spread_of = |(_, figure): &(_, Figure)| {
+                spread(self.samples.iter().filter(|sample| sample.cell == *cell).map(figure).collect())
+            };
+            let spreads = cell.work.figures().iter().map(spread_of).collect();
+            summaries.push(Summary { cell, spreads });
+        }
+        summaries
+    }
+
     /// The medians, in Markdown.
     pub(crate) fn table(&self) -> String {
         let mut text = String::new();
-        let mut cells: Vec<&Cell> = Vec::new();
-        for sample in &self.samples {
-            if !cells.contains(&&sample.cell) {
-                cells.push(&sample.cell);
-            }
-        }
-        if let Some(work) = cells.first().map(|cell| cell.work) {
-            let figures = work.figures();
-            let mut table = Table::new();
-            table.load_style(ASCII_MARKDOWN);
-            let mut header = vec![format!("{work:?}").to_lowercase(), "transport".into()];
-            for (i, (name, _)) in figures.iter().enumerate() {
+        let summaries = self.summaries();
+        if let Some(work) = summaries.first().map(|summary| summary.cell.work) {
+            let mut header = vec![work.to_string(), "transport".into()];
+            for (i, (name, _)) in work.figures().iter().enumerate() {
                 header.push((*name).into());
                 if i == 0 {
                     header.push("range".into());
                 }
             }
             header.push("ring".into());
+            let mut table = Table::new();
+            table.load_style(ASCII_MARKDOWN);
             table.set_header(header);
-            for cell in cells {
-                let samples = || self.samples.iter().filter(|sample| sample.cell == *cell);
+            for Summary { cell, spreads } in summaries {
                 let mut row = vec![show_size(cell.size), cell.transport.to_string()];
-                for (i, (_, figure)) in figures.iter().enumerate() {
-                    let [low, median, high] = spread(samples().map(figure).collect());
+                for (i, [low, median, high]) in spreads.into_iter().enumerate() {
                     row.push(show(median));
                     if i == 0 {
                         row.push(format!("{}–{}", show(low), show(high)));

@@ -4,7 +4,7 @@
 //! uninitialised and written in place. Who waits polls; with `EVENT`, who sends notifies after each message, and who finds
 //! nothing to receive waits for a notification, as in iceoryx2's example of event based communication.
 
-use std::hint::spin_loop;
+use std::{hint::spin_loop, time::Duration};
 
 use ::iceoryx2::{
     port::{listener::Listener, notifier::Notifier, publisher::Publisher, subscriber::Subscriber},
@@ -28,6 +28,9 @@ pub(super) struct Iceoryx2<const EVENT: bool> {
 
 /// Samples that a subscriber's buffer holds at most: more makes it slower.
 const MOST_SAMPLES: usize = 1024;
+
+/// A notification was seen to be lost: this says so in the figures, instead of hanging.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 impl<const EVENT: bool> End for Iceoryx2<EVENT> {
     type View<'a> = &'a [u8];
@@ -107,7 +110,7 @@ impl<const EVENT: bool> End for Iceoryx2<EVENT> {
                 return Ok(());
             }
             match &self.events {
-                Some((_, listener)) => drop(listener.blocking_wait(|_| {})?),
+                Some((_, listener)) => drop(listener.timed_wait(|_| {}, LONGEST_WAIT)?),
                 None => spin_loop(),
             }
         }

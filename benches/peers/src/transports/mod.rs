@@ -73,10 +73,9 @@ impl Transport {
     pub(crate) fn does(self, work: Work, size: usize) -> bool {
         match work {
             Work::Stream => true,
-            Work::Small => self != Self::LimitMemcpy,
+            Work::Small | Work::Roundtrip => self != Self::LimitMemcpy,
             // A hand-off that copies is a stream, whose time grows with the size.
             Work::Handoff => self != Self::LimitMemcpy && !(self.copies() && size > 4 << 10),
-            Work::Roundtrip => self != Self::LimitMemcpy,
             Work::Control | Work::Fd => matches!(
                 self,
                 Self::Sealane
