@@ -25,6 +25,7 @@ use crate::{
 
 /// The same work between two pinned processes, over sealane and over its peers.
 #[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 struct Options {
     #[command(subcommand)]
     command: Option<Command>,
