@@ -47,7 +47,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const CALIBRATION: f64 = 0.2;
 const FIRST_COUNT: u64 = 16;
 /// Idle is for so many times as long as other work takes.
-const IDLE: f64 = 25.0;
+pub(crate) const IDLE: f64 = 25.0;
 
 pub(crate) fn run(side: Side, cell: &Cell) -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;

@@ -14,6 +14,7 @@ use anyhow::{Result, anyhow};
 
 use crate::{
     cell::{Cell, Side},
+    child::IDLE,
     link::Link,
     work::End,
 };
@@ -23,14 +24,14 @@ pub(super) struct Iceoryx2<const EVENT: bool> {
     subscriber: Subscriber<ipc::Service, [u8], ()>,
     /// Ours wakes the other process, theirs us.
     events: Option<(Notifier<ipc::Service>, Listener<ipc::Service>)>,
+    /// A notification was seen to be lost, perhaps once in a hundred cells: then this, longer than any work is idle, shows
+    /// it in the figures, where waiting for ever would hang.
+    longest_wait: Duration,
     _node: Node<ipc::Service>,
 }
 
 /// Samples that a subscriber's buffer holds at most: more makes it slower.
 const MOST_SAMPLES: usize = 1024;
-
-/// A notification was seen to be lost: this says so in the figures, instead of hanging.
-const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 impl<const EVENT: bool> End for Iceoryx2<EVENT> {
     type View<'a> = &'a [u8];
@@ -85,7 +86,8 @@ impl<const EVENT: bool> End for Iceoryx2<EVENT> {
             }
             _ => None,
         };
-        Ok(Self { publisher, subscriber, events, _node: node })
+        let longest_wait = Duration::from_secs_f64(1.2 * IDLE * cell.seconds);
+        Ok(Self { publisher, subscriber, events, longest_wait, _node: node })
     }
 
     #[inline]
@@ -110,7 +112,7 @@ impl<const EVENT: bool> End for Iceoryx2<EVENT> {
                 return Ok(());
             }
             match &self.events {
-                Some((_, listener)) => drop(listener.timed_wait(|_| {}, LONGEST_WAIT)?),
+                Some((_, listener)) => drop(listener.timed_wait(|_| {}, self.longest_wait)?),
                 None => spin_loop(),
             }
         }
