@@ -111,6 +111,7 @@ enum Read {
     Nothing,
 }
 
+#[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
 impl Receiver {
     pub(crate) fn new(
         link: Arc<Link>,
@@ -170,31 +171,29 @@ impl Receiver {
     /// The next message from ring and socket, whatever is kept.
     #[inline]
     fn receive_new(&mut self, deadline: Deadline) -> Result<Message> {
-        match self.whole_record()? {
-            Some(record) => self.take_record(&record),
-            None => self.wait_for_message(deadline),
+        if self.next_is_whole()? { self.take_whole() } else { self.wait_for_message(deadline) }
+    }
+
+    /// Whether the ring's next record is all of the message whose turn it is, as nearly all are. Then it has had its turn:
+    /// [take](Self::take_whole) it.
+    #[inline]
+    fn next_is_whole(&mut self) -> Result<bool> {
+        self.link.check()?;
+        match self.consumer.peek() {
+            Ok(Some(Record { heading, .. })) => {
+                Ok(heading.in_reply_to().is_none() && self.order.record_alone(*heading))
+            }
+            Ok(None) => Ok(false),
+            Err(violation) => Err(self.link.violated(violation)),
         }
     }
 
-    /// The ring's next record, if it is all of the message whose turn it is, as nearly all are. Then it has had its turn: take
-    /// it.
     #[inline]
-    fn whole_record(&mut self) -> Result<Option<Record>> {
-        self.link.check()?;
-        let record = self.peek()?.filter(|record| record.heading.in_reply_to().is_none());
-        Ok(record.filter(|record| self.order.record_alone(record.heading)))
-    }
-
-    #[inline]
-    fn take_record(&mut self, record: &Record) -> Result<Message> {
+    fn take_whole(&mut self) -> Result<Message> {
         self.epoch.disarm();
-        let (extras, payload) = self.unpack(record)?;
+        let record = self.consumer.next().unwrap_or_default();
+        let (extras, payload) = self.unpack(&record)?;
         Ok(self.deliver(record.heading, extras, Some(payload)))
-    }
-
-    #[inline]
-    fn peek(&mut self) -> Result<Option<Record>> {
-        self.consumer.peek().map_err(|violation| self.link.violated(violation))
     }
 
     #[inline]
@@ -225,10 +224,7 @@ impl Receiver {
 
     #[inline]
     fn find_new(&mut self) -> Result<Found> {
-        match self.whole_record()? {
-            Some(record) => self.take_record(&record).map(Found::Message),
-            None => self.search(),
-        }
+        if self.next_is_whole()? { self.take_whole().map(Found::Message) } else { self.search() }
     }
 
     #[cold]
@@ -278,15 +274,17 @@ impl Receiver {
         if waited && self.spinner.done() {
             count(&mut self.stats.spins_paid, 1);
         }
-        self.assemble(result?)
+        result
     }
 
-    fn spin_and_sleep(&mut self, deadline: Deadline, waited: &mut bool) -> Result<Due> {
+    fn spin_and_sleep(&mut self, deadline: Deadline, waited: &mut bool) -> Result<Message> {
         let mut reads = 0_u32;
         loop {
-            self.link.check()?;
+            if self.next_is_whole()? {
+                return self.take_whole();
+            }
             if let Some(due) = self.look()? {
-                return Ok(due);
+                return self.assemble(due);
             }
             if self.dropped_late_reply() {
                 reads = reads.wrapping_add(1);
@@ -354,7 +352,10 @@ impl Receiver {
     /// Whether there is a message whose turn it is.
     fn look(&mut self) -> Result<Option<Due>> {
         loop {
-            let record = self.peek()?.map(|record| record.heading);
+            let record = match self.consumer.peek() {
+                Ok(record) => record.map(|record| record.heading),
+                Err(violation) => return Err(self.link.violated(violation)),
+            };
             let due = match self.order.turn(record).map_err(|violation| self.link.violated(violation))? {
                 Turn::Nothing => return Ok(None),
                 Turn::MustRead => {
@@ -417,8 +418,8 @@ impl Receiver {
         Ok((extras, payload))
     }
 
-    /// What is in a record, which [`peek`](Self::peek) gave; moves past it.
-    #[inline]
+    /// What is in the consumer's next record; moves past it.
+    #[inline(always)]
     fn unpack(&mut self, record: &Record) -> Result<(Option<Box<Extras>>, Payload)> {
         let extras = if record.control_len == 0 { None } else { Some(self.control_of(record)?) };
         let span = self.consumer.take(record);
@@ -438,7 +439,7 @@ impl Receiver {
         Ok(Box::new(Extras { control, fds: ReceivedFds::default() }))
     }
 
-    #[inline]
+    #[inline(always)]
     fn deliver(
         &mut self,
         heading: Heading,

@@ -84,7 +84,7 @@ pub(crate) struct RecordHeader {
 const _: () = assert!(size_of::<RecordHeader>() == 64);
 
 /// A record whose header has been checked by itself; that it fits into the ring is the consumer's check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Record {
     pub(crate) heading: Heading,
     /// Bytes.

@@ -4,6 +4,8 @@
 //! written through its one [`RingWriter`]; the words of our control page are atomics; the peer's region is only ever
 //! read, by [`Foreign`] loads.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::{
     ffi::c_void,
     fmt, io,
@@ -351,6 +353,18 @@ impl PeerRegion {
         // process's stores are like those of another thread.
         let word = unsafe { AtomicU64::from_ptr(at.as_ptr().cast()) };
         word.load(Ordering::Relaxed)
+    }
+
+    /// Asks the processor for the line at `position`, to be read soon: it is in another one's cache.
+    #[inline]
+    pub(crate) fn expect_read(&self, position: u64) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(at) = self.mapping.ring(position, 1) {
+            // SAFETY: a hint, which changes nothing that a program can see.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().cast_const().cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = position;
     }
 
     /// `len` bytes of the ring from `position` on; `None` if that is more than the ring.

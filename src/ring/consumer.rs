@@ -143,7 +143,7 @@ impl Consumer {
 
     /// The next record, if it has been published.
     #[inline]
-    pub(crate) fn peek(&mut self) -> Result<Option<Record>, ProtocolError> {
+    pub(crate) fn peek(&mut self) -> Result<Option<&Record>, ProtocolError> {
         if self.next.is_none() {
             if self.position == self.head {
                 self.look()?;
@@ -153,10 +153,11 @@ impl Consumer {
             }
             self.next = Some(self.read()?);
         }
-        Ok(self.next)
+        Ok(self.next.as_ref())
     }
 
     /// What [`peek`](Self::peek) gave.
+    #[inline]
     pub(crate) fn next(&self) -> Option<Record> {
         self.next
     }
@@ -184,6 +185,8 @@ impl Consumer {
     #[inline]
     fn read(&self) -> Result<Record, ProtocolError> {
         let available = self.head.wrapping_sub(self.position);
+        // The payload is looked at next, as a rule: its line comes together with the header's.
+        self.intake.peer.expect_read(self.position.wrapping_add(LINE));
         let header =
             self.intake.peer.bytes(self.position, to_usize(LINE)).and_then(|at| at.load::<RecordHeader>(0));
         // The head is a whole line ahead, and no ring is shorter than that.
