@@ -1,9 +1,10 @@
 //! The hub: one thread, one loop, and nothing in it that blocks.
 //!
 //! What keeps one client from harming another:
-//! - **A turn is short**: [`TURN`] messages at most, a burst of a well-behaved client. Who has more to say comes again, after
-//!   everybody who has just begun to speak: between two looks at who that is, one step is done of the work that can wait.
-//!   Such work is a client with more to say, a step of a handshake, accepting, and burying.
+//! - **A turn is short**: [`TURN`] messages at most, a burst of a well-behaved client. Who has more to say comes again after a
+//!   [`BREATH`], so that clients who never stop cannot take all of the hub's time: their own ring and socket fill up.
+//! - **Whoever has just begun to speak comes first**: between two looks at who that is, one step is done of the work that can
+//!   wait. Such work is a client with more to say, a step of a handshake, accepting, and burying.
 //! - **Nothing piles up**: a client whose answer finds no room is not listened to until there is some.
 //! - **Memory is bounded** by the settings, per client; one that has not said Hello costs a socket, until its deadline.
 //! - Whoever breaks the protocol, or is gone, is dropped, and nobody else hears of it.
@@ -28,6 +29,9 @@ use crate::{
 
 /// Messages of one client in a row: what a client streams, its request, and one look more, which finds nothing.
 const TURN: u32 = 10;
+/// From the end of a turn to the next one of a client that has more to say. `epoll_wait(2)` counts milliseconds, so where
+/// nothing else happens it is one.
+const BREATH: Duration = Duration::from_micros(250);
 /// Events of one look.
 const LOOK: usize = 256;
 /// How long to wait where the kernel does not tell when it is worthwhile to try again.
@@ -69,7 +73,7 @@ struct Hub {
     /// The newest guest's key. None is used twice, so an event cannot reach the wrong one.
     arrived: usize,
     later: VecDeque<Work>,
-    /// When to go on with a handshake although its descriptor says nothing.
+    /// When to go on with a guest although its descriptor says nothing: at a handshake's end, after a breath.
     deadlines: BTreeSet<(Instant, usize)>,
     counters: Counters,
 }
@@ -82,7 +86,7 @@ enum Work {
 
 struct Guest {
     stage: Stage,
-    /// It stands in `later`.
+    /// It stands in `later`, or takes a breath.
     comes_again: bool,
 }
 
@@ -123,7 +127,10 @@ impl Hub {
             && at <= Instant::now()
         {
             self.deadlines.pop_first();
-            self.woken(key);
+            if let Some(guest) = self.guests.get_mut(&key) {
+                guest.comes_again = true;
+                self.later.push_back(Work::GoOn(key));
+            }
         }
         match self.later.pop_front() {
             Some(Work::Accept) => self.accept(),
@@ -136,15 +143,21 @@ impl Hub {
     /// A client has its turn now; whatever else there is to do with a guest can wait.
     fn woken(&mut self, key: usize) {
         let Some(guest) = self.guests.get_mut(&key) else { return };
-        let waits = match &mut guest.stage {
+        match &mut guest.stage {
             _ if guest.comes_again => return,
-            Stage::Arriving(_) => false,
-            Stage::Client(client) => matches!(client.turn(&mut self.counters), Ok(Next::Wait)),
-        };
-        if !waits {
-            guest.comes_again = true;
-            self.later.push_back(Work::GoOn(key));
+            Stage::Arriving(_) => {}
+            Stage::Client(client) => match client.turn(&mut self.counters) {
+                Ok(Next::Wait) => return,
+                Ok(Next::More) => {
+                    guest.comes_again = true;
+                    self.deadlines.insert((Instant::now() + BREATH, key));
+                    return;
+                }
+                Err(_) => {}
+            },
         }
+        guest.comes_again = true;
+        self.later.push_back(Work::GoOn(key));
     }
 
     fn accept(&mut self) {
@@ -169,6 +182,7 @@ impl Hub {
     fn go_on(&mut self, key: usize) -> io::Result<()> {
         let Some(mut guest) = self.guests.remove(&key) else { return Ok(()) };
         guest.comes_again = false;
+        let mut breathes = false;
         guest.stage = match guest.stage {
             Stage::Client(mut client) => {
                 let Ok(next) = client.turn(&mut self.counters) else {
@@ -176,7 +190,7 @@ impl Hub {
                     self.leaves();
                     return Ok(());
                 };
-                guest.comes_again = matches!(next, Next::More);
+                breathes = matches!(next, Next::More);
                 Stage::Client(client)
             }
             Stage::Arriving(mut handshake) => match handshake.advance() {
@@ -207,6 +221,9 @@ impl Hub {
         };
         if guest.comes_again {
             self.later.push_back(Work::GoOn(key));
+        } else if breathes {
+            guest.comes_again = true;
+            self.deadlines.insert((Instant::now() + BREATH, key));
         }
         self.guests.insert(key, guest);
         Ok(())
