@@ -63,15 +63,21 @@ pub(crate) struct Outcome {
     pub(crate) next: Settings,
 }
 
-/// One step of both algorithms.
-pub(crate) fn step(histograms: &Histograms, grey_world: &GreyWorld, taken_with: &Settings) -> Outcome {
+/// One step of both algorithms; of the exposure's alone where the camera has no colour gains.
+pub(crate) fn step(
+    histograms: &Histograms,
+    grey_world: &GreyWorld,
+    taken_with: &Settings,
+    has_colour_gains: bool,
+) -> Outcome {
     let mean_luma = mean_luma(histograms);
     let [red_to_green, blue_to_green] = grey_world.ratios();
     let focus = grey_world.focus as f64 / grey_world.pixels.max(1) as f64;
     let observed = Observation { mean_luma, red_to_green, blue_to_green, focus };
 
     let exposed = (mean_luma / TARGET_LUMA - 1.0).abs() <= EXPOSURE_TOLERANCE;
-    let balanced = [red_to_green, blue_to_green].iter().all(|ratio| (ratio - 1.0).abs() <= COLOUR_TOLERANCE);
+    let is_neutral = |ratio: &f64| (ratio - 1.0).abs() <= COLOUR_TOLERANCE;
+    let balanced = !has_colour_gains || [red_to_green, blue_to_green].iter().all(is_neutral);
     let mut next = *taken_with;
     if !exposed {
         let wanted = (TARGET_LUMA / mean_luma.max(0.5)).powf(DAMPING);
@@ -142,7 +148,7 @@ mod tests {
             let mut settings = Settings::WRONG;
             let converged = (0..40).any(|_| {
                 let (histograms, grey_world) = card(light, &settings);
-                let outcome = step(&histograms, &grey_world, &settings);
+                let outcome = step(&histograms, &grey_world, &settings, true);
                 settings = outcome.next;
                 outcome.converged
             });
@@ -156,7 +162,7 @@ mod tests {
             let zone = Zone { sums: [fill, fill, 0], pixels: fill, dark: 0, saturated: 0, focus: u64::MAX };
             let mut grey_world = GreyWorld::default();
             grey_world.add(&[zone; 100]);
-            let outcome = step(&[[fill; 256]; PLANES], &grey_world, &Settings::WRONG);
+            let outcome = step(&[[fill; 256]; PLANES], &grey_world, &Settings::WRONG, true);
             assert!(outcome.next.is_valid() && outcome.observed.is_valid());
         }
     }

@@ -1,7 +1,7 @@
-//! Frame buffers: memfds that the pipeline fills and that the algorithm reads, never at the same time.
+//! Frame buffers: memory that the camera fills and that the algorithm reads, never at the same time.
 //!
-//! Both go through the descriptor (`pread`, `pwrite`). A mapping would have to be read as memory that somebody else may be
-//! changing: no `&[u8]` may be made of it, because nothing but good manners stops the pipeline from writing.
+//! Memfds are read through the descriptor (`pread`), dmabufs through a mapping, since they have no other way: both by copy.
+//! No `&[u8]` may be made of a mapping, because nothing but good manners stops the other side from writing.
 
 use std::fs::File;
 use std::io;
@@ -9,12 +9,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{MemfdFlags, SealFlags};
+use video::{DmaBuf, Mapping};
 
 use crate::Result;
+use crate::colour::planes_of_yuyv;
 use crate::sensor::{PLANES, Size};
 use crate::statistics::{Grid, Meter, Zone, planes};
 
-/// Makes a buffer that can no longer change its size.
+/// Makes a memfd for one frame, that can no longer change its size.
 pub(crate) fn create(size: Size) -> io::Result<File> {
     let fd = rustix::fs::memfd_create("frame", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let file = File::from(fd);
@@ -23,34 +25,90 @@ pub(crate) fn create(size: Size) -> io::Result<File> {
     Ok(file)
 }
 
+/// What kind of buffer there is for a frame, and how the frame lies in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// A memfd: red, green and blue, one plane after the other.
+    Planes,
+    /// A dmabuf: two pixels in four bytes, so many bytes from a row to the next.
+    Yuyv { stride: usize },
+}
+
+impl Layout {
+    /// How many bytes that many rows take.
+    pub(crate) fn bytes(self, width: usize, rows: usize) -> usize {
+        match self {
+            Self::Planes => width * rows * PLANES,
+            // The last row need not be followed by anything.
+            Self::Yuyv { stride } => stride * (rows - 1) + 2 * width,
+        }
+    }
+}
+
+enum Buffer {
+    Memfd(File),
+    DmaBuf(Mapping),
+}
+
+impl Buffer {
+    /// Accepts a descriptor that a peer sent. That it is a memfd or a dmabuf, of at least so many bytes for ever, is what
+    /// makes reading it prompt and whole: another file could be on a dead server, a pipe would never answer.
+    fn accept(fd: OwnedFd, layout: Layout, expected: usize) -> Result<Self> {
+        let (buffer, found) = if layout == Layout::Planes {
+            let seals = SealFlags::SHRINK | SealFlags::GROW;
+            if !rustix::fs::fcntl_get_seals(&fd).is_ok_and(|found| found.contains(seals)) {
+                return Err("no memfd that keeps its size".into());
+            }
+            let file = File::from(fd);
+            let found = usize::try_from(file.metadata()?.len())?;
+            (Self::Memfd(file), found)
+        } else {
+            let dmabuf = DmaBuf::try_from(fd)?;
+            let found = dmabuf.len();
+            (Self::DmaBuf(dmabuf.map()?), found)
+        };
+        if found < expected {
+            return Err(format!("{found} bytes, expected {expected}").into());
+        }
+        Ok(buffer)
+    }
+
+    fn read_at(&self, offset: usize, bytes: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::Memfd(file) => file.read_exact_at(bytes, offset as u64),
+            Self::DmaBuf(mapping) => mapping.read_at(offset, bytes),
+        }
+    }
+}
+
 /// What the algorithm was given: buffers of frames of one size.
-pub(crate) struct Registered {
+pub(crate) struct Buffers {
     size: Size,
-    buffers: Vec<File>,
+    layout: Layout,
+    list: Vec<Buffer>,
     meter: Meter,
+    raw: Vec<u8>,
     rows: Vec<u8>,
 }
 
-impl Registered {
-    /// Accepts descriptors that a peer sent. That they are memfds of the right size for ever is what makes reading
-    /// them prompt and whole: another file could be on a dead server, a pipe would never answer.
-    pub(crate) fn new(size: Size, fds: Vec<OwnedFd>) -> Result<Self> {
-        let expected = SealFlags::SHRINK | SealFlags::GROW;
-        let buffers: Vec<_> = fds.into_iter().map(File::from).collect();
-        for (id, buffer) in buffers.iter().enumerate() {
-            if !rustix::fs::fcntl_get_seals(buffer).is_ok_and(|seals| seals.contains(expected)) {
-                return Err(format!("frame buffer {id} is no memfd that keeps its size").into());
-            }
-            let (found, expected) = (buffer.metadata()?.len(), size.frame_bytes() as u64);
-            if found != expected {
-                return Err(format!("frame buffer {id} has {found} bytes, expected {expected}").into());
-            }
-        }
-        Ok(Self { size, buffers, meter: Meter::new(size.width), rows: Vec::new() })
+impl Buffers {
+    /// Accepts descriptors that a peer sent.
+    pub(crate) fn new(size: Size, layout: Layout, fds: Vec<OwnedFd>) -> Result<Self> {
+        let expected = layout.bytes(size.width, size.height);
+        let accept = |(id, fd)| {
+            Buffer::accept(fd, layout, expected).map_err(|error| format!("frame buffer {id}: {error}"))
+        };
+        let list = fds.into_iter().enumerate().map(accept).collect::<std::result::Result<_, _>>()?;
+        let (raw, rows) = (Vec::new(), Vec::new());
+        Ok(Self { size, layout, list, meter: Meter::new(size.width), raw, rows })
     }
 
     pub(crate) fn size(&self) -> Size {
         self.size
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.list.len()
     }
 
     /// Measures one row of zones in the buffer itself; `zones` holds one row of `grid`.
@@ -61,14 +119,22 @@ impl Registered {
         row: usize,
         zones: &mut [Zone],
     ) -> Result<()> {
-        let file = usize::try_from(buffer).ok().and_then(|id| self.buffers.get(id));
-        let file = file.ok_or_else(|| format!("frame buffer {buffer} is not registered"))?;
-        let lines = grid.pixel_rows(row, self.size);
-        let length = lines.len() * self.size.width;
+        let buffer_with_id = usize::try_from(buffer).ok().and_then(|id| self.list.get(id));
+        let buffer = buffer_with_id.ok_or_else(|| format!("frame buffer {buffer} is not registered"))?;
+        let (lines, width) = (grid.pixel_rows(row, self.size), self.size.width);
+        let length = lines.len() * width;
         self.rows.resize(length * PLANES, 0);
-        for (plane, part) in self.rows.chunks_exact_mut(length).enumerate() {
-            let offset = plane * self.size.pixels() + lines.start * self.size.width;
-            file.read_exact_at(part, offset as u64)?;
+        match self.layout {
+            Layout::Planes => {
+                for (plane, part) in self.rows.chunks_exact_mut(length).enumerate() {
+                    buffer.read_at(plane * self.size.pixels() + lines.start * width, part)?;
+                }
+            }
+            Layout::Yuyv { stride } => {
+                self.raw.resize(self.layout.bytes(width, lines.len()), 0);
+                buffer.read_at(lines.start * stride, &mut self.raw)?;
+                planes_of_yuyv(&self.raw, stride, width, &mut self.rows);
+            }
         }
         self.meter.measure_zones(planes(&self.rows, length), zones);
         Ok(())

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use y4m::{Colorspace, Decoder};
 
+use crate::Result;
+use crate::colour::rgb;
 use crate::sensor::{PLANES, Size, Source};
-use crate::{Result, low_byte};
 
 type Input = BufReader<Box<dyn Read>>;
 
@@ -124,21 +125,9 @@ impl Format {
             let luma = &frame.get_y_plane()[pixels.clone()];
             let [red, green, blue] = picture.each_mut().map(|plane| &mut plane[pixels.clone()]);
             for (x, &luma) in luma.iter().enumerate() {
-                [red[x], green[x], blue[x]] = self.rgb(luma, cb[x / across], cr[x / across]);
+                [red[x], green[x], blue[x]] = rgb([luma, cb[x / across], cr[x / across]], self.full_range);
             }
         }
-    }
-
-    /// BT.601, in 1/256.
-    fn rgb(&self, luma: u8, cb: u8, cr: u8) -> [u8; PLANES] {
-        let (luma, cb, cr) = (i32::from(luma), i32::from(cb) - 128, i32::from(cr) - 128);
-        let (luma, [rv, gu, gv, bu]) = if self.full_range {
-            (256 * luma, [359, 88, 183, 454])
-        } else {
-            (298 * (luma - 16), [409, 100, 208, 516])
-        };
-        let clipped = |value: i32| low_byte(((value + 128) >> 8).clamp(0, 255).unsigned_abs() as usize);
-        [clipped(luma + rv * cr), clipped(luma - gu * cb - gv * cr), clipped(luma + bu * cb)]
     }
 }
 

@@ -3,8 +3,8 @@
 use sealane::{Channel, Control, Error, Message, Payload};
 
 use crate::algorithm::{GreyWorld, step};
-use crate::buffers::Registered;
-use crate::protocol::{BUFFERS, Controls, FrameReady, Register};
+use crate::buffers::{Buffers, Layout};
+use crate::protocol::{BUFFERS, Controls, FrameReady, Register, Revoke};
 use crate::sandbox::Sandbox;
 use crate::sensor::Size;
 use crate::statistics::{Grid, Histograms, Zone};
@@ -33,6 +33,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// Takes one message. The payload is released before the answer is sent: the pipeline then has its space back.
 fn serve(channel: &mut Channel, registered: &mut Option<Registered>, sandboxed: bool) -> Result<()> {
     let mut message = channel.recv()?;
+    if let Some(token) = message.reply_token() {
+        let buffers = registered.take().map_or(0, |registered| registered.buffers.count());
+        let revoke = Revoke { buffers: u32::try_from(buffers)? };
+        if *message.control_as::<Revoke>()? != revoke {
+            return Err(format!("other buffers are revoked than the {buffers} that were registered").into());
+        }
+        return Ok(channel.reply(token, Control::of(&revoke))?);
+    }
     let Some(payload) = message.take_payload() else {
         *registered = Some(register(&mut message)?);
         return Ok(());
@@ -47,11 +55,23 @@ fn serve(channel: &mut Channel, registered: &mut Option<Registered>, sandboxed: 
     Ok(())
 }
 
+/// The camera as the pipeline describes it.
+struct Registered {
+    buffers: Buffers,
+    has_colour_gains: bool,
+}
+
 fn register(message: &mut Message) -> Result<Registered> {
-    let &Register { width, height } = message.control_as()?;
+    let &Register { width, height, stride, has_colour_gains } = message.control_as()?;
     let size = Size::new(width.try_into()?, height.try_into()?);
     let size = size.ok_or_else(|| format!("frame buffers of {width}x{height} pixels"))?;
-    Registered::new(size, message.take_fds())
+    let layout = match usize::try_from(stride)? {
+        0 => Layout::Planes,
+        stride if size.width.is_multiple_of(2) && stride >= 2 * size.width => Layout::Yuyv { stride },
+        _ => return Err(format!("rows of {width} pixels in {stride} bytes").into()),
+    };
+    let buffers = Buffers::new(size, layout, message.take_fds())?;
+    Ok(Registered { buffers, has_colour_gains: has_colour_gains != 0 })
 }
 
 fn examine(ready: &FrameReady, payload: &Payload, registered: &mut Registered) -> Result<Controls> {
@@ -63,7 +83,7 @@ fn examine(ready: &FrameReady, payload: &Payload, registered: &mut Registered) -
         return Err(format!("a frame that no sensor can have taken: {:?}", ready.settings).into());
     }
     let histograms: Histograms = payload.read(0)?;
-    let pixels = registered.size().pixels() as u64;
+    let pixels = registered.buffers.size().pixels() as u64;
     if histograms
         .iter()
         .any(|histogram| histogram.iter().map(|&count| u64::from(count)).sum::<u64>() != pixels)
@@ -77,11 +97,11 @@ fn examine(ready: &FrameReady, payload: &Payload, registered: &mut Registered) -
     // One row of zones, another in each frame, is measured once more in the frame buffer itself.
     let row = usize::try_from(ready.frame % u64::from(ready.rows))?;
     let mut measured = vec![Zone::default(); grid.columns];
-    registered.measure_zones(ready.buffer, grid, row, &mut measured)?;
+    registered.buffers.measure_zones(ready.buffer, grid, row, &mut measured)?;
     let received = zones.subslice(row * grid.columns..(row + 1) * grid.columns);
     let buffer_agrees = received.is_some_and(|received| received.iter().eq(measured));
 
-    let outcome = step(&histograms, &grey_world, &ready.settings);
+    let outcome = step(&histograms, &grey_world, &ready.settings, registered.has_colour_gains);
     Ok(Controls {
         frame: ready.frame,
         converged: outcome.converged.into(),

@@ -5,15 +5,19 @@
 //!
 //! ```text
 //!  pipeline                                           algorithm (the same program, started with --algorithm)
-//!  scene | clip → sensor → frame buffer (memfd) ┄┄┄┄► buffers: checks a few rows
-//!                   ▲           └► statistics ══════► isolated → algorithm (pure)
-//!                   └──────────────────── controls ◄──────┘
+//!  simulation: scene | clip → sensor ─┐
+//!  device ────────────────────────────┴─► frame buffer ┄┄┄► buffers: checks a few rows
+//!    ▲                (memfd or dmabuf) └► statistics ════► isolated → algorithm (pure)
+//!    └───────────────────────────────────── controls ◄──────┘
 //! ```
 #![forbid(unsafe_code)]
 
 mod algorithm;
 mod buffers;
+mod camera;
 mod clip;
+mod colour;
+mod device;
 mod isolated;
 mod pipeline;
 mod protocol;
@@ -21,6 +25,7 @@ mod report;
 mod sandbox;
 mod scene;
 mod sensor;
+mod simulation;
 mod statistics;
 
 use std::error::Error;
@@ -38,10 +43,13 @@ struct Options {
     /// A YUV4MPEG2 clip to film, - for standard input (ffmpeg -i FILE -f yuv4mpegpipe -); without it, a built-in scene
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
+    /// A capture device to film with, as /dev/video0, instead of a clip or the scene; it must give YUYV
+    #[arg(long, value_name = "FILE", conflicts_with = "input")]
+    device: Option<PathBuf>,
     /// How many frames to take; a file is played again when it ends [default: 300; standard input: all]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     frames: Option<u32>,
-    /// Frames per second [default: as fast as possible]
+    /// Frames per second [default: as fast as possible; from a device: 30]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     fps: Option<u32>,
     /// Bytes of statistics a frame, at least: the more, the finer the grid of zones

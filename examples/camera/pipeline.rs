@@ -1,23 +1,26 @@
-//! The pipeline process: takes frames, sends their statistics, applies the controls that come back.
+//! The pipeline process: takes frames, sends their statistics, has the camera apply the controls that come back.
 //!
 //! Every wait is bounded. Controls that are late are applied when they come; an algorithm process that is silent for
 //! [`PATIENCE`] while it holds all buffers is given up.
 
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, io, thread};
+use std::{env, thread};
 
 use sealane::{Channel, Control, Error, Message};
 
+use crate::buffers::Layout;
+use crate::camera::{Camera, Frame};
 use crate::clip::Clip;
-use crate::protocol::{BUFFERS, Controls, FrameReady, Register, Settings};
+use crate::device::Webcam;
+use crate::protocol::{BUFFERS, Controls, FrameReady, Register, Revoke, Settings};
 use crate::report::{Facts, Report};
 use crate::scene::Scene;
-use crate::sensor::{Size, Source, capture};
+use crate::sensor::{Size, Source};
+use crate::simulation::Simulation;
 use crate::statistics::{Grid, Meter};
-use crate::{Options, Result, buffers};
+use crate::{Options, Result};
 
 const SCENE_SIZE: Size = Size { width: 640, height: 480 };
 /// How long the next frame waits for the controls of this one.
@@ -27,17 +30,28 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Starts the algorithm, streams, and sees the algorithm off.
 pub(crate) fn run(options: &Options) -> Result<Facts> {
-    let mut source: Box<dyn Source> = match &options.input {
-        None => Box::new(Scene::new(SCENE_SIZE)),
-        Some(path) => Box::new(Clip::open(path).map_err(|error| format!("{}: {error}", path.display()))?),
-    };
+    let mut camera = open_camera(options)?;
     let grid = Grid::for_length(options.stats_size);
     let (channel, algorithm) = start(options, grid)?;
-    match (stream(channel, &mut *source, grid, options), see_off(algorithm)) {
+    match (stream(channel, &mut *camera, grid, options), see_off(algorithm)) {
         (Ok(facts), Ok(())) => Ok(facts),
         (Err(error), Ok(())) | (Ok(_), Err(error)) => Err(error),
         (Err(error), Err(ending)) => Err(format!("{}; {ending}", crate::with_causes(&*error)).into()),
     }
+}
+
+fn open_camera(options: &Options) -> Result<Box<dyn Camera>> {
+    let named = |path: &Path, error: Box<dyn std::error::Error>| {
+        format!("{}: {}", path.display(), crate::with_causes(&*error))
+    };
+    if let Some(path) = &options.device {
+        return Ok(Box::new(Webcam::open(path, options.fps).map_err(|error| named(path, error))?));
+    }
+    let source: Box<dyn Source> = match &options.input {
+        None => Box::new(Scene::new(SCENE_SIZE)),
+        Some(path) => Box::new(Clip::open(path).map_err(|error| named(path, error))?),
+    };
+    Ok(Box::new(Simulation::new(source, options.fps)?))
 }
 
 /// Starts the algorithm process. It sends no payloads, so it needs no ring: of its memory, one page is mapped here.
@@ -54,11 +68,9 @@ fn start(options: &Options, grid: Grid) -> Result<(Channel, Child)> {
     Ok(builder.spawn(command)?)
 }
 
-fn stream(mut channel: Channel, source: &mut dyn Source, grid: Grid, options: &Options) -> Result<Facts> {
-    let size = source.size();
-    let pool = (0..BUFFERS).map(|_| buffers::create(size)).collect::<io::Result<Vec<_>>>()?;
-    let register = Register { width: u32::try_from(size.width)?, height: u32::try_from(size.height)? };
-    channel.send(Control::of(&register).fds(&pool))?;
+fn stream(mut channel: Channel, camera: &mut dyn Camera, grid: Grid, options: &Options) -> Result<Facts> {
+    let size = camera.size();
+    register(&mut channel, camera)?;
 
     let mut report = Report::new(options);
     let mut pending = Pending::default();
@@ -67,25 +79,15 @@ fn stream(mut channel: Channel, source: &mut dyn Source, grid: Grid, options: &O
     let mut meter = Meter::new(size.width);
     let start = Instant::now();
     while options.frame_limit().is_none_or(|limit| report.frames < limit) {
-        if let Some(rate) = options.fps {
-            let due = start + Duration::from_secs(1) * report.frames / rate;
-            thread::sleep(due.saturating_duration_since(Instant::now()));
-        }
-        if !source.advance()? {
-            break;
-        }
         while let Some(message) = channel.try_recv()? {
-            settings = pending.answered(&message, &mut report)?;
+            settings = pending.answered(&message, camera, &mut report)?;
         }
-        let buffer = loop {
-            if let Some(free) = pending.free_buffer() {
-                break free;
-            }
-            settings = pending.answered(&channel.recv_timeout(PATIENCE).map_err(silent)?, &mut report)?;
-        };
+        while pending.has_all_buffers() {
+            let message = channel.recv_timeout(PATIENCE).map_err(silent)?;
+            settings = pending.answered(&message, camera, &mut report)?;
+        }
+        let Some(Frame { buffer, taken_with }) = camera.take(&mut pixels)? else { break };
 
-        capture(source, &settings, &mut pixels);
-        pool[buffer].write_all_at(&pixels, 0)?;
         let mut loan = channel.loan_timeout(grid.length(), PATIENCE).map_err(silent)?;
         meter.measure(&pixels, size, grid, &mut loan);
         let frame = u64::from(report.frames);
@@ -95,7 +97,7 @@ fn stream(mut channel: Channel, source: &mut dyn Source, grid: Grid, options: &O
             columns: u32::try_from(grid.columns)?,
             rows: u32::try_from(grid.rows)?,
             reserved: 0,
-            settings,
+            settings: taken_with,
         };
         let sent = Instant::now();
         loan.send_with(Control::of(&ready))?;
@@ -104,7 +106,7 @@ fn stream(mut channel: Channel, source: &mut dyn Source, grid: Grid, options: &O
 
         while pending.waits_for(frame) {
             match channel.recv_timeout((sent + CONTROLS_DEADLINE).saturating_duration_since(Instant::now())) {
-                Ok(message) => settings = pending.answered(&message, &mut report)?,
+                Ok(message) => settings = pending.answered(&message, camera, &mut report)?,
                 Err(Error::Timeout) => {
                     report.late_controls += 1;
                     break;
@@ -113,7 +115,35 @@ fn stream(mut channel: Channel, source: &mut dyn Source, grid: Grid, options: &O
             }
         }
     }
-    Ok(report.facts(start.elapsed(), &settings, &channel.stats()))
+    let elapsed = start.elapsed();
+    revoke(&mut channel)?;
+    Ok(report.facts(elapsed, &settings, &channel.stats()))
+}
+
+/// Tells the algorithm of the camera's buffers, once.
+fn register(channel: &mut Channel, camera: &dyn Camera) -> Result<()> {
+    let size = camera.size();
+    let stride = match camera.layout() {
+        Layout::Planes => 0,
+        Layout::Yuyv { stride } => u32::try_from(stride)?,
+    };
+    let register = Register {
+        width: u32::try_from(size.width)?,
+        height: u32::try_from(size.height)?,
+        stride,
+        has_colour_gains: camera.has_colour_gains().into(),
+    };
+    Ok(channel.send(Control::of(&register).fds(&camera.buffers()))?)
+}
+
+/// Has the algorithm close the camera's buffers. Answers to frames that come meanwhile are of no use any more.
+fn revoke(channel: &mut Channel) -> Result<()> {
+    let revoke = Revoke { buffers: u32::try_from(BUFFERS)? };
+    let reply = channel.call(Control::of(&revoke), PATIENCE).map_err(silent)?;
+    if *reply.control_as::<Revoke>()? != revoke {
+        return Err(format!("the algorithm still has buffers: it closed {reply:?} of {revoke:?}").into());
+    }
+    Ok(())
 }
 
 /// The frames that no controls came for yet, by their buffer, and when they were sent.
@@ -121,20 +151,26 @@ fn stream(mut channel: Channel, source: &mut dyn Source, grid: Grid, options: &O
 struct Pending([Option<(u64, Instant)>; BUFFERS]);
 
 impl Pending {
-    fn free_buffer(&self) -> Option<usize> {
-        self.0.iter().position(Option::is_none)
+    fn has_all_buffers(&self) -> bool {
+        self.0.iter().all(Option::is_some)
     }
 
     fn waits_for(&self, frame: u64) -> bool {
         self.0.iter().flatten().any(|&(pending, _)| pending == frame)
     }
 
-    /// Takes an answer: frees its frame's buffer and returns the settings for the next frame.
-    fn answered(&mut self, message: &Message, report: &mut Report) -> Result<Settings> {
+    /// Takes an answer: has the camera apply it, frees its frame's buffer, and returns the settings.
+    fn answered(
+        &mut self,
+        message: &Message,
+        camera: &mut dyn Camera,
+        report: &mut Report,
+    ) -> Result<Settings> {
         let controls: &Controls = message.control_as()?;
-        let is_answered =
-            |place: &&mut Option<(u64, _)>| place.is_some_and(|(pending, _)| pending == controls.frame);
-        let Some((_, sent)) = self.0.iter_mut().find(is_answered).and_then(Option::take) else {
+        let is_answered = |place: &Option<(u64, _)>| place.is_some_and(|(frame, _)| frame == controls.frame);
+        let buffer = self.0.iter().position(is_answered);
+        let Some((buffer, (_, sent))) = buffer.and_then(|buffer| Some((buffer, self.0[buffer].take()?)))
+        else {
             return Err(
                 format!("the algorithm answers frame {}, which waits for no answer", controls.frame).into()
             );
@@ -143,6 +179,8 @@ impl Pending {
             return Err(format!("the algorithm sends what no sensor can do: {controls:?}").into());
         }
         report.answer(controls, sent.elapsed())?;
+        camera.apply(&controls.next)?;
+        camera.release(buffer)?;
         Ok(controls.next)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The pipeline registers its frame buffers once: a control message with [`Register`] and one fd per buffer, whose ids are
 //! their places in that message. Then comes a payload per frame, the statistics, with [`FrameReady`] as its control
-//! bytes. The algorithm answers each with a control message, [`Controls`]; that releases the frame's buffer.
+//! bytes. The algorithm answers each with a control message, [`Controls`]; that releases the frame's buffer. At the end
+//! comes a request with [`Revoke`]: the algorithm closes its buffers, and then replies with the same.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -14,6 +15,17 @@ pub(crate) const BUFFERS: usize = 4;
 pub(crate) struct Register {
     pub(crate) width: u32,
     pub(crate) height: u32,
+    /// Of dmabufs of YUYV, the bytes from a row to the next; 0 for memfds of planes.
+    pub(crate) stride: u32,
+    /// Whether the camera has colour gains.
+    pub(crate) has_colour_gains: u32,
+}
+
+#[derive(Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Revoke {
+    /// How many buffers there are.
+    pub(crate) buffers: u32,
 }
 
 #[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

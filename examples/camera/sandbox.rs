@@ -8,7 +8,10 @@ use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 
 use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetStatus};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter,
+};
 
 use crate::Result;
 
@@ -36,8 +39,9 @@ const RUNTIME: [i64; 10] = [
     libc::SYS_write,
     libc::SYS_exit_group,
 ];
-/// What the algorithm itself calls: it looks at frame buffers.
-const BUFFERS: [i64; 4] = [libc::SYS_pread64, libc::SYS_fcntl, libc::SYS_fstat, libc::SYS_statx];
+/// What the algorithm itself calls: it looks at frame buffers. Dmabufs are mapped, too, and there is one more call for them.
+const BUFFERS: [i64; 5] =
+    [libc::SYS_pread64, libc::SYS_fcntl, libc::SYS_fstat, libc::SYS_statx, libc::SYS_fstatfs];
 
 /// The process's sandbox: there is one, and no way out.
 pub(crate) struct Sandbox;
@@ -54,7 +58,11 @@ impl Sandbox {
             );
         }
         let calls = CHANNEL.into_iter().chain(RUNTIME).chain(BUFFERS);
-        let allowed: BTreeMap<i64, _> = calls.map(|call| (call, Vec::new())).collect();
+        let mut allowed: BTreeMap<i64, _> = calls.map(|call| (call, Vec::new())).collect();
+        // Of all that `ioctl` can do, the one request of a dmabuf that is looked at.
+        let syncs =
+            SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, video::SYNC_REQUEST.into())?;
+        allowed.insert(libc::SYS_ioctl, vec![SeccompRule::new(vec![syncs])?]);
         let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
         let filter =
             SeccompFilter::new(allowed, refuse, SeccompAction::Allow, std::env::consts::ARCH.try_into()?)?;

@@ -3,6 +3,7 @@
 use std::{env, process::Command};
 
 use serde_json::Value;
+use video::{Control, Device};
 
 use crate::machine::Held;
 
@@ -21,6 +22,8 @@ fn the_example_converges_on_the_device_from_its_sandbox() {
 }
 
 fn film(options: &[&str]) -> Value {
+    let device = Device::of_driver("vivid").unwrap();
+    device.set_control(Control::BRIGHTNESS, 99).unwrap();
     let before = Held::now();
     let program = env::var_os("CAMERA").expect("CAMERA names the example's program");
     let mut command = Command::new(program);
@@ -33,5 +36,6 @@ fn film(options: &[&str]) -> Value {
     assert_eq!((&report["frames"], &report["frame_buffers_verified"]), (&60.into(), &60.into()));
     assert!(report["converged_at_frame"].is_u64(), "{report}");
     before.again();
+    assert_eq!(device.control(Control::BRIGHTNESS).unwrap(), 99, "the device is left as it was found");
     report
 }
