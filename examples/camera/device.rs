@@ -175,11 +175,11 @@ impl Exposure {
                 }
             }
             Self::Brightness(range) => {
-                // It adds, where exposure multiplies: the logarithm, so that its steps are about equal to the eye.
-                let exposure = wanted.exposure_us * wanted.analogue_gain / Settings::MIN_EXPOSURE_US;
-                let most =
-                    Settings::MAX_EXPOSURE_US * Settings::MAX_ANALOGUE_GAIN / Settings::MIN_EXPOSURE_US;
-                device.set_control(Control::BRIGHTNESS, at(exposure.ln() / most.ln(), *range))?;
+                // It adds, where exposure multiplies: the logarithm of the one is the nearest to the other.
+                let share = (wanted.exposure_us / Settings::MIN_EXPOSURE_US).ln()
+                    / (Settings::MAX_EXPOSURE_US / Settings::MIN_EXPOSURE_US).ln();
+                device.set_control(Control::BRIGHTNESS, at(share, *range))?;
+                set.analogue_gain = 1.0;
             }
         }
         Ok(set)
