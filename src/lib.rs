@@ -40,7 +40,7 @@
 //! - Plain verbs block, as long as the peer lives; `try_…` never does; `…_timeout` for its time.
 #![cfg_attr(
     any(doc, doctest),
-    doc = "\n# Read on\n- [`architecture`], [`protocol`], [`security`]: how it is built, what crosses, and what a hostile peer can do."
+    doc = "\n# Read on\n- [`architecture`], [`protocol`], [`security`]: how it is built, what crosses, and what a hostile peer can do.\n- [`camera`]: frames in dmabufs, statistics in payloads."
 )]
 #![cfg_attr(
     not(test),
@@ -96,6 +96,10 @@ pub mod tokio;
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/architecture.md")]
 pub mod architecture {}
+/// Using it for a camera pipeline.
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/camera.md")]
+pub mod camera {}
 /// What a hostile peer can and cannot do.
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/security.md")]
