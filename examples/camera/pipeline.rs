@@ -115,6 +115,10 @@ fn stream(mut channel: Channel, camera: &mut dyn Camera, grid: Grid, options: &O
             }
         }
     }
+    while pending.has_buffers() {
+        let message = channel.recv_timeout(PATIENCE).map_err(silent)?;
+        settings = pending.answered(&message, camera, &mut report)?;
+    }
     let elapsed = start.elapsed();
     revoke(&mut channel)?;
     Ok(report.facts(elapsed, &settings, &channel.stats()))
@@ -136,12 +140,12 @@ fn register(channel: &mut Channel, camera: &dyn Camera) -> Result<()> {
     Ok(channel.send(Control::of(&register).fds(&camera.buffers()))?)
 }
 
-/// Has the algorithm close the camera's buffers. Answers to frames that come meanwhile are of no use any more.
+/// Has the algorithm close the camera's buffers.
 fn revoke(channel: &mut Channel) -> Result<()> {
     let revoke = Revoke { buffers: u32::try_from(BUFFERS)? };
     let reply = channel.call(Control::of(&revoke), PATIENCE).map_err(silent)?;
     if *reply.control_as::<Revoke>()? != revoke {
-        return Err(format!("the algorithm still has buffers: it closed {reply:?} of {revoke:?}").into());
+        return Err("the algorithm does not say that it has closed the buffers".into());
     }
     Ok(())
 }
@@ -151,6 +155,10 @@ fn revoke(channel: &mut Channel) -> Result<()> {
 struct Pending([Option<(u64, Instant)>; BUFFERS]);
 
 impl Pending {
+    fn has_buffers(&self) -> bool {
+        self.0.iter().any(Option::is_some)
+    }
+
     fn has_all_buffers(&self) -> bool {
         self.0.iter().all(Option::is_some)
     }
