@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use video::{Capture, Control, Device, Format, Mapping, Range};
+use video::{Capture, Control, Device, DmaBuf, Format, Mapping, Range};
 
 use crate::Result;
 use crate::buffers::Layout;
@@ -57,34 +57,34 @@ impl Webcam {
         let size = size.ok_or_else(|| format!("the device gives {width}x{height} pixels"))?;
         let rate = frames_per_second.unwrap_or(DEFAULT_RATE);
         device.set_rate(rate)?;
-
-        let mut before = Vec::new();
-        let exposure = if let Some(time) = device.range(Control::EXPOSURE_ABSOLUTE)? {
-            if device.range(Control::EXPOSURE_AUTO)?.is_some() {
-                before.push((Control::EXPOSURE_AUTO, device.control(Control::EXPOSURE_AUTO)?));
-                device.set_control(Control::EXPOSURE_AUTO, MANUAL)?;
-            }
-            Exposure::Time { time, gain: device.range(Control::GAIN)? }
-        } else if let Some(brightness) = device.range(Control::BRIGHTNESS)? {
-            Exposure::Brightness(brightness)
-        } else {
-            return Err("the device has neither exposure time nor brightness to set".into());
-        };
-        for control in exposure.controls() {
-            before.push((control, device.control(control)?));
-        }
+        let exposure = Exposure::of(&device)?;
 
         let capture = Capture::start(device, u32::try_from(BUFFERS)?)?;
-        let map = |buffer: video::DmaBuf| buffer.map();
+        let map = |buffer: DmaBuf| buffer.map();
         let buffers = capture.export()?.into_iter().map(map).collect::<io::Result<_>>()?;
         // A sensor that is exposed by time is one frame ahead; what is computed after it is not.
         let ahead = if matches!(exposure, Exposure::Time { .. }) { 2 } else { 0 };
         let latency = Duration::from_secs(ahead) / rate;
         let raw = vec![0; Layout::Yuyv { stride }.bytes(width, height)];
         let in_force = VecDeque::from([(Duration::ZERO, Settings::WRONG)]);
+        let before = Vec::new();
         let mut webcam = Self { capture, buffers, size, stride, raw, exposure, in_force, latency, before };
-        webcam.apply(&Settings::WRONG)?;
+        webcam.take_over()?;
         Ok(webcam)
+    }
+
+    /// Notes what the device is set to, and sets it by hand from now on.
+    fn take_over(&mut self) -> Result<()> {
+        let device = self.capture.device();
+        let has_automatic = device.range(Control::EXPOSURE_AUTO)?.is_some();
+        let automatic = has_automatic.then_some(Control::EXPOSURE_AUTO);
+        for control in automatic.into_iter().chain(self.exposure.controls()) {
+            self.before.push((control, device.control(control)?));
+        }
+        if let Some(automatic) = automatic {
+            device.set_control(automatic, MANUAL)?;
+        }
+        self.apply(&Settings::WRONG)
     }
 }
 
@@ -149,6 +149,14 @@ impl Drop for Webcam {
 }
 
 impl Exposure {
+    fn of(device: &Device) -> Result<Self> {
+        if let Some(time) = device.range(Control::EXPOSURE_ABSOLUTE)? {
+            return Ok(Self::Time { time, gain: device.range(Control::GAIN)? });
+        }
+        let brightness = device.range(Control::BRIGHTNESS)?.map(Self::Brightness);
+        brightness.ok_or_else(|| "the device has neither exposure time nor brightness to set".into())
+    }
+
     fn controls(&self) -> Vec<Control> {
         match self {
             Self::Time { gain: None, .. } => vec![Control::EXPOSURE_ABSOLUTE],

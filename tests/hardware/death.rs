@@ -1,6 +1,6 @@
 //! A process is killed while it holds dmabufs: the device lives on, closes cleanly, and no buffer is left over.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use sealane::{Channel, Error};
 
 use crate::{
@@ -56,8 +56,10 @@ fn dmabufs_on_their_way_to_a_killed_process_are_freed() {
     let before = Held::now();
     let (capture, format) = capture();
     let (mut channel, mut child) = Channel::spawn(role("death::role_holder")).unwrap();
-    // It does not read any more.
-    kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
+    // From here on it does not read.
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::STOP).unwrap();
+    assert!(waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap().1.stopped());
     for _ in 0..8 {
         register(&mut channel, &capture.export().unwrap(), format);
     }

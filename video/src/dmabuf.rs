@@ -150,7 +150,7 @@ impl Mapping {
         offset: usize,
         words: usize,
         rest: usize,
-    ) -> io::Result<(Elements<'_, [u8; 8]>, Elements<'_, u8>)> {
+    ) -> io::Result<(VolatileArrayRef<'_, [u8; 8]>, VolatileArrayRef<'_, u8>)> {
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
         let after = offset.saturating_add(8 * words);
         let in_words = self.region.get_array_ref(offset, words).map_err(invalid)?;
@@ -164,8 +164,6 @@ impl Mapping {
         SYNC.make(&self.file, &mut Sync { flags: Sync::END | access })
     }
 }
-
-type Elements<'a, T> = VolatileArrayRef<'a, T>;
 
 impl AsFd for Mapping {
     fn as_fd(&self) -> BorrowedFd<'_> {
