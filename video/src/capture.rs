@@ -14,7 +14,7 @@ use zerocopy::FromZeros;
 
 use crate::{
     Device, DmaBuf,
-    kernel::{
+    kernel::video::{
         self, Buffer, CAPTURE, DEQUEUE_BUFFER, MEMORY_MMAP, QUEUE_BUFFER, REQUEST_BUFFERS, RequestBuffers,
         STREAM_OFF, STREAM_ON,
     },
@@ -72,7 +72,7 @@ impl Capture {
     /// # Errors
     /// Those of `VIDIOC_EXPBUF`.
     pub fn export(&self) -> io::Result<Vec<DmaBuf>> {
-        (0..self.buffers).map(|index| DmaBuf::try_from(kernel::export(self, index)?)).collect()
+        (0..self.buffers).map(|index| DmaBuf::try_from(video::export(self, index)?)).collect()
     }
 
     /// Takes the next frame, if there is one in time.

@@ -13,7 +13,7 @@ use std::{
 use rustix::{fs::OFlags, io::Errno};
 use zerocopy::FromZeros;
 
-use crate::kernel::{
+use crate::kernel::video::{
     CAPTURE, Capabilities, ControlValue, FIELD_NONE, GET_CONTROL, QUERY_CAPABILITIES, QUERY_CONTROL,
     QueryControl, SET_CONTROL, SET_FORMAT, SET_PARAMETERS, StreamParameters, VideoFormat,
 };

@@ -13,7 +13,7 @@ use std::{
 use rustix::fs::{fstat, fstatfs};
 use vm_memory::{FileOffset, MmapRegion, VolatileArrayRef, VolatileMemory, mmap::MmapRegionError};
 
-use crate::kernel::{SYNC, Sync};
+use crate::kernel::dmabuf::{SYNC, Sync};
 
 /// A descriptor that was seen to be a dmabuf's.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::{
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
-use crate::{DmaBuf, kernel};
+use crate::{DmaBuf, kernel::dmabuf};
 
 /// Makes a dmabuf of the first `len` bytes of a memfd, which must be whole pages.
 ///
@@ -19,7 +19,7 @@ use crate::{DmaBuf, kernel};
 pub fn udmabuf(memfd: impl AsFd, len: usize) -> io::Result<DmaBuf> {
     let device = File::options().read(true).write(true).open("/dev/udmabuf")?;
     let len = u64::try_from(len).map_err(io::Error::other)?;
-    DmaBuf::try_from(kernel::udmabuf(device.as_fd(), memfd.as_fd(), 0, len)?)
+    DmaBuf::try_from(dmabuf::udmabuf(device.as_fd(), memfd.as_fd(), 0, len)?)
 }
 
 /// Makes a memfd that can become a dmabuf.

@@ -1,126 +1,16 @@
-//! The requests of `ioctl(2)` that are made, with their structures as the kernel's headers lay them out on 64-bit machines:
-//! `linux/videodev2.h`, `linux/dma-buf.h`, `linux/udmabuf.h`.
-//!
-//! A request can only be made with the structure that it was defined with, whose size is part of the request's number. No
-//! structure is given that holds an address which the kernel would follow.
-#![expect(unsafe_code, reason = "the kernel is given a structure, and gives descriptors as numbers")]
+//! Of `linux/videodev2.h`: capture into memory of the device.
 
 use std::{
-    ffi::c_void,
-    fmt, io,
-    marker::PhantomData,
+    io,
     mem::size_of,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-    ptr,
+    os::fd::{AsFd, OwnedFd},
 };
 
-use rustix::{
-    fs::OFlags,
-    io::{Errno, retry_on_intr},
-    ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode},
-};
+use rustix::{fs::OFlags, ioctl::opcode};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-/// A request that reads a `T`, or writes one, or both.
-pub(crate) struct Request<T> {
-    name: &'static str,
-    number: Opcode,
-    about: PhantomData<T>,
-}
+use super::{Request, given};
 
-impl<T: FromBytes + IntoBytes> Request<T> {
-    const fn new(name: &'static str, number: Opcode) -> Self {
-        Self { name, number, about: PhantomData }
-    }
-
-    /// Makes the request. The error names it.
-    pub(crate) fn make(&self, fd: impl AsFd, value: &mut T) -> io::Result<()> {
-        self.try_make(fd.as_fd(), value).map_err(|errno| self.failed(errno))?;
-        Ok(())
-    }
-
-    /// Makes the request; what the kernel says to it is as it is.
-    pub(crate) fn try_make(&self, fd: BorrowedFd<'_>, value: &mut T) -> Result<IoctlOutput, Errno> {
-        retry_on_intr(|| {
-            let call = Call { number: self.number, value: &mut *value };
-            // SAFETY: contract of `ioctl`: the request fits the structure. The constants below, the only ones that there
-            // are, pair them as the kernel's headers do.
-            unsafe { ioctl(fd, call) }
-        })
-    }
-
-    pub(crate) fn failed(&self, errno: Errno) -> io::Error {
-        let error = io::Error::from(errno);
-        io::Error::new(error.kind(), format!("{}: {error}", self.name))
-    }
-}
-
-impl<T> fmt::Debug for Request<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
-    }
-}
-
-/// A request about to be made.
-struct Call<'a, T> {
-    number: Opcode,
-    value: &'a mut T,
-}
-
-// SAFETY: contract of `Ioctl`: the pointer is to a live `T`, borrowed uniquely, of which the kernel may write every byte:
-// any bytes are a `T`. It reads and writes as many bytes as the number says, which was made with the size of `T`.
-unsafe impl<T: FromBytes + IntoBytes> Ioctl for Call<'_, T> {
-    type Output = IoctlOutput;
-    const IS_MUTATING: bool = true;
-
-    fn opcode(&self) -> Opcode {
-        self.number
-    }
-
-    fn as_ptr(&mut self) -> *mut c_void {
-        ptr::from_mut(self.value).cast()
-    }
-
-    unsafe fn output_from_ptr(output: IoctlOutput, _: *mut c_void) -> rustix::io::Result<IoctlOutput> {
-        Ok(output)
-    }
-}
-
-/// Owns a descriptor that a request has just given.
-fn given(number: i32) -> OwnedFd {
-    // SAFETY: contract of `from_raw_fd`: the kernel has installed the descriptor during the request, for us alone. The two
-    // callers hand on the number that it returned, once.
-    unsafe { OwnedFd::from_raw_fd(number) }
-}
-
-/// A buffer of a device, as a dmabuf (`VIDIOC_EXPBUF`).
-pub(crate) fn export(device: impl AsFd, index: u32) -> io::Result<OwnedFd> {
-    // Without `RDWR` the kernel refuses to map it for writing, whoever holds it.
-    let flags = (OFlags::RDONLY | OFlags::CLOEXEC).bits();
-    let mut export = ExportBuffer { kind: CAPTURE, index, plane: 0, flags, fd: -1, reserved: [0; 11] };
-    EXPORT_BUFFER.make(device, &mut export)?;
-    Ok(given(export.fd))
-}
-
-/// A part of a memfd, as a dmabuf (`UDMABUF_CREATE`).
-pub(crate) fn udmabuf(
-    device: BorrowedFd<'_>,
-    memfd: BorrowedFd<'_>,
-    offset: u64,
-    len: u64,
-) -> io::Result<OwnedFd> {
-    const CLOEXEC: u32 = 1;
-    let mut create = UdmabufCreate { memfd: memfd.as_raw_fd(), flags: CLOEXEC, offset, len };
-    let made = UDMABUF_CREATE.try_make(device, &mut create);
-    made.map(given).map_err(|errno| UDMABUF_CREATE.failed(errno))
-}
-
-/// What can be asked for in `ioctl(2)` of a dmabuf whose content is looked at: for the rules of a sandbox.
-pub const SYNC_REQUEST: u32 = SYNC.number;
-
-pub(crate) const SYNC: Request<Sync> = Request::new("DMA_BUF_IOCTL_SYNC", opcode::write::<Sync>(b'b', 0));
-const UDMABUF_CREATE: Request<UdmabufCreate> =
-    Request::new("UDMABUF_CREATE", opcode::write::<UdmabufCreate>(b'u', 0x42));
 pub(crate) const QUERY_CAPABILITIES: Request<Capabilities> =
     Request::new("VIDIOC_QUERYCAP", opcode::read::<Capabilities>(b'V', 0));
 pub(crate) const SET_FORMAT: Request<VideoFormat> =
@@ -151,28 +41,13 @@ pub(crate) const MEMORY_MMAP: u32 = 1;
 /// `V4L2_FIELD_NONE`: whole frames.
 pub(crate) const FIELD_NONE: u32 = 1;
 
-/// `struct dma_buf_sync`.
-#[derive(FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-pub(crate) struct Sync {
-    pub(crate) flags: u64,
-}
-
-impl Sync {
-    pub(crate) const READ: u64 = 1;
-    pub(crate) const WRITE: u64 = 2;
-    pub(crate) const START: u64 = 0;
-    pub(crate) const END: u64 = 4;
-}
-
-/// `struct udmabuf_create`.
-#[derive(FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-struct UdmabufCreate {
-    memfd: i32,
-    flags: u32,
-    offset: u64,
-    len: u64,
+/// A buffer of a device, as a dmabuf (`VIDIOC_EXPBUF`).
+pub(crate) fn export(device: impl AsFd, index: u32) -> io::Result<OwnedFd> {
+    // Without `RDWR` the kernel refuses to map it for writing, whoever holds it.
+    let flags = (OFlags::RDONLY | OFlags::CLOEXEC).bits();
+    let mut export = ExportBuffer { kind: CAPTURE, index, plane: 0, flags, fd: -1, reserved: [0; 11] };
+    EXPORT_BUFFER.make(device, &mut export)?;
+    Ok(given(export.fd))
 }
 
 /// `struct v4l2_capability`.
@@ -305,8 +180,6 @@ impl QueryControl {
 }
 
 const _: () = {
-    assert!(size_of::<Sync>() == 8);
-    assert!(size_of::<UdmabufCreate>() == 24);
     assert!(size_of::<Capabilities>() == 104);
     assert!(size_of::<VideoFormat>() == 208);
     assert!(size_of::<RequestBuffers>() == 20);
