@@ -40,7 +40,7 @@
 //! - Plain verbs block, as long as the peer lives; `try_…` never does; `…_timeout` for its time.
 #![cfg_attr(
     any(doc, doctest),
-    doc = "\n# Read on\n- [`architecture`], [`protocol`], [`security`]: how it is built, what crosses, and what a hostile peer can do.\n- [`camera`]: frames in dmabufs, statistics in payloads."
+    doc = "\n# Read on\n- [`architecture`], [`protocol`], [`security`], [`performance`]: how it is built, what crosses, and what a hostile peer can do.\n- [`camera`]: frames in dmabufs, statistics in payloads."
 )]
 #![cfg_attr(
     not(test),
@@ -100,6 +100,10 @@ pub mod architecture {}
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/camera.md")]
 pub mod camera {}
+/// What it costs, and how that was measured.
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/performance.md")]
+pub mod performance {}
 /// What a hostile peer can and cannot do.
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/security.md")]
