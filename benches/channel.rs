@@ -1,8 +1,9 @@
-//! What the steps of a message cost, within one process: both ends of a pair, no second CPU, no sleeping.
+//! What the steps of a message cost, within one process: both ends of a pair, no second CPU, no sleeping; what needs somebody
+//! who answers has a second thread.
 //!
 //! `cargo bench`. Every benchmark first asserts that what it moves is right.
 
-use std::hint::black_box;
+use std::{hint::black_box, thread, time::Duration};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sealane::{Channel, Control, Payload};
@@ -29,7 +30,8 @@ fn hand_off(c: &mut Criterion) {
 /// The kinds of messages, small: by ring, by ring with a typed header, by socket, with a descriptor.
 fn kinds(c: &mut Criterion) {
     let mut group = c.benchmark_group("message");
-    let (mut a, mut b) = pair(1 << 20);
+    let builder = Channel::builder().ring_capacity(1 << 20).max_fds(253);
+    let (mut a, mut b) = builder.pair().unwrap();
     let header = [1_u64, 2, 3];
     let mut with_header = || {
         a.loan(64).unwrap().send_with(Control::of(&header)).unwrap();
@@ -43,7 +45,7 @@ fn kinds(c: &mut Criterion) {
     };
     assert_eq!(control().control(), b"control");
     group.bench_function("control", |bench| bench.iter(|| drop(control())));
-    for count in [1, 16, 64] {
+    for count in [1, 16, 64, 253] {
         let file = std::fs::File::open("/dev/null").unwrap();
         let mut with_fds = || {
             a.send(Control::new(b"files").fds(std::iter::repeat_n(&file, count))).unwrap();
@@ -52,6 +54,39 @@ fn kinds(c: &mut Criterion) {
         assert_eq!(with_fds().fds().len(), count);
         group.bench_function(BenchmarkId::new("fds", count), |bench| bench.iter(|| drop(with_fds())));
     }
+    group.finish();
+}
+
+/// A question and its answer between two threads that are awake: as a call, and as payloads of 64 bytes.
+fn round_trips(c: &mut Criterion) {
+    let mut group = c.benchmark_group("round_trip");
+    let (mut a, mut b) = pair(1 << 20);
+    let answering = thread::spawn(move || {
+        while let Ok(mut message) = b.recv() {
+            match (message.reply_token(), message.take_payload()) {
+                (Some(token), _) => b.reply(token, message.control()).unwrap(),
+                (None, payload) => {
+                    let asked: u64 = payload.unwrap().read(0).unwrap();
+                    let mut loan = b.loan_slice::<u64>(8).unwrap();
+                    loan.fill(asked + 1);
+                    loan.send().unwrap();
+                }
+            }
+        }
+    });
+    let mut call = || a.call(b"question", Duration::from_secs(5)).unwrap();
+    assert_eq!(call().control(), b"question");
+    group.bench_function("call", |bench| bench.iter(|| drop(call())));
+    let mut payload = || {
+        let mut loan = a.loan_slice::<u64>(8).unwrap();
+        loan.fill(7);
+        loan.send().unwrap();
+        a.recv().unwrap().payload().unwrap().read::<u64>(0).unwrap()
+    };
+    assert_eq!(payload(), 8);
+    group.bench_function("payload", |bench| bench.iter(&mut payload));
+    drop(a);
+    answering.join().unwrap();
     group.finish();
 }
 
@@ -121,8 +156,23 @@ fn establishing(c: &mut Criterion) {
             bench.iter_batched(|| (), |()| pair(capacity), BatchSize::PerIteration);
         });
     }
+    // A client that connects and is accepted by another thread, with rings of one page.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let builder = Channel::builder().ring_capacity(4096);
+    let listener = builder.listen(&path).unwrap();
+    let accepting = thread::spawn(move || {
+        // Until a client says that it was the last.
+        while listener.accept().unwrap().recv().is_err() {}
+    });
+    assert_eq!(builder.connect(&path).unwrap().limits().max_payload, 4096 - 64);
+    group.bench_function("connect", |bench| {
+        bench.iter_batched(|| (), |()| builder.connect(&path).unwrap(), BatchSize::PerIteration);
+    });
+    builder.connect(&path).unwrap().send(b"last").unwrap();
+    accepting.join().unwrap();
     group.finish();
 }
 
-criterion_group!(benches, hand_off, kinds, reading, establishing);
+criterion_group!(benches, hand_off, kinds, round_trips, reading, establishing);
 criterion_main!(benches);
