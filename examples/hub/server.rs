@@ -29,6 +29,8 @@ use crate::{
 
 /// Messages of one client in a row: what a client streams, its request, and one look more, which finds nothing.
 const TURN: u32 = 10;
+/// And of one that has taken a breath: while it speaks the others wait.
+const SHORT_TURN: u32 = 3;
 /// From the end of a turn to the next one of a client that has more to say. `epoll_wait(2)` counts milliseconds, so where
 /// nothing else happens it is one.
 const BREATH: Duration = Duration::from_micros(250);
@@ -146,7 +148,7 @@ impl Hub {
         match &mut guest.stage {
             _ if guest.comes_again => return,
             Stage::Arriving(_) => {}
-            Stage::Client(client) => match client.turn(&mut self.counters) {
+            Stage::Client(client) => match client.turn(TURN, &mut self.counters) {
                 Ok(Next::Wait) => return,
                 Ok(Next::More) => {
                     guest.comes_again = true;
@@ -185,7 +187,7 @@ impl Hub {
         let mut breathes = false;
         guest.stage = match guest.stage {
             Stage::Client(mut client) => {
-                let Ok(next) = client.turn(&mut self.counters) else {
+                let Ok(next) = client.turn(SHORT_TURN, &mut self.counters) else {
                     self.counters.left += 1;
                     self.leaves();
                     return Ok(());
@@ -262,8 +264,8 @@ impl Client {
     }
 
     /// Listens and answers until it is told no, or the turn is over.
-    fn turn(&mut self, counters: &mut Counters) -> std::result::Result<Next, Error> {
-        for _ in 0..TURN {
+    fn turn(&mut self, most: u32, counters: &mut Counters) -> std::result::Result<Next, Error> {
+        for _ in 0..most {
             if let Some(question) = self.owed {
                 let answered = match question {
                     Question::Tally(token) => {
