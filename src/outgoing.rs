@@ -384,6 +384,10 @@ impl Outgoing {
         let fd_count = u32::try_from(control.fds.len()).unwrap_or(u32::MAX);
         let header = PacketHeader::control(heading, fd_count);
         self.check()?;
+        // Only a hint for a receiver that spins, given a moment early: it finds the packet as soon as it is there. One that
+        // sleeps is woken by the packet.
+        let hint = |out: &Self, packets| out.words.word(Word::Packets).store(packets, Relaxed);
+        hint(self, self.packets.wrapping_add(1));
         match self.link.socket.send(header, control.bytes, &control.fds) {
             Ok(()) => drop(self.stand_down(Room::Socket)),
             Err(SendFailure::Full | SendFailure::FdsInFlight | SendFailure::NoMemory(_)) => {
@@ -396,8 +400,6 @@ impl Outgoing {
             Err(failure) => return Err(self.failed(failure)),
         }
         self.packets = self.packets.wrapping_add(1);
-        // Only a hint for a receiver that spins: one that sleeps is woken by the packet.
-        self.words.word(Word::Packets).store(self.packets, Relaxed);
         count(&mut self.stats.packets_sent, 1);
         count(&mut self.stats.fds_sent, control.fds.len());
         Ok(())

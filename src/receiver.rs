@@ -34,6 +34,9 @@ const KEPT_MESSAGES: usize = 64;
 const KEPT_BYTES: usize = 4 << 20;
 const KEPT_FDS: usize = 256;
 
+/// Reads in vain of a packet that is announced, some 0.2 µs each: longer than it takes to send one.
+const ANNOUNCED_READS: u32 = 16;
+
 /// The receiving half of a [`Channel`](crate::Channel). Messages arrive whole, in the order in which they were sent.
 ///
 /// Everything that the peer committed is delivered before [`Error::Disconnected`], even if it has died.
@@ -300,7 +303,7 @@ impl Receiver {
             // The peer's count of packets is a hint that spares a spin, no more: it may lie, or come never.
             let hint = self.consumer.intake().peer.load(Word::Packets);
             if hint != self.packets && hint != self.vain_hint {
-                if self.read_packet()? == Read::Something {
+                if self.read_announced()? == Read::Something {
                     continue;
                 }
                 self.vain_hint = hint;
@@ -339,8 +342,10 @@ impl Receiver {
                 return Err(Error::Timeout);
             }
             count(&mut self.stats.sleeps, 1);
-            sleep([(self.link.socket.as_fd(), PollFlags::IN)], deadline, None)?;
-            self.read_packet()?;
+            if deadline != Deadline::Never || self.wait_for_packet()? == Read::Nothing {
+                sleep([(self.link.socket.as_fd(), PollFlags::IN)], deadline, None)?;
+                self.read_packet()?;
+            }
         }
     }
 
@@ -460,7 +465,28 @@ impl Receiver {
     ///
     /// UNTRUSTED: what was read has been checked by itself (`PacketBuffer::open`); here, against our limits.
     fn read_packet(&mut self) -> Result<Read> {
-        match self.link.socket.receive(&mut self.buffer)? {
+        let arrival = self.link.socket.receive(&mut self.buffer)?;
+        self.file(arrival)
+    }
+
+    /// As [`read_packet`](Self::read_packet), a few times if need be: the peer's count of packets says that it is sending one.
+    fn read_announced(&mut self) -> Result<Read> {
+        for _ in 0..ANNOUNCED_READS {
+            if self.read_packet()? == Read::Something {
+                return Ok(Read::Something);
+            }
+        }
+        Ok(Read::Nothing)
+    }
+
+    /// As [`read_packet`](Self::read_packet), but sleeps until there is one, if the socket lets us.
+    fn wait_for_packet(&mut self) -> Result<Read> {
+        let arrival = self.link.socket.wait(&mut self.buffer)?;
+        self.file(arrival)
+    }
+
+    fn file(&mut self, arrival: Arrival) -> Result<Read> {
+        match arrival {
             Arrival::Nothing => {
                 self.epoch.drained();
                 return Ok(Read::Nothing);

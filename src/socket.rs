@@ -308,11 +308,21 @@ impl Socket {
 
     /// Reads a packet without blocking. What the buffer held before is closed.
     pub(crate) fn receive(&self, buffer: &mut PacketBuffer) -> Result<Arrival> {
+        self.read(buffer, false)
+    }
+
+    /// As [`receive`](Self::receive), but waits for a packet or the end, as long as it takes: in one system call, where
+    /// [`sleep`] and a read are two. `Nothing` if a signal came, or if somebody has set `O_NONBLOCK` or `SO_RCVTIMEO`.
+    pub(crate) fn wait(&self, buffer: &mut PacketBuffer) -> Result<Arrival> {
+        self.read(buffer, true)
+    }
+
+    fn read(&self, buffer: &mut PacketBuffer, wait: bool) -> Result<Arrival> {
         drop(std::mem::take(&mut buffer.fds));
         let mut resets = 0;
         loop {
             let mut fds = Vec::new();
-            match receive(self.as_fd(), &mut buffer.bytes, &mut buffer.ancillary, &mut fds) {
+            match receive(self.as_fd(), &mut buffer.bytes, &mut buffer.ancillary, &mut fds, wait) {
                 // A packet of ours is never empty.
                 Ok(receipt) if receipt.len == 0 => {
                     drop(ReceivedFds(fds));

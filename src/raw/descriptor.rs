@@ -62,7 +62,8 @@ impl Ancillary {
     }
 }
 
-/// Reads one packet without blocking. Descriptors that came with it are appended to `fds`, all of them close-on-exec.
+/// Reads one packet; if there is none, waits for one if `wait` says so and the socket blocks at all. Descriptors that came
+/// with it are appended to `fds`, all of them close-on-exec.
 ///
 /// # Errors
 /// Those of `recvmsg(2)`.
@@ -71,6 +72,7 @@ pub(crate) fn receive(
     bytes: &mut [u8],
     ancillary: &mut Ancillary,
     fds: &mut Vec<OwnedFd>,
+    wait: bool,
 ) -> io::Result<Receipt> {
     let mut buffer = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: a `msghdr` is plain numbers and pointers, for which zero is a value.
@@ -79,7 +81,7 @@ pub(crate) fn receive(
     message.msg_iovlen = 1;
     message.msg_control = ancillary.0.as_mut_ptr().cast();
     message.msg_controllen = ANCILLARY;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let flags = libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT };
     // SAFETY: contract of `recvmsg(2)`: the message names one buffer and one ancillary buffer, both writable for the
     // lengths given and borrowed uniquely.
     let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
