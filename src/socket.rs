@@ -18,7 +18,7 @@ use rustix::{
     io::{Errno, ioctl_fionread},
     net::{
         AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
-        SocketType, UCred, getpeername, sendmsg, shutdown, socketpair, sockopt,
+        SocketType, UCred, getpeername, send, sendmsg, shutdown, socketpair, sockopt,
     },
     process::{getgid, getpid, getuid},
 };
@@ -37,6 +37,9 @@ const SEND_OVERHEAD: usize = 32;
 /// Longest body that is sent in a packet, whatever the buffers allow: a default buffer's (`net.core.wmem_default`). Of longer
 /// ones the kernel was seen to ask itself for so much memory in one piece that it often had none (`ENOBUFS`).
 const MOST_BODY: usize = 212_992 - SEND_OVERHEAD - PACKET_HEADER;
+/// Longest body that is copied behind its header, to be sent in one piece.
+const SMALL_BODY: usize = 256;
+const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 /// How many `ECONNRESET`s one read skips: the kernel reports a peer that closed with our packets unread once, ahead of
 /// that peer's own packets.
 const RESETS: u32 = 2;
@@ -148,6 +151,18 @@ pub(crate) enum SendFailure {
     /// The peer does not read any more.
     Gone,
     Other(io::Error),
+}
+
+impl From<Errno> for SendFailure {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::AGAIN => Self::Full,
+            Errno::TOOMANYREFS => Self::FdsInFlight,
+            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Self::Gone,
+            Errno::NOBUFS | Errno::NOMEM => Self::NoMemory(error.into()),
+            error => Self::Other(error.into()),
+        }
+    }
 }
 
 impl From<SendFailure> for Error {
@@ -285,6 +300,9 @@ impl Socket {
         fds: &[BorrowedFd<'_>],
         credentials: Option<UCred>,
     ) -> Result<(), SendFailure> {
+        if fds.is_empty() && credentials.is_none() && body.len() <= SMALL_BODY {
+            return self.send_small(&header, body);
+        }
         let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(body)];
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(SCM_MAX_FD), ScmCredentials(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -294,15 +312,27 @@ impl Socket {
             return Err(SendFailure::Other(io::ErrorKind::InvalidInput.into()));
         }
         loop {
-            return match sendmsg(&self.0, &parts, &mut ancillary, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                Ok(_) => Ok(()),
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => Err(SendFailure::Full),
-                Err(Errno::TOOMANYREFS) => Err(SendFailure::FdsInFlight),
-                Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Err(SendFailure::Gone),
-                Err(error @ (Errno::NOBUFS | Errno::NOMEM)) => Err(SendFailure::NoMemory(error.into())),
-                Err(error) => Err(SendFailure::Other(error.into())),
-            };
+            match sendmsg(&self.0, &parts, &mut ancillary, SEND_FLAGS) {
+                Err(Errno::INTR) => {}
+                result => return result.map(drop).map_err(SendFailure::from),
+            }
+        }
+    }
+
+    /// As [`send_with`](Self::send_with), in one piece and with nothing beside it, which costs the kernel less.
+    fn send_small(&self, header: &PacketHeader, body: &[u8]) -> Result<(), SendFailure> {
+        let mut packet = [0; PACKET_HEADER + SMALL_BODY];
+        let len = PACKET_HEADER.saturating_add(body.len()).min(packet.len());
+        let packet = packet.get_mut(..len).unwrap_or_default();
+        if let Some((start, rest)) = packet.split_at_mut_checked(PACKET_HEADER) {
+            start.copy_from_slice(header.as_bytes());
+            rest.copy_from_slice(body);
+        }
+        loop {
+            match send(&self.0, packet, SEND_FLAGS) {
+                Err(Errno::INTR) => {}
+                result => return result.map(drop).map_err(SendFailure::from),
+            }
         }
     }
 
