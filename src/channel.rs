@@ -14,7 +14,7 @@ use crate::{
     loan::Loan,
     message::{Message, ReplyToken, RequestId},
     peer::Peer,
-    receiver::Receiver,
+    receiver::{Batch, Receiver},
     sender::Sender,
     stats::{Held, Limits, Stats},
     wait::Deadline,
@@ -104,6 +104,11 @@ impl Channel {
         self.sender.has_space(len)
     }
 
+    /// See [`Sender::batch`].
+    pub fn batch<R>(&mut self, send: impl FnOnce(&mut Sender) -> R) -> R {
+        self.sender.batch(send)
+    }
+
     /// See [`Sender::send`].
     ///
     /// # Errors
@@ -191,6 +196,24 @@ impl Channel {
     /// Those of [`Receiver::recv_timeout`].
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message> {
         self.receiver.recv_timeout(timeout)
+    }
+
+    /// See [`Receiver::recv_batch`].
+    ///
+    /// # Errors
+    /// Those of [`Receiver::recv_batch`].
+    #[inline]
+    pub fn recv_batch(&mut self) -> Result<Batch<'_>> {
+        self.receiver.recv_batch()
+    }
+
+    /// See [`Receiver::try_recv_batch`].
+    ///
+    /// # Errors
+    /// Those of [`Receiver::try_recv_batch`].
+    #[inline]
+    pub fn try_recv_batch(&mut self) -> Result<Option<Batch<'_>>> {
+        self.receiver.try_recv_batch()
     }
 
     /// See [`Receiver::held`].

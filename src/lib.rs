@@ -128,7 +128,7 @@ pub use loan::{Loan, Unsent};
 pub use message::{Message, ReplyToken, RequestId};
 pub use payload::Payload;
 pub use peer::{Credentials, Peer};
-pub use receiver::Receiver;
+pub use receiver::{Batch, Receiver};
 pub use sealed::{SealedBuffer, SealedBufferMut};
 pub use sender::Sender;
 pub use shared::{ArrayChunks, Iter, SharedSlice};

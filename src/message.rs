@@ -1,6 +1,6 @@
 //! [`Message`]: what a receiver gets, whole.
 
-use std::{fmt, os::fd::OwnedFd};
+use std::{fmt, os::fd::OwnedFd, sync::Arc};
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
@@ -8,6 +8,7 @@ use crate::{
     error::{CastError, Result},
     payload::Payload,
     raw::foreign::Foreign,
+    ring::consumer::{Intake, Span},
     socket::ReceivedFds,
     wire::Heading,
 };
@@ -55,6 +56,25 @@ impl Message {
         Self { heading, channel, extras, payload }
     }
 
+    /// Becomes the message that is all in one record. The record that it was until now is the caller's to release, if its
+    /// payload was still there.
+    #[inline]
+    pub(crate) fn move_to(
+        &mut self,
+        intake: &Arc<Intake>,
+        heading: Heading,
+        extras: Option<Box<Extras>>,
+        span: Span,
+        len: u64,
+    ) -> Option<Span> {
+        (self.heading, self.extras) = (heading, extras);
+        if let Some(payload) = &mut self.payload {
+            return payload.move_to(intake, span, len);
+        }
+        self.payload = Some(Payload::new(Arc::clone(intake), span, len));
+        None
+    }
+
     /// The control bytes, as the sender gave them: check what they say.
     #[must_use]
     pub fn control(&self) -> &[u8] {
@@ -100,6 +120,12 @@ impl Message {
         self.payload.take()
     }
 
+    /// Whether the sender waits for a reply.
+    #[inline]
+    pub(crate) fn wants_reply(&self) -> bool {
+        self.heading.wants_reply()
+    }
+
     /// Bytes of payload and control.
     #[inline]
     pub(crate) fn len(&self) -> usize {
@@ -115,7 +141,7 @@ impl Message {
     #[must_use]
     pub fn reply_token(&self) -> Option<ReplyToken> {
         let Self { channel, heading: Heading { sequence, .. }, .. } = *self;
-        self.heading.wants_reply().then_some(ReplyToken { channel, sequence })
+        self.wants_reply().then_some(ReplyToken { channel, sequence })
     }
 
     /// If this is a reply: to what.
@@ -140,7 +166,7 @@ impl fmt::Debug for Message {
             .field("control_len", &self.control().len())
             .field("fds", &self.fds().len())
             .field("payload", &self.payload)
-            .field("wants_reply", &self.heading.wants_reply())
+            .field("wants_reply", &self.wants_reply())
             .field("in_reply_to", &self.heading.in_reply_to())
             .finish_non_exhaustive()
     }

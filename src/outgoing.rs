@@ -60,6 +60,10 @@ pub(crate) struct Outgoing {
     region: PeerRegion,
     words: OwnWords,
     bell: Bell,
+    /// Several loans are sent one after the other, and the peer is woken when they are.
+    batching: bool,
+    /// The peer has not been woken for what was published last.
+    owes_bell: bool,
     epoch: Epoch,
     wanted: Wanted,
     spinner: Spinner,
@@ -88,6 +92,8 @@ impl Outgoing {
             producer: Producer::new(words.clone(), region.clone(), capacity),
             region,
             bell: Bell::new(Word::ReceiverEpoch),
+            batching: false,
+            owes_bell: false,
             epoch: Epoch::new(words.clone(), Word::SenderEpoch),
             wanted: Wanted::default(),
             words,
@@ -136,8 +142,29 @@ impl Outgoing {
         self.wait_or_arm(size, patience)
     }
 
+    /// From now on the peer is not woken, until [`end_batch`](Self::end_batch) or something has to wait. Says how it was.
+    pub(crate) fn begin_batch(&mut self) -> bool {
+        std::mem::replace(&mut self.batching, true)
+    }
+
+    /// Goes back to what [`begin_batch`](Self::begin_batch) said.
+    pub(crate) fn end_batch(&mut self, before: bool) {
+        self.batching = before;
+        if !before {
+            self.settle_bell();
+        }
+    }
+
+    /// Wakes the peer for what it has not been woken for.
+    fn settle_bell(&mut self) {
+        if std::mem::take(&mut self.owes_bell) {
+            self.wake();
+        }
+    }
+
     #[cold]
     fn wait_or_arm(&mut self, size: u64, patience: Patience) -> Result<()> {
+        self.settle_bell();
         count(&mut self.stats.waits_for_space, 1);
         match patience {
             Patience::Try => {
@@ -391,6 +418,7 @@ impl Outgoing {
         match self.link.socket.send(header, control.bytes, &control.fds) {
             Ok(()) => drop(self.stand_down(Room::Socket)),
             Err(SendFailure::Full | SendFailure::FdsInFlight | SendFailure::NoMemory(_)) => {
+                self.settle_bell();
                 count(&mut self.stats.waits_for_space, 1);
                 match patience {
                     Patience::Try => self.post_armed(header, control)?,
@@ -511,14 +539,24 @@ impl Outgoing {
             && ring.put(start, RecordHeader::new(Record { heading, payload_len, control_len }));
         debug_assert!(written && size > 0, "room for the record was made before it was lent");
         self.producer.publish(size);
+        if self.batching {
+            self.owes_bell = true;
+        } else {
+            self.wake();
+        }
+        if self.producer.used() > self.stats.ring_high_water {
+            self.stats.ring_high_water = self.producer.high_water(self.stats.ring_high_water);
+        }
+    }
+
+    /// Wakes the peer, if it sleeps, after a publication.
+    #[inline]
+    fn wake(&mut self) {
         match self.bell.ring(&self.region, &self.link.socket) {
             Rung::NoNeed => {}
             Rung::Sent => count(&mut self.stats.doorbells_sent, 1),
             // What was published is sent, whatever comes of it: the next call tells.
             Rung::Gone => self.gone = true,
-        }
-        if self.producer.used() > self.stats.ring_high_water {
-            self.stats.ring_high_water = self.producer.high_water(self.stats.ring_high_water);
         }
     }
 }

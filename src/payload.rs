@@ -65,6 +65,21 @@ impl Payload {
         Self { place: Place::Ring(intake, span), len: to_usize(len) }
     }
 
+    /// Becomes the payload of another record. If it was one of the same ring, that is the caller's to release now.
+    #[inline]
+    pub(crate) fn move_to(&mut self, intake: &Arc<Intake>, span: Span, len: u64) -> Option<Span> {
+        match &mut self.place {
+            Place::Ring(own, place) if Arc::ptr_eq(own, intake) => {
+                self.len = to_usize(len);
+                Some(std::mem::replace(place, span))
+            }
+            _ => {
+                *self = Self::new(Arc::clone(intake), span, len);
+                None
+            }
+        }
+    }
+
     #[inline]
     fn foreign(&self) -> Foreign<'_> {
         match &self.place {
@@ -169,7 +184,7 @@ impl Drop for Payload {
     #[inline]
     fn drop(&mut self) {
         if let Place::Ring(intake, span) = &self.place {
-            intake.release(*span);
+            intake.release(*span, 1);
         }
     }
 }

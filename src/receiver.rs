@@ -1,5 +1,7 @@
 //! [`Receiver`]: takes messages out of ring and socket, in their one order, and waits for them.
 
+mod batch;
+
 use std::{
     collections::VecDeque,
     fmt,
@@ -28,6 +30,8 @@ use crate::{
     wait::{Deadline, MOST_PACKETS, Spinner, Spun},
     wire::{Heading, Kind, Record},
 };
+
+pub use batch::Batch;
 
 /// What [`Receiver::wait_reply`] keeps of other messages.
 const KEPT_MESSAGES: usize = 64;
@@ -214,6 +218,25 @@ impl Receiver {
             Found::Message(message) => Ok(Some(message)),
             Found::Nothing | Found::More => Ok(None),
         }
+    }
+
+    /// Waits for the next message, as [`recv`](Self::recv) does, and gives out all that are here, one by one: the leanest way
+    /// to receive many small ones.
+    ///
+    /// # Errors
+    /// Those of [`recv`](Self::recv). Where the next message would be an error the batch ends, and the next call tells.
+    #[inline]
+    pub fn recv_batch(&mut self) -> Result<Batch<'_>> {
+        let first = self.recv()?;
+        Ok(Batch::new(self, first))
+    }
+
+    /// As [`recv_batch`](Self::recv_batch) if there is a message; never blocks. `None` arms the descriptor.
+    ///
+    /// # Errors
+    /// Those of [`recv`](Self::recv).
+    pub fn try_recv_batch(&mut self) -> Result<Option<Batch<'_>>> {
+        Ok(self.try_recv()?.map(|first| Batch::new(self, first)))
     }
 
     /// The next message, if it is here.
@@ -426,11 +449,17 @@ impl Receiver {
     /// What is in the consumer's next record; moves past it.
     #[inline(always)]
     fn unpack(&mut self, record: &Record) -> Result<(Option<Box<Extras>>, Payload)> {
-        let extras = if record.control_len == 0 { None } else { Some(self.control_of(record)?) };
+        let extras = self.extras_of(record)?;
         let span = self.consumer.take(record);
         let intake = self.consumer.intake();
         self.receipts.note(span, || intake.tail());
         Ok((extras, Payload::new(Arc::clone(intake), span, record.payload_len)))
+    }
+
+    /// What a record has beside its payload.
+    #[inline(always)]
+    fn extras_of(&mut self, record: &Record) -> Result<Option<Box<Extras>>> {
+        if record.control_len == 0 { Ok(None) } else { self.control_of(record).map(Some) }
     }
 
     /// UNTRUSTED: the length was checked against the ring; here, against our limit.
@@ -451,14 +480,20 @@ impl Receiver {
         extras: Option<Box<Extras>>,
         payload: Option<Payload>,
     ) -> Message {
-        if heading.wants_reply() {
-            self.link.unanswered.note(heading.sequence);
-        }
         let message = Message::new(heading, self.link.id, extras, payload);
+        self.account(&message);
+        message
+    }
+
+    /// Takes note of a message that is given out now.
+    #[inline(always)]
+    fn account(&mut self, message: &Message) {
+        if message.wants_reply() {
+            self.link.unanswered.note(message.sequence());
+        }
         count(&mut self.stats.messages_received, 1);
         count(&mut self.stats.bytes_received, message.len());
         count(&mut self.stats.fds_received, message.fds().len());
-        message
     }
 
     /// Reads one packet, if there is one, and files it. End of file is `Something` too: look at the ring again.

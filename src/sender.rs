@@ -154,6 +154,37 @@ impl Sender {
         }
     }
 
+    /// Runs `send`, in which loans are sent as ever, but a sleeping receiver is woken only at the end, or when a call has to
+    /// wait: the leanest way to send many small payloads. It costs a full memory fence to see whether the receiver sleeps,
+    /// for which the processor has to have written all of the record to the caches: about half of a small message.
+    ///
+    /// Each loan is committed, and seen by a receiver that is awake, when it is sent. Do not let `send` wait for anything but
+    /// this sender: the receiver may be asleep meanwhile.
+    ///
+    /// ```
+    /// # let (a, b) = sealane::Channel::pair()?;
+    /// # let ((mut sender, _), (_, mut receiver)) = (a.split(), b.split());
+    /// sender.batch(|sender| {
+    ///     for reading in 0..100_u64 {
+    ///         sender.loan(8)?.copy_from_slice(&reading.to_le_bytes());
+    ///     }
+    ///     Ok::<_, sealane::Error>(())
+    /// })?;
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    pub fn batch<R>(&mut self, send: impl FnOnce(&mut Self) -> R) -> R {
+        /// Ends the batch, even if `send` panics.
+        struct Ending<'s>(&'s mut Sender, bool);
+        impl Drop for Ending<'_> {
+            fn drop(&mut self) {
+                self.0.out.end_batch(self.1);
+            }
+        }
+        let before = self.out.begin_batch();
+        let ending = Ending(self, before);
+        send(&mut *ending.0)
+    }
+
     /// Sends a message without a payload; waits while the socket is full, as long as the peer lives. Costs a system call.
     ///
     /// # Errors

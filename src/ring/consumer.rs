@@ -53,6 +53,14 @@ pub(crate) struct Span {
     pub(crate) end: u64,
 }
 
+impl Span {
+    /// Bytes.
+    #[inline]
+    pub(crate) fn len(self) -> u64 {
+        self.end.wrapping_sub(self.start)
+    }
+}
+
 impl Intake {
     pub(crate) fn new(peer: PeerRegion, link: Arc<Link>, words: OwnWords) -> Arc<Self> {
         let bell = Bell::new(Word::SenderEpoch);
@@ -65,11 +73,12 @@ impl Intake {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a record's space back to the peer, as soon as all older ones are given back too.
-    pub(crate) fn release(&self, span: Span) {
+    /// Gives the space of `records` records, one behind the other, back to the peer, as soon as all older ones are given
+    /// back too.
+    pub(crate) fn release(&self, span: Span, records: u64) {
         let mut ledger = self.ledger();
-        ledger.count = ledger.count.wrapping_add(1);
-        ledger.bytes = ledger.bytes.wrapping_add(span.end.wrapping_sub(span.start));
+        ledger.count = ledger.count.wrapping_add(records);
+        ledger.bytes = ledger.bytes.wrapping_add(span.len());
         if span.start != ledger.tail {
             ledger.early.insert(span.start, span.end);
             return;
@@ -91,6 +100,12 @@ impl Intake {
     /// Tells a peer whose sender waits that there is room in the socket.
     pub(crate) fn announce_room(&self) {
         let _ = self.ledger().bell.ring(&self.peer, &self.link.credit_out);
+    }
+
+    /// Whether the peer's sender waits for room, as far as one can see: it may not yet, or not any more.
+    #[inline]
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.peer.load(Word::SenderEpoch) & 1 == 1
     }
 
     /// Records and bytes released so far.
@@ -217,6 +232,9 @@ impl Consumer {
         self.position = start.wrapping_add(size);
         self.next = None;
         self.taken = self.taken.wrapping_add(1);
+        if self.position != self.head {
+            self.intake.peer.expect_read(self.position);
+        }
         Span { start, end: self.position }
     }
 

@@ -22,7 +22,9 @@ use crate::{
     cell::{Cell, LINK, Side, Work},
     link::Link,
     transports,
-    work::{End, receive_checked, receive_control, receive_untouched, send_control, send_filled},
+    work::{
+        End, receive_checked, receive_control, receive_stream, send_control, send_filled, send_stream,
+    },
 };
 
 /// What one process measured.
@@ -116,8 +118,9 @@ fn lead_batch<E: End>(end: &mut E, cell: &Cell, link: &Link, count: u64) -> Resu
     let mut times = Histogram::<u64>::new_with_bounds(1, 1_000_000_000, 3)?;
     let (size, usage, start) = (cell.size, Usage::now()?, now());
     match cell.work {
-        Work::Stream | Work::Small => (0..count).try_for_each(|number| send_filled(end, size, number))?,
-        Work::Handoff => (0..count).try_for_each(|_| end.send(size, |_| {}))?,
+        Work::Stream | Work::Small | Work::Handoff => {
+            send_stream(end, size, count, cell.work != Work::Handoff)?;
+        }
         Work::Roundtrip => {
             let mut before = Instant::now();
             for number in 0..count {
@@ -165,10 +168,9 @@ fn follow<E: End>(end: &mut E, cell: &Cell, link: &Link) -> Result<Part> {
         link.say(0)?;
         let (size, usage, start) = (cell.size, Usage::now()?, now());
         match cell.work {
-            Work::Stream | Work::Small => {
-                (0..count).try_for_each(|number| receive_checked(end, size, number))?;
+            Work::Stream | Work::Small | Work::Handoff => {
+                receive_stream(end, size, count, cell.work != Work::Handoff)?;
             }
-            Work::Handoff => (0..count).try_for_each(|number| receive_untouched(end, size, number))?,
             Work::Roundtrip => {
                 for number in 0..count {
                     receive_checked(end, size, number)?;

@@ -42,6 +42,7 @@ fn style(transport: Transport) -> (RGBColor, u32) {
         T::LimitSpin | T::LimitSleep => (RGBColor(140, 140, 140), 1),
         T::LimitHybrid => (BLACK, 2),
         T::Sealane => (RGBColor(200, 30, 30), 3),
+        T::SealaneBatch => (RGBColor(150, 0, 60), 2),
         T::SealaneSpin | T::SealaneBlock => (RGBColor(240, 130, 120), 1),
         T::Iceoryx2 => (RGBColor(30, 90, 200), 2),
         T::Iceoryx2Event => (RGBColor(130, 170, 240), 1),

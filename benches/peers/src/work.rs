@@ -27,6 +27,23 @@ pub(crate) trait End: Sized {
     /// Waits for a payload, of which the receiver knows that it has `len` bytes, and lets `read` see it, or its pieces.
     fn receive(&mut self, len: usize, read: impl FnMut(Self::View<'_>)) -> Result<()>;
 
+    /// Sends `count` payloads, numbered from 0, in whichever way is best for many.
+    #[inline]
+    fn send_many(&mut self, len: usize, count: u64, mut fill: impl FnMut(u64, &mut [u8])) -> Result<()> {
+        (0..count).try_for_each(|number| self.send(len, |bytes| fill(number, bytes)))
+    }
+
+    /// Receives `count` payloads, numbered from 0, in whichever way is best for many. `read` may see each in pieces.
+    #[inline]
+    fn receive_many(
+        &mut self,
+        len: usize,
+        count: u64,
+        mut read: impl FnMut(u64, Self::View<'_>),
+    ) -> Result<()> {
+        (0..count).try_for_each(|number| self.receive(len, |view| read(number, view)))
+    }
+
     /// Sends bytes, and a descriptor if there is one, as a message without a payload.
     fn send_control(&mut self, _bytes: &[u8], _fd: Option<BorrowedFd<'_>>) -> Result<()> {
         bail!("this transport has no messages without payloads");
@@ -130,12 +147,44 @@ pub(crate) fn receive_checked<E: End>(end: &mut E, size: usize, number: u64) -> 
     Ok(())
 }
 
-/// Receives a message, and does not look at its bytes.
+/// Sends messages 0 to `count`, each written as a whole, or not at all if nobody is to `touch` them.
 #[inline]
-pub(crate) fn receive_untouched<E: End>(end: &mut E, size: usize, number: u64) -> Result<()> {
-    let mut len = 0;
-    end.receive(size, |view| len += view.len())?;
-    ensure!(len == size, "message {number}: expected {size} bytes, found {len}");
+pub(crate) fn send_stream<E: End>(end: &mut E, size: usize, count: u64, touch: bool) -> Result<()> {
+    end.send_many(size, count, |number, bytes| {
+        if touch {
+            fill(bytes, pattern(number));
+        }
+    })
+}
+
+/// Receives messages 0 to `count`, and reads and checks all of each, or only the lengths if nobody is to `touch` them.
+#[inline]
+pub(crate) fn receive_stream<E: End>(end: &mut E, size: usize, count: u64, touch: bool) -> Result<()> {
+    let words = size as u64 / 8;
+    let (mut current, mut sum, mut len) = (0, 0_u64, 0);
+    let mut wrong = None;
+    let mut check = |number: u64, sum: u64, len: usize| {
+        let expected = if touch { pattern(number).wrapping_mul(words) } else { 0 };
+        if len != size || sum != expected {
+            wrong.get_or_insert((number, expected, len, sum));
+        }
+    };
+    end.receive_many(size, count, |number, view| {
+        if number != current {
+            check(current, sum, len);
+            (current, sum, len) = (number, 0, 0);
+        }
+        len += view.len();
+        if touch {
+            sum = sum.wrapping_add(view.sum());
+        }
+    })?;
+    check(current, sum, len);
+    if let Some((number, expected, len, sum)) = wrong {
+        bail!(
+            "message {number}: expected {size} bytes with the sum {expected:#x}, found {len} with {sum:#x}"
+        );
+    }
     Ok(())
 }
 

@@ -34,6 +34,8 @@ pub(crate) enum Transport {
     /// Bare slots in shared memory; who waits sleeps at once.
     LimitSleep,
     Sealane,
+    /// As sealane, sending and receiving in batches.
+    SealaneBatch,
     SealaneSpin,
     SealaneBlock,
     /// iceoryx2, polling.
@@ -73,7 +75,8 @@ impl Transport {
     pub(crate) fn does(self, work: Work, size: usize) -> bool {
         match work {
             Work::Stream => true,
-            Work::Small | Work::Roundtrip => self != Self::LimitMemcpy,
+            Work::Small => self != Self::LimitMemcpy,
+            Work::Roundtrip => !matches!(self, Self::LimitMemcpy | Self::SealaneBatch),
             // A hand-off that copies is a stream, whose time grows with the size.
             Work::Handoff => self != Self::LimitMemcpy && !(self.copies() && size > 4 << 10),
             Work::Control | Work::Fd => matches!(
@@ -84,7 +87,7 @@ impl Transport {
                     | Self::Seqpacket
                     | Self::SeqpacketPoll
             ),
-            Work::Idle => self != Self::LimitMemcpy && !self.polls(),
+            Work::Idle => !matches!(self, Self::LimitMemcpy | Self::SealaneBatch) && !self.polls(),
         }
     }
 
@@ -118,7 +121,10 @@ pub(crate) fn run(side: Side, cell: &Cell, link: &Link) -> Result<()> {
         Transport::LimitSpin => live::<limit::Limit<{ limit::SPIN }>>,
         Transport::LimitHybrid => live::<limit::Limit<{ limit::HYBRID }>>,
         Transport::LimitSleep => live::<limit::Limit<{ limit::SLEEP }>>,
-        Transport::Sealane | Transport::SealaneSpin | Transport::SealaneBlock => live::<sealane::Sealane>,
+        Transport::Sealane | Transport::SealaneSpin | Transport::SealaneBlock => {
+            live::<sealane::Sealane<false>>
+        }
+        Transport::SealaneBatch => live::<sealane::Sealane<true>>,
         Transport::Iceoryx2 => live::<iceoryx2::Iceoryx2<false>>,
         Transport::Iceoryx2Event => live::<iceoryx2::Iceoryx2<true>>,
         Transport::ShmemIpcSpin => live::<shmem_ipc::ShmemIpc<true>>,

@@ -13,9 +13,13 @@ use crate::{
     work::End,
 };
 
-pub(super) struct Sealane(Channel);
+/// With `BATCH`, payloads are sent and received in batches.
+pub(super) struct Sealane<const BATCH: bool>(Channel);
 
-impl End for Sealane {
+/// Most payloads of a batch that is sent.
+const MOST: u64 = 64;
+
+impl<const BATCH: bool> End for Sealane<BATCH> {
     type View<'a> = SharedSlice<'a, u8>;
 
     fn establish(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
@@ -41,6 +45,48 @@ impl End for Sealane {
     fn receive(&mut self, _len: usize, mut read: impl FnMut(Self::View<'_>)) -> Result<()> {
         let message = self.0.recv()?;
         read(message.payload().context("expected a payload, found none")?.bytes());
+        Ok(())
+    }
+
+    #[inline]
+    fn send_many(&mut self, len: usize, count: u64, mut fill: impl FnMut(u64, &mut [u8])) -> Result<()> {
+        if !BATCH {
+            return (0..count).try_for_each(|number| self.send(len, |bytes| fill(number, bytes)));
+        }
+        let mut number = 0;
+        while number < count {
+            let end = count.min(number + MOST);
+            self.0.batch(|sender| {
+                while number < end {
+                    let mut loan = sender.loan(len)?;
+                    fill(number, &mut loan);
+                    loan.send()?;
+                    number += 1;
+                }
+                Ok::<_, ::sealane::Error>(())
+            })?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn receive_many(
+        &mut self,
+        len: usize,
+        count: u64,
+        mut read: impl FnMut(u64, Self::View<'_>),
+    ) -> Result<()> {
+        if !BATCH {
+            return (0..count).try_for_each(|number| self.receive(len, |view| read(number, view)));
+        }
+        let mut number = 0;
+        while number < count {
+            let mut batch = self.0.recv_batch()?;
+            while let Some(message) = batch.advance() {
+                read(number, message.payload().context("expected a payload, found none")?.bytes());
+                number += 1;
+            }
+        }
         Ok(())
     }
 
