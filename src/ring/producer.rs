@@ -14,8 +14,11 @@ use crate::{
     raw::mapping::{OwnWords, PeerRegion},
 };
 
-/// Bytes that are worth a look at what has been released, and pauses between two looks.
+/// What is worth a look at what has been released: so many bytes, so many records, but no more than this part of the ring.
 const PLENTY: u64 = 16 << 10;
+const MANY: u64 = 16;
+const PART: u64 = 4;
+/// Pauses between two looks.
 const PAUSES: u32 = 64;
 
 /// Counts what was committed and what the peer has released. The bytes are written through the
@@ -70,13 +73,14 @@ impl Producer {
         self.peer.load(Word::Tail) != self.tail
     }
 
-    /// Waits a moment, some microseconds at most, unless much more than a record of `size` bytes has room already.
+    /// Waits a moment, some microseconds at most, unless many records of `size` bytes have room already, or the ring is too
+    /// short for many.
     ///
-    /// Who meets a full ring waits for the peer in any case. Each look at its `tail` takes the cache line away from it, so for
-    /// small records it would be slowed down by a look for each.
+    /// Who meets a full ring waits for the peer in any case. Each look at its `tail` takes the cache line away from it, so it
+    /// would be slowed down by a look for each record.
     pub(crate) fn let_more_be_released(&self, size: u64) {
         let room = self.capacity.wrapping_sub(self.head.wrapping_sub(self.peer.load(Word::Tail)));
-        if room < PLENTY && size < PLENTY {
+        if room < size.saturating_mul(MANY).max(PLENTY).min(self.capacity / PART) {
             for _ in 0..PAUSES {
                 spin_loop();
             }

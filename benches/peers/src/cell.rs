@@ -51,6 +51,14 @@ impl Work {
     }
 }
 
+impl Work {
+    /// Payloads that shared memory has room for at least. A hand-over takes no time, so that with few of them one would
+    /// measure how long it takes to say that one of them is free.
+    pub(crate) fn depth(self) -> usize {
+        if self == Self::Handoff { 16 } else { 4 }
+    }
+}
+
 /// The first process sends, or asks; the second receives, or answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Side {

@@ -115,7 +115,7 @@ fn cells_of(work: Work, options: &Options) -> Vec<Cell> {
                     transport,
                     work,
                     size,
-                    ring: options.ring.max((4 * size).next_power_of_two()),
+                    ring: options.ring.max((work.depth() * size).next_power_of_two()),
                     seconds: if options.quick { 0.01 } else { options.seconds },
                     one_core: options.one_core,
                 });
