@@ -1,0 +1,38 @@
+//! What sealane costs within one process, piece by piece. Every benchmark first asserts that what it moves is right.
+//!
+//! ```sh
+//! cargo bench --bench channel                        # all of it takes some ten minutes
+//! cargo bench --bench channel -- '^stream/'          # one theme: hand_off, stream, step, message, round_trip, sum_of_u64,
+//!                                                    # copy, establish, many
+//! cargo bench --bench channel -- --test              # everything once, unmeasured
+//! ```
+//!
+//! An id names what was chosen: `stream/threads=2,ring=4MiB/64KiB`. Where there are two threads each has a CPU of its own,
+//! if this machine has two. What is left out for want of descriptors is told.
+#![forbid(unsafe_code)]
+
+mod cpus;
+mod ends;
+mod establishing;
+mod event_loop;
+mod many;
+mod messages;
+mod moving;
+mod reading;
+mod steps;
+
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+
+fn settings() -> Criterion {
+    Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2))
+}
+
+criterion_group! {
+    name = benches;
+    config = settings();
+    targets = moving::hand_off, moving::stream, steps::steps, messages::kinds, messages::round_trips, reading::sums,
+        reading::copies, establishing::establish, many::channels
+}
+criterion_main!(benches);
