@@ -25,8 +25,8 @@ use crate::{
 /// No alignment is needed. All of `T`'s bit patterns must be values (`FromBytes`), as the peer chooses them. Nothing here
 /// blocks or makes a system call, but [`write_to`](SharedSlice::write_to).
 ///
-/// How fast: [`array_chunks`](Self::array_chunks) of 64 bytes and [`for_each_block`](Self::for_each_block) are the ways
-/// for much data, [`iter`](Self::iter) goes one by one (its `fold`, `sum`, `for_each` go by blocks).
+/// How fast: [`array_chunks`](Self::array_chunks) of 64 bytes (with a result for each place in the chunk, as the example
+/// there) and [`for_each_block`](Self::for_each_block) are the ways for much data, [`iter`](Self::iter) goes one by one (its `fold`, `sum`, `for_each` go by blocks).
 ///
 /// ```
 /// use sealane::Channel;
@@ -178,6 +178,33 @@ impl<'a, T: FromBytes> SharedSlice<'a, T> {
 
     /// Reads `N` values at a time, as arrays by value; what is left over is the iterator's
     /// [`remainder`](ArrayChunks::remainder). Chunks of 64 bytes are the fastest.
+    ///
+    /// A result for each place in the chunk, put together at the end, is what vector instructions do best: with a single
+    /// one, each step waits for the one before.
+    ///
+    /// ```
+    /// use sealane::SharedSlice;
+    ///
+    /// fn sum(values: SharedSlice<'_, u64>) -> u64 {
+    ///     let mut sums = [0_u64; 8];
+    ///     let mut chunks = values.array_chunks::<8>();
+    ///     for chunk in chunks.by_ref() {
+    ///         for (sum, value) in sums.iter_mut().zip(chunk) {
+    ///             *sum = sum.wrapping_add(value);
+    ///         }
+    ///     }
+    ///     chunks.remainder().iter().chain(sums).fold(0, u64::wrapping_add)
+    /// }
+    ///
+    /// let (mut a, mut b) = sealane::Channel::pair()?;
+    /// let mut loan = a.loan_slice::<u64>(1003)?;
+    /// loan.iter_mut().zip(1..).for_each(|(value, i)| *value = i);
+    /// loan.send()?;
+    /// assert_eq!(sum(b.recv()?.payload().unwrap().shared()?), 503_506);
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    ///
+    /// The rest:
     ///
     /// ```
     /// # let (mut a, mut b) = sealane::Channel::pair()?;
