@@ -57,10 +57,11 @@ type Receive = fn(&mut Channel) -> Result<Option<Message>>;
 
 /// After `play`, receiving is a violation, whichever way one receives.
 fn assert_receiving_violated(violation: ProtocolError, play: Play) {
-    let receive: [Receive; 3] = [
+    let receive: [Receive; 4] = [
         |channel| channel.recv().map(Some),
         |channel| channel.recv_timeout(LONG).map(Some),
         Channel::try_recv,
+        |channel| channel.recv_batch().map(|_| None),
     ];
     for receive in receive {
         let (hostile, mut channel) = Hostile::meet(&builder());
@@ -159,6 +160,29 @@ fn a_record_header_with_unknown_bits_is_a_violation() {
         hostile.publish(0, record, 64);
         assert_violated(channel.try_recv(), ProtocolError::RecordReserved);
         assert_over(&hostile, &mut channel, ProtocolError::RecordReserved);
+    }
+}
+
+#[test]
+fn what_is_wrong_ends_a_batch_and_is_told_after_it() {
+    let _guard = bounded();
+    let unknown = Record { sequence: 1, flags: 4, ..Record::default() };
+    let too_much = Record { sequence: 1, control_len: 11, ..Record::default() };
+    let turn = Record { sequence: 2, ..Record::default() };
+    for (record, violation) in [
+        (unknown, ProtocolError::RecordFlags { known: 3, found: 4 }),
+        (too_much, ProtocolError::ControlLength { max: 10, found: 11 }),
+        (turn, ProtocolError::Sequence { expected: 1, found: 2 }),
+    ] {
+        let (hostile, mut channel) = Hostile::meet(&builder());
+        hostile.publish(64, record, 64);
+        hostile.publish(0, Record::default(), 192);
+        let mut batch = channel.recv_batch().unwrap();
+        assert_eq!(batch.advance().unwrap().sequence(), 0);
+        assert!(batch.advance().is_none());
+        assert!(batch.advance().is_none());
+        drop(batch);
+        assert_over(&hostile, &mut channel, violation);
     }
 }
 

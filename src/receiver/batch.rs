@@ -160,6 +160,9 @@ impl Drop for Batch<'_> {
 /// Tells of the message, never its bytes.
 impl fmt::Debug for Batch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch").field("message", &self.message).field("to_release", &self.records).finish_non_exhaustive()
+        f.debug_struct("Batch")
+            .field("message", &self.message)
+            .field("to_release", &self.records)
+            .finish_non_exhaustive()
     }
 }

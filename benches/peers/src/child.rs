@@ -22,9 +22,7 @@ use crate::{
     cell::{Cell, LINK, Side, Work},
     link::Link,
     transports,
-    work::{
-        End, receive_checked, receive_control, receive_stream, send_control, send_filled, send_stream,
-    },
+    work::{End, receive_checked, receive_control, receive_stream, send_control, send_filled, send_stream},
 };
 
 /// What one process measured.
