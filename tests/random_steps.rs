@@ -1,15 +1,19 @@
 //! Any steps that never block, in any order, agree with a queue: what is received, and to the byte what room there is.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    io::stdin,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    thread,
 };
 
 use proptest::{prelude::*, sample::Index};
-use sealane::{Channel, Control, Error, Message, Payload};
+use rustix::fs::{MemfdFlags, fstat, memfd_create};
+use sealane::{Channel, Control, Error, Message, Payload, ReplyToken, RequestId};
 
 const RING: u64 = 8192;
 const MOST: usize = 8192 - 64;
+/// Descriptors to send: all of different files.
+const FILES: usize = 4;
 
 /// One call, or a few that belong together, at one of the two ends.
 #[derive(Debug, Clone)]
@@ -20,22 +24,36 @@ enum Step {
         cut: Option<usize>,
         then: Then,
     },
-    Send {
-        control: usize,
-        fds: usize,
-    },
+    Send(With),
+    Request(With),
+    /// No reply is waited for any more.
+    GiveUp(Index),
     HasSpace(usize),
     Receive(Fate),
-    /// Drops a payload that was kept.
-    Release(Index),
+    /// Drops a payload that was kept, perhaps in another thread.
+    Release {
+        which: Index,
+        elsewhere: bool,
+    },
+}
+
+/// What goes along.
+#[derive(Debug, Clone)]
+struct With {
+    /// Bytes.
+    control: usize,
+    fds: Vec<Index>,
+    /// One of the requests that came and are not answered, if there are any.
+    answers: Option<Index>,
 }
 
 /// What becomes of a loan.
 #[derive(Debug, Clone)]
 enum Then {
     Send,
-    SendWith { control: usize, fds: usize },
-    TrySendWith { control: usize, fds: usize },
+    SendWith(With),
+    TrySendWith(With),
+    Request(With),
     Drop,
 }
 
@@ -55,32 +73,45 @@ fn len() -> impl Strategy<Value = usize> {
     ]
 }
 
+fn with() -> impl Strategy<Value = With> {
+    let control = prop_oneof![Just(0), 0..300_usize];
+    let fds = prop_oneof![3 => Just(0..1_usize), 1 => Just(1..FILES)];
+    let fds = fds.prop_flat_map(|count| prop::collection::vec(any::<Index>(), count));
+    let answers = prop::option::weighted(0.3, any::<Index>());
+    (control, fds, answers).prop_map(|(control, fds, answers)| With { control, fds, answers })
+}
+
 fn step() -> impl Strategy<Value = Step> {
-    let control = || prop_oneof![Just(0), 0..300_usize];
-    let fds = || prop_oneof![3 => Just(0), 1 => 0..4_usize];
     let then = prop_oneof![
         Just(Then::Send),
-        (control(), fds()).prop_map(|(control, fds)| Then::SendWith { control, fds }),
-        (control(), fds()).prop_map(|(control, fds)| Then::TrySendWith { control, fds }),
+        with().prop_map(Then::SendWith),
+        with().prop_map(Then::TrySendWith),
+        with().prop_map(Then::Request),
         Just(Then::Drop),
     ];
     let fate = prop_oneof![Just(Fate::Drop), Just(Fate::Keep), Just(Fate::Detach)];
     prop_oneof![
         4 => (len(), prop::option::weighted(0.2, len()), then)
             .prop_map(|(len, cut, then)| Step::Loan { len, cut, then }),
-        1 => (control(), fds()).prop_map(|(control, fds)| Step::Send { control, fds }),
+        1 => with().prop_map(Step::Send),
+        1 => with().prop_map(Step::Request),
+        1 => any::<Index>().prop_map(Step::GiveUp),
         1 => len().prop_map(Step::HasSpace),
         4 => fate.prop_map(Step::Receive),
-        2 => any::<Index>().prop_map(Step::Release),
+        2 => (any::<Index>(), any::<bool>()).prop_map(|(which, elsewhere)| Step::Release { which, elsewhere }),
     ]
 }
 
 /// What a message must be.
 #[derive(Debug, PartialEq)]
 struct Expected {
+    sequence: u64,
     control: Vec<u8>,
-    fds: usize,
+    /// Numbers of files (`st_ino`).
+    fds: Vec<u64>,
     payload: Option<Vec<u8>>,
+    wants_reply: bool,
+    in_reply_to: Option<RequestId>,
 }
 
 /// One direction, as it should be.
@@ -88,6 +119,7 @@ struct Expected {
 struct Model {
     sent: u64,
     received: u64,
+    packets: u64,
     queue: VecDeque<(Expected, Option<(u64, u64)>)>,
     /// Where the next record begins.
     head: u64,
@@ -95,10 +127,20 @@ struct Model {
     spans: BTreeMap<u64, u64>,
     /// Payloads that were received and kept, and where their records begin.
     kept: Vec<(u64, Payload, Vec<u8>)>,
+    /// Requests of this direction that are not answered, and those that were received and not answered.
+    open: BTreeMap<u64, RequestId>,
+    unanswered: Vec<(u64, ReplyToken)>,
+    /// Requests of this direction whose reply nobody waits for, and how many of these were answered.
+    given_up: BTreeSet<u64>,
+    late: u64,
 }
 
 fn padded(len: usize) -> u64 {
     u64::try_from(len.next_multiple_of(64)).unwrap()
+}
+
+fn number(file: BorrowedFd<'_>) -> u64 {
+    fstat(file).unwrap().st_ino
 }
 
 impl Model {
@@ -112,26 +154,71 @@ impl Model {
         (0..len).map(|i| u8::try_from((i + 7 * usize::try_from(self.sent).unwrap()) % 253).unwrap()).collect()
     }
 
-    fn sent(&mut self, control: Vec<u8>, fds: usize, payload: Option<Vec<u8>>) {
+    /// A message was sent. `back` is the other direction, whose requests it may answer.
+    fn sent(
+        &mut self,
+        parts: Parts<'_>,
+        request: Option<RequestId>,
+        payload: Option<Vec<u8>>,
+        back: &mut Self,
+    ) {
+        let Parts { control, fds, answered } = parts;
         let span = payload.as_ref().map(|payload| {
             let (record, riding) = (64 + padded(payload.len()), padded(control.len()));
-            let rides = fds == 0 && record + riding <= self.room();
+            let rides = fds.is_empty() && record + riding <= self.room();
             let start = self.head;
             self.head += if rides { record + riding } else { record };
             self.spans.insert(start, self.head);
+            self.packets += u64::from(!rides && !(control.is_empty() && fds.is_empty()));
             (start, self.head)
         });
-        self.queue.push_back((Expected { control, fds, payload }, span));
+        self.packets += u64::from(payload.is_none());
+        let in_reply_to = answered.map(|at| {
+            let (sequence, _) = back.unanswered.swap_remove(at);
+            back.open[&sequence]
+        });
+        let (sequence, wants_reply) = (self.sent, request.is_some());
+        self.open.extend(request.map(|request| (sequence, request)));
+        let fds = fds.into_iter().map(number).collect();
+        let expected = Expected { sequence, control, fds, payload, wants_reply, in_reply_to };
+        self.queue.push_back((expected, span));
         self.sent += 1;
     }
 
-    fn received(&mut self, mut message: Message, fate: &Fate) {
+    /// What the receiver drops without a word: replies that nobody waits for.
+    fn drop_late_replies(&mut self, back: &mut Self) {
+        while let Some((Expected { in_reply_to: Some(request), .. }, span)) = self.queue.front() {
+            let Some(sequence) = back.open.iter().find(|(_, id)| *id == request).map(|(at, _)| *at) else {
+                break;
+            };
+            if !back.given_up.remove(&sequence) {
+                break;
+            }
+            back.open.remove(&sequence);
+            back.late += 1;
+            self.received += 1;
+            if let Some((start, _)) = *span {
+                self.spans.remove(&start);
+            }
+            self.queue.pop_front();
+        }
+    }
+
+    fn received(&mut self, mut message: Message, fate: &Fate, back: &mut Self) {
         let (expected, span) = self.queue.pop_front().expect("nothing more was sent");
-        let payload = message.payload().map(Payload::to_vec);
-        let found = Expected { control: message.control().to_vec(), fds: message.fds().len(), payload };
+        let found = Expected {
+            sequence: message.sequence(),
+            control: message.control().to_vec(),
+            fds: message.fds().iter().map(|fd| number(fd.as_fd())).collect(),
+            payload: message.payload().map(Payload::to_vec),
+            wants_reply: message.reply_token().is_some(),
+            in_reply_to: message.in_reply_to(),
+        };
         assert_eq!(found, expected);
-        assert_eq!(message.sequence(), self.received);
+        assert_eq!(found.sequence, self.received);
         self.received += 1;
+        self.unanswered.extend(message.reply_token().map(|token| (found.sequence, token)));
+        back.open.retain(|_, request| Some(*request) != found.in_reply_to);
         let (Some(payload), Some((start, _))) = (message.take_payload(), span) else { return };
         let bytes = expected.payload.unwrap_or_default();
         if let Fate::Keep = fate {
@@ -144,82 +231,167 @@ impl Model {
         self.spans.remove(&start);
     }
 
-    fn release(&mut self, which: Index) {
-        if !self.kept.is_empty() {
-            let (start, payload, bytes) = self.kept.swap_remove(which.index(self.kept.len()));
+    fn release(&mut self, at: usize, elsewhere: bool) {
+        let (start, payload, bytes) = self.kept.swap_remove(at);
+        let release = move || {
             assert_eq!(payload.to_vec(), bytes, "nothing was written over it meanwhile");
             drop(payload);
-            self.spans.remove(&start);
+        };
+        if elsewhere {
+            thread::spawn(release).join().unwrap()
+        } else {
+            release()
+        }
+        self.spans.remove(&start);
+    }
+}
+
+/// What goes along with a message, made up from [`With`].
+struct Parts<'f> {
+    control: Vec<u8>,
+    fds: Vec<BorrowedFd<'f>>,
+    /// Which of the requests without an answer it answers.
+    answered: Option<usize>,
+}
+
+impl<'f> Parts<'f> {
+    fn new(with: &With, files: &'f [OwnedFd], there: &Model, here: &Model) -> Self {
+        let fds = with.fds.iter().map(|index| files[index.index(files.len())].as_fd()).collect();
+        let count = here.unanswered.len();
+        let answered = with.answers.filter(|_| count > 0).map(|index| index.index(count));
+        Self { control: there.bytes(with.control), fds, answered }
+    }
+
+    fn none() -> Self {
+        Self { control: Vec::new(), fds: Vec::new(), answered: None }
+    }
+
+    fn control(&self, here: &Model) -> Control<'_> {
+        let control = Control::new(&self.control).fds(&self.fds);
+        match self.answered {
+            Some(at) => control.in_reply_to(here.unanswered[at].1),
+            None => control,
         }
     }
 }
 
-/// Takes a step from one end: it sends as `there` has it, and receives as `here` has it.
-fn take(step: &Step, channel: &mut Channel, there: &mut Model, here: &mut Model) {
-    let stdin = stdin();
-    match step {
-        Step::Loan { len, .. } | Step::HasSpace(len) if *len > MOST => {
-            assert!(matches!(channel.has_space(*len), Err(Error::PayloadTooLarge { max: MOST, .. })));
-            assert!(matches!(channel.try_loan(*len), Err(Error::PayloadTooLarge { max: MOST, .. })));
-        }
-        Step::HasSpace(len) => {
-            assert_eq!(channel.has_space(*len).unwrap(), 64 + padded(*len) <= there.room());
-        }
-        Step::Loan { len, cut, then } => {
-            let loan = channel.try_loan(*len).unwrap();
-            assert_eq!(loan.is_some(), 64 + padded(*len) <= there.room());
-            let Some(mut loan) = loan else { return };
-            let len = cut.map_or(*len, |cut| cut.min(*len));
-            loan.truncate(len);
-            let bytes = there.bytes(len);
-            loan.copy_from_slice(&bytes);
-            let (control, fds) = match *then {
-                Then::Send | Then::Drop => (0, 0),
-                Then::SendWith { control, fds } | Then::TrySendWith { control, fds } => (control, fds),
-            };
-            let control = there.bytes(control);
-            let with = Control::new(&control).fds(vec![&stdin; fds]);
-            match then {
-                Then::Drop => return,
-                Then::Send => loan.send().unwrap(),
-                Then::SendWith { .. } => loan.send_with(with).unwrap(),
-                Then::TrySendWith { .. } => loan.try_send_with(with).unwrap(),
+/// One end's side of a step: it sends as `there` has it, and receives as `here` has it.
+struct End<'m> {
+    channel: &'m mut Channel,
+    there: &'m mut Model,
+    here: &'m mut Model,
+    files: &'m [OwnedFd],
+}
+
+impl End<'_> {
+    fn take(&mut self, step: &Step) {
+        let Self { channel, there, here, files } = self;
+        match step {
+            Step::Loan { len, .. } | Step::HasSpace(len) if *len > MOST => {
+                assert!(matches!(channel.has_space(*len), Err(Error::PayloadTooLarge { max: MOST, .. })));
+                assert!(matches!(channel.try_loan(*len), Err(Error::PayloadTooLarge { max: MOST, .. })));
             }
-            there.sent(control, fds, Some(bytes));
+            Step::HasSpace(len) => {
+                assert_eq!(channel.has_space(*len).unwrap(), 64 + padded(*len) <= there.room());
+            }
+            Step::Loan { len, cut, then } => self.lend(*len, *cut, then),
+            Step::Send(with) => {
+                let parts = Parts::new(with, files, there, here);
+                channel.try_send(parts.control(here)).unwrap();
+                there.sent(parts, None, None, here);
+            }
+            Step::Request(with) => {
+                let parts = Parts::new(with, files, there, here);
+                let request = channel.try_request(parts.control(here)).unwrap();
+                there.sent(parts, Some(request), None, here);
+            }
+            Step::GiveUp(which) => {
+                if !there.open.is_empty() {
+                    let (sequence, request) = there.open.iter().nth(which.index(there.open.len())).unwrap();
+                    channel.give_up(*request);
+                    there.given_up.insert(*sequence);
+                }
+            }
+            Step::Receive(fate) => self.receive(fate),
+            Step::Release { which, elsewhere } => {
+                if !here.kept.is_empty() {
+                    here.release(which.index(here.kept.len()), *elsewhere);
+                }
+            }
         }
-        Step::Send { control, fds } => {
-            let control = there.bytes(*control);
-            channel.try_send(Control::new(&control).fds(vec![&stdin; *fds])).unwrap();
-            there.sent(control, *fds, None);
+    }
+
+    fn lend(&mut self, len: usize, cut: Option<usize>, then: &Then) {
+        let Self { channel, there, here, files } = self;
+        let loan = channel.try_loan(len).unwrap();
+        assert_eq!(loan.is_some(), 64 + padded(len) <= there.room());
+        let Some(mut loan) = loan else { return };
+        let len = cut.map_or(len, |cut| cut.min(len));
+        loan.truncate(len);
+        let bytes = there.bytes(len);
+        loan.copy_from_slice(&bytes);
+        let parts = match then {
+            Then::Send | Then::Drop => Parts::none(),
+            Then::SendWith(with) | Then::TrySendWith(with) | Then::Request(with) => {
+                Parts::new(with, files, there, here)
+            }
+        };
+        let with = parts.control(here);
+        let mut request = None;
+        match then {
+            Then::Drop => return,
+            Then::Send => loan.send().unwrap(),
+            Then::SendWith(_) => loan.send_with(with).unwrap(),
+            Then::TrySendWith(_) => loan.try_send_with(with).unwrap(),
+            Then::Request(_) => request = Some(loan.request(with).unwrap()),
         }
-        Step::Receive(fate) => match channel.try_recv().unwrap() {
-            Some(message) => here.received(message, fate),
+        there.sent(parts, request, Some(bytes), here);
+    }
+
+    fn receive(&mut self, fate: &Fate) {
+        let Self { channel, there, here, .. } = self;
+        let message = channel.try_recv().unwrap();
+        here.drop_late_replies(there);
+        match message {
+            Some(message) => here.received(message, fate, there),
             None => assert!(here.queue.is_empty(), "what was sent is there to be received"),
-        },
-        Step::Release(which) => here.release(*which),
+        }
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     // So few steps that the socket, whose size is the kernel's, is never full.
     #[test]
     fn channels_agree_with_queues(steps in prop::collection::vec((any::<bool>(), step()), 1..150)) {
+        let files: Vec<_> = (0..FILES).map(|_| memfd_create("one of some", MemfdFlags::CLOEXEC).unwrap()).collect();
         let (mut a, mut b) = Channel::builder().ring_capacity(MOST).pair().unwrap();
         let (mut to_b, mut to_a) = (Model::default(), Model::default());
         for (at_a, step) in &steps {
             let (channel, there, here) =
                 if *at_a { (&mut a, &mut to_b, &mut to_a) } else { (&mut b, &mut to_a, &mut to_b) };
-            take(step, channel, there, here);
+            End { channel, there, here, files: &files }.take(step);
             let held: u64 = here.kept.iter().map(|(start, ..)| here.spans[start] - start).sum();
             prop_assert_eq!((channel.held().count, channel.held().bytes), (here.kept.len() as u64, held));
         }
-        for (channel, model) in [(&mut a, &mut to_a), (&mut b, &mut to_b)] {
-            while let Some(message) = channel.try_recv().unwrap() {
-                model.received(message, &Fate::Drop);
+        for at_a in [true, false] {
+            let (channel, there, here) =
+                if at_a { (&mut a, &mut to_b, &mut to_a) } else { (&mut b, &mut to_a, &mut to_b) };
+            let mut end = End { channel, there, here, files: &files };
+            while !end.here.queue.is_empty() {
+                end.receive(&Fate::Drop);
             }
-            prop_assert!(model.queue.is_empty());
+            prop_assert!(end.channel.try_recv().unwrap().is_none());
+            while !end.here.kept.is_empty() {
+                end.here.release(0, false);
+            }
+        }
+        for (channel, there) in [(&mut a, &to_b), (&mut b, &to_a)] {
+            let stats = channel.stats();
+            prop_assert_eq!((stats.messages_sent, stats.packets_sent), (there.sent, there.packets));
+            prop_assert_eq!(stats.late_replies, there.late);
+            prop_assert!(channel.has_space(MOST).unwrap(), "all of the ring has come back");
         }
     }
 }
