@@ -137,6 +137,8 @@ impl<P> Order<P> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*, sample::select};
+
     use super::*;
 
     fn alone(sequence: u64) -> Heading {
@@ -200,5 +202,108 @@ mod tests {
         assert!(order.hold(alone(5), ()).is_err(), "twice the same");
         order.hold(alone(6), ()).unwrap();
         assert!(order.hold(alone(7), ()).is_err(), "a third");
+    }
+    /// The two carriers, and what has come out of them: of each message its record or packet, and the packet that it had.
+    #[derive(Default)]
+    struct Carriers {
+        ring: VecDeque<Heading>,
+        socket: VecDeque<Heading>,
+        out: Vec<(Heading, Option<Heading>)>,
+    }
+
+    impl Carriers {
+        fn look(&mut self, order: &mut Order<Heading>) -> Result<(), ProtocolError> {
+            loop {
+                let record = self.ring.front().copied();
+                match order.turn(record)? {
+                    Turn::Record(packet) => self.out.push((self.ring.pop_front().unwrap(), packet)),
+                    Turn::Packet(heading, packet) => self.out.push((heading, Some(packet))),
+                    Turn::MustRead if self.socket.is_empty() => return Err(order.missing(record)),
+                    Turn::MustRead => self.read(order)?,
+                    Turn::Nothing => return Ok(()),
+                }
+            }
+        }
+
+        fn read(&mut self, order: &mut Order<Heading>) -> Result<(), ProtocolError> {
+            self.socket.pop_front().map_or(Ok(()), |packet| order.hold(packet, packet))
+        }
+
+        /// One of the things that a receiver does; a read is followed by a look.
+        fn receive(&mut self, order: &mut Order<Heading>, step: u8) -> Result<(), ProtocolError> {
+            match step {
+                0 => self.read(order)?,
+                1 if self.ring.front().is_some_and(|record| order.record_alone(*record)) => {
+                    self.out.push((self.ring.pop_front().unwrap(), None));
+                    return Ok(());
+                }
+                _ => {}
+            }
+            self.look(order)
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_schedule_gives_what_was_sent(
+            ways in vec(select(&["record", "packet", "both"][..]), 0..20),
+            steps in vec(0..4_u8, 0..100),
+        ) {
+            let (mut order, mut carriers) = (Order::new(), Carriers::default());
+            // The halves in the order in which they go out, and the messages.
+            let (mut unsent, mut expected) = (VecDeque::new(), Vec::new());
+            for (sequence, way) in (0..).zip(ways) {
+                let heading = if way == "both" { half(sequence) } else { alone(sequence) };
+                unsent.extend((way != "record").then_some((heading, false)));
+                unsent.extend((way != "packet").then_some((heading, true)));
+                expected.push((heading, (way != "record").then_some(heading)));
+            }
+            let send = |unsent: &mut VecDeque<_>, carriers: &mut Carriers| match unsent.pop_front() {
+                Some((heading, true)) => carriers.ring.push_back(heading),
+                Some((heading, false)) => carriers.socket.push_back(heading),
+                None => {}
+            };
+            for step in steps {
+                if step == 3 {
+                    send(&mut unsent, &mut carriers);
+                } else {
+                    carriers.receive(&mut order, step).unwrap();
+                }
+                prop_assert!(expected.starts_with(&carriers.out));
+            }
+            while !unsent.is_empty() {
+                send(&mut unsent, &mut carriers);
+            }
+            carriers.look(&mut order).unwrap();
+            while !carriers.socket.is_empty() {
+                carriers.receive(&mut order, 0).unwrap();
+            }
+            prop_assert_eq!(carriers.out, expected);
+        }
+
+        #[test]
+        fn whatever_is_sent_what_comes_out_is_numbered_and_whole(
+            halves in vec((0..4_u64, any::<bool>(), any::<bool>(), any::<bool>(), 0..4_u8), 0..40),
+        ) {
+            let (mut order, mut carriers) = (Order::new(), Carriers::default());
+            for (by, halved, wants_reply, in_ring, step) in halves {
+                // Mostly the next, sometimes one that was, or is not yet.
+                let sequence = (order.next() + by).saturating_sub(1);
+                let heading = Heading::new(sequence, wants_reply, None);
+                let heading = if halved { heading.halved() } else { heading };
+                if in_ring { &mut carriers.ring } else { &mut carriers.socket }.push_back(heading);
+                if step < 3 && carriers.receive(&mut order, step).is_err() {
+                    break;
+                }
+            }
+            for (sequence, (heading, packet)) in (0..).zip(carriers.out) {
+                prop_assert_eq!(heading.sequence, sequence);
+                prop_assert!(packet.is_none_or(|packet| packet == heading));
+                prop_assert!(packet.is_some() || !heading.other_half());
+            }
+            prop_assert!(order.held.len() <= MOST_HELD);
+        }
     }
 }
