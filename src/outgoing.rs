@@ -235,9 +235,13 @@ impl Outgoing {
             self.gone = true;
             return Err(self.link.ended());
         }
-        let earlier = self.link.credit_in.doorbells()?;
+        let mut earlier = self.link.credit_in.doorbells()?;
         if earlier == 0 {
             self.epoch.drained();
+        }
+        // One that is left announces as much as many, which could fill the socket: then the new epoch's would find no room.
+        while earlier > 1 && self.read_credit(Epoch::overheard)? {
+            earlier = earlier.saturating_sub(1);
         }
         self.epoch.renew();
         if let Some(done) = attempt(self)? {

@@ -42,9 +42,10 @@ use crate::{
 ///
 /// # In an event loop
 /// After a `try_…` or [`has_space`](Self::has_space) has said no, the descriptor ([`AsFd`]) becomes readable,
-/// level-triggered, when trying again is worthwhile. A call that waits in between may take what was announced: try again
-/// after it. After [`Error::FdsInFlight`] nothing may tell, if it is another channel whose peer does not read: then try
-/// again after some milliseconds.
+/// level-triggered, when trying again is worthwhile. It is one descriptor for loans and packets, so a later call may take
+/// what was announced to an earlier one: before you wait, try again what was refused before it. After
+/// [`Error::FdsInFlight`] nothing may tell, if it is another channel whose peer does not read: then try again after some
+/// milliseconds.
 ///
 /// # Who may block on whom
 /// Two peers that both wait in `send`, `loan` or `call` for each other wait for ever; so do two threads of one. Where both
