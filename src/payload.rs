@@ -107,7 +107,14 @@ impl Payload {
         SharedSlice::bytes(self.foreign())
     }
 
-    /// A view of all bytes as values of `T`.
+    /// A view of all bytes as values of `T`, which must have a size:
+    ///
+    /// ```compile_fail,E0080
+    /// # let (_a, mut b) = sealane::Channel::pair()?;
+    /// let payload = b.recv()?.take_payload().unwrap();
+    /// payload.shared::<()>()?;
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`CastError::Remainder`] if they are no whole number of values.

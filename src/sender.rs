@@ -121,6 +121,23 @@ impl Sender {
     ///
     /// `T` may be aligned to 64 bytes at most and must have a size, which the compiler checks.
     ///
+    /// ```compile_fail,E0080
+    /// let (mut a, _b) = sealane::Channel::pair()?;
+    /// a.loan_slice::<()>(1)?.send()?;
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    /// ```compile_fail,E0080
+    /// use sealane::zerocopy::{FromBytes, IntoBytes, KnownLayout};
+    ///
+    /// #[derive(FromBytes, IntoBytes, KnownLayout)]
+    /// #[repr(C, align(128))]
+    /// struct Wide([u8; 128]);
+    ///
+    /// let (mut a, _b) = sealane::Channel::pair()?;
+    /// a.loan_slice::<Wide>(1)?.send()?;
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`loan`](Self::loan).
     #[inline]

@@ -17,8 +17,8 @@ use hostile::{
 };
 use rustix::{
     fs::{
-        FallocateFlags, FileType, Mode, OFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals,
-        fstat, open,
+        FallocateFlags, FileType, Mode, OFlags, SealFlags, fallocate, fchmod, fcntl_add_seals,
+        fcntl_get_seals, fstat, open,
     },
     net::Shutdown,
 };
@@ -44,6 +44,8 @@ const REASONS: [(u32, Reason); 17] = [
     (16, Reason::Packet),
     (17, Reason::Application),
 ];
+
+const F_SEAL_EXEC: u32 = 0x20;
 
 /// How our side came to its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,6 +233,25 @@ fn a_region_that_lacks_a_seal_is_refused() {
             vec![with_fds(vec![region(), seqpacket_pair().0])]
         });
     }
+}
+
+/// The kernel adds seals of its own where files in memory cannot be executed (`F_SEAL_EXEC`, `vm.memfd_noexec`).
+#[test]
+fn a_region_with_more_seals_than_it_needs_is_accepted() {
+    let _guard = bounded();
+    let hello = Hello::honest(1);
+    let region = memfd(hello.region(), hello.region(), SealFlags::empty());
+    // To a file that may be executed the kernel would add more.
+    fchmod(&region, Mode::RUSR | Mode::WUSR).unwrap();
+    if fcntl_add_seals(&region, SealFlags::from_bits_retain(F_SEAL_EXEC)).is_err() {
+        eprintln!("left out: this kernel knows no F_SEAL_EXEC (Linux 6.3)");
+        return;
+    }
+    fcntl_add_seals(&region, SEALS).unwrap();
+    assert_eq!(fcntl_get_seals(&region).unwrap().bits(), SEALS.bits() | F_SEAL_EXEC);
+    let hello = Packet::hello(&hello, vec![region, seqpacket_pair().0]);
+    let (_player, handshake) = play(Side::Caller, &builder(), vec![hello, Packet::new(READY)]);
+    handshake.finish().unwrap();
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod hostile;
 
 use std::{
     fs::File,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::Duration,
@@ -13,9 +13,13 @@ use std::{
 use hostile::{
     CONTROL, DOORBELL, HELLO, LONG, OTHER_HALF, Packet, READY, REJECT, WANTS_REPLY, bounded, is_abandoned,
     memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, TAIL, capacity},
-    pipe,
+    pipe, readable,
 };
-use rustix::{io::Errno, net::Shutdown};
+use rustix::{
+    fs::fstat,
+    io::Errno,
+    net::{RecvFlags, Shutdown, recv},
+};
 use sealane::{Builder, Channel, Error, Message, ProtocolError, Result, Wait};
 
 /// Short enough to be waited for.
@@ -683,6 +687,26 @@ fn half_a_message_whose_sender_dies_is_none() {
     assert!(matches!(channel.recv_timeout(LONG), Err(Error::Disconnected)));
     drop(channel);
     assert!(is_abandoned(&reader));
+}
+
+/// Who holds the end that somebody else reads can take what comes there, and freeze the reader in the kernel.
+#[test]
+fn a_peer_holds_no_end_that_we_read() {
+    let _guard = bounded();
+    let (hostile, mut channel) = Hostile::meet(&builder());
+    let number = |fd: BorrowedFd<'_>| fstat(fd).unwrap().st_ino;
+    let theirs = [&hostile.socket, &hostile.credit, &hostile.own_credit].map(|end| number(end.as_fd()));
+    for ours in [channel.as_fd(), channel.space_fd()].map(number) {
+        assert!(!theirs.contains(&ours), "{ours} is among {theirs:?}");
+    }
+    // What the peer sends there comes to us, and not back to it.
+    while let Some(loan) = channel.try_loan(1000).unwrap() {
+        loan.send().unwrap();
+    }
+    hostile.credit.send(Packet::new(DOORBELL));
+    let taken = recv(&hostile.credit, &mut [0; 64], RecvFlags::DONTWAIT);
+    assert!(matches!(taken, Err(Errno::AGAIN)), "{taken:?}");
+    assert_eq!(readable([channel.space_fd()], LONG), [true]);
 }
 
 #[test]
