@@ -179,5 +179,19 @@ mod tests {
         let shifted = unsealed(12288, true);
         fcntl_add_seals(&shifted, SEALS).unwrap();
         assert_eq!(reason(shifted, Geometry { offset: 8192, capacity: 4096 }), Reason::Geometry);
+        // A mapping of it would reach to the end of its page, which is not what was announced.
+        let torn = unsealed(4096 + 2048, true);
+        fcntl_add_seals(&torn, SEALS).unwrap();
+        assert_eq!(reason(torn, Geometry { offset: 4096, capacity: 2048 }), Reason::Geometry);
+    }
+
+    /// What makes us refuse a kernel that does not keep the seals: such a kernel is not at hand.
+    #[test]
+    fn trying_to_map_tells_a_sealed_file_from_one_that_is_not() {
+        let memfd = unsealed(8192, true);
+        try_writable(memfd.as_fd(), 8192).unwrap();
+        fcntl_add_seals(&memfd, SEALS).unwrap();
+        let refused = try_writable(memfd.as_fd(), 8192).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
     }
 }

@@ -1,5 +1,5 @@
 //! The other direction under loom, room given back: an event loop that says no again and again while it is armed, and
-//! payloads that are released by several threads. As in tests/loom.rs each function has the loads, stores and fences of the
+//! payloads that are released by several threads. As in `tests/loom.rs` each function has the loads, stores and fences of the
 //! one that its comment names, in its order; a change there is to be made here too. All twins leave something out.
 
 use loom::{

@@ -30,6 +30,8 @@ enum Step {
     GiveUp(Index),
     HasSpace(usize),
     Receive(Fate),
+    /// Several at once, as long as there are any.
+    ReceiveBatch(Vec<Fate>),
     /// Drops a payload that was kept, perhaps in another thread.
     Release {
         which: Index,
@@ -89,7 +91,7 @@ fn step() -> impl Strategy<Value = Step> {
         with().prop_map(Then::Request),
         Just(Then::Drop),
     ];
-    let fate = prop_oneof![Just(Fate::Drop), Just(Fate::Keep), Just(Fate::Detach)];
+    let fate = || prop_oneof![Just(Fate::Drop), Just(Fate::Keep), Just(Fate::Detach)];
     prop_oneof![
         4 => (len(), prop::option::weighted(0.2, len()), then)
             .prop_map(|(len, cut, then)| Step::Loan { len, cut, then }),
@@ -97,7 +99,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => with().prop_map(Step::Request),
         1 => any::<Index>().prop_map(Step::GiveUp),
         1 => len().prop_map(Step::HasSpace),
-        4 => fate.prop_map(Step::Receive),
+        3 => fate().prop_map(Step::Receive),
+        1 => prop::collection::vec(fate(), 1..8).prop_map(Step::ReceiveBatch),
         2 => (any::<Index>(), any::<bool>()).prop_map(|(which, elsewhere)| Step::Release { which, elsewhere }),
     ]
 }
@@ -169,7 +172,7 @@ impl Model {
             let start = self.head;
             self.head += if rides { record + riding } else { record };
             self.spans.insert(start, self.head);
-            self.packets += u64::from(!rides && !(control.is_empty() && fds.is_empty()));
+            self.packets += u64::from(!rides && (!control.is_empty() || !fds.is_empty()));
             (start, self.head)
         });
         self.packets += u64::from(payload.is_none());
@@ -204,7 +207,7 @@ impl Model {
         }
     }
 
-    fn received(&mut self, mut message: Message, fate: &Fate, back: &mut Self) {
+    fn received(&mut self, message: &mut Message, fate: &Fate, back: &mut Self) {
         let (expected, span) = self.queue.pop_front().expect("nothing more was sent");
         let found = Expected {
             sequence: message.sequence(),
@@ -219,16 +222,16 @@ impl Model {
         self.received += 1;
         self.unanswered.extend(message.reply_token().map(|token| (found.sequence, token)));
         back.open.retain(|_, request| Some(*request) != found.in_reply_to);
-        let (Some(payload), Some((start, _))) = (message.take_payload(), span) else { return };
+        let Some((start, _)) = span else { return };
         let bytes = expected.payload.unwrap_or_default();
-        if let Fate::Keep = fate {
-            self.kept.push((start, payload, bytes));
-            return;
+        match fate {
+            Fate::Keep => self.kept.push((start, message.take_payload().unwrap(), bytes)),
+            Fate::Detach => assert_eq!(message.take_payload().unwrap().detach().to_vec(), bytes),
+            Fate::Drop => {}
         }
-        if let Fate::Detach = fate {
-            assert_eq!(payload.detach().to_vec(), bytes);
+        if !matches!(fate, Fate::Keep) {
+            self.spans.remove(&start);
         }
-        self.spans.remove(&start);
     }
 
     fn release(&mut self, at: usize, elsewhere: bool) {
@@ -238,9 +241,9 @@ impl Model {
             drop(payload);
         };
         if elsewhere {
-            thread::spawn(release).join().unwrap()
+            thread::spawn(release).join().unwrap();
         } else {
-            release()
+            release();
         }
         self.spans.remove(&start);
     }
@@ -313,6 +316,7 @@ impl End<'_> {
                 }
             }
             Step::Receive(fate) => self.receive(fate),
+            Step::ReceiveBatch(fates) => self.receive_batch(fates),
             Step::Release { which, elsewhere } => {
                 if !here.kept.is_empty() {
                     here.release(which.index(here.kept.len()), *elsewhere);
@@ -353,8 +357,24 @@ impl End<'_> {
         let message = channel.try_recv().unwrap();
         here.drop_late_replies(there);
         match message {
-            Some(message) => here.received(message, fate, there),
+            Some(mut message) => here.received(&mut message, fate, there),
             None => assert!(here.queue.is_empty(), "what was sent is there to be received"),
+        }
+    }
+
+    fn receive_batch(&mut self, fates: &[Fate]) {
+        let Self { channel, there, here, .. } = self;
+        let batch = channel.try_recv_batch().unwrap();
+        here.drop_late_replies(there);
+        let Some(mut batch) = batch else {
+            return assert!(here.queue.is_empty(), "what was sent is there to be received");
+        };
+        for (number, fate) in fates.iter().enumerate() {
+            match batch.advance() {
+                Some(message) => here.received(message, fate, there),
+                // What comes through the socket, and replies, are the first of a batch.
+                None => return assert!(number > 0, "there is a first message"),
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Every interleaving of a sender that needs room and a receiver that gives it back, the receiver killed at any step: an
 //! honest receiver is never called a violator, no announcement is lost, and nobody is woken without end.
 //!
-//! As tests/order_model.rs is for messages, so is this for room. Memory is sequentially consistent; what weaker memory
-//! adds is in tests/loom_room.rs. Both sides of waking are the library's own (src/doorbell.rs); around them stand the
+//! As `tests/order_model.rs` is for messages, so is this for room. Memory is sequentially consistent; what weaker memory
+//! adds is in `tests/loom_room.rs`. Both sides of waking are the library's own (src/doorbell.rs); around them stand the
 //! steps of `Outgoing::arm_for`, `Outgoing::wait_for_room` and `Intake`, each access to something shared a step of its own.
 //! That the sender dies is not among the steps: it leaves a receiver whose doorbells fail.
 
@@ -65,7 +65,7 @@ mod raw {
     }
 }
 mod socket {
-    use std::{cell::Cell, os::fd::BorrowedFd};
+    use std::{cell::Cell, io, os::fd::BorrowedFd};
 
     use crate::wire::PacketHeader;
 
@@ -73,9 +73,9 @@ mod socket {
     pub(crate) enum SendFailure {
         Full,
         FdsInFlight,
-        NoMemory(()),
+        NoMemory(io::Error),
         Gone,
-        Other(()),
+        Other(io::Error),
     }
 
     /// How sending to it goes.
@@ -99,7 +99,7 @@ mod socket {
                     Ok(())
                 }
                 Self::Full => Err(SendFailure::Full),
-                Self::NoMemory => Err(SendFailure::NoMemory(())),
+                Self::NoMemory => Err(SendFailure::NoMemory(io::ErrorKind::OutOfMemory.into())),
                 Self::Gone => Err(SendFailure::Gone),
             }
         }
@@ -535,6 +535,18 @@ impl State {
                 s.untried = Both { ring: s.left(Room::Ring), socket: s.left(Room::Socket) };
                 s.sending = Sending::Choose;
             }
+            Sending::Spin | Sending::Arm | Sending::LookArmed | Sending::ReadArmed | Sending::SleepInCall => {
+                return self.waiting_step(flaw);
+            }
+            Sending::Choose | Sending::Wait | Sending::Done | Sending::Disconnected => return None,
+        }
+        Some(s)
+    }
+
+    /// A step of `Outgoing::wait_for_room`.
+    fn waiting_step(&self, flaw: Flaw) -> Option<Self> {
+        let mut s = self.clone();
+        match self.sending {
             Sending::Spin => {
                 s.sending = Sending::LookArmed;
                 s.read_credit(true);
@@ -560,7 +572,7 @@ impl State {
                 s.sending = Sending::Wait;
                 s.read_credit(true);
             }
-            Sending::Choose | Sending::Wait | Sending::Done | Sending::Disconnected => return None,
+            _ => return None,
         }
         Some(s)
     }
