@@ -213,6 +213,8 @@ fn headers(mut random: Random, time: Duration) -> Ends {
             let error = loop {
                 match channel.try_recv() {
                     Ok(Some(message)) => {
+                        // A header that was read twice may say something else the second time.
+                        assert_eq!(message.sequence(), next.load(Relaxed));
                         let len = message.payload().unwrap().to_vec().len();
                         assert_eq!(message.payload().unwrap().len(), len);
                         assert!(message.control().len() <= MAX_CONTROL);

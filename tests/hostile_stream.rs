@@ -121,6 +121,22 @@ fn a_head_ahead_of_what_is_released_is_a_violation() {
 }
 
 #[test]
+fn a_head_that_goes_back_behind_what_was_received_is_a_violation() {
+    let _guard = bounded();
+    let (hostile, mut channel) = Hostile::meet(&builder());
+    let held = [0, 1].map(|sequence| {
+        let start = 64 * sequence;
+        hostile.publish(start, Record { sequence, ..Record::default() }, start + 64);
+        receive(&mut channel)
+    });
+    hostile.set(HEAD, 64);
+    let violation = ProtocolError::Head { from: 128, limit: capacity(), found: 64 };
+    assert_violated(channel.try_recv(), violation);
+    assert_over(&hostile, &mut channel, violation);
+    drop(held);
+}
+
+#[test]
 fn a_record_longer_than_what_was_published_is_a_violation() {
     let _guard = bounded();
     let whole = capacity();

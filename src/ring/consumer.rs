@@ -244,3 +244,39 @@ impl Consumer {
         (self.taken.wrapping_sub(count), self.position.wrapping_sub(bytes))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::{region, socket::Socket, wire::Heading};
+
+    /// A consumer of our own ring, as if we were our own peer.
+    fn consumer(own: &region::OwnRegion) -> Consumer {
+        let peer = region::adopt(own.memfd.as_fd(), own.geometry, true).unwrap();
+        let [a, b, c] = [(); 3].map(|()| Socket::adopt(Socket::pair().unwrap().0));
+        // The other ends are closed, so nobody is told of anything.
+        let link = Link::new(1, a.unwrap(), b.unwrap(), c.unwrap());
+        Consumer::new(Intake::new(peer, Arc::new(link), own.words.clone()))
+    }
+
+    #[test]
+    fn a_header_is_read_once() {
+        let mut own = region::OwnRegion::create(4096, true, false).unwrap();
+        let mut consumer = consumer(&own);
+        let record =
+            |payload_len| Record { heading: Heading::new(0, false, None), payload_len, control_len: 3 };
+        assert!(own.ring.put(0, RecordHeader::new(record(64))));
+        assert!(own.ring.write(2 * LINE, b"abc"));
+        own.words.word(Word::Head).store(3 * LINE, Release);
+        assert_eq!(consumer.peek(), Ok(Some(&record(64))));
+        // From now on it is too long.
+        assert!(own.ring.put(0, RecordHeader::new(record(u64::MAX))));
+        assert_eq!(consumer.next(), Some(record(64)));
+        assert_eq!(consumer.peek(), Ok(Some(&record(64))));
+        assert_eq!(consumer.control(&record(64)).to_vec::<u8>().unwrap(), b"abc");
+        assert_eq!(consumer.take(&record(64)), Span { start: 0, end: 3 * LINE });
+        assert_eq!(consumer.peek(), Ok(None));
+    }
+}
