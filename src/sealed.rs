@@ -217,6 +217,21 @@ mod tests {
         }
     }
 
+    /// Whatever was looked at before: a view of bytes that somebody can write would be unsound.
+    #[test]
+    fn nothing_is_mapped_as_immutable_that_is_not() {
+        for missing in [SealFlags::WRITE, SealFlags::SHRINK, SealFlags::GROW] {
+            let writable = memfd(8192, Immutable::SEALS.difference(missing));
+            assert!(
+                matches!(Immutable::map(writable.as_fd(), 8192), Err(Unmapped::Failed(_))),
+                "{missing:?}"
+            );
+        }
+        let sealed = memfd(8192, Immutable::SEALS);
+        let longer = Immutable::map(sealed.as_fd(), 16384);
+        assert!(matches!(longer, Err(Unmapped::Failed(_))), "longer than the file");
+    }
+
     #[test]
     fn nobody_can_write_to_a_sealed_buffer() {
         let buffer = SealedBufferMut::new(10).unwrap().seal().unwrap();
