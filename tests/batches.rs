@@ -72,8 +72,8 @@ fn a_sleeping_receiver_gets_a_batch() {
         let sleeper = start(move || (receiver.recv_timeout(SOON).map(|message| number(&message)), receiver));
         let sleeper = if round == 0 { sleeper.asleep() } else { sleeper };
         sender.batch(|sender| send(sender, round).unwrap());
-        let (received, back) = sleeper.result();
-        assert_eq!(received.unwrap(), round);
+        let (result, back) = sleeper.result();
+        assert_eq!(result.unwrap(), round);
         receiver = back;
     }
 }
@@ -111,9 +111,9 @@ fn a_batch_that_meets_a_full_ring_or_socket_wakes_the_receiver() {
     let ((mut sender, _a), (_b, mut receiver)) = channel();
     let count = 3 * RING / RECORD;
     let reader = start(move || {
-        let received: Result<Vec<_>> =
+        let all: Result<Vec<_>> =
             (0..count).map(|_| receiver.recv_timeout(SOON).map(|message| number(&message))).collect();
-        (received, receiver)
+        (all, receiver)
     })
     .asleep();
     let writer = start(move || {
@@ -134,7 +134,7 @@ fn messages_of_a_batch_are_whole_and_in_order() {
     sender.send(b"alone").unwrap();
     sender.loan(1).unwrap().send_with(b"rides").unwrap();
     sender.loan(2).unwrap().send_with(Control::new(b"with a file").fd(&file)).unwrap();
-    let request = sender.loan(3).unwrap().request(b"?").unwrap();
+    sender.loan(3).unwrap().request(b"?").unwrap();
     let mut seen = Vec::new();
     while seen.len() < 7 {
         let mut batch = receiver.recv_batch().unwrap();
@@ -161,7 +161,6 @@ fn messages_of_a_batch_are_whole_and_in_order() {
     assert_eq!(receiver.stats().messages_received, 7);
     assert_eq!(receiver.stats().fds_received, 1);
     assert_eq!(receiver.stats().bytes_received, 3 * 64 + 5 + 6 + 13 + 4);
-    drop(request);
 }
 
 #[test]

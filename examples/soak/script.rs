@@ -1,7 +1,7 @@
 //! What each message is made of: a function of the seed of its direction and of its number, so that who receives it can
 //! foretell it.
 
-use sealane::{Message, Payload, SealedBuffer, SealedBufferMut};
+use sealane::{Control, Message, Payload, SealedBuffer, SealedBufferMut};
 
 use crate::Result;
 
@@ -77,6 +77,17 @@ impl Item {
             payload,
             seed: random.next(),
         }
+    }
+
+    /// Whether it is a payload that asks for nothing.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.payload.is_some() && !self.wants_reply
+    }
+
+    /// What goes along with the payload, if there is one; `buffers` are all that there are.
+    pub(crate) fn control<'a>(&'a self, buffers: &'a [SealedBuffer]) -> Control<'a> {
+        let fds = self.buffers.iter().map(|number| &buffers[usize::try_from(*number).unwrap_or(0)]);
+        Control::new(&self.control).fds(fds)
     }
 
     /// Writes the payload.

@@ -12,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sealane::{Channel, Control, Error, Message, Payload, Receiver, ReplyToken, RequestId, Sender};
+use sealane::{
+    Channel, Control, Error, Message, Payload, Receiver, ReplyToken, RequestId, SealedBuffer, Sender,
+};
 
 use crate::{
     Result,
@@ -92,44 +94,68 @@ impl Traffic<'_> {
 
     fn send(self, mut sender: Sender, asked: &mpsc::Receiver<(u64, ReplyToken)>, open: &Open) -> Result<()> {
         let (buffers, most) = (buffers()?, sender.limits().max_payload);
-        for n in 0.. {
-            self.progress.sent.fetch_add(1, Relaxed);
-            if self.progress.stop.load(Relaxed) {
-                sender.send_timeout(STOP, SOON)?;
-                return Ok(());
-            }
+        let mut n = 0;
+        while !self.progress.stop.load(Relaxed) {
             // Answers first: a message, like the others, but for what it holds.
             if let Ok((question, token)) = asked.try_recv() {
                 sender.send_timeout(Control::of(&question).in_reply_to(token), SOON)?;
+                self.sent(0);
+                n += 1;
                 continue;
             }
             let item = Item::of(self.seeds[0], n, most);
-            let fds = item.buffers.iter().map(|number| &buffers[usize::try_from(*number).unwrap_or(0)]);
-            let control = Control::new(&item.control).fds(fds);
+            if item.is_plain() {
+                n = sender.batch(|sender| self.send_plain(sender, item, n, &buffers))?;
+                continue;
+            }
             let mut requests = open.lock().unwrap_or_else(PoisonError::into_inner);
             if item.wants_reply {
                 // Its reply may be there before we know its name.
-                let request = send_request(&mut sender, &item, control)?;
+                let request = send_request(&mut sender, &item, item.control(&buffers))?;
                 requests.insert(n, request);
                 while requests.len() > OPEN && !self.progress.stop.load(Relaxed) {
                     drop(requests);
                     thread::yield_now();
                     requests = open.lock().unwrap_or_else(PoisonError::into_inner);
                 }
-                continue;
+            } else {
+                drop(requests);
+                sender.send_timeout(item.control(&buffers), SOON)?;
             }
-            drop(requests);
-            match item.payload {
-                None => sender.send_timeout(control, SOON)?,
-                Some(len) => {
-                    let mut loan = sender.loan_timeout(len, SOON)?;
-                    item.fill(&mut loan);
-                    self.progress.bytes.fetch_add(u64::try_from(len)?, Relaxed);
-                    loan.send_with(control)?;
-                }
+            self.sent(0);
+            n += 1;
+        }
+        sender.send_timeout(STOP, SOON)?;
+        self.sent(0);
+        Ok(())
+    }
+
+    /// Sends this payload, and those that follow without anything else between them. Says which message is the next.
+    fn send_plain(
+        self,
+        sender: &mut Sender,
+        mut item: Item,
+        n: u64,
+        buffers: &[SealedBuffer],
+    ) -> Result<u64> {
+        let most = sender.limits().max_payload;
+        for n in n.. {
+            let len = item.payload.unwrap_or(0);
+            let mut loan = sender.loan_timeout(len, SOON)?;
+            item.fill(&mut loan);
+            loan.send_with(item.control(buffers))?;
+            self.sent(len);
+            item = Item::of(self.seeds[0], n + 1, most);
+            if !item.is_plain() || self.progress.stop.load(Relaxed) {
+                return Ok(n + 1);
             }
         }
-        Ok(())
+        Ok(0)
+    }
+
+    fn sent(self, bytes: usize) {
+        self.progress.sent.fetch_add(1, Relaxed);
+        self.progress.bytes.fetch_add(bytes as u64, Relaxed);
     }
 
     fn receive(
@@ -140,35 +166,73 @@ impl Traffic<'_> {
         payloads: &mpsc::Sender<(Item, Payload)>,
         open: &Open,
     ) -> Result<()> {
-        for n in 0.. {
-            let mut message =
-                receiver.recv_timeout(SOON).map_err(|error| format!("after {n} messages: {error}"))?;
-            self.progress.received.fetch_add(1, Relaxed);
-            if message.sequence() != n {
-                return Err(format!("message {n} expected, {} found", message.sequence()).into());
+        let mut n = 0;
+        let mut take = |message: &mut Message| -> Result<bool> {
+            let more = self
+                .take(message, n, most, questions, payloads, open)
+                .map_err(|error| format!("message {n}: {error}"))?;
+            n += 1;
+            Ok(more)
+        };
+        // One by one, or as many as are here, in turns.
+        loop {
+            let mut message = receiver.recv_timeout(SOON)?;
+            if !take(&mut message)? {
+                break;
             }
-            if message.in_reply_to().is_some() {
-                self.check_reply(&message, open).map_err(|error| format!("message {n}: {error}"))?;
-                continue;
+            drop(message);
+            let Some(mut batch) = receiver.try_recv_batch()? else { continue };
+            let mut more = true;
+            while more && let Some(message) = batch.advance() {
+                more = take(message)?;
             }
-            if message.control() == STOP {
-                return match receiver.recv_timeout(SOON) {
-                    Err(Error::Disconnected) => Ok(()),
-                    other => Err(format!("the end expected after the last message, {other:?} found").into()),
-                };
+            if !more {
+                break;
             }
-            let item = Item::of(self.seeds[1], n, most);
-            item.check(&mut message).map_err(|error| format!("message {n}: {error}"))?;
-            if let Some(token) = message.reply_token() {
-                // A sender that has stopped answers no more.
-                let _ = questions.send((n, token));
-            }
-            if let Some(payload) = message.take_payload() {
-                self.progress.bytes.fetch_add(u64::try_from(payload.len())?, Relaxed);
+        }
+        match receiver.recv_timeout(SOON) {
+            Err(Error::Disconnected) => Ok(()),
+            other => Err(format!("the end expected after the last message, {other:?} found").into()),
+        }
+    }
+
+    /// Checks message `n`. False if it says that it is the last.
+    fn take(
+        self,
+        message: &mut Message,
+        n: u64,
+        most: usize,
+        questions: &mpsc::Sender<(u64, ReplyToken)>,
+        payloads: &mpsc::Sender<(Item, Payload)>,
+        open: &Open,
+    ) -> Result<bool> {
+        self.progress.received.fetch_add(1, Relaxed);
+        if message.sequence() != n {
+            return Err(format!("{n} expected, {} found", message.sequence()).into());
+        }
+        if message.in_reply_to().is_some() {
+            self.check_reply(message, open)?;
+            return Ok(true);
+        }
+        if message.control() == STOP {
+            return Ok(false);
+        }
+        let item = Item::of(self.seeds[1], n, most);
+        item.check(message)?;
+        if let Some(token) = message.reply_token() {
+            // A sender that has stopped answers no more.
+            let _ = questions.send((n, token));
+        }
+        if let Some(payload) = message.payload() {
+            self.progress.bytes.fetch_add(u64::try_from(payload.len())?, Relaxed);
+            // Those that are checked at once are released with their batch, the others when they are.
+            if n.is_multiple_of(4) {
+                item.check_payload(payload)?;
+            } else if let Some(payload) = message.take_payload() {
                 let _ = payloads.send((item, payload));
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn check_reply(self, message: &Message, open: &Open) -> Result<()> {
