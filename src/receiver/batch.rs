@@ -8,14 +8,17 @@ use std::fmt;
 use super::Receiver;
 use crate::{layout::to_u64, message::Message, ring::consumer::Span};
 
-/// Space is given back at the latest when it is so large a part of the ring: an eighth.
+/// Space is given back at the latest when it is so large a part of the ring, an eighth, or is so many records': a sender that
+/// waits for it should not have to wait until it sleeps.
 const PART: u64 = 8;
+const RECORDS: u64 = 32;
 
 /// The messages that are here, one by one: from [`Receiver::recv_batch`].
 ///
 /// Each is whole, and is there until the next one is asked for, or for as long as what is taken out of it. The space of those
-/// payloads that were not taken is given back together, when the batch is dropped, and before that whenever it is an eighth
-/// of the ring or the sender sleeps until it has some. So do not hold a batch while waiting for something else.
+/// payloads that were not taken is given back together: when the batch is dropped, and before that whenever it is an eighth
+/// of the ring or 32 messages', or the sender sleeps until it has some. So do not hold a batch while waiting for something
+/// else.
 ///
 /// ```
 /// use sealane::Channel;
@@ -117,7 +120,8 @@ impl<'r> Batch<'r> {
         self.over.end = span.end;
         self.records = self.records.wrapping_add(1);
         let intake = self.receiver.consumer.intake();
-        if self.over.len() >= to_u64(intake.peer.capacity()) / PART || intake.is_wanted() {
+        let enough = self.records >= RECORDS || self.over.len() >= to_u64(intake.peer.capacity()) / PART;
+        if enough || intake.is_wanted() {
             self.give_back();
         }
     }
