@@ -30,6 +30,10 @@ use crate::{
 /// gives no sign when that is over.
 const SHORTAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
+/// Behind a record of so many bytes the next header's line, and the translation of its address, are fetched early: who looked
+/// that far away last did so long ago.
+const FAR: u64 = 4 << 20;
+
 /// How long a call may wait for room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
@@ -543,6 +547,9 @@ impl Outgoing {
             && ring.put(start, RecordHeader::new(Record { heading, payload_len, control_len }));
         debug_assert!(written && size > 0, "room for the record was made before it was lent");
         self.producer.publish(size);
+        if size >= FAR && self.producer.used() < self.producer.capacity() {
+            ring.expect_write(self.producer.head());
+        }
         if self.batching {
             self.owes_bell = true;
         } else {

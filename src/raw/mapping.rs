@@ -110,6 +110,18 @@ impl Mapping {
         // `len <= capacity` was checked.
         Some(unsafe { self.base.byte_add(at) })
     }
+
+    /// Asks the processor for the line of the ring at `position`, and the translation of its address.
+    #[inline]
+    fn expect(&self, position: u64) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(at) = self.ring(position, 1) {
+            // SAFETY: a hint, which changes nothing that a program can see.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().cast_const().cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = position;
+    }
 }
 
 impl Drop for Mapping {
@@ -193,6 +205,12 @@ impl RingWriter {
         }
         settle(&self.mapping);
         Some(Slot { at, count, ring: self })
+    }
+
+    /// Asks the processor for the line at `position`, to be written soon.
+    #[inline]
+    pub(crate) fn expect_write(&self, position: u64) {
+        self.mapping.expect(position);
     }
 
     /// Writes one value at `position`. False if it is longer than the ring, or misaligned.
@@ -358,13 +376,7 @@ impl PeerRegion {
     /// Asks the processor for the line at `position`, to be read soon: it is in another one's cache.
     #[inline]
     pub(crate) fn expect_read(&self, position: u64) {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(at) = self.mapping.ring(position, 1) {
-            // SAFETY: a hint, which changes nothing that a program can see.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().cast_const().cast()) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = position;
+        self.mapping.expect(position);
     }
 
     /// `len` bytes of the ring from `position` on; `None` if that is more than the ring.
