@@ -202,7 +202,7 @@ fn a_long_batch_gives_its_space_back_bit_by_bit() {
             sender.loan(len).unwrap().send().unwrap();
         }
         let mut batch = receiver.recv_batch().unwrap();
-        for _ in 0..over + 1 {
+        for _ in 0..=over {
             batch.advance().unwrap();
         }
         assert_eq!(full(&mut sender, len), over);
