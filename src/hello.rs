@@ -141,6 +141,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_just_within_bounds_is_accepted() {
+        for (offset, capacity) in [(4096, 1 << 20), (4096, 0), (1 << 30, 4096)] {
+            let geometry = Geometry { offset, capacity };
+            let terms = BOUNDS.judge(BOUNDS.hello(geometry).as_bytes());
+            assert_eq!(terms.map(|terms| terms.geometry), Ok(geometry));
+        }
+    }
+
+    #[test]
     fn a_newer_peer_may_append() {
         let mut hello = BOUNDS.hello(GEOMETRY);
         hello.highest_version = 7.into();
@@ -173,8 +182,13 @@ mod tests {
     fn every_shorter_hello_is_refused() {
         let hello = BOUNDS.hello(GEOMETRY);
         for len in 0..96 {
-            let reason = BOUNDS.judge(&hello.as_bytes()[..len]).unwrap_err().reason;
-            assert_eq!(reason, if len < 7 { Reason::Magic } else { Reason::HelloLength }, "{len} bytes");
+            let refusal = BOUNDS.judge(&hello.as_bytes()[..len]).unwrap_err();
+            let (reason, expected) = match len {
+                0..7 => (Reason::Magic, MAGIC),
+                7..24 => (Reason::HelloLength, 24),
+                _ => (Reason::HelloLength, 96),
+            };
+            assert_eq!((refusal.reason, refusal.expected), (reason, expected), "{len} bytes");
         }
     }
 }

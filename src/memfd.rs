@@ -111,7 +111,25 @@ fn page_size_of(fd: BorrowedFd<'_>) -> rustix::io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
+    use rustix::io::{FdFlags, fcntl_getfd};
+
     use super::*;
+
+    #[test]
+    fn no_other_program_inherits_the_memory() {
+        assert!(fcntl_getfd(create(1, false).unwrap()).unwrap().contains(FdFlags::CLOEXEC));
+    }
+
+    #[test]
+    fn a_file_of_huge_pages_is_known_without_having_any() {
+        let flags = MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB | MemfdFlags::ALLOW_SEALING;
+        let Ok(memfd) = memfd_create("huge", flags | MemfdFlags::CLOEXEC) else {
+            return println!("left out: no huge pages in this kernel");
+        };
+        assert_eq!(Facts::of(memfd.as_fd()).unwrap().page, HUGE_PAGE);
+    }
 
     #[test]
     fn more_than_the_machine_has_is_an_error() {

@@ -174,6 +174,34 @@ mod tests {
     }
 
     #[test]
+    fn a_record_alone_needs_no_more_judgement() {
+        let mut order = Order::new();
+        assert!(!order.record_alone(half(0)), "a packet belongs to it");
+        assert!(!order.record_alone(alone(1)), "a packet comes before it");
+        assert!(order.record_alone(alone(0)));
+        assert!(!order.record_alone(alone(0)), "the past");
+        order.hold(alone(2), ()).unwrap();
+        assert!(!order.record_alone(alone(1)), "a packet may belong to it");
+        assert_eq!(order.next(), 1);
+    }
+
+    #[test]
+    fn a_missing_packet_is_the_other_half_or_the_message_before() {
+        let order = Order::<()>::new();
+        assert_eq!(order.missing(Some(half(0))), ProtocolError::Halves { sequence: 0 });
+        assert_eq!(order.missing(Some(alone(3))), ProtocolError::Sequence { expected: 0, found: 3 });
+    }
+
+    #[test]
+    fn what_is_abandoned_is_dropped() {
+        let packet = std::rc::Rc::new(());
+        let mut order = Order::new();
+        order.hold(half(0), packet.clone()).unwrap();
+        order.abandon();
+        assert_eq!(std::rc::Rc::strong_count(&packet), 1);
+    }
+
+    #[test]
     fn what_is_out_of_turn_is_a_violation() {
         type Case<'a> = (&'a [Heading], Option<Heading>);
         let wants_reply = Heading::new(0, true, None).halved();

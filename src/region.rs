@@ -121,8 +121,12 @@ mod tests {
         memfd
     }
 
+    fn refusal(fd: impl AsFd, geometry: Geometry) -> Refusal {
+        adopt(fd.as_fd(), geometry, true).unwrap_err()
+    }
+
     fn reason(fd: impl AsFd, geometry: Geometry) -> Reason {
-        adopt(fd.as_fd(), geometry, true).unwrap_err().reason
+        refusal(fd, geometry).reason
     }
 
     const SMALL: Geometry = Geometry { offset: 4096, capacity: 4096 };
@@ -148,6 +152,8 @@ mod tests {
         assert!(own.ring.write(4096 - 128, &bytes));
         assert_eq!(peer.bytes(4096 - 128, 256).unwrap().to_vec::<u8>().unwrap(), bytes);
         assert_eq!(peer.bytes(4096, 128).unwrap().to_vec::<u8>().unwrap(), bytes[128..]);
+        assert!(own.ring.write(64, &[7; 4096]), "as long as the ring");
+        assert_eq!(peer.bytes(64, 4096).unwrap().to_vec::<u8>().unwrap(), [7; 4096]);
         assert!(!own.ring.write(0, &[0; 4097]), "longer than the ring");
         assert!(peer.bytes(0, 4097).is_none());
     }
@@ -171,6 +177,12 @@ mod tests {
         let sparse = unsealed(8192, false);
         fcntl_add_seals(&sparse, SEALS).unwrap();
         assert_eq!(reason(sparse, SMALL), Reason::RegionHoles);
+        // Seen before anything is mapped: so all that is there is known, and nothing more was allocated.
+        let half = unsealed(8192, false);
+        fallocate(&half, FallocateFlags::empty(), 0, 4096).unwrap();
+        fcntl_add_seals(&half, SEALS).unwrap();
+        let refused = refusal(half, SMALL);
+        assert_eq!(refused, Refusal { reason: Reason::RegionHoles, expected: 8192, found: 4096 });
         // Pages beyond the end count as allocated, and hide holes.
         let disguised = unsealed(8192, false);
         fallocate(&disguised, FallocateFlags::KEEP_SIZE, 8192, 8192).unwrap();
@@ -178,11 +190,12 @@ mod tests {
         assert_eq!(reason(disguised, SMALL), Reason::RegionHoles);
         let shifted = unsealed(12288, true);
         fcntl_add_seals(&shifted, SEALS).unwrap();
-        assert_eq!(reason(shifted, Geometry { offset: 8192, capacity: 4096 }), Reason::Geometry);
-        // A mapping of it would reach to the end of its page, which is not what was announced.
-        let torn = unsealed(4096 + 2048, true);
-        fcntl_add_seals(&torn, SEALS).unwrap();
-        assert_eq!(reason(torn, Geometry { offset: 4096, capacity: 2048 }), Reason::Geometry);
+        let refused = refusal(shifted, Geometry { offset: 8192, capacity: 4096 });
+        assert_eq!(refused, Refusal { reason: Reason::Geometry, expected: 4096, found: 8192 });
+        let uneven = unsealed(4096 + 64, true);
+        fcntl_add_seals(&uneven, SEALS).unwrap();
+        let refused = refusal(uneven, Geometry { offset: 4096, capacity: 64 });
+        assert_eq!(refused, Refusal { reason: Reason::Geometry, expected: 4096, found: 64 });
     }
 
     /// What makes us refuse a kernel that does not keep the seals: such a kernel is not at hand.

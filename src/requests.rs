@@ -133,8 +133,10 @@ mod tests {
         let requests = Requests::default();
         assert!(requests.ask(3) && requests.ask(4));
         requests.give_up(4);
+        assert!(requests.ask(5));
         requests.withdraw(5);
-        assert!(requests.is_open(3) && !requests.is_open(4));
+        assert!(requests.is_open(3) && !requests.is_open(4) && !requests.is_open(5));
+        assert_eq!(requests.answer(5), Answer::Unasked);
         assert_eq!(requests.answer(3), Answer::InTime);
         assert_eq!(requests.answer(3), Answer::Unasked);
         assert_eq!(requests.answer(4), Answer::Late);
@@ -149,6 +151,9 @@ mod tests {
             requests.give_up(sequence);
         }
         assert_eq!(requests.book().open.len(), MOST_GIVEN_UP);
+        // The oldest that is remembered one by one.
+        assert_eq!(requests.answer(5000 - 1024), Answer::Late);
+        assert_eq!(requests.answer(5000 - 1024), Answer::Unasked);
         for _ in 0..5000 - MOST_GIVEN_UP {
             assert_eq!(requests.answer(0), Answer::Late, "forgotten, but asked once");
         }
@@ -158,5 +163,17 @@ mod tests {
             assert!(requests.ask(sequence));
         }
         assert!(!requests.ask(99_999));
+    }
+
+    #[test]
+    fn a_request_of_the_peer_is_answered_once_and_the_oldest_are_forgotten() {
+        let unanswered = Unanswered::default();
+        for sequence in 0..=65_536 {
+            unanswered.note(sequence);
+        }
+        assert!(!unanswered.contains(0), "too many");
+        assert!(unanswered.contains(1) && unanswered.contains(65_536));
+        unanswered.remove(1);
+        assert!(!unanswered.contains(1) && unanswered.contains(2));
     }
 }

@@ -233,6 +233,15 @@ mod tests {
     }
 
     #[test]
+    fn a_buffer_may_be_as_large_as_the_limit() {
+        let of = |len: usize| SealedBufferMut::new(len).unwrap().seal().unwrap();
+        let copy = |buffer: &SealedBuffer| buffer.as_fd().try_clone_to_owned().unwrap();
+        assert_eq!(SealedBuffer::with_limit(copy(&of(8192)), 8192).unwrap().len(), 8192);
+        let error = SealedBuffer::with_limit(copy(&of(8193)), 8192).unwrap_err();
+        assert!(matches!(error, Error::Sealed(SealError::TooLarge { max: 8192, found: 8193 })));
+    }
+
+    #[test]
     fn nobody_can_write_to_a_sealed_buffer() {
         let buffer = SealedBufferMut::new(10).unwrap().seal().unwrap();
         assert!(rustix::io::pwrite(&buffer, b"x", 0).is_err());
@@ -255,6 +264,10 @@ mod tests {
         let ring = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
         assert!(matches!(refused(memfd(4096, ring)), SealError::Seals { .. }));
         assert_eq!(refused(memfd(8192, Immutable::SEALS)), SealError::Holes { expected: 8192, found: 0 });
+        let half = memfd(8192, SealFlags::empty());
+        fallocate(&half, FallocateFlags::empty(), 0, 4096).unwrap();
+        fcntl_add_seals(&half, Immutable::SEALS).unwrap();
+        assert_eq!(refused(half), SealError::Holes { expected: 8192, found: 4096 });
         let disguised = memfd(8192, SealFlags::empty());
         fallocate(&disguised, FallocateFlags::KEEP_SIZE, 8192, 8192).unwrap();
         fcntl_add_seals(&disguised, Immutable::SEALS).unwrap();

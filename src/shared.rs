@@ -443,6 +443,32 @@ mod tests {
     }
 
     #[test]
+    fn chunks_are_a_slices_chunks_from_either_end() {
+        let bytes: Vec<u8> = (0..35).collect();
+        let mut chunks = shared(&bytes).array_chunks::<8>();
+        assert_eq!(chunks.size_hint(), (4, Some(4)));
+        assert_eq!(chunks.next_back().as_ref().map(<[u8; 8]>::as_slice), Some(&bytes[24..32]));
+        assert_eq!(chunks.nth(1).as_ref().map(<[u8; 8]>::as_slice), Some(&bytes[8..16]));
+        assert_eq!(chunks.len(), 1);
+        assert_eq!(chunks.remainder().to_vec(), bytes[32..]);
+        assert_eq!(chunks.nth(1), None);
+    }
+
+    #[test]
+    fn a_view_is_iterated_over_as_a_slice_is() {
+        let view = shared(&[1, 2, 3]);
+        let (mut lent, mut given) = (Vec::new(), Vec::new());
+        for value in &view {
+            lent.push(value);
+        }
+        for value in view {
+            given.push(value);
+        }
+        assert_eq!((lent, given), (vec![1, 2, 3], vec![1, 2, 3]));
+        assert!(!view.is_empty() && shared(&[]).is_empty());
+    }
+
+    #[test]
     fn values_need_no_alignment() {
         let bytes: Vec<u8> = (0..=255).collect();
         let view = shared(&bytes).subslice(1..).unwrap().subslice(..=31).unwrap().cast::<u64>().unwrap();

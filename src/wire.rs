@@ -328,6 +328,17 @@ mod tests {
     }
 
     #[test]
+    fn a_heading_says_no_more_than_it_was_told() {
+        let plain = Heading::new(7, false, None);
+        assert_eq!((plain.wants_reply(), plain.other_half(), plain.in_reply_to()), (false, false, None));
+        let request = Heading::new(7, true, None);
+        assert_eq!((request.wants_reply(), request.other_half()), (true, false));
+        let half = Heading::new(7, false, Some(8)).halved();
+        assert_eq!((half.wants_reply(), half.other_half(), half.in_reply_to()), (false, true, Some(8)));
+        assert_eq!(half.halved(), half);
+    }
+
+    #[test]
     fn packet_header_round_trips() {
         let header = PacketHeader::control(heading(), 2);
         let bytes = [header.as_bytes(), b"body"].concat();
@@ -386,6 +397,8 @@ mod tests {
             bad.reserved[at] = 1.into();
             assert_eq!(bad.check(), Err(ProtocolError::RecordReserved));
         }
+        let alike = RecordHeader { reserved: [1.into(); 4], ..good };
+        assert_eq!(alike.check(), Err(ProtocolError::RecordReserved));
     }
 
     const PAGE: &str = include_str!("../docs/protocol.md");

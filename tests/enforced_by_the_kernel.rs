@@ -277,6 +277,50 @@ fn a_forked_child_gets_no_second_hand_on_our_memory() {
     assert!(writable >= 3, "{maps}");
 }
 
+/// Bytes that this process has mapped of `fd`, and of those how many its page tables hold (`proc_pid_smaps(5)`).
+fn mapped(fd: &OwnedFd) -> (u64, u64) {
+    let inode = rustix::fs::fstat(fd).unwrap().st_ino.to_string();
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let (mut size, mut resident, mut ours) = (0, 0, false);
+    for line in maps.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["Size:", kilobytes, "kB"] if ours => size += kilobytes.parse::<u64>().unwrap() << 10,
+            ["Rss:", kilobytes, "kB"] if ours => resident += kilobytes.parse::<u64>().unwrap() << 10,
+            [range, _, _, _, found, ..] if range.contains('-') => ours = found == inode,
+            _ => {}
+        }
+    }
+    (size, resident)
+}
+
+#[test]
+fn page_tables_are_filled_at_once_or_as_they_are_needed() {
+    let _guard = bounded();
+    let ring = 1 << 20;
+    // The control page, and the ring twice.
+    let whole = page() + 2 * ring;
+    for prefault in [true, false] {
+        let (player, ours) = Player::pair();
+        let builder = Channel::builder().prefault(prefault).ring_capacity(1 << 20);
+        let handshake = builder.handshake(ours).unwrap();
+        let our_region = player.hear().unwrap().fds.remove(0);
+        let hello = Hello::honest(ring / page());
+        let (_credit, for_peer) = seqpacket_pair();
+        let region = memfd(hello.region(), hello.region(), SEALS);
+        player.send(Packet::hello(&hello, vec![region.try_clone().unwrap(), for_peer]));
+        player.send(Packet::new(READY));
+        let channel = handshake.finish().unwrap();
+        for (name, region) in [("ours", our_region), ("the peer's", region)] {
+            let (size, resident) = mapped(&region);
+            assert_eq!(size, whole, "{name}, {prefault}");
+            // Without, no more than a few touches bring in.
+            assert!(if prefault { resident == whole } else { resident < ring }, "{name}: {resident}");
+        }
+        drop(channel);
+    }
+}
+
 #[test]
 #[ignore = "the child of another test"]
 fn tries_to_write() {

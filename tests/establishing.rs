@@ -27,10 +27,11 @@ use rustix::{
     fs::Mode,
     io::{Errno, FdFlags, fcntl_getfd},
     net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt},
-    process::{WaitOptions, getgid, getuid, umask, waitpid},
+    process::{Resource, Rlimit, WaitOptions, getgid, getrlimit, getuid, setrlimit, umask, waitpid},
 };
 use sealane::{
     Builder, Channel, Control, Error, Handshake, HandshakeError, Listener, Reason, Refusal, Result,
+    SealedBufferMut,
 };
 use support::role;
 use tempfile::{TempDir, tempdir};
@@ -455,6 +456,29 @@ fn a_child_is_started_without_waiting_for_it() {
     assert_eq!(channel.recv_timeout(LONG).unwrap().control(), b"hello");
     drop(channel);
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn memory_above_the_limit_of_file_sizes_is_an_error() {
+    let _guard = bounded();
+    assert!(role("is_limited_in_the_size_of_files").status().unwrap().success(), "killed by SIGXFSZ?");
+}
+
+/// A process of its own, as the limit is a process's.
+#[test]
+#[ignore = "the child of another test"]
+fn is_limited_in_the_size_of_files() {
+    let limit = Rlimit { current: Some(2 * page()), ..getrlimit(Resource::Fsize) };
+    setrlimit(Resource::Fsize, limit).unwrap();
+    let too_large = ("allocating more than RLIMIT_FSIZE", ErrorKind::FileTooLarge);
+    let page = usize::try_from(page()).unwrap();
+    let ring = |bytes| Channel::builder().ring_capacity(bytes).pair();
+    // The control page counts too.
+    ring(1).unwrap();
+    assert_eq!(io_error(ring(4 * page)), too_large);
+    let size = 2 * page;
+    SealedBufferMut::new(size).unwrap();
+    assert_eq!(io_error(SealedBufferMut::new(size + 1)), too_large);
 }
 
 #[test]

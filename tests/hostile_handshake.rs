@@ -507,6 +507,17 @@ fn a_listener_speaks_second() {
 }
 
 #[test]
+fn a_client_that_is_ready_too_early_can_still_be_refused_for_who_it_is() {
+    let _guard = bounded();
+    let (player, mut handshake) = play(Side::Listener, &builder(), vec![honest(), Packet::new(READY)]);
+    assert!(!handshake.advance().unwrap(), "the time to look at the credentials");
+    assert!(handshake.peer_credentials().is_some());
+    handshake.refuse();
+    let heard: Vec<u16> = player.hear_all().iter().map(|heard| heard.kind).collect();
+    assert_eq!(heard, [HELLO, REJECT]);
+}
+
+#[test]
 fn a_peer_that_was_refused_and_stays_is_given_up_at_the_deadline() {
     let _guard = bounded();
     let builder = builder().handshake_timeout(Duration::from_millis(30));

@@ -342,6 +342,8 @@ mod tests {
         }
         assert_eq!(foreign.load::<u64>(93), None);
         assert_eq!(foreign.load::<u64>(usize::MAX), None);
+        assert_eq!(foreign.part(100, 0).map(Foreign::len), Some(0), "the end is within");
+        assert!(foreign.part(101, 0).is_none());
     }
 
     #[test]
@@ -353,5 +355,8 @@ mod tests {
         assert!(block.fill::<u32>(part(2052)).is_none(), "too long");
         assert!(block.fill::<u32>(part(7)).is_none(), "not whole");
         assert_eq!(Block::count::<[u8; 4096]>(), 0);
+        #[repr(align(128))]
+        struct Wide(#[expect(dead_code, reason = "only its layout matters")] [u8; 128]);
+        assert_eq!(Block::count::<Wide>(), 0, "the buffer is aligned to a line");
     }
 }
