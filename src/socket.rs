@@ -401,3 +401,33 @@ pub(crate) fn sleep<const N: usize>(
         Err(error) => Err(Error::io("poll")(error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Kind;
+
+    #[test]
+    fn what_is_not_there_is_not_taken() {
+        let mut fds = ReceivedFds(vec![Socket::pair().unwrap().0]);
+        assert!(fds.remove(1).is_none());
+        assert!(fds.remove(0).is_some());
+        assert!(fds.remove(0).is_none() && fds.take().is_empty());
+    }
+
+    #[test]
+    fn a_body_may_be_as_long_as_a_default_buffer_holds_if_the_kernel_lets_us() {
+        let (ours, theirs) = Socket::pair().unwrap();
+        let (ours, theirs) = (Socket(ours), Socket(theirs));
+        for wanted in [0, 1, 100_000, 212_928, 212_929, usize::MAX] {
+            let len = ours.reserve(wanted).unwrap();
+            // The kernel may be told to give less (`net.core.wmem_max`).
+            let size = sockopt::socket_send_buffer_size(&ours).unwrap();
+            assert_eq!(len, wanted.min(212_928).min(size - 64), "of {wanted}");
+            ours.send(PacketHeader::plain(Kind::Control, 0), &vec![7; len], &[]).unwrap();
+            let mut buffer = PacketBuffer::new(len);
+            assert_eq!(theirs.receive(&mut buffer).unwrap(), Arrival::Packet);
+            assert_eq!(buffer.open().unwrap().body, vec![7; len]);
+        }
+    }
+}

@@ -128,3 +128,34 @@ impl Producer {
         self.words.word(Word::Head).store(self.head, Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::region::{OwnRegion, adopt};
+
+    #[test]
+    fn the_high_water_mark_counts_what_is_released_and_looks_seldom() {
+        let (ours, theirs) =
+            (OwnRegion::create(4096, true, false).unwrap(), OwnRegion::create(0, true, false).unwrap());
+        let peer = adopt(theirs.memfd.as_fd(), theirs.geometry, true).unwrap();
+        let mut producer = Producer::new(ours.words, peer, 4096);
+        let mut mark = 0;
+        let mut publish = |released| {
+            theirs.words.word(Word::Tail).store(released, Release);
+            producer.publish(64);
+            mark = producer.high_water(mark);
+            mark
+        };
+        assert_eq!(publish(0), 64);
+        assert_eq!(publish(64), 64, "the first has been released meanwhile");
+        // 256 bytes are a 16th.
+        assert_eq!([publish(64), publish(64), publish(64)], [64; 3], "no look until then");
+        assert_eq!(publish(64), 320);
+        // And whatever is more than before is seen at once.
+        assert_eq!([publish(64), publish(64)], [384, 448]);
+        assert_eq!(publish(9 * 64), 448);
+    }
+}
