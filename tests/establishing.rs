@@ -477,7 +477,7 @@ fn is_limited_in_the_size_of_files() {
     ring(1).unwrap();
     assert_eq!(io_error(ring(4 * page)), too_large);
     let size = 2 * page;
-    SealedBufferMut::new(size).unwrap();
+    drop(SealedBufferMut::new(size).unwrap());
     assert_eq!(io_error(SealedBufferMut::new(size + 1)), too_large);
 }
 

@@ -346,6 +346,9 @@ mod tests {
         assert!(foreign.part(101, 0).is_none());
     }
 
+    #[repr(align(128))]
+    struct Wide(#[expect(dead_code, reason = "only its layout matters")] [u8; 128]);
+
     #[test]
     fn a_block_takes_whole_values_that_fit() {
         let bytes = [7_u8; 4096];
@@ -355,8 +358,6 @@ mod tests {
         assert!(block.fill::<u32>(part(2052)).is_none(), "too long");
         assert!(block.fill::<u32>(part(7)).is_none(), "not whole");
         assert_eq!(Block::count::<[u8; 4096]>(), 0);
-        #[repr(align(128))]
-        struct Wide(#[expect(dead_code, reason = "only its layout matters")] [u8; 128]);
         assert_eq!(Block::count::<Wide>(), 0, "the buffer is aligned to a line");
     }
 }
