@@ -150,3 +150,41 @@ impl Bell {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::region::OwnRegion;
+
+    fn epoch() -> (Epoch, OwnWords) {
+        let words = OwnRegion::create(0, true, false).unwrap().words;
+        (Epoch::new(words.clone(), Word::SenderEpoch), words)
+    }
+
+    #[test]
+    fn an_epoch_is_odd_while_news_is_announced_and_new_each_time() {
+        let (mut epoch, words) = epoch();
+        let mut shows = |change: fn(&mut Epoch)| {
+            change(&mut epoch);
+            words.word(Word::SenderEpoch).load(Relaxed)
+        };
+        assert_eq!(shows(Epoch::disarm), 0);
+        assert_eq!([shows(Epoch::arm), shows(Epoch::arm)], [1, 1]);
+        assert_eq!(shows(Epoch::renew), 3);
+        assert_eq!(shows(|epoch| epoch.overheard().unwrap()), 3, "the present one goes on");
+        assert_eq!(shows(|epoch| epoch.heard().unwrap()), 4);
+        assert_eq!([shows(Epoch::disarm), shows(Epoch::arm)], [4, 5]);
+    }
+
+    #[test]
+    fn bells_cannot_be_saved_up() {
+        let (mut epoch, _) = epoch();
+        for _ in 0..100 {
+            epoch.renew();
+        }
+        epoch.drained();
+        // One that was under way, and one for this epoch.
+        assert_eq!([epoch.overheard(), epoch.overheard()], [Ok(()); 2]);
+        assert_eq!(epoch.heard(), Err(ProtocolError::Doorbells { shown: 100, heard: 101 }));
+    }
+}
