@@ -132,6 +132,18 @@ mod tests {
     }
 
     #[test]
+    fn huge_pages_are_huge_or_an_error() {
+        match create(HUGE_PAGE, true) {
+            Ok(memfd) => assert_eq!(Facts::of(memfd.as_fd()).unwrap().page, HUGE_PAGE),
+            // None reserved, or none in this kernel.
+            Err(Error::Io { operation, .. }) => {
+                assert!(operation.contains("huge pages") || operation == "memfd_create", "{operation}");
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
     fn more_than_the_machine_has_is_an_error() {
         let error = create(1 << 50, false).unwrap_err();
         assert!(matches!(error, Error::Io { operation: "allocating more than this machine's memory", .. }));
