@@ -10,7 +10,7 @@ use std::{
     fs,
     io::ErrorKind,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::{ffi::OsStringExt, fs::PermissionsExt},
     },
     path::PathBuf,
@@ -325,6 +325,20 @@ fn connects() {
     let mut channel = Channel::connect(env::var_os(PATH).unwrap()).unwrap();
     assert_eq!(channel.peer().credentials().pid, std::os::unix::process::parent_id());
     assert_eq!(channel.recv_timeout(LONG).unwrap().control(), b"welcome");
+}
+
+#[test]
+fn a_channel_keeps_the_descriptor_of_its_handshake() {
+    let _guard = bounded();
+    let (ours, theirs) = seqpacket_pair();
+    let number = ours.as_raw_fd();
+    let builder = Channel::builder();
+    let (ours, theirs) = (builder.handshake(ours).unwrap(), builder.handshake(theirs).unwrap());
+    assert_eq!([ours.as_raw_fd(), ours.as_fd().as_raw_fd()], [number; 2]);
+    let theirs = thread::spawn(|| theirs.finish());
+    let ours = ours.finish().unwrap();
+    assert_eq!([ours.as_raw_fd(), ours.as_fd().as_raw_fd()], [number; 2]);
+    theirs.join().unwrap().unwrap();
 }
 
 #[test]
