@@ -208,7 +208,9 @@ mod tests {
     fn a_buffer_keeps_its_bytes_and_its_length() {
         for len in [0, 1, 4095, 4096, 100_000] {
             let mut draft = SealedBufferMut::new(len).unwrap();
+            assert_eq!(*draft, vec![0; len]);
             draft.fill(5);
+            assert_eq!(*draft, vec![5; len]);
             let buffer = draft.seal().unwrap();
             let again = SealedBuffer::try_from(buffer.as_fd().try_clone_to_owned().unwrap()).unwrap();
             drop(buffer);

@@ -7,7 +7,6 @@
 
 use std::collections::HashSet;
 
-#[expect(dead_code, reason = "a part of it is for the receiver only")]
 #[path = "../src/order.rs"]
 mod order;
 
