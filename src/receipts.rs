@@ -42,3 +42,35 @@ impl Receipts {
         age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_record_that_is_held_tells_the_age() {
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        let ago = |tv_sec| now.checked_sub(Timespec { tv_sec, tv_nsec: 0 }).unwrap();
+        let mut receipts = Receipts::default();
+        for (start, seconds) in [(0, 5000), (64, 3000), (192, 1000)] {
+            receipts.begin(start, ago(seconds), 0);
+        }
+        // However busy the machine is, this does not take a thousand seconds.
+        let age = |receipts: &Receipts, tail| receipts.age(tail).as_secs() / 1000;
+        assert_eq!([0, 64, 128, 192, 256].map(|tail| age(&receipts, tail)), [5, 3, 3, 1, 1]);
+        receipts.begin(320, now, 192);
+        assert_eq!(receipts.ticks.len(), 2, "what is released is forgotten");
+        assert_eq!([192, 256, 320].map(|tail| age(&receipts, tail)), [1, 1, 0]);
+        assert_eq!(Receipts::default().age(0), Duration::ZERO);
+    }
+
+    #[test]
+    fn there_is_an_entry_a_tick_and_no_more() {
+        let mut receipts = Receipts::default();
+        for n in 0..10_000 {
+            receipts.note(Span { start: n * 64, end: n * 64 + 64 }, || 0);
+        }
+        assert_eq!(receipts.ticks.front().map(|(start, _)| *start), Some(0));
+        assert!(receipts.ticks.iter().zip(receipts.ticks.iter().skip(1)).all(|(a, b)| a.1 < b.1));
+    }
+}
