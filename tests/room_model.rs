@@ -64,6 +64,21 @@ mod raw {
         }
     }
 }
+/// For the tests of src/doorbell.rs.
+mod region {
+    use crate::raw::mapping::OwnWords;
+
+    pub(crate) struct OwnRegion {
+        pub(crate) words: OwnWords,
+    }
+
+    impl OwnRegion {
+        #[expect(clippy::unnecessary_wraps, reason = "the real one can fail")]
+        pub(crate) fn create(_: usize, _: bool, _: bool) -> Result<Self, std::convert::Infallible> {
+            Ok(Self { words: OwnWords::default() })
+        }
+    }
+}
 mod socket {
     use std::{cell::Cell, io, os::fd::BorrowedFd};
 
