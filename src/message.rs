@@ -63,11 +63,12 @@ impl Message {
         &mut self,
         intake: &Arc<Intake>,
         heading: Heading,
+        channel: u64,
         extras: Option<Box<Extras>>,
         span: Span,
         len: u64,
     ) -> Option<Span> {
-        (self.heading, self.extras) = (heading, extras);
+        (self.heading, self.channel, self.extras) = (heading, channel, extras);
         if let Some(payload) = &mut self.payload {
             return payload.move_to(intake, span, len);
         }

@@ -4,10 +4,12 @@ use std::{
     fs::File,
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
-use sealane::{Channel, Control, Error, Message, Receiver, Result, Sender};
+use sealane::{Batch, Channel, Control, Error, Message, Receiver, Result, Sender};
 use threads::{SOON, start};
 
 #[path = "support/threads.rs"]
@@ -89,6 +91,97 @@ fn a_batch_that_panics_wakes_the_receiver() {
     });
     assert!(catch_unwind(panicking).is_err());
     assert_eq!(sender.stats().doorbells_sent, 1);
+}
+
+#[test]
+fn a_panic_in_a_batch_within_a_batch_ends_the_inner_one_only() {
+    let ((mut sender, _a), _peer) = channel();
+    sender.batch(|sender| {
+        let panicking = AssertUnwindSafe(|| {
+            sender.batch(|sender| {
+                send(sender, 1).unwrap();
+                panic!("on purpose");
+            });
+        });
+        assert!(catch_unwind(panicking).is_err());
+        send(sender, 2).unwrap();
+        assert_eq!(sender.stats().doorbells_sent, 0);
+    });
+    assert_eq!(sender.stats().doorbells_sent, 1);
+}
+
+/// Whatever ends the batch, and whatever was said no to in it, the peer is woken for what was sent before.
+#[test]
+fn a_batch_in_which_something_fails_wakes_the_receiver() {
+    let file = File::open("/dev/null").unwrap();
+    let fails: [fn(&mut Sender, &File) -> Error; 6] = [
+        |sender, _| sender.try_loan(RING).unwrap_err(),
+        |sender, _| sender.loan(8).unwrap().send_with(&[0; 2000]).unwrap_err(),
+        |sender, _| sender.send(&[0; 2000]).unwrap_err(),
+        |sender, _| sender.request(&[0; 2000]).unwrap_err(),
+        |sender, file| {
+            let control = (0..300).fold(Control::new(b""), |control, _| control.fd(file));
+            sender.loan(8).unwrap().try_send_with(control).unwrap_err().into_error()
+        },
+        |sender, file| {
+            let _ = fill_socket(sender);
+            sender.loan(8).unwrap().try_send_with(Control::new(b"").fd(file)).unwrap_err().into_error()
+        },
+    ];
+    for (at, fails) in fails.into_iter().enumerate() {
+        let (a, b) = Channel::builder().ring_capacity(RING).max_control(1000).pair().unwrap();
+        let ((mut sender, _a), (_b, mut receiver)) = (a.split(), b.split());
+        let error = sender.batch(|sender| {
+            send(sender, 7)?;
+            Err::<(), _>(fails(sender, &file))
+        });
+        assert!(error.is_err());
+        assert_eq!(sender.stats().doorbells_sent, 1, "{at}: {error:?}");
+        assert_eq!(number(&receiver.recv_timeout(SOON).unwrap()), 7);
+    }
+}
+
+fn fill_socket(sender: &mut Sender) -> Error {
+    loop {
+        if let Err(error) = sender.try_send(b"") {
+            return error;
+        }
+    }
+}
+
+/// In a batch too a packet is sent at once; what was published before it is read before it.
+#[test]
+fn packets_and_requests_of_a_batch_are_in_order() {
+    let ((mut sender, _a), (_b, mut receiver)) = channel();
+    let sleeper = start(move || (receiver.recv(), receiver)).asleep();
+    let request = sender.batch(|sender| {
+        send(sender, 0).unwrap();
+        // It wakes the receiver, which finds the record first.
+        let request = sender.request(b"?").unwrap();
+        let (first, mut receiver) = sleeper.result();
+        assert_eq!(number(&first.unwrap()), 0);
+        assert!(receiver.recv_timeout(SOON).unwrap().reply_token().is_some());
+        // And sleeps again: what comes now is not told before the end.
+        let sleeper = start(move || (receiver.recv(), receiver)).asleep();
+        send(sender, 2).unwrap();
+        (request, sleeper)
+    });
+    let (message, receiver) = request.1.result();
+    assert_eq!(number(&message.unwrap()), 2);
+    assert_eq!((receiver.stats().messages_received, receiver.held().count), (3, 0));
+}
+
+#[test]
+fn a_batch_to_nobody_says_so() {
+    let ((mut sender, _a), (_b, receiver)) = channel();
+    let result = sender.batch(|sender| {
+        send(sender, 0)?;
+        drop(receiver);
+        // The end of the peer is learned by the bell, at the latest.
+        Ok::<_, Error>(())
+    });
+    assert!(result.is_ok(), "what was sent was sent");
+    assert!(matches!(send(&mut sender, 1), Err(Error::Disconnected)));
 }
 
 #[test]
@@ -289,4 +382,193 @@ fn the_end_comes_after_the_batch() {
     drop(sender);
     assert_eq!(numbers(&mut receiver), [0, 1]);
     assert!(matches!(receiver.recv_batch(), Err(Error::Disconnected)));
+}
+
+#[test]
+fn a_batch_does_not_overtake_what_was_kept() {
+    let (mut a, mut b) = Channel::builder().ring_capacity(RING).pair().unwrap();
+    let request = a.request(b"?").unwrap();
+    let token = b.recv_timeout(SOON).unwrap().reply_token().unwrap();
+    let send = |b: &mut Channel, n| b.batch(|sender| send(sender, n)).unwrap();
+    (0..3).for_each(|n| send(&mut b, n));
+    b.reply(token, b"!").unwrap();
+    assert_eq!(a.wait_reply(request, SOON).unwrap().control(), b"!");
+    (3..6).for_each(|n| send(&mut b, n));
+    let (_sender, mut receiver) = a.split();
+    let mut all = Vec::new();
+    while all.len() < 6 {
+        all.extend(numbers(&mut receiver));
+    }
+    assert_eq!(all, [0, 1, 2, 3, 4, 5]);
+    assert_eq!((receiver.held().count, receiver.held().bytes), (0, 0));
+}
+
+#[test]
+fn messages_that_change_places_are_followed_by_those_of_their_batch() {
+    let ((mut sender, mut replies), (mut answers, mut receiver)) = channel();
+    let ((mut other_sender, _c), (_d, mut other)) = channel();
+    send(&mut sender, 0).unwrap();
+    send(&mut other_sender, 0).unwrap();
+    let request = sender.loan(8).unwrap().request(b"?").unwrap();
+    let (mut one, mut two) = (receiver.recv_batch().unwrap(), other.recv_batch().unwrap());
+    mem::swap(one.advance().unwrap(), two.advance().unwrap());
+    // It is of the channel whose batch it is in, not of the one whose message was put there.
+    let token = one.advance().unwrap().reply_token().unwrap();
+    drop((one, two));
+    answers.reply(token, b"!").unwrap();
+    assert_eq!(replies.recv_timeout(SOON).unwrap().in_reply_to(), Some(request));
+}
+
+/// A message of the same channel, kept from before, and one that has been copied out of the ring: each is released once.
+#[test]
+fn messages_of_the_same_ring_that_change_places_are_released_once() {
+    let (mut a, mut b) = Channel::builder().ring_capacity(RING).pair().unwrap();
+    let request = a.request(b"?").unwrap();
+    let token = b.recv_timeout(SOON).unwrap().reply_token().unwrap();
+    b.batch(|sender| send(sender, 0)).unwrap();
+    b.reply(token, b"!").unwrap();
+    assert_eq!(a.wait_reply(request, SOON).unwrap().control(), b"!");
+    (1..20).for_each(|n| b.batch(|sender| send(sender, n)).unwrap());
+    let (_sender, mut receiver) = a.split();
+    let mut copied = receiver.recv_timeout(SOON).unwrap();
+    assert!(format!("{copied:?}").contains("detached: true"));
+    let mut old = receiver.recv_timeout(SOON).unwrap();
+    assert_eq!((number(&copied), number(&old)), (0, 1));
+    let mut batch = receiver.recv_batch().unwrap();
+    for n in 2..20 {
+        let message = batch.advance().unwrap();
+        assert_eq!(number(message), n);
+        match n {
+            4 => mem::swap(message, &mut copied),
+            8 => mem::swap(message, &mut old),
+            12 => assert_eq!(number(&mem::replace(message, batch_of_one())), 12),
+            _ => {}
+        }
+    }
+    assert_eq!((number(&copied), number(&old)), (4, 8), "they hold still, where they are now");
+    assert!(batch.advance().is_none());
+    drop(batch);
+    assert_eq!((receiver.held().count, receiver.held().bytes), (2, 2 * RECORD as u64));
+    // All before the older of the two is free, and no more.
+    let before = 2 * RECORD + 2 * RECORD;
+    let (mut sender, _replies) = b.split();
+    let mut sent = 0;
+    while sender.has_space(64).unwrap() {
+        send(&mut sender, 100).unwrap();
+        sent += RECORD;
+    }
+    assert_eq!(sent, RING - 19 * RECORD + before - RECORD);
+    assert_eq!((number(&copied), number(&old)), (4, 8));
+    drop((copied, old));
+    while receiver.try_recv().unwrap().is_some() {}
+    assert_eq!((receiver.held().count, receiver.held().bytes), (0, 0));
+    assert!(sender.has_space(RING - 64).unwrap());
+}
+
+/// A message of a channel that is gone by now.
+fn batch_of_one() -> Message {
+    let ((mut sender, _a), (_b, mut receiver)) = channel();
+    send(&mut sender, 0).unwrap();
+    receiver.recv_timeout(SOON).unwrap()
+}
+
+#[test]
+fn a_batch_that_is_forgotten_holds_its_space_and_no_more() {
+    let ((mut sender, _a), (_b, mut receiver)) = channel();
+    (0..10).for_each(|n| send(&mut sender, n).unwrap());
+    let mut batch = receiver.recv_batch().unwrap();
+    for n in 0..4 {
+        assert_eq!(number(batch.advance().unwrap()), n);
+    }
+    mem::forget(batch);
+    assert_eq!((receiver.held().count, receiver.held().bytes), (4, 4 * RECORD as u64));
+    assert_eq!(numbers(&mut receiver), [4, 5, 6, 7, 8, 9]);
+    assert_eq!(receiver.held().count, 4);
+    // The ring goes on to its end, and no further.
+    let mut sent = 10;
+    while sender.has_space(64).unwrap() {
+        send(&mut sender, sent).unwrap();
+        sent += 1;
+    }
+    assert_eq!(sent, (RING / RECORD) as u64);
+    assert_eq!(numbers(&mut receiver), (10..sent).collect::<Vec<_>>());
+    sender.send(b"by the socket").unwrap();
+    assert_eq!(receiver.recv_timeout(SOON).unwrap().control(), b"by the socket");
+    drop(receiver);
+    assert!(matches!(sender.loan(64), Err(Error::Disconnected)));
+}
+
+#[test]
+fn a_panic_between_the_messages_of_a_batch_loses_none_and_holds_none() {
+    let ((mut sender, _a), (_b, mut receiver)) = channel();
+    (0..6).for_each(|n| send(&mut sender, n).unwrap());
+    for n in 0..2 {
+        let panicking = AssertUnwindSafe(|| {
+            let mut batch = receiver.recv_batch().unwrap();
+            assert_eq!(number(batch.advance().unwrap()), 2 * n);
+            assert_eq!(number(batch.advance().unwrap()), 2 * n + 1);
+            panic!("on purpose");
+        });
+        assert!(catch_unwind(panicking).is_err());
+        assert_eq!((receiver.held().count, receiver.held().bytes), (0, 0));
+    }
+    assert_eq!(numbers(&mut receiver), [4, 5]);
+    assert!(sender.has_space(RING - 64).unwrap());
+}
+
+#[test]
+fn a_batch_may_be_gone_through_in_another_thread() {
+    const fn is_send<T: Send>() {}
+    const { is_send::<Batch<'static>>() };
+    let ((mut sender, _a), (_b, mut receiver)) = channel();
+    (0..10).for_each(|n| send(&mut sender, n).unwrap());
+    let mut batch = receiver.recv_batch().unwrap();
+    assert_eq!(number(batch.advance().unwrap()), 0);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for n in 1..10 {
+                assert_eq!(number(batch.advance().unwrap()), n);
+            }
+            assert!(batch.advance().is_none());
+        });
+    });
+    assert_eq!(receiver.held().count, 0);
+}
+
+/// Three threads: one sends through a ring that is full now and then, one goes through batches, one drops what was taken.
+#[test]
+fn what_is_taken_may_be_dropped_while_the_batch_gives_space_back() {
+    const COUNT: u64 = 100_000;
+    let (a, b) = Channel::builder().ring_capacity(4096).pair().unwrap();
+    let ((mut sender, _a), (_b, mut receiver)) = (a.split(), b.split());
+    let (give, taken) = mpsc::channel::<(u64, sealane::Payload)>();
+    let dropping = start(move || {
+        for (n, payload) in taken {
+            assert_eq!(payload.shared::<u64>().unwrap().to_vec(), [n; 8]);
+        }
+    });
+    let sending = start(move || {
+        for first in (0..COUNT).step_by(50) {
+            sender.batch(|sender| (first..first + 50).try_for_each(|n| send(sender, n))).unwrap();
+        }
+        sender
+    });
+    let receiving = start(move || {
+        let mut n = 0;
+        while n < COUNT {
+            let mut batch = receiver.recv_batch().unwrap();
+            while let Some(message) = batch.advance() {
+                assert_eq!(number(message), n);
+                if n.is_multiple_of(3) {
+                    give.send((n, message.take_payload().unwrap())).unwrap();
+                }
+                n += 1;
+            }
+        }
+        receiver
+    });
+    let (receiver, mut sender) = (receiving.result(), sending.result());
+    dropping.result();
+    assert_eq!((receiver.held().count, receiver.held().bytes), (0, 0));
+    assert!(sender.has_space(4096 - 64).unwrap());
 }

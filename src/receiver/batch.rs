@@ -72,15 +72,15 @@ impl<'r> Batch<'r> {
     /// The next message; the one before it is over, but for what was taken out of it. The first time there is one; `None` if
     /// there is no more now. Never blocks, makes no system call but to wake a sender.
     ///
-    /// A batch goes on with messages that are in the ring. One that came through the socket, as those with descriptors do, is
-    /// the first of a batch of its own; so after `None` receive again.
+    /// A batch goes on with messages that are in the ring. One that came through the socket, as those with descriptors do, or
+    /// that was kept while a reply was awaited, is the first of a batch of its own; so after `None` receive again.
     #[inline]
     pub fn advance(&mut self) -> Option<&mut Message> {
         if self.stage == Stage::Waiting {
             self.stage = Stage::First;
         } else {
-            // What is wrong ends the channel: the next call tells.
-            if !self.receiver.next_is_whole().ok()? {
+            // What is kept came before all that is in the ring. What is wrong ends the channel: the next call tells.
+            if !self.receiver.kept.is_empty() || !self.receiver.next_is_whole().ok()? {
                 return None;
             }
             self.step()?;
@@ -98,8 +98,8 @@ impl<'r> Batch<'r> {
         let extras = receiver.extras_of(&record).ok()?;
         let span = receiver.consumer.take(&record);
         let message = message.as_mut()?;
-        let over =
-            message.move_to(receiver.consumer.intake(), record.heading, extras, span, record.payload_len);
+        let (intake, channel) = (receiver.consumer.intake(), receiver.link.id);
+        let over = message.move_to(intake, record.heading, channel, extras, span, record.payload_len);
         receiver.account(message);
         self.stage = Stage::Later(span);
         if let Some(over) = over {
