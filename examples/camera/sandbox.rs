@@ -16,7 +16,8 @@ use seccompiler::{
 use crate::Result;
 
 /// What a `Receiver` and a `Sender` call once the handshake is done: packets and descriptors; sleeping; the end.
-const CHANNEL: [i64; 8] = [
+const CHANNEL: [i64; 9] = [
+    libc::SYS_sendto,
     libc::SYS_sendmsg,
     libc::SYS_recvmsg,
     libc::SYS_ppoll,
