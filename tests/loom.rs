@@ -10,8 +10,8 @@ use loom::{
     sync::{
         Arc,
         atomic::{
-            AtomicBool, AtomicU64,
-            Ordering::{Acquire, Relaxed, Release, SeqCst},
+            AtomicU64,
+            Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
             fence,
         },
     },
@@ -91,6 +91,78 @@ fn ring(without_publishing: Without, without_releasing: Without) {
     });
 }
 
+/// `Bell::ring`
+fn ring_bell(epoch: &AtomicU64, rung: &mut u64, socket: &AtomicU64, without: Without) {
+    if without != Without::RingersFence {
+        fence(SeqCst);
+    }
+    let seen = epoch.load(Relaxed);
+    if seen & 1 == 1 && seen != *rung {
+        socket.fetch_add(1, AcqRel);
+        *rung = seen;
+    }
+}
+
+/// What a wait came to.
+#[derive(Debug)]
+struct Waited {
+    seen: u64,
+    /// Not all was seen, and it sleeps.
+    asleep: bool,
+}
+
+/// `Receiver::spin_and_sleep`, `Outgoing::wait_for_room`: waits until `counter` has come to `wanted`. What it sees is given
+/// to `see`. Without a `socket` it leaves the doorbells: whoever is asleep with one there wakes.
+fn wait_for(
+    wanted: u64,
+    counter: &Counter,
+    (epoch, first_epoch): (&AtomicU64, u64),
+    socket: Option<&AtomicU64>,
+    without: Without,
+    mut see: impl FnMut(u64),
+) -> Waited {
+    let (mut seen, mut value) = (0, first_epoch);
+    // `Epoch::disarm`
+    let disarm = |value: &mut u64| {
+        if *value & 1 == 1 {
+            *value += 1;
+            epoch.store(*value, Relaxed);
+        }
+    };
+    loop {
+        // `Receiver::look`, `Outgoing::has_room`
+        let found = counter.look(without);
+        if found > seen {
+            seen = found;
+            disarm(&mut value);
+            see(seen);
+            if seen == wanted {
+                return Waited { seen, asleep: false };
+            }
+            continue;
+        }
+        // `Epoch::arm`
+        if value & 1 == 0 {
+            value += 1;
+            epoch.store(value, Relaxed);
+            if without != Without::WaitersFence {
+                fence(SeqCst);
+            }
+        }
+        // `Consumer::head_moved`, `Producer::has_room`
+        if counter.look(without) != seen {
+            continue;
+        }
+        // `Receiver::read_packet`, `Outgoing::read_credit`: a doorbell ends the epoch (`Epoch::heard`).
+        if let Some(socket) = socket.filter(|socket| socket.load(Acquire) > 0) {
+            socket.fetch_sub(1, AcqRel);
+            disarm(&mut value);
+            continue;
+        }
+        return Waited { seen, asleep: true };
+    }
+}
+
 /// One side waits, the other has news: for a receiver the counter is `head`, and its epoch is 1 from the start; for a sender
 /// that waits for room the counter is `tail`, and its epoch is 0 from the start. The code is the same.
 fn sleep_and_ring(first_epoch: u64, without: Without) {
@@ -98,58 +170,90 @@ fn sleep_and_ring(first_epoch: u64, without: Without) {
     check(move || {
         let counter = Arc::new(Counter::default());
         let epoch = Arc::new(AtomicU64::new(first_epoch));
-        // A doorbell in the socket. The kernel orders its sending and receiving.
-        let socket = Arc::new(AtomicBool::new(false));
+        // Doorbells in the socket. The kernel orders its sending and receiving.
+        let socket = Arc::new(AtomicU64::new(0));
         let ringer = {
             let (counter, epoch, socket) = (Arc::clone(&counter), Arc::clone(&epoch), Arc::clone(&socket));
             thread::spawn(move || {
                 let mut rung = 0;
                 for news in 1..=NEWS {
                     counter.advance(news, without);
-                    // `Bell::ring`
-                    if without != Without::RingersFence {
-                        fence(SeqCst);
-                    }
-                    let seen = epoch.load(Relaxed);
-                    if seen & 1 == 1 && seen != rung {
-                        socket.store(true, SeqCst);
-                        rung = seen;
-                    }
+                    ring_bell(&epoch, &mut rung, &socket, without);
                 }
             })
         };
-        let (mut seen, mut value) = (0, first_epoch);
-        let asleep = loop {
-            // `Receiver::look`, `Outgoing::has_room`
-            let found = counter.look(without);
-            if found > seen {
-                seen = found;
-                if seen == NEWS {
-                    break false;
-                }
-                // `Epoch::disarm`
-                if value & 1 == 1 {
-                    value += 1;
-                    epoch.store(value, Relaxed);
-                }
-                continue;
-            }
-            // `Epoch::arm`
-            if value & 1 == 0 {
-                value += 1;
-                epoch.store(value, Relaxed);
-                if without != Without::WaitersFence {
-                    fence(SeqCst);
-                }
-            }
-            // `Consumer::head_moved`, `Producer::has_room`
-            if counter.look(without) != seen {
-                continue;
-            }
-            break true;
-        };
+        let Waited { seen, asleep } = wait_for(NEWS, &counter, (&epoch, first_epoch), None, without, |_| ());
         ringer.join().unwrap();
-        assert!(!asleep || socket.load(SeqCst), "asleep with {seen} of {NEWS} seen, and no bell");
+        assert!(!asleep || socket.load(Acquire) > 0, "asleep with {seen} of {NEWS} seen, and no bell");
+    });
+}
+
+/// When a batch of two publications looks for who sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bells {
+    /// When it ends (`Outgoing::end_batch`), and before it waits for room (`Outgoing::wait_or_arm`).
+    Owed,
+    /// Before the last publication, and not after it.
+    TooEarly,
+    /// When it ends, but not before it waits.
+    NotBeforeWaiting,
+}
+
+/// A batch of two records: one ring at the end, however the receiver sleeps before, between and after them. It waits for
+/// `room` records, as many as the ring has room for at once: with room for one, the sender waits for the receiver, who waits
+/// for it.
+fn batch(room: u64, bells: Bells, without: Without) {
+    const RECORDS: u64 = 2;
+    check(move || {
+        let (head, tail) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
+        let epochs = Arc::new([AtomicU64::new(1), AtomicU64::new(0)]);
+        // Doorbells in the socket, and in the credit socket.
+        let sockets = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let sender = {
+            let (head, tail) = (Arc::clone(&head), Arc::clone(&tail));
+            let (epochs, sockets) = (Arc::clone(&epochs), Arc::clone(&sockets));
+            thread::spawn(move || {
+                let ([receivers, senders], [socket, credit]) = (&*epochs, &*sockets);
+                let mut rung = 0;
+                for record in 1..=RECORDS {
+                    // `Outgoing::make_room`
+                    if record > room && tail.look(without) < record - room {
+                        // `Outgoing::settle_bell`
+                        if bells != Bells::NotBeforeWaiting {
+                            ring_bell(receivers, &mut rung, socket, without);
+                        }
+                        if wait_for(record - room, &tail, (senders, 0), Some(credit), without, |_| ()).asleep
+                        {
+                            return true;
+                        }
+                    }
+                    if bells == Bells::TooEarly && record == RECORDS {
+                        ring_bell(receivers, &mut rung, socket, without);
+                    }
+                    head.advance(record, without);
+                }
+                // `Outgoing::end_batch`
+                if bells != Bells::TooEarly {
+                    ring_bell(receivers, &mut rung, socket, without);
+                }
+                false
+            })
+        };
+        let ([receivers, senders], [socket, credit]) = (&*epochs, &*sockets);
+        let mut rung = 0;
+        let Waited { seen, asleep } = wait_for(room, &head, (receivers, 1), Some(socket), without, |seen| {
+            // `Intake::release`
+            tail.advance(seen, without);
+            ring_bell(senders, &mut rung, credit, without);
+        });
+        let sender_asleep = sender.join().unwrap();
+        let [bell, credit] = [socket, credit].map(|socket| socket.load(Acquire) > 0);
+        // Who has a bell goes on, and rings for the other.
+        assert!(!sender_asleep || credit || (asleep && bell), "both sleep, and no bell");
+        assert!(
+            !asleep || bell || (sender_asleep && credit),
+            "asleep with {seen} of {room} seen, and no bell"
+        );
     });
 }
 
@@ -214,4 +318,38 @@ fn a_waiting_sender_needs_its_fence() {
 #[should_panic(expected = "and no bell")]
 fn a_waiting_sender_needs_the_receivers_fence() {
     sleep_and_ring(0, Without::RingersFence);
+}
+
+#[test]
+fn a_batch_wakes_its_receiver_at_the_end() {
+    batch(2, Bells::Owed, Without::Nothing);
+}
+
+#[test]
+#[should_panic(expected = "and no bell")]
+fn a_batch_whose_last_record_is_not_rung_for_loses_a_wake_up() {
+    batch(2, Bells::TooEarly, Without::Nothing);
+}
+
+#[test]
+#[should_panic(expected = "and no bell")]
+fn a_batch_needs_the_senders_fence() {
+    batch(2, Bells::Owed, Without::RingersFence);
+}
+
+#[test]
+#[should_panic(expected = "and no bell")]
+fn a_receiver_of_a_batch_needs_its_fence() {
+    batch(2, Bells::Owed, Without::WaitersFence);
+}
+
+#[test]
+fn a_batch_that_waits_for_room_wakes_its_receiver_before() {
+    batch(1, Bells::Owed, Without::Nothing);
+}
+
+#[test]
+#[should_panic(expected = "and no bell")]
+fn a_batch_that_waits_for_room_without_a_bell_never_wakes() {
+    batch(1, Bells::NotBeforeWaiting, Without::Nothing);
 }
