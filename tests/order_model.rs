@@ -2,8 +2,9 @@
 //! a violator, no wake-up is lost, and what was committed is delivered, whole and once.
 //!
 //! Memory is sequentially consistent here; what weaker memory adds is in tests/loom.rs. The receiver's judgement is the
-//! library's own (src/order.rs); around it stand the steps of `Receiver::spin_and_sleep`, `Epoch` and `Outgoing::commit`,
-//! each access to something shared a step of its own. A flaw in any of those steps is found: see the last tests.
+//! library's own (src/order.rs); around it stand the steps of `Receiver::spin_and_sleep`, `Epoch`, `Outgoing::commit` and
+//! `Outgoing::post`, each access to something shared a step of its own. A flaw in any of those steps is found: see the last
+//! tests.
 
 use std::collections::HashSet;
 
@@ -45,6 +46,8 @@ use wire::Heading;
 const MESSAGES: u64 = 3;
 /// Packets that the socket holds: so few that it is full now and then.
 const SOCKET: usize = 2;
+/// Reads in vain of a packet that is announced (`ANNOUNCED_READS`); fewer, which makes no other interleavings.
+const ANNOUNCED_READS: u8 = 2;
 
 /// What is done wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,11 +65,24 @@ enum Flaw {
     NoLastLook,
     /// A bell is rung for each epoch again and again, so there are more bells than epochs.
     RingsAgain,
+    /// Who spins reads the socket only if a packet is announced that was not announced in vain before.
+    TrustsAnnouncements,
+}
+
+/// How the receiver waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Way {
+    SpinsOrSleeps,
+    Spins,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Sending {
     Choose,
+    /// The store of `packets`, before the packet is sent.
+    Announce {
+        both: bool,
+    },
     Packet {
         both: bool,
     },
@@ -91,8 +107,15 @@ enum Receiving {
     Disarm,
     /// A record says that a packet is there.
     ReadDue,
-    /// There is nothing yet: spin, or sleep.
+    /// There is nothing yet: a look at `packets`.
     Wait,
+    /// It announces a packet.
+    ReadAnnounced {
+        announced: u64,
+        left: u8,
+    },
+    /// Spin, or sleep.
+    SpinOrSleep,
     /// Spinning reads the socket without having armed.
     ReadSpinning,
     Arm,
@@ -117,10 +140,16 @@ struct State {
     rung: u8,
     /// Messages that are wholly out.
     committed: u64,
+    /// Packets that are out.
+    sent: u64,
+    /// It has given up on a packet for which the socket had no room, once.
+    gave_up: bool,
 
     ring: Vec<Heading>,
     socket: Vec<Arrived>,
     epoch: u8,
+    /// The word `packets`.
+    announced: u64,
 
     receiving: Receiving,
     /// Records taken, and records seen.
@@ -131,18 +160,26 @@ struct State {
     shown: u8,
     heard: u8,
     ended: bool,
+    /// Packets read.
+    read: u64,
+    /// What of `packets` turned out to announce nothing.
+    vain: u64,
+    way: Way,
     /// With [`Flaw::NoSecondLook`]: a packet was just read.
     fresh: bool,
 }
 
 impl State {
     /// A new channel is armed.
-    fn new() -> Self {
+    fn new(way: Way) -> Self {
         Self {
             sending: Sending::Choose,
             sequence: 0,
             rung: 0,
             committed: 0,
+            sent: 0,
+            gave_up: false,
+            announced: 0,
             ring: Vec::new(),
             socket: Vec::new(),
             epoch: 1,
@@ -154,6 +191,9 @@ impl State {
             shown: 1,
             heard: 0,
             ended: false,
+            read: 0,
+            vain: 0,
+            way,
             fresh: false,
         }
     }
@@ -175,15 +215,29 @@ impl State {
                 let first = if flaw == Flaw::RecordFirst {
                     Sending::Publish { both: true }
                 } else {
-                    Sending::Packet { both: true }
+                    Sending::Announce { both: true }
                 };
-                [Sending::Packet { both: false }, Sending::Publish { both: false }, first]
+                [Sending::Announce { both: false }, Sending::Publish { both: false }, first]
                     .map(|sending| step(&|s| s.sending = sending))
                     .to_vec()
             }
-            // It waits for room.
-            Sending::Packet { .. } if self.socket.len() == SOCKET => vec![],
+            Sending::Announce { both } => vec![step(&|s| {
+                s.announced = s.sent + 1;
+                s.sending = Sending::Packet { both };
+            })],
+            // It waits for room, or gives up: the announcement stays.
+            Sending::Packet { .. } if self.socket.len() == SOCKET => {
+                let may = !self.gave_up && flaw != Flaw::RecordFirst;
+                let give_up = may.then(|| {
+                    step(&|s| {
+                        s.gave_up = true;
+                        s.sending = Sending::Choose;
+                    })
+                });
+                give_up.into_iter().collect()
+            }
             Sending::Packet { both } => vec![step(&|s| {
+                s.sent += 1;
                 s.socket.push(Arrived::Packet(heading(both)));
                 s.after_packet(both, flaw);
             })],
@@ -196,7 +250,7 @@ impl State {
             Sending::Publish { both } => vec![step(&|s| {
                 s.ring.push(heading(both));
                 if both && flaw == Flaw::RecordFirst {
-                    s.sending = Sending::Packet { both };
+                    s.sending = Sending::Announce { both };
                 } else {
                     s.commit();
                     s.sending = Sending::LookAtEpoch;
@@ -238,11 +292,25 @@ impl State {
 
     /// All that the receiver may do next; nothing if it sleeps, or is done.
     fn receiver_steps(&self, flaw: Flaw) -> Vec<Self> {
-        if self.receiving == Receiving::Wait {
-            let ways = [Receiving::ReadSpinning, Receiving::Arm];
-            return ways.map(|receiving| Self { receiving, ..self.clone() }).to_vec();
+        if self.receiving == Receiving::SpinOrSleep {
+            let news = self.ring.len() != self.head || self.is_announced();
+            let trusts = flaw == Flaw::TrustsAnnouncements;
+            let readable = (!self.socket.is_empty() && !trusts) || self.sending == Sending::Gone;
+            let ways = [
+                (Receiving::Look, news),
+                // A look every 10 µs: it only goes on with what it finds.
+                (Receiving::ReadSpinning, readable || self.way == Way::SpinsOrSleeps),
+                (Receiving::Arm, self.way == Way::SpinsOrSleeps),
+            ];
+            let ways = ways.into_iter().filter(|(_, may)| *may);
+            return ways.map(|(receiving, _)| Self { receiving, ..self.clone() }).collect();
         }
         self.receiver_step(flaw).into_iter().collect()
+    }
+
+    /// Whether there seems to be a packet.
+    fn is_announced(&self) -> bool {
+        self.announced != self.read && self.announced != self.vain
     }
 
     fn receiver_step(&self, flaw: Flaw) -> Option<Self> {
@@ -262,6 +330,20 @@ impl State {
                     there,
                     "an honest peer is called a violator: a record's packet is not there: {self:?}"
                 );
+            }
+            Receiving::Wait if self.is_announced() => {
+                s.receiving = Receiving::ReadAnnounced { announced: self.announced, left: ANNOUNCED_READS };
+            }
+            Receiving::Wait => s.receiving = Receiving::SpinOrSleep,
+            Receiving::ReadAnnounced { announced, left } => {
+                if !s.read(flaw) {
+                    s.receiving = if left > 1 {
+                        Receiving::ReadAnnounced { announced, left: left - 1 }
+                    } else {
+                        s.vain = announced;
+                        Receiving::SpinOrSleep
+                    };
+                }
             }
             Receiving::Arm => {
                 if s.epoch & 1 == 0 {
@@ -284,7 +366,7 @@ impl State {
             Receiving::ReadAwake | Receiving::ReadSpinning => {
                 s.read(flaw);
             }
-            Receiving::Wait | Receiving::Disconnected => return None,
+            Receiving::SpinOrSleep | Receiving::Disconnected => return None,
         }
         Some(s)
     }
@@ -358,6 +440,7 @@ impl State {
                     panic!("an honest peer is called a violator: {violation}: {self:?}");
                 }
                 self.held.push(heading);
+                self.read += 1;
                 self.fresh = true;
             }
         }
@@ -367,8 +450,12 @@ impl State {
 
 /// Goes through all states, and says how many there are.
 fn explore(flaw: Flaw) -> usize {
+    explore_from(State::new(Way::SpinsOrSleeps), flaw)
+}
+
+fn explore_from(start: State, flaw: Flaw) -> usize {
     let mut seen = HashSet::new();
-    let mut open = vec![State::new()];
+    let mut open = vec![start];
     while let Some(state) = open.pop() {
         if !seen.insert(state.clone()) {
             continue;
@@ -397,6 +484,19 @@ fn honest_peers_understand_each_other_in_every_interleaving() {
     let states = explore(Flaw::None);
     println!("{states} states");
     assert!(states > 10_000, "a model of {states} states has lost its steps");
+}
+
+#[test]
+fn who_spins_gets_all_that_is_sent_also_after_an_announcement_in_vain() {
+    let states = explore_from(State::new(Way::Spins), Flaw::None);
+    println!("{states} states");
+    assert!(states > 10_000, "a model of {states} states has lost its steps");
+}
+
+#[test]
+#[should_panic(expected = "a wake-up is lost")]
+fn if_who_spins_read_only_what_is_announced_a_packet_would_be_lost() {
+    explore_from(State::new(Way::Spins), Flaw::TrustsAnnouncements);
 }
 
 #[test]
