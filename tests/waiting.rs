@@ -3,13 +3,18 @@
 use std::{
     hint::spin_loop,
     io::IoSlice,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, epoll, poll},
-    net::{SendAncillaryBuffer, SendFlags, sendmsg},
+    fs::{OFlags, fcntl_setfl},
+    io::Errno,
+    net::{
+        AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, recv, sendmsg,
+        socketpair, sockopt,
+    },
 };
 use sealane::{Channel, Control, Error, Wait};
 use support::role;
@@ -300,6 +305,80 @@ fn a_sleeping_receiver_wakes_for_whatever_comes() {
     }
 }
 
+/// Both ends of a channel over sockets of our own, to the first of which something is done beforehand.
+fn adopted(prepare: fn(BorrowedFd<'_>)) -> (Channel, Channel) {
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    prepare(ours.as_fd());
+    let builder = Channel::builder().ring_capacity(4096).wait(Wait::Block);
+    let theirs = builder.handshake(theirs).unwrap();
+    let theirs = start(move || theirs.finish().unwrap());
+    let ours = builder.handshake(ours).unwrap().finish().unwrap();
+    (ours, theirs.result())
+}
+
+/// A socket that does not block, or not for long, does not keep a receiver without a deadline from sleeping.
+#[test]
+fn a_receiver_sleeps_once_however_its_socket_waits() {
+    let prepare: [fn(BorrowedFd<'_>); 3] = [
+        |_| {},
+        |socket| fcntl_setfl(socket, OFlags::NONBLOCK).unwrap(),
+        |socket| {
+            let short = Some(Duration::from_millis(1));
+            sockopt::set_socket_timeout(socket, sockopt::Timeout::Recv, short).unwrap();
+        },
+    ];
+    for (at, prepare) in prepare.into_iter().enumerate() {
+        for send in SENDS {
+            let (ours, mut theirs) = adopted(prepare);
+            let (_sender, mut receiver) = ours.split();
+            let receiving = start(move || (receiver.recv(), receiver)).asleep();
+            // Longer than the socket waits, so that a receiver that goes back to it has slept again and again.
+            assert!(matches!(theirs.recv_timeout(SHORT), Err(Error::Timeout)));
+            send(&mut theirs);
+            let (message, receiver) = receiving.result();
+            assert_eq!(message.unwrap().control(), b"control");
+            // Once more, if it is woken by the packet and the record is not there yet.
+            let sleeps = receiver.stats().sleeps;
+            assert!((1..=2).contains(&sleeps), "{sleeps} sleeps, socket {at}");
+            drop(theirs);
+            let mut receiver = receiver;
+            let ended = start(move || receiver.recv().map(drop)).result();
+            assert!(matches!(ended, Err(Error::Disconnected)));
+        }
+    }
+}
+
+/// A receiver that sleeps holds nothing that its sender, or who looks at the same socket, would have to wait for.
+#[test]
+fn a_receiver_that_sleeps_holds_up_nobody() {
+    const MESSAGES: u32 = 1000;
+    let (a, mut b) = small(Wait::Block);
+    let socket = a.as_fd().try_clone_to_owned().unwrap();
+    let (mut sender, mut receiver) = a.split();
+    let receiving = start(move || receiver.recv().map(|message| message.control().to_vec())).asleep();
+    let looked = start(move || recv(&socket, &mut [0; 32], RecvFlags::DONTWAIT).map(drop));
+    assert_eq!(looked.result(), Err(Errno::AGAIN));
+    // More than ring and socket hold, so it sleeps now and then too.
+    let sending = start(move || {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        for n in 0..MESSAGES {
+            match n % 3 {
+                0 => sender.send(Control::of(&n)).unwrap(),
+                1 => sender.loan(1000).unwrap().send_with(Control::of(&n)).unwrap(),
+                _ => sender.loan(1).unwrap().send_with(Control::of(&n).fd(&file)).unwrap(),
+            }
+        }
+        sender
+    });
+    for n in 0..MESSAGES {
+        assert_eq!(b.recv_timeout(SOON).unwrap().control_as::<u32>().unwrap(), &n);
+    }
+    drop(sending.result());
+    b.send(b"last").unwrap();
+    assert_eq!(receiving.result().unwrap(), b"last");
+}
+
 #[test]
 fn a_sleeping_sender_wakes_when_there_is_room() {
     for wait in [Wait::default(), Wait::Block] {
@@ -368,6 +447,43 @@ fn spinning_never_sleeps() {
         drop(b.recv_timeout(SOON).unwrap());
     }
     assert_eq!((a.stats().sleeps, b.stats().sleeps), (0, 0));
+}
+
+/// A packet that did not go is announced for ever; who spins, and who reads and sleeps, gets what comes all the same.
+#[test]
+fn a_packet_that_was_announced_in_vain_hides_none() {
+    for wait in WAITS {
+        let (mut a, mut b) = small(wait);
+        for round in 0..20_u32 {
+            let mut sent = 0_u32;
+            loop {
+                match a.try_send(Control::of(&[round, sent])) {
+                    Ok(()) => sent += 1,
+                    Err(Error::Full) => break,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            for n in 0..sent {
+                assert_eq!(b.recv_timeout(SOON).unwrap().control_as::<[u32; 2]>().unwrap(), &[round, n]);
+            }
+            // It looks for the one that did not go.
+            assert!(matches!(b.recv_timeout(NOW), Err(Error::Timeout)));
+            assert!(matches!(b.recv_timeout(SHORT / 10), Err(Error::Timeout)));
+            // What goes now is announced by the number that was announced before.
+            let receiving = start(move || (b.recv().map(|message| message.control().to_vec()), b));
+            let receiving = if wait == Wait::Spin { receiving } else { receiving.asleep() };
+            a.try_send(b"alone").unwrap();
+            let control;
+            (control, b) = receiving.result();
+            assert_eq!(control.unwrap(), b"alone");
+            a.loan(8).unwrap().send_with(Control::new(b"with a file").fd(&std::io::stdin())).unwrap();
+            a.loan(8).unwrap().send_with(b"rides").unwrap();
+            a.send(b"last").unwrap();
+            for expected in [&b"with a file"[..], b"rides", b"last"] {
+                assert_eq!(b.recv_timeout(SOON).unwrap().control(), expected);
+            }
+        }
+    }
 }
 
 const STREAMED: u64 = 10_000;

@@ -15,7 +15,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
-use sealane::{Builder, Channel, Error, Message, Receiver, Sender, Wait};
+use sealane::{Builder, Channel, Closer, Error, Message, Receiver, Sender, Wait};
 use support::{role, short_or_long};
 
 mod support;
@@ -32,6 +32,8 @@ const LAST: u8 = 2;
 enum Way {
     /// Always asleep.
     Block,
+    /// The same, but receivers set no deadline, so that they sleep in `recvmsg(2)`.
+    ForEver,
     /// As by default where there is one CPU.
     Default,
     /// As by default where there are more, but then they all run on one: they spin in vain before they sleep.
@@ -41,11 +43,12 @@ enum Way {
 }
 
 impl Way {
-    const ALL: [Self; 4] = [Self::Block, Self::Default, Self::SpinInVain, Self::EventLoop];
+    const ALL: [Self; 5] = [Self::Block, Self::ForEver, Self::Default, Self::SpinInVain, Self::EventLoop];
     const VARIABLE: &str = "WAY";
 
     fn builder(self) -> Builder {
-        let wait = if self == Self::Block { Wait::Block } else { Wait::default() };
+        let blocks = matches!(self, Self::Block | Self::ForEver);
+        let wait = if blocks { Wait::Block } else { Wait::default() };
         // One page: a message of the largest size fills it.
         Channel::builder().ring_capacity(1).wait(wait)
     }
@@ -76,6 +79,10 @@ impl Way {
     }
 
     fn receive(self, receiver: &mut Receiver, sleeps: &mut u64) -> Message {
+        if self == Self::ForEver {
+            // If it is not woken, the peer finds no room in time, and closes the channel.
+            return receiver.recv().unwrap();
+        }
         if self != Self::EventLoop {
             return in_time(|| receiver.recv_timeout(SOON).unwrap());
         }
@@ -135,6 +142,17 @@ fn in_time<T>(wait: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Ends a channel if its thread panics: then nobody waits for ever.
+struct EndsWithUs(Closer);
+
+impl Drop for EndsWithUs {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.close();
+        }
+    }
+}
+
 fn wait_for(fd: &impl AsFd, sleeps: &mut u64) {
     *sleeps += 1;
     let mut fds = [PollFd::new(fd, PollFlags::IN)];
@@ -157,6 +175,7 @@ fn both_ways(way: Way, channel: Channel) -> Sleeps {
     let slept = |polls: u64, sleeps: u64| if way == Way::EventLoop { polls } else { sleeps };
     thread::scope(|scope| {
         let sending = scope.spawn(|| {
+            let _end = EndsWithUs(sender.closer());
             let mut polls = 0;
             for n in 0.. {
                 let enough = received_enough.load(Relaxed) && slept(polls, sender.stats().sleeps) >= many();
@@ -209,6 +228,11 @@ fn the_other_process() {
 #[test]
 fn none_is_lost_between_two_that_always_sleep() {
     none_is_lost(Way::Block);
+}
+
+#[test]
+fn none_is_lost_between_two_that_sleep_without_a_limit() {
+    none_is_lost(Way::ForEver);
 }
 
 #[test]
