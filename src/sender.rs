@@ -177,7 +177,8 @@ impl Sender {
     /// for which the processor has to have written all of the record to the caches: about half of a small message.
     ///
     /// Each loan is committed, and seen by a receiver that is awake, when it is sent. Do not let `send` wait for anything but
-    /// this sender: the receiver may be asleep meanwhile.
+    /// this sender: the receiver may be asleep meanwhile. And leave it in its place: one that is swapped for another wakes
+    /// nobody until it has to wait.
     ///
     /// ```
     /// # let (a, b) = sealane::Channel::pair()?;

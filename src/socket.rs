@@ -2,7 +2,7 @@
 //!
 //! What the kernel does is told by `unix(7)`; what of it surprises is handled here and nowhere else. Received
 //! descriptors are owned from the first moment ([`ReceivedFds`]). Nothing depends on `O_NONBLOCK`: every call says
-//! `MSG_DONTWAIT`, and sleeping is `poll(2)`.
+//! `MSG_DONTWAIT` but [`Socket::wait`], and sleeping is `poll(2)`, with or without that.
 
 use std::{
     io::{self, IoSlice},
