@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc::{self, RecvTimeoutError},
     },
@@ -55,8 +55,46 @@ pub(crate) struct Traffic<'p> {
     pub(crate) progress: &'p Progress,
 }
 
-/// Requests of ours that wait for their replies: by number, what they asked.
-type Open = Mutex<BTreeMap<u64, RequestId>>;
+/// Our requests, by number. A reply may be there before the call that asked has returned, and with it the request's name.
+///
+/// Nobody waits for the channel while it is locked: both sides' receivers would wait for their senders, and these for the other
+/// side's receiver.
+#[derive(Debug, Default)]
+struct Requests {
+    /// Asked and not answered.
+    open: BTreeMap<u64, RequestId>,
+    /// Answered and not named.
+    early: BTreeMap<u64, Option<RequestId>>,
+}
+
+type Open = Mutex<Requests>;
+
+impl Requests {
+    /// Number `n` has this name.
+    fn asked(&mut self, n: u64, request: RequestId) -> Result<()> {
+        if let Some(answered) = self.early.remove(&n) {
+            return Self::agree(n, request, answered);
+        }
+        self.open.insert(n, request);
+        Ok(())
+    }
+
+    /// A reply says that it answers number `n`.
+    fn answered(&mut self, n: u64, request: Option<RequestId>) -> Result<()> {
+        match self.open.remove(&n) {
+            Some(asked) => Self::agree(n, asked, request),
+            None if self.early.insert(n, request).is_some() => Err(format!("two replies to {n}").into()),
+            None => Ok(()),
+        }
+    }
+
+    fn agree(n: u64, asked: RequestId, answered: Option<RequestId>) -> Result<()> {
+        if answered == Some(asked) {
+            return Ok(());
+        }
+        Err(format!("a reply to {n}, {asked:?}, expected, one to {answered:?} found").into())
+    }
+}
 
 impl Traffic<'_> {
     /// Sends and receives until `Progress::stop` is set, or the other side has stopped.
@@ -108,18 +146,13 @@ impl Traffic<'_> {
                 n = sender.batch(|sender| self.send_plain(sender, item, n, &buffers))?;
                 continue;
             }
-            let mut requests = open.lock().unwrap_or_else(PoisonError::into_inner);
             if item.wants_reply {
-                // Its reply may be there before we know its name.
                 let request = send_request(&mut sender, &item, item.control(&buffers))?;
-                requests.insert(n, request);
-                while requests.len() > OPEN && !self.progress.stop.load(Relaxed) {
-                    drop(requests);
+                locked(open).asked(n, request)?;
+                while locked(open).open.len() > OPEN && !self.progress.stop.load(Relaxed) {
                     thread::yield_now();
-                    requests = open.lock().unwrap_or_else(PoisonError::into_inner);
                 }
             } else {
-                drop(requests);
                 sender.send_timeout(item.control(&buffers), SOON)?;
             }
             self.sent(0);
@@ -237,10 +270,7 @@ impl Traffic<'_> {
 
     fn check_reply(self, message: &Message, open: &Open) -> Result<()> {
         let question = *message.control_as::<u64>()?;
-        let request = open.lock().unwrap_or_else(PoisonError::into_inner).remove(&question);
-        if request.is_none() || message.in_reply_to() != request {
-            return Err(format!("a reply to an open request expected, one to {question} found").into());
-        }
+        locked(open).answered(question, message.in_reply_to())?;
         self.progress.replies.fetch_add(1, Relaxed);
         Ok(())
     }
@@ -271,6 +301,10 @@ impl Traffic<'_> {
         }
         held.iter().try_for_each(|(_, item, payload)| item.check_payload(payload))
     }
+}
+
+fn locked(open: &Open) -> MutexGuard<'_, Requests> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn send_request(sender: &mut Sender, item: &Item, control: Control<'_>) -> Result<RequestId> {
