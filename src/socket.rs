@@ -432,18 +432,26 @@ mod tests {
             assert_eq!(buffer.open().unwrap().body, vec![7; len]);
         }
     }
+
     #[test]
     fn a_socket_has_room_until_it_is_full_and_again_when_it_is_read() {
-        let (ours, theirs) = Socket::pair().unwrap();
-        let (ours, theirs) = (Socket(ours), Socket(theirs));
-        assert!(ours.has_room().unwrap());
-        let header = PacketHeader::plain(Kind::Control, 0);
-        while ours.send(header, &[], &[]).is_ok() {
-            assert!(ours.doorbells().unwrap() == 0, "nothing to read at this end");
+        // Of the smallest buffer some kernels let us use all, to the last byte.
+        for size in [None, Some(1)] {
+            let (ours, theirs) = Socket::pair().unwrap();
+            let (ours, theirs) = (Socket(ours), Socket(theirs));
+            size.map(|size| sockopt::set_socket_send_buffer_size(&ours, size).unwrap());
+            assert!(ours.has_room().unwrap());
+            let header = PacketHeader::plain(Kind::Control, 0);
+            let mut sent = 0;
+            while ours.send(header, &[], &[]).is_ok() {
+                sent += 1;
+                assert!(ours.doorbells().unwrap() == 0, "nothing to read at this end");
+            }
+            assert!(!ours.has_room().unwrap());
+            assert_eq!(theirs.doorbells().unwrap(), sent);
+            let mut buffer = PacketBuffer::new(0);
+            while theirs.receive(&mut buffer).unwrap() == Arrival::Packet {}
+            assert!(ours.has_room().unwrap());
         }
-        assert!(!ours.has_room().unwrap());
-        let mut buffer = PacketBuffer::new(0);
-        while theirs.receive(&mut buffer).unwrap() == Arrival::Packet {}
-        assert!(ours.has_room().unwrap());
     }
 }

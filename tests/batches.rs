@@ -288,22 +288,28 @@ fn full(sender: &mut Sender, len: usize) -> usize {
 fn a_long_batch_gives_its_space_back_bit_by_bit() {
     // 32 records, or an eighth of the ring, whichever comes first: and the one that is given out is not over.
     for (len, over) in [(64, 32), (RING / 32 - 64, 4)] {
-        let ((mut sender, _a), (_b, mut receiver)) = channel();
-        let count = RING / (len + 64);
-        // As many as there are, but nobody has said no.
-        for _ in 0..count {
-            sender.loan(len).unwrap().send().unwrap();
-        }
-        let mut batch = receiver.recv_batch().unwrap();
-        for _ in 0..=over {
+        for short in [true, false] {
+            let ((mut sender, _a), (_b, mut receiver)) = channel();
+            let count = RING / (len + 64);
+            // As many as there are, but nobody has said no.
+            for _ in 0..count {
+                sender.loan(len).unwrap().send().unwrap();
+            }
+            let mut batch = receiver.recv_batch().unwrap();
+            for _ in usize::from(short)..=over {
+                batch.advance().unwrap();
+            }
+            if short {
+                assert_eq!(full(&mut sender, len), 0, "one less is kept");
+                continue;
+            }
+            assert_eq!(full(&mut sender, len), over);
+            // A sender that has been told "no" gets what is over with the next message.
             batch.advance().unwrap();
+            assert_eq!(full(&mut sender, len), 1);
+            drop(batch);
+            assert_eq!(receiver.held().count, 0);
         }
-        assert_eq!(full(&mut sender, len), over);
-        // A sender that has been told "no" gets what is over with the next message.
-        batch.advance().unwrap();
-        assert_eq!(full(&mut sender, len), 1);
-        drop(batch);
-        assert_eq!(receiver.held().count, 0);
     }
 }
 

@@ -182,3 +182,35 @@ fn set(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::{
+        socket::{SendFailure, Socket},
+        wire::{Kind, PacketHeader},
+    };
+
+    #[test]
+    fn the_kernel_refuses_descriptors_where_it_can() {
+        let packet = PacketHeader::plain(Kind::Control, 0);
+        let refuse: [fn(OwnedFd) -> Socket; 2] = [Socket::own_credit, |fd| {
+            let socket = Socket::adopt(fd).unwrap();
+            socket.refuse_fds();
+            socket
+        }];
+        for refuse in refuse {
+            let (ours, theirs) = Socket::pair().unwrap();
+            let theirs = Socket::adopt(theirs).unwrap();
+            let knows = set(ours.as_fd(), SO_PASSRIGHTS, 1).is_ok();
+            let ours = refuse(ours);
+            match theirs.send(packet, &[], &[ours.as_fd()]) {
+                Err(SendFailure::Other(error)) => assert_eq!(error.kind(), io::ErrorKind::PermissionDenied),
+                result => assert!(result.is_ok() && !knows, "a kernel that knows the option: {result:?}"),
+            }
+            theirs.send(packet, &[], &[]).unwrap();
+        }
+    }
+}

@@ -170,3 +170,36 @@ impl fmt::Debug for Batch<'_> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::{Channel, receipts::Receipts, wait::Deadline};
+
+    #[test]
+    fn what_is_taken_is_held_since_then() {
+        for go_on in [false, true] {
+            let (mut sender, peer) = Channel::pair().unwrap();
+            let (_, mut receiver) = peer.split();
+            for _ in 0..3 {
+                sender.loan(8).unwrap().send().unwrap();
+            }
+            let mut batch = receiver.recv_batch().unwrap();
+            batch.advance().unwrap();
+            // As if the first were long ago.
+            batch.receiver.receipts = Receipts::default();
+            let taken = batch.advance().unwrap().take_payload();
+            if go_on {
+                batch.advance().unwrap();
+            }
+            drop(batch);
+            let soon = Deadline::after(Duration::from_secs(20));
+            while receiver.held().oldest == Some(Duration::ZERO) {
+                assert!(!soon.passed(), "the clock ticks each few milliseconds, but nothing grows old");
+            }
+            drop(taken);
+            assert_eq!(receiver.held().oldest, None);
+        }
+    }
+}
