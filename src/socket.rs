@@ -342,7 +342,7 @@ impl Socket {
     }
 
     /// As [`receive`](Self::receive), but waits for a packet or the end, as long as it takes: in one system call, where
-    /// [`sleep`] and a read are two. `Nothing` if a signal came, or if somebody has set `O_NONBLOCK` or `SO_RCVTIMEO`.
+    /// [`sleep`] and a read are two. `Nothing` only if somebody has set `O_NONBLOCK` or `SO_RCVTIMEO`.
     pub(crate) fn wait(&self, buffer: &mut PacketBuffer) -> Result<Arrival> {
         self.read(buffer, true)
     }
@@ -452,6 +452,23 @@ mod tests {
             let mut buffer = PacketBuffer::new(0);
             while theirs.receive(&mut buffer).unwrap() == Arrival::Packet {}
             assert!(ours.has_room().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_peer_that_closes_before_it_has_read_is_heard_to_the_end() {
+        let (ours, theirs) = Socket::pair().unwrap();
+        let (ours, theirs) = (Socket(ours), Socket(theirs));
+        ours.send(PacketHeader::plain(Kind::Doorbell, 0), &[], &[]).unwrap();
+        theirs.send(PacketHeader::plain(Kind::Control, 0), b"last", &[]).unwrap();
+        drop(theirs);
+        // The kernel says `ECONNRESET` first.
+        let mut buffer = PacketBuffer::new(4);
+        assert_eq!(ours.receive(&mut buffer).unwrap(), Arrival::Packet);
+        assert_eq!(buffer.open().unwrap().body, b"last");
+        for _ in 0..2 {
+            assert_eq!(ours.receive(&mut buffer).unwrap(), Arrival::End);
+            assert_eq!(ours.wait(&mut buffer).unwrap(), Arrival::End);
         }
     }
 }
