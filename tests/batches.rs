@@ -345,6 +345,7 @@ fn what_is_taken_out_of_a_batch_stays() {
     }
     assert_eq!(numbers(&mut receiver), (1000..1000 + sent).collect::<Vec<_>>());
     assert_eq!((receiver.held().count, receiver.held().bytes), (0, 0));
+    assert!(sender.has_space(RING - 64).unwrap());
 }
 
 #[test]

@@ -279,4 +279,26 @@ mod tests {
         assert_eq!(consumer.take(&record(64)), Span { start: 0, end: 3 * LINE });
         assert_eq!(consumer.peek(), Ok(None));
     }
+
+    #[test]
+    fn space_is_given_back_once_all_before_it_is() {
+        let mut own = region::OwnRegion::create(4096, true, false).unwrap();
+        let mut consumer = consumer(&own);
+        let record = Record { heading: Heading::new(0, false, None), payload_len: 64, control_len: 0 };
+        for n in 0..4 {
+            assert!(own.ring.put(n * 2 * LINE, RecordHeader::new(record)));
+        }
+        own.words.word(Word::Head).store(8 * LINE, Release);
+        let spans = [(); 4].map(|()| {
+            assert_eq!(consumer.peek(), Ok(Some(&record)));
+            consumer.take(&record)
+        });
+        let intake = Arc::clone(consumer.intake());
+        let mut release = |n: usize| {
+            intake.release(spans[n], 1);
+            (intake.tail() / LINE, consumer.held().0)
+        };
+        assert_eq!([2, 1, 0, 3].map(&mut release), [(0, 3), (0, 2), (6, 1), (8, 0)]);
+        assert_eq!(consumer.held(), (0, 0));
+    }
 }
