@@ -288,9 +288,12 @@ mod tests {
         for n in 0..4 {
             assert!(own.ring.put(n * 2 * LINE, RecordHeader::new(record)));
         }
+        assert!(!consumer.head_moved());
         own.words.word(Word::Head).store(8 * LINE, Release);
+        assert!(consumer.head_moved());
         let spans = [(); 4].map(|()| {
             assert_eq!(consumer.peek(), Ok(Some(&record)));
+            assert!(!consumer.head_moved(), "it has been seen");
             consumer.take(&record)
         });
         let intake = Arc::clone(consumer.intake());

@@ -158,4 +158,33 @@ mod tests {
         assert_eq!([publish(64), publish(64)], [384, 448]);
         assert_eq!(publish(9 * 64), 448);
     }
+
+    #[test]
+    fn room_is_what_is_free_and_what_is_seen_released() {
+        let (ours, theirs) =
+            (OwnRegion::create(4096, true, false).unwrap(), OwnRegion::create(0, true, false).unwrap());
+        let peer = adopt(theirs.memfd.as_fd(), theirs.geometry, true).unwrap();
+        let mut producer = Producer::new(ours.words, peer, 4096);
+        let release = |tail| theirs.words.word(Word::Tail).store(tail, Release);
+        producer.publish(4096 - 128);
+        assert_eq!((producer.has_room(128), producer.has_room(192)), (Ok(true), Ok(false)));
+        producer.publish(128);
+        assert_eq!((producer.head(), producer.used(), producer.has_room(64)), (4096, 4096, Ok(false)));
+        assert!(!producer.tail_moved());
+        release(64);
+        assert!(producer.tail_moved());
+        assert_eq!((producer.has_room(64), producer.has_room(128)), (Ok(true), Ok(false)));
+        assert!(!producer.tail_moved(), "it has been seen");
+        // Neither more than was sent, nor less than before, nor a part of a line.
+        for (tail, violation) in [
+            (4160, ProtocolError::Tail { from: 64, limit: 4096, found: 4160 }),
+            (0, ProtocolError::Tail { from: 64, limit: 4096, found: 0 }),
+            (65, ProtocolError::Misaligned { found: 65 }),
+        ] {
+            release(tail);
+            assert_eq!(producer.has_room(128), Err(violation));
+        }
+        release(4096);
+        assert_eq!(producer.has_room(4096), Ok(true));
+    }
 }
