@@ -304,4 +304,18 @@ mod tests {
         assert_eq!([2, 1, 0, 3].map(&mut release), [(0, 3), (0, 2), (6, 1), (8, 0)]);
         assert_eq!(consumer.held(), (0, 0));
     }
+
+    #[test]
+    fn a_record_ends_at_the_head_at_the_latest() {
+        let mut own = region::OwnRegion::create(4096, true, false).unwrap();
+        let mut consumer = consumer(&own);
+        let record =
+            |control_len| Record { heading: Heading::new(0, false, None), payload_len: 64, control_len };
+        own.words.word(Word::Head).store(3 * LINE, Release);
+        assert!(own.ring.put(0, RecordHeader::new(record(65))));
+        let too_long = ProtocolError::RecordLength { available: 3 * LINE, payload: 64, control: 65 };
+        assert_eq!(consumer.peek(), Err(too_long));
+        assert!(own.ring.put(0, RecordHeader::new(record(64))));
+        assert_eq!(consumer.peek(), Ok(Some(&record(64))));
+    }
 }
