@@ -48,7 +48,6 @@ fn style(transport: Transport) -> (RGBColor, u32) {
         T::Iceoryx2Event => (RGBColor(130, 170, 240), 1),
         T::ShmemIpcSpin => (RGBColor(20, 130, 60), 2),
         T::ShmemIpc => (RGBColor(120, 200, 140), 1),
-        T::ShmemIpcBatch => (RGBColor(10, 80, 40), 1),
         T::Seqpacket => (RGBColor(200, 130, 0), 2),
         T::SeqpacketPoll => (RGBColor(240, 190, 90), 1),
         T::Stream => (RGBColor(130, 80, 30), 1),

@@ -50,8 +50,6 @@ pub(crate) enum Transport {
     ShmemIpcSpin,
     /// shmem-ipc, with its event descriptors.
     ShmemIpc,
-    /// As shmem-ipc, sending and receiving in batches.
-    ShmemIpcBatch,
     /// A sequenced packet socket, blocking.
     Seqpacket,
     /// A sequenced packet socket, polling.
@@ -78,7 +76,7 @@ impl Transport {
         match work {
             Work::Stream => true,
             Work::Small => self != Self::LimitMemcpy,
-            Work::Roundtrip => self != Self::LimitMemcpy && !self.batches(),
+            Work::Roundtrip => !matches!(self, Self::LimitMemcpy | Self::SealaneBatch),
             // A hand-off that copies is a stream, whose time grows with the size.
             Work::Handoff => self != Self::LimitMemcpy && !(self.copies() && size > 4 << 10),
             Work::Control | Work::Fd => matches!(
@@ -89,7 +87,7 @@ impl Transport {
                     | Self::Seqpacket
                     | Self::SeqpacketPoll
             ),
-            Work::Idle => self != Self::LimitMemcpy && !self.batches() && !self.polls(),
+            Work::Idle => !matches!(self, Self::LimitMemcpy | Self::SealaneBatch) && !self.polls(),
         }
     }
 
@@ -107,11 +105,6 @@ impl Transport {
     fn copies(self) -> bool {
         use Transport::{IpcChannel, IpcChannelShm, Pipe, Seqpacket, SeqpacketPoll, Stream};
         matches!(self, Seqpacket | SeqpacketPoll | Stream | Pipe | IpcChannel | IpcChannelShm)
-    }
-
-    /// Whether it is a form for many messages at once.
-    fn batches(self) -> bool {
-        matches!(self, Self::SealaneBatch | Self::ShmemIpcBatch)
     }
 
     /// Whether who waits never sleeps.
@@ -134,9 +127,8 @@ pub(crate) fn run(side: Side, cell: &Cell, link: &Link) -> Result<()> {
         Transport::SealaneBatch => live::<sealane::Sealane<true>>,
         Transport::Iceoryx2 => live::<iceoryx2::Iceoryx2<false>>,
         Transport::Iceoryx2Event => live::<iceoryx2::Iceoryx2<true>>,
-        Transport::ShmemIpcSpin => live::<shmem_ipc::ShmemIpc<true, false>>,
-        Transport::ShmemIpc => live::<shmem_ipc::ShmemIpc<false, false>>,
-        Transport::ShmemIpcBatch => live::<shmem_ipc::ShmemIpc<false, true>>,
+        Transport::ShmemIpcSpin => live::<shmem_ipc::ShmemIpc<true>>,
+        Transport::ShmemIpc => live::<shmem_ipc::ShmemIpc<false>>,
         Transport::Seqpacket => live::<seqpacket::Seqpacket<false>>,
         Transport::SeqpacketPoll => live::<seqpacket::Seqpacket<true>>,
         Transport::Stream => live::<bytestream::Bytestream<false>>,

@@ -15,16 +15,12 @@ use crate::{
     work::End,
 };
 
-/// With `BATCH`, as many messages go into one call as there is room for.
-pub(super) struct ShmemIpc<const SPIN: bool, const BATCH: bool> {
+pub(super) struct ShmemIpc<const SPIN: bool> {
     sender: Sender<u64>,
     receiver: Receiver<u64>,
 }
 
-/// Most messages of a batch.
-const MOST: u64 = 64;
-
-impl<const SPIN: bool, const BATCH: bool> End for ShmemIpc<SPIN, BATCH> {
+impl<const SPIN: bool> End for ShmemIpc<SPIN> {
     type View<'a> = &'a [u8];
 
     fn establish(_side: Side, cell: &Cell, link: &Link) -> Result<Self> {
@@ -84,55 +80,6 @@ impl<const SPIN: bool, const BATCH: bool> End for ShmemIpc<SPIN, BATCH> {
                 self.receiver.block_until_readable()?;
                 self.receiver.receive_raw(take)?;
             }
-        }
-        Ok(())
-    }
-    /// The ring has room for a whole number of messages, so no message is in two pieces.
-    #[inline]
-    fn send_many(&mut self, len: usize, count: u64, mut fill: impl FnMut(u64, &mut [u8])) -> Result<()> {
-        if SPIN || !BATCH {
-            return (0..count).try_for_each(|number| self.send(len, |bytes| fill(number, bytes)));
-        }
-        let mut number = 0;
-        while number < count {
-            self.sender.block_until_writable()?;
-            self.sender.send_raw(|place: *mut u64, room: usize| {
-                let messages = (8 * room / len).min((count - number).min(MOST) as usize);
-                // SAFETY: as in `send`.
-                let bytes = unsafe { slice::from_raw_parts_mut(place.cast::<u8>(), messages * len) };
-                for message in bytes.chunks_exact_mut(len) {
-                    fill(number, message);
-                    number += 1;
-                }
-                messages * len / 8
-            })?;
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn receive_many(
-        &mut self,
-        len: usize,
-        count: u64,
-        mut read: impl FnMut(u64, Self::View<'_>),
-    ) -> Result<()> {
-        if SPIN || !BATCH {
-            return (0..count).try_for_each(|number| self.receive(len, |view| read(number, view)));
-        }
-        let mut number = 0;
-        while number < count {
-            self.receiver.block_until_readable()?;
-            self.receiver.receive_raw(|place: *const u64, available: usize| {
-                let messages = (8 * available / len).min((count - number).min(MOST) as usize);
-                // SAFETY: as in `receive`.
-                let bytes = unsafe { slice::from_raw_parts(place.cast::<u8>(), messages * len) };
-                for message in bytes.chunks_exact(len) {
-                    read(number, message);
-                    number += 1;
-                }
-                messages * len / 8
-            })?;
         }
         Ok(())
     }
