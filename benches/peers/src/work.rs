@@ -29,19 +29,14 @@ pub(crate) trait End: Sized {
 
     /// Sends `count` payloads, numbered from 0, in whichever way is best for many.
     #[inline]
-    fn send_many(&mut self, len: usize, count: u64, mut fill: impl FnMut(u64, &mut [u8])) -> Result<()> {
-        (0..count).try_for_each(|number| self.send(len, |bytes| fill(number, bytes)))
+    fn send_many(&mut self, len: usize, count: u64, fill: impl FnMut(u64, &mut [u8])) -> Result<()> {
+        send_each(self, len, count, fill)
     }
 
     /// Receives `count` payloads, numbered from 0, in whichever way is best for many. `read` may see each in pieces.
     #[inline]
-    fn receive_many(
-        &mut self,
-        len: usize,
-        count: u64,
-        mut read: impl FnMut(u64, Self::View<'_>),
-    ) -> Result<()> {
-        (0..count).try_for_each(|number| self.receive(len, |view| read(number, view)))
+    fn receive_many(&mut self, len: usize, count: u64, read: impl FnMut(u64, Self::View<'_>)) -> Result<()> {
+        receive_each(self, len, count, read)
     }
 
     /// Sends bytes, and a descriptor if there is one, as a message without a payload.
@@ -53,6 +48,28 @@ pub(crate) trait End: Sized {
     fn receive_control(&mut self, _fds: bool, _read: impl FnOnce(&[u8])) -> Result<Vec<OwnedFd>> {
         bail!("this transport has no messages without payloads");
     }
+}
+
+/// Sends one by one.
+#[inline]
+pub(crate) fn send_each<E: End>(
+    end: &mut E,
+    len: usize,
+    count: u64,
+    mut fill: impl FnMut(u64, &mut [u8]),
+) -> Result<()> {
+    (0..count).try_for_each(|number| end.send(len, |bytes| fill(number, bytes)))
+}
+
+/// Receives one by one.
+#[inline]
+pub(crate) fn receive_each<E: End>(
+    end: &mut E,
+    len: usize,
+    count: u64,
+    mut read: impl FnMut(u64, E::View<'_>),
+) -> Result<()> {
+    (0..count).try_for_each(|number| end.receive(len, |view| read(number, view)))
 }
 
 /// What can be done with a view.
@@ -139,7 +156,13 @@ pub(crate) fn receive_checked<E: End>(end: &mut E, size: usize, number: u64) -> 
         sum = sum.wrapping_add(view.sum());
         len += view.len();
     })?;
-    let expected = pattern(number).wrapping_mul(size as u64 / 8);
+    check(number, size, pattern(number), len, sum)
+}
+
+/// Whether a message was found to consist of `word`, as it should.
+#[inline]
+fn check(number: u64, size: usize, word: u64, len: usize, sum: u64) -> Result<()> {
+    let expected = word.wrapping_mul(size as u64 / 8);
     ensure!(
         len == size && sum == expected,
         "message {number}: expected {size} bytes with the sum {expected:#x}, found {len} with {sum:#x}"
@@ -160,18 +183,16 @@ pub(crate) fn send_stream<E: End>(end: &mut E, size: usize, count: u64, touch: b
 /// Receives messages 0 to `count`, and reads and checks all of each, or only the lengths if nobody is to `touch` them.
 #[inline]
 pub(crate) fn receive_stream<E: End>(end: &mut E, size: usize, count: u64, touch: bool) -> Result<()> {
-    let words = size as u64 / 8;
     let (mut current, mut sum, mut len) = (0, 0_u64, 0);
-    let mut wrong = None;
-    let mut check = |number: u64, sum: u64, len: usize| {
-        let expected = if touch { pattern(number).wrapping_mul(words) } else { 0 };
-        if len != size || sum != expected {
-            wrong.get_or_insert((number, expected, len, sum));
+    let mut so_far = Ok(());
+    let mut over = |number, len, sum| {
+        if so_far.is_ok() {
+            so_far = check(number, size, if touch { pattern(number) } else { 0 }, len, sum);
         }
     };
     end.receive_many(size, count, |number, view| {
         if number != current {
-            check(current, sum, len);
+            over(current, len, sum);
             (current, sum, len) = (number, 0, 0);
         }
         len += view.len();
@@ -179,13 +200,8 @@ pub(crate) fn receive_stream<E: End>(end: &mut E, size: usize, count: u64, touch
             sum = sum.wrapping_add(view.sum());
         }
     })?;
-    check(current, sum, len);
-    if let Some((number, expected, len, sum)) = wrong {
-        bail!(
-            "message {number}: expected {size} bytes with the sum {expected:#x}, found {len} with {sum:#x}"
-        );
-    }
-    Ok(())
+    over(current, len, sum);
+    so_far
 }
 
 /// Sends message `number` without a payload.

@@ -10,7 +10,7 @@ use crate::{
     cell::{Cell, Side},
     link::Link,
     transports::seqpacket,
-    work::End,
+    work::{End, receive_each, send_each},
 };
 
 /// With `BATCH`, payloads are sent and received in batches.
@@ -51,7 +51,7 @@ impl<const BATCH: bool> End for Sealane<BATCH> {
     #[inline]
     fn send_many(&mut self, len: usize, count: u64, mut fill: impl FnMut(u64, &mut [u8])) -> Result<()> {
         if !BATCH {
-            return (0..count).try_for_each(|number| self.send(len, |bytes| fill(number, bytes)));
+            return send_each(self, len, count, fill);
         }
         let mut number = 0;
         while number < count {
@@ -77,7 +77,7 @@ impl<const BATCH: bool> End for Sealane<BATCH> {
         mut read: impl FnMut(u64, Self::View<'_>),
     ) -> Result<()> {
         if !BATCH {
-            return (0..count).try_for_each(|number| self.receive(len, |view| read(number, view)));
+            return receive_each(self, len, count, read);
         }
         let mut number = 0;
         while number < count {
