@@ -509,32 +509,3 @@ impl fmt::Debug for PeerRegion {
         f.debug_tuple("PeerRegion").field(&self.mapping.geometry).finish()
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::os::fd::AsFd;
-
-    use rustix::fs::{MemfdFlags, fcntl_add_seals, ftruncate, memfd_create};
-
-    use super::*;
-
-    #[test]
-    fn what_can_still_change_is_never_mapped_as_immutable() {
-        let map = |seals, len| {
-            let memfd = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
-            ftruncate(&memfd, 4096).unwrap();
-            assert_eq!(rustix::io::pwrite(&memfd, &[7; 4096], 0), Ok(4096));
-            fcntl_add_seals(&memfd, seals).unwrap();
-            Immutable::map(memfd.as_fd(), len)
-        };
-        assert_eq!(map(Immutable::SEALS, 4096).unwrap().as_slice(), [7; 4096]);
-        let refused = |seals, len| match map(seals, len) {
-            Err(Unmapped::Failed(error)) => error.kind() == io::ErrorKind::PermissionDenied,
-            _ => false,
-        };
-        assert!(refused(SealFlags::SHRINK | SealFlags::GROW, 4096), "it may be written");
-        for len in [0, 4095, 4097, 8192] {
-            assert!(refused(Immutable::SEALS, len), "{len} bytes of 4096");
-        }
-    }
-}
