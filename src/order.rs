@@ -231,6 +231,7 @@ mod tests {
         order.hold(alone(6), ()).unwrap();
         assert!(order.hold(alone(7), ()).is_err(), "a third");
     }
+
     /// The two carriers, and what has come out of them: of each message its record or packet, and the packet that it had.
     #[derive(Default)]
     struct Carriers {

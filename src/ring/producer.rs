@@ -136,12 +136,16 @@ mod tests {
     use super::*;
     use crate::region::{OwnRegion, adopt};
 
+    /// The producer of a ring of 4 KiB, and the region whose words say what was released.
+    fn producer() -> (Producer, OwnRegion) {
+        let [ours, theirs] = [4096, 0].map(|capacity| OwnRegion::create(capacity, true, false).unwrap());
+        let peer = adopt(theirs.memfd.as_fd(), theirs.geometry, true).unwrap();
+        (Producer::new(ours.words, peer, 4096), theirs)
+    }
+
     #[test]
     fn the_high_water_mark_counts_what_is_released_and_looks_seldom() {
-        let (ours, theirs) =
-            (OwnRegion::create(4096, true, false).unwrap(), OwnRegion::create(0, true, false).unwrap());
-        let peer = adopt(theirs.memfd.as_fd(), theirs.geometry, true).unwrap();
-        let mut producer = Producer::new(ours.words, peer, 4096);
+        let (mut producer, theirs) = producer();
         let mut mark = 0;
         let mut publish = |released| {
             theirs.words.word(Word::Tail).store(released, Release);
@@ -161,10 +165,7 @@ mod tests {
 
     #[test]
     fn room_is_what_is_free_and_what_is_seen_released() {
-        let (ours, theirs) =
-            (OwnRegion::create(4096, true, false).unwrap(), OwnRegion::create(0, true, false).unwrap());
-        let peer = adopt(theirs.memfd.as_fd(), theirs.geometry, true).unwrap();
-        let mut producer = Producer::new(ours.words, peer, 4096);
+        let (mut producer, theirs) = producer();
         let release = |tail| theirs.words.word(Word::Tail).store(tail, Release);
         producer.publish(4096 - 128);
         assert_eq!((producer.has_room(128), producer.has_room(192)), (Ok(true), Ok(false)));
