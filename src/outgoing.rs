@@ -421,8 +421,7 @@ impl Outgoing {
         self.check()?;
         // Only a hint for a receiver that spins, given a moment early: it finds the packet as soon as it is there. One that
         // sleeps is woken by the packet.
-        let hint = |out: &Self, packets| out.words.word(Word::Packets).store(packets, Relaxed);
-        hint(self, self.packets.wrapping_add(1));
+        self.words.word(Word::Packets).store(self.packets.wrapping_add(1), Relaxed);
         match self.link.socket.send(header, control.bytes, &control.fds) {
             Ok(()) => drop(self.stand_down(Room::Socket)),
             Err(SendFailure::Full | SendFailure::FdsInFlight | SendFailure::NoMemory(_)) => {

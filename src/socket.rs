@@ -15,7 +15,7 @@ use std::{
 use rustix::{
     cmsg_space,
     event::{PollFd, PollFlags, Timespec, poll},
-    io::{Errno, ioctl_fionread},
+    io::{Errno, ioctl_fionread, retry_on_intr},
     net::{
         AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
         SocketType, UCred, getpeername, send, sendmsg, shutdown, socketpair, sockopt,
@@ -311,12 +311,8 @@ impl Socket {
         if !(rights && identity) {
             return Err(SendFailure::Other(io::ErrorKind::InvalidInput.into()));
         }
-        loop {
-            match sendmsg(&self.0, &parts, &mut ancillary, SEND_FLAGS) {
-                Err(Errno::INTR) => {}
-                result => return result.map(drop).map_err(SendFailure::from),
-            }
-        }
+        retry_on_intr(|| sendmsg(&self.0, &parts, &mut ancillary, SEND_FLAGS))?;
+        Ok(())
     }
 
     /// As [`send_with`](Self::send_with), in one piece and with nothing beside it, which costs the kernel less.
@@ -328,12 +324,8 @@ impl Socket {
             start.copy_from_slice(header.as_bytes());
             rest.copy_from_slice(body);
         }
-        loop {
-            match send(&self.0, packet, SEND_FLAGS) {
-                Err(Errno::INTR) => {}
-                result => return result.map(drop).map_err(SendFailure::from),
-            }
-        }
+        retry_on_intr(|| send(&self.0, &*packet, SEND_FLAGS))?;
+        Ok(())
     }
 
     /// Reads a packet without blocking. What the buffer held before is closed.
