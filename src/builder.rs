@@ -73,6 +73,9 @@ impl Builder {
     /// 64 bytes shorter. 0 makes a side that sends control messages only. Default: 4 MiB.
     ///
     /// The memory is allocated at once and counts as this process's.
+    ///
+    /// Payloads of 4 MiB and more do not go round the end of the ring: they begin at its start again, where the memory may
+    /// still be in the cache, if that is free. So the ring may have room for one of them less at a time.
     pub fn ring_capacity(self, bytes: usize) -> Self {
         self.with(|settings| settings.ring_capacity = bytes)
     }

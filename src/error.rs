@@ -281,7 +281,10 @@ pub enum ProtocolError {
     /// A record with unknown flags.
     #[error("record flags: {known:#x} known, {found:#x} found")]
     RecordFlags { known: u32, found: u32 },
-    /// A record whose reserved bytes are not zero.
+    /// Padding that does not end where the ring does.
+    #[error("padding: {expected} bytes expected, {found} found")]
+    Padding { expected: u64, found: u64 },
+    /// A record whose reserved bytes, or the fields without a meaning in padding, are not zero.
     #[error("record: zeros expected in the reserved bytes")]
     RecordReserved,
     /// A packet shorter than its header, or of a kind that has no body but one.

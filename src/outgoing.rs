@@ -30,9 +30,8 @@ use crate::{
 /// gives no sign when that is over.
 const SHORTAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// Behind a record of so many bytes the next header's line, and the translation of its address, are fetched early: who looked
-/// that far away last did so long ago.
-const FAR: u64 = 4 << 20;
+/// Within a batch the peer is woken for so many bytes: to write that many takes longer than to look whether it sleeps.
+const MOST_OWED: u64 = 64 << 10;
 
 /// How long a call may wait for room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +65,8 @@ pub(crate) struct Outgoing {
     bell: Bell,
     /// Several loans are sent one after the other, and the peer is woken when they are.
     batching: bool,
-    /// The peer has not been woken for what was published last.
-    owes_bell: bool,
+    /// Bytes that were published last, for which the peer has not been woken.
+    owed: u64,
     epoch: Epoch,
     wanted: Wanted,
     spinner: Spinner,
@@ -97,7 +96,7 @@ impl Outgoing {
             region,
             bell: Bell::new(Word::ReceiverEpoch),
             batching: false,
-            owes_bell: false,
+            owed: 0,
             epoch: Epoch::new(words.clone(), Word::SenderEpoch),
             wanted: Wanted::default(),
             words,
@@ -136,6 +135,13 @@ impl Outgoing {
         self.producer.has_room(size).map_err(|violation| self.link.violated(violation))
     }
 
+    /// Where a record of `size` bytes, for which there is room, begins.
+    #[inline]
+    pub(crate) fn place(&mut self, size: u64) -> Result<u64> {
+        self.producer.place(size).map_err(|violation| self.link.violated(violation))?;
+        Ok(self.producer.head())
+    }
+
     /// Waits until a record of `size` bytes has room. [`Error::Full`] if there is no patience for that.
     #[inline]
     pub(crate) fn make_room(&mut self, size: u64, patience: Patience) -> Result<()> {
@@ -161,7 +167,7 @@ impl Outgoing {
 
     /// Wakes the peer for what it has not been woken for.
     fn settle_bell(&mut self) {
-        if std::mem::take(&mut self.owes_bell) {
+        if std::mem::take(&mut self.owed) > 0 {
             self.wake();
         }
     }
@@ -529,7 +535,7 @@ impl Outgoing {
             return Ok(true);
         }
         match record_size(payload_len, to_u64(control.bytes.len())) {
-            Some(size) => self.has_room(size),
+            Some(size) => self.has_room(size.saturating_add(self.producer.padding())),
             None => Ok(false),
         }
     }
@@ -542,21 +548,28 @@ impl Outgoing {
         let control_len = u32::try_from(control.len()).unwrap_or(0);
         let behind = start.wrapping_add(LINE).wrapping_add(padded(payload_len).unwrap_or(0));
         let size = record_size(payload_len, control_len.into()).unwrap_or(0);
+        if self.producer.padding() > 0 {
+            self.pad(ring);
+        }
         let written = (control.is_empty() || ring.write(behind, control))
             && ring.put(start, RecordHeader::new(Record { heading, payload_len, control_len }));
         debug_assert!(written && size > 0, "room for the record was made before it was lent");
         self.producer.publish(size);
-        if size >= FAR && self.producer.used() < self.producer.capacity() {
-            ring.expect_write(self.producer.head());
-        }
-        if self.batching {
-            self.owes_bell = true;
-        } else {
-            self.wake();
+        self.owed = self.owed.wrapping_add(size);
+        if !self.batching || self.owed >= MOST_OWED {
+            self.settle_bell();
         }
         if self.producer.used() > self.stats.ring_high_water {
             self.stats.ring_high_water = self.producer.high_water(self.stats.ring_high_water);
         }
+    }
+
+    /// Writes the padding before the next record.
+    #[cold]
+    fn pad(&mut self, ring: &mut RingWriter) {
+        let (end, padding) = (self.producer.head(), self.producer.padding());
+        let written = ring.put(end.wrapping_sub(padding), RecordHeader::padding(padding.wrapping_sub(LINE)));
+        debug_assert!(written, "padding is a multiple of 64");
     }
 
     /// Wakes the peer, if it sleeps, after a publication.

@@ -164,16 +164,16 @@ impl Sender {
         let len = count.saturating_mul(size_of::<T>());
         let size = self.out.size_of_record(len)?;
         self.out.make_room(size, patience)?;
-        let start = self.out.producer.head().wrapping_add(LINE);
-        match self.ring.slot(start, count) {
+        let start = self.out.place(size)?;
+        match self.ring.slot(start.wrapping_add(LINE), count) {
             Some(slot) => Ok(Loan::new(slot, &mut self.out)),
             // The size was checked and positions are multiples of 64.
             None => Err(Error::PayloadTooLarge { len, max: self.out.limits.max_payload }),
         }
     }
 
-    /// Runs `send`, in which loans are sent as ever, but a sleeping receiver is woken only at the end, or when a call has to
-    /// wait: the leanest way to send many small payloads. It costs a full memory fence to see whether the receiver sleeps,
+    /// Runs `send`, in which loans are sent as ever, but a sleeping receiver is woken only at the end, when a call has to
+    /// wait, or after 64 KiB: the leanest way to send many small payloads. It costs a full memory fence to see whether the receiver sleeps,
     /// for which the processor has to have written all of the record to the caches: about half of a small message.
     ///
     /// Each loan is committed, and seen by a receiver that is awake, when it is sent. Do not let `send` wait for anything but

@@ -27,6 +27,8 @@ const WANTS_REPLY: u16 = 1;
 /// The other half of the message is in the other carrier.
 const OTHER_HALF: u16 = 2;
 const KNOWN_FLAGS: u16 = WANTS_REPLY | OTHER_HALF;
+/// The record is no message: it fills the ring up to its end. Stands alone.
+const PADDING: u16 = 4;
 
 /// What a message says of itself, in whichever carrier: the part that records and packets share, as it stands there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -106,6 +108,27 @@ impl RecordHeader {
         }
     }
 
+    /// Of padding: `len` bytes behind this header are left out.
+    pub(crate) fn padding(len: u64) -> Self {
+        Self { flags: u32::from(PADDING).into(), payload_len: len.into(), ..Self::new(Record::default()) }
+    }
+
+    #[inline]
+    pub(crate) fn is_padding(&self) -> bool {
+        self.flags.get() == u32::from(PADDING)
+    }
+
+    /// The bytes that [padding](Self::is_padding) leaves out.
+    pub(crate) fn check_padding(&self) -> Result<u64, ProtocolError> {
+        let len = self.payload_len.get();
+        if self.as_bytes() == Self::padding(len).as_bytes() {
+            Ok(len)
+        } else {
+            Err(ProtocolError::RecordReserved)
+        }
+    }
+
+    /// What a message's header says.
     #[inline]
     pub(crate) fn check(self) -> Result<Record, ProtocolError> {
         let flags = match u16::try_from(self.flags.get()) {
@@ -328,6 +351,26 @@ mod tests {
     }
 
     #[test]
+    fn padding_is_told_from_messages_and_says_nothing_else() {
+        let padding = RecordHeader::padding(640);
+        assert!(padding.is_padding());
+        assert_eq!(padding.check_padding(), Ok(640));
+        assert_eq!(padding.check(), Err(ProtocolError::RecordFlags { known: 3, found: 4 }));
+        assert!(
+            !RecordHeader::new(Record { heading: heading(), payload_len: 3, control_len: 5 }).is_padding()
+        );
+        assert!(!RecordHeader { flags: 5.into(), ..padding }.is_padding());
+        for stray in [
+            RecordHeader { sequence: 1.into(), ..padding },
+            RecordHeader { control_len: 1.into(), ..padding },
+            RecordHeader { reply_to: 1.into(), ..padding },
+            RecordHeader { reserved: [0.into(), 0.into(), 0.into(), 1.into()], ..padding },
+        ] {
+            assert_eq!(stray.check_padding(), Err(ProtocolError::RecordReserved));
+        }
+    }
+
+    #[test]
     fn a_heading_says_no_more_than_it_was_told() {
         let plain = Heading::new(7, false, None);
         assert_eq!((plain.wants_reply(), plain.other_half(), plain.in_reply_to()), (false, false, None));
@@ -388,7 +431,7 @@ mod tests {
     #[test]
     fn bad_records_are_named() {
         let good = RecordHeader::new(Record { heading: heading(), payload_len: 0, control_len: 0 });
-        for flags in [4u32, 1 << 16, u32::MAX] {
+        for flags in [8u32, 1 << 16, u32::MAX] {
             let error = RecordHeader { flags: flags.into(), ..good }.check().unwrap_err();
             assert_eq!(error, ProtocolError::RecordFlags { known: 3, found: flags });
         }
@@ -474,6 +517,6 @@ mod tests {
             assert_eq!((row[1].clone(), row[2].clone()), (code.to_string(), format!("{reason:?}")));
         }
         let flags: Vec<u16> = table("| flag | meaning").iter().map(|row| row[1].parse().unwrap()).collect();
-        assert_eq!(flags, [WANTS_REPLY, OTHER_HALF]);
+        assert_eq!(flags, [WANTS_REPLY, OTHER_HALF, PADDING]);
     }
 }

@@ -80,6 +80,23 @@ fn a_sleeping_receiver_gets_a_batch() {
     }
 }
 
+/// It takes longer to write large payloads than to look whether somebody sleeps.
+#[test]
+fn a_receiver_is_woken_within_a_batch_for_many_bytes() {
+    let (mut sender, _peer) = Channel::pair().unwrap();
+    sender.batch(|sender| {
+        let mut send = |len| {
+            sender.loan(len).unwrap().send().unwrap();
+            sender.stats().doorbells_sent
+        };
+        // Records of 16 KiB, header included: of 64 KiB together.
+        assert_eq!([(16 << 10) - 64; 4].map(&mut send), [0, 0, 0, 1]);
+    });
+    assert_eq!(sender.stats().doorbells_sent, 1, "it has been rung for all");
+    sender.batch(|sender| sender.loan((64 << 10) - 64).unwrap().send().unwrap());
+    assert_eq!(sender.stats().doorbells_sent, 1, "it has not slept since");
+}
+
 #[test]
 fn a_batch_that_panics_wakes_the_receiver() {
     let ((mut sender, _a), _peer) = channel();

@@ -168,7 +168,7 @@ fn a_record_longer_than_what_was_published_is_a_violation() {
 #[test]
 fn a_record_header_with_unknown_bits_is_a_violation() {
     let _guard = bounded();
-    for found in [4, 1 << 16, 1 << 31, u32::MAX] {
+    for found in [5, 8, 1 << 16, 1 << 31, u32::MAX] {
         let (hostile, mut channel) = Hostile::meet(&builder());
         hostile.publish(0, Record { flags: found, ..Record::default() }, 64);
         assert_violated(channel.try_recv(), ProtocolError::RecordFlags { known: 3, found });
@@ -183,14 +183,73 @@ fn a_record_header_with_unknown_bits_is_a_violation() {
     }
 }
 
+const PADDING: u32 = 4;
+
+#[test]
+fn padding_ends_where_the_ring_does_and_a_record_follows() {
+    let _guard = bounded();
+    let capacity = capacity();
+    let padding = Record { flags: PADDING, payload_len: capacity - 128, ..Record::default() };
+    let record = Record { sequence: 1, ..Record::default() };
+    // The first record takes 64 bytes, the padding the rest of the ring, so that the last is where the first was.
+    let play = |padding: Record, behind: Record, released: bool, end: u64| {
+        let (hostile, mut channel) = Hostile::meet(&builder());
+        hostile.publish(0, Record::default(), 64);
+        let first = channel.try_recv().unwrap().unwrap();
+        assert_eq!(first.sequence(), 0);
+        hostile.write(64, padding);
+        hostile.write(capacity, behind);
+        if released {
+            drop(first);
+        }
+        hostile.set(HEAD, end);
+        (channel.try_recv().map(|message| message.map(|message| message.sequence())), hostile, channel)
+    };
+    let (second, hostile, mut channel) = play(padding, record, true, capacity + 64);
+    assert_eq!(second.unwrap(), Some(1));
+    assert_eq!((channel.held().count, channel.held().bytes), (0, 0));
+    // All of it has been released: there may be a whole ring more.
+    let long = Record { sequence: 2, payload_len: capacity - 64, ..Record::default() };
+    hostile.publish(capacity + 64, long, 2 * capacity + 64);
+    assert_eq!(channel.recv().unwrap().sequence(), 2);
+    let padded = |payload_len| Record { payload_len, ..padding };
+    let expected = capacity - 128;
+    for found in [0, 64, expected - 64, expected + 1, expected + 64, u64::MAX] {
+        let (second, ..) = play(padded(found), record, true, capacity + 64);
+        assert_violated(second, ProtocolError::Padding { expected, found });
+    }
+    // Nothing behind it, or only more of the same.
+    let (second, ..) = play(padding, record, true, capacity);
+    let available = capacity - 64;
+    assert_violated(second, ProtocolError::RecordLength { available, payload: expected, control: 0 });
+    let again = Record { flags: PADDING, payload_len: capacity - 64, ..Record::default() };
+    let (second, ..) = play(padding, again, true, capacity + 64);
+    assert_violated(second, ProtocolError::RecordFlags { known: 3, found: PADDING });
+    // It takes room like a record.
+    let (second, ..) = play(padding, record, false, capacity + 64);
+    assert_violated(second, ProtocolError::Head { from: 64, limit: capacity, found: capacity + 64 });
+    for field in 0..4 {
+        let mut stray = padding;
+        match field {
+            0 => stray.sequence = 1,
+            1 => stray.control_len = 1,
+            2 => stray.reply_to = 1,
+            _ => stray.reserved[3] = 1,
+        }
+        let (second, hostile, mut channel) = play(stray, record, true, capacity + 64);
+        assert_violated(second, ProtocolError::RecordReserved);
+        assert_over(&hostile, &mut channel, ProtocolError::RecordReserved);
+    }
+}
+
 #[test]
 fn what_is_wrong_ends_a_batch_and_is_told_after_it() {
     let _guard = bounded();
-    let unknown = Record { sequence: 1, flags: 4, ..Record::default() };
+    let unknown = Record { sequence: 1, flags: 8, ..Record::default() };
     let too_much = Record { sequence: 1, control_len: 11, ..Record::default() };
     let turn = Record { sequence: 2, ..Record::default() };
     for (record, violation) in [
-        (unknown, ProtocolError::RecordFlags { known: 3, found: 4 }),
+        (unknown, ProtocolError::RecordFlags { known: 3, found: 8 }),
         (too_much, ProtocolError::ControlLength { max: 10, found: 11 }),
         (turn, ProtocolError::Sequence { expected: 1, found: 2 }),
     ] {

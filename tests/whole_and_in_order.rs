@@ -1,6 +1,7 @@
 //! Messages arrive whole and in the order in which they were sent, whatever they are made of.
 
 use std::{
+    collections::VecDeque,
     fs::File,
     io::stdin,
     os::unix::fs::MetadataExt,
@@ -237,6 +238,62 @@ fn a_kept_payload_holds_the_space_behind_it() {
     drop(third);
     assert_eq!((b.held().count, b.held().bytes, b.held().oldest), (0, 0, None));
     assert!(a.has_space(4032).unwrap());
+}
+
+/// Large records do not go round the end of the ring, so what is before it is left out.
+#[test]
+fn large_payloads_begin_at_the_start_again_and_arrive_whole() {
+    const MIB: usize = 1 << 20;
+    let capacity = 16 * MIB;
+    let (mut a, mut b) = Channel::builder().ring_capacity(capacity).max_control(8).pair().unwrap();
+    for _ in 0..3 {
+        a.loan_timeout(5 * MIB, SOON).unwrap().send().unwrap();
+        drop(b.recv_timeout(SOON).unwrap());
+    }
+    let record = 5 * MIB + 64;
+    let padding = capacity - 2 * record;
+    assert_eq!(a.stats().ring_high_water, u64::try_from(padding + record).unwrap());
+
+    let mut sent = VecDeque::new();
+    let mut kept = None;
+    let mut receive = |sent: &mut VecDeque<(u64, usize)>| {
+        let Some((number, len)) = sent.pop_front() else {
+            assert!(kept.take().is_some(), "there is room once nothing is kept");
+            return;
+        };
+        let mut message = b.recv_timeout(SOON).unwrap();
+        assert_eq!(*message.control(), number.to_le_bytes());
+        let payload = message.take_payload().unwrap();
+        assert_eq!(payload.len(), len);
+        for at in [0, len / 2 / 8 * 8, len - 8] {
+            assert_eq!(payload.read::<u64>(at).unwrap(), number, "at {at} of {len}");
+        }
+        // The one before it until now.
+        kept = (len < 6 * MIB).then_some(payload);
+    };
+    let lens = [5 * MIB, 5 * MIB, 4 * MIB, 64, 5 * MIB, 9 * MIB, 3 * MIB, capacity - 72, 7 * MIB];
+    for (number, len) in (0..).zip(lens.into_iter().cycle().take(20 * lens.len())) {
+        while !a.has_space(len).unwrap() {
+            receive(&mut sent);
+        }
+        if number % 3 == 0 {
+            // It might have begun elsewhere.
+            drop(a.try_loan(8).unwrap().unwrap());
+        }
+        let mut loan = a.try_loan(len).unwrap().unwrap();
+        for at in [0, len / 2 / 8 * 8, len - 8] {
+            loan[at..at + 8].copy_from_slice(&u64::to_le_bytes(number));
+        }
+        if number % 4 == 0 {
+            let unsent = loan.try_send_with(&[0; 9]).unwrap_err();
+            loan = unsent.into_loan();
+        }
+        loan.send_with(&number.to_le_bytes()).unwrap();
+        sent.push_back((number, len));
+        if number % 5 > 2 {
+            receive(&mut sent);
+        }
+    }
 }
 
 #[test]

@@ -207,12 +207,6 @@ impl RingWriter {
         Some(Slot { at, count, ring: self })
     }
 
-    /// Asks the processor for the line at `position`, to be written soon.
-    #[inline]
-    pub(crate) fn expect_write(&self, position: u64) {
-        self.mapping.expect(position);
-    }
-
     /// Writes one value at `position`. False if it is longer than the ring, or misaligned.
     #[must_use]
     #[inline]

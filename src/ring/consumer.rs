@@ -73,7 +73,7 @@ impl Intake {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the space of `records` records, one behind the other, back to the peer, as soon as all older ones are given
+    /// Gives the space of `records` records, one behind the other, or of padding, back to the peer, as soon as all older ones are given
     /// back too.
     pub(crate) fn release(&self, span: Span, records: u64) {
         let mut ledger = self.ledger();
@@ -166,7 +166,10 @@ impl Consumer {
                     return Ok(None);
                 }
             }
-            self.next = Some(self.read()?);
+            self.next = Some(match self.read() {
+                Ok(record) => record,
+                Err(violation) => self.skip(violation)?,
+            });
         }
         Ok(self.next.as_ref())
     }
@@ -202,16 +205,45 @@ impl Consumer {
         let available = self.head.wrapping_sub(self.position);
         // The payload is looked at next, as a rule: its line comes together with the header's.
         self.intake.peer.expect_read(self.position.wrapping_add(LINE));
-        let header =
-            self.intake.peer.bytes(self.position, to_usize(LINE)).and_then(|at| at.load::<RecordHeader>(0));
         // The head is a whole line ahead, and no ring is shorter than that.
-        let Some(header) = header else { return Err(ProtocolError::Misaligned { found: self.head }) };
+        let Some(header) = self.header() else {
+            return Err(ProtocolError::Misaligned { found: self.head });
+        };
         let record = header.check()?;
         let (payload, control) = (record.payload_len, u64::from(record.control_len));
         match record_size(payload, control) {
             Some(size) if size <= available => Ok(record),
             _ => Err(ProtocolError::RecordLength { available, payload, control }),
         }
+    }
+
+    #[inline]
+    fn header(&self) -> Option<RecordHeader> {
+        self.intake.peer.bytes(self.position, to_usize(LINE)).and_then(|at| at.load(0))
+    }
+
+    /// Releases the padding that stands here, and reads the record behind it. `violation` is what it is if it is none.
+    ///
+    /// UNTRUSTED: its header is copied out once more, and all of it judged. Padding must end where the ring does, and a record
+    /// must follow before `head`, so that a peer cannot keep us busy with nothing.
+    #[cold]
+    fn skip(&mut self, violation: ProtocolError) -> Result<Record, ProtocolError> {
+        let Some(header) = self.header().filter(RecordHeader::is_padding) else {
+            return Err(violation);
+        };
+        let (start, available) = (self.position, self.head.wrapping_sub(self.position));
+        let capacity = to_u64(self.intake.peer.capacity());
+        let rest = capacity.wrapping_sub(start & capacity.wrapping_sub(1));
+        let (expected, found) = (rest.wrapping_sub(LINE), header.check_padding()?);
+        if found != expected {
+            return Err(ProtocolError::Padding { expected, found });
+        }
+        if rest >= available {
+            return Err(ProtocolError::RecordLength { available, payload: found, control: 0 });
+        }
+        self.position = start.wrapping_add(rest);
+        self.intake.release(Span { start, end: self.position }, 0);
+        self.read()
     }
 
     /// The control bytes that ride behind the payload of `record`, which [`peek`](Self::peek) gave.
