@@ -30,8 +30,8 @@ use crate::{
 /// gives no sign when that is over.
 const SHORTAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// Within a batch the peer is woken for so many bytes: to write that many takes longer than to look whether it sleeps.
-const MOST_OWED: u64 = 64 << 10;
+/// Within a batch the peer is woken for so many bytes: to write that many takes about as long as to wake it.
+const MOST_OWED: u64 = 256 << 10;
 
 /// How long a call may wait for room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

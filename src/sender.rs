@@ -173,7 +173,7 @@ impl Sender {
     }
 
     /// Runs `send`, in which loans are sent as ever, but a sleeping receiver is woken only at the end, when a call has to
-    /// wait, or after 64 KiB: the leanest way to send many small payloads. It costs a full memory fence to see whether the receiver sleeps,
+    /// wait, or after 256 KiB: the leanest way to send many small payloads. It costs a full memory fence to see whether the receiver sleeps,
     /// for which the processor has to have written all of the record to the caches: about half of a small message.
     ///
     /// Each loan is committed, and seen by a receiver that is awake, when it is sent. Do not let `send` wait for anything but

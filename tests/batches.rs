@@ -89,11 +89,11 @@ fn a_receiver_is_woken_within_a_batch_for_many_bytes() {
             sender.loan(len).unwrap().send().unwrap();
             sender.stats().doorbells_sent
         };
-        // Records of 16 KiB, header included: of 64 KiB together.
-        assert_eq!([(16 << 10) - 64; 4].map(&mut send), [0, 0, 0, 1]);
+        // Records of 64 KiB, header included: of 256 KiB together.
+        assert_eq!([(64 << 10) - 64; 4].map(&mut send), [0, 0, 0, 1]);
     });
     assert_eq!(sender.stats().doorbells_sent, 1, "it has been rung for all");
-    sender.batch(|sender| sender.loan((64 << 10) - 64).unwrap().send().unwrap());
+    sender.batch(|sender| sender.loan((256 << 10) - 64).unwrap().send().unwrap());
     assert_eq!(sender.stats().doorbells_sent, 1, "it has not slept since");
 }
 
