@@ -42,7 +42,8 @@ pub struct Stats {
     pub waits_for_space: u64,
     /// Replies that came after their request was given up, and were dropped.
     pub late_replies: u64,
-    /// Most bytes of our ring that were in use at once, when a message was committed.
+    /// Most bytes of our ring that were in use at once, when a message was committed; what large payloads leave out at its
+    /// end is in use too.
     pub ring_high_water: u64,
 }
 

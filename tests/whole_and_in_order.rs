@@ -254,6 +254,8 @@ fn large_payloads_begin_at_the_start_again_and_arrive_whole() {
     let padding = capacity - 2 * record;
     assert_eq!(a.stats().ring_high_water, u64::try_from(padding + record).unwrap());
 
+    // Where a payload says its number.
+    let places = |len: usize| [0, len / 2 / 8 * 8, len - 8];
     let mut sent = VecDeque::new();
     let mut kept = None;
     let mut receive = |sent: &mut VecDeque<(u64, usize)>| {
@@ -265,7 +267,7 @@ fn large_payloads_begin_at_the_start_again_and_arrive_whole() {
         assert_eq!(*message.control(), number.to_le_bytes());
         let payload = message.take_payload().unwrap();
         assert_eq!(payload.len(), len);
-        for at in [0, len / 2 / 8 * 8, len - 8] {
+        for at in places(len) {
             assert_eq!(payload.read::<u64>(at).unwrap(), number, "at {at} of {len}");
         }
         // The one before it until now.
@@ -281,7 +283,7 @@ fn large_payloads_begin_at_the_start_again_and_arrive_whole() {
             drop(a.try_loan(8).unwrap().unwrap());
         }
         let mut loan = a.try_loan(len).unwrap().unwrap();
-        for at in [0, len / 2 / 8 * 8, len - 8] {
+        for at in places(len) {
             loan[at..at + 8].copy_from_slice(&u64::to_le_bytes(number));
         }
         if number % 4 == 0 {

@@ -19,7 +19,7 @@ const PLENTY: u64 = 16 << 10;
 const MANY: u64 = 16;
 const PART: u64 = 4;
 /// Records of so many bytes begin at the ring's start again rather than go round its end.
-pub(crate) const LARGE: u64 = 4 << 20;
+const LARGE: u64 = 4 << 20;
 /// Pauses between two looks.
 const PAUSES: u32 = 64;
 
@@ -175,7 +175,7 @@ impl Producer {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use std::{collections::VecDeque, os::fd::AsFd};
 
     use super::*;
     use crate::region::{OwnRegion, adopt};
@@ -274,11 +274,8 @@ mod tests {
     /// stuck. What is left out is released together with the record before it.
     #[test]
     fn padding_leaves_room_for_what_is_kept() {
-        let mut seed = 1_u64;
-        let mut random = move |below: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) % below
-        };
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut random = |below: u64| rng.u64(..below);
         let (mut padded, mut most_kept) = (0, 0);
         for _ in 0..300 {
             let capacity = LARGE << random(6);
@@ -287,7 +284,7 @@ mod tests {
             most_kept = kept.max(most_kept);
             let (mut producer, theirs) = producer_of(capacity);
             // Where records begin and end that were published and not released; the first have been received.
-            let mut records = std::collections::VecDeque::<(u64, u64)>::new();
+            let mut records = VecDeque::<(u64, u64)>::new();
             let mut received = 0;
             for _ in 0..200 {
                 let size = if random(2) == 0 { largest } else { (1 + random(largest / 64)) * 64 };
