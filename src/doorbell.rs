@@ -38,6 +38,7 @@ impl Epoch {
         Self { words, word, value, shown: value & 1, heard: 0 }
     }
 
+    #[inline]
     pub(crate) fn is_armed(&self) -> bool {
         self.value & 1 == 1
     }
@@ -64,6 +65,7 @@ impl Epoch {
     }
 
     /// News is not announced any more.
+    #[inline]
     pub(crate) fn disarm(&mut self) {
         if self.is_armed() {
             self.advance(1);

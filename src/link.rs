@@ -51,8 +51,14 @@ impl Link {
 
     /// Whether the channel was closed here, by a violation or by a [`Closer`].
     #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// An error if the channel [is closed](Self::is_closed).
+    #[inline]
     pub(crate) fn check(&self) -> Result<()> {
-        if self.closed.load(Ordering::Relaxed) { Err(self.ended()) } else { Ok(()) }
+        if self.is_closed() { Err(self.ended()) } else { Ok(()) }
     }
 
     /// The error for a channel that has ended.

@@ -78,6 +78,7 @@ impl Message {
 
     /// The control bytes, as the sender gave them: check what they say.
     #[must_use]
+    #[inline]
     pub fn control(&self) -> &[u8] {
         self.extras.as_ref().map_or(&[], |extras| extras.control.as_slice())
     }
@@ -98,6 +99,7 @@ impl Message {
 
     /// The descriptors, in the order in which they were sent.
     #[must_use]
+    #[inline]
     pub fn fds(&self) -> &[OwnedFd] {
         self.extras.as_ref().map_or(&[], |extras| &*extras.fds)
     }
@@ -232,6 +234,7 @@ impl PrivateBytes {
         Self { lines, len }
     }
 
+    #[inline]
     fn as_slice(&self) -> &[u8] {
         self.lines.as_bytes().get(..self.len).unwrap_or_default()
     }

@@ -50,14 +50,16 @@ impl<P> Order<P> {
     }
 
     /// Whether the ring's next record is the whole message whose turn it is, with nothing held before it, as nearly all are.
-    /// Then it has had its turn; if not, [`turn`](Self::turn) tells more.
+    /// If not, [`turn`](Self::turn) tells more.
     #[inline]
-    pub(crate) fn record_alone(&mut self, record: Heading) -> bool {
-        let alone = record.sequence == self.next && !record.other_half() && self.held.is_empty();
-        if alone {
-            self.next = self.next.wrapping_add(1);
-        }
-        alone
+    pub(crate) fn is_alone(&self, record: Heading) -> bool {
+        record.sequence == self.next && !record.other_half() && self.held.is_empty()
+    }
+
+    /// A record that [is alone](Self::is_alone) has its turn.
+    #[inline]
+    pub(crate) fn passed(&mut self) {
+        self.next = self.next.wrapping_add(1);
     }
 
     /// Says whose turn it is, and gives out its packet. `record` is the ring's next record as seen after the last
@@ -176,12 +178,13 @@ mod tests {
     #[test]
     fn a_record_alone_needs_no_more_judgement() {
         let mut order = Order::new();
-        assert!(!order.record_alone(half(0)), "a packet belongs to it");
-        assert!(!order.record_alone(alone(1)), "a packet comes before it");
-        assert!(order.record_alone(alone(0)));
-        assert!(!order.record_alone(alone(0)), "the past");
+        assert!(!order.is_alone(half(0)), "a packet belongs to it");
+        assert!(!order.is_alone(alone(1)), "a packet comes before it");
+        assert!(order.is_alone(alone(0)));
+        order.passed();
+        assert!(!order.is_alone(alone(0)), "the past");
         order.hold(alone(2), ()).unwrap();
-        assert!(!order.record_alone(alone(1)), "a packet may belong to it");
+        assert!(!order.is_alone(alone(1)), "a packet may belong to it");
         assert_eq!(order.next(), 1);
     }
 
@@ -262,7 +265,8 @@ mod tests {
         fn receive(&mut self, order: &mut Order<Heading>, step: u8) -> Result<(), ProtocolError> {
             match step {
                 0 => self.read(order)?,
-                1 if self.ring.front().is_some_and(|record| order.record_alone(*record)) => {
+                1 if self.ring.front().is_some_and(|record| order.is_alone(*record)) => {
+                    order.passed();
                     self.out.push((self.ring.pop_front().unwrap(), None));
                     return Ok(());
                 }

@@ -166,6 +166,7 @@ impl Outgoing {
     }
 
     /// Wakes the peer for what it has not been woken for.
+    #[inline]
     fn settle_bell(&mut self) {
         if std::mem::take(&mut self.owed) > 0 {
             self.wake();

@@ -103,6 +103,7 @@ impl Payload {
 
     /// A view of the bytes.
     #[must_use]
+    #[inline]
     pub fn bytes(&self) -> SharedSlice<'_, u8> {
         SharedSlice::bytes(self.foreign())
     }

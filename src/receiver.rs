@@ -97,8 +97,8 @@ struct HeldPacket {
 struct Due {
     heading: Heading,
     packet: Option<HeldPacket>,
-    /// It is, or has, the ring's next record.
-    in_ring: bool,
+    /// The ring's next record, if that is part of it.
+    record: Option<Record>,
 }
 
 /// What one look that does not wait came to.
@@ -167,7 +167,7 @@ impl Receiver {
         self.receive(Deadline::after(timeout))
     }
 
-    #[inline]
+    #[inline(always)]
     fn receive(&mut self, deadline: Deadline) -> Result<Message> {
         if let Some(message) = self.take_kept() {
             return Ok(message);
@@ -176,30 +176,37 @@ impl Receiver {
     }
 
     /// The next message from ring and socket, whatever is kept.
-    #[inline]
+    #[inline(always)]
     fn receive_new(&mut self, deadline: Deadline) -> Result<Message> {
-        if self.next_is_whole()? { self.take_whole() } else { self.wait_for_message(deadline) }
-    }
-
-    /// Whether the ring's next record is all of the message whose turn it is, as nearly all are. Then it has had its turn:
-    /// [take](Self::take_whole) it.
-    #[inline]
-    fn next_is_whole(&mut self) -> Result<bool> {
-        self.link.check()?;
-        match self.consumer.peek() {
-            Ok(Some(Record { heading, .. })) => {
-                Ok(heading.in_reply_to().is_none() && self.order.record_alone(*heading))
+        loop {
+            if self.consumer.is_close() && self.spinner.may_spin() {
+                self.consumer.let_more_be_published();
             }
-            Ok(None) => Ok(false),
-            Err(violation) => Err(self.link.violated(violation)),
+            if let Some(record) = self.whole() {
+                return self.take_whole(record);
+            }
+            if let Some(due) = self.wait_for_message(deadline)? {
+                return self.assemble(due);
+            }
         }
     }
 
-    #[inline]
-    fn take_whole(&mut self) -> Result<Message> {
+    /// The ring's next record, if it is all of the message whose turn it is, as nearly all are: [take](Self::take_whole) it.
+    #[inline(always)]
+    fn whole(&mut self) -> Option<Record> {
+        if self.link.is_closed() {
+            return None;
+        }
+        let record = self.consumer.ready()?;
+        let whole = record.heading.in_reply_to().is_none() && self.order.is_alone(record.heading);
+        whole.then_some(record)
+    }
+
+    #[inline(always)]
+    fn take_whole(&mut self, record: Record) -> Result<Message> {
+        self.order.passed();
         self.epoch.disarm();
-        let record = self.consumer.next().unwrap_or_default();
-        let (extras, payload) = self.unpack(&record)?;
+        let (extras, payload) = self.unpack(record)?;
         Ok(self.deliver(record.heading, extras, Some(payload)))
     }
 
@@ -250,7 +257,10 @@ impl Receiver {
 
     #[inline]
     fn find_new(&mut self) -> Result<Found> {
-        if self.next_is_whole()? { self.take_whole().map(Found::Message) } else { self.search() }
+        match self.whole() {
+            Some(record) => self.take_whole(record).map(Found::Message),
+            None => self.search(),
+        }
     }
 
     #[cold]
@@ -293,8 +303,9 @@ impl Receiver {
         }
     }
 
+    /// Waits for the next message. `None` if it is the ring's next record, [whole](Self::whole).
     #[cold]
-    fn wait_for_message(&mut self, deadline: Deadline) -> Result<Message> {
+    fn wait_for_message(&mut self, deadline: Deadline) -> Result<Option<Due>> {
         let mut waited = false;
         let result = self.spin_and_sleep(deadline, &mut waited);
         if waited && self.spinner.done() {
@@ -303,14 +314,12 @@ impl Receiver {
         result
     }
 
-    fn spin_and_sleep(&mut self, deadline: Deadline, waited: &mut bool) -> Result<Message> {
+    fn spin_and_sleep(&mut self, deadline: Deadline, waited: &mut bool) -> Result<Option<Due>> {
         let mut reads = 0_u32;
         loop {
-            if self.next_is_whole()? {
-                return self.take_whole();
-            }
+            self.link.check()?;
             if let Some(due) = self.look()? {
-                return self.assemble(due);
+                return Ok(Some(due));
             }
             if self.dropped_late_reply() {
                 reads = reads.wrapping_add(1);
@@ -342,7 +351,7 @@ impl Receiver {
                 consumer.head_moved() || (hint != packets && hint != vain)
             };
             match self.spinner.spin(deadline, news) {
-                Spun::Ready => continue,
+                Spun::Ready => return Ok(None),
                 Spun::LookAtSocket => {
                     self.read_packet()?;
                     continue;
@@ -381,20 +390,21 @@ impl Receiver {
     fn look(&mut self) -> Result<Option<Due>> {
         loop {
             let record = match self.consumer.peek() {
-                Ok(record) => record.map(|record| record.heading),
+                Ok(record) => record,
                 Err(violation) => return Err(self.link.violated(violation)),
             };
-            let due = match self.order.turn(record).map_err(|violation| self.link.violated(violation))? {
+            let heading = record.map(|record| record.heading);
+            let due = match self.order.turn(heading).map_err(|violation| self.link.violated(violation))? {
                 Turn::Nothing => return Ok(None),
                 Turn::MustRead => {
                     let there = !self.ended && self.read_packet()? == Read::Something;
                     if !there || self.ended {
-                        return Err(self.link.violated(self.order.missing(record)));
+                        return Err(self.link.violated(self.order.missing(heading)));
                     }
                     continue;
                 }
-                Turn::Packet(heading, packet) => Due { heading, packet: Some(packet), in_ring: false },
-                Turn::Record(packet) => Due { heading: record.unwrap_or_default(), packet, in_ring: true },
+                Turn::Packet(heading, packet) => Due { heading, packet: Some(packet), record: None },
+                Turn::Record(packet) => Due { heading: heading.unwrap_or_default(), packet, record },
             };
             self.epoch.disarm();
             match due.heading.in_reply_to() {
@@ -420,6 +430,7 @@ impl Receiver {
         }
     }
 
+    #[inline(always)]
     fn assemble(&mut self, due: Due) -> Result<Message> {
         let heading = due.heading;
         let (extras, payload) = self.put_together(due)?;
@@ -428,13 +439,13 @@ impl Receiver {
 
     /// Puts the halves of a message together.
     fn put_together(&mut self, due: Due) -> Result<(Option<Box<Extras>>, Option<Payload>)> {
-        let Due { heading, packet, in_ring } = due;
+        let Due { heading, packet, record } = due;
         let (mut extras, mut payload) = (None, None);
-        if in_ring && let Some(record) = self.consumer.next() {
+        if let Some(record) = record {
             if packet.is_some() && record.control_len > 0 {
                 return Err(self.link.violated(ProtocolError::Halves { sequence: heading.sequence }));
             }
-            let unpacked = self.unpack(&record)?;
+            let unpacked = self.unpack(record)?;
             (extras, payload) = (unpacked.0, Some(unpacked.1));
         }
         if let Some(packet) = packet {
@@ -448,7 +459,7 @@ impl Receiver {
 
     /// What is in the consumer's next record; moves past it.
     #[inline(always)]
-    fn unpack(&mut self, record: &Record) -> Result<(Option<Box<Extras>>, Payload)> {
+    fn unpack(&mut self, record: Record) -> Result<(Option<Box<Extras>>, Payload)> {
         let extras = self.extras_of(record)?;
         let span = self.consumer.take(record);
         let intake = self.consumer.intake();
@@ -458,18 +469,18 @@ impl Receiver {
 
     /// What a record has beside its payload.
     #[inline(always)]
-    fn extras_of(&mut self, record: &Record) -> Result<Option<Box<Extras>>> {
-        if record.control_len == 0 { Ok(None) } else { self.control_of(record).map(Some) }
+    fn extras_of(&mut self, Record { payload_len, control_len, .. }: Record) -> Result<Option<Box<Extras>>> {
+        if control_len == 0 { Ok(None) } else { self.control_of(payload_len, control_len).map(Some) }
     }
 
     /// UNTRUSTED: the length was checked against the ring; here, against our limit.
-    fn control_of(&self, record: &Record) -> Result<Box<Extras>> {
-        let found = to_usize(record.control_len.into());
+    fn control_of(&self, payload_len: u64, control_len: u32) -> Result<Box<Extras>> {
+        let found = to_usize(control_len.into());
         let max = self.limits.max_control;
         if found > max {
             return Err(self.link.violated(ProtocolError::ControlLength { max, found }));
         }
-        let control = PrivateBytes::copy(self.consumer.control(record));
+        let control = PrivateBytes::copy(self.consumer.control(payload_len, control_len));
         Ok(Box::new(Extras { control, fds: ReceivedFds::default() }))
     }
 

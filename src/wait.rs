@@ -139,6 +139,11 @@ impl Spinner {
         Self { max, skip: 0, penalty: 1, state: Spinning::Not }
     }
 
+    /// Whether it ever spins.
+    pub(crate) fn may_spin(&self) -> bool {
+        self.max != Some(Duration::ZERO)
+    }
+
     /// Spins until `ready`, or until something else is to be done. Call it again in the same wait after that.
     pub(crate) fn spin(&mut self, deadline: Deadline, mut ready: impl FnMut() -> bool) -> Spun {
         let looks = match self.state {

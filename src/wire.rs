@@ -43,6 +43,7 @@ pub(crate) struct Heading {
 
 impl Heading {
     /// Of a message that is whole in its carrier.
+    #[inline]
     pub(crate) fn new(sequence: u64, wants_reply: bool, in_reply_to: Option<u64>) -> Self {
         let reply_to = in_reply_to.map_or(0, |sequence| sequence.wrapping_add(1));
         Self { sequence, reply_to, flags: if wants_reply { WANTS_REPLY } else { 0 } }

@@ -404,7 +404,8 @@ impl State {
     fn order(&self) -> Order<()> {
         let mut order = Order::new();
         for sequence in 0..self.next {
-            assert!(order.record_alone(Heading::new(sequence, false, None)));
+            assert!(order.is_alone(Heading::new(sequence, false, None)));
+            order.passed();
         }
         for heading in &self.held {
             order.hold(*heading, ()).unwrap();

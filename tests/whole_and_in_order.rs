@@ -240,6 +240,24 @@ fn a_kept_payload_holds_the_space_behind_it() {
     assert!(a.has_space(4032).unwrap());
 }
 
+#[test]
+fn a_batch_goes_on_behind_what_is_left_out() {
+    let mib = 1 << 20;
+    let (mut a, mut b) = Channel::builder().ring_capacity(16 * mib).pair().unwrap();
+    let mut send = || a.loan_timeout(5 * mib, SOON).unwrap().send().unwrap();
+    send();
+    send();
+    // The third begins where the first was.
+    drop(b.recv_timeout(SOON).unwrap());
+    send();
+    let mut batch = b.recv_batch().unwrap();
+    assert_eq!(batch.advance().unwrap().sequence(), 1);
+    assert_eq!(batch.advance().unwrap().sequence(), 2);
+    assert!(batch.advance().is_none());
+    drop(batch);
+    assert!(a.stats().ring_high_water > 11 << 20, "nothing was left out");
+}
+
 /// Large records do not go round the end of the ring, so what is before it is left out.
 #[test]
 fn large_payloads_begin_at_the_start_again_and_arrive_whole() {

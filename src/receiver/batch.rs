@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::Receiver;
-use crate::{layout::to_u64, message::Message, ring::consumer::Span};
+use crate::{layout::to_u64, message::Message, ring::consumer::Span, wire::Record};
 
 /// Space is given back at the latest when it is so large a part of the ring, an eighth, or is so many records': a sender that
 /// waits for it should not have to wait until it sleeps.
@@ -80,23 +80,28 @@ impl<'r> Batch<'r> {
             self.stage = Stage::First;
         } else {
             // What is kept came before all that is in the ring. What is wrong ends the channel: the next call tells.
-            if !self.receiver.kept.is_empty() || !self.receiver.next_is_whole().ok()? {
+            if !self.receiver.kept.is_empty() {
                 return None;
             }
-            self.step()?;
+            let receiver = &mut *self.receiver;
+            let record = match receiver.whole() {
+                None if receiver.consumer.passes_padding() => receiver.whole(),
+                record => record,
+            };
+            self.step(record?)?;
         }
         self.message.as_mut()
     }
 
     /// Makes the message the ring's next record, which is a whole one.
     #[inline]
-    fn step(&mut self) -> Option<()> {
+    fn step(&mut self, record: Record) -> Option<()> {
         self.note_taken();
         let Self { receiver, message, .. } = self;
+        receiver.order.passed();
         receiver.epoch.disarm();
-        let record = receiver.consumer.next().unwrap_or_default();
-        let extras = receiver.extras_of(&record).ok()?;
-        let span = receiver.consumer.take(&record);
+        let extras = receiver.extras_of(record).ok()?;
+        let span = receiver.consumer.take(record);
         let message = message.as_mut()?;
         let (intake, channel) = (receiver.consumer.intake(), receiver.link.id);
         let over = message.move_to(intake, record.heading, channel, extras, span, record.payload_len);

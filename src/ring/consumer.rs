@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    hint::spin_loop,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{
@@ -22,6 +23,15 @@ use crate::{
     },
     wire::{Record, RecordHeader},
 };
+
+/// The peer's lead, in bytes, at which its writing and our reading do not meet: processors fetch ahead within a page.
+const LEAD: u64 = 4096;
+/// Looks while it gets that lead, and pauses before each.
+const LOOKS: u32 = 6;
+const PAUSES: u32 = 16;
+/// Looks that find little, between two rests of which one was in vain.
+const FEWEST: u32 = 8;
+const MOST: u32 = 1024;
 
 /// The part that payloads share with the receiver: the peer's ring, and what of it has been released.
 #[derive(Debug)]
@@ -127,6 +137,52 @@ impl Intake {
     }
 }
 
+/// How close we read behind what the peer writes.
+///
+/// Who reads close behind a peer that goes on takes away the lines that it is about to write: the processor fetches some
+/// ahead of what it is asked for, and each look fetches the line of `head`. Both sides have half the speed then that they
+/// have at a distance. So we rest now and then until the peer has a lead; and seldom if that turns out to be in vain, as it
+/// is where all that is small comes one by one.
+#[derive(Debug)]
+struct Pace {
+    /// Bytes that the last look found.
+    found: u64,
+    /// It is time to rest: the last look found little, and had not been waited for.
+    close: bool,
+    /// So many looks more may find little before that.
+    skip: u32,
+    /// How many the next rest that is in vain adds.
+    penalty: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { found: 0, close: false, skip: FEWEST, penalty: FEWEST }
+    }
+}
+
+impl Pace {
+    /// A look has found so many bytes.
+    #[inline]
+    fn found(&mut self, bytes: u64) {
+        let close = self.found > 0 && (1..LEAD).contains(&bytes);
+        self.close = close && self.skip == 0;
+        self.skip = self.skip.saturating_sub(close.into());
+        self.found = bytes;
+    }
+
+    /// We have rested; it `paid` if the peer went on.
+    fn rested(&mut self, paid: bool) {
+        self.close = false;
+        if paid {
+            self.penalty = FEWEST;
+        } else {
+            self.skip = self.penalty;
+            self.penalty = self.penalty.saturating_mul(2).min(MOST);
+        }
+    }
+}
+
 /// The receiver's place in the peer's ring.
 #[derive(Debug)]
 pub(crate) struct Consumer {
@@ -135,15 +191,15 @@ pub(crate) struct Consumer {
     position: u64,
     /// May be stale, that is, too low.
     head: u64,
-    /// The header at `position`, read once and checked.
-    next: Option<Record>,
+    pace: Pace,
     /// Records taken.
     taken: u64,
 }
 
+#[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
 impl Consumer {
     pub(crate) fn new(intake: Arc<Intake>) -> Self {
-        Self { intake, position: 0, head: 0, next: None, taken: 0 }
+        Self { intake, position: 0, head: 0, pace: Pace::default(), taken: 0 }
     }
 
     #[inline]
@@ -156,32 +212,43 @@ impl Consumer {
         self.intake.peer.load(Word::Head) != self.head
     }
 
-    /// The next record, if it has been published.
-    #[inline]
-    pub(crate) fn peek(&mut self) -> Result<Option<&Record>, ProtocolError> {
-        if self.next.is_none() {
+    /// The next record, if it has been published and there is nothing wrong: else [`peek`](Self::peek) tells. What comes out
+    /// fits into registers.
+    #[inline(always)]
+    pub(crate) fn ready(&mut self) -> Option<Record> {
+        if self.position == self.head {
+            self.look().ok()?;
             if self.position == self.head {
-                self.look()?;
-                if self.position == self.head {
-                    return Ok(None);
-                }
+                return None;
             }
-            self.next = Some(match self.read() {
-                Ok(record) => record,
-                Err(violation) => self.skip(violation)?,
-            });
         }
-        Ok(self.next.as_ref())
+        self.read().ok()
     }
 
-    /// What [`peek`](Self::peek) gave.
-    #[inline]
-    pub(crate) fn next(&self) -> Option<Record> {
-        self.next
+    /// Whether padding stands here: then it is passed, and there is more to see.
+    #[cold]
+    pub(crate) fn passes_padding(&mut self) -> bool {
+        self.pass_padding(ProtocolError::RecordReserved).is_ok()
+    }
+
+    /// The next record, if it has been published.
+    pub(crate) fn peek(&mut self) -> Result<Option<Record>, ProtocolError> {
+        if self.position == self.head {
+            self.look()?;
+            if self.position == self.head {
+                return Ok(None);
+            }
+        }
+        loop {
+            match self.read() {
+                Ok(record) => return Ok(Some(record)),
+                Err(violation) => self.pass_padding(violation)?,
+            }
+        }
     }
 
     /// UNTRUSTED: the peer's `head` may only grow, and not past a ring's length from what we have released.
-    #[inline]
+    #[inline(always)]
     fn look(&mut self) -> Result<(), ProtocolError> {
         let head = self.intake.peer.load(Word::Head);
         // ORDERING: pairs with the Release store in `Producer::publish`: the record is there if the head says so.
@@ -194,13 +261,39 @@ impl Consumer {
         if !head.is_multiple_of(LINE) {
             return Err(ProtocolError::Misaligned { found: head });
         }
+        self.pace.found(head.wrapping_sub(self.head));
         self.head = head;
         Ok(())
     }
 
+    /// Whether we have read all that we know of, [close](Pace) behind a peer that seems to go on.
+    #[inline]
+    pub(crate) fn is_close(&self) -> bool {
+        self.pace.close && self.position == self.head
+    }
+
+    /// Waits a moment, some microseconds at most, for as long as the peer goes on, until it has a lead.
+    #[cold]
+    pub(crate) fn let_more_be_published(&mut self) {
+        let mut head = self.intake.peer.load(Word::Head);
+        for _ in 0..LOOKS {
+            if head.wrapping_sub(self.head) >= LEAD {
+                break;
+            }
+            for _ in 0..PAUSES {
+                spin_loop();
+            }
+            let before = std::mem::replace(&mut head, self.intake.peer.load(Word::Head));
+            if head == before {
+                return self.pace.rested(false);
+            }
+        }
+        self.pace.rested(true);
+    }
+
     /// UNTRUSTED: the header is copied out once; then its lengths must fit between here and `head`, before and after they
     /// are rounded up.
-    #[inline]
+    #[inline(always)]
     fn read(&self) -> Result<Record, ProtocolError> {
         let available = self.head.wrapping_sub(self.position);
         // The payload is looked at next, as a rule: its line comes together with the header's.
@@ -222,12 +315,12 @@ impl Consumer {
         self.intake.peer.bytes(self.position, to_usize(LINE)).and_then(|at| at.load(0))
     }
 
-    /// Releases the padding that stands here, and reads the record behind it. `violation` is what it is if it is none.
+    /// Releases the padding that stands here, so that the record behind it is next. `violation` is what it is if it is none.
     ///
     /// UNTRUSTED: its header is copied out once more, and all of it judged. Padding must end where the ring does, and a record
-    /// must follow before `head`, so that a peer cannot keep us busy with nothing.
+    /// must follow before `head`: so a peer cannot keep us busy with nothing, and what follows is no padding.
     #[cold]
-    fn skip(&mut self, violation: ProtocolError) -> Result<Record, ProtocolError> {
+    fn pass_padding(&mut self, violation: ProtocolError) -> Result<(), ProtocolError> {
         let Some(header) = self.header().filter(RecordHeader::is_padding) else {
             return Err(violation);
         };
@@ -243,26 +336,24 @@ impl Consumer {
         }
         self.position = start.wrapping_add(rest);
         self.intake.release(Span { start, end: self.position }, 0);
-        self.read()
+        Ok(())
     }
 
-    /// The control bytes that ride behind the payload of `record`, which [`peek`](Self::peek) gave.
-    pub(crate) fn control(&self, record: &Record) -> Foreign<'_> {
-        let start =
-            padded(record.payload_len).map(|payload| self.position.wrapping_add(LINE).wrapping_add(payload));
+    /// The control bytes that ride behind the payload of the record whose lengths are these.
+    pub(crate) fn control(&self, payload_len: u64, control_len: u32) -> Foreign<'_> {
+        let start = padded(payload_len).map(|payload| self.position.wrapping_add(LINE).wrapping_add(payload));
         start
-            .and_then(|start| self.intake.peer.bytes(start, to_usize(record.control_len.into())))
+            .and_then(|start| self.intake.peer.bytes(start, to_usize(control_len.into())))
             .unwrap_or(Foreign::private(&[]))
     }
 
     /// Moves past `record`, which [`peek`](Self::peek) gave. Its space is held until the span is released.
     #[inline]
-    pub(crate) fn take(&mut self, record: &Record) -> Span {
+    pub(crate) fn take(&mut self, record: Record) -> Span {
         let start = self.position;
         // `read` has seen that it does not overflow.
         let size = record_size(record.payload_len, record.control_len.into()).unwrap_or(0);
         self.position = start.wrapping_add(size);
-        self.next = None;
         self.taken = self.taken.wrapping_add(1);
         if self.position != self.head {
             self.intake.peer.expect_read(self.position);
@@ -302,14 +393,88 @@ mod tests {
         assert!(own.ring.put(0, RecordHeader::new(record(64))));
         assert!(own.ring.write(2 * LINE, b"abc"));
         own.words.word(Word::Head).store(3 * LINE, Release);
-        assert_eq!(consumer.peek(), Ok(Some(&record(64))));
-        // From now on it is too long.
+        assert_eq!(consumer.peek(), Ok(Some(record(64))));
+        let checked = consumer.ready().unwrap();
+        assert_eq!(checked, record(64));
+        // From now on it is too long. What was checked is not: the header is not looked at again.
         assert!(own.ring.put(0, RecordHeader::new(record(u64::MAX))));
-        assert_eq!(consumer.next(), Some(record(64)));
-        assert_eq!(consumer.peek(), Ok(Some(&record(64))));
-        assert_eq!(consumer.control(&record(64)).to_vec::<u8>().unwrap(), b"abc");
-        assert_eq!(consumer.take(&record(64)), Span { start: 0, end: 3 * LINE });
+        assert_eq!(consumer.ready(), None);
+        consumer.peek().unwrap_err();
+        let control = consumer.control(checked.payload_len, checked.control_len);
+        assert_eq!(control.to_vec::<u8>().unwrap(), b"abc");
+        assert_eq!(consumer.take(checked), Span { start: 0, end: 3 * LINE });
         assert_eq!(consumer.peek(), Ok(None));
+    }
+
+    #[test]
+    fn who_reads_close_behind_rests_unless_it_is_in_vain() {
+        let mut pace = Pace::default();
+        let looks = |pace: &mut Pace, found: &[u64]| {
+            for bytes in found {
+                pace.found(*bytes);
+            }
+            pace.close
+        };
+        // What was waited for is not close, nor what is much.
+        assert!(!looks(&mut pace, &[0, 128].repeat(100)));
+        assert!(!looks(&mut pace, &[LEAD; 100]));
+        assert!(!looks(&mut pace, &[128; 8]), "it may be a few only");
+        assert!(looks(&mut pace, &[128]));
+        pace.rested(true);
+        assert!(!pace.close);
+        assert!(looks(&mut pace, &[LEAD - 64]), "it pays");
+        // In vain: ever more looks go by.
+        for skip in [8, 16, 32, 64, 128, 256, 512, 1024, 1024] {
+            pace.rested(false);
+            assert!(!looks(&mut pace, &vec![128; skip]));
+            assert!(looks(&mut pace, &[128]), "{skip}");
+        }
+        pace.rested(true);
+        pace.rested(false);
+        assert!(!looks(&mut pace, &[128; 8]) && looks(&mut pace, &[128]), "it has paid meanwhile");
+    }
+
+    #[test]
+    fn rest_ends_when_the_peer_has_a_lead_or_does_not_go_on() {
+        let mut own = region::OwnRegion::create(16 << 10, true, false).unwrap();
+        let mut consumer = consumer(&own);
+        let mut head = 0;
+        let mut publish = |consumer: &mut Consumer, records: u64| {
+            for _ in 0..records {
+                let heading = Heading::new(0, false, None);
+                assert!(
+                    own.ring.put(head, RecordHeader::new(Record { heading, payload_len: 0, control_len: 0 }))
+                );
+                head += LINE;
+            }
+            own.words.word(Word::Head).store(head, Release);
+            own.words.word(Word::Tail).store(consumer.position, Release);
+        };
+        let take_all = |consumer: &mut Consumer| {
+            while let Some(record) = consumer.ready() {
+                consumer.take(record);
+                if consumer.position == consumer.head {
+                    break;
+                }
+            }
+        };
+        for _ in 0..9 {
+            publish(&mut consumer, 1);
+            take_all(&mut consumer);
+        }
+        assert!(!consumer.is_close(), "not yet");
+        publish(&mut consumer, 1);
+        take_all(&mut consumer);
+        assert!(consumer.is_close());
+        publish(&mut consumer, LEAD / LINE);
+        consumer.let_more_be_published();
+        assert_eq!((consumer.is_close(), consumer.pace.skip), (false, 0), "there is a lead");
+        take_all(&mut consumer);
+        publish(&mut consumer, 1);
+        take_all(&mut consumer);
+        assert!(consumer.is_close());
+        consumer.let_more_be_published();
+        assert_eq!((consumer.is_close(), consumer.pace.skip), (false, FEWEST), "nobody goes on");
     }
 
     #[test]
@@ -324,9 +489,9 @@ mod tests {
         own.words.word(Word::Head).store(8 * LINE, Release);
         assert!(consumer.head_moved());
         let spans = [(); 4].map(|()| {
-            assert_eq!(consumer.peek(), Ok(Some(&record)));
+            assert_eq!(consumer.peek(), Ok(Some(record)));
             assert!(!consumer.head_moved(), "it has been seen");
-            consumer.take(&record)
+            consumer.take(record)
         });
         let intake = Arc::clone(consumer.intake());
         let mut release = |n: usize| {
@@ -348,6 +513,6 @@ mod tests {
         let too_long = ProtocolError::RecordLength { available: 3 * LINE, payload: 64, control: 65 };
         assert_eq!(consumer.peek(), Err(too_long));
         assert!(own.ring.put(0, RecordHeader::new(record(64))));
-        assert_eq!(consumer.peek(), Ok(Some(&record(64))));
+        assert_eq!(consumer.peek(), Ok(Some(record(64))));
     }
 }
