@@ -178,6 +178,7 @@ impl Receiver {
     /// The next message from ring and socket, whatever is kept.
     #[inline(always)]
     fn receive_new(&mut self, deadline: Deadline) -> Result<Message> {
+        let mut rounds = 0;
         loop {
             if self.consumer.is_close() && self.spinner.may_spin() {
                 self.consumer.let_more_be_published();
@@ -185,7 +186,7 @@ impl Receiver {
             if let Some(record) = self.whole() {
                 return self.take_whole(record);
             }
-            if let Some(due) = self.wait_for_message(deadline)? {
+            if let Some(due) = self.wait_for_message(deadline, &mut rounds)? {
                 return self.assemble(due);
             }
         }
@@ -303,29 +304,39 @@ impl Receiver {
         }
     }
 
-    /// Waits for the next message. `None` if it is the ring's next record, [whole](Self::whole).
+    /// Waits for the next message. `None` if it seems to be in the ring: look there, and come again if it is not. `rounds`
+    /// counts what a peer can make us do for ever.
     #[cold]
-    fn wait_for_message(&mut self, deadline: Deadline) -> Result<Option<Due>> {
+    fn wait_for_message(&mut self, deadline: Deadline, rounds: &mut u32) -> Result<Option<Due>> {
         let mut waited = false;
-        let result = self.spin_and_sleep(deadline, &mut waited);
+        let result = self.spin_and_sleep(deadline, rounds, &mut waited);
         if waited && self.spinner.done() {
             count(&mut self.stats.spins_paid, 1);
         }
         result
     }
 
-    fn spin_and_sleep(&mut self, deadline: Deadline, waited: &mut bool) -> Result<Option<Due>> {
-        let mut reads = 0_u32;
+    fn spin_and_sleep(
+        &mut self,
+        deadline: Deadline,
+        rounds: &mut u32,
+        waited: &mut bool,
+    ) -> Result<Option<Due>> {
+        let mut go_on = || {
+            *rounds = rounds.wrapping_add(1);
+            if rounds.is_multiple_of(MOST_PACKETS) && deadline.passed() {
+                Err(Error::Timeout)
+            } else {
+                Ok(())
+            }
+        };
         loop {
             self.link.check()?;
             if let Some(due) = self.look()? {
                 return Ok(Some(due));
             }
             if self.dropped_late_reply() {
-                reads = reads.wrapping_add(1);
-                if reads.is_multiple_of(MOST_PACKETS) && deadline.passed() {
-                    return Err(Error::Timeout);
-                }
+                go_on()?;
                 continue;
             }
             if self.ended {
@@ -351,7 +362,8 @@ impl Receiver {
                 consumer.head_moved() || (hint != packets && hint != vain)
             };
             match self.spinner.spin(deadline, news) {
-                Spun::Ready => return Ok(None),
+                // It may be gone when it is looked at.
+                Spun::Ready => return go_on().map(|()| None),
                 Spun::LookAtSocket => {
                     self.read_packet()?;
                     continue;
@@ -364,10 +376,7 @@ impl Receiver {
                 continue;
             }
             if self.read_packet()? == Read::Something {
-                reads = reads.wrapping_add(1);
-                if reads.is_multiple_of(MOST_PACKETS) && deadline.passed() {
-                    return Err(Error::Timeout);
-                }
+                go_on()?;
                 continue;
             }
             if deadline.passed() {
