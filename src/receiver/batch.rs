@@ -1,7 +1,7 @@
 //! [`Batch`]: many messages, received with the least effort for each.
 //!
 //! What a message costs beside its bytes is a reference to the ring that its payload holds, the clock, and giving its space
-//! back: a lock and a fence. Here one [`Message`] becomes the next, and the space of many is given back at once.
+//! back: a fence. Here one [`Message`] becomes the next, and the space of many is given back at once.
 
 use std::fmt;
 

@@ -4,9 +4,10 @@ use std::{
     collections::BTreeMap,
     hint::spin_loop,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
-            Ordering::{Acquire, Relaxed, Release},
+            AtomicU64,
+            Ordering::{Acquire, Relaxed, Release, SeqCst},
             fence,
         },
     },
@@ -38,21 +39,20 @@ const MOST: u32 = 1024;
 pub(crate) struct Intake {
     pub(crate) peer: PeerRegion,
     pub(crate) link: Arc<Link>,
+    /// The `tail` word is moved by who releases the record that begins there, so by one thread at a time.
     words: OwnWords,
+    /// Records before `tail`; written by who moves that.
+    count: AtomicU64,
+    /// How many entries of the ledger are early; written under its lock.
+    early: AtomicU64,
     ledger: Mutex<Ledger>,
 }
 
-/// What has been released. Everything that depends on its order happens under its lock: the `tail` word never goes
-/// backwards, and an epoch is rung once.
+/// What happens under a lock: an epoch is rung once, and one thread moves `tail` past what was released early.
 #[derive(Debug)]
 struct Ledger {
-    /// Always in sync with the word.
-    tail: u64,
-    /// Records released before an older one: start to end.
-    early: BTreeMap<u64, u64>,
-    /// Records and their bytes, released.
-    count: u64,
-    bytes: u64,
+    /// Released before an older one: where it begins; its end, and how many records it is.
+    early: BTreeMap<u64, (u64, u64)>,
     bell: Bell,
 }
 
@@ -73,36 +73,64 @@ impl Span {
 
 impl Intake {
     pub(crate) fn new(peer: PeerRegion, link: Arc<Link>, words: OwnWords) -> Arc<Self> {
-        let bell = Bell::new(Word::SenderEpoch);
-        let ledger = Ledger { tail: 0, early: BTreeMap::new(), count: 0, bytes: 0, bell };
-        Arc::new(Self { peer, link, words, ledger: Mutex::new(ledger) })
+        let ledger = Ledger { early: BTreeMap::new(), bell: Bell::new(Word::SenderEpoch) };
+        let (count, early) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { peer, link, words, count, early, ledger: Mutex::new(ledger) })
     }
 
     /// A panic of another thread cannot leave the ledger half-changed: nothing in its critical sections panics.
-    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the space of `records` records, one behind the other, or of padding, back to the peer, as soon as all older ones are given
-    /// back too.
+    /// Gives the space of `records` records, one behind the other, or of padding, back to the peer, as soon as all older ones
+    /// are given back too. Not inlined: what drops a payload would not keep it in registers.
+    #[inline(never)]
     pub(crate) fn release(&self, span: Span, records: u64) {
-        let mut ledger = self.ledger();
-        ledger.count = ledger.count.wrapping_add(records);
-        ledger.bytes = ledger.bytes.wrapping_add(span.len());
-        if span.start != ledger.tail {
-            ledger.early.insert(span.start, span.end);
-            return;
+        // ORDERING: Acquire pairs with the Release store in `move_tail`: the reading of those who moved it before is done
+        // before we move it on, and so is their count.
+        if self.words.word(Word::Tail).load(Acquire) != span.start {
+            return self.release_early(span, records);
         }
-        let mut tail = span.end;
-        if !ledger.early.is_empty() {
-            while let Some(end) = ledger.early.remove(&tail) {
-                tail = end;
-            }
+        self.move_tail(span.end, records);
+        // ORDERING: pairs with the fence in `release_early`, and in `Epoch::arm`: who releases early sees our `tail`, or
+        // we see it; and so does a peer that is about to sleep.
+        fence(SeqCst);
+        if self.early.load(Relaxed) > 0 || self.is_wanted() {
+            self.settle(&mut self.ledger());
         }
-        ledger.tail = tail;
+    }
+
+    /// Moves `tail` from the beginning of `records` records to their end. For who releases what begins there.
+    #[inline]
+    fn move_tail(&self, end: u64, records: u64) {
+        self.count.store(self.count.load(Relaxed).wrapping_add(records), Relaxed);
         // ORDERING: Release pairs with the Acquire fence in `Producer::look`: our reads of these bytes are done before
         // the peer writes there again.
-        self.words.word(Word::Tail).store(tail, Release);
+        self.words.word(Word::Tail).store(end, Release);
+    }
+
+    #[cold]
+    fn release_early(&self, span: Span, records: u64) {
+        let mut ledger = self.ledger();
+        ledger.early.insert(span.start, (span.end, records));
+        self.early.store(to_u64(ledger.early.len()), Relaxed);
+        // ORDERING: pairs with the fence in `release`: who has moved `tail` to where we begin sees that we are early, or we
+        // see that we are not.
+        fence(SeqCst);
+        if self.tail() == span.start {
+            self.settle(&mut ledger);
+        }
+    }
+
+    /// Moves `tail` on, as far as what comes next was released early, and wakes the peer if it waits.
+    #[cold]
+    fn settle(&self, ledger: &mut Ledger) {
+        // ORDERING: as in `release`.
+        while let Some((end, records)) = ledger.early.remove(&self.words.word(Word::Tail).load(Acquire)) {
+            self.move_tail(end, records);
+        }
+        self.early.store(to_u64(ledger.early.len()), Relaxed);
         // If the peer is gone there is nobody to tell.
         let _ = ledger.bell.ring(&self.peer, &self.link.credit_out);
     }
@@ -121,7 +149,10 @@ impl Intake {
     /// Records and bytes released so far.
     pub(crate) fn released(&self) -> (u64, u64) {
         let ledger = self.ledger();
-        (ledger.count, ledger.bytes)
+        let so_far = (self.count.load(Relaxed), self.tail());
+        ledger.early.iter().fold(so_far, |(count, bytes), (start, (end, records))| {
+            (count.wrapping_add(*records), bytes.wrapping_add(end.wrapping_sub(*start)))
+        })
     }
 
     /// End of the oldest space that was given back.

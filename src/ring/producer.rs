@@ -135,7 +135,7 @@ impl Producer {
     /// UNTRUSTED: the peer's `tail` must lie between where it was and our own `head`.
     pub(crate) fn look(&mut self) -> Result<(), ProtocolError> {
         let tail = self.peer.load(Word::Tail);
-        // ORDERING: pairs with the Release store of `tail` in `Ledger::release`: the peer has read what it released
+        // ORDERING: pairs with the Release store in `Intake::move_tail`: the peer has read what it released
         // before we write there again.
         fence(Acquire);
         if tail.wrapping_sub(self.tail) > self.used() {
