@@ -23,6 +23,9 @@ use rustix::{process::Pid, thread::sched_getaffinity};
 pub enum Wait {
     /// Spin first, while spinning pays, then sleep: after a spin that was in vain up to 64 waits sleep at once. Does not
     /// spin where both processes can only run on one and the same CPU.
+    ///
+    /// A receiver that keeps up with a stream of small messages rests now and then, for some microseconds at most, so that the
+    /// sender gets a lead of 4 KiB: at that distance both are about twice as fast. So it does with `Spin`, but not with `Block`.
     Adaptive {
         /// The longest time to spin.
         max_spin: Duration,
