@@ -184,6 +184,9 @@ impl Receiver {
                 self.consumer.let_more_be_published();
             }
             if let Some(record) = self.whole() {
+                if rounds > 0 {
+                    self.waited();
+                }
                 return self.take_whole(record);
             }
             if let Some(due) = self.wait_for_message(deadline, &mut rounds)? {
@@ -308,20 +311,22 @@ impl Receiver {
     /// counts what a peer can make us do for ever.
     #[cold]
     fn wait_for_message(&mut self, deadline: Deadline, rounds: &mut u32) -> Result<Option<Due>> {
-        let mut waited = false;
-        let result = self.spin_and_sleep(deadline, rounds, &mut waited);
-        if waited && self.spinner.done() {
-            count(&mut self.stats.spins_paid, 1);
+        let result = self.spin_and_sleep(deadline, rounds);
+        if !matches!(result, Ok(None)) {
+            self.waited();
         }
         result
     }
 
-    fn spin_and_sleep(
-        &mut self,
-        deadline: Deadline,
-        rounds: &mut u32,
-        waited: &mut bool,
-    ) -> Result<Option<Due>> {
+    /// A wait is over, if there was one. What only seemed to be there does not end it: else a peer that shows it again and
+    /// again would keep us awake.
+    fn waited(&mut self) {
+        if self.spinner.done() {
+            count(&mut self.stats.spins_paid, 1);
+        }
+    }
+
+    fn spin_and_sleep(&mut self, deadline: Deadline, rounds: &mut u32) -> Result<Option<Due>> {
         let mut go_on = || {
             *rounds = rounds.wrapping_add(1);
             if rounds.is_multiple_of(MOST_PACKETS) && deadline.passed() {
@@ -354,7 +359,6 @@ impl Receiver {
                     return Err(Error::Timeout);
                 }
             }
-            *waited = true;
             let (consumer, vain) = (&self.consumer, self.vain_hint);
             let packets = self.packets;
             let news = || {
