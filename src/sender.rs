@@ -173,8 +173,9 @@ impl Sender {
     }
 
     /// Runs `send`, in which loans are sent as ever, but a sleeping receiver is woken only at the end, when a call has to
-    /// wait, or after 256 KiB: the leanest way to send many small payloads. It costs a full memory fence to see whether the receiver sleeps,
-    /// for which the processor has to have written all of the record to the caches: about half of a small message.
+    /// wait, or after 256 KiB: the leanest way to send many small payloads. It costs a full memory fence to see whether the
+    /// receiver sleeps, for which the processor has to have written all of the record to the caches: about half of a small
+    /// message.
     ///
     /// Each loan is committed, and seen by a receiver that is awake, when it is sent. Do not let `send` wait for anything but
     /// this sender: the receiver may be asleep meanwhile. And leave it in its place: one that is swapped for another wakes

@@ -48,8 +48,8 @@ const SOCKET_LOOK: Duration = Duration::from_micros(10);
 const FREE_LOOKS: u32 = 64;
 /// Looks at memory between two looks at the clock.
 const LOOKS: u32 = 16;
-/// A wait that would not have been worth spinning for is followed by this many without spinning, at most.
-const MOST_SKIPPED: u32 = 64;
+/// A wait that would not have been worth spinning for is followed by this many without spinning, at least and at most.
+const SKIPPED: (u32, u32) = (1, 64);
 
 /// Packets that a call reads without a look at the clock, and that one which does not wait reads at all: a peer that floods
 /// us with packets cannot keep it.
@@ -101,6 +101,46 @@ pub(crate) fn share_the_only_cpu(peer: u32) -> bool {
     }
 }
 
+/// Something that does not always pay. After an attempt in vain some occasions go by: as few as possible the first time, then
+/// twice as many each time, up to the most. One that pays forgets all that.
+#[derive(Debug, Clone)]
+pub(crate) struct Attempts {
+    /// Occasions to come that go by.
+    pub(crate) skip: u32,
+    /// How many the next attempt in vain adds.
+    penalty: u32,
+    least: u32,
+    most: u32,
+}
+
+impl Attempts {
+    pub(crate) const fn new((least, most): (u32, u32)) -> Self {
+        Self { skip: 0, penalty: least, least, most }
+    }
+
+    /// As few as possible go by before the first attempt.
+    pub(crate) const fn later(self) -> Self {
+        Self { skip: self.least, ..self }
+    }
+
+    /// An occasion: whether to make an attempt.
+    #[inline]
+    pub(crate) fn is_due(&mut self) -> bool {
+        let due = self.skip == 0;
+        self.skip = self.skip.saturating_sub(1);
+        due
+    }
+
+    pub(crate) fn paid(&mut self) {
+        (self.skip, self.penalty) = (0, self.least);
+    }
+
+    pub(crate) fn in_vain(&mut self) {
+        self.skip = self.penalty;
+        self.penalty = self.penalty.saturating_mul(2).min(self.most);
+    }
+}
+
 /// One half's waiting, and what it has learned about it.
 ///
 /// Spinning pays when waits are short. After a spin that was in vain the next waits are not spun for: one, then two, four,
@@ -110,10 +150,7 @@ pub(crate) fn share_the_only_cpu(peer: u32) -> bool {
 pub(crate) struct Spinner {
     /// Longest spin; `None` is for ever.
     max: Option<Duration>,
-    /// Waits to come that sleep at once.
-    skip: u32,
-    /// How many the next disappointment adds.
-    penalty: u32,
+    attempts: Attempts,
     state: Spinning,
 }
 
@@ -139,7 +176,7 @@ impl Spinner {
             Wait::Adaptive { .. } if useless => Some(Duration::ZERO),
             Wait::Adaptive { max_spin } => Some(max_spin),
         };
-        Self { max, skip: 0, penalty: 1, state: Spinning::Not }
+        Self { max, attempts: Attempts::new(SKIPPED), state: Spinning::Not }
     }
 
     /// Whether it ever spins.
@@ -150,9 +187,8 @@ impl Spinner {
     /// Spins until `ready`, or until something else is to be done. Call it again in the same wait after that.
     pub(crate) fn spin(&mut self, deadline: Deadline, mut ready: impl FnMut() -> bool) -> Spun {
         let looks = match self.state {
-            Spinning::Not if self.max == Some(Duration::ZERO) => return Spun::Enough,
-            Spinning::Not if self.skip > 0 => {
-                self.skip = self.skip.saturating_sub(1);
+            Spinning::Not if !self.may_spin() => return Spun::Enough,
+            Spinning::Not if !self.attempts.is_due() => {
                 self.state = Spinning::Over;
                 return Spun::Enough;
             }
@@ -182,8 +218,7 @@ impl Spinner {
             if vain || matches!(deadline, Deadline::At(at) if now >= at) {
                 self.state = Spinning::Over;
                 if vain {
-                    self.skip = self.penalty;
-                    self.penalty = self.penalty.saturating_mul(2).min(MOST_SKIPPED);
+                    self.attempts.in_vain();
                 }
                 return Spun::Enough;
             }
@@ -199,7 +234,7 @@ impl Spinner {
         let paid = matches!(self.state, Spinning::Free | Spinning::Since(..));
         self.state = Spinning::Not;
         if paid {
-            (self.skip, self.penalty) = (0, 1);
+            self.attempts.paid();
         }
         paid
     }

@@ -57,7 +57,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// The store in `Intake::release`.
+    /// The store in `Intake::move_tail`.
     fn release(&self, tail: u64) {
         self.tail.store(tail, Release);
     }

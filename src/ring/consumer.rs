@@ -22,6 +22,7 @@ use crate::{
         foreign::Foreign,
         mapping::{OwnWords, PeerRegion},
     },
+    wait::Attempts,
     wire::{Record, RecordHeader},
 };
 
@@ -30,9 +31,8 @@ const LEAD: u64 = 4096;
 /// Looks while it gets that lead, and pauses before each.
 const LOOKS: u32 = 6;
 const PAUSES: u32 = 16;
-/// Looks that find little, between two rests of which one was in vain.
-const FEWEST: u32 = 8;
-const MOST: u32 = 1024;
+/// Looks that find little after a rest in vain, at least and at most.
+const SKIPPED: (u32, u32) = (8, 1024);
 
 /// The part that payloads share with the receiver: the peer's ring, and what of it has been released.
 #[derive(Debug)]
@@ -180,15 +180,13 @@ struct Pace {
     found: u64,
     /// It is time to rest: the last look found little, and had not been waited for.
     close: bool,
-    /// So many looks more may find little before that.
-    skip: u32,
-    /// How many the next rest that is in vain adds.
-    penalty: u32,
+    /// To rest. Each look that finds little is an occasion.
+    attempts: Attempts,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { found: 0, close: false, skip: FEWEST, penalty: FEWEST }
+        Self { found: 0, close: false, attempts: Attempts::new(SKIPPED).later() }
     }
 }
 
@@ -196,9 +194,7 @@ impl Pace {
     /// A look has found so many bytes.
     #[inline]
     fn found(&mut self, bytes: u64) {
-        let close = self.found > 0 && (1..LEAD).contains(&bytes);
-        self.close = close && self.skip == 0;
-        self.skip = self.skip.saturating_sub(close.into());
+        self.close = self.found > 0 && (1..LEAD).contains(&bytes) && self.attempts.is_due();
         self.found = bytes;
     }
 
@@ -206,10 +202,9 @@ impl Pace {
     fn rested(&mut self, paid: bool) {
         self.close = false;
         if paid {
-            self.penalty = FEWEST;
+            self.attempts.paid();
         } else {
-            self.skip = self.penalty;
-            self.penalty = self.penalty.saturating_mul(2).min(MOST);
+            self.attempts.in_vain();
         }
     }
 }
@@ -247,13 +242,7 @@ impl Consumer {
     /// fits into registers.
     #[inline(always)]
     pub(crate) fn ready(&mut self) -> Option<Record> {
-        if self.position == self.head {
-            self.look().ok()?;
-            if self.position == self.head {
-                return None;
-            }
-        }
-        self.read().ok()
+        if self.sees_more().ok()? { self.read().ok() } else { None }
     }
 
     /// Whether padding stands here: then it is passed, and there is more to see.
@@ -264,11 +253,8 @@ impl Consumer {
 
     /// The next record, if it has been published.
     pub(crate) fn peek(&mut self) -> Result<Option<Record>, ProtocolError> {
-        if self.position == self.head {
-            self.look()?;
-            if self.position == self.head {
-                return Ok(None);
-            }
+        if !self.sees_more()? {
+            return Ok(None);
         }
         loop {
             match self.read() {
@@ -276,6 +262,15 @@ impl Consumer {
                 Err(violation) => self.pass_padding(violation)?,
             }
         }
+    }
+
+    /// Whether there is something from here on; looks at the peer's `head` only if it seems not.
+    #[inline(always)]
+    fn sees_more(&mut self) -> Result<bool, ProtocolError> {
+        if self.position == self.head {
+            self.look()?;
+        }
+        Ok(self.position != self.head)
     }
 
     /// UNTRUSTED: the peer's `head` may only grow, and not past a ring's length from what we have released.
@@ -499,13 +494,13 @@ mod tests {
         assert!(consumer.is_close());
         publish(&mut consumer, LEAD / LINE);
         consumer.let_more_be_published();
-        assert_eq!((consumer.is_close(), consumer.pace.skip), (false, 0), "there is a lead");
+        assert_eq!((consumer.is_close(), consumer.pace.attempts.skip), (false, 0), "there is a lead");
         take_all(&mut consumer);
         publish(&mut consumer, 1);
         take_all(&mut consumer);
         assert!(consumer.is_close());
         consumer.let_more_be_published();
-        assert_eq!((consumer.is_close(), consumer.pace.skip), (false, FEWEST), "nobody goes on");
+        assert_eq!((consumer.is_close(), consumer.pace.attempts.skip), (false, 8), "nobody goes on");
     }
 
     #[test]

@@ -168,7 +168,7 @@ impl Producer {
     pub(crate) fn publish(&mut self, size: u64) {
         self.head = self.head().wrapping_add(size);
         self.padding = 0;
-        // ORDERING: Release pairs with the Acquire fence in `Consumer::peek`: a peer that sees this head sees the record.
+        // ORDERING: Release pairs with the Acquire fence in `Consumer::look`: a peer that sees this head sees the record.
         self.words.word(Word::Head).store(self.head, Release);
     }
 }
