@@ -10,8 +10,10 @@ use crate::ring::consumer::Span;
 /// only the first is noted: so there is an entry a tick, however many records there are.
 #[derive(Debug, Default)]
 pub(crate) struct Receipts {
-    /// Where the first record begins, and when it was delivered.
-    ticks: VecDeque<(u64, Timespec)>,
+    /// Where the first record of the oldest tick begins, and when it was delivered. Apart from the others: mostly there are
+    /// none.
+    oldest: Option<(u64, Timespec)>,
+    later: VecDeque<(u64, Timespec)>,
     last: Option<Timespec>,
 }
 
@@ -28,16 +30,23 @@ impl Receipts {
     #[cold]
     fn begin(&mut self, start: u64, now: Timespec, tail: u64) {
         // The last entry that begins at or before the tail may still have records behind it.
-        while self.ticks.get(1).is_some_and(|(start, _)| *start <= tail) {
-            self.ticks.pop_front();
+        while let Some(next) = self.later.pop_front_if(|(start, _)| *start <= tail) {
+            self.oldest = Some(next);
         }
-        self.ticks.push_back((start, now));
+        if self.later.is_empty() && start <= tail {
+            self.oldest = None;
+        }
+        match self.oldest {
+            None => self.oldest = Some((start, now)),
+            Some(_) => self.later.push_back((start, now)),
+        }
         self.last = Some(now);
     }
 
     /// How long ago the record at `tail`, the oldest that is held, was delivered.
     pub(crate) fn age(&self, tail: u64) -> Duration {
-        let then = self.ticks.iter().rev().find(|(start, _)| *start <= tail).map(|(_, then)| *then);
+        let mut ticks = self.later.iter().rev().chain(&self.oldest);
+        let then = ticks.find(|(start, _)| *start <= tail).map(|(_, then)| *then);
         let age = then.and_then(|then| clock_gettime(ClockId::MonotonicCoarse).checked_sub(then));
         age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default()
     }
@@ -59,8 +68,14 @@ mod tests {
         let age = |receipts: &Receipts, tail| receipts.age(tail).as_secs() / 1000;
         assert_eq!([0, 64, 128, 192, 256].map(|tail| age(&receipts, tail)), [5, 3, 3, 1, 1]);
         receipts.begin(320, now, 192);
-        assert_eq!(receipts.ticks.len(), 2, "what is released is forgotten");
+        assert_eq!(receipts.later.len(), 1, "what is released is forgotten");
         assert_eq!([192, 256, 320].map(|tail| age(&receipts, tail)), [1, 1, 0]);
+        receipts.begin(384, now, 384);
+        assert_eq!(
+            (receipts.oldest, receipts.later.len()),
+            (Some((384, now)), 0),
+            "all before it is released"
+        );
         assert_eq!(Receipts::default().age(0), Duration::ZERO);
     }
 
@@ -70,7 +85,8 @@ mod tests {
         for n in 0..10_000 {
             receipts.note(Span { start: n * 64, end: n * 64 + 64 }, || 0);
         }
-        assert_eq!(receipts.ticks.front().map(|(start, _)| *start), Some(0));
-        assert!(receipts.ticks.iter().zip(receipts.ticks.iter().skip(1)).all(|(a, b)| a.1 < b.1));
+        assert_eq!(receipts.oldest.map(|(start, _)| start), Some(0));
+        let ticks = || receipts.oldest.iter().chain(&receipts.later);
+        assert!(ticks().zip(ticks().skip(1)).all(|(a, b)| a.1 < b.1));
     }
 }
