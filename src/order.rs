@@ -5,13 +5,7 @@
 //! judged only together with a look at the ring that was taken *after* it was read, and held until its turn. Here is the
 //! judgement, without memory or sockets; the caller brings the looks.
 
-use std::collections::VecDeque;
-
 use crate::{error::ProtocolError, wire::Heading};
-
-/// Most packets that an honest peer can make us hold: one whose record is still to be published, and the next one, which
-/// was read before that record was seen.
-const MOST_HELD: usize = 2;
 
 /// Whose turn it is.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,21 +25,27 @@ pub(crate) enum Turn<P> {
 pub(crate) struct Order<P> {
     /// Sequence of the next message.
     next: u64,
-    held: VecDeque<(Heading, P)>,
+    /// The packet that was read first of those held.
+    first: Option<(Heading, P)>,
+    /// An honest peer can make us hold one more: the first may wait for its record, and this have been read before that was
+    /// seen.
+    second: Option<(Heading, P)>,
 }
 
 impl<P> Order<P> {
     pub(crate) fn new() -> Self {
-        Self { next: 0, held: VecDeque::with_capacity(MOST_HELD) }
+        Self { next: 0, first: None, second: None }
     }
 
     /// Takes up a packet that was read; the next [`turn`](Self::turn) judges it.
     pub(crate) fn hold(&mut self, heading: Heading, packet: P) -> Result<(), ProtocolError> {
-        let least = self.held.back().map_or(self.next, |(last, _)| last.sequence.wrapping_add(1));
-        if heading.sequence < least || self.held.len() >= MOST_HELD {
+        let before = self.second.as_ref().or(self.first.as_ref());
+        let least = before.map_or(self.next, |(before, _)| before.sequence.wrapping_add(1));
+        if heading.sequence < least || self.second.is_some() {
             return Err(ProtocolError::Sequence { expected: least, found: heading.sequence });
         }
-        self.held.push_back((heading, packet));
+        let place = if self.first.is_none() { &mut self.first } else { &mut self.second };
+        *place = Some((heading, packet));
         Ok(())
     }
 
@@ -53,7 +53,7 @@ impl<P> Order<P> {
     /// If not, [`turn`](Self::turn) tells more.
     #[inline]
     pub(crate) fn is_alone(&self, record: Heading) -> bool {
-        record.sequence == self.next && !record.other_half() && self.held.is_empty()
+        record.sequence == self.next && !record.other_half() && self.first.is_none()
     }
 
     /// A record that [is alone](Self::is_alone) has its turn.
@@ -66,7 +66,7 @@ impl<P> Order<P> {
     /// [`hold`](Self::hold).
     pub(crate) fn turn(&mut self, record: Option<Heading>) -> Result<Turn<P>, ProtocolError> {
         let expected = self.next;
-        let held = self.held.front().map(|(heading, _)| *heading);
+        let held = self.first.as_ref().map(|(heading, _)| *heading);
         let turn = match (record, held) {
             (Some(record), _) if record.sequence < expected => return self.out_of_turn(record),
             // The record's turn.
@@ -76,7 +76,7 @@ impl<P> Order<P> {
                     if !record.other_half() || record != held {
                         return Err(ProtocolError::Halves { sequence: expected });
                     }
-                    Turn::Record(self.held.pop_front().map(|(_, packet)| packet))
+                    Turn::Record(self.take().map(|(_, packet)| packet))
                 }
                 Some(_) if record.other_half() => return Err(ProtocolError::Halves { sequence: expected }),
                 None if record.other_half() => Turn::MustRead,
@@ -95,7 +95,7 @@ impl<P> Order<P> {
             (Some(_), None) => Turn::MustRead,
             // All that was published before a held packet was sent is visible, and there is nothing.
             (None, Some(held)) if held.sequence != expected => return self.out_of_turn(held),
-            (None, Some(held)) if held.other_half() && self.held.len() > 1 => {
+            (None, Some(held)) if held.other_half() && self.second.is_some() => {
                 return Err(ProtocolError::Halves { sequence: expected });
             }
             (None, Some(held)) if held.other_half() => Turn::Nothing,
@@ -108,8 +108,12 @@ impl<P> Order<P> {
         Ok(turn)
     }
 
+    fn take(&mut self) -> Option<(Heading, P)> {
+        std::mem::replace(&mut self.first, self.second.take())
+    }
+
     fn packet(&mut self) -> Turn<P> {
-        self.held.pop_front().map_or(Turn::Nothing, |(heading, packet)| Turn::Packet(heading, packet))
+        self.take().map_or(Turn::Nothing, |(heading, packet)| Turn::Packet(heading, packet))
     }
 
     fn out_of_turn(&self, found: Heading) -> Result<Turn<P>, ProtocolError> {
@@ -128,7 +132,7 @@ impl<P> Order<P> {
 
     /// Drops the packets whose records will never come.
     pub(crate) fn abandon(&mut self) {
-        self.held.clear();
+        (self.first, self.second) = (None, None);
     }
 
     /// Sequence of the next message.
@@ -139,6 +143,8 @@ impl<P> Order<P> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use proptest::{collection::vec, prelude::*, sample::select};
 
     use super::*;
@@ -336,7 +342,7 @@ mod tests {
                 prop_assert!(packet.is_none_or(|packet| packet == heading));
                 prop_assert!(packet.is_some() || !heading.other_half());
             }
-            prop_assert!(order.held.len() <= MOST_HELD);
+            prop_assert!(order.first.is_some() || order.second.is_none());
         }
     }
 }
