@@ -145,6 +145,8 @@ impl Outgoing {
     /// Waits until a record of `size` bytes has room. [`Error::Full`] if there is no patience for that.
     #[inline]
     pub(crate) fn make_room(&mut self, size: u64, patience: Patience) -> Result<()> {
+        // For the bell, which has to wait for all that is stored until then.
+        self.region.expect_word(Word::ReceiverEpoch);
         self.check()?;
         if self.has_room(size)? {
             return self.stand_down(Room::Ring);

@@ -29,15 +29,16 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::foreign::Foreign;
 use crate::layout::{Geometry, LINE, Word, to_usize};
 
-/// A region's place in this process: `geometry.size() + geometry.capacity` bytes from `base`, unmapped on drop.
+/// A region's place in this process: `geometry.size() + geometry.capacity` bytes from `base`, unmapped with the last clone.
 ///
-/// Invariant: the whole of it is mapped to the region's file (the ring twice), from construction to drop, and readable;
+/// Invariant: the whole of it is mapped to the region's file (the ring twice), as long as the reservation lives, and readable;
 /// `geometry.offset` is the file's page and `geometry.capacity` 0 or a power of two and a multiple of it.
+#[derive(Clone)]
 struct Mapping {
     base: NonNull<u8>,
     geometry: Geometry,
     /// What was reserved around it: one page more, as huge pages want to be aligned.
-    reservation: NonNull<c_void>,
+    _reservation: Arc<Reservation>,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread; all access goes through the types below, which say who
@@ -49,14 +50,14 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     fn new(fd: BorrowedFd<'_>, geometry: Geometry, protection: ProtFlags) -> io::Result<Self> {
         let Geometry { offset, capacity } = geometry;
-        let (size, len) = (geometry.size(), Self::reserved(geometry));
+        let size = geometry.size();
+        let len = size.saturating_add(capacity).saturating_add(offset);
         // SAFETY: a new anonymous mapping at an address that the kernel chooses disturbs nothing.
-        let reservation =
-            unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), MapFlags::PRIVATE) }?;
-        let reservation = NonNull::new(reservation).ok_or(io::ErrorKind::OutOfMemory)?;
-        let start = reservation.as_ptr().cast::<u8>();
-        let aligned = start.map_addr(|start| start.checked_next_multiple_of(offset).unwrap_or(start));
-        let base = NonNull::new(aligned).ok_or(io::ErrorKind::OutOfMemory)?;
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), MapFlags::PRIVATE) }?;
+        let start = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
+        let aligned =
+            start.as_ptr().map_addr(|start| start.checked_next_multiple_of(offset).unwrap_or(start));
+        let base = NonNull::new(aligned.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
         let place = |at: usize, len: usize, from: usize| -> io::Result<()> {
             let from = u64::try_from(from).map_err(|_| io::ErrorKind::InvalidInput)?;
             let at = base.as_ptr().wrapping_add(at).cast::<c_void>();
@@ -74,15 +75,11 @@ impl Mapping {
         if capacity > 0 {
             place(size, capacity, offset)?;
         }
-        Ok(Self { base, geometry, reservation })
+        Ok(Self { base, geometry, _reservation: Arc::new(Reservation { start, len }) })
     }
 
     fn len(&self) -> usize {
         self.geometry.size().saturating_add(self.geometry.capacity)
-    }
-
-    fn reserved(geometry: Geometry) -> usize {
-        geometry.size().saturating_add(geometry.capacity).saturating_add(geometry.offset)
     }
 
     fn advise(&self, advice: Advice) -> io::Result<()> {
@@ -110,25 +107,36 @@ impl Mapping {
         // `len <= capacity` was checked.
         Some(unsafe { self.base.byte_add(at) })
     }
-
-    /// Asks the processor for the line of the ring at `position`, and the translation of its address.
-    #[inline]
-    fn expect(&self, position: u64) {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(at) = self.ring(position, 1) {
-            // SAFETY: a hint, which changes nothing that a program can see.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().cast_const().cast()) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = position;
-    }
 }
 
-impl Drop for Mapping {
+/// Asks the processor for the line at `at`, and the translation of its address.
+#[inline]
+fn expect<T>(at: NonNull<T>) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which changes nothing that a program can see.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().cast_const().cast());
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// The addresses that a [`Mapping`] and its clones are in: `len` bytes from `start`, unmapped on drop.
+struct Reservation {
+    start: NonNull<c_void>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread.
+unsafe impl Send for Reservation {}
+// SAFETY: as for `Send`: a shared `Reservation` gives nothing out.
+unsafe impl Sync for Reservation {}
+
+impl Drop for Reservation {
     fn drop(&mut self) {
-        // SAFETY: the range is exactly what `new` reserved, and whatever borrows from it holds an `Arc` of it or a
-        // lifetime within it. There is no way to report an error, and none is possible on a whole mapping.
-        let _ = unsafe { munmap(self.reservation.as_ptr(), Self::reserved(self.geometry)) };
+        // SAFETY: the range is exactly what `Mapping::new` reserved, and whatever borrows from it holds a `Mapping` or a
+        // lifetime within one. There is no way to report an error, and none is possible on a whole mapping.
+        let _ = unsafe { munmap(self.start.as_ptr(), self.len) };
     }
 }
 
@@ -140,8 +148,7 @@ pub(crate) fn map_own(fd: BorrowedFd<'_>, geometry: Geometry) -> io::Result<(Rin
     let mapping = Mapping::new(fd, geometry, ProtFlags::READ | ProtFlags::WRITE)?;
     // A forked child would be a second writer of the ring.
     mapping.advise(Advice::LinuxDontFork)?;
-    let mapping = Arc::new(mapping);
-    Ok((RingWriter { mapping: Arc::clone(&mapping) }, OwnWords { mapping }))
+    Ok((RingWriter { mapping: mapping.clone() }, OwnWords { mapping }))
 }
 
 /// Tries a further writable shared mapping of `len` bytes: the kernel must refuse it once the region is sealed.
@@ -159,7 +166,7 @@ pub(crate) fn try_writable(fd: BorrowedFd<'_>, len: usize) -> io::Result<()> {
 /// The words of our own control page. Who may store to which is told by [`Word`]; being atomics, they need no more.
 #[derive(Clone)]
 pub(crate) struct OwnWords {
-    mapping: Arc<Mapping>,
+    mapping: Mapping,
 }
 
 impl OwnWords {
@@ -181,7 +188,7 @@ impl OwnWords {
 
 /// The one writer of our ring. There is one per region; it cannot be cloned.
 pub(crate) struct RingWriter {
-    mapping: Arc<Mapping>,
+    mapping: Mapping,
 }
 
 impl RingWriter {
@@ -334,7 +341,7 @@ fn populate_dense(fd: BorrowedFd<'_>, base: NonNull<u8>, len: usize) -> Result<(
 /// The peer's region. Nothing in it is believed and nothing of it is borrowed.
 #[derive(Clone)]
 pub(crate) struct PeerRegion {
-    mapping: Arc<Mapping>,
+    mapping: Mapping,
 }
 
 impl PeerRegion {
@@ -348,7 +355,7 @@ impl PeerRegion {
         populate_dense(fd, mapping.base, geometry.size())?;
         // Of a shared mapping neither takes or gives anything but entries of page tables.
         mapping.advise(if populate { Advice::LinuxPopulateRead } else { Advice::LinuxDontNeed })?;
-        Ok(Self { mapping: Arc::new(mapping) })
+        Ok(Self { mapping })
     }
 
     #[inline]
@@ -370,7 +377,15 @@ impl PeerRegion {
     /// Asks the processor for the line at `position`, to be read soon: it is in another one's cache.
     #[inline]
     pub(crate) fn expect_read(&self, position: u64) {
-        self.mapping.expect(position);
+        if let Some(at) = self.mapping.ring(position, 1) {
+            expect(at);
+        }
+    }
+
+    /// Asks the processor for the line of `word`, to be loaded soon: where there are many channels it is in no cache.
+    #[inline]
+    pub(crate) fn expect_word(&self, word: Word) {
+        expect(self.mapping.word(word));
     }
 
     /// `len` bytes of the ring from `position` on; `None` if that is more than the ring.

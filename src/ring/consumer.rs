@@ -137,7 +137,11 @@ impl Intake {
 
     /// Tells a peer whose sender waits that there is room in the socket.
     pub(crate) fn announce_room(&self) {
-        let _ = self.ledger().bell.ring(&self.peer, &self.link.credit_out);
+        // ORDERING: as in `Bell::ring`, for which there is mostly no need.
+        fence(SeqCst);
+        if self.is_wanted() {
+            let _ = self.ledger().bell.ring(&self.peer, &self.link.credit_out);
+        }
     }
 
     /// Whether the peer's sender waits for room, as far as one can see: it may not yet, or not any more.
@@ -213,6 +217,8 @@ impl Pace {
 #[derive(Debug)]
 pub(crate) struct Consumer {
     intake: Arc<Intake>,
+    /// As the intake has it, one step nearer.
+    peer: PeerRegion,
     /// Where the next record begins.
     position: u64,
     /// May be stale, that is, too low.
@@ -225,7 +231,7 @@ pub(crate) struct Consumer {
 #[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
 impl Consumer {
     pub(crate) fn new(intake: Arc<Intake>) -> Self {
-        Self { intake, position: 0, head: 0, pace: Pace::default(), taken: 0 }
+        Self { peer: intake.peer.clone(), intake, position: 0, head: 0, pace: Pace::default(), taken: 0 }
     }
 
     #[inline]
@@ -235,7 +241,7 @@ impl Consumer {
 
     /// Whether something was published since the last look.
     pub(crate) fn head_moved(&self) -> bool {
-        self.intake.peer.load(Word::Head) != self.head
+        self.peer.load(Word::Head) != self.head
     }
 
     /// The next record, if it has been published and there is nothing wrong: else [`peek`](Self::peek) tells. What comes out
@@ -276,11 +282,15 @@ impl Consumer {
     /// UNTRUSTED: the peer's `head` may only grow, and not past a ring's length from what we have released.
     #[inline(always)]
     fn look(&mut self) -> Result<(), ProtocolError> {
-        let head = self.intake.peer.load(Word::Head);
+        let head = self.peer.load(Word::Head);
+        if head == self.head {
+            self.pace.found(0);
+            return Ok(());
+        }
         // ORDERING: pairs with the Release store in `Producer::publish`: the record is there if the head says so.
         fence(Acquire);
         let tail = self.intake.tail();
-        let limit = tail.wrapping_add(to_u64(self.intake.peer.capacity()));
+        let limit = tail.wrapping_add(to_u64(self.peer.capacity()));
         if head.wrapping_sub(self.head) > limit.wrapping_sub(self.head) {
             return Err(ProtocolError::Head { from: self.head, limit, found: head });
         }
@@ -301,7 +311,7 @@ impl Consumer {
     /// Waits a moment, some microseconds at most, for as long as the peer goes on, until it has a lead.
     #[cold]
     pub(crate) fn let_more_be_published(&mut self) {
-        let mut head = self.intake.peer.load(Word::Head);
+        let mut head = self.peer.load(Word::Head);
         for _ in 0..LOOKS {
             if head.wrapping_sub(self.head) >= LEAD {
                 break;
@@ -309,7 +319,7 @@ impl Consumer {
             for _ in 0..PAUSES {
                 spin_loop();
             }
-            let before = std::mem::replace(&mut head, self.intake.peer.load(Word::Head));
+            let before = std::mem::replace(&mut head, self.peer.load(Word::Head));
             if head == before {
                 return self.pace.rested(false);
             }
@@ -323,7 +333,7 @@ impl Consumer {
     fn read(&self) -> Result<Record, ProtocolError> {
         let available = self.head.wrapping_sub(self.position);
         // The payload is looked at next, as a rule: its line comes together with the header's.
-        self.intake.peer.expect_read(self.position.wrapping_add(LINE));
+        self.peer.expect_read(self.position.wrapping_add(LINE));
         // The head is a whole line ahead, and no ring is shorter than that.
         let Some(header) = self.header() else {
             return Err(ProtocolError::Misaligned { found: self.head });
@@ -338,7 +348,7 @@ impl Consumer {
 
     #[inline]
     fn header(&self) -> Option<RecordHeader> {
-        self.intake.peer.bytes(self.position, to_usize(LINE)).and_then(|at| at.load(0))
+        self.peer.bytes(self.position, to_usize(LINE)).and_then(|at| at.load(0))
     }
 
     /// Releases the padding that stands here, so that the record behind it is next. `violation` is what it is if it is none.
@@ -351,7 +361,7 @@ impl Consumer {
             return Err(violation);
         };
         let (start, available) = (self.position, self.head.wrapping_sub(self.position));
-        let capacity = to_u64(self.intake.peer.capacity());
+        let capacity = to_u64(self.peer.capacity());
         let rest = capacity.wrapping_sub(start & capacity.wrapping_sub(1));
         let (expected, found) = (rest.wrapping_sub(LINE), header.check_padding()?);
         if found != expected {
@@ -369,7 +379,7 @@ impl Consumer {
     pub(crate) fn control(&self, payload_len: u64, control_len: u32) -> Foreign<'_> {
         let start = padded(payload_len).map(|payload| self.position.wrapping_add(LINE).wrapping_add(payload));
         start
-            .and_then(|start| self.intake.peer.bytes(start, to_usize(control_len.into())))
+            .and_then(|start| self.peer.bytes(start, to_usize(control_len.into())))
             .unwrap_or(Foreign::private(&[]))
     }
 
@@ -382,7 +392,7 @@ impl Consumer {
         self.position = start.wrapping_add(size);
         self.taken = self.taken.wrapping_add(1);
         if self.position != self.head {
-            self.intake.peer.expect_read(self.position);
+            self.peer.expect_read(self.position);
         }
         Span { start, end: self.position }
     }
