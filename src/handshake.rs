@@ -15,7 +15,7 @@ use zerocopy::IntoBytes;
 
 use crate::{
     channel::Channel,
-    error::{Error, HandshakeError, Reason, Refusal, Result},
+    error::{Error, HandshakeError, ProtocolError, Reason, Refusal, Result},
     hello::{Bounds, Terms},
     layout::to_u64,
     link::Link,
@@ -24,7 +24,7 @@ use crate::{
     receiver::Receiver,
     region::{OwnRegion, adopt},
     sender::Sender,
-    socket::{Arrival, PacketBuffer, ReceivedFds, SendFailure, Socket, sleep},
+    socket::{Arrival, Incoming, ReceivedFds, SendFailure, Socket, sleep},
     stats::Limits,
     wait::{Deadline, MOST_PACKETS, Spinner, Wait, share_the_only_cpu},
     wire::{HELLO_MAX, Kind, PacketHeader, Reject},
@@ -107,7 +107,6 @@ pub struct Handshake {
     /// From our own `Hello` on.
     own: Option<Own>,
     deadline: Instant,
-    buffer: PacketBuffer,
     said: Said,
     /// From the peer's `Hello` on.
     candidate: Option<Candidate>,
@@ -154,7 +153,6 @@ impl Handshake {
             role,
             own: None,
             deadline,
-            buffer: PacketBuffer::new(HELLO_MAX),
             said: Said::Nothing,
             candidate: None,
             peer_ready: false,
@@ -255,7 +253,7 @@ impl Handshake {
             }
         }
         let awaited = if self.candidate.is_none() { Kind::Hello } else { Kind::Ready };
-        match self.socket.receive(&mut self.buffer)? {
+        let packet = match self.socket.receive(HELLO_MAX)? {
             Arrival::Nothing => return Ok(Step::Waiting),
             Arrival::End => {
                 return Err(match self.refused {
@@ -266,10 +264,10 @@ impl Handshake {
                 }
                 .into());
             }
-            Arrival::Packet if self.refused.is_some() => return Ok(Step::Again),
-            Arrival::Packet => {}
-        }
-        match self.hear(awaited) {
+            Arrival::Packet(_) if self.refused.is_some() => return Ok(Step::Again),
+            Arrival::Packet(packet) => packet,
+        };
+        match self.hear(packet, awaited) {
             // Whatever the client answers to our `Hello` comes later, and makes the descriptor readable anew. So the
             // application has its turn here, to look at the credentials.
             Ok(()) if self.role == Role::Listener && awaited == Kind::Hello => {
@@ -288,18 +286,18 @@ impl Handshake {
     /// Takes in the packet that was read.
     ///
     /// UNTRUSTED: nothing of it is used before it was checked; descriptors that are not wanted are closed.
-    fn hear(&mut self, awaited: Kind) -> Result<(), Heard> {
+    fn hear(&mut self, packet: Result<Incoming, ProtocolError>, awaited: Kind) -> Result<(), Heard> {
         let wrong = |found: u16| {
             let expected = awaited.code().into();
             Heard::Refused(Refusal { reason: Reason::Packet, expected, found: found.into() })
         };
-        let incoming = self.buffer.open().map_err(|violation| {
+        let incoming = packet.map_err(|violation| {
             log::debug!("handshake: {violation}");
             wrong(0)
         })?;
         let kind = incoming.packet.kind;
         if kind == Kind::Reject {
-            return Err(Heard::Rejected(Reject::parse(incoming.body)));
+            return Err(Heard::Rejected(Reject::parse(incoming.body.as_slice())));
         }
         if kind != awaited {
             return Err(wrong(kind.code()));
@@ -312,7 +310,7 @@ impl Handshake {
             self.peer_ready = true;
             return Ok(());
         }
-        let terms = self.settings.bounds().judge(incoming.body).map_err(Heard::Refused)?;
+        let terms = self.settings.bounds().judge(incoming.body.as_slice()).map_err(Heard::Refused)?;
         if incoming.fds_cut {
             return Err(Heard::FdsLost { expected: incoming.packet.fd_count, received: incoming.fds.len() });
         }

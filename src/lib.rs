@@ -74,6 +74,7 @@ mod order;
 mod outgoing;
 mod payload;
 mod peer;
+mod private;
 mod process;
 mod raw;
 mod receipts;

@@ -2,12 +2,12 @@
 
 use std::{fmt, os::fd::OwnedFd, sync::Arc};
 
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, TryFromBytes};
+use zerocopy::{Immutable, KnownLayout, TryFromBytes};
 
 use crate::{
     error::{CastError, Result},
     payload::Payload,
-    raw::foreign::Foreign,
+    private::PrivateBytes,
     ring::consumer::{Intake, Span},
     socket::ReceivedFds,
     wire::Heading,
@@ -207,41 +207,4 @@ pub struct ReplyToken {
 pub struct RequestId {
     pub(crate) channel: u64,
     pub(crate) sequence: u64,
-}
-
-/// Control bytes in private memory, aligned so that types can be read in place.
-#[derive(Debug, Default)]
-pub(crate) struct PrivateBytes {
-    lines: Vec<Aligned>,
-    len: usize,
-}
-
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C, align(16))]
-struct Aligned([u8; 16]);
-
-impl PrivateBytes {
-    /// Copies bytes that somebody else may be changing: from here on they hold still.
-    #[inline]
-    pub(crate) fn copy(bytes: Foreign<'_>) -> Self {
-        let len = bytes.len();
-        if len == 0 {
-            return Self::default();
-        }
-        let mut lines = vec![Aligned::new_zeroed(); len.div_ceil(size_of::<Aligned>())];
-        let copied = lines.as_mut_bytes().get_mut(..len).is_some_and(|to| bytes.copy_over(to));
-        debug_assert!(copied, "the lines are at least as long");
-        Self { lines, len }
-    }
-
-    #[inline]
-    fn as_slice(&self) -> &[u8] {
-        self.lines.as_bytes().get(..self.len).unwrap_or_default()
-    }
-}
-
-impl From<&[u8]> for PrivateBytes {
-    fn from(bytes: &[u8]) -> Self {
-        Self::copy(Foreign::private(bytes))
-    }
 }

@@ -20,7 +20,7 @@ use crate::{
     message::{ReplyToken, RequestId},
     raw::mapping::{OwnWords, PeerRegion, RingWriter},
     ring::producer::Producer,
-    socket::{Arrival, PacketBuffer, SendFailure, sleep},
+    socket::{Arrival, SendFailure, sleep},
     stats::{Limits, Stats, count},
     wait::{Deadline, MOST_PACKETS, Spinner, Spun},
     wire::{Heading, Kind, PacketHeader, Record, RecordHeader},
@@ -70,7 +70,6 @@ pub(crate) struct Outgoing {
     epoch: Epoch,
     wanted: Wanted,
     spinner: Spinner,
-    credit: PacketBuffer,
     /// Of the next message.
     pub(crate) sequence: u64,
     /// Sequenced packets sent.
@@ -101,7 +100,6 @@ impl Outgoing {
             wanted: Wanted::default(),
             words,
             spinner,
-            credit: PacketBuffer::new(0),
             sequence: 0,
             packets: 0,
             gone: false,
@@ -320,7 +318,8 @@ impl Outgoing {
     ///
     /// UNTRUSTED: all that may come there is doorbells, one for each epoch.
     fn read_credit(&mut self, heard: fn(&mut Epoch) -> Result<(), ProtocolError>) -> Result<bool> {
-        match self.link.credit_in.receive(&mut self.credit)? {
+        let packet = match self.link.credit_in.receive(0)? {
+            Arrival::Packet(packet) => packet,
             Arrival::Nothing => {
                 self.epoch.drained();
                 return Ok(false);
@@ -329,25 +328,17 @@ impl Outgoing {
                 self.gone = true;
                 return Err(self.link.ended());
             }
-            Arrival::Packet => {}
-        }
-        let violation = match self.credit.open() {
-            Ok(incoming) => {
-                let (kind, found) = (incoming.packet.kind, incoming.packet.fd_count);
-                if kind != Kind::Doorbell {
-                    ProtocolError::PacketKind { expected: Kind::Doorbell.code(), found: kind.code() }
-                } else if found > 0 {
-                    ProtocolError::FdLimit { max: 0, found }
-                } else {
-                    count(&mut self.stats.doorbells_received, 1);
-                    return heard(&mut self.epoch)
-                        .map(|()| true)
-                        .map_err(|violation| self.violated(violation));
-                }
-            }
-            Err(violation) => violation,
         };
-        Err(self.violated(violation))
+        let bell = packet.and_then(|incoming| match (incoming.packet.kind, incoming.packet.fd_count) {
+            (Kind::Doorbell, 0) => heard(&mut self.epoch),
+            (Kind::Doorbell, found) => Err(ProtocolError::FdLimit { max: 0, found }),
+            (other, _) => {
+                Err(ProtocolError::PacketKind { expected: Kind::Doorbell.code(), found: other.code() })
+            }
+        });
+        bell.map_err(|violation| self.violated(violation))?;
+        count(&mut self.stats.doorbells_received, 1);
+        Ok(true)
     }
 
     /// Sleeps until the peer announces room, the socket is ready for `flags`, or the peer is gone.

@@ -17,15 +17,16 @@ use crate::{
     error::{Error, ProtocolError, Result},
     layout::{Word, to_usize},
     link::{Closer, Link},
-    message::{Extras, Message, PrivateBytes, RequestId},
+    message::{Extras, Message, RequestId},
     order::{Order, Turn},
     payload::Payload,
     peer::Peer,
+    private::PrivateBytes,
     raw::mapping::{OwnWords, PeerRegion},
     receipts::Receipts,
     requests::Answer,
     ring::consumer::{Consumer, Intake},
-    socket::{Arrival, PacketBuffer, ReceivedFds, sleep},
+    socket::{Arrival, Incoming, ReceivedFds, sleep},
     stats::{Held, Limits, Stats, count},
     wait::{Deadline, MOST_PACKETS, Spinner, Spun},
     wire::{Heading, Kind, Record},
@@ -68,7 +69,6 @@ pub struct Receiver {
     order: Order<HeldPacket>,
     epoch: Epoch,
     spinner: Spinner,
-    buffer: PacketBuffer,
     /// Sequenced packets read.
     packets: u64,
     /// A value of the peer's `packets` word that turned out to announce nothing.
@@ -136,7 +136,6 @@ impl Receiver {
             order: Order::new(),
             epoch,
             spinner,
-            buffer: PacketBuffer::new(limits.max_control),
             packets: 0,
             vain_hint: 0,
             ended: false,
@@ -522,9 +521,9 @@ impl Receiver {
 
     /// Reads one packet, if there is one, and files it. End of file is `Something` too: look at the ring again.
     ///
-    /// UNTRUSTED: what was read has been checked by itself (`PacketBuffer::open`); here, against our limits.
+    /// UNTRUSTED: what was read has been checked by itself (`Socket::receive`); here, against our limits.
     fn read_packet(&mut self) -> Result<Read> {
-        let arrival = self.link.socket.receive(&mut self.buffer)?;
+        let arrival = self.link.socket.receive(self.limits.max_control)?;
         self.file(arrival)
     }
 
@@ -540,7 +539,7 @@ impl Receiver {
 
     /// As [`read_packet`](Self::read_packet), but sleeps until there is one, if the socket lets us.
     fn wait_for_packet(&mut self) -> Result<Read> {
-        let arrival = self.link.socket.wait(&mut self.buffer)?;
+        let arrival = self.link.socket.wait(self.limits.max_control)?;
         self.file(arrival)
     }
 
@@ -550,18 +549,15 @@ impl Receiver {
                 self.epoch.drained();
                 return Ok(Read::Nothing);
             }
-            Arrival::End => {
-                self.ended = true;
-                return Ok(Read::Something);
-            }
-            Arrival::Packet => {}
+            Arrival::End => self.ended = true,
+            Arrival::Packet(packet) => packet
+                .and_then(|incoming| self.file_packet(incoming))
+                .map_err(|violation| self.link.violated(violation))?,
         }
-        self.file_packet().map_err(|violation| self.link.violated(violation))?;
         Ok(Read::Something)
     }
 
-    fn file_packet(&mut self) -> Result<(), ProtocolError> {
-        let incoming = self.buffer.open()?;
+    fn file_packet(&mut self, incoming: Incoming) -> Result<(), ProtocolError> {
         let fd_count = incoming.packet.fd_count;
         match incoming.packet.kind {
             Kind::Doorbell if fd_count == 0 => {
@@ -583,7 +579,7 @@ impl Receiver {
         self.packets = self.packets.wrapping_add(1);
         count(&mut self.stats.packets_received, 1);
         let lost = incoming.fds_cut.then_some(fd_count);
-        let extras = Box::new(Extras { control: PrivateBytes::from(incoming.body), fds: incoming.fds });
+        let extras = Box::new(Extras { control: incoming.body, fds: incoming.fds });
         self.order.hold(incoming.packet.heading, HeldPacket { extras, lost })?;
         // A sender may be waiting for the room that this packet took.
         self.consumer.intake().announce_room();

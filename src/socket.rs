@@ -5,6 +5,7 @@
 //! `MSG_DONTWAIT` but [`Socket::wait`], and sleeping is `poll(2)`, with or without that.
 
 use std::{
+    cell::Cell,
     io::{self, IoSlice},
     mem::MaybeUninit,
     ops::Deref,
@@ -27,7 +28,8 @@ use zerocopy::IntoBytes;
 use crate::{
     error::{Error, HandshakeError, ProtocolError, Result},
     layout::to_u64,
-    raw::descriptor::{Ancillary, RawCredentials, quiet, receive, refuse_fds, unread_by_peer},
+    private::PrivateBytes,
+    raw::descriptor::{Ancillary, RawCredentials, Receipt, quiet, receive, refuse_fds, unread_by_peer},
     wait::Deadline,
     wire::{PACKET_HEADER, Packet, PacketHeader, SCM_MAX_FD},
 };
@@ -78,65 +80,69 @@ impl Drop for ReceivedFds {
 }
 
 /// What a read of the socket found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Arrival {
-    /// A packet is in the buffer.
-    Packet,
+    /// A packet, unless it is none of ours.
+    Packet(Result<Incoming, ProtocolError>),
     Nothing,
     /// The peer has shut its writing side, or is gone.
     End,
 }
 
-/// Room for one packet and what comes with it.
-pub(crate) struct PacketBuffer {
-    bytes: Vec<u8>,
-    len: usize,
-    cut: bool,
-    ancillary: Box<Ancillary>,
-    fds: ReceivedFds,
-    fds_cut: bool,
-    credentials: Option<RawCredentials>,
-}
-
-/// A received packet: header checked, descriptors counted and owned.
+/// A received packet: header checked, body copied, descriptors counted and owned.
 #[derive(Debug)]
-pub(crate) struct Incoming<'b> {
+pub(crate) struct Incoming {
     pub(crate) packet: Packet,
-    pub(crate) body: &'b [u8],
+    pub(crate) body: PrivateBytes,
     pub(crate) fds: ReceivedFds,
     /// Descriptors were lost to our own limit (`MSG_CTRUNC`).
     pub(crate) fds_cut: bool,
     pub(crate) credentials: Option<RawCredentials>,
 }
 
+/// Where a thread reads packets to, of whatever channel: so it is in the cache. As long as the longest may have been so far.
+struct PacketBuffer {
+    bytes: Vec<u8>,
+    ancillary: Box<Ancillary>,
+}
+
+thread_local! {
+    static BUFFER: Cell<Option<PacketBuffer>> = const { Cell::new(None) };
+}
+
 impl PacketBuffer {
-    /// For packets with bodies of at most `max_body` bytes.
-    pub(crate) fn new(max_body: usize) -> Self {
-        Self {
-            bytes: vec![0; max_body.saturating_add(PACKET_HEADER)],
-            len: 0,
-            cut: false,
-            ancillary: Ancillary::new(),
-            fds: ReceivedFds::default(),
-            fds_cut: false,
-            credentials: None,
-        }
+    /// This thread's, or a new one where that is gone: a thread that ends may still drop a channel, say.
+    fn take() -> Self {
+        let own = BUFFER.try_with(Cell::take).ok().flatten();
+        own.unwrap_or_else(|| Self { bytes: Vec::new(), ancillary: Ancillary::new() })
     }
 
-    /// The packet that was read last.
-    ///
-    /// UNTRUSTED: lengths, header and the number of descriptors are checked here, for every kind of packet.
-    pub(crate) fn open(&mut self) -> Result<Incoming<'_>, ProtocolError> {
-        let fds = std::mem::take(&mut self.fds);
-        if self.cut {
-            return Err(ProtocolError::PacketTooLong { max: self.bytes.len() });
-        }
-        let (packet, body) = PacketHeader::parse(self.bytes.get(..self.len).unwrap_or_default())?;
-        if packet.fd_count != fds.len() && !(self.fds_cut && fds.len() < packet.fd_count) {
-            return Err(ProtocolError::FdCount { announced: packet.fd_count, found: fds.len() });
-        }
-        Ok(Incoming { packet, body, fds, fds_cut: self.fds_cut, credentials: self.credentials })
+    fn put_back(self) {
+        let _ = BUFFER.try_with(|own| own.set(Some(self)));
     }
+
+    /// Room for packets of `max` bytes, and for what comes with them.
+    fn room(&mut self, max: usize) -> (&mut [u8], &mut Ancillary) {
+        if self.bytes.len() < max {
+            self.bytes.resize(max, 0);
+        }
+        (self.bytes.get_mut(..max).unwrap_or_default(), &mut self.ancillary)
+    }
+}
+
+/// Judges a packet that was read.
+///
+/// UNTRUSTED: lengths, header and the number of descriptors are checked here, for every kind of packet.
+fn open(bytes: &[u8], max: usize, receipt: &Receipt, fds: ReceivedFds) -> Result<Incoming, ProtocolError> {
+    if receipt.cut {
+        return Err(ProtocolError::PacketTooLong { max });
+    }
+    let (packet, body) = PacketHeader::parse(bytes)?;
+    if packet.fd_count != fds.len() && !(receipt.fds_cut && fds.len() < packet.fd_count) {
+        return Err(ProtocolError::FdCount { announced: packet.fd_count, found: fds.len() });
+    }
+    let Receipt { fds_cut, credentials, .. } = *receipt;
+    Ok(Incoming { packet, body: PrivateBytes::from(body), fds, fds_cut, credentials })
 }
 
 /// Why a packet was not sent.
@@ -328,33 +334,37 @@ impl Socket {
         Ok(())
     }
 
-    /// Reads a packet without blocking. What the buffer held before is closed.
-    pub(crate) fn receive(&self, buffer: &mut PacketBuffer) -> Result<Arrival> {
-        self.read(buffer, false)
+    /// Reads a packet without blocking, with a body of at most `max_body` bytes.
+    pub(crate) fn receive(&self, max_body: usize) -> Result<Arrival> {
+        self.read(max_body, false)
     }
 
     /// As [`receive`](Self::receive), but waits for a packet or the end, as long as it takes: in one system call, where
     /// [`sleep`] and a read are two. `Nothing` only if somebody has set `O_NONBLOCK` or `SO_RCVTIMEO`.
-    pub(crate) fn wait(&self, buffer: &mut PacketBuffer) -> Result<Arrival> {
-        self.read(buffer, true)
+    pub(crate) fn wait(&self, max_body: usize) -> Result<Arrival> {
+        self.read(max_body, true)
     }
 
-    fn read(&self, buffer: &mut PacketBuffer, wait: bool) -> Result<Arrival> {
-        drop(std::mem::take(&mut buffer.fds));
+    fn read(&self, max_body: usize, wait: bool) -> Result<Arrival> {
+        let mut buffer = PacketBuffer::take();
+        let arrival = self.read_to(&mut buffer, max_body.saturating_add(PACKET_HEADER), wait);
+        buffer.put_back();
+        arrival
+    }
+
+    fn read_to(&self, buffer: &mut PacketBuffer, max: usize, wait: bool) -> Result<Arrival> {
+        let (bytes, ancillary) = buffer.room(max);
         let mut resets = 0;
         loop {
             let mut fds = Vec::new();
-            match receive(self.as_fd(), &mut buffer.bytes, &mut buffer.ancillary, &mut fds, wait) {
+            let received = receive(self.as_fd(), bytes, ancillary, &mut fds, wait);
+            let fds = ReceivedFds(fds);
+            match received {
                 // A packet of ours is never empty.
-                Ok(receipt) if receipt.len == 0 => {
-                    drop(ReceivedFds(fds));
-                    return Ok(Arrival::End);
-                }
+                Ok(receipt) if receipt.len == 0 => return Ok(Arrival::End),
                 Ok(receipt) => {
-                    buffer.fds = ReceivedFds(fds);
-                    (buffer.len, buffer.cut, buffer.fds_cut) = (receipt.len, receipt.cut, receipt.fds_cut);
-                    buffer.credentials = receipt.credentials;
-                    return Ok(Arrival::Packet);
+                    let bytes = bytes.get(..receipt.len).unwrap_or_default();
+                    return Ok(Arrival::Packet(open(bytes, max, &receipt, fds)));
                 }
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::AGAIN) => return Ok(Arrival::Nothing),
@@ -396,8 +406,17 @@ pub(crate) fn sleep<const N: usize>(
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::RefCell, sync::mpsc};
+
     use super::*;
     use crate::wire::Kind;
+
+    fn body(arrival: Result<Arrival>) -> Vec<u8> {
+        match arrival {
+            Ok(Arrival::Packet(Ok(incoming))) => incoming.body.as_slice().to_vec(),
+            other => panic!("a packet was expected: {other:?}"),
+        }
+    }
 
     #[test]
     fn what_is_not_there_is_not_taken() {
@@ -419,9 +438,7 @@ mod tests {
             let len = ours.reserve(wanted).unwrap();
             assert_eq!(len, wanted.min(212_928).min(limit * 2 - 64), "of {wanted}");
             ours.send(PacketHeader::plain(Kind::Control, 0), &vec![7; len], &[]).unwrap();
-            let mut buffer = PacketBuffer::new(len);
-            assert_eq!(theirs.receive(&mut buffer).unwrap(), Arrival::Packet);
-            assert_eq!(buffer.open().unwrap().body, vec![7; len]);
+            assert_eq!(body(theirs.receive(len)), vec![7; len]);
         }
     }
 
@@ -443,10 +460,37 @@ mod tests {
             }
             assert!(!ours.has_room().unwrap());
             assert_eq!(theirs.doorbells().unwrap(), sent);
-            let mut buffer = PacketBuffer::new(0);
-            while theirs.receive(&mut buffer).unwrap() == Arrival::Packet {}
+            while matches!(theirs.receive(0).unwrap(), Arrival::Packet(Ok(_))) {}
             assert!(ours.has_room().unwrap());
         }
+    }
+
+    /// What a thread keeps to its very end is dropped after its buffer, if that was made later.
+    #[test]
+    fn a_thread_that_ends_can_still_read_packets() {
+        struct ReadsWhenDropped(Socket, mpsc::Sender<Vec<u8>>);
+        impl Drop for ReadsWhenDropped {
+            fn drop(&mut self) {
+                assert!(BUFFER.try_with(|_| ()).is_err(), "the buffer is there, so this shows nothing");
+                self.1.send(body(self.0.receive(4))).unwrap();
+            }
+        }
+        thread_local! {
+            static KEPT: RefCell<Option<ReadsWhenDropped>> = const { RefCell::new(None) };
+        }
+        let (ours, theirs) = Socket::pair().unwrap();
+        let (ours, theirs) = (Socket(ours), Socket(theirs));
+        for body in [b"this", b"that"] {
+            theirs.send(PacketHeader::plain(Kind::Control, 0), body, &[]).unwrap();
+        }
+        let (sender, receiver) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let kept = ReadsWhenDropped(ours, sender);
+            let this = KEPT.with_borrow_mut(|place| body(place.insert(kept).0.receive(4)));
+            assert_eq!(this, b"this");
+        });
+        thread.join().unwrap();
+        assert_eq!(receiver.recv().unwrap(), b"that");
     }
 
     #[test]
@@ -457,12 +501,10 @@ mod tests {
         theirs.send(PacketHeader::plain(Kind::Control, 0), b"last", &[]).unwrap();
         drop(theirs);
         // The kernel says `ECONNRESET` first.
-        let mut buffer = PacketBuffer::new(4);
-        assert_eq!(ours.receive(&mut buffer).unwrap(), Arrival::Packet);
-        assert_eq!(buffer.open().unwrap().body, b"last");
+        assert_eq!(body(ours.receive(4)), b"last");
         for _ in 0..2 {
-            assert_eq!(ours.receive(&mut buffer).unwrap(), Arrival::End);
-            assert_eq!(ours.wait(&mut buffer).unwrap(), Arrival::End);
+            assert!(matches!(ours.receive(4), Ok(Arrival::End)));
+            assert!(matches!(ours.wait(4), Ok(Arrival::End)));
         }
     }
 }
