@@ -209,8 +209,10 @@ impl Receiver {
     fn take_whole(&mut self, record: Record) -> Result<Message> {
         self.order.passed();
         self.epoch.disarm();
-        let (extras, payload) = self.unpack(record)?;
-        Ok(self.deliver(record.heading, extras, Some(payload)))
+        let extras = self.extras_of(record)?;
+        self.account(record.heading, record.bytes(), 0);
+        let payload = self.payload_of(record);
+        Ok(Message::new(record.heading, self.link.id, extras, Some(payload)))
     }
 
     #[inline]
@@ -446,7 +448,9 @@ impl Receiver {
     fn assemble(&mut self, due: Due) -> Result<Message> {
         let heading = due.heading;
         let (extras, payload) = self.put_together(due)?;
-        Ok(self.deliver(heading, extras, payload))
+        let message = Message::new(heading, self.link.id, extras, payload);
+        self.account(heading, message.len(), message.fds().len());
+        Ok(message)
     }
 
     /// Puts the halves of a message together.
@@ -457,8 +461,8 @@ impl Receiver {
             if packet.is_some() && record.control_len > 0 {
                 return Err(self.link.violated(ProtocolError::Halves { sequence: heading.sequence }));
             }
-            let unpacked = self.unpack(record)?;
-            (extras, payload) = (unpacked.0, Some(unpacked.1));
+            extras = self.extras_of(record)?;
+            payload = Some(self.payload_of(record));
         }
         if let Some(packet) = packet {
             if let Some(expected) = packet.lost {
@@ -469,14 +473,13 @@ impl Receiver {
         Ok((extras, payload))
     }
 
-    /// What is in the consumer's next record; moves past it.
+    /// The payload of the consumer's next record; moves past it.
     #[inline(always)]
-    fn unpack(&mut self, record: Record) -> Result<(Option<Box<Extras>>, Payload)> {
-        let extras = self.extras_of(record)?;
+    fn payload_of(&mut self, record: Record) -> Payload {
         let span = self.consumer.take(record);
         let intake = self.consumer.intake();
         self.receipts.note(span, || intake.tail());
-        Ok((extras, Payload::new(Arc::clone(intake), span, record.payload_len)))
+        Payload::new(Arc::clone(intake), span, record.payload_len)
     }
 
     /// What a record has beside its payload.
@@ -496,27 +499,15 @@ impl Receiver {
         Ok(Box::new(Extras { control, fds: ReceivedFds::default() }))
     }
 
+    /// Takes note of a message that is given out now: of its bytes, and its descriptors.
     #[inline(always)]
-    fn deliver(
-        &mut self,
-        heading: Heading,
-        extras: Option<Box<Extras>>,
-        payload: Option<Payload>,
-    ) -> Message {
-        let message = Message::new(heading, self.link.id, extras, payload);
-        self.account(&message);
-        message
-    }
-
-    /// Takes note of a message that is given out now.
-    #[inline(always)]
-    fn account(&mut self, message: &Message) {
-        if message.wants_reply() {
-            self.link.unanswered.note(message.sequence());
+    fn account(&mut self, heading: Heading, bytes: usize, fds: usize) {
+        if heading.wants_reply() {
+            self.link.unanswered.note(heading.sequence);
         }
         count(&mut self.stats.messages_received, 1);
-        count(&mut self.stats.bytes_received, message.len());
-        count(&mut self.stats.fds_received, message.fds().len());
+        count(&mut self.stats.bytes_received, bytes);
+        count(&mut self.stats.fds_received, fds);
     }
 
     /// Reads one packet, if there is one, and files it. End of file is `Something` too: look at the ring again.

@@ -96,6 +96,14 @@ pub(crate) struct Record {
     pub(crate) control_len: u32,
 }
 
+impl Record {
+    /// Of payload and control, as far as there can be so many.
+    #[inline]
+    pub(crate) fn bytes(self) -> usize {
+        to_usize(self.payload_len.saturating_add(self.control_len.into()))
+    }
+}
+
 impl RecordHeader {
     #[inline]
     pub(crate) fn new(record: Record) -> Self {

@@ -102,10 +102,10 @@ impl<'r> Batch<'r> {
         receiver.epoch.disarm();
         let extras = receiver.extras_of(record).ok()?;
         let span = receiver.consumer.take(record);
+        receiver.account(record.heading, record.bytes(), 0);
         let message = message.as_mut()?;
         let (intake, channel) = (receiver.consumer.intake(), receiver.link.id);
         let over = message.move_to(intake, record.heading, channel, extras, span, record.payload_len);
-        receiver.account(message);
         self.stage = Stage::Later(span);
         if let Some(over) = over {
             self.put_by(over);
