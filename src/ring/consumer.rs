@@ -239,9 +239,14 @@ impl Consumer {
         &self.intake
     }
 
-    /// Whether something was published since the last look.
+    /// Whether something was published since the last look. Then its lines are asked for: who waited for it takes them next.
     pub(crate) fn head_moved(&self) -> bool {
-        self.peer.load(Word::Head) != self.head
+        let moved = self.peer.load(Word::Head) != self.head;
+        if moved {
+            self.peer.expect_read(self.position);
+            self.peer.expect_read(self.position.wrapping_add(LINE));
+        }
+        moved
     }
 
     /// The next record, if it has been published and there is nothing wrong: else [`peek`](Self::peek) tells. What comes out
