@@ -330,15 +330,16 @@ impl Outgoing {
             }
         };
         let bell = packet.and_then(|incoming| match (incoming.packet.kind, incoming.packet.fd_count) {
-            (Kind::Doorbell, 0) => heard(&mut self.epoch),
+            (Kind::Doorbell, 0) => {
+                count(&mut self.stats.doorbells_received, 1);
+                heard(&mut self.epoch)
+            }
             (Kind::Doorbell, found) => Err(ProtocolError::FdLimit { max: 0, found }),
             (other, _) => {
                 Err(ProtocolError::PacketKind { expected: Kind::Doorbell.code(), found: other.code() })
             }
         });
-        bell.map_err(|violation| self.violated(violation))?;
-        count(&mut self.stats.doorbells_received, 1);
-        Ok(true)
+        bell.map(|()| true).map_err(|violation| self.violated(violation))
     }
 
     /// Sleeps until the peer announces room, the socket is ready for `flags`, or the peer is gone.

@@ -1,4 +1,4 @@
-//! [`PrivateBytes`]: control bytes of a message, out of the peer's reach.
+//! [`PrivateBytes`]: what a packet or a record carries beside a payload, copied, and out of the peer's reach.
 
 use std::mem::size_of;
 
@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::raw::foreign::Foreign;
 
-/// Control bytes in private memory, aligned so that types can be read in place.
+/// Bytes in private memory, aligned so that types can be read in place.
 #[derive(Debug, Default)]
 pub(crate) struct PrivateBytes {
     lines: Vec<Aligned>,

@@ -1,4 +1,5 @@
-//! A `SOCK_SEQPACKET` socket: one packet and its descriptors at a time, never blocking.
+//! A `SOCK_SEQPACKET` socket: one packet and its descriptors at a time, never blocking; and the buffer of each thread that
+//! packets are read to.
 //!
 //! What the kernel does is told by `unix(7)`; what of it surprises is handled here and nowhere else. Received
 //! descriptors are owned from the first moment ([`ReceivedFds`]). Nothing depends on `O_NONBLOCK`: every call says
@@ -100,7 +101,8 @@ pub(crate) struct Incoming {
     pub(crate) credentials: Option<RawCredentials>,
 }
 
-/// Where a thread reads packets to, of whatever channel: so it is in the cache. As long as the longest may have been so far.
+/// Where a thread reads packets to, of whatever channel: so it is in the cache. As long as the longest may have been so far;
+/// it takes memory as far as one was long, until the thread ends.
 struct PacketBuffer {
     bytes: Vec<u8>,
     ancillary: Box<Ancillary>,
@@ -124,7 +126,8 @@ impl PacketBuffer {
     /// Room for packets of `max` bytes, and for what comes with them.
     fn room(&mut self, max: usize) -> (&mut [u8], &mut Ancillary) {
         if self.bytes.len() < max {
-            self.bytes.resize(max, 0);
+            // Zeros from the kernel, as far as possible: what no packet is written to takes no memory.
+            self.bytes = vec![0; max];
         }
         (self.bytes.get_mut(..max).unwrap_or_default(), &mut self.ancillary)
     }

@@ -42,13 +42,24 @@ impl Counter {
         self.0.store(value, if without == Without::Release { Relaxed } else { Release });
     }
 
-    /// `Consumer::look` and `Producer::look`.
+    /// `Producer::look`
     fn look(&self, without: Without) -> u64 {
         let value = self.0.load(Relaxed);
         if without != Without::Acquire {
             fence(Acquire);
         }
         value
+    }
+
+    /// `Consumer::look`, which has seen `value` before.
+    fn has_moved_from(&self, value: u64, without: Without) -> bool {
+        if self.0.load(Relaxed) == value {
+            return false;
+        }
+        if without != Without::Acquire {
+            fence(Acquire);
+        }
+        true
     }
 }
 
@@ -81,7 +92,7 @@ fn ring(without_publishing: Without, without_releasing: Without) {
             })
         };
         for record in 0..RECORDS {
-            if head.look(without_publishing) == record {
+            if !head.has_moved_from(record, without_publishing) {
                 break;
             }
             bytes.with(|_| ());

@@ -44,6 +44,8 @@ enum Without {
     Lock,
     /// The lock around the ring.
     LockedRing,
+    /// The fence in `Intake::announce_room`, before the look that spares the lock.
+    AnnouncersFence,
 }
 
 /// What both sides see.
@@ -205,6 +207,18 @@ impl Intake {
         }
     }
 
+    /// `Intake::announce_room`
+    fn announce_room(&self, shared: &Shared, without: Without) {
+        if without != Without::AnnouncersFence {
+            fence(SeqCst);
+        }
+        if shared.epoch.load(Relaxed) & 1 == 1 {
+            let guard = (without != Without::LockedRing).then(|| self.lock.lock().unwrap());
+            self.rung.store(shared.ring(self.rung.load(Relaxed), without), Relaxed);
+            drop(guard);
+        }
+    }
+
     /// `Intake::settle`
     fn settle(&self, shared: &Shared, mut guard: Option<MutexGuard<'_, ()>>, without: Without) {
         self.ledger.with_mut(|_| ());
@@ -250,6 +264,51 @@ fn two_threads(without: Without) {
         assert!(bells <= 1, "{bells} bells for one epoch");
         assert!(awake || bells > 0, "asleep with {released} of 2 seen, and no bell");
     });
+}
+
+/// One thread reads a packet while another releases a record; a sender waits for room in the socket and in the ring.
+fn packet_and_record(without: Without) {
+    check(Some(4), move || {
+        let (shared, intake) = (Arc::new(Shared::default()), Arc::new(Intake::default()));
+        // What is in the socket. The kernel orders its sending and receiving.
+        let unread = Arc::new(AtomicU64::new(1));
+        let reader = {
+            let (shared, intake, unread) = (Arc::clone(&shared), Arc::clone(&intake), Arc::clone(&unread));
+            thread::spawn(move || {
+                unread.fetch_sub(1, AcqRel);
+                intake.announce_room(&shared, without);
+            })
+        };
+        let releaser = {
+            let (shared, intake) = (Arc::clone(&shared), Arc::clone(&intake));
+            thread::spawn(move || intake.release(0, &shared, without))
+        };
+        // `Outgoing::arm_for` after both kinds were refused.
+        shared.renew(&mut 0, without);
+        let awake = shared.look() == 1 && unread.load(Acquire) == 0;
+        reader.join().unwrap();
+        releaser.join().unwrap();
+        let bells = shared.socket.load(Acquire);
+        assert!(bells <= 1, "{bells} bells for one epoch");
+        assert!(awake || bells > 0, "asleep, and no bell");
+    });
+}
+
+#[test]
+fn a_packet_that_is_read_and_a_record_that_is_released_ring_once() {
+    packet_and_record(Without::Nothing);
+}
+
+#[test]
+#[should_panic(expected = "and no bell")]
+fn who_has_read_a_packet_needs_a_fence() {
+    packet_and_record(Without::AnnouncersFence);
+}
+
+#[test]
+#[should_panic(expected = "2 bells for one epoch")]
+fn who_has_read_a_packet_needs_the_lock() {
+    packet_and_record(Without::LockedRing);
 }
 
 #[test]

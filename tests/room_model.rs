@@ -184,7 +184,9 @@ impl Room {
 enum Receiving {
     /// Releases a byte, or reads a packet.
     Choose,
+    /// `Intake::is_wanted`; if it seems so, the bell looks again, under a lock.
     LookAtEpoch,
+    LookAgain,
     Ring(u64),
     /// It lives on, and keeps what it has.
     Content,
@@ -328,7 +330,11 @@ impl State {
                     }));
                 }
             }
-            Receiving::LookAtEpoch => steps.push(self.with(|s| s.receiving = Receiving::Ring(s.epoch))),
+            Receiving::LookAtEpoch => steps.push(self.with(|s| {
+                let is_wanted = s.epoch & 1 == 1;
+                s.receiving = if is_wanted { Receiving::LookAgain } else { Receiving::Choose };
+            })),
+            Receiving::LookAgain => steps.push(self.with(|s| s.receiving = Receiving::Ring(s.epoch))),
             Receiving::Ring(epoch) => steps.push(self.with(|s| s.ring(epoch, flaw))),
             Receiving::Content | Receiving::Gone => {}
         }

@@ -137,7 +137,8 @@ impl Intake {
 
     /// Tells a peer whose sender waits that there is room in the socket.
     pub(crate) fn announce_room(&self) {
-        // ORDERING: as in `Bell::ring`, for which there is mostly no need.
+        // ORDERING: pairs with the fence in `Epoch::renew`: we see the odd epoch, or its owner's next attempt finds the room
+        // that our reading made. The bell, which only one thread may ring, has a fence of its own.
         fence(SeqCst);
         if self.is_wanted() {
             let _ = self.ledger().bell.ring(&self.peer, &self.link.credit_out);
