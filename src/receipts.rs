@@ -6,6 +6,12 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::ring::consumer::Span;
 
+/// The time, by a clock that is read in some nanoseconds and goes on tick by tick.
+#[inline]
+pub(crate) fn now() -> Timespec {
+    clock_gettime(ClockId::MonotonicCoarse)
+}
+
 /// The records that were delivered within one tick of the kernel's coarse clock (1 to 10 ms, `clock_gettime(2)`), of which
 /// only the first is noted: so there is an entry a tick, however many records there are.
 #[derive(Debug, Default)]
@@ -18,10 +24,9 @@ pub(crate) struct Receipts {
 }
 
 impl Receipts {
-    /// Notes a record that is delivered now; `tail` says which are released, and so to be forgotten.
+    /// Notes a record that is delivered `now`; `tail` says which are released, and so to be forgotten.
     #[inline]
-    pub(crate) fn note(&mut self, span: Span, tail: impl FnOnce() -> u64) {
-        let now = clock_gettime(ClockId::MonotonicCoarse);
+    pub(crate) fn note(&mut self, span: Span, now: Timespec, tail: impl FnOnce() -> u64) {
         if self.last != Some(now) {
             self.begin(span.start, now, tail());
         }
@@ -47,7 +52,7 @@ impl Receipts {
     pub(crate) fn age(&self, tail: u64) -> Duration {
         let mut ticks = self.later.iter().rev().chain(&self.oldest);
         let then = ticks.find(|(start, _)| *start <= tail).map(|(_, then)| *then);
-        let age = then.and_then(|then| clock_gettime(ClockId::MonotonicCoarse).checked_sub(then));
+        let age = then.and_then(|then| now().checked_sub(then));
         age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default()
     }
 }
@@ -58,7 +63,7 @@ mod tests {
 
     #[test]
     fn the_oldest_record_that_is_held_tells_the_age() {
-        let now = clock_gettime(ClockId::MonotonicCoarse);
+        let now = now();
         let ago = |tv_sec| now.checked_sub(Timespec { tv_sec, tv_nsec: 0 }).unwrap();
         let mut receipts = Receipts::default();
         for (start, seconds) in [(0, 5000), (64, 3000), (192, 1000)] {
@@ -83,7 +88,7 @@ mod tests {
     fn there_is_an_entry_a_tick_and_no_more() {
         let mut receipts = Receipts::default();
         for n in 0..10_000 {
-            receipts.note(Span { start: n * 64, end: n * 64 + 64 }, || 0);
+            receipts.note(Span { start: n * 64, end: n * 64 + 64 }, now(), || 0);
         }
         assert_eq!(receipts.oldest.map(|(start, _)| start), Some(0));
         let ticks = || receipts.oldest.iter().chain(&receipts.later);

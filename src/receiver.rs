@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::{event::PollFlags, net::Shutdown};
+use rustix::{event::PollFlags, net::Shutdown, time::Timespec};
 
 use crate::{
     doorbell::Epoch,
@@ -23,7 +23,7 @@ use crate::{
     peer::Peer,
     private::PrivateBytes,
     raw::mapping::{OwnWords, PeerRegion},
-    receipts::Receipts,
+    receipts::{Receipts, now},
     requests::Answer,
     ring::consumer::{Consumer, Intake},
     socket::{Arrival, Incoming, ReceivedFds, sleep},
@@ -99,6 +99,15 @@ struct Due {
     packet: Option<HeldPacket>,
     /// The ring's next record, if that is part of it.
     record: Option<Record>,
+}
+
+/// What a call that waits carries from look to look.
+#[derive(Default)]
+struct Waiting {
+    /// Of what a peer can make us do for ever.
+    rounds: u32,
+    /// When the last spin began that found something: some microseconds ago, while there was time to look at the clock.
+    since: Option<Timespec>,
 }
 
 /// What one look that does not wait came to.
@@ -177,18 +186,18 @@ impl Receiver {
     /// The next message from ring and socket, whatever is kept.
     #[inline(always)]
     fn receive_new(&mut self, deadline: Deadline) -> Result<Message> {
-        let mut rounds = 0;
+        let mut waiting = Waiting::default();
         loop {
             if self.consumer.is_close() && self.spinner.may_spin() {
                 self.consumer.let_more_be_published();
             }
             if let Some(record) = self.whole() {
-                if rounds > 0 {
+                if waiting.rounds > 0 {
                     self.waited();
                 }
-                return self.take_whole(record);
+                return self.take_whole(record, waiting.since);
             }
-            if let Some(due) = self.wait_for_message(deadline, &mut rounds)? {
+            if let Some(due) = self.wait_for_message(deadline, &mut waiting)? {
                 return self.assemble(due);
             }
         }
@@ -206,12 +215,12 @@ impl Receiver {
     }
 
     #[inline(always)]
-    fn take_whole(&mut self, record: Record) -> Result<Message> {
+    fn take_whole(&mut self, record: Record, since: Option<Timespec>) -> Result<Message> {
         self.order.passed();
         self.epoch.disarm();
         let extras = self.extras_of(record)?;
         self.account(record.heading, record.bytes(), 0);
-        let payload = self.payload_of(record);
+        let payload = self.payload_of(record, since);
         Ok(Message::new(record.heading, self.link.id, extras, Some(payload)))
     }
 
@@ -263,7 +272,7 @@ impl Receiver {
     #[inline]
     fn find_new(&mut self) -> Result<Found> {
         match self.whole() {
-            Some(record) => self.take_whole(record).map(Found::Message),
+            Some(record) => self.take_whole(record, None).map(Found::Message),
             None => self.search(),
         }
     }
@@ -308,11 +317,10 @@ impl Receiver {
         }
     }
 
-    /// Waits for the next message. `None` if it seems to be in the ring: look there, and come again if it is not. `rounds`
-    /// counts what a peer can make us do for ever.
+    /// Waits for the next message. `None` if it seems to be in the ring: look there, and come again if it is not.
     #[cold]
-    fn wait_for_message(&mut self, deadline: Deadline, rounds: &mut u32) -> Result<Option<Due>> {
-        let result = self.spin_and_sleep(deadline, rounds);
+    fn wait_for_message(&mut self, deadline: Deadline, waiting: &mut Waiting) -> Result<Option<Due>> {
+        let result = self.spin_and_sleep(deadline, waiting);
         if !matches!(result, Ok(None)) {
             self.waited();
         }
@@ -327,7 +335,11 @@ impl Receiver {
         }
     }
 
-    fn spin_and_sleep(&mut self, deadline: Deadline, rounds: &mut u32) -> Result<Option<Due>> {
+    fn spin_and_sleep(
+        &mut self,
+        deadline: Deadline,
+        Waiting { rounds, since }: &mut Waiting,
+    ) -> Result<Option<Due>> {
         let mut go_on = || {
             *rounds = rounds.wrapping_add(1);
             if rounds.is_multiple_of(MOST_PACKETS) && deadline.passed() {
@@ -366,9 +378,13 @@ impl Receiver {
                 let hint = consumer.intake().peer.load(Word::Packets);
                 consumer.head_moved() || (hint != packets && hint != vain)
             };
+            let began = now();
             match self.spinner.spin(deadline, news) {
-                // It may be gone when it is looked at.
-                Spun::Ready => return go_on().map(|()| None),
+                Spun::Ready => {
+                    *since = Some(began);
+                    // It may be gone when it is looked at.
+                    return go_on().map(|()| None);
+                }
                 Spun::LookAtSocket => {
                     self.read_packet()?;
                     continue;
@@ -462,7 +478,7 @@ impl Receiver {
                 return Err(self.link.violated(ProtocolError::Halves { sequence: heading.sequence }));
             }
             extras = self.extras_of(record)?;
-            payload = Some(self.payload_of(record));
+            payload = Some(self.payload_of(record, None));
         }
         if let Some(packet) = packet {
             if let Some(expected) = packet.lost {
@@ -473,12 +489,13 @@ impl Receiver {
         Ok((extras, payload))
     }
 
-    /// The payload of the consumer's next record; moves past it.
+    /// The payload of the consumer's next record; moves past it. If it was waited for, `since` then, there is no need for
+    /// another look at the clock.
     #[inline(always)]
-    fn payload_of(&mut self, record: Record) -> Payload {
+    fn payload_of(&mut self, record: Record, since: Option<Timespec>) -> Payload {
         let span = self.consumer.take(record);
         let intake = self.consumer.intake();
-        self.receipts.note(span, || intake.tail());
+        self.receipts.note(span, since.unwrap_or_else(now), || intake.tail());
         Payload::new(Arc::clone(intake), span, record.payload_len)
     }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::Receiver;
-use crate::{layout::to_u64, message::Message, ring::consumer::Span, wire::Record};
+use crate::{layout::to_u64, message::Message, receipts::now, ring::consumer::Span, wire::Record};
 
 /// Space is given back at the latest when it is so large a part of the ring, an eighth, or is so many records': a sender that
 /// waits for it should not have to wait until it sleeps.
@@ -147,7 +147,7 @@ impl<'r> Batch<'r> {
             && message.payload().is_none()
         {
             let intake = self.receiver.consumer.intake();
-            self.receiver.receipts.note(span, || intake.tail());
+            self.receiver.receipts.note(span, now(), || intake.tail());
         }
     }
 }
