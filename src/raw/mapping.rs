@@ -31,14 +31,14 @@ use crate::layout::{Geometry, LINE, Word, to_usize};
 
 /// A region's place in this process: `geometry.size() + geometry.capacity` bytes from `base`, unmapped with the last clone.
 ///
-/// Invariant: the whole of it is mapped to the region's file (the ring twice), as long as the reservation lives, and readable;
-/// `geometry.offset` is the file's page and `geometry.capacity` 0 or a power of two and a multiple of it.
+/// Invariant: the whole of it is mapped to the region's file (the ring twice), as long as the reservation lives, and
+/// readable; `geometry.offset` is the file's page and `geometry.capacity` 0 or a power of two and a multiple of it.
 #[derive(Clone)]
 struct Mapping {
     base: NonNull<u8>,
     geometry: Geometry,
     /// What was reserved around it: one page more, as huge pages want to be aligned.
-    _reservation: Arc<Reservation>,
+    _reservation: Arc<Area>,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread; all access goes through the types below, which say who
@@ -75,7 +75,7 @@ impl Mapping {
         if capacity > 0 {
             place(size, capacity, offset)?;
         }
-        Ok(Self { base, geometry, _reservation: Arc::new(Reservation { start, len }) })
+        Ok(Self { base, geometry, _reservation: Arc::new(Area { base: start.cast(), len }) })
     }
 
     fn len(&self) -> usize {
@@ -119,25 +119,6 @@ fn expect<T>(at: NonNull<T>) {
     };
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
-}
-
-/// The addresses that a [`Mapping`] and its clones are in: `len` bytes from `start`, unmapped on drop.
-struct Reservation {
-    start: NonNull<c_void>,
-    len: usize,
-}
-
-// SAFETY: the mapping belongs to the process, not to a thread.
-unsafe impl Send for Reservation {}
-// SAFETY: as for `Send`: a shared `Reservation` gives nothing out.
-unsafe impl Sync for Reservation {}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        // SAFETY: the range is exactly what `Mapping::new` reserved, and whatever borrows from it holds a `Mapping` or a
-        // lifetime within one. There is no way to report an error, and none is possible on a whole mapping.
-        let _ = unsafe { munmap(self.start.as_ptr(), self.len) };
-    }
 }
 
 /// Maps our own region, writable. The pages must be allocated already.
@@ -398,8 +379,8 @@ impl PeerRegion {
     }
 }
 
-/// Any other mapping of a whole file: `len` bytes from `base`, unmapped on drop. Nothing is mapped if there are none.
-struct Plain {
+/// Addresses that are ours, and what is mapped there: `len` bytes from `base`, unmapped on drop. Nothing is if there are none.
+struct Area {
     base: NonNull<u8>,
     len: usize,
 }
@@ -409,11 +390,12 @@ struct Plain {
 struct Page;
 
 // SAFETY: the mapping belongs to the process, not to a thread.
-unsafe impl Send for Plain {}
-// SAFETY: as for `Send`: a shared `Plain` gives nothing out.
-unsafe impl Sync for Plain {}
+unsafe impl Send for Area {}
+// SAFETY: as for `Send`: a shared `Area` gives nothing out.
+unsafe impl Sync for Area {}
 
-impl Plain {
+impl Area {
+    /// A mapping of a whole file.
     fn new(fd: BorrowedFd<'_>, len: usize, protection: ProtFlags, sharing: MapFlags) -> io::Result<Self> {
         if len == 0 {
             return Ok(Self { base: NonNull::<Page>::dangling().cast(), len });
@@ -433,17 +415,18 @@ impl Plain {
     }
 }
 
-impl Drop for Plain {
+impl Drop for Area {
     fn drop(&mut self) {
         if self.len > 0 {
-            // SAFETY: exactly what `new` mapped, and what borrows from it holds a lifetime within it.
+            // SAFETY: exactly what `new` mapped, or `Mapping::new` reserved; and what borrows from it holds an `Arc` of it, or a
+            // lifetime within it. There is no way to report an error, and none is possible on a whole mapping.
             let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
         }
     }
 }
 
 /// A file that only this process can write, mapped writable: fresh, and never handed out while this lives.
-pub(crate) struct Draft(Plain);
+pub(crate) struct Draft(Area);
 
 impl Draft {
     /// Maps `fd`, a fresh memfd of `len` bytes.
@@ -451,10 +434,10 @@ impl Draft {
     /// # Errors
     /// Those of `mmap(2)` and `madvise(2)`.
     pub(crate) fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        let plain = Plain::new(fd, len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)?;
+        let area = Area::new(fd, len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)?;
         // A forked child would be a second writer.
-        plain.advise(Advice::LinuxDontFork)?;
-        Ok(Self(plain))
+        area.advise(Advice::LinuxDontFork)?;
+        Ok(Self(area))
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
@@ -471,7 +454,7 @@ impl Draft {
 }
 
 /// A file that nobody can change any more, mapped read-only.
-pub(crate) struct Immutable(Plain);
+pub(crate) struct Immutable(Area);
 
 impl Immutable {
     /// The seals without which a file is not immutable.
@@ -487,9 +470,9 @@ impl Immutable {
         if !fcntl_get_seals(fd)?.contains(Self::SEALS) || usize::try_from(size) != Ok(len) {
             return Err(io::Error::from(io::ErrorKind::PermissionDenied).into());
         }
-        let plain = Plain::new(fd, len, ProtFlags::READ, MapFlags::PRIVATE)?;
-        populate_dense(fd, plain.base, len)?;
-        Ok(Self(plain))
+        let area = Area::new(fd, len, ProtFlags::READ, MapFlags::PRIVATE)?;
+        populate_dense(fd, area.base, len)?;
+        Ok(Self(area))
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
