@@ -38,12 +38,11 @@ impl Receipts {
         while let Some(next) = self.later.pop_front_if(|(start, _)| *start <= tail) {
             self.oldest = Some(next);
         }
-        if self.later.is_empty() && start <= tail {
-            self.oldest = None;
-        }
-        match self.oldest {
-            None => self.oldest = Some((start, now)),
-            Some(_) => self.later.push_back((start, now)),
+        let is_oldest = self.oldest.is_none() || (self.later.is_empty() && start <= tail);
+        if is_oldest {
+            self.oldest = Some((start, now));
+        } else {
+            self.later.push_back((start, now));
         }
         self.last = Some(now);
     }
