@@ -216,12 +216,19 @@ impl Receiver {
 
     #[inline(always)]
     fn take_whole(&mut self, record: Record, since: Option<Timespec>) -> Result<Message> {
+        let extras = self.begin_whole(record)?;
+        let payload = self.payload_of(record, since);
+        Ok(Message::new(record.heading, self.link.id, extras, Some(payload)))
+    }
+
+    /// Counts a [whole](Self::whole) record as a message that is given out. What it has beside its payload.
+    #[inline(always)]
+    fn begin_whole(&mut self, record: Record) -> Result<Option<Box<Extras>>> {
         self.order.passed();
         self.epoch.disarm();
         let extras = self.extras_of(record)?;
         self.account(record.heading, record.bytes(), 0);
-        let payload = self.payload_of(record, since);
-        Ok(Message::new(record.heading, self.link.id, extras, Some(payload)))
+        Ok(extras)
     }
 
     #[inline]

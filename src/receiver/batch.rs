@@ -98,11 +98,8 @@ impl<'r> Batch<'r> {
     fn step(&mut self, record: Record) -> Option<()> {
         self.note_taken();
         let Self { receiver, message, .. } = self;
-        receiver.order.passed();
-        receiver.epoch.disarm();
-        let extras = receiver.extras_of(record).ok()?;
+        let extras = receiver.begin_whole(record).ok()?;
         let span = receiver.consumer.take(record);
-        receiver.account(record.heading, record.bytes(), 0);
         let message = message.as_mut()?;
         let (intake, channel) = (receiver.consumer.intake(), receiver.link.id);
         let over = message.move_to(intake, record.heading, channel, extras, span, record.payload_len);
