@@ -369,7 +369,7 @@ impl Receiver {
                 return Err(self.link.ended());
             }
             // The peer's count of packets is a hint that spares a spin, no more: it may lie, or come never.
-            let hint = self.consumer.intake().peer.load(Word::Packets);
+            let hint = self.consumer.packets();
             if hint != self.packets && hint != self.vain_hint {
                 if self.read_announced()? == Read::Something {
                     continue;
@@ -382,7 +382,7 @@ impl Receiver {
             let (consumer, vain) = (&self.consumer, self.vain_hint);
             let packets = self.packets;
             let news = || {
-                let hint = consumer.intake().peer.load(Word::Packets);
+                let hint = consumer.packets();
                 consumer.head_moved() || (hint != packets && hint != vain)
             };
             let began = now();

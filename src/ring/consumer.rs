@@ -250,6 +250,11 @@ impl Consumer {
         moved
     }
 
+    /// How many sequenced packets the peer says that it has sent.
+    pub(crate) fn packets(&self) -> u64 {
+        self.peer.load(Word::Packets)
+    }
+
     /// The next record, if it has been published and there is nothing wrong: else [`peek`](Self::peek) tells. What comes out
     /// fits into registers.
     #[inline(always)]
