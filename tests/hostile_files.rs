@@ -14,8 +14,7 @@ use std::{
 };
 
 use hostile::{
-    CONTROL, DOORBELL, Hello, LONG, Packet, Player, READY, SEALS, bounded, is_abandoned, memfd, page, pipe,
-    seqpacket_pair,
+    CONTROL, DOORBELL, Hello, LONG, Packet, Player, READY, SEALS, bounded, memfd, page, pipe, seqpacket_pair,
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -29,7 +28,7 @@ use rustix::{
 use sealane::{
     Builder, Channel, Error, HandshakeError, ProtocolError, Reason, Refusal, SealError, SealedBuffer,
 };
-use support::role;
+use support::{is_abandoned, role};
 
 fn builder() -> Builder {
     Channel::builder().ring_capacity(1).max_fds(2)

@@ -1,6 +1,7 @@
 //! A peer that breaks the protocol on an established channel: the violation is named, and ends both halves and nothing else.
 
 mod hostile;
+mod support;
 
 use std::{
     fs::File,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use hostile::{
-    CONTROL, DOORBELL, HELLO, LONG, OTHER_HALF, Packet, READY, REJECT, WANTS_REPLY, bounded, is_abandoned,
+    CONTROL, DOORBELL, HELLO, LONG, OTHER_HALF, Packet, READY, REJECT, WANTS_REPLY, bounded,
     memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, TAIL, capacity},
     pipe, readable,
 };
@@ -21,6 +22,7 @@ use rustix::{
     net::{RecvFlags, Shutdown, recv},
 };
 use sealane::{Builder, Channel, Error, Message, ProtocolError, Result, Wait};
+use support::is_abandoned;
 
 /// Short enough to be waited for.
 const SHORT: Duration = Duration::from_millis(30);

@@ -3,6 +3,7 @@
 //! Descriptors are counted for the whole process, so this binary has one test only.
 
 mod hostile;
+mod support;
 
 use std::{
     fs::{self, File},
@@ -13,8 +14,8 @@ use std::{
 };
 
 use hostile::{
-    HELLO, Hello, LONG, OTHER_HALF, Packet, Player, READY, SEALS, abstract_name, bounded, is_abandoned,
-    memfd, pipe, seqpacket_pair,
+    HELLO, Hello, LONG, OTHER_HALF, Packet, Player, READY, SEALS, abstract_name, bounded, memfd, pipe,
+    seqpacket_pair,
 };
 use rustix::{
     io::{Errno, FdFlags, fcntl_getfd},
@@ -24,6 +25,7 @@ use rustix::{
 use sealane::{
     Builder, Channel, Control, Error, HandshakeError, Listener, ProtocolError, SealedBuffer, SealedBufferMut,
 };
+use support::is_abandoned;
 
 #[test]
 fn nothing_is_left_over() {

@@ -8,7 +8,7 @@ pub(crate) mod memory;
 
 use std::{
     convert::Infallible,
-    io::{IoSlice, IoSliceMut, Read, Write},
+    io::{IoSlice, IoSliceMut, Write},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -341,12 +341,6 @@ pub(crate) fn seqpacket_pair() -> (OwnedFd, OwnedFd) {
 pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
     let (reader, writer) = std::io::pipe().unwrap();
     (reader.into(), writer.into())
-}
-
-/// Whether nobody holds the writing end of a pipe any more.
-pub(crate) fn is_abandoned(reader: &OwnedFd) -> bool {
-    let [ready] = readable([reader.as_fd()], Duration::ZERO);
-    ready && std::fs::File::from(reader.try_clone().unwrap()).read(&mut [0]).unwrap() == 0
 }
 
 /// `F_SEAL_SEAL`, `_SHRINK`, `_GROW` and `_FUTURE_WRITE`: what a region must have.

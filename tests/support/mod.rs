@@ -1,7 +1,16 @@
-//! Other processes for the tests: this program again, in a role of its own; and how thorough a test is to be.
+//! Other processes for the tests: this program again, in a role of its own, and what starting one means for a test beside;
+//! and how thorough a test is to be.
 #![allow(clippy::allow_attributes, dead_code, reason = "each test binary uses its part of this")]
 
-use std::process::{Command, Stdio};
+use std::{
+    os::fd::AsFd,
+    process::{Command, Stdio},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::retry_on_intr,
+};
 
 /// This program, to run nothing but the ignored test `name`. What that writes to standard error is seen with the output
 /// of the test that starts it; its standard output is libtest's, and left out.
@@ -12,6 +21,18 @@ pub(crate) fn role(name: &str) -> Command {
     let mut command = Command::new(program);
     command.args([name, "--exact", "--ignored", "--nocapture"]).stdout(Stdio::null());
     command
+}
+
+/// Whether, soon, nobody holds the writing end of a pipe.
+///
+/// Not whether at once: a child that another test of this process starts has all that is open here, until it becomes
+/// another program (`O_CLOEXEC` in `open(2)`).
+pub(crate) fn is_abandoned(reader: impl AsFd) -> bool {
+    const SOON: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+    // Asked for or not, `POLLHUP` is told (`poll(2)`).
+    let mut reader = [PollFd::new(&reader, PollFlags::empty())];
+    retry_on_intr(|| poll(&mut reader, Some(&SOON))).expect("a pipe can be polled");
+    reader[0].revents().contains(PollFlags::HUP)
 }
 
 /// The measure of a test that finds the more the longer it runs: `short` as a rule, `long` with `SEALANE_NIGHTLY` set.

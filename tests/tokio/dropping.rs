@@ -2,13 +2,13 @@
 
 use std::{
     collections::VecDeque,
-    io::{PipeReader, PipeWriter, Read, pipe},
+    io::{PipeWriter, pipe},
 };
 
 use sealane::{Control, Error, Message, ReplyToken, RequestId, tokio::Channel};
 use tokio::task::yield_now;
 
-use crate::{builder, is_disconnected, pair_of, polled, run, script::Random};
+use crate::{builder, is_disconnected, pair_of, polled, run, script::Random, support::is_abandoned};
 
 const STEPS: usize = 20_000;
 /// What a request says; else it is one of the numbered messages.
@@ -194,11 +194,6 @@ impl Side {
     }
 }
 
-fn is_closed_elsewhere(mut reader: PipeReader) -> bool {
-    rustix::io::ioctl_fionbio(&reader, true).unwrap();
-    matches!(reader.read(&mut [0]), Ok(0))
-}
-
 #[test]
 fn dropped_futures_lose_nothing_and_leak_nothing() {
     let seed = Random::seed();
@@ -230,7 +225,7 @@ fn dropped_futures_lose_nothing_and_leak_nothing() {
         }
         // No descriptor is left on its way.
         drop((a.pipe, b.pipe, writer));
-        assert!(is_closed_elsewhere(reader));
+        assert!(is_abandoned(reader));
         drop(a.channel);
         assert!(is_disconnected(b.channel.recv().await));
     });
