@@ -188,7 +188,7 @@ impl Receiver {
     fn receive_new(&mut self, deadline: Deadline) -> Result<Message> {
         let mut waiting = Waiting::default();
         loop {
-            if self.consumer.is_close() && self.spinner.may_spin() {
+            if self.should_rest() {
                 self.consumer.let_more_be_published();
             }
             if let Some(record) = self.whole() {
@@ -201,6 +201,12 @@ impl Receiver {
                 return self.assemble(due);
             }
         }
+    }
+
+    /// Whether it is time to let a peer that goes on get a lead. Who never spins does not rest either.
+    #[inline(always)]
+    fn should_rest(&self) -> bool {
+        self.consumer.is_close() && self.spinner.may_spin()
     }
 
     /// The ring's next record, if it is all of the message whose turn it is, as nearly all are: [take](Self::take_whole) it.

@@ -24,8 +24,9 @@ pub enum Wait {
     /// Spin first, while spinning pays, then sleep: after a spin that was in vain up to 64 waits sleep at once. Does not
     /// spin where both processes can only run on one and the same CPU.
     ///
-    /// A receiver that keeps up with a stream of small messages rests now and then, for some microseconds at most, so that the
-    /// sender gets a lead of 4 KiB: at that distance both are about twice as fast. So it does with `Spin`, but not with `Block`.
+    /// A receiver that keeps up with a sender of more than 1 GB/s rests now and then, for 10 µs at most, so that the sender gets
+    /// a lead of 256 KiB or a quarter of the ring: at that distance both are some times as fast. So it does with `Spin`, but
+    /// not with `Block`.
     Adaptive {
         /// The longest time to spin.
         max_spin: Duration,

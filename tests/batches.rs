@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use sealane::{Batch, Channel, Control, Error, Message, Receiver, Result, Sender};
+use sealane::{Batch, Channel, Control, Error, Message, Receiver, Result, Sender, Wait};
 use threads::{SOON, start};
 
 #[path = "support/threads.rs"]
@@ -406,6 +406,29 @@ fn the_end_comes_after_the_batch() {
     drop(sender);
     assert_eq!(numbers(&mut receiver), [0, 1]);
     assert!(matches!(receiver.recv_batch(), Err(Error::Disconnected)));
+}
+
+/// The next call rests then, but not if it never spins.
+#[test]
+fn a_batch_ends_where_it_is_close_behind_a_sender_that_goes_on() {
+    for (wait, rests) in [(Wait::default(), true), (Wait::Block, false)] {
+        let (a, b) = Channel::builder().ring_capacity(RING).wait(wait).pair().unwrap();
+        let ((mut sender, _a), (_b, mut receiver)) = (a.split(), b.split());
+        let (mut next, mut ended_early) = (0, 0);
+        for _ in 0..100 {
+            send(&mut sender, next).unwrap();
+            let mut batch = receiver.recv_batch().unwrap();
+            assert_eq!(batch.advance().map(|message| number(message)), Some(next));
+            send(&mut sender, next + 1).unwrap();
+            let more = batch.advance().map(|message| number(message));
+            drop(batch);
+            ended_early += u32::from(more.is_none());
+            let second = more.unwrap_or_else(|| number(&receiver.recv_timeout(SOON).unwrap()));
+            assert_eq!(second, next + 1);
+            next += 2;
+        }
+        assert_eq!(ended_early > 0, rests, "{wait:?}");
+    }
 }
 
 #[test]

@@ -70,7 +70,8 @@ impl<'r> Batch<'r> {
     }
 
     /// The next message; the one before it is over, but for what was taken out of it. The first time there is one; `None` if
-    /// there is no more now. Never blocks, makes no system call but to wake a sender.
+    /// there is no more now, or if a sender that goes on is to get [a lead](crate::Wait::Adaptive), which is for the next call
+    /// to wait for. Never blocks, makes no system call but to wake a sender.
     ///
     /// A batch goes on with messages that are in the ring. One that came through the socket, as those with descriptors do, or
     /// that was kept while a reply was awaited, is the first of a batch of its own; so after `None` receive again.
@@ -79,8 +80,9 @@ impl<'r> Batch<'r> {
         if self.stage == Stage::Waiting {
             self.stage = Stage::First;
         } else {
-            // What is kept came before all that is in the ring. What is wrong ends the channel: the next call tells.
-            if !self.receiver.kept.is_empty() {
+            // What is kept came before all that is in the ring. What is wrong ends the channel: the next call tells. And if it
+            // is time to rest, the next call does.
+            if !self.receiver.kept.is_empty() || self.receiver.should_rest() {
                 return None;
             }
             let receiver = &mut *self.receiver;

@@ -11,6 +11,7 @@ use std::{
             fence,
         },
     },
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -26,10 +27,13 @@ use crate::{
     wire::{Record, RecordHeader},
 };
 
-/// The peer's lead, in bytes, at which its writing and our reading do not meet: processors fetch ahead within a page.
-const LEAD: u64 = 4096;
-/// Looks while it gets that lead, and pauses before each.
-const LOOKS: u32 = 6;
+/// The peer's lead, in bytes, at which its writing and our reading do not meet; but no more than this part of the ring.
+const LEAD: u64 = 256 << 10;
+const PART: u64 = 4;
+/// The peer goes on as long as it writes a byte a nanosecond, judged after the first of these times, and at each look from then
+/// on. After the second the lead that it has got has to do.
+const REST: (Duration, Duration) = (Duration::from_nanos(700), Duration::from_micros(10));
+/// Pauses between two looks.
 const PAUSES: u32 = 16;
 /// Looks that find little after a rest in vain, at least and at most.
 const SKIPPED: (u32, u32) = (8, 1024);
@@ -176,14 +180,13 @@ impl Intake {
 /// How close we read behind what the peer writes.
 ///
 /// Who reads close behind a peer that goes on takes away the lines that it is about to write: the processor fetches some
-/// ahead of what it is asked for, and each look fetches the line of `head`. Both sides have half the speed then that they
-/// have at a distance. So we rest now and then until the peer has a lead; and seldom if that turns out to be in vain, as it
-/// is where all that is small comes one by one.
+/// ahead of what it is asked for, and each look fetches the line of `head`. What was written a moment ago comes from the
+/// peer's own cache, besides, and not from the one that we share. Both sides have a fraction of the speed then that they have
+/// at a distance, and stay close for that. So we rest now and then until the peer has a lead; and seldom if that turns out to
+/// be in vain, as it is where all that is small comes one by one.
 #[derive(Debug)]
 struct Pace {
-    /// Bytes that the last look found.
-    found: u64,
-    /// It is time to rest: the last look found little, and had not been waited for.
+    /// It is time to rest, when all that the last look found is read: it was little.
     close: bool,
     /// To rest. Each look that finds little is an occasion.
     attempts: Attempts,
@@ -191,16 +194,15 @@ struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { found: 0, close: false, attempts: Attempts::new(SKIPPED).later() }
+        Self { close: false, attempts: Attempts::new(SKIPPED).later() }
     }
 }
 
 impl Pace {
-    /// A look has found so many bytes.
+    /// A look has found so many bytes, and at least some.
     #[inline]
     fn found(&mut self, bytes: u64) {
-        self.close = self.found > 0 && (1..LEAD).contains(&bytes) && self.attempts.is_due();
-        self.found = bytes;
+        self.close = bytes < LEAD && self.attempts.is_due();
     }
 
     /// We have rested; it `paid` if the peer went on.
@@ -295,7 +297,6 @@ impl Consumer {
     fn look(&mut self) -> Result<(), ProtocolError> {
         let head = self.peer.load(Word::Head);
         if head == self.head {
-            self.pace.found(0);
             return Ok(());
         }
         // ORDERING: pairs with the Release store in `Producer::publish`: the record is there if the head says so.
@@ -319,23 +320,29 @@ impl Consumer {
         self.pace.close && self.position == self.head
     }
 
-    /// Waits a moment, some microseconds at most, for as long as the peer goes on, until it has a lead.
+    /// Waits a moment, 10 µs at most, for as long as the peer goes on, until it has a lead.
     #[cold]
     pub(crate) fn let_more_be_published(&mut self) {
-        let mut head = self.peer.load(Word::Head);
-        for _ in 0..LOOKS {
-            if head.wrapping_sub(self.head) >= LEAD {
-                break;
-            }
+        let enough = LEAD.min(to_u64(self.peer.capacity()) / PART);
+        let (judged, most) = REST;
+        let began = Instant::now();
+        let paid = loop {
             for _ in 0..PAUSES {
                 spin_loop();
             }
-            let before = std::mem::replace(&mut head, self.peer.load(Word::Head));
-            if head == before {
-                return self.pace.rested(false);
+            let lead = self.peer.load(Word::Head).wrapping_sub(self.head);
+            if lead >= enough {
+                break true;
             }
-        }
-        self.pace.rested(true);
+            let rested = began.elapsed();
+            if rested >= judged && u128::from(lead) < rested.as_nanos() {
+                break false;
+            }
+            if rested >= most {
+                break true;
+            }
+        };
+        self.pace.rested(paid);
     }
 
     /// UNTRUSTED: the header is copied out once; then its lengths must fit between here and `head`, before and after they
@@ -462,9 +469,7 @@ mod tests {
             }
             pace.close
         };
-        // What was waited for is not close, nor what is much.
-        assert!(!looks(&mut pace, &[0, 128].repeat(100)));
-        assert!(!looks(&mut pace, &[LEAD; 100]));
+        assert!(!looks(&mut pace, &[LEAD; 100]), "what is much is not close");
         assert!(!looks(&mut pace, &[128; 8]), "it may be a few only");
         assert!(looks(&mut pace, &[128]));
         pace.rested(true);
@@ -485,6 +490,7 @@ mod tests {
     fn rest_ends_when_the_peer_has_a_lead_or_does_not_go_on() {
         let mut own = region::OwnRegion::create(16 << 10, true, false).unwrap();
         let mut consumer = consumer(&own);
+        let enough = own.geometry.capacity / 4 / to_usize(LINE);
         let mut head = 0;
         let mut publish = |consumer: &mut Consumer, records: u64| {
             for _ in 0..records {
@@ -505,7 +511,7 @@ mod tests {
                 }
             }
         };
-        for _ in 0..9 {
+        for _ in 0..8 {
             publish(&mut consumer, 1);
             take_all(&mut consumer);
         }
@@ -513,7 +519,7 @@ mod tests {
         publish(&mut consumer, 1);
         take_all(&mut consumer);
         assert!(consumer.is_close());
-        publish(&mut consumer, LEAD / LINE);
+        publish(&mut consumer, to_u64(enough));
         consumer.let_more_be_published();
         assert_eq!((consumer.is_close(), consumer.pace.attempts.skip), (false, 0), "there is a lead");
         take_all(&mut consumer);
