@@ -189,7 +189,7 @@ impl Receiver {
         let mut waiting = Waiting::default();
         loop {
             if self.should_rest() {
-                self.consumer.let_more_be_published();
+                self.consumer.let_more_be_published(deadline);
             }
             if let Some(record) = self.whole() {
                 if waiting.rounds > 0 {

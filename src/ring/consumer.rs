@@ -23,7 +23,7 @@ use crate::{
         foreign::Foreign,
         mapping::{OwnWords, PeerRegion},
     },
-    wait::Attempts,
+    wait::{Attempts, Deadline},
     wire::{Record, RecordHeader},
 };
 
@@ -322,7 +322,7 @@ impl Consumer {
 
     /// Waits a moment, 10 µs at most, for as long as the peer goes on, until it has a lead.
     #[cold]
-    pub(crate) fn let_more_be_published(&mut self) {
+    pub(crate) fn let_more_be_published(&mut self, deadline: Deadline) {
         let enough = LEAD.min(to_u64(self.peer.capacity()) / PART);
         let (judged, most) = REST;
         let began = Instant::now();
@@ -338,7 +338,7 @@ impl Consumer {
             if rested >= judged && u128::from(lead) < rested.as_nanos() {
                 break false;
             }
-            if rested >= most {
+            if rested >= most || deadline.passed() {
                 break true;
             }
         };
@@ -520,13 +520,13 @@ mod tests {
         take_all(&mut consumer);
         assert!(consumer.is_close());
         publish(&mut consumer, to_u64(enough));
-        consumer.let_more_be_published();
+        consumer.let_more_be_published(Deadline::Never);
         assert_eq!((consumer.is_close(), consumer.pace.attempts.skip), (false, 0), "there is a lead");
         take_all(&mut consumer);
         publish(&mut consumer, 1);
         take_all(&mut consumer);
         assert!(consumer.is_close());
-        consumer.let_more_be_published();
+        consumer.let_more_be_published(Deadline::Never);
         assert_eq!((consumer.is_close(), consumer.pace.attempts.skip), (false, 8), "nobody goes on");
     }
 
