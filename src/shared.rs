@@ -107,7 +107,7 @@ impl<'a, T: FromBytes> SharedSlice<'a, T> {
     /// Reads the values one by one.
     #[must_use]
     pub const fn iter(&self) -> Iter<'a, T> {
-        Iter { slice: *self, front: 0, back: self.len() }
+        Iter { rest: *self }
     }
 
     /// The values in `range`; `None` if it is not within.
@@ -292,9 +292,7 @@ impl<'a, T: FromBytes> IntoIterator for &SharedSlice<'a, T> {
 /// # Ok::<(), sealane::Error>(())
 /// ```
 pub struct Iter<'a, T> {
-    slice: SharedSlice<'a, T>,
-    front: usize,
-    back: usize,
+    rest: SharedSlice<'a, T>,
 }
 
 impl<T: FromBytes> Iterator for Iter<'_, T> {
@@ -302,29 +300,23 @@ impl<T: FromBytes> Iterator for Iter<'_, T> {
 
     #[inline]
     fn next(&mut self) -> Option<T> {
-        if self.front >= self.back {
-            return None;
-        }
-        let value = self.slice.get(self.front);
-        self.front = self.front.wrapping_add(1);
-        value
+        self.rest.bytes.take_first()
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let len = self.back.saturating_sub(self.front);
+        let len = self.rest.len();
         (len, Some(len))
     }
 
     fn nth(&mut self, n: usize) -> Option<T> {
-        self.front = self.front.saturating_add(n).min(self.back);
+        self.rest = self.rest.subslice(n.min(self.rest.len())..)?;
         self.next()
     }
 
     /// By sixteens, which is what makes `sum`, `max`, `for_each` and the like fast.
     #[inline]
     fn fold<B, F: FnMut(B, T) -> B>(self, first: B, mut each: F) -> B {
-        let Some(mut rest) = self.slice.subslice(self.front..self.back) else { return first };
-        let mut result = first;
+        let (mut rest, mut result) = (self.rest, first);
         if size_of::<T>() <= 64 {
             let chunks = rest.array_chunks::<16>();
             rest = chunks.remainder();
@@ -332,10 +324,8 @@ impl<T: FromBytes> Iterator for Iter<'_, T> {
                 result = chunk.into_iter().fold(result, &mut each);
             }
         }
-        let mut index = 0_usize;
-        while let Some(value) = rest.get(index) {
+        while let Some(value) = rest.bytes.take_first() {
             result = each(result, value);
-            index = index.wrapping_add(1);
         }
         result
     }
@@ -344,11 +334,7 @@ impl<T: FromBytes> Iterator for Iter<'_, T> {
 impl<T: FromBytes> DoubleEndedIterator for Iter<'_, T> {
     #[inline]
     fn next_back(&mut self) -> Option<T> {
-        if self.front >= self.back {
-            return None;
-        }
-        self.back = self.back.wrapping_sub(1);
-        self.slice.get(self.back)
+        self.rest.bytes.take_last()
     }
 }
 
@@ -521,13 +507,8 @@ mod tests {
         let bytes: Vec<u8> = (0..10).collect();
         let mut iter = shared(&bytes).iter();
         assert_eq!((iter.next(), iter.next_back(), iter.nth(2), iter.len()), (Some(0), Some(9), Some(3), 5));
-        assert_eq!(iter.clone_rest(), [4, 5, 6, 7, 8]);
-        assert_eq!(iter.nth(5), None);
-    }
-
-    impl Iter<'_, u8> {
-        fn clone_rest(&self) -> Vec<u8> {
-            self.slice.subslice(self.front..self.back).unwrap().to_vec()
-        }
+        assert_eq!(iter.rest.to_vec(), [4, 5, 6, 7, 8]);
+        assert_eq!((iter.nth(4), iter.len(), iter.next(), iter.next_back()), (Some(8), 0, None, None));
+        assert_eq!(shared(&bytes).iter().nth(usize::MAX), None);
     }
 }

@@ -68,6 +68,23 @@ impl<'a> Foreign<'a> {
         Some(unsafe { value.assume_init() })
     }
 
+    /// Takes the first value off the range.
+    #[inline]
+    pub(crate) fn take_first<T: FromBytes>(&mut self) -> Option<T> {
+        let value = self.load(0)?;
+        *self = self.part(size_of::<T>(), self.len.wrapping_sub(size_of::<T>()))?;
+        Some(value)
+    }
+
+    /// Takes the last value off the range.
+    #[inline]
+    pub(crate) fn take_last<T: FromBytes>(&mut self) -> Option<T> {
+        let rest = self.len.checked_sub(size_of::<T>())?;
+        let value = self.load(rest)?;
+        self.len = rest;
+        Some(value)
+    }
+
     /// Fills `values` from the start of the range. False, and nothing done, if the sizes differ.
     #[must_use]
     pub(crate) fn copy_to<T: FromBytes>(self, values: &mut [MaybeUninit<T>]) -> bool {
@@ -169,10 +186,7 @@ use x86_64::fetch;
 #[cfg(target_arch = "x86_64")]
 #[expect(clippy::inline_always, reason = "a load must become one instruction in its caller")]
 mod x86_64 {
-    use std::{
-        arch::{asm, x86_64::__m128i},
-        mem::MaybeUninit,
-    };
+    use std::arch::{asm, x86_64::__m128i};
 
     /// From this many bytes on the processor's own string move is the fastest.
     const STRING_MOVE: usize = 256;
@@ -222,24 +236,39 @@ mod x86_64 {
     word!(word16, u16, reg, "mov {0:x}, word ptr [{1}]");
     word!(word32, u32, reg, "mov {0:e}, dword ptr [{1}]");
     word!(word64, u64, reg, "mov {0}, qword ptr [{1}]");
+    macro_rules! line {
+        ($load:literal) => {
+            /// # Safety
+            /// As for [`fetch`], for 64 bytes.
+            #[inline(always)]
+            unsafe fn line(from: *const u8, to: *mut u8) {
+                let (a, b, c, d): (__m128i, __m128i, __m128i, __m128i);
+                // SAFETY: loads the 64 bytes from where the caller says that they are readable, and does nothing else.
+                unsafe {
+                    asm!(
+                        concat!($load, " {0}, xmmword ptr [{4}]"),
+                        concat!($load, " {1}, xmmword ptr [{4} + 16]"),
+                        concat!($load, " {2}, xmmword ptr [{4} + 32]"),
+                        concat!($load, " {3}, xmmword ptr [{4} + 48]"),
+                        lateout(xmm_reg) a, lateout(xmm_reg) b, lateout(xmm_reg) c, lateout(xmm_reg) d, in(reg) from,
+                        options(readonly, nostack, preserves_flags)
+                    );
+                }
+                // SAFETY: the caller says that `to` is ours; alignment is not asked for.
+                unsafe { to.cast::<[__m128i; 4]>().write_unaligned([a, b, c, d]) };
+            }
+        };
+    }
+
     #[cfg(not(target_feature = "avx"))]
     word!(word128, __m128i, xmm_reg, "movdqu {0}, xmmword ptr [{1}]");
+    #[cfg(not(target_feature = "avx"))]
+    line!("movdqu");
     // Beside code that uses AVX the older form of the instruction costs some 70 cycles.
     #[cfg(target_feature = "avx")]
     word!(word128, __m128i, xmm_reg, "vmovdqu {0}, xmmword ptr [{1}]");
-
-    /// # Safety
-    /// As for [`fetch`], for 64 bytes.
-    #[inline(always)]
-    unsafe fn line(from: *const u8, to: *mut u8) {
-        let mut words = [MaybeUninit::<__m128i>::uninit(); 4];
-        for (i, word) in words.iter_mut().enumerate() {
-            // SAFETY: a quarter of the caller's range, into `word`.
-            unsafe { word128(from.wrapping_add(i.wrapping_mul(16)), word.as_mut_ptr().cast()) };
-        }
-        // SAFETY: the caller says that `to` is ours; alignment is not asked for.
-        unsafe { to.cast::<[MaybeUninit<__m128i>; 4]>().write_unaligned(words) };
-    }
+    #[cfg(target_feature = "avx")]
+    line!("vmovdqu");
 
     /// # Safety
     /// As for [`fetch`].
