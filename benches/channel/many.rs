@@ -8,6 +8,8 @@
 //! - `threads=1`: the client's and the loop's work are done in turn by one thread. Nobody is woken.
 //! - `threads=2`: as between processes, the loop sleeps on a CPU of its own when a burst begins, and is woken. The time is
 //!   that from the first message's sending until the loop has taken the last.
+//! - `threads=2,time=cpu`: likewise, and the time is what the loop's thread takes of its CPU: what the channels cost whoever
+//!   serves them, without what they cost their clients.
 //! - `burst=1`: one message, to a channel at random. `burst=32`: so many, each to a channel at random; of one channel only
 //!   the first of them needs a doorbell. `burst=each`: one message to every channel, in random order.
 //!
@@ -15,13 +17,17 @@
 
 use std::{
     hint::spin_loop,
+    mem,
     sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use criterion::{Bencher, BenchmarkId, Criterion, SamplingMode};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    time::{ClockId, Timespec, clock_gettime},
+};
 use sealane::Closer;
 
 use crate::{
@@ -41,10 +47,29 @@ const PAUSE: Duration = Duration::from_micros(20);
 /// Some ten seconds or more, where a burst takes a few milliseconds.
 const MOST_SPINS: u64 = 1 << 28;
 
+const WAYS: [(&str, Way); 3] = [
+    ("threads=1", Way::OneThread),
+    ("threads=2", Way::TwoThreads(Time::Passed)),
+    ("threads=2,time=cpu", Way::TwoThreads(Time::OfTheLoop)),
+];
 const KINDS: [(&str, Kind); 3] =
     [("payload=64B", Kind::Payload), ("control=8B", Kind::Control), ("bare_datagram=8B", Kind::Bare)];
 const BURSTS: [(&str, Burst); 3] =
     [("1", Burst::Random(1)), ("32", Burst::Random(BURST)), ("each", Burst::Each)];
+
+#[derive(Clone, Copy)]
+enum Way {
+    OneThread,
+    TwoThreads(Time),
+}
+
+/// What is measured.
+#[derive(Clone, Copy)]
+enum Time {
+    Passed,
+    /// What the loop's thread took of its CPU.
+    OfTheLoop,
+}
 
 pub(crate) fn channels(c: &mut Criterion) {
     let most = most_channels();
@@ -56,15 +81,15 @@ pub(crate) fn channels(c: &mut Criterion) {
             continue;
         }
         let mut ends = None;
-        for ((kind_name, kind), threads) in KINDS.into_iter().flat_map(|kind| [(kind, 1), (kind, 2)]) {
+        let ways = KINDS.into_iter().flat_map(|kind| WAYS.map(|way| (kind, way)));
+        for ((kind_name, kind), (way_name, way)) in ways {
             for (burst_name, burst) in BURSTS {
-                let switches =
-                    format!("{kind_name},threads={threads},burst={burst_name},ring={}", bytes(RING));
+                let switches = format!("{kind_name},{way_name},burst={burst_name},ring={}", bytes(RING));
                 group.bench_function(BenchmarkId::new(switches, count), |bench| {
                     let (client, server) = ends.get_or_insert_with(|| establish(count));
-                    match threads {
-                        1 => in_one_thread(bench, client, server, kind, burst),
-                        _ => in_two_threads(bench, client, server, kind, burst),
+                    match way {
+                        Way::OneThread => in_one_thread(bench, client, server, kind, burst),
+                        Way::TwoThreads(time) => in_two_threads(bench, client, server, kind, burst, time),
                     }
                 });
             }
@@ -112,16 +137,19 @@ fn in_two_threads(
     server: &mut Server,
     kind: Kind,
     burst: Burst,
+    time: Time,
 ) {
-    let taken = AtomicU64::new(client.sent);
+    let (taken, loop_cpu) = (AtomicU64::new(client.sent), AtomicU64::new(0));
     thread::scope(|scope| {
         let serving = scope.spawn(|| {
             cpus::second();
             while server.look() {
+                loop_cpu.store(thread_cpu_nanos(), Ordering::Relaxed);
                 taken.store(server.taken, Ordering::Release);
             }
         });
         let _wakes = WakesOnPanic(client.closer());
+        let mut before = 0;
         let mut round = || {
             let started = Instant::now();
             let sent = client.send(kind, burst);
@@ -135,7 +163,12 @@ fn in_two_threads(
             while started.elapsed() < took + PAUSE {
                 spin_loop();
             }
-            took / sent
+            let cpu = loop_cpu.load(Ordering::Relaxed);
+            let loop_took = Duration::from_nanos(cpu - mem::replace(&mut before, cpu));
+            match time {
+                Time::Passed => took / sent,
+                Time::OfTheLoop => loop_took / sent,
+            }
         };
         round();
         let pinned = Pinned::first();
@@ -144,6 +177,11 @@ fn in_two_threads(
         client.stop();
     });
     assert_eq!(server.sum, client.sum);
+}
+
+fn thread_cpu_nanos() -> u64 {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
+    u64::try_from(tv_sec * 1_000_000_000 + tv_nsec).unwrap()
 }
 
 /// Ends a channel of the loop's when this thread panics, so that the loop's thread does not sleep for ever.
