@@ -254,15 +254,15 @@ impl Receiver {
         }
     }
 
-    /// Waits for the next message, as [`recv`](Self::recv) does, and gives out all that are here, one by one: the leanest way
-    /// to receive many small ones.
+    /// Waits for the next message, as [`recv`](Self::recv) does, and gives out those that are here, one by one: the leanest
+    /// way to receive many small ones.
     ///
     /// # Errors
     /// Those of [`recv`](Self::recv). Where the next message would be an error the batch ends, and the next call tells.
     #[inline]
     pub fn recv_batch(&mut self) -> Result<Batch<'_>> {
         let first = self.recv()?;
-        Ok(Batch::new(self, first))
+        Ok(Batch::new(self, first, true))
     }
 
     /// As [`recv_batch`](Self::recv_batch) if there is a message; never blocks. `None` arms the descriptor.
@@ -270,7 +270,7 @@ impl Receiver {
     /// # Errors
     /// Those of [`recv`](Self::recv).
     pub fn try_recv_batch(&mut self) -> Result<Option<Batch<'_>>> {
-        Ok(self.try_recv()?.map(|first| Batch::new(self, first)))
+        Ok(self.try_recv()?.map(|first| Batch::new(self, first, false)))
     }
 
     /// The next message, if it is here.

@@ -25,8 +25,8 @@ use crate::{
 /// No alignment is needed. All of `T`'s bit patterns must be values (`FromBytes`), as the peer chooses them. Nothing here
 /// blocks or makes a system call, but [`write_to`](SharedSlice::write_to).
 ///
-/// How fast: what consumes an [`iter`](Self::iter) as a whole (`fold`, `sum`, `for_each`, `max`), and
-/// [`array_chunks`](Self::array_chunks) of 64 bytes, are as fast as with a plain slice;
+/// How fast: what consumes an [`iter`](Self::iter) as a whole (`fold`, `sum`, `for_each`, `max`), if 64 bytes are a whole number
+/// of values, and [`array_chunks`](Self::array_chunks) of 64 bytes are as fast as with a plain slice;
 /// [`for_each_block`](Self::for_each_block) is half as fast; a `for` loop over values, or [`get`](Self::get), goes one by one.
 ///
 /// ```
@@ -320,9 +320,10 @@ impl<T: FromBytes> Iterator for Iter<'_, T> {
         match size_of::<T>() {
             1 => self.fold_by::<64, _>(first, each),
             2 => self.fold_by::<32, _>(first, each),
-            4 => self.fold_by::<16, _>(first, each),
             8 => self.fold_by::<8, _>(first, each),
             16 => self.fold_by::<4, _>(first, each),
+            32 => self.fold_by::<2, _>(first, each),
+            ..64 => self.fold_by::<16, _>(first, each),
             _ => self.fold_by::<1, _>(first, each),
         }
     }

@@ -408,16 +408,21 @@ fn the_end_comes_after_the_batch() {
     assert!(matches!(receiver.recv_batch(), Err(Error::Disconnected)));
 }
 
-/// The next call rests then, but not if it never spins.
+/// The next call rests then, but not if it never spins or does not wait.
 #[test]
 fn a_batch_ends_where_it_is_close_behind_a_sender_that_goes_on() {
-    for (wait, rests) in [(Wait::default(), true), (Wait::Block, false)] {
+    type Begin = fn(&mut Receiver) -> Batch<'_>;
+    let waits: Begin = |receiver| receiver.recv_batch().unwrap();
+    let tries: Begin = |receiver| receiver.try_recv_batch().unwrap().unwrap();
+    for (wait, begin, rests) in
+        [(Wait::Spin, waits, true), (Wait::Spin, tries, false), (Wait::Block, waits, false)]
+    {
         let (a, b) = Channel::builder().ring_capacity(RING).wait(wait).pair().unwrap();
         let ((mut sender, _a), (_b, mut receiver)) = (a.split(), b.split());
         let (mut next, mut ended_early) = (0, 0);
         for _ in 0..100 {
             send(&mut sender, next).unwrap();
-            let mut batch = receiver.recv_batch().unwrap();
+            let mut batch = begin(&mut receiver);
             assert_eq!(batch.advance().map(|message| number(message)), Some(next));
             send(&mut sender, next + 1).unwrap();
             let more = batch.advance().map(|message| number(message));

@@ -144,7 +144,9 @@ fn in_two_threads(
         let serving = scope.spawn(|| {
             cpus::second();
             while server.look() {
-                loop_cpu.store(thread_cpu_nanos(), Ordering::Relaxed);
+                if matches!(time, Time::OfTheLoop) {
+                    loop_cpu.store(thread_cpu_nanos(), Ordering::Relaxed);
+                }
                 taken.store(server.taken, Ordering::Release);
             }
         });

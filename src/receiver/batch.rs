@@ -46,6 +46,8 @@ pub struct Batch<'r> {
     /// There always is one, until the batch is dropped.
     message: Option<Message>,
     stage: Stage,
+    /// Ends when it is time to let the sender get a lead: the call that made it waits for that.
+    rests: bool,
     /// What came before and is still to be released: so many records, one behind the other.
     over: Span,
     records: u64,
@@ -64,14 +66,14 @@ enum Stage {
 
 impl<'r> Batch<'r> {
     #[inline]
-    pub(super) fn new(receiver: &'r mut Receiver, first: Message) -> Self {
+    pub(super) fn new(receiver: &'r mut Receiver, first: Message, rests: bool) -> Self {
         let over = Span { start: 0, end: 0 };
-        Self { receiver, message: Some(first), stage: Stage::Waiting, over, records: 0 }
+        Self { receiver, message: Some(first), stage: Stage::Waiting, rests, over, records: 0 }
     }
 
     /// The next message; the one before it is over, but for what was taken out of it. The first time there is one; `None` if
-    /// there is no more now, or if a sender that goes on is to get [a lead](crate::Wait::Adaptive), which is for the next call
-    /// to wait for. Never blocks, makes no system call but to wake a sender.
+    /// there is no more now, or if a sender that goes on is to get [a lead](crate::Wait::Adaptive), for which the next
+    /// [`recv_batch`](Receiver::recv_batch) waits. Never blocks, makes no system call but to wake a sender.
     ///
     /// A batch goes on with messages that are in the ring. One that came through the socket, as those with descriptors do, or
     /// that was kept while a reply was awaited, is the first of a batch of its own; so after `None` receive again.
@@ -82,7 +84,7 @@ impl<'r> Batch<'r> {
         } else {
             // What is kept came before all that is in the ring. What is wrong ends the channel: the next call tells. And if it
             // is time to rest, the next call does.
-            if !self.receiver.kept.is_empty() || self.receiver.should_rest() {
+            if !self.receiver.kept.is_empty() || (self.rests && self.receiver.should_rest()) {
                 return None;
             }
             let receiver = &mut *self.receiver;

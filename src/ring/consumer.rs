@@ -27,12 +27,17 @@ use crate::{
     wire::{Record, RecordHeader},
 };
 
-/// The peer's lead, in bytes, at which its writing and our reading do not meet; but no more than this part of the ring.
+/// The peer's lead, in bytes, at which its writing and our reading do not meet; but no more than this part of the ring. With
+/// 64 KiB, payloads of 4 KiB are a fifth slower; with 1 MiB they are no faster.
 const LEAD: u64 = 256 << 10;
 const PART: u64 = 4;
-/// The peer goes on as long as it writes a byte a nanosecond, judged after the first of these times, and at each look from then
-/// on. After the second the lead that it has got has to do.
-const REST: (Duration, Duration) = (Duration::from_nanos(700), Duration::from_micros(10));
+/// The peer goes on as long as it writes a byte a nanosecond, judged after so long, in which a message of 4 KiB comes even if
+/// the two were close;
+const JUDGED: Duration = Duration::from_nanos(700);
+/// and is never still for so long: one of 64 KiB takes less.
+const STILL: Duration = Duration::from_micros(2);
+/// Then the lead that it has got has to do: 256 KiB take some 8 µs.
+const MOST: Duration = Duration::from_micros(10);
 /// Pauses between two looks.
 const PAUSES: u32 = 16;
 /// Looks that find little after a rest in vain, at least and at most.
@@ -186,32 +191,34 @@ impl Intake {
 /// be in vain, as it is where all that is small comes one by one.
 #[derive(Debug)]
 struct Pace {
+    /// The lead that is enough, in bytes.
+    lead: u64,
     /// It is time to rest, when all that the last look found is read: it was little.
     close: bool,
     /// To rest. Each look that finds little is an occasion.
     attempts: Attempts,
 }
 
-impl Default for Pace {
-    fn default() -> Self {
-        Self { close: false, attempts: Attempts::new(SKIPPED).later() }
-    }
-}
-
 impl Pace {
+    /// For a ring of so many bytes.
+    fn new(capacity: usize) -> Self {
+        let lead = LEAD.min(to_u64(capacity) / PART);
+        Self { lead, close: false, attempts: Attempts::new(SKIPPED).later() }
+    }
+
     /// A look has found so many bytes, and at least some.
     #[inline]
     fn found(&mut self, bytes: u64) {
-        self.close = bytes < LEAD && self.attempts.is_due();
+        self.close = bytes < self.lead && self.attempts.is_due();
     }
 
     /// We have rested; it `paid` if the peer went on.
-    fn rested(&mut self, paid: bool) {
+    fn rested(&mut self, paid: Option<bool>) {
         self.close = false;
-        if paid {
-            self.attempts.paid();
-        } else {
-            self.attempts.in_vain();
+        match paid {
+            Some(true) => self.attempts.paid(),
+            Some(false) => self.attempts.in_vain(),
+            None => {}
         }
     }
 }
@@ -234,7 +241,8 @@ pub(crate) struct Consumer {
 #[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
 impl Consumer {
     pub(crate) fn new(intake: Arc<Intake>) -> Self {
-        Self { peer: intake.peer.clone(), intake, position: 0, head: 0, pace: Pace::default(), taken: 0 }
+        let pace = Pace::new(intake.peer.capacity());
+        Self { peer: intake.peer.clone(), intake, position: 0, head: 0, pace, taken: 0 }
     }
 
     #[inline]
@@ -323,26 +331,35 @@ impl Consumer {
     /// Waits a moment, 10 µs at most, for as long as the peer goes on, until it has a lead.
     #[cold]
     pub(crate) fn let_more_be_published(&mut self, deadline: Deadline) {
-        let enough = LEAD.min(to_u64(self.peer.capacity()) / PART);
-        let (judged, most) = REST;
-        let began = Instant::now();
-        let paid = loop {
+        let paid = self.rest(deadline);
+        self.pace.rested(paid);
+    }
+
+    /// Rests, and says whether the peer went on, if that can be told.
+    fn rest(&self, deadline: Deadline) -> Option<bool> {
+        let (start, began) = (self.peer.load(Word::Head), Instant::now());
+        let (mut head, mut moved) = (start, Duration::ZERO);
+        while head.wrapping_sub(self.head) < self.pace.lead {
+            if deadline.passed() {
+                return None;
+            }
             for _ in 0..PAUSES {
                 spin_loop();
             }
-            let lead = self.peer.load(Word::Head).wrapping_sub(self.head);
-            if lead >= enough {
-                break true;
-            }
+            let before = std::mem::replace(&mut head, self.peer.load(Word::Head));
             let rested = began.elapsed();
-            if rested >= judged && u128::from(lead) < rested.as_nanos() {
-                break false;
+            if head != before {
+                moved = rested;
             }
-            if rested >= most || deadline.passed() {
-                break true;
+            let is_slow = rested >= JUDGED && u128::from(head.wrapping_sub(start)) < rested.as_nanos();
+            if is_slow || rested.saturating_sub(moved) >= STILL {
+                return Some(false);
             }
-        };
-        self.pace.rested(paid);
+            if rested >= MOST {
+                break;
+            }
+        }
+        (head != start).then_some(true)
     }
 
     /// UNTRUSTED: the header is copied out once; then its lengths must fit between here and `head`, before and after they
@@ -462,7 +479,7 @@ mod tests {
 
     #[test]
     fn who_reads_close_behind_rests_unless_it_is_in_vain() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(1 << 20);
         let looks = |pace: &mut Pace, found: &[u64]| {
             for bytes in found {
                 pace.found(*bytes);
@@ -470,19 +487,20 @@ mod tests {
             pace.close
         };
         assert!(!looks(&mut pace, &[LEAD; 100]), "what is much is not close");
+        assert!(!looks(&mut Pace::new(4096), &[1024; 100]), "a quarter of a small ring is much");
         assert!(!looks(&mut pace, &[128; 8]), "it may be a few only");
         assert!(looks(&mut pace, &[128]));
-        pace.rested(true);
+        pace.rested(Some(true));
         assert!(!pace.close);
         assert!(looks(&mut pace, &[LEAD - 64]), "it pays");
         // In vain: ever more looks go by.
         for skip in [8, 16, 32, 64, 128, 256, 512, 1024, 1024] {
-            pace.rested(false);
+            pace.rested(Some(false));
             assert!(!looks(&mut pace, &vec![128; skip]));
             assert!(looks(&mut pace, &[128]), "{skip}");
         }
-        pace.rested(true);
-        pace.rested(false);
+        pace.rested(Some(true));
+        pace.rested(Some(false));
         assert!(!looks(&mut pace, &[128; 8]) && looks(&mut pace, &[128]), "it has paid meanwhile");
     }
 
@@ -523,6 +541,15 @@ mod tests {
         consumer.let_more_be_published(Deadline::Never);
         assert_eq!((consumer.is_close(), consumer.pace.attempts.skip), (false, 0), "there is a lead");
         take_all(&mut consumer);
+        publish(&mut consumer, 1);
+        take_all(&mut consumer);
+        assert!(consumer.is_close());
+        consumer.let_more_be_published(Deadline::after(Duration::ZERO));
+        assert_eq!(
+            (consumer.is_close(), consumer.pace.attempts.skip),
+            (false, 0),
+            "there is no time to rest"
+        );
         publish(&mut consumer, 1);
         take_all(&mut consumer);
         assert!(consumer.is_close());
