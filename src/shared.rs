@@ -323,6 +323,7 @@ impl<T: FromBytes> Iterator for Iter<'_, T> {
             8 => self.fold_by::<8, _>(first, each),
             16 => self.fold_by::<4, _>(first, each),
             32 => self.fold_by::<2, _>(first, each),
+            // Of 4 bytes these are a line, too; of others several, and a part.
             ..64 => self.fold_by::<16, _>(first, each),
             _ => self.fold_by::<1, _>(first, each),
         }
