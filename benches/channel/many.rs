@@ -26,7 +26,7 @@ use std::{
 use criterion::{Bencher, BenchmarkId, Criterion, SamplingMode};
 use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
-    time::{ClockId, Timespec, clock_gettime},
+    time::{ClockId, clock_gettime},
 };
 use sealane::Closer;
 
@@ -182,8 +182,8 @@ fn in_two_threads(
 }
 
 fn thread_cpu_nanos() -> u64 {
-    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
-    u64::try_from(tv_sec * 1_000_000_000 + tv_nsec).unwrap()
+    let time = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
+    time.as_nanos().try_into().unwrap()
 }
 
 /// Ends a channel of the loop's when this thread panics, so that the loop's thread does not sleep for ever.

@@ -215,8 +215,22 @@ mod x86_64 {
         }
     }
 
+    #[cfg(not(target_feature = "avx"))]
+    macro_rules! load128 {
+        () => {
+            "movdqu"
+        };
+    }
+    // Beside code that uses AVX the older form of the instruction costs some 70 cycles.
+    #[cfg(target_feature = "avx")]
+    macro_rules! load128 {
+        () => {
+            "vmovdqu"
+        };
+    }
+
     macro_rules! word {
-        ($name:ident, $type:ty, $class:ident, $load:literal) => {
+        ($name:ident, $type:ty, $class:ident, $load:expr) => {
             /// # Safety
             /// As for [`fetch`], for the bytes of one word.
             #[inline(always)]
@@ -236,39 +250,27 @@ mod x86_64 {
     word!(word16, u16, reg, "mov {0:x}, word ptr [{1}]");
     word!(word32, u32, reg, "mov {0:e}, dword ptr [{1}]");
     word!(word64, u64, reg, "mov {0}, qword ptr [{1}]");
-    macro_rules! line {
-        ($load:literal) => {
-            /// # Safety
-            /// As for [`fetch`], for 64 bytes.
-            #[inline(always)]
-            unsafe fn line(from: *const u8, to: *mut u8) {
-                let (a, b, c, d): (__m128i, __m128i, __m128i, __m128i);
-                // SAFETY: loads the 64 bytes from where the caller says that they are readable, and does nothing else.
-                unsafe {
-                    asm!(
-                        concat!($load, " {0}, xmmword ptr [{4}]"),
-                        concat!($load, " {1}, xmmword ptr [{4} + 16]"),
-                        concat!($load, " {2}, xmmword ptr [{4} + 32]"),
-                        concat!($load, " {3}, xmmword ptr [{4} + 48]"),
-                        lateout(xmm_reg) a, lateout(xmm_reg) b, lateout(xmm_reg) c, lateout(xmm_reg) d, in(reg) from,
-                        options(readonly, nostack, preserves_flags)
-                    );
-                }
-                // SAFETY: the caller says that `to` is ours; alignment is not asked for.
-                unsafe { to.cast::<[__m128i; 4]>().write_unaligned([a, b, c, d]) };
-            }
-        };
-    }
+    word!(word128, __m128i, xmm_reg, concat!(load128!(), " {0}, xmmword ptr [{1}]"));
 
-    #[cfg(not(target_feature = "avx"))]
-    word!(word128, __m128i, xmm_reg, "movdqu {0}, xmmword ptr [{1}]");
-    #[cfg(not(target_feature = "avx"))]
-    line!("movdqu");
-    // Beside code that uses AVX the older form of the instruction costs some 70 cycles.
-    #[cfg(target_feature = "avx")]
-    word!(word128, __m128i, xmm_reg, "vmovdqu {0}, xmmword ptr [{1}]");
-    #[cfg(target_feature = "avx")]
-    line!("vmovdqu");
+    /// # Safety
+    /// As for [`fetch`], for 64 bytes.
+    #[inline(always)]
+    unsafe fn line(from: *const u8, to: *mut u8) {
+        let (a, b, c, d): (__m128i, __m128i, __m128i, __m128i);
+        // SAFETY: loads the 64 bytes from where the caller says that they are readable, and does nothing else.
+        unsafe {
+            asm!(
+                concat!(load128!(), " {0}, xmmword ptr [{4}]"),
+                concat!(load128!(), " {1}, xmmword ptr [{4} + 16]"),
+                concat!(load128!(), " {2}, xmmword ptr [{4} + 32]"),
+                concat!(load128!(), " {3}, xmmword ptr [{4} + 48]"),
+                lateout(xmm_reg) a, lateout(xmm_reg) b, lateout(xmm_reg) c, lateout(xmm_reg) d, in(reg) from,
+                options(readonly, nostack, preserves_flags)
+            );
+        }
+        // SAFETY: the caller says that `to` is ours; alignment is not asked for.
+        unsafe { to.cast::<[__m128i; 4]>().write_unaligned([a, b, c, d]) };
+    }
 
     /// # Safety
     /// As for [`fetch`].

@@ -31,12 +31,12 @@ use crate::{
 /// 64 KiB, payloads of 4 KiB are a fifth slower; with 1 MiB they are no faster.
 const LEAD: u64 = 256 << 10;
 const PART: u64 = 4;
-/// The peer goes on as long as it writes a byte a nanosecond, judged after so long, in which a message of 4 KiB comes even if
-/// the two were close;
+/// A peer that goes on writes a byte a nanosecond. It is judged after so long, in which a message of 4 KiB comes even if the
+/// two were close.
 const JUDGED: Duration = Duration::from_nanos(700);
-/// and is never still for so long: one of 64 KiB takes less.
+/// A peer that goes on is never still for so long: a message of 64 KiB takes less.
 const STILL: Duration = Duration::from_micros(2);
-/// Then the lead that it has got has to do: 256 KiB take some 8 µs.
+/// The longest rest: what lead there is by then has to do. 256 KiB take some 8 µs.
 const MOST: Duration = Duration::from_micros(10);
 /// Pauses between two looks.
 const PAUSES: u32 = 16;
