@@ -244,7 +244,7 @@ impl Channel {
     /// # Errors
     /// [`Error::Timeout`](crate::Error::Timeout): the request is given up, a late reply will be dropped.
     /// [`Error::Backlog`](crate::Error::Backlog): 64 messages, 4 MiB or 256 descriptors are kept; the request is still
-    /// open. [`Error::NotOpen`](crate::Error::NotOpen) if the request was answered or given up before, or belongs to another
+    /// open. [`Error::UnknownRequest`](crate::Error::UnknownRequest) if the request was answered or given up before, or belongs to another
     /// channel. [`Error::Disconnected`](crate::Error::Disconnected) as soon as the peer is gone. Others of
     /// [`recv`](Self::recv).
     pub fn wait_reply(&mut self, request: RequestId, timeout: Duration) -> Result<Message> {

@@ -2,7 +2,10 @@
 //!
 //! No type of a dependency appears here. Every message says what was expected and what was found.
 
-use std::{fmt, io};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
@@ -79,9 +82,24 @@ pub enum Error {
     /// What came while a reply was awaited is more than the channel keeps. Receive it, then go on.
     #[error("too many messages are kept: receive them first")]
     Backlog,
+    /// As many requests wait for their replies as the peer accepts. Nothing was sent. Receive replies, or
+    /// give requests up, then go on.
+    #[error("{max} requests wait for replies already: no more are accepted")]
+    TooManyRequests {
+        /// Requests that may be open at once, see [`Limits`](crate::Limits).
+        max: usize,
+    },
     /// The request belongs to another channel, or has been answered or given up.
-    #[error("a request that is open on this channel expected, another one found")]
-    NotOpen,
+    #[error("no such open request on this channel")]
+    UnknownRequest,
+    /// The ring that the builder asks for is larger than any ring can be.
+    #[error("a ring of {capacity} bytes is too large: at most {max} expected")]
+    RingTooLarge {
+        /// Bytes asked for, see [`Builder::ring_capacity`](crate::Builder::ring_capacity).
+        capacity: usize,
+        /// Bytes that a ring can have at most.
+        max: usize,
+    },
     /// The channel could not be established.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
@@ -95,10 +113,12 @@ pub enum Error {
     #[error(transparent)]
     Cast(#[from] CastError),
     /// A system call failed.
-    #[error("{operation} failed")]
+    #[error("{operation}{} failed: {source}", At(path.as_deref()))]
     Io {
         /// The system call, or what was done with it.
         operation: &'static str,
+        /// The file or socket name that it was done to, if it has one.
+        path: Option<PathBuf>,
         /// What the kernel said.
         source: io::Error,
     },
@@ -113,7 +133,21 @@ impl Error {
 
     /// For `map_err`: an error of the system call `operation`.
     pub(crate) fn io<E: Into<io::Error>>(operation: &'static str) -> impl FnOnce(E) -> Self {
-        move |source| Self::Io { operation, source: source.into() }
+        move |source| Self::Io { operation, path: None, source: source.into() }
+    }
+
+    /// For `map_err`: an error of the system call `operation` on `path`.
+    pub(crate) fn io_at<E: Into<io::Error>>(operation: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io { operation, path: Some(path.to_owned()), source: source.into() }
+    }
+}
+
+/// Where an operation failed, behind its name: ` PATH`, or nothing.
+struct At<'a>(Option<&'a Path>);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |path| write!(f, " {}", path.display()))
     }
 }
 
@@ -126,8 +160,11 @@ impl From<Error> for io::Error {
             Error::PayloadTooLarge { .. }
             | Error::ControlTooLarge { .. }
             | Error::TooManyFds { .. }
-            | Error::NotOpen => io::ErrorKind::InvalidInput,
-            Error::FdsLost { .. } | Error::Backlog => io::ErrorKind::QuotaExceeded,
+            | Error::RingTooLarge { .. }
+            | Error::UnknownRequest => io::ErrorKind::InvalidInput,
+            Error::FdsLost { .. } | Error::Backlog | Error::TooManyRequests { .. } => {
+                io::ErrorKind::QuotaExceeded
+            }
             Error::Handshake(_) => io::ErrorKind::ConnectionRefused,
             Error::Protocol(_) | Error::Sealed(_) | Error::Cast(_) => io::ErrorKind::InvalidData,
             Error::Io { source, .. } => source.kind(),
@@ -416,6 +453,14 @@ mod tests {
             inner.downcast_ref::<Error>(),
             Some(Error::Protocol(ProtocolError::RecordReserved))
         ));
+    }
+
+    #[test]
+    fn io_error_shows_operation_path_and_cause() {
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert_eq!(Error::io("socket")(refused()).to_string(), "socket failed: connection refused");
+        let error = Error::io_at("connect", Path::new("/run/service"))(refused());
+        assert_eq!(error.to_string(), "connect /run/service failed: connection refused");
     }
 
     #[test]

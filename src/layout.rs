@@ -44,8 +44,9 @@ pub(crate) struct Geometry {
 impl Geometry {
     /// The geometry for at least `capacity` bytes on pages of `page` bytes; 0 stays 0.
     pub(crate) fn new(capacity: usize, page: usize) -> Result<Self> {
-        let too_large = || Error::PayloadTooLarge { len: capacity, max: usize::MAX / 8 };
-        if capacity > usize::MAX / 8 {
+        const MAX: usize = usize::MAX / 8;
+        let too_large = || Error::RingTooLarge { capacity, max: MAX };
+        if capacity > MAX {
             return Err(too_large());
         }
         let capacity = match capacity {
@@ -101,7 +102,10 @@ mod tests {
         for (asked, given) in [(0, 0), (1, 4096), (4096, 4096), (4097, 8192), (3 << 20, 4 << 20)] {
             assert_eq!(Geometry::new(asked, 4096).unwrap().capacity, given);
         }
-        assert!(Geometry::new(usize::MAX, 4096).is_err());
+        assert!(matches!(
+            Geometry::new(usize::MAX, 4096),
+            Err(Error::RingTooLarge { capacity: usize::MAX, max }) if max == usize::MAX / 8
+        ));
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Listener {
         fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(Error::io("fchmod"))?;
         // Before anybody can connect, so that no packet comes without credentials.
         sockopt::set_socket_passcred(&socket, true).map_err(Error::io("setsockopt(SO_PASSCRED)"))?;
-        bind(&socket, &address).map_err(Error::io("bind"))?;
+        bind(&socket, &address).map_err(Error::io_at("bind", path))?;
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let file = match address.path() {
             Some(_) => identity(&path).map(|identity| SocketFile { path, identity }),
@@ -166,7 +166,7 @@ fn address(path: &Path) -> Result<SocketAddrUnix> {
         [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name),
         _ => SocketAddrUnix::new(path),
     }
-    .map_err(Error::io("a socket address (of at most 108 bytes)"))
+    .map_err(Error::io_at("making a socket address (at most 107 bytes) of", path))
 }
 
 /// A socket that is connected to a listener. Waits for a place in its backlog for at most `patience`; without, not at all.
@@ -191,7 +191,7 @@ pub(crate) fn connect(path: &Path, patience: Option<Duration>) -> Result<Socket>
         Ok(()) => {}
         Err(Errno::AGAIN) if patience.is_some() => return Err(Error::Timeout),
         Err(Errno::AGAIN) => return Err(Error::Full),
-        Err(error) => return Err(Error::io("connect")(error)),
+        Err(error) => return Err(Error::io_at("connect", path)(error)),
     }
     if patience.is_some() {
         limit(None)?;

@@ -77,7 +77,7 @@ impl<'s, T> Loan<'s, T> {
     ///
     /// # Errors
     /// [`Error::ControlTooLarge`], [`Error::TooManyFds`], [`Error::Disconnected`], [`Error::Protocol`],
-    /// [`Error::NotOpen`]; nothing was sent, and the loan is gone.
+    /// [`Error::UnknownRequest`]; nothing was sent, and the loan is gone.
     #[inline]
     pub fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()> {
         self.commit(&control.into(), false, Patience::Until(Deadline::Never)).map(drop)
@@ -103,7 +103,7 @@ impl<'s, T> Loan<'s, T> {
     /// Sends it as a request, see [`Sender::request`](crate::Sender::request).
     ///
     /// # Errors
-    /// Those of [`send_with`](Self::send_with), and [`Error::Backlog`].
+    /// Those of [`send_with`](Self::send_with), and [`Error::TooManyRequests`].
     pub fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId> {
         self.commit(&control.into(), true, Patience::Until(Deadline::Never))
     }
@@ -205,7 +205,7 @@ impl<L> fmt::Debug for Unsent<L> {
 
 impl<L> fmt::Display for Unsent<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the loan was not sent")
+        write!(f, "the loan was not sent: {}", self.error)
     }
 }
 

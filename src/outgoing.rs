@@ -19,6 +19,7 @@ use crate::{
     link::Link,
     message::{ReplyToken, RequestId},
     raw::mapping::{OwnWords, PeerRegion, RingWriter},
+    requests::MAX_OPEN,
     ring::producer::Producer,
     socket::{Arrival, SendFailure, sleep},
     stats::{Limits, Stats, count},
@@ -384,7 +385,7 @@ impl Outgoing {
         let in_reply_to = match control.in_reply_to {
             Some(ReplyToken { channel, sequence }) => {
                 if channel != self.link.id || !self.link.unanswered.contains(sequence) {
-                    return Err(Error::NotOpen);
+                    return Err(Error::UnknownRequest);
                 }
                 Some(sequence)
             }
@@ -398,7 +399,7 @@ impl Outgoing {
     fn numbered(&mut self, heading: Heading, send: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let request = heading.wants_reply();
         if request && !self.link.requests.ask(heading.sequence) {
-            return Err(Error::Backlog);
+            return Err(Error::TooManyRequests { max: MAX_OPEN });
         }
         if let Err(error) = send(self) {
             if request {

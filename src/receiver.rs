@@ -661,7 +661,7 @@ impl Receiver {
             return Ok(self.kept.remove(at));
         }
         let open = request.channel == self.link.id && self.link.requests.is_open(request.sequence);
-        if open { Ok(None) } else { Err(Error::NotOpen) }
+        if open { Ok(None) } else { Err(Error::UnknownRequest) }
     }
 
     /// Says that nobody waits for the reply to `request` any more: if it comes it is dropped and counted. Does nothing if it

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Requests that may wait for their reply at once, on one channel.
-const MOST_OPEN: usize = 65_536;
+pub(crate) const MAX_OPEN: usize = 65_536;
 /// Requests that are remembered after nobody waits for their reply any more.
 const MOST_GIVEN_UP: usize = 1024;
 
@@ -44,7 +44,7 @@ impl Requests {
     #[must_use]
     pub(crate) fn ask(&self, sequence: u64) -> bool {
         let mut book = self.book();
-        let room = book.open.len().saturating_sub(book.given_up) < MOST_OPEN;
+        let room = book.open.len().saturating_sub(book.given_up) < MAX_OPEN;
         if room {
             book.open.insert(sequence, false);
         }
@@ -108,7 +108,7 @@ impl Unanswered {
     /// A request came. If too many are unanswered the oldest cannot be answered any more.
     pub(crate) fn note(&self, sequence: u64) {
         let mut set = self.set();
-        if set.len() >= MOST_OPEN {
+        if set.len() >= MAX_OPEN {
             set.pop_first();
         }
         set.insert(sequence);

@@ -208,7 +208,7 @@ impl Sender {
     /// Sends a message without a payload; waits while the socket is full, as long as the peer lives. Costs a system call.
     ///
     /// # Errors
-    /// [`Error::ControlTooLarge`], [`Error::TooManyFds`], [`Error::Disconnected`], [`Error::NotOpen`] for a
+    /// [`Error::ControlTooLarge`], [`Error::TooManyFds`], [`Error::Disconnected`], [`Error::UnknownRequest`] for a
     /// reply to another channel's request.
     pub fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
         self.out.send_control(&control.into(), false, Patience::Until(Deadline::Never)).map(drop)
@@ -235,7 +235,7 @@ impl Sender {
     /// [`in_reply_to`](crate::Message::in_reply_to) is the identifier returned here.
     ///
     /// # Errors
-    /// [`Error::Backlog`] if 65,536 requests are open, or those of [`send`](Self::send).
+    /// [`Error::TooManyRequests`], or those of [`send`](Self::send).
     pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
         self.out.send_control(&control.into(), true, Patience::Until(Deadline::Never))
     }

@@ -180,9 +180,7 @@ impl From<SendFailure> for Error {
             SendFailure::Full => Self::Full,
             SendFailure::FdsInFlight => Self::FdsInFlight,
             SendFailure::Gone => Self::Disconnected,
-            SendFailure::NoMemory(source) | SendFailure::Other(source) => {
-                Self::Io { operation: "sendmsg", source }
-            }
+            SendFailure::NoMemory(error) | SendFailure::Other(error) => Self::io("sendmsg")(error),
         }
     }
 }
@@ -374,7 +372,7 @@ impl Socket {
                     Some(Errno::INTR) => {}
                     Some(Errno::CONNRESET) if resets < RESETS => resets = resets.saturating_add(1),
                     Some(Errno::CONNRESET | Errno::NOTCONN) => return Ok(Arrival::End),
-                    _ => return Err(Error::Io { operation: "recvmsg", source: error }),
+                    _ => return Err(Error::io("recvmsg")(error)),
                 },
             }
         }

@@ -362,12 +362,12 @@ fn a_token_of_another_channel_is_an_error_and_nothing_is_sent() {
     for (channel, peer) in [(&mut b, &mut a), (&mut c, &mut d)] {
         let before = channel.stats();
         let reply = || Control::new(b"!").in_reply_to(foreign);
-        assert!(matches!(channel.reply(foreign, b"!"), Err(Error::NotOpen)));
-        assert!(matches!(channel.try_send(reply()), Err(Error::NotOpen)));
+        assert!(matches!(channel.reply(foreign, b"!"), Err(Error::UnknownRequest)));
+        assert!(matches!(channel.try_send(reply()), Err(Error::UnknownRequest)));
         let unsent = channel.loan(8).unwrap().try_send_with(reply()).unwrap_err();
-        assert!(matches!(unsent.error(), Error::NotOpen));
+        assert!(matches!(unsent.error(), Error::UnknownRequest));
         drop(unsent);
-        assert!(matches!(channel.loan(8).unwrap().request(reply()), Err(Error::NotOpen)));
+        assert!(matches!(channel.loan(8).unwrap().request(reply()), Err(Error::UnknownRequest)));
         assert_eq!(channel.stats(), before);
         assert!(peer.try_recv().unwrap().is_none());
     }
@@ -380,7 +380,7 @@ fn only_an_open_request_of_this_channel_can_be_waited_for() {
     let (mut a, mut b) = Channel::pair().unwrap();
     let (mut c, mut d) = Channel::pair().unwrap();
     let not_open = |channel: &mut Channel, request| {
-        assert!(matches!(channel.wait_reply(request, SOON), Err(Error::NotOpen)));
+        assert!(matches!(channel.wait_reply(request, SOON), Err(Error::UnknownRequest)));
     };
     let [answered, received, given_up, open] = [(); 4].map(|()| a.request(b"?").unwrap());
     // Theirs have the same numbers.
@@ -414,9 +414,9 @@ fn a_request_is_answered_once() {
     while a.try_recv().unwrap().is_some() {}
     b.reply(token, b"!").unwrap();
     let before = b.stats();
-    assert!(matches!(b.reply(token, b"!"), Err(Error::NotOpen)));
+    assert!(matches!(b.reply(token, b"!"), Err(Error::UnknownRequest)));
     let loan = b.loan(8).unwrap();
-    assert!(matches!(loan.send_with(Control::new(b"!").in_reply_to(token)), Err(Error::NotOpen)));
+    assert!(matches!(loan.send_with(Control::new(b"!").in_reply_to(token)), Err(Error::UnknownRequest)));
     assert_eq!(b.stats(), before);
     a.wait_reply(request, SOON).unwrap();
 
@@ -476,4 +476,19 @@ fn any_timeout_will_do() {
         b.reply(token, b"at last").unwrap();
         assert_eq!(calling.result().unwrap(), b"at last");
     }
+}
+
+#[test]
+fn requests_beyond_the_limit_are_refused_and_nothing_is_sent() {
+    let (mut a, mut b) = Channel::pair().unwrap();
+    let mut sent = 0_usize;
+    let error = loop {
+        match a.request(b"?") {
+            Ok(_) => sent += 1,
+            Err(error) => break error,
+        }
+        b.recv().unwrap();
+    };
+    assert!(matches!(error, Error::TooManyRequests { max } if max == sent), "{error:?} after {sent}");
+    assert!(b.try_recv().unwrap().is_none());
 }

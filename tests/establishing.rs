@@ -71,7 +71,7 @@ fn handshake_error<T: Debug>(result: Result<T>) -> HandshakeError {
 /// Operation and kind of an error of the kernel's.
 fn io_error<T: Debug>(result: Result<T>) -> (&'static str, ErrorKind) {
     match result {
-        Err(Error::Io { operation, source }) => (operation, source.kind()),
+        Err(Error::Io { operation, source, .. }) => (operation, source.kind()),
         other => panic!("{other:?}"),
     }
 }
@@ -172,8 +172,8 @@ fn binding_where_a_file_is_names_the_call_and_leaves_the_file() {
 #[test]
 fn a_name_that_is_too_long_is_refused() {
     for name in [PathBuf::from("x".repeat(109)), PathBuf::from(format!("@{}", "x".repeat(109)))] {
-        assert_eq!(io_error(Listener::bind(&name)).0, "a socket address (of at most 108 bytes)");
-        assert_eq!(io_error(Channel::connect(&name)).0, "a socket address (of at most 108 bytes)");
+        assert_eq!(io_error(Listener::bind(&name)).0, "making a socket address (at most 107 bytes) of");
+        assert_eq!(io_error(Channel::connect(&name)).0, "making a socket address (at most 107 bytes) of");
     }
 }
 

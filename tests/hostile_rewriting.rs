@@ -276,7 +276,7 @@ fn words(mut random: Random, time: Duration) -> Ends {
             });
             let error = loop {
                 match act(&mut channel, &mut random) {
-                    Ok(()) | Err(Error::Timeout | Error::Full | Error::Backlog | Error::NotOpen) => {}
+                    Ok(()) | Err(Error::Timeout | Error::Full | Error::Backlog | Error::UnknownRequest) => {}
                     Err(error) => break error,
                 }
             };

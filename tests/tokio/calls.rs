@@ -58,7 +58,7 @@ fn replies_come_in_any_order_and_what_comes_meanwhile_is_kept() {
         });
         for (n, request) in (0..).zip(&requests) {
             assert_eq!(a.wait_reply(*request).await.unwrap().control(), [n]);
-            assert!(matches!(a.wait_reply(*request).await, Err(Error::NotOpen)));
+            assert!(matches!(a.wait_reply(*request).await, Err(Error::UnknownRequest)));
         }
         assert_eq!(a.recv().await.unwrap().control(), b"before");
         for n in [2, 1, 0] {
@@ -87,7 +87,7 @@ fn a_call_that_is_dropped_is_given_up_and_a_wait_is_not() {
         }
         b.send(b"news").await.unwrap();
         assert_eq!(a.wait_reply(waited).await.unwrap().control(), b"waited for twice");
-        assert!(matches!(a.wait_reply(given_up).await, Err(Error::NotOpen)));
+        assert!(matches!(a.wait_reply(given_up).await, Err(Error::UnknownRequest)));
         assert_eq!(a.recv().await.unwrap().control(), b"news");
         assert_eq!(a.stats().late_replies, 2);
     });
