@@ -1,7 +1,12 @@
 //! Memory as a file: making one whose pages are all there, and looking at one that somebody else made.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::{
+    fs::File,
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+};
 
+use ::memfd::{FileSeal, HugetlbSize, Memfd, MemfdOptions};
 use rustix::{
     fs::{
         AtFlags, FallocateFlags, FileType, MemfdFlags, SealFlags, StatxFlags, fallocate, fcntl_get_seals,
@@ -25,7 +30,7 @@ pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
 /// Makes a memfd of `size` bytes that can be sealed. All its pages are allocated, so that they are charged to this process
 /// and no later touch, by whomever, can fail.
-pub(crate) fn create(size: usize, huge_pages: bool) -> Result<OwnedFd> {
+pub(crate) fn create(size: usize, huge_pages: bool) -> Result<Memfd> {
     let size = to_u64(size);
     // `fallocate(2)` of more than there is ends in the OOM killer, not in an error.
     let machine = sysinfo();
@@ -38,15 +43,8 @@ pub(crate) fn create(size: usize, huge_pages: bool) -> Result<OwnedFd> {
     if getrlimit(Resource::Fsize).current.is_some_and(|limit| limit < size) {
         return Err(Error::io("allocating more than RLIMIT_FSIZE")(Errno::FBIG));
     }
-    let pages = if huge_pages { MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB } else { MemfdFlags::empty() };
-    let flags = pages | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // MFD_NOEXEC_SEAL is known since Linux 6.3.
-    let memfd = match memfd_create("sealane", flags | MemfdFlags::NOEXEC_SEAL) {
-        Err(Errno::INVAL) => memfd_create("sealane", flags),
-        result => result,
-    }
-    .map_err(Error::io("memfd_create"))?;
-    ftruncate(&memfd, size).map_err(Error::io("ftruncate"))?;
+    let memfd = empty(huge_pages).map_err(Error::io("memfd_create"))?;
+    ftruncate(memfd.as_file(), size).map_err(Error::io("ftruncate"))?;
     let operation = if huge_pages {
         "fallocate of huge pages (are enough reserved in vm.nr_hugepages?)"
     } else {
@@ -54,10 +52,53 @@ pub(crate) fn create(size: usize, huge_pages: bool) -> Result<OwnedFd> {
     };
     // Of nothing there is nothing to allocate, which the kernel calls an error.
     if size > 0 {
-        rustix::io::retry_on_intr(|| fallocate(&memfd, FallocateFlags::empty(), 0, size))
+        rustix::io::retry_on_intr(|| fallocate(memfd.as_file(), FallocateFlags::empty(), 0, size))
             .map_err(Error::io(operation))?;
     }
     Ok(memfd)
+}
+
+/// Makes an empty memfd that can be sealed, and that nobody can execute where the kernel knows of that
+/// (`MFD_NOEXEC_SEAL`, Linux 6.3). The crate `memfd` has no name for this flag, without which the kernel makes none at all
+/// where `vm.memfd_noexec` is 2.
+fn empty(huge_pages: bool) -> io::Result<Memfd> {
+    let pages = if huge_pages { MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB } else { MemfdFlags::empty() };
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::NOEXEC_SEAL;
+    match memfd_create("sealane", pages | flags) {
+        Ok(memfd) => {
+            Memfd::try_from_fd(memfd).map_err(|_| io::Error::other("a new memfd that cannot be sealed"))
+        }
+        Err(Errno::INVAL) => executable(huge_pages),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The same on kernels before 6.3, which know no other memfds.
+fn executable(huge_pages: bool) -> io::Result<Memfd> {
+    let pages = huge_pages.then_some(HugetlbSize::Huge2MB);
+    MemfdOptions::new().allow_sealing(true).hugetlb(pages).create("sealane").map_err(cause)
+}
+
+/// Adds seals to a file that was made here (`F_ADD_SEALS`, `fcntl(2)`).
+///
+/// # Errors
+/// Those of `fcntl(2)`; `EBUSY` if [`FileSeal::SealWrite`] is asked for while a writable mapping exists.
+pub(crate) fn seal(memfd: &Memfd, seals: &[FileSeal]) -> io::Result<()> {
+    memfd.add_seals(seals).map_err(cause)
+}
+
+/// The descriptor alone.
+pub(crate) fn into_fd(memfd: Memfd) -> OwnedFd {
+    File::into(memfd.into_file())
+}
+
+/// The system's own error.
+fn cause(error: ::memfd::Error) -> io::Error {
+    match error {
+        ::memfd::Error::Create(error) | ::memfd::Error::AddSeals(error) | ::memfd::Error::GetSeals(error) => {
+            error
+        }
+    }
 }
 
 /// What can be known of a file without touching its contents. None of it blocks.
@@ -117,24 +158,47 @@ mod tests {
 
     use super::*;
 
+    /// `F_SEAL_EXEC` (`linux/fcntl.h`), which comes with `MFD_NOEXEC_SEAL`.
+    const F_SEAL_EXEC: u32 = 0x20;
+
     #[test]
     fn no_other_program_inherits_the_memory() {
-        assert!(fcntl_getfd(create(1, false).unwrap()).unwrap().contains(FdFlags::CLOEXEC));
+        for memfd in [empty(false).unwrap(), executable(false).unwrap()] {
+            assert!(fcntl_getfd(memfd.as_file()).unwrap().contains(FdFlags::CLOEXEC));
+        }
+    }
+
+    #[test]
+    fn memory_of_every_kernel_can_be_sealed_and_is_executed_only_on_old_ones() {
+        let sealed = |memfd: Memfd| {
+            seal(&memfd, &[FileSeal::SealShrink, FileSeal::SealFutureWrite]).unwrap();
+            fcntl_get_seals(into_fd(memfd)).unwrap()
+        };
+        let seals = SealFlags::SHRINK | SealFlags::FUTURE_WRITE;
+        assert!(sealed(executable(false).unwrap()).contains(seals));
+        let found = sealed(empty(false).unwrap());
+        assert!(found.contains(seals));
+        if memfd_create("probe", MemfdFlags::NOEXEC_SEAL).is_ok() {
+            assert!(found.contains(SealFlags::from_bits_retain(F_SEAL_EXEC)), "{found:?}");
+        } else {
+            println!("left out: this kernel is older than Linux 6.3");
+        }
     }
 
     #[test]
     fn a_file_of_huge_pages_is_known_without_having_any() {
-        let flags = MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB | MemfdFlags::ALLOW_SEALING;
-        let Ok(memfd) = memfd_create("huge", flags | MemfdFlags::CLOEXEC) else {
-            return println!("left out: no huge pages in this kernel");
-        };
-        assert_eq!(Facts::of(memfd.as_fd()).unwrap().page, HUGE_PAGE);
+        for memfd in [empty(true), executable(true)] {
+            let Ok(memfd) = memfd else {
+                return println!("left out: no huge pages in this kernel");
+            };
+            assert_eq!(Facts::of(memfd.as_file().as_fd()).unwrap().page, HUGE_PAGE);
+        }
     }
 
     #[test]
     fn huge_pages_are_huge_or_an_error() {
         match create(HUGE_PAGE, true) {
-            Ok(memfd) => assert_eq!(Facts::of(memfd.as_fd()).unwrap().page, HUGE_PAGE),
+            Ok(memfd) => assert_eq!(Facts::of(memfd.as_file().as_fd()).unwrap().page, HUGE_PAGE),
             // None reserved, or none in this kernel.
             Err(Error::Io { operation, .. }) => {
                 assert!(operation.contains("huge pages") || operation == "memfd_create", "{operation}");

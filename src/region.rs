@@ -9,8 +9,9 @@ use std::{
     sync::atomic::Ordering::Relaxed,
 };
 
+use ::memfd::FileSeal;
 use rustix::{
-    fs::{FileType, SealFlags, fcntl_add_seals},
+    fs::{FileType, SealFlags},
     io::Errno,
 };
 
@@ -21,7 +22,10 @@ use crate::{
     raw::mapping::{OwnWords, PeerRegion, RingWriter, Unmapped, map_own, try_writable},
 };
 
-/// No resizing, no further writable mapping, no further seals (`F_ADD_SEALS`, `fcntl(2)`; Linux 5.1).
+/// No resizing, no further writable mapping, no further seals (`F_ADD_SEALS`, `fcntl(2)`; Linux 5.1): what our region gets.
+const OUR_SEALS: [FileSeal; 4] =
+    [FileSeal::SealShrink, FileSeal::SealGrow, FileSeal::SealFutureWrite, FileSeal::SealSeal];
+/// The same, without which a peer's region is refused.
 const SEALS: SealFlags =
     SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::FUTURE_WRITE).union(SealFlags::SEAL);
 
@@ -44,13 +48,15 @@ impl OwnRegion {
         let page = if huge_pages { HUGE_PAGE } else { rustix::param::page_size() };
         let geometry = Geometry::new(capacity, page)?;
         let memfd = memfd::create(geometry.size(), huge_pages)?;
-        let (ring, words) = map_own(memfd.as_fd(), geometry).map_err(Error::io("mmap of our region"))?;
+        let (ring, words) =
+            map_own(memfd.as_file().as_fd(), geometry).map_err(Error::io("mmap of our region"))?;
         // A new receiver is armed, so that an event loop may wait before it first looks.
         words.word(Word::ReceiverEpoch).store(1, Relaxed);
         if prefault {
             words.populate().map_err(Error::io("madvise(MADV_POPULATE_WRITE)"))?;
         }
-        fcntl_add_seals(&memfd, SEALS).map_err(Error::io("fcntl(F_ADD_SEALS)"))?;
+        memfd::seal(&memfd, &OUR_SEALS).map_err(Error::io("fcntl(F_ADD_SEALS)"))?;
+        let memfd = memfd::into_fd(memfd);
         match try_writable(memfd.as_fd(), geometry.size()) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             Err(error) => return Err(Error::io("the test of a sealed region")(error)),
@@ -108,7 +114,7 @@ pub(crate) fn adopt(
 mod tests {
     use std::os::fd::AsFd;
 
-    use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
+    use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create};
 
     use super::*;
 

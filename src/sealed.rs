@@ -7,7 +7,8 @@ use std::{
     sync::Arc,
 };
 
-use rustix::fs::{FileType, SealFlags, fcntl_add_seals};
+use ::memfd::{FileSeal, Memfd};
+use rustix::fs::FileType;
 use zerocopy::{FromBytes, Immutable as NoInterior, KnownLayout};
 
 use crate::{
@@ -19,6 +20,9 @@ use crate::{
 
 /// Largest buffer that is taken without asking: 64 MiB.
 const LIMIT: u64 = 64 << 20;
+/// [`Immutable::SEALS`], and no further seals.
+const SEALS: [FileSeal; 4] =
+    [FileSeal::SealWrite, FileSeal::SealShrink, FileSeal::SealGrow, FileSeal::SealSeal];
 
 /// A buffer to be filled, then [sealed](Self::seal). It starts as zeros.
 ///
@@ -35,7 +39,7 @@ const LIMIT: u64 = 64 << 20;
 pub struct SealedBufferMut {
     // Unmapped before the descriptor is closed or handed on.
     draft: Draft,
-    memfd: OwnedFd,
+    memfd: Memfd,
 }
 
 impl SealedBufferMut {
@@ -45,7 +49,7 @@ impl SealedBufferMut {
     /// [`Error::Io`], for instance for want of memory.
     pub fn new(len: usize) -> Result<Self> {
         let memfd = memfd::create(len, false)?;
-        let draft = Draft::map(memfd.as_fd(), len).map_err(Error::io("mmap of a buffer"))?;
+        let draft = Draft::map(memfd.as_file().as_fd(), len).map_err(Error::io("mmap of a buffer"))?;
         Ok(Self { draft, memfd })
     }
 
@@ -57,9 +61,8 @@ impl SealedBufferMut {
         let Self { draft, memfd } = self;
         // The kernel refuses the seal while a writable mapping exists.
         drop(draft);
-        fcntl_add_seals(&memfd, Immutable::SEALS | SealFlags::SEAL)
-            .map_err(Error::io("fcntl(F_ADD_SEALS)"))?;
-        SealedBuffer::with_limit(memfd, u64::MAX)
+        memfd::seal(&memfd, &SEALS).map_err(Error::io("fcntl(F_ADD_SEALS)"))?;
+        SealedBuffer::with_limit(memfd::into_fd(memfd), u64::MAX)
     }
 }
 
@@ -186,7 +189,9 @@ impl fmt::Debug for SealedBuffer {
 
 #[cfg(test)]
 mod tests {
-    use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
+    use rustix::fs::{
+        FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
+    };
 
     use super::*;
 
