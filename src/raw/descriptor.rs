@@ -80,7 +80,7 @@ pub(crate) fn receive(
     message.msg_iov = &raw mut buffer;
     message.msg_iovlen = 1;
     message.msg_control = ancillary.0.as_mut_ptr().cast();
-    message.msg_controllen = ANCILLARY;
+    message.msg_controllen = length(ANCILLARY)?;
     let flags = libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT };
     // SAFETY: contract of `recvmsg(2)`: the message names one buffer and one ancillary buffer, both writable for the
     // lengths given and borrowed uniquely.
@@ -93,7 +93,8 @@ pub(crate) fn receive(
         fds_cut: message.msg_flags & libc::MSG_CTRUNC != 0,
         credentials: None,
     };
-    let mut rest = ancillary.0.get(..message.msg_controllen.min(ANCILLARY)).unwrap_or_default();
+    let filled = length(message.msg_controllen).unwrap_or(0);
+    let mut rest = ancillary.0.get(..filled.min(ANCILLARY)).unwrap_or_default();
     while let Ok((header, _)) = AncillaryHeader::read_from_prefix(rest) {
         let Some(data) = rest.get(HEADER..header.len) else { break };
         match (header.level, header.kind) {
@@ -115,6 +116,11 @@ pub(crate) fn receive(
     Ok(receipt)
 }
 
+/// A length in another type: `msg_controllen` is a `size_t` in glibc, and a `socklen_t` in musl.
+fn length<A: TryInto<B>, B>(len: A) -> io::Result<B> {
+    len.try_into().map_err(|_| io::Error::other("a length that this C library has no number for"))
+}
+
 /// Takes the descriptor `number`, if it is the socket with this cookie (`SO_COOKIE`, `socket(7)`), and makes it
 /// close-on-exec. `Ok(None)` if it is another socket.
 ///
@@ -125,8 +131,7 @@ pub(crate) fn adopt(number: RawFd, cookie: u64) -> io::Result<Option<OwnedFd>> {
     if number <= libc::STDERR_FILENO {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
-    let (mut found, mut len) =
-        (0_u64, libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?);
+    let (mut found, mut len) = (0_u64, length(size_of::<u64>())?);
     // SAFETY: contract of `getsockopt(2)`: a live `u64` of the length given. Of a number that is not open, or no socket, it
     // says so.
     let result = unsafe {
@@ -175,7 +180,7 @@ pub(crate) fn unread_by_peer(socket: BorrowedFd<'_>) -> io::Result<usize> {
 }
 
 fn set(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
-    let len = libc::socklen_t::try_from(size_of::<c_int>()).map_err(io::Error::other)?;
+    let len = length(size_of::<c_int>())?;
     // SAFETY: contract of `setsockopt(2)`: the value is a live `c_int` of the length given.
     let result = unsafe {
         libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const value).cast(), len)
