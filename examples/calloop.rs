@@ -9,7 +9,8 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    env, io,
+    env,
+    io::{self, Write},
     os::fd::{AsFd, OwnedFd},
     process::Command,
     time::Duration,
@@ -134,7 +135,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         event_loop.dispatch(None, &mut state)?;
     }
     let end = state.end.ok_or("the loop has ended")?;
-    println!("{} answers, sum {}, then: {end}", state.answers, state.sum);
+    writeln!(io::stdout(), "{} answers, sum {}, then: {end}", state.answers, state.sum)?;
     assert_eq!((state.answers, state.sum), (100, 338_350));
     assert!(worker.wait()?.success());
     Ok(())

@@ -9,7 +9,11 @@
 //! stops the receiving too: so a client that does not read its echoes is not listened to, and nothing piles up.
 #![forbid(unsafe_code)]
 
-use std::{io, os::fd::AsRawFd, thread};
+use std::{
+    io::{self, Write},
+    os::fd::AsRawFd,
+    thread,
+};
 
 use mio::{Events, Interest, Poll, Registry, Token, event::Source, unix::SourceFd};
 use sealane::{Channel, Error, Payload, Receiver, Sender};
@@ -86,7 +90,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             break error;
         }
     };
-    println!("echoed {} payloads, woken up {wake_ups} times, then: {end}", echo.echoed);
+    writeln!(io::stdout(), "echoed {} payloads, woken up {wake_ups} times, then: {end}", echo.echoed)?;
     drop(echo);
     client.join().expect("the client does not panic")?;
     Ok(())

@@ -19,6 +19,8 @@ mod clip;
 mod colour;
 mod device;
 mod isolated;
+#[path = "../shared/output.rs"]
+mod output;
 mod pipeline;
 mod protocol;
 mod report;
@@ -74,20 +76,12 @@ fn main() -> ExitCode {
     let (role, result) = if options.algorithm {
         ("camera algorithm", isolated::run(&options))
     } else {
-        ("camera", pipeline::run(&options).map(|facts| facts.print(options.json)))
+        ("camera", pipeline::run(&options).and_then(|facts| facts.print(options.json)))
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{role}: {}", with_causes(&*error));
-            ExitCode::FAILURE
-        }
+        Err(error) => output::failed(role, &*error),
     }
-}
-
-fn with_causes(error: &dyn Error) -> String {
-    let cause = error.source().map(|cause| format!(": {}", with_causes(cause)));
-    format!("{error}{}", cause.unwrap_or_default())
 }
 
 /// A number of bytes such as `4096`, `128KiB` or `4MiB`, 4 GiB at most: all of a ring is allocated at once.

@@ -36,14 +36,12 @@ pub(crate) fn run(options: &Options) -> Result<Facts> {
     match (stream(channel, &mut *camera, grid, options), see_off(algorithm)) {
         (Ok(facts), Ok(())) => Ok(facts),
         (Err(error), Ok(())) | (Ok(_), Err(error)) => Err(error),
-        (Err(error), Err(ending)) => Err(format!("{}; {ending}", crate::with_causes(&*error)).into()),
+        (Err(error), Err(ending)) => Err(format!("{error}; {ending}").into()),
     }
 }
 
 fn open_camera(options: &Options) -> Result<Box<dyn Camera>> {
-    let named = |path: &Path, error: Box<dyn std::error::Error>| {
-        format!("{}: {}", path.display(), crate::with_causes(&*error))
-    };
+    let named = |path: &Path, error: Box<dyn std::error::Error>| format!("{}: {error}", path.display());
     if let Some(path) = &options.device {
         return Ok(Box::new(Webcam::open(path, options.fps).map_err(|error| named(path, error))?));
     }

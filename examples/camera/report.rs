@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use crate::protocol::{Controls, Observation, Settings};
-use crate::{Options, Result};
+use crate::{Options, Result, output::print};
 
 /// One minute: longer ones count as one minute.
 const MAX_ROUND_TRIP_NS: u64 = 60_000_000_000;
@@ -131,16 +131,17 @@ fn rounded(value: f64) -> Value {
 pub(crate) struct Facts(Vec<(&'static str, Value)>);
 
 impl Facts {
-    pub(crate) fn print(self, as_json: bool) {
+    pub(crate) fn print(self, as_json: bool) -> Result<()> {
         if as_json {
             let object: Map<_, _> =
                 self.0.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-            println!("{:#}", Value::Object(object));
+            print(format_args!("{:#}", Value::Object(object)))?;
         } else {
             let mut table = Table::new();
             table.load_style(presets::UTF8_BORDERS_ONLY);
             table.add_rows(self.0.iter().map(|(name, value)| [name.replace('_', " "), value.to_string()]));
-            println!("{table}");
+            print(table)?;
         }
+        Ok(())
     }
 }

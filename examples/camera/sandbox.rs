@@ -13,7 +13,7 @@ use seccompiler::{
     apply_filter,
 };
 
-use crate::Result;
+use crate::{Result, output::note};
 
 /// What a `Receiver` and a `Sender` call once the handshake is done: packets and descriptors; sleeping; the end.
 const CHANNEL: [i64; 9] = [
@@ -54,9 +54,9 @@ impl Sandbox {
         let files =
             Ruleset::default().handle_access(AccessFs::from_all(ABI::V1))?.create()?.restrict_self()?;
         if files.ruleset == RulesetStatus::NotEnforced {
-            eprintln!(
+            note(format_args!(
                 "camera algorithm: this kernel has no landlock; seccomp alone keeps files out of reach"
-            );
+            ));
         }
         let calls = CHANNEL.into_iter().chain(RUNTIME).chain(BUFFERS);
         let mut allowed: BTreeMap<i64, _> = calls.map(|call| (call, Vec::new())).collect();

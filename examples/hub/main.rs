@@ -19,6 +19,8 @@
 mod clients;
 mod machine;
 mod measure;
+#[path = "../shared/output.rs"]
+mod output;
 mod protocol;
 mod report;
 mod server;
@@ -83,7 +85,7 @@ enum Role {
 fn main() -> ExitCode {
     let options = Options::parse();
     let result = match options.role {
-        Role::Measure => measure::run(&options).map(|facts| facts.print(options.json)),
+        Role::Measure => measure::run(&options).and_then(|facts| facts.print(options.json)),
         Role::Server => begin(Place::Hub).and_then(|parent| server::run(parent, &options)),
         Role::Clients => begin(Place::Clients).and_then(|parent| clients::run(parent, &options)),
         Role::Trouble => begin(Place::Clients).and_then(|parent| trouble::run(parent, &options)),
@@ -93,8 +95,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let role =
                 options.role.to_possible_value().map_or_else(String::new, |role| role.get_name().into());
-            eprintln!("hub ({role}): {error}{}", causes(&*error));
-            ExitCode::FAILURE
+            output::failed(&format!("hub ({role})"), &*error)
         }
     }
 }
@@ -103,8 +104,4 @@ fn main() -> ExitCode {
 fn begin(place: Place) -> Result<Channel> {
     keep_to(place)?;
     Ok(Channel::inherited()?)
-}
-
-fn causes(error: &dyn Error) -> String {
-    error.source().map_or_else(String::new, |cause| format!(": {cause}{}", causes(cause)))
 }

@@ -4,7 +4,7 @@ use comfy_table::{Table, presets};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-use crate::measure::Round;
+use crate::{Result, measure::Round, output::print};
 
 pub(crate) struct Facts(Vec<(&'static str, Value)>);
 
@@ -22,17 +22,18 @@ impl Facts {
         self.add(name, json!((value * 100.0).round() / 100.0));
     }
 
-    pub(crate) fn print(self, as_json: bool) {
+    pub(crate) fn print(self, as_json: bool) -> Result<()> {
         if as_json {
             let object: Map<_, _> =
                 self.0.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-            println!("{:#}", Value::Object(object));
+            print(format_args!("{:#}", Value::Object(object)))?;
         } else {
             let mut table = Table::new();
             table.load_style(presets::UTF8_BORDERS_ONLY);
             table.add_rows(self.0.iter().map(|(name, value)| [name.replace('_', " "), value.to_string()]));
-            println!("{table}");
+            print(table)?;
         }
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ use thread_priority::{
 
 use crate::{
     Options, Result,
+    output::note,
     protocol::{PAYLOAD, settings},
 };
 
@@ -43,7 +44,7 @@ pub(crate) fn run(mut parent: Channel, options: &Options) -> Result<()> {
 /// They are bad, but break no rule: the hub is not to drop them.
 fn tell(end: sealane::Result<()>) {
     if let Err(error) = end {
-        eprintln!("hub (trouble): {error}");
+        note(format_args!("hub (trouble): {error}"));
     }
 }
 

@@ -12,6 +12,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[path = "../shared/output.rs"]
+mod output;
 mod process;
 mod script;
 mod traffic;
@@ -25,6 +27,7 @@ use std::{
 };
 
 use clap::Parser;
+use output::{Lost, failed, print};
 use process::{Reading, Trend};
 use sealane::Channel;
 use traffic::{Progress, Traffic};
@@ -56,11 +59,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let who = if options.peer { "soak, the other process" } else { "soak" };
-            eprintln!("{who}: {error}");
-            if !options.peer {
-                println!("verdict: FAILED");
+            let status = failed(who, &*error);
+            if !options.peer && !error.is::<Lost>() {
+                let _ = print("verdict: FAILED");
             }
-            ExitCode::FAILURE
+            status
         }
     }
 }
@@ -88,7 +91,7 @@ fn watch(options: &Options) -> Result<()> {
         Some(seed) => seed,
         None => u64::try_from(std::time::UNIX_EPOCH.elapsed()?.as_nanos() & u128::from(u64::MAX))?,
     };
-    println!("seed {seed}");
+    print(format_args!("seed {seed}"))?;
     let before = Reading::of("self")?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args([
@@ -105,20 +108,26 @@ fn watch(options: &Options) -> Result<()> {
     let result = thread::scope(|scope| {
         let running = scope.spawn(move || traffic.run(channel));
         let begun = Instant::now();
-        for second in 1..=options.seconds {
-            let end = begun + Duration::from_secs(second.into());
-            while Instant::now() < end && !running.is_finished() {
-                thread::sleep(end.saturating_duration_since(Instant::now()).min(Duration::from_millis(50)));
+        let mut observe = || {
+            for second in 1..=options.seconds {
+                let end = begun + Duration::from_secs(second.into());
+                while Instant::now() < end && !running.is_finished() {
+                    let left = end.saturating_duration_since(Instant::now());
+                    thread::sleep(left.min(Duration::from_millis(50)));
+                }
+                if running.is_finished() {
+                    break;
+                }
+                here.note(Reading::of("self")?);
+                there.note(Reading::of(&child.id().to_string())?);
+                print(format_args!("{second:>6} s: {progress}; here {here}, there {there}"))?;
             }
-            if running.is_finished() {
-                break;
-            }
-            here.note(Reading::of("self")?);
-            there.note(Reading::of(&child.id().to_string())?);
-            println!("{second:>6} s: {progress}; here {here}, there {there}");
-        }
+            Ok(())
+        };
+        let observed = observe();
+        // Whatever was seen: the traffic ends first.
         progress.stop.store(true, Relaxed);
-        running.join().map_err(|_| "a thread has panicked")?
+        running.join().map_err(|_| "a thread has panicked")?.and(observed)
     });
     // A peer that has failed has said so; nobody waits for it.
     let status = child.wait()?;
@@ -129,7 +138,6 @@ fn watch(options: &Options) -> Result<()> {
     Reading::of("self")?.settled(before.descriptors)?;
     here.judge("here")?;
     there.judge("there")?;
-    println!("in all: {progress}");
-    println!("verdict: all messages whole and in order, descriptors and memory flat");
-    Ok(())
+    print(format_args!("in all: {progress}"))?;
+    Ok(print("verdict: all messages whole and in order, descriptors and memory flat")?)
 }

@@ -13,6 +13,8 @@
 #![forbid(unsafe_code)]
 
 mod carriers;
+#[path = "../shared/output.rs"]
+mod output;
 mod reader;
 mod report;
 mod sender;
@@ -74,10 +76,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{who}: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => output::failed(who, &*error),
     }
 }
 

@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Map, Value, json};
 
-use crate::{Options, carriers::CARRIERS, sender::Moved};
+use crate::{Options, Result, carriers::CARRIERS, output, sender::Moved};
 
 /// Two decimals; small figures have four.
 fn rounded(value: f64) -> f64 {
@@ -23,13 +23,13 @@ fn figures(size: usize, moved: &Moved) -> [(&'static str, f64); 3] {
     ]
 }
 
-pub(crate) fn print(options: &Options, ring: usize, moved: &[Moved; 3]) {
+pub(crate) fn print(options: &Options, ring: usize, moved: &[Moved; 3]) -> Result<()> {
     let rows = CARRIERS.into_iter().zip(moved.iter().map(|moved| figures(options.size, moved)));
     if options.json {
         let carriers: Map<_, _> =
             rows.map(|(carrier, figures)| (carrier.into(), Value::Object(object(figures)))).collect();
-        println!("{:#}", json!({ "size": options.size, "ring_capacity": ring, "carriers": carriers }));
-        return;
+        let report = json!({ "size": options.size, "ring_capacity": ring, "carriers": carriers });
+        return Ok(output::print(format_args!("{report:#}"))?);
     }
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
@@ -46,7 +46,7 @@ pub(crate) fn print(options: &Options, ring: usize, moved: &[Moved; 3]) {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
+    Ok(output::print(table)?)
 }
 
 fn object(figures: [(&str, f64); 3]) -> Map<String, Value> {

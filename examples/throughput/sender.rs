@@ -49,8 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     drop((channel, sockets));
     let status = child.wait()?;
     let moved = result.map_err(|error| format!("{error} (the reader: {status})"))?;
-    report::print(options, ring, &moved);
-    Ok(())
+    report::print(options, ring, &moved)
 }
 
 /// Batch by batch, until the time is over.

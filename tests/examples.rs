@@ -1,0 +1,58 @@
+//! The examples end as programs do where their output cannot be written: no panic, and a status that says so.
+
+use std::{
+    env::current_exe,
+    fs::OpenOptions,
+    process::{Command, Output, Stdio},
+};
+
+/// A short run of each example that prints a report.
+const REPORTS: [(&str, &[&str]); 5] = [
+    ("camera", &["--frames", "3", "--json"]),
+    ("camera", &["--frames", "3"]),
+    ("hub", &["--clients", "2", "--seconds", "1", "--json"]),
+    ("throughput", &["--size", "4KiB", "--seconds", "1", "--json"]),
+    ("soak", &["--seconds", "1"]),
+];
+
+/// Runs each report with this as its output. What cargo has not built beside the tests is left out.
+fn run(output: impl Fn() -> Stdio, check: impl Fn(&str, &Output)) {
+    let tests = current_exe().unwrap();
+    let examples = tests.parent().unwrap().parent().unwrap().join("examples");
+    for (name, options) in REPORTS {
+        let program = examples.join(name);
+        if program.exists() {
+            check(name, &Command::new(program).args(options).stdout(output()).output().unwrap());
+        } else {
+            println!("left out: the example {name} is not built (cargo build --examples)");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_one_line_and_a_failure() {
+    let Ok(full) = OpenOptions::new().write(true).open("/dev/full") else {
+        return println!("left out: there is no /dev/full");
+    };
+    run(
+        || full.try_clone().unwrap().into(),
+        |name, output| {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+            assert_eq!(said.lines().count(), 1, "{name}: {said}");
+            assert!(said.starts_with(name) && said.contains("No space left"), "{name}: {said}");
+        },
+    );
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_news() {
+    run(
+        || rustix::pipe::pipe().unwrap().1.into(),
+        |name, output| {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(128 + 13), "{name}: {said}");
+            assert_eq!(said, "", "{name}");
+        },
+    );
+}
