@@ -10,6 +10,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::retry_on_intr,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
 /// This program, to run nothing but the ignored test `name`. What that writes to standard error is seen with the output
@@ -33,6 +34,21 @@ pub(crate) fn is_abandoned(reader: impl AsFd) -> bool {
     let mut reader = [PollFd::new(&reader, PollFlags::empty())];
     retry_on_intr(|| poll(&mut reader, Some(&SOON))).expect("a pipe can be polled");
     reader[0].revents().contains(PollFlags::HUP)
+}
+
+/// Lets this process have `count` files open at once, in all of its tests together. False, and said so, where its hard limit
+/// forbids that (`RLIMIT_NOFILE`, `getrlimit(2)`): the test is left out then.
+pub(crate) fn may_open(count: u64) -> bool {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.maximum.is_some_and(|most| most < count) {
+        println!("left out: {count} open files are needed, {limit:?}");
+        return false;
+    }
+    // A concurrent test may ask for as much, but none for less.
+    if limit.current.is_some_and(|current| current < count) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(count), ..limit }).expect("within the hard limit");
+    }
+    true
 }
 
 /// The measure of a test that finds the more the longer it runs: `short` as a rule, `long` with `SEALANE_NIGHTLY` set.
