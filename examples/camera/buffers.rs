@@ -60,7 +60,7 @@ impl Buffer {
                 return Err("no memfd that keeps its size".into());
             }
             let file = File::from(fd);
-            let found = usize::try_from(file.metadata()?.len())?;
+            let found = usize::try_from(rustix::fs::fstat(&file)?.st_size)?;
             (Self::Memfd(file), found)
         } else {
             let dmabuf = DmaBuf::try_from(fd)?;

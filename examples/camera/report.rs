@@ -103,7 +103,7 @@ impl Report {
             ("packets_sent", channel.packets_sent.into()),
             ("packets_received", channel.packets_received.into()),
             ("frame_buffers_verified", self.round_trips.len().into()),
-            // What a sandboxed algorithm tried: opening a file, making a socket.
+            // What a sandboxed algorithm tried: opening a file, making a socket, having a signal sent.
             ("forbidden_acts_tried", self.acts_tried.into()),
             ("forbidden_acts_refused", self.acts_refused.into()),
             ("converged_at_frame", self.converged_at_frame.into()),
