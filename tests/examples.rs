@@ -15,17 +15,33 @@ const REPORTS: [(&str, &[&str]); 5] = [
     ("soak", &["--seconds", "1"]),
 ];
 
-/// Runs each report with this as its output. What cargo has not built beside the tests is left out.
-fn run(output: impl Fn() -> Stdio, check: impl Fn(&str, &Output)) {
+/// An example, as cargo has built it beside the tests; if it has not, its test is left out.
+fn example(name: &str) -> Option<Command> {
     let tests = current_exe().unwrap();
-    let examples = tests.parent().unwrap().parent().unwrap().join("examples");
+    let program = tests.parent().unwrap().parent().unwrap().join("examples").join(name);
+    if !program.exists() {
+        println!("left out: the example {name} is not built (cargo build --examples)");
+        return None;
+    }
+    Some(Command::new(program))
+}
+
+/// Runs each report with this as its output.
+fn run(output: impl Fn() -> Stdio, check: impl Fn(&str, &Output)) {
     for (name, options) in REPORTS {
-        let program = examples.join(name);
-        if program.exists() {
-            check(name, &Command::new(program).args(options).stdout(output()).output().unwrap());
-        } else {
-            println!("left out: the example {name} is not built (cargo build --examples)");
+        if let Some(mut example) = example(name) {
+            check(name, &example.args(options).stdout(output()).output().unwrap());
         }
+    }
+}
+
+#[test]
+fn a_hub_refuses_a_user_who_has_too_many_clients() {
+    for (per_user, refused) in [("4", false), ("3", true)] {
+        let Some(mut hub) = example("hub") else { return };
+        let output = hub.args(["--clients", "4", "--seconds", "1", "--per-user", per_user]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), !refused, "{said}");
     }
 }
 

@@ -51,6 +51,9 @@ struct Options {
     /// Calls per second of all clients together, in the rounds at a steady pace
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
     pace: u32,
+    /// Clients of one user that the hub serves; whoever comes beyond that is refused
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+    per_user: u32,
     /// Bad clients that connect and say nothing
     #[arg(long, default_value_t = 0)]
     silent: u32,

@@ -101,12 +101,13 @@ struct Start<'a> {
 
 impl Start<'_> {
     fn process(&self, role: &str, clients: u32) -> Result<Process> {
-        let Options { ring_capacity, silent, slow, flooding, .. } = self.options;
+        let Options { ring_capacity, per_user, silent, slow, flooding, .. } = self.options;
         let mut command = Command::new(env::current_exe()?);
         command.arg("--role").arg(role).arg("--socket").arg(self.socket);
         for (name, value) in [
             ("--clients", &clients),
             ("--ring-capacity", ring_capacity),
+            ("--per-user", per_user),
             ("--silent", silent),
             ("--slow", slow),
             ("--flooding", flooding),

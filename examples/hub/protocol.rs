@@ -47,7 +47,9 @@ pub(crate) struct Counters {
     pub(crate) left: u64,
     /// Did not come to the end of their handshake in time.
     pub(crate) timed_out: u64,
-    /// Refused, or went away during their handshake.
+    /// Were refused: their user has too many already.
+    pub(crate) refused: u64,
+    /// Broke the protocol, or went away, during their handshake.
     pub(crate) failed: u64,
 }
 

@@ -6,13 +6,16 @@
 //! - **Whoever has just begun to speak comes first**: between two looks at who that is, one step is done of the work that can
 //!   wait. Such work is a client with more to say, a step of a handshake, accepting, and burying.
 //! - **Nothing piles up**: a client whose answer finds no room is not listened to until there is some.
-//! - **Memory is bounded** by the settings, per client; one that has not said Hello costs a socket, until its deadline.
+//! - **Memory is bounded** by the settings, per client, and by a number of clients per user: whoever has more is refused before
+//!   there is a channel. Both are needed: a ring that a client has received stays allocated, and charged to the hub, for as long
+//!   as the client likes. One that has not said Hello costs a socket, until its deadline.
+//! - **Accepting rests only for the hub's own shortage**, until somebody leaves or for a while; never for what a client did.
 //! - Whoever breaks the protocol, or is gone, is dropped, and nobody else hears of it.
 //!
 //! `mio` is edge-triggered: whatever was woken goes on until it is told no, or comes again without being woken.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry},
     io,
     os::fd::AsRawFd,
     time::{Duration, Instant},
@@ -39,9 +42,14 @@ const LOOK: usize = 256;
 /// How long to wait where the kernel does not tell when it is worthwhile to try again.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// How long to accept nobody where there was a shortage.
+const REST: Duration = Duration::from_millis(50);
+
 /// Who started the hub: a client like any other, but the hub ends with it.
 const PARENT: usize = 0;
 const LISTENER: Token = Token(usize::MAX);
+/// No guest, but the end of a [`REST`], among the deadlines.
+const RESTED: usize = usize::MAX;
 
 /// Serves all clients until `parent` is gone.
 pub(crate) fn run(parent: Channel, options: &Options) -> Result<()> {
@@ -56,11 +64,13 @@ pub(crate) fn run(parent: Channel, options: &Options) -> Result<()> {
         later: VecDeque::new(),
         deadlines: BTreeSet::new(),
         counters: Counters::default(),
+        users: HashMap::new(),
+        most_per_user: options.per_user,
     };
     let parent = Client::new(parent);
     hub.watch(PARENT, &parent.channel, Half::Receiver)?;
     hub.watch(PARENT, &parent.channel.space_fd(), Half::Sender)?;
-    hub.guests.insert(PARENT, Guest { stage: Stage::Client(parent), comes_again: false });
+    hub.guests.insert(PARENT, Guest { stage: Stage::Client(parent), user: None, comes_again: false });
     let mut events = Events::with_capacity(LOOK);
     while hub.guests.contains_key(&PARENT) {
         hub.look(&mut events)?;
@@ -78,6 +88,9 @@ struct Hub {
     /// When to go on with a guest although its descriptor says nothing: at a handshake's end, after a breath.
     deadlines: BTreeSet<(Instant, usize)>,
     counters: Counters,
+    /// How many guests each user has, by its number; and may have.
+    users: HashMap<u32, u32>,
+    most_per_user: u32,
 }
 
 /// What can wait.
@@ -88,6 +101,8 @@ enum Work {
 
 struct Guest {
     stage: Stage,
+    /// Whose it is, from its Hello on.
+    user: Option<u32>,
     /// It stands in `later`, or takes a breath.
     comes_again: bool,
 }
@@ -129,7 +144,9 @@ impl Hub {
             && at <= Instant::now()
         {
             self.deadlines.pop_first();
-            if let Some(guest) = self.guests.get_mut(&key) {
+            if key == RESTED {
+                self.later.push_back(Work::Accept);
+            } else if let Some(guest) = self.guests.get_mut(&key) {
                 guest.comes_again = true;
                 self.later.push_back(Work::GoOn(key));
             }
@@ -170,13 +187,22 @@ impl Hub {
                 let key = self.arrived;
                 if self.watch(key, &handshake, Half::Receiver).is_ok() {
                     self.deadlines.insert((handshake.deadline(), key));
-                    self.guests.insert(key, Guest { stage: Stage::Arriving(handshake), comes_again: false });
+                    let stage = Stage::Arriving(handshake);
+                    self.guests.insert(key, Guest { stage, user: None, comes_again: false });
                     self.counters.guests += 1;
                 }
                 self.later.push_back(Work::Accept);
             }
-            // At our limit of open files: the client goes on waiting, until somebody leaves.
-            Err(_) => self.counters.failed += 1,
+            // At our limit of open files, for instance: the clients go on waiting.
+            Err(Error::Io { .. }) => {
+                self.counters.failed += 1;
+                self.deadlines.insert((Instant::now() + REST, RESTED));
+            }
+            // That one client's affair; the next one may be waiting.
+            Err(_) => {
+                self.counters.failed += 1;
+                self.later.push_back(Work::Accept);
+            }
         }
     }
 
@@ -189,18 +215,31 @@ impl Hub {
             Stage::Client(mut client) => {
                 let Ok(next) = client.turn(SHORT_TURN, &mut self.counters) else {
                     self.counters.left += 1;
-                    self.leaves();
+                    self.leaves(guest.user);
                     return Ok(());
                 };
                 breathes = matches!(next, Next::More);
                 Stage::Client(client)
             }
             Stage::Arriving(mut handshake) => match handshake.advance() {
-                Ok(false) => Stage::Arriving(handshake),
+                Ok(false) => {
+                    if let (None, Some(client)) = (guest.user, handshake.peer_credentials()) {
+                        if !self.admit(client.uid) {
+                            self.deadlines.remove(&(handshake.deadline(), key));
+                            handshake.refuse();
+                            self.counters.refused += 1;
+                            self.leaves(None);
+                            return Ok(());
+                        }
+                        guest.user = Some(client.uid);
+                        guest.comes_again = true;
+                    }
+                    Stage::Arriving(handshake)
+                }
                 Ok(true) => {
                     self.deadlines.remove(&(handshake.deadline(), key));
                     let Ok(channel) = handshake.finish() else {
-                        self.leaves();
+                        self.leaves(guest.user);
                         return Ok(());
                     };
                     // The receiver's descriptor is the handshake's. Its first messages may have been announced already.
@@ -216,7 +255,7 @@ impl Hub {
                     self.deadlines.remove(&(handshake.deadline(), key));
                     let silent = matches!(error, Error::Timeout);
                     *(if silent { &mut self.counters.timed_out } else { &mut self.counters.failed }) += 1;
-                    self.leaves();
+                    self.leaves(guest.user);
                     return Ok(());
                 }
             },
@@ -231,8 +270,22 @@ impl Hub {
         Ok(())
     }
 
+    /// Whether this user may have one guest more, which is counted.
+    fn admit(&mut self, user: u32) -> bool {
+        let guests = self.users.entry(user).or_default();
+        let admitted = *guests < self.most_per_user;
+        *guests += u32::from(admitted);
+        admitted
+    }
+
     /// There may be room for somebody now.
-    fn leaves(&mut self) {
+    fn leaves(&mut self, user: Option<u32>) {
+        if let Some(Entry::Occupied(mut guests)) = user.map(|user| self.users.entry(user)) {
+            *guests.get_mut() -= 1;
+            if *guests.get() == 0 {
+                guests.remove();
+            }
+        }
         self.counters.guests -= 1;
         self.later.push_back(Work::Accept);
     }
