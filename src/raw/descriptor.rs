@@ -199,6 +199,14 @@ mod tests {
     };
 
     #[test]
+    fn the_ancillary_buffer_has_a_length_in_every_c_library() {
+        assert_eq!(length::<usize, usize>(ANCILLARY).unwrap(), 1536, "glibc: size_t");
+        assert_eq!(length::<usize, u32>(ANCILLARY).unwrap(), 1536, "musl: socklen_t");
+        assert_eq!(length::<u32, usize>(1536).unwrap(), ANCILLARY);
+        assert!(length::<usize, u32>(usize::MAX).is_err());
+    }
+
+    #[test]
     fn the_kernel_refuses_descriptors_where_it_can() {
         let packet = PacketHeader::plain(Kind::Control, 0);
         let refuse: [fn(OwnedFd) -> Socket; 2] = [Socket::own_credit, |fd| {
