@@ -93,12 +93,12 @@ fn asks_fcntl_for_signals() {
 #[test]
 #[ignore = "the child of another test"]
 fn asks_ioctl_for_signals() {
-    const FIOSETOWN: u32 = 0x8901;
-    const FIOASYNC: u32 = 0x5452;
+    const FIOSETOWN: libc::Ioctl = 0x8901;
+    const FIOASYNC: libc::Ioctl = 0x5452;
     let (victim, watched, mut other) = attacker();
     for (request, argument) in [(FIOSETOWN, victim), (FIOASYNC, 1)] {
         // SAFETY: contract of `ioctl(2)`: these requests read an `int`.
-        unsafe { libc::ioctl(watched.as_raw_fd(), request.into(), &raw const argument) };
+        unsafe { libc::ioctl(watched.as_raw_fd(), request, &raw const argument) };
     }
     other.write_all(b"!").unwrap();
     exit(0);
