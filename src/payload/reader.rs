@@ -90,6 +90,7 @@ impl<'a> PayloadReader<'a> {
     }
 
     /// The payload, if the reader owns it.
+    #[must_use = "dropping a payload gives its bytes back to the sender"]
     pub fn into_payload(self) -> Option<Payload> {
         match self.source {
             Source::Borrowed(_) => None,
