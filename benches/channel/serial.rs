@@ -50,8 +50,9 @@ pub(crate) fn streams(c: &mut Criterion) {
         assert_eq!(b.recv().unwrap().payload().unwrap().to_vec(), plain);
         bench.iter(|| write_one_by_one(black_box(&mut a.loan(SIZE).unwrap().writer()), &plain));
     });
-    a.loan(SIZE).unwrap().copy_from_slice(&plain);
-    a.loan(SIZE).unwrap().send().unwrap();
+    let mut loan = a.loan(SIZE).unwrap();
+    loan.copy_from_slice(&plain);
+    loan.send().unwrap();
     let payload = b.recv().unwrap().take_payload().unwrap();
     group.bench_function(BenchmarkId::new("read_bytes,slice", bytes(SIZE)), |bench| {
         bench.iter(|| sum_one_by_one(black_box(&mut &plain[..])));
