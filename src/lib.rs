@@ -29,7 +29,8 @@
 //! | use an event loop | [`Receiver`], [`Sender`] and [`Handshake`] each say when their descriptor is readable |
 //! | ask and answer | [`Channel::call`], [`Channel::reply`] |
 //! | await instead of waiting | the feature `tokio`, and `sealane::tokio` |
-//! | read payloads | [`SharedSlice`] |
+//! | read payloads | [`SharedSlice`], [`PayloadReader`] |
+//! | serialise to a payload | [`LoanWriter`] |
 //! | send one table to many | [`SealedBuffer`] |
 //!
 //! # What to rely on
@@ -40,7 +41,7 @@
 //! - Plain verbs block, as long as the peer lives; `try_…` never does; `…_timeout` for its time.
 #![cfg_attr(
     any(doc, doctest),
-    doc = "\n# Read on\n- [`architecture`], [`protocol`], [`security`], [`performance`]: how it is built, what crosses, and what a hostile peer can do.\n- [`camera`]: frames in dmabufs, statistics in payloads."
+    doc = "\n# Read on\n- [`architecture`], [`protocol`], [`security`], [`performance`]: how it is built, what crosses, and what a hostile peer can do.\n- [`camera`]: frames in dmabufs, statistics in payloads.\n- [`serde`]: how a program that sent serde types over a socket moves here."
 )]
 #![cfg_attr(
     not(test),
@@ -83,6 +84,7 @@ mod region;
 mod requests;
 mod ring;
 mod sealed;
+mod seek;
 mod sender;
 mod shared;
 mod socket;
@@ -105,6 +107,10 @@ pub mod camera {}
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/performance.md")]
 pub mod performance {}
+/// Sending serde types.
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/serde.md")]
+pub mod serde {}
 /// What a hostile peer can and cannot do.
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/security.md")]
@@ -125,9 +131,9 @@ pub use error::{CastError, Error, HandshakeError, ProtocolError, Reason, Refusal
 pub use handshake::Handshake;
 pub use link::Closer;
 pub use listener::Listener;
-pub use loan::{Loan, Unsent};
+pub use loan::{Loan, LoanWriter, Unsent};
 pub use message::{Message, ReplyToken, RequestId};
-pub use payload::Payload;
+pub use payload::{Payload, PayloadReader};
 pub use peer::{Credentials, Peer};
 pub use receiver::{Batch, Receiver};
 pub use sealed::{SealedBuffer, SealedBufferMut};

@@ -1,10 +1,13 @@
 //! [`Loan`]: a part of our ring, lent to be filled and sent.
 
+mod writer;
+
 use std::{
-    fmt, io,
+    fmt,
     ops::{Deref, DerefMut},
 };
 
+pub use self::writer::LoanWriter;
 use crate::{
     control::Control,
     error::{Error, Result},
@@ -16,20 +19,19 @@ use crate::{
 
 /// Memory of the ring, to be filled in place and sent. A true `&mut [T]`: nobody else can write there.
 ///
-/// `send` sends all of it: [`truncate`](Self::truncate) first if less was filled. Dropped unsent, nothing is sent and the
+/// `send` sends all of it, with what stood in the ring before where nothing was written: [`truncate`](Self::truncate) first
+/// if less was filled. Dropped unsent, nothing is sent and the
 /// space is free again; the peer can nevertheless see what was written.
 ///
-/// Of `u8` it is [`io::Write`], from the start on.
+/// [`writer`](Self::writer) makes a stream of it, which sends only what was written.
 ///
 /// ```
-/// use std::io::Write;
 /// use sealane::Channel;
 ///
 /// let (mut a, mut b) = Channel::pair()?;
 /// let mut loan = a.loan(100)?;
-/// write!(loan, "{} stars", 7).unwrap();
-/// let written = loan.written();
-/// loan.truncate(written);
+/// loan[..7].copy_from_slice(b"7 stars");
+/// loan.truncate(7);
 /// loan.send()?;
 /// assert_eq!(b.recv()?.payload().unwrap().to_vec(), b"7 stars");
 /// # Ok::<(), sealane::Error>(())
@@ -47,19 +49,17 @@ use crate::{
 pub struct Loan<'s, T = u8> {
     slot: Slot<'s, T>,
     out: &'s mut Outgoing,
-    written: usize,
 }
 
 impl<'s, T> Loan<'s, T> {
     #[inline]
     pub(crate) fn new(slot: Slot<'s, T>, out: &'s mut Outgoing) -> Self {
-        Self { slot, out, written: 0 }
+        Self { slot, out }
     }
 
     /// Keeps the first `len` values and gives the rest of the space back; does nothing if there are fewer.
     pub fn truncate(&mut self, len: usize) {
         self.slot.truncate(len);
-        self.written = self.written.min(len);
     }
 
     /// Sends it. Never blocks, and makes no system call unless the receiver sleeps. `Ok` means committed, not seen: the
@@ -97,7 +97,12 @@ impl<'s, T> Loan<'s, T> {
     /// Sends it, without blocking. Once it is sent, all that is left is to drop it.
     pub(crate) fn try_commit(&mut self, control: &Control<'_>, wants_reply: bool) -> Result<RequestId> {
         let len = size_of_val(self.slot.as_slice());
-        self.out.commit(self.slot.ring(), len, control, wants_reply, Patience::Try)
+        self.try_commit_first(len, control, wants_reply)
+    }
+
+    /// As [`try_commit`](Self::try_commit), the first `len` bytes, and does not cut the loan for that.
+    fn try_commit_first(&mut self, len: usize, control: &Control<'_>, reply: bool) -> Result<RequestId> {
+        self.out.commit(self.slot.ring(), len, control, reply, Patience::Try)
     }
 
     /// Sends it as a request, see [`Sender::request`](crate::Sender::request).
@@ -115,11 +120,10 @@ impl<'s, T> Loan<'s, T> {
     }
 }
 
-impl Loan<'_> {
-    /// Bytes written through [`io::Write`] so far.
-    #[must_use]
-    pub fn written(&self) -> usize {
-        self.written
+impl<'s> Loan<'s> {
+    /// The loan as a stream, empty at first, for formats that write to [`io::Write`](std::io::Write).
+    pub fn writer(self) -> LoanWriter<'s> {
+        LoanWriter::new(self)
     }
 }
 
@@ -136,23 +140,6 @@ impl<T> DerefMut for Loan<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
         self.slot.as_mut_slice()
-    }
-}
-
-/// Writes to the start of the loan, then on; what does not fit is left out (`write` returns less, `write_all` an error).
-impl io::Write for Loan<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = self.slot.as_mut_slice().get_mut(self.written..).unwrap_or_default();
-        let len = room.len().min(bytes.len());
-        if let (Some(to), Some(from)) = (room.get_mut(..len), bytes.get(..len)) {
-            to.copy_from_slice(from);
-        }
-        self.written = self.written.saturating_add(len);
-        Ok(len)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

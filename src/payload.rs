@@ -1,8 +1,9 @@
 //! [`Payload`]: the large part of a received message, in the peer's ring until it is released.
 
+mod reader;
+
 use std::{
-    fmt,
-    io::{self, BufRead, Read, Seek, SeekFrom},
+    fmt, io,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
 };
@@ -10,9 +11,10 @@ use std::{
 use rustix::event::PollFlags;
 use zerocopy::{FromBytes, TryFromBytes};
 
+pub use self::reader::PayloadReader;
 use crate::{
     error::{CastError, Error, Result},
-    layout::{to_u64, to_usize},
+    layout::to_usize,
     raw::foreign::Foreign,
     ring::consumer::{Intake, Span},
     shared::SharedSlice,
@@ -27,15 +29,15 @@ use crate::{
 /// needs a ring of at least (`n` + 2) records, or [`detach`](Self::detach)es them.
 ///
 /// The peer can change the bytes at any time, so they are read by value: through [`SharedSlice`], by copying, or by
-/// [`reader`](Self::reader). Only `write_all_to` and `reader`'s source ever block, as said there.
+/// [`reader`](Self::reader). Only [`write_all_to`](Self::write_all_to) ever blocks.
 ///
 /// ```
 /// use sealane::Channel;
-/// use std::io::{BufRead, Write};
+/// use std::io::BufRead;
 ///
 /// let (mut a, mut b) = Channel::pair()?;
 /// let mut loan = a.loan(12)?;
-/// loan.write_all(b"one\ntwo\nsix\n").unwrap();
+/// loan.copy_from_slice(b"one\ntwo\nsix\n");
 /// loan.send()?;
 ///
 /// let payload = b.recv()?.take_payload().unwrap();
@@ -164,11 +166,16 @@ impl Payload {
         self.bytes().copy_to_slice(bytes)
     }
 
-    /// Reads the bytes as a stream, by private copies of at most 2 KiB. Does not block or fail; seeking before the start
-    /// is an error.
+    /// A stream of the bytes, for formats that read one.
     #[must_use]
-    pub fn reader(&self) -> impl BufRead + Seek + use<'_> {
-        Reader { bytes: self.bytes(), position: 0, buffer: Vec::new(), start: 0 }
+    pub fn reader(&self) -> PayloadReader<'_> {
+        PayloadReader::borrowed(self)
+    }
+
+    /// A stream of the bytes that owns the payload, to be stored or returned.
+    #[must_use = "dropping a payload gives its bytes back to the sender"]
+    pub fn into_reader(self) -> PayloadReader<'static> {
+        PayloadReader::owned(self)
     }
 
     /// Writes all bytes to `fd`, straight from the ring. Blocks until it is done: if `fd` does not, by `poll(2)`.
@@ -223,68 +230,12 @@ fn write_all(mut bytes: SharedSlice<'_, u8>, fd: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Bytes that a [`Reader`] copies at once.
-const READ_AHEAD: usize = 2048;
-
-/// A stream over a payload. What it hands out is in `buffer`, a private copy of the bytes from `start` on.
-struct Reader<'a> {
-    bytes: SharedSlice<'a, u8>,
-    position: usize,
-    buffer: Vec<u8>,
-    start: usize,
-}
-
-impl Read for Reader<'_> {
-    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let left = self.bytes.len().saturating_sub(self.position);
-        let len = left.min(to.len());
-        let end = self.position.saturating_add(len);
-        if let (Some(from), Some(to)) = (self.bytes.subslice(self.position..end), to.get_mut(..len)) {
-            from.copy_to_slice(to)?;
-            self.position = end;
-        }
-        Ok(len)
-    }
-}
-
-impl BufRead for Reader<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        let buffered = self.position.checked_sub(self.start).filter(|at| *at < self.buffer.len());
-        let at = if let Some(at) = buffered {
-            at
-        } else {
-            let start = self.position.min(self.bytes.len());
-            let end = start.saturating_add(READ_AHEAD).min(self.bytes.len());
-            self.buffer = self.bytes.subslice(start..end).map(|bytes| bytes.to_vec()).unwrap_or_default();
-            self.start = start;
-            0
-        };
-        Ok(self.buffer.get(at..).unwrap_or_default())
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.position = self.position.saturating_add(amount);
-    }
-}
-
-impl Seek for Reader<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let position = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(by) => to_u64(self.bytes.len()).checked_add_signed(by),
-            SeekFrom::Current(by) => to_u64(self.position).checked_add_signed(by),
-        };
-        let position = position.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, "seek to before the first byte of a payload")
-        })?;
-        self.position = to_usize(position);
-        Ok(position)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, Read, Seek, SeekFrom};
+
     use super::*;
+    use crate::layout::to_u64;
 
     fn payload(bytes: Vec<u8>) -> Payload {
         Payload { len: bytes.len(), place: Place::Private(bytes) }

@@ -9,7 +9,7 @@ mod support;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{Read, stdin},
+    io::{BufRead, Read, stdin},
     os::fd::AsFd,
     process::Stdio,
     sync::{
@@ -86,9 +86,9 @@ fn read(message: &mut Message) {
         let bytes = payload.bytes();
         assert_eq!(bytes.iter().map(u64::from).count(), len);
         let mut seen = 0;
+        // Private bytes do not change from one look to the next.
+        let sum = |block: &[u8]| block.iter().copied().map(u64::from).sum::<u64>();
         bytes.for_each_block(|block| {
-            // What is in our hands holds still.
-            let sum = |block: &[u8]| block.iter().copied().map(u64::from).sum::<u64>();
             assert_eq!(sum(block), sum(block));
             seen += block.len();
         });
@@ -102,6 +102,12 @@ fn read(message: &mut Message) {
         // A value that not all bytes are: copied, then checked.
         if let Ok(value) = payload.read::<bool>(0) {
             assert!(u8::from(value) <= 1);
+        }
+        let mut reader = payload.reader();
+        while let shown @ [_, ..] = reader.fill_buf().unwrap() {
+            assert_eq!(sum(shown), sum(shown));
+            let len = shown.len();
+            reader.consume(len);
         }
         assert_eq!(payload.reader().read_to_end(&mut Vec::new()).unwrap(), len);
         payload.write_all_to(File::options().write(true).open("/dev/null").unwrap()).unwrap();

@@ -5,6 +5,7 @@ mod support;
 
 use std::{
     fs::File,
+    io::{BufRead, Read, Seek},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
@@ -833,4 +834,28 @@ fn what_was_received_holds_still_while_the_peer_writes_on() {
     let detached = payload.detach();
     hostile.scribble(64, &[b'r'; 64]);
     assert_eq!(detached.to_vec(), [b'q'; 64]);
+}
+
+#[test]
+fn what_a_reader_shows_was_copied_once_and_stays_while_the_peer_writes_on() {
+    let _guard = bounded();
+    let (hostile, mut channel) = Hostile::meet(&builder());
+    hostile.scribble(64, &[b'p'; 64]);
+    hostile.publish(0, Record { payload_len: 64, ..Record::default() }, 128);
+    let payload = receive(&mut channel).take_payload().unwrap();
+    let mut reader = payload.reader();
+    let shown = reader.fill_buf().unwrap();
+    assert_eq!(shown, [b'p'; 64]);
+    hostile.scribble(64, &[b'q'; 64]);
+    assert_eq!(shown, [b'p'; 64], "while it is borrowed");
+    assert_eq!(reader.fill_buf().unwrap(), [b'p'; 64], "asked for again");
+    let mut some = [0; 10];
+    reader.read_exact(&mut some).unwrap();
+    assert_eq!(some, [b'p'; 10], "read from it");
+    reader.rewind().unwrap();
+    let mut all = Vec::new();
+    reader.read_to_end(&mut all).unwrap();
+    assert_eq!(all, [b'p'; 64], "gone back to");
+    payload.into_reader().read_exact(&mut some).unwrap();
+    assert_eq!(some, [b'q'; 10], "a new reader copies anew");
 }

@@ -3,7 +3,7 @@
 //! ```sh
 //! cargo bench --bench channel                        # all of it takes some ten minutes
 //! cargo bench --bench channel -- '^stream/'          # one theme: hand_off, stream, step, message, round_trip, sum_of_u64,
-//!                                                    # copy, establish, many
+//!                                                    # copy, serial, establish, many
 //! cargo bench --bench channel -- --test              # everything once, unmeasured
 //! ```
 //!
@@ -19,6 +19,7 @@ mod many;
 mod messages;
 mod moving;
 mod reading;
+mod serial;
 mod steps;
 
 use std::time::Duration;
@@ -33,6 +34,6 @@ criterion_group! {
     name = benches;
     config = settings();
     targets = moving::hand_off, moving::stream, steps::steps, messages::kinds, messages::round_trips, reading::sums,
-        reading::copies, establishing::establish, many::channels
+        reading::copies, serial::streams, establishing::establish, many::channels
 }
 criterion_main!(benches);

@@ -107,16 +107,26 @@ impl<'a> Foreign<'a> {
 
     /// The whole range as values; `None` if it is not a whole number of them.
     pub(crate) fn to_vec<T: FromBytes>(self) -> Option<Vec<T>> {
+        let mut values = Vec::new();
+        self.append_to(&mut values).then_some(values)
+    }
+
+    /// Copies the whole range to the end of `values`. False, and nothing done, if it is not a whole number of them.
+    #[must_use]
+    pub(crate) fn append_to<T: FromBytes>(self, values: &mut Vec<T>) -> bool {
         const { assert!(size_of::<T>() > 0) };
-        let count = self.len.checked_div(size_of::<T>())?;
-        let mut values = Vec::with_capacity(count);
-        let spare = values.spare_capacity_mut().get_mut(..count)?;
+        let count = self.len.checked_div(size_of::<T>()).unwrap_or(0);
+        values.reserve(count);
+        let Some(spare) = values.spare_capacity_mut().get_mut(..count) else { return false };
         if !self.copy_to::<T>(spare) {
-            return None;
+            return false;
         }
-        // SAFETY: `copy_to` has written `count` values.
-        unsafe { values.set_len(count) };
-        Some(values)
+        // `reserve` would have panicked at an overflow.
+        let len = values.len().wrapping_add(count);
+        // SAFETY: contract of `set_len`: within the capacity, in which there was room for `count` more; `copy_to` has written
+        // those.
+        unsafe { values.set_len(len) };
+        true
     }
 
     /// `write(2)` from the range: the kernel reads it, this process does not.

@@ -79,11 +79,10 @@ impl<'s, T> Loan<'s, T> {
     }
 }
 
-impl Loan<'_> {
-    /// Bytes written through [`io::Write`] so far.
-    #[must_use]
-    pub fn written(&self) -> usize {
-        self.inner.written()
+impl<'s> Loan<'s> {
+    /// The loan as a stream, see [`sealane::Loan::writer`](crate::Loan::writer).
+    pub fn writer(self) -> LoanWriter<'s> {
+        LoanWriter { inner: self.inner.writer(), readiness: self.readiness }
     }
 }
 
@@ -101,13 +100,87 @@ impl<T> DerefMut for Loan<'_, T> {
     }
 }
 
-/// See [`sealane::Loan`](crate::Loan); does not block.
-impl io::Write for Loan<'_> {
+/// A loan as [`io::Write`] and [`io::Seek`]: a [`sealane::LoanWriter`](crate::LoanWriter) whose sending awaits instead of
+/// blocking. To write and to seek does not wait.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> sealane::Result<()> {
+/// # let (a, mut b) = sealane::Channel::pair()?;
+/// # let mut channel = sealane::tokio::Channel::try_from(a)?;
+/// use std::io::Write;
+///
+/// let mut writer = channel.loan(100).await?.writer();
+/// write!(writer, "{} stars", 7).unwrap();
+/// writer.send_with(b"text").await?;
+/// # assert_eq!(b.recv()?.payload().unwrap().to_vec(), b"7 stars");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a loan that is dropped is not sent"]
+pub struct LoanWriter<'s> {
+    inner: crate::LoanWriter<'s>,
+    readiness: &'s Readiness,
+}
+
+impl<'s> LoanWriter<'s> {
+    /// Bytes that would be sent: up to the furthest one written, gaps included.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.inner.written()
+    }
+
+    /// The loan, cut to what was written.
+    pub fn into_loan(self) -> Loan<'s> {
+        Loan::new(self.inner.into_loan(), self.readiness)
+    }
+
+    /// Sends what was written, at once: see [`Loan::send`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::send`].
+    pub fn send(self) -> Result<()> {
+        self.inner.send()
+    }
+
+    /// Sends what was written together with control bytes and descriptors, see [`Loan::send_with`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::send_with`].
+    pub async fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()> {
+        self.into_loan().send_with(control).await
+    }
+
+    /// Sends what was written as a request, see [`Loan::request`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::request`].
+    pub async fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId> {
+        self.into_loan().request(control).await
+    }
+}
+
+impl io::Write for LoanWriter<'_> {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.inner.write(bytes)
     }
 
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.inner.write_all(bytes)
+    }
+
+    #[inline]
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl io::Seek for LoanWriter<'_> {
+    #[inline]
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
     }
 }

@@ -51,6 +51,6 @@ mod sender;
 
 pub use channel::Channel;
 pub use listener::Listener;
-pub use loan::Loan;
+pub use loan::{Loan, LoanWriter};
 pub use receiver::Receiver;
 pub use sender::Sender;

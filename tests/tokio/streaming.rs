@@ -1,6 +1,10 @@
 //! Messages arrive whole and in order, and who sends waits for room.
 
-use std::{fs, pin::pin};
+use std::{
+    fs,
+    io::{Seek, SeekFrom, Write},
+    pin::pin,
+};
 
 use sealane::{
     Control, Error,
@@ -134,5 +138,32 @@ fn a_full_socket_is_waited_for() {
         assert_eq!(b.recv().await.unwrap().control(), b"last");
         drop(sending.await.unwrap());
         assert!(is_disconnected(b.recv().await));
+    });
+}
+
+#[test]
+fn a_writer_awaits_and_sends_what_was_written() {
+    run(|| async {
+        let (mut a, mut b) = small();
+        let null = fs::File::open("/dev/null").unwrap();
+        let mut used = a.loan(4032).await.unwrap();
+        used.fill(0xaa);
+        used.send().unwrap();
+        drop(b.recv().await.unwrap());
+        for form in 0..4 {
+            let mut writer = a.loan(1000).await.unwrap().writer();
+            writer.seek(SeekFrom::Start(2)).unwrap();
+            writer.write_all(b"cd").unwrap();
+            writer.rewind().unwrap();
+            writer.write_all(b"a").unwrap();
+            assert_eq!(writer.written(), 4);
+            match form {
+                0 => writer.send().unwrap(),
+                1 => writer.send_with(Control::new(b"with fd").fd(&null)).await.unwrap(),
+                2 => drop(writer.request(b"?").await.unwrap()),
+                _ => writer.into_loan().send().unwrap(),
+            }
+            assert_eq!(b.recv().await.unwrap().payload().unwrap().to_vec(), b"a\0cd");
+        }
     });
 }
