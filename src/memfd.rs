@@ -16,6 +16,7 @@ use rustix::{
 use crate::{
     error::{Error, Result},
     layout::to_u64,
+    raw::descriptor::above_stdio,
 };
 
 /// `f_type` of files of huge pages (`statfs(2)`).
@@ -46,6 +47,7 @@ pub(crate) fn create(size: usize, huge_pages: bool) -> Result<OwnedFd> {
         result => result,
     }
     .map_err(Error::io("memfd_create"))?;
+    let memfd = above_stdio(memfd)?;
     ftruncate(&memfd, size).map_err(Error::io("ftruncate"))?;
     let operation = if huge_pages {
         "fallocate of huge pages (are enough reserved in vm.nr_hugepages?)"
