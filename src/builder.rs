@@ -196,10 +196,10 @@ impl Builder {
     /// The call blocks for the handshake timeout at most, but for two things:
     /// - `Command::spawn`, which the kernel keeps until the child has executed its program (`execve(2)`): on a file system
     ///   that does not answer, for as long;
-    /// - the end of a child whose handshake fails. Both sides have been told why before: the child has until the deadline,
-    ///   but at most a second, to report it and to end by itself. Then it is killed, and reaped, for which another second
-    ///   may pass; a child that the kernel does not end by then (it waits for a device, or has very much memory to give
-    ///   back: 1 GiB takes some 115 ms) is left to end later, unreaped.
+    /// - the end of a child whose handshake fails. Both sides know the reason by then: the child has until the deadline,
+    ///   but at most a second, to report it and to end by itself. Then it is killed, and reaped, which may take another
+    ///   second. A child that the kernel has not ended by then (it waits for a device, or has much memory to give back:
+    ///   closing the last copy of 1 GiB takes some 115 ms) ends later, and stays a zombie.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if it cannot be started, [`Error::Timeout`](crate::Error::Timeout),
@@ -215,7 +215,7 @@ impl Builder {
         }
     }
 
-    /// As [`spawn`](Self::spawn), without waiting for the child's handshake. Killing and reaping it is the caller's.
+    /// As [`spawn`](Self::spawn), without waiting for the child's handshake. The caller kills and reaps it.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if it cannot be started.
@@ -267,9 +267,9 @@ impl Builder {
     /// Listens for clients. `@name` is an abstract name (`unix(7)`), which any process of this network namespace can connect
     /// to. A path gets mode 0600, and is removed when the listener is dropped.
     ///
-    /// A socket of this user at which nobody listens any more, as a listener that was killed leaves it behind, is taken
-    /// over. That takes a lock of the directory (`flock(2)`), for which the call waits for the handshake timeout at most.
-    /// As long as any process has a copy of the listener, for instance a helper that it forked, somebody listens.
+    /// The listener takes over the socket of one that was killed: a socket file of this user at which nobody listens. That
+    /// needs a lock of the directory (`flock(2)`), for which the call waits for the handshake timeout at most. A helper that
+    /// was forked by the killed process may have a copy of its listener: then somebody listens, and the path is in use.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io): with the kind `AddrInUse` if somebody listens there, if what is there is no socket,
@@ -282,7 +282,7 @@ impl Builder {
     /// Listens on a socket that somebody else bound, for instance a service manager that starts this program when a client
     /// connects (socket activation). Nothing is removed when the listener is dropped.
     ///
-    /// The socket becomes close-on-exec and non-blocking (`O_NONBLOCK`, which all see who share it), and asks for
+    /// The socket becomes close-on-exec and non-blocking (`O_NONBLOCK`, which all that share it see), and asks for
     /// credentials (`SO_PASSCRED`, `unix(7)`). Clients that have connected before, when it did not, are refused for want of
     /// them if they did not name theirs: sealane's always do.
     ///

@@ -1,7 +1,6 @@
 //! [`Listener`] and connecting: sockets with a name.
 //!
-//! A path at which nobody listens any more is taken over; a path at which somebody does, or which is not ours, never is:
-//! see [`bind_or_take_over`].
+//! A listener takes over the path of one that was killed, and no other: see [`bind_or_take_over`].
 
 use std::{
     fs, io,
@@ -67,8 +66,8 @@ const BACKLOG: i32 = 4096;
 /// ```
 #[derive(Debug)]
 pub struct Listener {
-    /// What to remove on drop: before the socket is closed. A file whose socket is closed may be another listener's by
-    /// the time that it is removed.
+    /// The file to remove on drop. It stands before the socket, to be removed while that still listens: a file whose
+    /// socket is closed may be taken over by another listener, which would then lose it.
     file: Option<SocketFile>,
     socket: OwnedFd,
     settings: Settings,
@@ -145,7 +144,7 @@ impl Listener {
     /// loop {
     ///     match listener.accept() {
     ///         Ok(channel) => drop(std::thread::spawn(move || drop(channel))),
-    ///         // For instance at the limit of open files: the next attempt would fail at once, too.
+    ///         // At the limit of open files, for instance, the next attempt would fail at once, too.
     ///         Err(error @ Error::Io { .. }) => {
     ///             eprintln!("not accepted: {error}");
     ///             std::thread::sleep(std::time::Duration::from_millis(10));
@@ -163,8 +162,7 @@ impl Listener {
         self.accept_until(Deadline::Never)
     }
 
-    /// As [`accept`](Self::accept), but waits for a client for at most `timeout`; then for its handshake, until that one's
-    /// own deadline.
+    /// Waits for a client for at most `timeout`; then for its handshake, until that one's own deadline.
     ///
     /// # Errors
     /// Those of [`accept`](Self::accept); [`Error::Timeout`] also if no client came in time.
@@ -227,12 +225,13 @@ fn new_socket(kind: SocketType, flags: SocketFlags) -> Result<OwnedFd> {
     above_stdio(socket.map_err(Error::io("socket"))?)
 }
 
-/// Whoever connects from now on is known by its credentials (`SO_PASSCRED`, `unix(7)`): accepted sockets inherit this.
+/// The kernel adds the credentials of clients that connect from now on (`SO_PASSCRED`, `unix(7)`): accepted sockets inherit
+/// this.
 fn pass_credentials(listener: &OwnedFd) -> Result<()> {
     sockopt::set_socket_passcred(listener, true).map_err(Error::io("setsockopt(SO_PASSCRED)"))
 }
 
-/// `@name` is an abstract name; a file of that name is `./@name`. For what `operation`, the errors say.
+/// The address of a name. `@name` is an abstract one; a file of that name is `./@name`. Errors name the `operation`.
 fn address(operation: &'static str, path: &Path) -> Result<SocketAddrUnix> {
     let (name, is_abstract) = match path.as_os_str().as_bytes() {
         [b'@', name @ ..] => (name, true),
@@ -253,7 +252,7 @@ fn address(operation: &'static str, path: &Path) -> Result<SocketAddrUnix> {
     address.map_err(|_| refuse("a path without zero bytes expected".to_owned()))
 }
 
-/// Binds `socket` to a path, which may be one at which nobody listens any more: then the file there is removed first.
+/// Binds `socket` to a path. If a dead socket is there, its file is removed first.
 /// Returns the lock of the path's directory, if that was needed; it is held until the socket listens.
 ///
 /// A file is removed only if it is a socket of this user to which the kernel knows no listener. Three things could make a
@@ -318,7 +317,7 @@ fn bind_or_take_over(
 fn remove_if_same(path: &Path, file: &fs::Metadata) -> Result<()> {
     let signature = |file: &fs::Metadata| (file.dev(), file.ino(), file.ctime(), file.ctime_nsec());
     if fs::symlink_metadata(path).is_ok_and(|found| signature(&found) == signature(file)) {
-        log::info!("nobody listens at {} any more: it is taken over", path.display());
+        log::info!("nobody listens at {}: it is taken over", path.display());
         fs::remove_file(path).map_err(Error::io_at("unlink", path))?;
     }
     Ok(())

@@ -66,7 +66,7 @@ static TAKEN: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
 /// assert!(handshake.finish().is_err(), "this program knows of no channel");
 /// child.wait().unwrap();
 ///
-/// // A launcher that gives the child's end another number. Here a thread plays the child.
+/// // A launcher that gives the child's end another number. A thread plays the child here.
 /// let prepared = Channel::builder().prepare()?;
 /// let end = prepared.as_fd().try_clone_to_owned().unwrap();
 /// let child = std::thread::spawn(move || {
@@ -88,7 +88,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Of a handshake, and the other end of its socket.
+    /// Takes a handshake, and the other end of its socket.
     pub(crate) fn new(handshake: Handshake, end: OwnedFd) -> Result<Self> {
         let cookie = sockopt::socket_cookie(&end).map_err(Error::io("getsockopt(SO_COOKIE)"))?;
         Ok(Self { handshake, end: Arc::new(end), cookie })
@@ -97,8 +97,8 @@ impl Prepared {
     /// Lets the child that `command` starts inherit its end, and names it in the variable `SEALANE_FD`, where
     /// [`Channel::inherited`](crate::Channel::inherited) looks for it. For one child.
     ///
-    /// After [`started`](Self::started) the command hands on no descriptor any more. The variable stays in it, and names
-    /// nothing; to attach another `Prepared` replaces it.
+    /// After [`started`](Self::started) the command hands on no descriptor. The variable stays in it, and names nothing; to
+    /// attach another `Prepared` replaces it.
     pub fn attach(&self, command: &mut Command) {
         command.env(VARIABLE, self.to_string());
         pass_on(command, Arc::downgrade(&self.end));
@@ -106,8 +106,8 @@ impl Prepared {
 
     /// Makes the child's end inheritable, for programs that other code executes, until the guard is dropped.
     ///
-    /// Every program inherits it that *any* thread of this process executes meanwhile; so does who forks. Where a launcher
-    /// can hand on a descriptor by itself (`posix_spawn_file_actions_adddup2(3)`), let it do that instead.
+    /// Every program inherits it that *any* thread of this process executes meanwhile. A launcher that can hand on a
+    /// descriptor by itself (`posix_spawn_file_actions_adddup2(3)`) needs no guard.
     ///
     /// ```
     /// use sealane::Channel;
@@ -128,7 +128,7 @@ impl Prepared {
         Inheritable { prepared: self }
     }
 
-    /// To be called when the child runs: closes this process's copy of the child's end.
+    /// Closes this process's copy of the child's end: to be called when the child runs.
     ///
     /// The handshake's [deadline](Handshake::deadline) began with [`Builder::prepare`](crate::Builder::prepare).
     pub fn started(self) -> Handshake {
@@ -157,7 +157,7 @@ impl fmt::Display for Prepared {
 /// let mut prepared = sealane::Channel::builder().prepare()?;
 /// let name = prepared.to_string();
 /// let inheritable = prepared.inheritable();
-/// // Here a launcher starts the child, with `name` as an argument.
+/// // A launcher starts the child, with `name` as an argument.
 /// drop(inheritable);
 /// let handshake = prepared.started();
 /// # Ok::<(), sealane::Error>(())
@@ -175,7 +175,7 @@ impl Drop for Inheritable<'_> {
 }
 
 fn set_flags(fd: &OwnedFd, flags: FdFlags) {
-    // Of a descriptor that is open, only a sandbox refuses this.
+    // Only a sandbox refuses this for an open descriptor.
     if let Err(error) = fcntl_setfd(fd, flags) {
         log::warn!("fcntl(F_SETFD) of a child's end failed: {error}");
     }
@@ -191,8 +191,8 @@ pub(crate) fn start(command: &mut Command, prepared: &Prepared) -> Result<Child>
 
 /// Ends a child that gets no channel, and returns why it gets none.
 ///
-/// A child that was told so may report it, and end by itself, before the handshake's deadline, but within [`GRACE`]; its
-/// exit status is then known too. Else it is killed.
+/// The child may report the reason, and end by itself, before the handshake's deadline and within [`GRACE`]; its exit
+/// status is then known too. Else it is killed.
 pub(crate) fn end(child: &mut Child, deadline: Instant, error: Error) -> Error {
     match wait_until(child, deadline.min(after_grace())) {
         Ok(Some(status)) => with_status(error, status),

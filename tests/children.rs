@@ -15,7 +15,7 @@ use std::{
     },
     process::{self, Command},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -133,14 +133,18 @@ fn counts_its_sockets() {
 #[test]
 fn a_prepared_channel_is_attached_to_a_command() {
     let _guard = bounded();
+    let before = Instant::now();
     let prepared = small().prepare().unwrap();
     assert!(fcntl_getfd(&prepared).unwrap().contains(FdFlags::CLOEXEC));
+    let after = Instant::now();
     let text = format!("{}:{}", prepared.as_fd().as_raw_fd(), sockopt::socket_cookie(&prepared).unwrap());
     assert_eq!(prepared.to_string(), text);
     let mut command = role("answers");
     prepared.attach(&mut command);
     let mut child = command.spawn().unwrap();
-    assert_answers(prepared.started().finish().unwrap());
+    let handshake = prepared.started();
+    assert!((before + LONG..=after + LONG).contains(&handshake.deadline()), "its time began with `prepare`");
+    assert_answers(handshake.finish().unwrap());
     assert!(child.wait().unwrap().success());
     // The next one takes its place.
     let prepared = small().prepare().unwrap();
@@ -213,7 +217,7 @@ fn a_name_that_names_no_channel_is_refused() {
     fcntl_getfd(&reader).unwrap();
 }
 
-/// What another part of the program owns is not taken from it: it stays open, under its number.
+/// A descriptor that another part of the program owns stays open, under its number.
 #[test]
 fn an_inherited_descriptor_stays_its_owners() {
     let _guard = bounded();
@@ -262,7 +266,7 @@ fn a_fork_takes_a_prepared_channel() {
 }
 
 fn in_fork(child: impl FnOnce() -> bool) -> Pid {
-    // SAFETY: contract of `fork`: the child goes on in this thread alone, and ends in it. The other thread of this
+    // SAFETY: contract of `fork`: the child has this thread alone, and ends in it. The other thread of this
     // process, libtest's, waits for this one, and holds no lock that the child needs.
     match unsafe { libc::fork() } {
         0 => {

@@ -26,7 +26,7 @@ use hostile::{
 };
 use rustix::{
     fs::{Mode, OFlags, fcntl_getfl},
-    io::{Errno, FdFlags, fcntl_getfd},
+    io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd},
     net::{AddressFamily, Shutdown, SocketFlags, SocketType, bind, listen, socket_with, sockopt},
     process::{Resource, Rlimit, WaitOptions, getgid, getrlimit, getuid, setrlimit, umask, waitpid},
 };
@@ -354,8 +354,10 @@ fn a_channel_keeps_the_descriptor_of_its_handshake() {
     let _guard = bounded();
     let (ours, theirs) = seqpacket_pair();
     let number = ours.as_raw_fd();
+    fcntl_setfd(&ours, FdFlags::empty()).unwrap();
     let builder = Channel::builder();
     let (ours, theirs) = (builder.handshake(ours).unwrap(), builder.handshake(theirs).unwrap());
+    assert!(fcntl_getfd(&ours).unwrap().contains(FdFlags::CLOEXEC), "from then on");
     assert_eq!([ours.as_raw_fd(), ours.as_fd().as_raw_fd()], [number; 2]);
     let theirs = thread::spawn(|| theirs.finish());
     let ours = ours.finish().unwrap();
@@ -677,7 +679,7 @@ fn a_wait_for_a_client_is_limited_and_a_client_that_comes_has_its_own_time() {
     assert_established(&mut server, &mut connecting.join().unwrap());
 }
 
-/// A server pauses on `Io` only, so no client may bring that about.
+/// A server pauses on `Io` only: no client may cause that.
 #[test]
 fn a_bad_client_is_never_taken_for_a_shortage_of_the_servers_own() {
     let _guard = bounded();

@@ -99,7 +99,7 @@ fn has_no_standard_streams() {
     assert_free(closed);
     talk(&mut a, &mut b, closed);
 
-    // What is given to us may have such a number.
+    // A socket that is given to us may have such a number.
     let (ours, theirs) = seqpacket_pair();
     assert!(ours.as_raw_fd() < 3);
     let (ours, theirs) = (Channel::builder().handshake(ours), Channel::builder().handshake(theirs));
@@ -144,7 +144,23 @@ fn has_no_standard_streams() {
     // A child that gets no channel is waited for by a descriptor.
     assert!(matches!(Channel::spawn(process::Command::new("true")), Err(Error::Handshake(_))));
     assert_free(closed);
+    #[cfg(feature = "tokio")]
+    tokio_has_duplicates_above_them(closed);
     process::exit(0);
+}
+
+/// The runtime's own descriptors may be there; no socket is.
+#[cfg(feature = "tokio")]
+fn tokio_has_duplicates_above_them(closed: &[RawFd]) {
+    let (a, b) = Channel::pair().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    let _channels = [a, b].map(|channel| sealane::tokio::Channel::try_from(channel).unwrap());
+    for stream in closed {
+        let found = fs::read_link(format!("/proc/self/fd/{stream}"));
+        let is_socket = found.as_ref().is_ok_and(|found| found.to_string_lossy().contains("socket"));
+        assert!(!is_socket, "{stream} is {found:?}");
+    }
 }
 
 #[test]

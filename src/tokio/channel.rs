@@ -173,7 +173,7 @@ impl Channel {
 struct Unfinished(Option<Child>);
 
 impl Unfinished {
-    /// As `process::end`, but awaits the end of a child that ends by itself.
+    /// Ends the child as `process::end` does, but awaits one that ends by itself.
     async fn end(mut self, deadline: std::time::Instant, error: Error) -> Error {
         let deadline = deadline.min(process::after_grace());
         while let Some(child) = &mut self.0
