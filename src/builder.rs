@@ -12,7 +12,7 @@ use rustix::param::page_size;
 
 use crate::{
     channel::Channel,
-    error::{Error, Result},
+    error::{self, Result},
     handshake::{Handshake, Role, Settings},
     layout::Geometry,
     listener::{self, Listener},
@@ -89,7 +89,8 @@ impl Builder {
     }
 
     /// Most control bytes of a message that this side receives. Default: 64 KiB; most: 212,928, as many as a packet can
-    /// hold. With more, establishing fails ([`Error::ControlTooLarge`]).
+    /// hold. With more, establishing fails
+    /// ([`Error::ControlTooLarge`](crate::Error::ControlTooLarge)).
     ///
     /// What goes as a packet of its own must also fit into the sender's socket buffer, which holds that many unless the
     /// system's default was made smaller (`net.core.wmem_default`, `socket(7)`). What came of it is in the peer's
@@ -150,7 +151,7 @@ impl Builder {
     fn settings(&self) -> Result<Settings> {
         let (len, max) = (self.settings.max_control, MOST_BODY);
         if len > max {
-            return Err(Error::ControlTooLarge { len, max });
+            return Err(error::Error::ControlTooLarge { len, max });
         }
         Ok(self.settings)
     }
