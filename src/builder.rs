@@ -1,23 +1,24 @@
 //! [`Builder`]: the settings of channels, and every way to establish one.
 
 use std::{
+    borrow::BorrowMut,
     os::fd::OwnedFd,
     path::Path,
     process::{Child, Command},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::param::page_size;
 
 use crate::{
     channel::Channel,
-    error::Result,
+    error::{self, Result},
     handshake::{Handshake, Role, Settings},
     layout::Geometry,
     listener::{self, Listener},
-    process,
-    socket::Socket,
-    wait::Wait,
+    process::{self, Inherited, Prepared},
+    socket::{MOST_BODY, Socket},
+    wait::{Deadline, Wait},
     wire::SCM_MAX_FD,
 };
 
@@ -87,13 +88,17 @@ impl Builder {
         self.with(|settings| settings.max_peer_ring = rounded)
     }
 
-    /// Most control bytes of a message that this side receives; at most 4 GiB less one. Default: 64 KiB.
+    /// Most control bytes of a message that this side receives. Default: 64 KiB; most: 212,928, as many as a packet can
+    /// hold. With more, establishing fails
+    /// ([`Error::ControlTooLarge`](crate::Error::ControlTooLarge)).
     ///
-    /// What goes as a packet of its own must also fit into the sender's socket buffer, which holds 212,928 control bytes
-    /// unless the system's default was made smaller (`net.core.wmem_default`, `socket(7)`). What came of it is in the peer's
+    /// What goes as a packet of its own must also fit into the sender's socket buffer, which holds that many unless the
+    /// system's default was made smaller (`net.core.wmem_default`, `socket(7)`). What came of it is in the peer's
     /// [`Limits`](crate::Limits).
+    ///
+    /// The memory that this takes is a buffer of each thread that receives, as long as the longest packet so far.
     pub fn max_control(self, bytes: usize) -> Self {
-        self.with(|settings| settings.max_control = u32::try_from(bytes).unwrap_or(u32::MAX))
+        self.with(|settings| settings.max_control = bytes)
     }
 
     /// Most descriptors with a message that this side receives: 253 is the kernel's own limit (`SCM_MAX_FD`, `unix(7)`),
@@ -142,17 +147,27 @@ impl Builder {
         Ok((a.finish()?, b.finish()?))
     }
 
+    /// The settings, if they can be kept.
+    fn settings(&self) -> Result<Settings> {
+        let (len, max) = (self.settings.max_control, MOST_BODY);
+        if len > max {
+            return Err(error::Error::ControlTooLarge { len, max });
+        }
+        Ok(self.settings)
+    }
+
     /// Connects to a [`Listener`]; blocks for the handshake timeout at most. `@name` is an abstract name (`unix(7)`).
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) if nobody listens, [`Error::Timeout`](crate::Error::Timeout),
-    /// [`Error::Handshake`](crate::Error::Handshake).
+    /// [`Error::Io`](crate::Error::Io) if nobody listens, or with the kind `InvalidInput` for a name that can be none;
+    /// [`Error::Timeout`](crate::Error::Timeout), [`Error::Handshake`](crate::Error::Handshake).
     pub fn connect(&self, path: impl AsRef<Path>) -> Result<Channel> {
-        let start = Instant::now();
-        let socket = listener::connect(path.as_ref(), Some(self.settings.timeout))?;
+        let settings = self.settings()?;
         // One deadline covers both.
-        let timeout = self.settings.timeout.saturating_sub(start.elapsed());
-        Handshake::new(socket, Settings { timeout, ..self.settings }, Role::Caller)?.finish()
+        let deadline = Deadline::after(settings.timeout);
+        let socket = listener::connect(path.as_ref(), Some(deadline))?;
+        let timeout = deadline.left().unwrap_or(settings.timeout);
+        Handshake::new(socket, Settings { timeout, ..settings }, Role::Caller)?.finish()
     }
 
     /// As [`connect`](Self::connect), without blocking.
@@ -161,65 +176,150 @@ impl Builder {
     /// [`Error::Full`](crate::Error::Full) if too many clients wait for the listener: the kernel gives no sign when that
     /// is over, so try again after some milliseconds. [`Error::Io`](crate::Error::Io) if nobody listens.
     pub fn try_connect(&self, path: impl AsRef<Path>) -> Result<Handshake> {
-        Handshake::new(listener::connect(path.as_ref(), None)?, self.settings, Role::Caller)
+        let settings = self.settings()?;
+        Handshake::new(listener::connect(path.as_ref(), None)?, settings, Role::Caller)
     }
 
-    /// Starts a child process with a channel to it, which the child takes by [`inherited`](Self::inherited). Blocks for
-    /// the handshake timeout at most. A child whose handshake fails is killed and reaped.
+    /// Starts a child process with a channel to it, which the child takes by [`inherited`](Self::inherited). A command may
+    /// be lent: nothing is left behind in it, and it can start other children, with a channel or without.
     ///
-    /// The command is taken by value: used twice, it would hand the second child some other descriptor of ours.
+    /// ```no_run
+    /// use sealane::Channel;
+    /// use std::process::Command;
+    ///
+    /// let (mut channel, mut child) = Channel::spawn(Command::new("/usr/libexec/algorithm").arg("--quiet"))?;
+    /// channel.send(b"begin")?;
+    /// # drop(channel);
+    /// # child.wait().unwrap();
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    ///
+    /// The call blocks for the handshake timeout at most, but for two things:
+    /// - `Command::spawn`, which the kernel keeps until the child has executed its program (`execve(2)`): on a file system
+    ///   that does not answer, for as long;
+    /// - the end of a child whose handshake fails. Both sides know the reason by then: the child has until the deadline,
+    ///   but at most a second, to report it and to end by itself. Then it is killed, and reaped, which may take another
+    ///   second. A child that the kernel has not ended by then (it waits for a device, or has much memory to give back:
+    ///   closing the last copy of 1 GiB takes some 115 ms) ends later, and stays a zombie.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if it cannot be started, [`Error::Timeout`](crate::Error::Timeout),
-    /// [`Error::Handshake`](crate::Error::Handshake).
-    pub fn spawn(&self, command: Command) -> Result<(Channel, Child)> {
+    /// [`Error::Handshake`](crate::Error::Handshake), with
+    /// [`HandshakeError::ChildEnded`](crate::HandshakeError::ChildEnded) for a child that has ended: a program that does
+    /// not take its channel is known by that.
+    pub fn spawn(&self, command: impl BorrowMut<Command>) -> Result<(Channel, Child)> {
         let (handshake, mut child) = self.try_spawn(command)?;
+        let deadline = handshake.deadline();
         match handshake.finish() {
             Ok(channel) => Ok((channel, child)),
-            Err(error) => {
-                process::end(&mut child);
-                Err(error)
-            }
+            Err(error) => Err(process::end(&mut child, deadline, error)),
         }
     }
 
-    /// As [`spawn`](Self::spawn), without waiting for the child. Killing and reaping it is the caller's.
+    /// As [`spawn`](Self::spawn), without waiting for the child's handshake. The caller kills and reaps it.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if it cannot be started.
-    pub fn try_spawn(&self, command: Command) -> Result<(Handshake, Child)> {
+    pub fn try_spawn(&self, mut command: impl BorrowMut<Command>) -> Result<(Handshake, Child)> {
+        let prepared = self.prepare()?;
+        let child = process::start(command.borrow_mut(), &prepared)?;
+        Ok((prepared.started(), child))
+    }
+
+    /// Makes a channel for a child that is started in another way than by [`spawn`](Self::spawn). Does not block. The
+    /// handshake's time begins here.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io).
+    pub fn prepare(&self) -> Result<Prepared> {
         let (ours, childs) = Socket::pair()?;
-        let handshake = self.handshake(ours)?;
-        let child = process::start(command, childs)?;
-        Ok((handshake, child))
+        Prepared::new(self.handshake(ours)?, childs)
     }
 
     /// In a child that was started by [`spawn`](Self::spawn): the channel to its parent. Blocks for the handshake timeout
     /// at most. Works once in a process; a grandchild, which inherits the variable but not the descriptor, gets an error.
     ///
+    /// The descriptor that the parent left stays open under its number, and is close-on-exec from then on: this process
+    /// may have an owner for it. The channel has one of its own, and ends for both sides when it is dropped
+    /// (`shutdown(2)`), or when this process ends.
+    ///
     /// # Errors
     /// [`Error::Handshake`](crate::Error::Handshake), [`Error::Timeout`](crate::Error::Timeout).
     pub fn inherited(&self) -> Result<Channel> {
-        self.handshake(process::inherited()?)?.finish()
+        self.take(process::inherited()?)
     }
 
-    /// Listens for clients. The path gets mode 0600 and is removed when the listener is dropped; `@name` is an abstract
-    /// name (`unix(7)`), which any process of this network namespace can connect to.
+    /// In a child that was started in another way: the channel that the parent [prepared](Self::prepare). `name` is the
+    /// text of the parent's [`Prepared`], or where a launcher gave the descriptor another number, that number; 0 to 2, the
+    /// standard streams', are refused. Otherwise as [`inherited`](Self::inherited).
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io), for instance if the path exists.
+    /// Those of [`inherited`](Self::inherited).
+    pub fn inherited_as(&self, name: &str) -> Result<Channel> {
+        self.take(process::inherited_as(name)?)
+    }
+
+    fn take(&self, Inherited { socket, original }: Inherited) -> Result<Channel> {
+        let channel = self.handshake(socket)?.finish()?;
+        original.keep();
+        Ok(channel)
+    }
+
+    /// Listens for clients. `@name` is an abstract name (`unix(7)`), which any process of this network namespace can connect
+    /// to. A path gets mode 0600, and is removed when the listener is dropped.
+    ///
+    /// The listener takes over the socket of one that was killed: a socket file of this user at which nobody listens. That
+    /// needs a lock of the directory (`flock(2)`), for which the call waits for the handshake timeout at most. A helper that
+    /// was forked by the killed process may have a copy of its listener: then somebody listens, and the path is in use.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io): with the kind `AddrInUse` if somebody listens there, if what is there is no socket,
+    /// or another user's, or if the directory cannot be locked; with `InvalidInput` for a name that can be none: it is
+    /// empty, a lone `@`, longer than 107 bytes, or has a zero byte.
     pub fn listen(&self, path: impl AsRef<Path>) -> Result<Listener> {
-        Listener::new(path.as_ref(), self.settings)
+        Listener::new(path.as_ref(), self.settings()?)
+    }
+
+    /// Listens on a socket that somebody else bound, for instance a service manager that starts this program when a client
+    /// connects (socket activation). Nothing is removed when the listener is dropped.
+    ///
+    /// The socket becomes close-on-exec and non-blocking (`O_NONBLOCK`, which all that share it see), and asks for
+    /// credentials (`SO_PASSCRED`, `unix(7)`). Clients that have connected before, when it did not, are refused for want of
+    /// them if they did not name theirs: sealane's always do.
+    ///
+    /// ```
+    /// use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+    /// use sealane::Channel;
+    ///
+    /// # let name = format!("sealane-doc-{}", std::process::id());
+    /// // What a service manager does.
+    /// let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    /// bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap()).unwrap();
+    /// listen(&socket, 10).unwrap();
+    ///
+    /// let listener = Channel::builder().listen_on(socket)?;
+    /// let client = std::thread::spawn(move || Channel::connect(format!("@{name}")));
+    /// let channel = listener.accept()?;
+    /// # client.join().unwrap()?;
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`HandshakeError::NotListening`](crate::HandshakeError::NotListening) if it is no listening `AF_UNIX`
+    /// `SOCK_SEQPACKET` socket; [`Error::Io`](crate::Error::Io).
+    pub fn listen_on(&self, socket: OwnedFd) -> Result<Listener> {
+        Listener::on(socket, self.settings()?)
     }
 
     /// Begins a handshake over a socket of one's own: a connected `SOCK_SEQPACKET` socket of which nobody else, above all
-    /// not the peer, holds this end: who did could freeze this process in a read. Does not block.
+    /// not the peer, holds this end: who did could freeze this process in a read. It is close-on-exec from then on, and
+    /// moved if its number is a standard stream's. Does not block.
     ///
     /// # Errors
     /// [`HandshakeError::NotSeqpacket`](crate::HandshakeError::NotSeqpacket), [`Error::Io`](crate::Error::Io).
     pub fn handshake(&self, socket: OwnedFd) -> Result<Handshake> {
-        let socket = Socket::adopt(socket)?;
-        Handshake::new(socket, self.settings, Role::Caller)
+        let settings = self.settings()?;
+        Handshake::new(Socket::adopt(socket)?, settings, Role::Caller)
     }
 }
 
@@ -250,7 +350,7 @@ impl Channel {
     ///
     /// # Errors
     /// Those of [`Builder::spawn`].
-    pub fn spawn(command: Command) -> Result<(Self, Child)> {
+    pub fn spawn(command: impl BorrowMut<Command>) -> Result<(Self, Child)> {
         Self::builder().spawn(command)
     }
 

@@ -5,6 +5,7 @@
 use std::{
     fmt, io,
     path::{Path, PathBuf},
+    process::ExitStatus,
 };
 
 use thiserror::Error;
@@ -48,12 +49,13 @@ pub enum Error {
         /// Bytes that fit, see [`Limits::max_payload`](crate::Limits::max_payload).
         max: usize,
     },
-    /// The control bytes are more than the peer, or our socket, accepts.
+    /// The control bytes are more than the peer, or our socket, accepts; or a builder's limit is above what a packet can
+    /// hold.
     #[error("{len} control bytes are too many: at most {max} expected")]
     ControlTooLarge {
-        /// Bytes given.
+        /// Bytes given, or [`Builder::max_control`](crate::Builder::max_control).
         len: usize,
-        /// Bytes that the peer accepts, see [`Limits::max_control`](crate::Limits::max_control).
+        /// Bytes that the peer accepts, see [`Limits::max_control`](crate::Limits::max_control), or that a packet can hold.
         max: usize,
     },
     /// More descriptors than the peer accepts with one message.
@@ -195,12 +197,28 @@ pub enum HandshakeError {
         /// What it is instead.
         found: &'static str,
     },
-    /// This process was not started by [`Channel::spawn`](crate::Channel::spawn), or its environment was cleared.
-    #[error("expected a descriptor and cookie in the variable {variable}, found {found}")]
+    /// The descriptor given is no listening `AF_UNIX` `SOCK_SEQPACKET` socket.
+    #[error("expected a listening AF_UNIX SOCK_SEQPACKET socket, found {found}")]
+    NotListening {
+        /// What it is instead.
+        found: &'static str,
+    },
+    /// The child process ended in the middle: it is no program that takes its channel
+    /// ([`Channel::inherited`](crate::Channel::inherited)), or something kept it from that. Its status may tell.
+    #[error("the child ended with {status} before its {awaited}")]
+    ChildEnded {
+        /// The packet that should have come.
+        awaited: &'static str,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// This process was not started by [`Channel::spawn`](crate::Channel::spawn), or its environment was cleared, or the
+    /// descriptor that is named is no channel.
+    #[error("expected a descriptor and cookie in {place}, found {found}")]
     NotInherited {
-        /// The environment variable.
-        variable: &'static str,
-        /// Its value, or what is wrong with it.
+        /// Where they should stand.
+        place: &'static str,
+        /// What stands there, or what is wrong with it.
         found: String,
     },
     /// The channel of this process's parent was adopted before: it can be had once.

@@ -35,7 +35,7 @@ use crate::{
 pub(crate) struct Settings {
     pub(crate) ring_capacity: usize,
     pub(crate) max_peer_ring: usize,
-    pub(crate) max_control: u32,
+    pub(crate) max_control: usize,
     pub(crate) max_fds: u32,
     pub(crate) timeout: Duration,
     pub(crate) wait: Wait,
@@ -45,7 +45,8 @@ pub(crate) struct Settings {
 
 impl Settings {
     fn bounds(&self) -> Bounds {
-        Bounds { ring: self.max_peer_ring, control: self.max_control, fds: self.max_fds }
+        let control = u32::try_from(self.max_control).unwrap_or(u32::MAX);
+        Bounds { ring: self.max_peer_ring, control, fds: self.max_fds }
     }
 }
 
@@ -383,7 +384,7 @@ impl Handshake {
         };
         let receiving = Limits {
             max_payload: terms.geometry.max_payload(),
-            max_control: crate::layout::to_usize(settings.max_control.into()),
+            max_control: settings.max_control,
             max_fds: crate::layout::to_usize(settings.max_fds.into()),
         };
         let id = sockopt::socket_cookie(&socket).map_err(Error::io("getsockopt(SO_COOKIE)"))?;

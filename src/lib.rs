@@ -23,7 +23,9 @@
 //! | to | see |
 //! |---|---|
 //! | start an isolated process with a channel | [`Channel::spawn`], and [`Channel::inherited`] in it |
+//! | start it in another way | [`Builder::prepare`], and [`Builder::inherited_as`] in it |
 //! | serve clients | [`Listener`], and [`Channel::connect`] |
+//! | serve clients on a given socket | [`Builder::listen_on`] |
 //! | set sizes and limits | [`Builder`] |
 //! | use the two directions in two threads | [`Channel::split`] into [`Sender`] and [`Receiver`] |
 //! | use an event loop | [`Receiver`], [`Sender`] and [`Handshake`] each say when their descriptor is readable |
@@ -37,7 +39,8 @@
 //! - A message is whole or not at all, and messages arrive in the order in which they were sent.
 //! - What was committed is delivered, even if its sender is gone.
 //! - Nothing that a peer does makes this library panic, and nothing in it waits past a deadline, but for closing a
-//!   descriptor that the peer sent: the kernel sets no limit for that.
+//!   descriptor that the peer sent, for which the kernel sets no limit, and for what [`Builder::spawn`] says of children.
+//! - No descriptor of this library, and none that it received, has the number of a standard stream, whatever is closed.
 //! - Plain verbs block, as long as the peer lives; `try_…` never does; `…_timeout` for its time.
 #![cfg_attr(
     any(doc, doctest),
@@ -135,6 +138,7 @@ pub use loan::{Loan, LoanWriter, Unsent};
 pub use message::{Message, ReplyToken, RequestId};
 pub use payload::{Payload, PayloadReader};
 pub use peer::{Credentials, Peer};
+pub use process::{Inheritable, Prepared};
 pub use receiver::{Batch, Receiver};
 pub use sealed::{SealedBuffer, SealedBufferMut};
 pub use sender::Sender;

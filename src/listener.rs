@@ -1,10 +1,15 @@
 //! [`Listener`] and connecting: sockets with a name.
+//!
+//! A listener takes over the path of one that was killed, and no other: see [`bind_or_take_over`].
 
 use std::{
-    fs,
+    fs, io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-        unix::{ffi::OsStrExt, fs::MetadataExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileTypeExt, MetadataExt},
+        },
     },
     path::{Path, PathBuf},
     time::Duration,
@@ -12,22 +17,28 @@ use std::{
 
 use rustix::{
     event::PollFlags,
-    fs::{Mode, fchmod},
-    io::Errno,
+    fs::{FlockOperation, Mode, OFlags, fchmod, flock, open},
+    io::{Errno, ioctl_fionbio},
     net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect as connect_socket,
         listen, socket_with, sockopt,
     },
+    process::geteuid,
 };
 
 use crate::{
     channel::Channel,
-    error::{Error, Result},
+    error::{Error, HandshakeError, Result},
     handshake::{Handshake, Role, Settings},
-    socket::{Socket, sleep},
+    raw::descriptor::above_stdio,
+    socket::{Socket, check_kind, sleep, take},
     wait::Deadline,
 };
 
+/// Longest name of a socket, in bytes: a path, or what stands behind the `@` of an abstract name (`unix(7)`).
+const MAX_NAME: usize = 107;
+/// Pause between two attempts at what the kernel does not announce.
+const PAUSE: Duration = Duration::from_millis(5);
 /// Clients that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
@@ -55,10 +66,11 @@ const BACKLOG: i32 = 4096;
 /// ```
 #[derive(Debug)]
 pub struct Listener {
+    /// The file to remove on drop. It stands before the socket, to be removed while that still listens: a file whose
+    /// socket is closed may be taken over by another listener, which would then lose it.
+    file: Option<SocketFile>,
     socket: OwnedFd,
     settings: Settings,
-    /// What to remove on drop.
-    file: Option<SocketFile>,
 }
 
 /// A socket's name in the file system; removed on drop, if it is still the same file.
@@ -85,36 +97,88 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 impl Listener {
     pub(crate) fn new(path: &Path, settings: Settings) -> Result<Self> {
-        let address = address(path)?;
-        let socket = new_socket(SocketFlags::NONBLOCK)?;
+        let address = address("bind", path)?;
+        let socket = new_socket(SocketType::SEQPACKET, SocketFlags::NONBLOCK)?;
         // The file gets its mode from the socket's: there is no moment at which others could connect.
         fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(Error::io("fchmod"))?;
         // Before anybody can connect, so that no packet comes without credentials.
-        sockopt::set_socket_passcred(&socket, true).map_err(Error::io("setsockopt(SO_PASSCRED)"))?;
-        bind(&socket, &address).map_err(Error::io_at("bind", path))?;
+        pass_credentials(&socket)?;
+        if address.path().is_none() {
+            bind(&socket, &address).map_err(Error::io_at("bind", path))?;
+            listen(&socket, BACKLOG).map_err(Error::io_at("listen", path))?;
+            return Ok(Self { file: None, socket, settings });
+        }
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let file = match address.path() {
-            Some(_) => identity(&path).map(|identity| SocketFile { path, identity }),
-            None => None,
-        };
-        listen(&socket, BACKLOG).map_err(Error::io("listen"))?;
-        Ok(Self { socket, settings, file })
+        let lock = bind_or_take_over(&socket, &address, &path, Deadline::after(settings.timeout))?;
+        let file = identity(&path).map(|identity| SocketFile { path: path.clone(), identity });
+        listen(&socket, BACKLOG).map_err(Error::io_at("listen", &path))?;
+        drop(lock);
+        Ok(Self { file, socket, settings })
+    }
+
+    /// Accepts clients on a socket that somebody else made.
+    pub(crate) fn on(socket: OwnedFd, settings: Settings) -> Result<Self> {
+        let refuse = |found| HandshakeError::NotListening { found };
+        check_kind(&socket).map_err(refuse)?;
+        if sockopt::socket_acceptconn(&socket) != Ok(true) {
+            return Err(refuse("a socket that does not listen").into());
+        }
+        let socket = take(socket)?;
+        pass_credentials(&socket)?;
+        ioctl_fionbio(&socket, true).map_err(Error::io("ioctl(FIONBIO)"))?;
+        Ok(Self { file: None, socket, settings })
     }
 
     /// Waits for a client, without limit, and for its handshake, until that one's deadline.
     ///
-    /// An [`Error::Handshake`], [`Error::Timeout`] or [`Error::FdsLost`] is about this client; the listener goes on. A client
-    /// that says nothing holds up the others for the handshake timeout: a server for strangers uses
+    /// A client that says nothing holds up the others for the handshake timeout: a server for strangers uses
     /// [`try_accept`](Self::try_accept).
     ///
+    /// A server pauses on a shortage of its own only ([`Error::Io`]). What a client did wrong costs that client's own turn:
+    /// a server that pauses for it too is one that bad clients can keep from honest ones.
+    ///
+    /// ```no_run
+    /// use sealane::{Error, Listener};
+    ///
+    /// let listener = Listener::bind("/run/service")?;
+    /// loop {
+    ///     match listener.accept() {
+    ///         Ok(channel) => drop(std::thread::spawn(move || drop(channel))),
+    ///         // At the limit of open files, for instance, the next attempt would fail at once, too.
+    ///         Err(error @ Error::Io { .. }) => {
+    ///             eprintln!("not accepted: {error}");
+    ///             std::thread::sleep(std::time::Duration::from_millis(10));
+    ///         }
+    ///         Err(error) => eprintln!("a client was not accepted: {error}"),
+    ///     }
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
-    /// Those of [`try_accept`](Self::try_accept) and [`Handshake::finish`].
+    /// [`Error::Handshake`], [`Error::Timeout`] and [`Error::FdsLost`] are about this client: the listener works as before,
+    /// and the next call takes the next client. [`Error::Io`] is about this process.
     pub fn accept(&self) -> Result<Channel> {
+        self.accept_until(Deadline::Never)
+    }
+
+    /// Waits for a client for at most `timeout`; then for its handshake, until that one's own deadline.
+    ///
+    /// # Errors
+    /// Those of [`accept`](Self::accept); [`Error::Timeout`] also if no client came in time.
+    pub fn accept_timeout(&self, timeout: Duration) -> Result<Channel> {
+        self.accept_until(Deadline::after(timeout))
+    }
+
+    fn accept_until(&self, deadline: Deadline) -> Result<Channel> {
         loop {
             if let Some(handshake) = self.try_accept()? {
                 return handshake.finish();
             }
-            sleep([(self.socket.as_fd(), PollFlags::IN)], Deadline::Never, None)?;
+            if deadline.passed() {
+                return Err(Error::Timeout);
+            }
+            sleep([(self.socket.as_fd(), PollFlags::IN)], deadline, None)?;
         }
     }
 
@@ -136,7 +200,8 @@ impl Listener {
         }
     }
 
-    /// The path that will be removed on drop; `None` for an abstract name.
+    /// The path that will be removed on drop; `None` for an abstract name, and for a socket that was given
+    /// ([`Builder::listen_on`](crate::Builder::listen_on)).
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.file.as_ref().map(|file| file.path.as_path())
@@ -155,43 +220,164 @@ impl AsRawFd for Listener {
     }
 }
 
-fn new_socket(flags: SocketFlags) -> Result<OwnedFd> {
-    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | flags, None)
-        .map_err(Error::io("socket"))
+fn new_socket(kind: SocketType, flags: SocketFlags) -> Result<OwnedFd> {
+    let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC | flags, None);
+    above_stdio(socket.map_err(Error::io("socket"))?)
 }
 
-/// `@name` is an abstract name; a file of that name is `./@name`.
-fn address(path: &Path) -> Result<SocketAddrUnix> {
-    match path.as_os_str().as_bytes() {
-        [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name),
-        _ => SocketAddrUnix::new(path),
+/// The kernel adds the credentials of clients that connect from now on (`SO_PASSCRED`, `unix(7)`): accepted sockets inherit
+/// this.
+fn pass_credentials(listener: &OwnedFd) -> Result<()> {
+    sockopt::set_socket_passcred(listener, true).map_err(Error::io("setsockopt(SO_PASSCRED)"))
+}
+
+/// The address of a name. `@name` is an abstract one; a file of that name is `./@name`. Errors name the `operation`.
+fn address(operation: &'static str, path: &Path) -> Result<SocketAddrUnix> {
+    let (name, is_abstract) = match path.as_os_str().as_bytes() {
+        [b'@', name @ ..] => (name, true),
+        name => (name, false),
+    };
+    let refuse =
+        |why: String| Error::io_at(operation, path)(io::Error::new(io::ErrorKind::InvalidInput, why));
+    if name.is_empty() {
+        // To the kernel this is an abstract name of no bytes, which everybody would share, or a request for any name.
+        return Err(refuse("a path, or @ and a name, expected; found no name".to_owned()));
     }
-    .map_err(Error::io_at("making a socket address (at most 107 bytes) of", path))
+    if name.len() > MAX_NAME {
+        let len = name.len();
+        return Err(refuse(format!("a name of at most {MAX_NAME} bytes expected, one of {len} found")));
+    }
+    let address =
+        if is_abstract { SocketAddrUnix::new_abstract_name(name) } else { SocketAddrUnix::new(path) };
+    address.map_err(|_| refuse("a path without zero bytes expected".to_owned()))
 }
 
-/// A socket that is connected to a listener. Waits for a place in its backlog for at most `patience`; without, not at all.
-pub(crate) fn connect(path: &Path, patience: Option<Duration>) -> Result<Socket> {
-    let address = address(path)?;
-    let socket = new_socket(if patience.is_none() { SocketFlags::NONBLOCK } else { SocketFlags::empty() })?;
+/// Binds `socket` to a path. If a dead socket is there, its file is removed first.
+/// Returns the lock of the path's directory, if that was needed; it is held until the socket listens.
+///
+/// A file is removed only if it is a socket of this user to which the kernel knows no listener. Three things could make a
+/// living listener's file look so:
+/// - It is replaced while it is looked at. So takers hold a lock of its directory, and listeners remove their own files
+///   before they close.
+/// - It is so new that its socket is not found yet: `bind(2)` makes the file first, and holds the directory until it has
+///   finished (`unix_bind_bsd`, `net/unix/af_unix.c`). So a file is looked at, then waited for by a `bind` of our own, and
+///   only then connected to.
+/// - Its socket is bound, and does not listen yet. So the connecting socket is of another type, of which the kernel says
+///   so (`EPROTOTYPE`) before it looks whether somebody listens; it also disturbs nobody, and never blocks.
+fn bind_or_take_over(
+    socket: &OwnedFd,
+    address: &SocketAddrUnix,
+    path: &Path,
+    deadline: Deadline,
+) -> Result<Option<DirectoryLock>> {
+    let in_use = |why: String| Error::io_at("bind", path)(io::Error::new(io::ErrorKind::AddrInUse, why));
+    let mut lock = None;
+    loop {
+        let found = fs::symlink_metadata(path);
+        match bind(socket, address) {
+            Ok(()) => return Ok(lock),
+            Err(Errno::ADDRINUSE) => {}
+            Err(error) => return Err(Error::io_at("bind", path)(error)),
+        }
+        match found {
+            Ok(file) if !file.file_type().is_socket() => {
+                return Err(in_use("a file that is no socket is there".to_owned()));
+            }
+            Ok(file) if file.uid() != geteuid().as_raw() => {
+                let uid = file.uid();
+                return Err(in_use(format!("a socket of another user (uid {uid}) is there")));
+            }
+            Ok(file) => {
+                let probe = new_socket(SocketType::DGRAM, SocketFlags::NONBLOCK)?;
+                match connect_socket(&probe, address) {
+                    Err(Errno::CONNREFUSED) if lock.is_none() => {
+                        lock = Some(DirectoryLock::of(path, deadline).map_err(|error| {
+                            in_use(format!(
+                                "nobody listens there, but its directory cannot be locked ({error}): remove the file"
+                            ))
+                        })?);
+                    }
+                    Err(Errno::CONNREFUSED) => remove_if_same(path, &file)?,
+                    // It has gone in between.
+                    Err(Errno::NOENT) => {}
+                    _ => return Err(in_use("another process uses the socket there".to_owned())),
+                }
+            }
+            // It has come in between.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io_at("lstat", path)(error)),
+        }
+        if deadline.passed() {
+            return Err(in_use("the file there changes again and again".to_owned()));
+        }
+    }
+}
+
+/// Removes the file, unless another one has taken its place.
+fn remove_if_same(path: &Path, file: &fs::Metadata) -> Result<()> {
+    let signature = |file: &fs::Metadata| (file.dev(), file.ino(), file.ctime(), file.ctime_nsec());
+    if fs::symlink_metadata(path).is_ok_and(|found| signature(&found) == signature(file)) {
+        log::info!("nobody listens at {}: it is taken over", path.display());
+        fs::remove_file(path).map_err(Error::io_at("unlink", path))?;
+    }
+    Ok(())
+}
+
+/// The lock of a directory (`flock(2)`), which one process at a time holds that takes over a socket there.
+#[derive(Debug)]
+struct DirectoryLock(OwnedFd);
+
+impl DirectoryLock {
+    /// Waits for it until the deadline.
+    fn of(path: &Path, deadline: Deadline) -> Result<Self> {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let lock = open(directory, flags, Mode::empty()).map_err(Error::io_at("open", directory))?;
+        let lock = above_stdio(lock)?;
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self(lock)),
+                Err(Errno::WOULDBLOCK) if !deadline.passed() => drop(sleep([], deadline, Some(PAUSE))?),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(Error::io_at("flock", directory)(error)),
+            }
+        }
+    }
+}
+
+/// A child that was forked meanwhile holds the same lock: closing it here is not enough.
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// A socket that is connected to a listener. Waits for a place in its backlog until `patience`; without, not at all.
+pub(crate) fn connect(path: &Path, patience: Option<Deadline>) -> Result<Socket> {
+    let address = address("connect", path)?;
+    let flags = if patience.is_none() { SocketFlags::NONBLOCK } else { SocketFlags::empty() };
+    let socket = new_socket(SocketType::SEQPACKET, flags)?;
     let limit = |time| {
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, time)
             .map_err(Error::io("setsockopt(SO_SNDTIMEO)"))
     };
-    if let Some(patience) = patience {
-        // A full backlog has no readiness, but this bounds the wait; zero would mean for ever.
-        limit(Some(patience.max(Duration::from_micros(1))))?;
-    }
-    let connected = loop {
-        match connect_socket(&socket, &address) {
-            Err(Errno::INTR) => {}
-            result => break result,
+    loop {
+        if let Some(deadline) = patience {
+            // A full backlog has no readiness, but this bounds the wait; zero would mean for ever. It begins anew with
+            // each call: after a signal (`EINTR`) it is what is left.
+            limit(deadline.left().map(|left| left.max(Duration::from_micros(1))))?;
         }
-    };
-    match connected {
-        Ok(()) => {}
-        Err(Errno::AGAIN) if patience.is_some() => return Err(Error::Timeout),
-        Err(Errno::AGAIN) => return Err(Error::Full),
-        Err(error) => return Err(Error::io_at("connect", path)(error)),
+        match connect_socket(&socket, &address) {
+            Ok(()) => break,
+            Err(Errno::INTR) if patience.is_some_and(Deadline::passed) => return Err(Error::Timeout),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) if patience.is_some() => return Err(Error::Timeout),
+            Err(Errno::AGAIN) => return Err(Error::Full),
+            Err(error) => return Err(Error::io_at("connect", path)(error)),
+        }
     }
     if patience.is_some() {
         limit(None)?;

@@ -21,6 +21,7 @@ use rustix::{
 use crate::{
     error::{Error, Result},
     layout::to_u64,
+    raw::descriptor::above_stdio,
 };
 
 /// `f_type` of files of huge pages (`statfs(2)`).
@@ -43,7 +44,7 @@ pub(crate) fn create(size: usize, huge_pages: bool) -> Result<Memfd> {
     if getrlimit(Resource::Fsize).current.is_some_and(|limit| limit < size) {
         return Err(Error::io("allocating more than RLIMIT_FSIZE")(Errno::FBIG));
     }
-    let memfd = empty(huge_pages).map_err(Error::io("memfd_create"))?;
+    let memfd = empty(huge_pages)?;
     ftruncate(memfd.as_file(), size).map_err(Error::io("ftruncate"))?;
     let operation = if huge_pages {
         "fallocate of huge pages (are enough reserved in vm.nr_hugepages?)"
@@ -61,16 +62,16 @@ pub(crate) fn create(size: usize, huge_pages: bool) -> Result<Memfd> {
 /// Makes an empty memfd that can be sealed, and that nobody can execute where the kernel knows of that
 /// (`MFD_NOEXEC_SEAL`, Linux 6.3). The crate `memfd` has no name for this flag, without which the kernel makes none at all
 /// where `vm.memfd_noexec` is 2.
-fn empty(huge_pages: bool) -> io::Result<Memfd> {
+fn empty(huge_pages: bool) -> Result<Memfd> {
     let pages = if huge_pages { MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB } else { MemfdFlags::empty() };
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::NOEXEC_SEAL;
-    match memfd_create("sealane", pages | flags) {
-        Ok(memfd) => {
-            Memfd::try_from_fd(memfd).map_err(|_| io::Error::other("a new memfd that cannot be sealed"))
-        }
-        Err(Errno::INVAL) => executable(huge_pages),
-        Err(error) => Err(error.into()),
+    let memfd = match memfd_create("sealane", pages | flags) {
+        Err(Errno::INVAL) => executable(huge_pages).map(into_fd),
+        result => result.map_err(io::Error::from),
     }
+    .map_err(Error::io("memfd_create"))?;
+    Memfd::try_from_fd(above_stdio(memfd)?)
+        .map_err(|_| Error::io("sealing a new memfd")(io::Error::from(io::ErrorKind::Unsupported)))
 }
 
 /// The same on kernels before 6.3, which know no other memfds.
@@ -187,8 +188,8 @@ mod tests {
 
     #[test]
     fn a_file_of_huge_pages_is_known_without_having_any() {
-        for memfd in [empty(true), executable(true)] {
-            let Ok(memfd) = memfd else {
+        for memfd in [empty(true).ok(), executable(true).ok()] {
+            let Some(memfd) = memfd else {
                 return println!("left out: no huge pages in this kernel");
             };
             assert_eq!(Facts::of(memfd.as_file().as_fd()).unwrap().page, HUGE_PAGE);

@@ -15,7 +15,10 @@ use crate::{
     error::{CastError, Error, Result, SealError},
     layout::{to_u64, to_usize},
     memfd::{self, Facts},
-    raw::mapping::{Draft, Immutable, Unmapped},
+    raw::{
+        descriptor::above_stdio,
+        mapping::{Draft, Immutable, Unmapped},
+    },
 };
 
 /// Largest buffer that is taken without asking: 64 MiB.
@@ -123,6 +126,7 @@ impl SealedBuffer {
     /// # Errors
     /// [`Error::Sealed`] with what was expected and found; the descriptor is closed. [`Error::Io`].
     pub fn with_limit(fd: OwnedFd, max: u64) -> Result<Self> {
+        let fd = above_stdio(fd)?;
         let facts = Facts::of(fd.as_fd()).map_err(Error::io("fstat"))?;
         let Facts { kind, seals, size, allocated, .. } = facts;
         if kind != FileType::RegularFile {

@@ -10,14 +10,14 @@ use std::{
     io::{self, IoSlice},
     mem::MaybeUninit,
     ops::Deref,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
 use rustix::{
     cmsg_space,
     event::{PollFd, PollFlags, Timespec, poll},
-    io::{Errno, ioctl_fionread, retry_on_intr},
+    io::{Errno, FdFlags, fcntl_setfd, ioctl_fionread, retry_on_intr},
     net::{
         AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
         SocketType, UCred, getpeername, send, sendmsg, shutdown, socketpair, sockopt,
@@ -30,7 +30,10 @@ use crate::{
     error::{Error, HandshakeError, ProtocolError, Result},
     layout::to_u64,
     private::PrivateBytes,
-    raw::descriptor::{Ancillary, RawCredentials, Receipt, quiet, receive, refuse_fds, unread_by_peer},
+    raw::descriptor::{
+        Ancillary, RawCredentials, Receipt, above_stdio, duplicate, is_above_stdio, quiet, receive,
+        refuse_fds, unread_by_peer,
+    },
     wait::Deadline,
     wire::{PACKET_HEADER, Packet, PacketHeader, SCM_MAX_FD},
 };
@@ -38,8 +41,9 @@ use crate::{
 /// The kernel counts this much of a packet against the send buffer beside its bytes.
 const SEND_OVERHEAD: usize = 32;
 /// Longest body that is sent in a packet, whatever the buffers allow: a default buffer's (`net.core.wmem_default`). Of longer
-/// ones the kernel was seen to ask itself for so much memory in one piece that it often had none (`ENOBUFS`).
-const MOST_BODY: usize = 212_992 - SEND_OVERHEAD - PACKET_HEADER;
+/// ones the kernel was seen to ask itself for so much memory in one piece that it often had none (`ENOBUFS`). No builder
+/// accepts more.
+pub(crate) const MOST_BODY: usize = 212_992 - SEND_OVERHEAD - PACKET_HEADER;
 /// Longest body that is copied behind its header, to be sent in one piece.
 const SMALL_BODY: usize = 256;
 const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
@@ -53,6 +57,21 @@ const RESETS: u32 = 2;
 pub(crate) struct ReceivedFds(Vec<OwnedFd>);
 
 impl ReceivedFds {
+    /// Takes what the kernel has installed, moved [above the standard streams](above_stdio). False if this process may not
+    /// open as many for that: then those from there on are closed.
+    fn adopt(fds: Vec<OwnedFd>) -> (Self, bool) {
+        let mut fds = Self(fds);
+        let stays = |fd: &mut OwnedFd| {
+            let number = fd.as_raw_fd();
+            !is_above_stdio(number) && duplicate(number).map(|moved| *fd = moved).is_err()
+        };
+        let lost = fds.0.iter_mut().position(stays);
+        if let Some(lost) = lost {
+            drop(Self(fds.0.split_off(lost)));
+        }
+        (fds, lost.is_none())
+    }
+
     /// Takes one out.
     pub(crate) fn remove(&mut self, index: usize) -> Option<OwnedFd> {
         (index < self.0.len()).then(|| self.0.remove(index))
@@ -185,6 +204,23 @@ impl From<SendFailure> for Error {
     }
 }
 
+/// Whether a descriptor is an `AF_UNIX` `SOCK_SEQPACKET` socket; else what it is instead.
+pub(crate) fn check_kind(fd: &OwnedFd) -> Result<(), &'static str> {
+    match (sockopt::socket_domain(fd), sockopt::socket_type(fd)) {
+        (Err(_), _) | (_, Err(_)) => Err("no socket"),
+        (Ok(AddressFamily::UNIX), Ok(SocketType::SEQPACKET)) => Ok(()),
+        (Ok(AddressFamily::UNIX), _) => Err("an AF_UNIX socket of another type"),
+        _ => Err("a socket of another family"),
+    }
+}
+
+/// Takes a descriptor that the application made: moved [above the standard streams](above_stdio), and close-on-exec.
+pub(crate) fn take(fd: OwnedFd) -> Result<OwnedFd> {
+    let fd = above_stdio(fd)?;
+    fcntl_setfd(&fd, FdFlags::CLOEXEC).map_err(Error::io("fcntl(F_SETFD)"))?;
+    Ok(fd)
+}
+
 /// One end of a connection.
 #[derive(Debug)]
 pub(crate) struct Socket(OwnedFd);
@@ -198,30 +234,26 @@ impl AsFd for Socket {
 impl Socket {
     /// Two connected ends.
     pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd)> {
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(Error::io("socketpair"))
+        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(Error::io("socketpair"))?;
+        Ok((above_stdio(a)?, above_stdio(b)?))
     }
 
-    /// Takes a connected socket that the application vouches for.
+    /// Takes a connected socket that the application vouches for; it is close-on-exec from then on.
     pub(crate) fn adopt(fd: OwnedFd) -> Result<Self> {
-        let refuse = |found| Err(HandshakeError::NotSeqpacket { found }.into());
-        match (sockopt::socket_domain(&fd), sockopt::socket_type(&fd)) {
-            (Err(_), _) | (_, Err(_)) => return refuse("no socket"),
-            (Ok(AddressFamily::UNIX), Ok(SocketType::SEQPACKET)) => {}
-            (Ok(AddressFamily::UNIX), _) => return refuse("an AF_UNIX socket of another type"),
-            _ => return refuse("a socket of another family"),
-        }
+        let refuse = |found| HandshakeError::NotSeqpacket { found };
+        check_kind(&fd).map_err(refuse)?;
         if getpeername(&fd).is_err() {
-            return refuse("a socket that is not connected");
+            return Err(refuse("a socket that is not connected").into());
         }
+        let fd = take(fd)?;
         quiet(fd.as_fd());
         Ok(Self(fd))
     }
 
     /// Whether the writing end of a peer's credit socket is what it should be: anything else might block.
     pub(crate) fn is_credit(fd: &OwnedFd) -> bool {
-        sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
-            && sockopt::socket_type(fd) == Ok(SocketType::SEQPACKET)
+        check_kind(fd).is_ok()
     }
 
     /// Takes the writing end of a peer's credit socket, which [is one](Self::is_credit).
@@ -359,11 +391,12 @@ impl Socket {
         loop {
             let mut fds = Vec::new();
             let received = receive(self.as_fd(), bytes, ancillary, &mut fds, wait);
-            let fds = ReceivedFds(fds);
+            let (fds, all) = ReceivedFds::adopt(fds);
             match received {
                 // A packet of ours is never empty.
                 Ok(receipt) if receipt.len == 0 => return Ok(Arrival::End),
-                Ok(receipt) => {
+                Ok(mut receipt) => {
+                    receipt.fds_cut |= !all;
                     let bytes = bytes.get(..receipt.len).unwrap_or_default();
                     return Ok(Arrival::Packet(open(bytes, max, &receipt, fds)));
                 }

@@ -21,12 +21,13 @@ use std::{
 
 use command_fds::{CommandFdExt, FdMapping};
 use hostile::{
-    LONG, Player, abstract_name, address, bounded, page, pipe, readable, seqpacket, seqpacket_pair,
+    Hello, LONG, Packet, Player, SEALS, abstract_name, address, bounded, memfd, page, pipe, readable,
+    seqpacket, seqpacket_pair,
 };
 use rustix::{
-    fs::Mode,
-    io::{Errno, FdFlags, fcntl_getfd},
-    net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt},
+    fs::{Mode, OFlags, fcntl_getfl},
+    io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd},
+    net::{AddressFamily, Shutdown, SocketFlags, SocketType, bind, listen, socket_with, sockopt},
     process::{Resource, Rlimit, WaitOptions, getgid, getrlimit, getuid, setrlimit, umask, waitpid},
 };
 use sealane::{
@@ -170,11 +171,32 @@ fn binding_where_a_file_is_names_the_call_and_leaves_the_file() {
 }
 
 #[test]
-fn a_name_that_is_too_long_is_refused() {
-    for name in [PathBuf::from("x".repeat(109)), PathBuf::from(format!("@{}", "x".repeat(109)))] {
-        assert_eq!(io_error(Listener::bind(&name)).0, "making a socket address (at most 107 bytes) of");
-        assert_eq!(io_error(Channel::connect(&name)).0, "making a socket address (at most 107 bytes) of");
+fn a_name_that_can_be_none_is_refused_and_the_error_says_why() {
+    let zero = PathBuf::from(OsString::from_vec(b"a\0b".to_vec()));
+    let long = |name: String| (PathBuf::from(name), "of at most 107 bytes expected, one of 108 found");
+    let cases = [
+        (PathBuf::new(), "found no name"),
+        (PathBuf::from("@"), "found no name"),
+        (zero, "without zero bytes"),
+        long("x".repeat(108)),
+        long(format!("@{}", "x".repeat(108))),
+    ];
+    let builder = Channel::builder();
+    for (name, why) in cases {
+        let refused = |operation, result: Result<()>| {
+            let text = result.as_ref().unwrap_err().to_string();
+            assert_eq!(io_error(result), (operation, ErrorKind::InvalidInput), "{name:?}");
+            assert!(text.contains(why) && text.contains(&name.display().to_string()), "{text}");
+        };
+        refused("bind", builder.listen(&name).map(drop));
+        refused("connect", builder.connect(&name).map(drop));
+        refused("connect", builder.try_connect(&name).map(drop));
     }
+    // The longest that can be. Its path may be in no directory, so only its length is tried.
+    let longest = PathBuf::from("x".repeat(107));
+    assert_eq!(io_error(Channel::connect(&longest)), ("connect", ErrorKind::NotFound));
+    let name = abstract_name().into_os_string().into_string().unwrap();
+    let _listener = Listener::bind(format!("{name:x<108}")).unwrap();
 }
 
 #[test]
@@ -332,8 +354,10 @@ fn a_channel_keeps_the_descriptor_of_its_handshake() {
     let _guard = bounded();
     let (ours, theirs) = seqpacket_pair();
     let number = ours.as_raw_fd();
+    fcntl_setfd(&ours, FdFlags::empty()).unwrap();
     let builder = Channel::builder();
     let (ours, theirs) = (builder.handshake(ours).unwrap(), builder.handshake(theirs).unwrap());
+    assert!(fcntl_getfd(&ours).unwrap().contains(FdFlags::CLOEXEC), "from then on");
     assert_eq!([ours.as_raw_fd(), ours.as_fd().as_raw_fd()], [number; 2]);
     let theirs = thread::spawn(|| theirs.finish());
     let ours = ours.finish().unwrap();
@@ -412,7 +436,7 @@ fn has_a_child() {
 fn inherits_nothing() {
     let expected = env::var("EXPECTED").unwrap();
     for _ in 0..2 {
-        let HandshakeError::NotInherited { variable: "SEALANE_FD", found } =
+        let HandshakeError::NotInherited { place: "the variable SEALANE_FD", found } =
             handshake_error(Channel::inherited())
         else {
             panic!("another error");
@@ -512,7 +536,15 @@ fn starts_children_that_fail() {
     assert_eq!(io_error(builder.spawn(missing)), ("starting the child process", ErrorKind::NotFound));
     childless();
     let exits = builder.clone().handshake_timeout(LONG).spawn(role("exits"));
-    assert_eq!(handshake_error(exits), HandshakeError::Closed { awaited: "Hello" });
+    let HandshakeError::ChildEnded { awaited: "Hello", status } = handshake_error(exits) else {
+        panic!("another error");
+    };
+    assert!(status.success());
+    childless();
+    // A program that is none of ours.
+    let other = builder.clone().handshake_timeout(LONG).spawn(Command::new("sh").args(["-c", "exit 3"]));
+    let text = other.unwrap_err().to_string();
+    assert_eq!(text, "the child ended with exit status: 3 before its Hello");
     childless();
     assert!(matches!(builder.spawn(role("is_silent")), Err(Error::Timeout)));
     childless();
@@ -573,6 +605,133 @@ fn only_a_connected_seqpacket_socket_will_do() {
         assert_eq!(error, HandshakeError::NotSeqpacket { found });
         assert!(error.to_string().contains("SOCK_SEQPACKET") && error.to_string().contains(found));
     }
+}
+
+#[test]
+fn a_socket_that_was_given_is_listened_on() {
+    let _guard = bounded();
+    let (_directory, path) = in_temporary_directory();
+    // Without any of the flags that a listener needs.
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::empty(), None).unwrap();
+    bind(&socket, &address(&path)).unwrap();
+    listen(&socket, 10).unwrap();
+    let copy = socket.try_clone().unwrap();
+    let listener = Channel::builder().handshake_timeout(LONG).listen_on(socket).unwrap();
+    assert!(fcntl_getfd(&listener).unwrap().contains(FdFlags::CLOEXEC));
+    assert!(fcntl_getfl(&copy).unwrap().contains(OFlags::NONBLOCK));
+    assert!(sockopt::socket_passcred(&copy).unwrap());
+    assert_eq!(listener.path(), None);
+    assert!(listener.try_accept().unwrap().is_none());
+    let client = thread::spawn({
+        let path = path.clone();
+        move || Channel::connect(path).unwrap()
+    });
+    let mut server = listener.accept().unwrap();
+    assert_established(&mut server, &mut client.join().unwrap());
+    drop((listener, copy));
+    assert!(path.exists(), "it is not the listener's");
+}
+
+#[test]
+fn only_a_listening_seqpacket_socket_is_listened_on() {
+    let (reader, _writer) = pipe();
+    let bound = seqpacket();
+    bind(&bound, &address(&abstract_name())).unwrap();
+    let stream = std::os::unix::net::UnixListener::bind(tempdir().unwrap().path().join("socket")).unwrap();
+    let internet = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    listen(&internet, 1).unwrap();
+    let wrong: [(OwnedFd, &str); 6] = [
+        (reader, "no socket"),
+        (stream.into(), "an AF_UNIX socket of another type"),
+        (internet, "a socket of another family"),
+        (seqpacket(), "a socket that does not listen"),
+        (bound, "a socket that does not listen"),
+        (seqpacket_pair().0, "a socket that does not listen"),
+    ];
+    for (fd, found) in wrong {
+        let error = handshake_error(Channel::builder().listen_on(fd));
+        assert_eq!(error, HandshakeError::NotListening { found });
+        assert!(error.to_string().contains("listening") && error.to_string().contains(found));
+    }
+}
+
+#[test]
+fn a_wait_for_a_client_is_limited_and_a_client_that_comes_has_its_own_time() {
+    let _guard = bounded();
+    let name = abstract_name();
+    let listener = Channel::builder().handshake_timeout(LONG).listen(&name).unwrap();
+    let start = Instant::now();
+    assert!(matches!(listener.accept_timeout(SHORT), Err(Error::Timeout)));
+    assert!(start.elapsed() >= SHORT);
+    // It has connected; what it has to say comes when the time to wait for a client is over.
+    let mut server = thread::scope(|scope| {
+        let client = Player::connect(&name);
+        let accepting = scope.spawn(|| listener.accept_timeout(Duration::ZERO));
+        let socket = client.as_fd().try_clone_to_owned().unwrap();
+        let client = scope.spawn(|| Channel::builder().handshake(socket).unwrap().finish().unwrap());
+        let mut server = accepting.join().unwrap().unwrap();
+        assert_established(&mut server, &mut client.join().unwrap());
+        server
+    });
+    assert!(server.send(b"").is_err());
+    let connecting = thread::spawn(move || Channel::connect(name).unwrap());
+    let mut server = listener.accept_timeout(LONG).unwrap();
+    assert_established(&mut server, &mut connecting.join().unwrap());
+}
+
+/// A server pauses on `Io` only: no client may cause that.
+#[test]
+fn a_bad_client_is_never_taken_for_a_shortage_of_the_servers_own() {
+    let _guard = bounded();
+    let name = abstract_name();
+    let listener = Channel::builder().handshake_timeout(SHORT).ring_capacity(4096).listen(&name).unwrap();
+    let honest = Channel::builder().ring_capacity(4096);
+    let memfd = || memfd(2 * page(), 2 * page(), SEALS);
+    let good = |player: &Player| {
+        player.send(Packet::hello(&Hello::honest(1), vec![memfd(), seqpacket_pair().0]));
+    };
+    let bad: [&dyn Fn(&Player); 9] = [
+        &|_| {},
+        &|player| player.send(Packet::raw(b"no Hello")),
+        &|player| player.send(Packet::raw(b"")),
+        &|player| player.send(Packet::hello(&Hello::honest(1), vec![])),
+        &|player| player.send(Packet::hello(&Hello::honest(1), (0..253).map(|_| memfd()).collect())),
+        &|player| player.send(Packet { identified: false, ..Packet::hello(&Hello::honest(1), vec![]) }),
+        &|player| player.shut(Shutdown::Both),
+        &|player| {
+            good(player);
+            player.shut(Shutdown::Read);
+        },
+        &good,
+    ];
+    for (number, bad) in bad.iter().enumerate() {
+        // One that is gone when it is accepted, and one that stays.
+        for stays in [false, true] {
+            let player = Player::connect(&name);
+            bad(&player);
+            let player = stays.then_some(player);
+            let result = listener.accept();
+            assert!(
+                matches!(result, Err(Error::Handshake(_) | Error::Timeout | Error::FdsLost { .. })),
+                "{number}, stays: {stays}: {result:?}"
+            );
+            drop(player);
+        }
+    }
+    // One that leaves our packets unread, at each step.
+    for steps in 0..3 {
+        let mut client = honest.try_connect(&name).unwrap();
+        let mut server = listener.try_accept().unwrap().unwrap();
+        for _ in 0..steps {
+            let _ = (server.advance().unwrap(), client.advance().unwrap());
+        }
+        let _ = server.advance();
+        drop(client);
+        let result = server.finish().map(drop);
+        assert!(matches!(result, Ok(()) | Err(Error::Handshake(_))), "{steps}: {result:?}");
+    }
+    let connecting = thread::spawn(move || honest.connect(name).unwrap());
+    assert_established(&mut listener.accept().unwrap(), &mut connecting.join().unwrap());
 }
 
 #[test]
@@ -647,11 +806,29 @@ fn capacity_is_rounded_up_to_a_power_of_two_and_a_page() {
 
 #[test]
 fn control_is_bounded_by_what_one_packet_holds() {
+    const MOST: usize = 212_928;
     let _guard = bounded();
-    // More than `net.core.wmem_max` allows almost anywhere.
-    let (mut a, mut b) = Channel::builder().max_control(1 << 26).pair().unwrap();
+    let name = abstract_name();
+    let _listener = Listener::bind(&name).unwrap();
+    for len in [MOST + 1, usize::MAX] {
+        let builder = Channel::builder().max_control(len);
+        let refused = |result: Result<()>| {
+            let is_refused =
+                matches!(result, Err(Error::ControlTooLarge { len: found, max: MOST }) if found == len);
+            assert!(is_refused, "{len}: {result:?}");
+        };
+        refused(builder.pair().map(drop));
+        refused(builder.connect(&name).map(drop));
+        refused(builder.try_connect(&name).map(drop));
+        refused(builder.listen(abstract_name()).map(drop));
+        refused(builder.prepare().map(drop));
+        refused(builder.spawn(Command::new("true")).map(drop));
+        refused(builder.handshake(seqpacket_pair().0).map(drop));
+        refused(builder.listen_on(seqpacket()).map(drop));
+    }
+    let (mut a, mut b) = Channel::builder().max_control(MOST).pair().unwrap();
     let max = a.limits().max_control;
-    assert!(max >= 100_000, "{max}");
+    assert!((100_000..=MOST).contains(&max), "{max}");
     let control = vec![7; max + 1];
     let result = a.send(&control);
     assert!(

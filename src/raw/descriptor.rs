@@ -1,17 +1,30 @@
-//! Descriptors by number: those that the kernel hands us with a packet, one that a parent left us, and socket options
-//! that have no safe wrapper.
+//! Descriptors by number: those that the kernel hands us with a packet, one that a parent left us, one that a child is to
+//! have, and socket options that have no safe wrapper.
+//!
+//! No descriptor of this library has the number of a standard stream: see [`above_stdio`].
 
 use std::{
     ffi::c_int,
     io,
     mem::{MaybeUninit, size_of},
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
+    sync::Weak,
 };
 
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use zerocopy::FromBytes;
 
-use crate::wire::SCM_MAX_FD;
+use crate::{
+    error::{Error, Result},
+    wire::SCM_MAX_FD,
+};
+
+/// The lowest number that a descriptor of ours may have. Those below belong to the standard streams, open or closed.
+const LOWEST: RawFd = 3;
 
 /// Bytes for the ancillary data of one packet: 253 descriptors and the credentials, and room to spare. A shorter buffer
 /// would make the kernel cut the data (`MSG_CTRUNC`), which would then look like a shortage of our own.
@@ -121,34 +134,65 @@ fn length<A: TryInto<B>, B>(len: A) -> io::Result<B> {
     len.try_into().map_err(|_| io::Error::other("a length that this C library has no number for"))
 }
 
-/// Takes the descriptor `number`, if it is the socket with this cookie (`SO_COOKIE`, `socket(7)`), and makes it
-/// close-on-exec. `Ok(None)` if it is another socket.
+/// Moves a descriptor off the numbers of the standard streams, and closes it there.
+///
+/// The kernel gives out the lowest free number. In a process whose standard streams are closed that would be one of
+/// theirs, and whatever the process prints would go into a socket or a region. A descriptor above them stays where it is.
 ///
 /// # Errors
-/// Those of `getsockopt(2)`, for instance if the number is not open or no socket.
-pub(crate) fn adopt(number: RawFd, cookie: u64) -> io::Result<Option<OwnedFd>> {
-    // The standard streams have owners already.
-    if number <= libc::STDERR_FILENO {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
+/// [`Error::Io`], if this process may open no more; the descriptor is closed.
+pub(crate) fn above_stdio(fd: OwnedFd) -> Result<OwnedFd> {
+    if is_above_stdio(fd.as_raw_fd()) {
+        return Ok(fd);
     }
-    let (mut found, mut len) = (0_u64, length(size_of::<u64>())?);
-    // SAFETY: contract of `getsockopt(2)`: a live `u64` of the length given. Of a number that is not open, or no socket, it
-    // says so.
-    let result = unsafe {
-        let option = (libc::SOL_SOCKET, libc::SO_COOKIE);
-        libc::getsockopt(number, option.0, option.1, (&raw mut found).cast(), &raw mut len)
-    };
-    if result != 0 {
+    fcntl_dupfd_cloexec(&fd, LOWEST).map_err(Error::io("fcntl(F_DUPFD_CLOEXEC)"))
+}
+
+/// Whether `number` belongs to no standard stream.
+pub(crate) fn is_above_stdio(number: RawFd) -> bool {
+    number >= LOWEST
+}
+
+/// Duplicates the descriptor `number`, whoever owns it. The duplicate is close-on-exec and above the standard streams.
+///
+/// # Errors
+/// Those of `fcntl(2)`: `EBADF` if the number is not open.
+pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: contract of `fcntl(2)` with `F_DUPFD_CLOEXEC`: it takes numbers and touches no memory. Of a number that is
+    // not open it says so.
+    let duplicate = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, LOWEST) };
+    if duplicate < 0 {
         return Err(io::Error::last_os_error());
     }
-    if found != cookie {
-        return Ok(None);
-    }
-    // SAFETY: contract of `from_raw_fd`: the cookie, which the kernel gives to one socket only, proves that this is what
-    // the parent left for us; the caller lets this happen once in a process.
-    let socket = unsafe { OwnedFd::from_raw_fd(number) };
-    fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
-    Ok(Some(socket))
+    // SAFETY: contract of `from_raw_fd`: the kernel has just installed this descriptor for us, and nobody else knows its
+    // number.
+    Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
+}
+
+/// Keeps the descriptor `number`, whoever owns it, from the programs that this process executes.
+///
+/// # Errors
+/// Those of `fcntl(2)`.
+pub(crate) fn close_on_exec(number: RawFd) -> io::Result<()> {
+    // SAFETY: contract of `fcntl(2)` with `F_SETFD`: it takes numbers and touches no memory. Of a number that is not open
+    // it says so.
+    let result = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets the programs that `command` starts have a descriptor, under its number, for as long as it is open here. The
+/// command does not keep it open, and starts programs without it afterwards.
+pub(crate) fn pass_on(command: &mut Command, fd: Weak<OwnedFd>) {
+    // Runs in the child. There its owner's reference stays for ever, so that this one is never the last, which would free
+    // memory.
+    let inherit = move || match fd.upgrade() {
+        Some(fd) => fcntl_setfd(&*fd, FdFlags::empty()).map_err(io::Error::from),
+        None => Ok(()),
+    };
+    // SAFETY: contract of `pre_exec`: between `fork` and `exec` the closure does only what is async-signal-safe
+    // (`signal-safety(7)`), and leaves no trace in memory: two atomic counts and `fcntl(2)`. It allocates and frees
+    // nothing: an `io::Error` of a number is that number.
+    unsafe { command.pre_exec(inherit) };
 }
 
 /// Socket options by which ancillary data comes unasked (`socket(7)`, `unix(7)`): `SO_PASSSEC`, `SO_PASSPIDFD` (which

@@ -1,6 +1,7 @@
 //! [`Channel`]: both halves together, calls, and establishing.
 
 use std::{
+    borrow::BorrowMut,
     os::fd::AsFd,
     path::Path,
     process::{Child, Command},
@@ -24,11 +25,11 @@ use crate::{
     link::Closer,
     message::{Message, ReplyToken, RequestId},
     peer::Peer,
-    process,
+    process::{self, Inherited},
     stats::{Held, Limits, Stats},
 };
 
-/// Between two attempts to connect to a listener with a full backlog.
+/// Between two attempts to connect to a listener with a full backlog, and two looks at a child.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// One end of a connection between two processes: a [`sealane::Channel`](crate::Channel) that awaits instead of blocking.
@@ -101,22 +102,25 @@ impl Channel {
     ///
     /// # Errors
     /// Those of [`Builder::spawn`].
-    pub async fn spawn(command: Command) -> Result<(Self, Child)> {
+    pub async fn spawn(command: impl BorrowMut<Command>) -> Result<(Self, Child)> {
         Self::spawn_with(&Builder::default(), command).await
     }
 
     /// Starts a child process with a channel to it, which the child takes by [`inherited`](Self::inherited) of either
-    /// kind. A child whose handshake fails, or whose future is dropped, is killed and reaped.
+    /// kind. A child whose handshake fails is given time to report it, then killed and reaped, see [`Builder::spawn`]; one
+    /// whose future is dropped is killed at once.
     ///
     /// # Errors
     /// Those of [`Builder::spawn`].
-    pub async fn spawn_with(builder: &Builder, command: Command) -> Result<(Self, Child)> {
+    pub async fn spawn_with(builder: &Builder, command: impl BorrowMut<Command>) -> Result<(Self, Child)> {
         let (handshake, child) = builder.try_spawn(command)?;
+        let deadline = handshake.deadline();
         let mut unfinished = Unfinished(Some(child));
-        let channel = Self::establish(handshake).await?;
-        // It is there: nobody else takes it.
-        let child = unfinished.0.take().ok_or(Error::Disconnected)?;
-        Ok((channel, child))
+        match Self::establish(handshake).await {
+            // It is there: nobody else takes it.
+            Ok(channel) => Ok((channel, unfinished.0.take().ok_or(Error::Disconnected)?)),
+            Err(error) => Err(unfinished.end(deadline, error).await),
+        }
     }
 
     /// In a child process: the channel to its parent. See [`inherited_with`](Self::inherited_with).
@@ -132,7 +136,10 @@ impl Channel {
     /// # Errors
     /// Those of [`Builder::inherited`].
     pub async fn inherited_with(builder: &Builder) -> Result<Self> {
-        Self::establish(builder.handshake(process::inherited()?)?).await
+        let Inherited { socket, original } = process::inherited()?;
+        let channel = Self::establish(builder.handshake(socket)?).await?;
+        original.keep();
+        Ok(channel)
     }
 
     /// Completes any handshake, by its deadline. If the future is dropped, the connection is closed.
@@ -165,10 +172,27 @@ impl Channel {
 /// A child without a channel yet.
 struct Unfinished(Option<Child>);
 
+impl Unfinished {
+    /// Ends the child as `process::end` does, but awaits one that ends by itself.
+    async fn end(mut self, deadline: std::time::Instant, error: Error) -> Error {
+        let deadline = deadline.min(process::after_grace());
+        while let Some(child) = &mut self.0
+            && matches!(child.try_wait(), Ok(None))
+            && std::time::Instant::now() < deadline
+        {
+            sleep(PAUSE).await;
+        }
+        match self.0.take() {
+            Some(mut child) => process::end(&mut child, std::time::Instant::now(), error),
+            None => error,
+        }
+    }
+}
+
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some(child) = &mut self.0 {
-            process::end(child);
+            process::kill(child, std::time::Instant::now());
         }
     }
 }

@@ -32,10 +32,13 @@ use crate::error::{Error, Result};
 ///             Ok(mut channel) => {
 ///                 tokio::spawn(async move { channel.send(b"welcome").await });
 ///             }
-///             Err(error) => {
+///             // A shortage of our own, for instance of descriptors: the next attempt would fail at once, too.
+///             Err(error @ sealane::Error::Io { .. }) => {
 ///                 eprintln!("not accepted: {error}");
 ///                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
 ///             }
+///             // A bad client, which costs its own turn only.
+///             Err(error) => eprintln!("a client was not accepted: {error}"),
 ///         }
 ///     }
 /// });
@@ -76,8 +79,9 @@ impl Listener {
     ///
     /// Cancel-safe: handshakes go on if the future is dropped, and their channels are returned by the next.
     ///
-    /// An [`Error::Handshake`], [`Error::Timeout`] or [`Error::FdsLost`] is about one client; the listener goes on. After
-    /// an [`Error::Io`] too, but at this process's limit of open files the next call fails as well: pause before it.
+    /// An [`Error::Handshake`], [`Error::Timeout`] or [`Error::FdsLost`] is about one client: take the next one at once. A
+    /// server that pauses for it is one that bad clients can keep from honest ones. After an [`Error::Io`] pause: it is
+    /// about this process, for instance its limit of open files, and the next call may fail as well.
     ///
     /// # Errors
     /// Those of [`sealane::Listener::accept`](crate::Listener::accept).

@@ -66,7 +66,8 @@ impl From<Found> for Attempt<Message> {
 pub(super) struct Readiness(net::UnixDatagram);
 
 impl Readiness {
-    /// Sets `O_NONBLOCK`, on which nothing of ours depends.
+    /// Sets `O_NONBLOCK`, on which nothing of ours depends. The duplicate is above the standard streams: the standard library
+    /// sees to that.
     pub(super) fn new(fd: BorrowedFd<'_>) -> Result<Self> {
         let duplicate = fd.try_clone_to_owned().map_err(Error::io("fcntl(F_DUPFD_CLOEXEC)"))?;
         let socket = UnixDatagram::from(duplicate);

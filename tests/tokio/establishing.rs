@@ -198,6 +198,83 @@ fn a_child_that_gets_no_channel_is_killed_and_reaped() {
 }
 
 #[test]
+fn a_socket_that_was_given_is_awaited_on() {
+    run(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let given = socket(SocketFlags::empty());
+        bind(&given, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        listen(&given, 10).unwrap();
+        let mut listener = Listener::try_from(builder().listen_on(given).unwrap()).unwrap();
+        assert_eq!(listener.path(), None);
+        let client = tokio::spawn({
+            let path = path.clone();
+            async move { Channel::connect(&path).await.unwrap().recv().await }
+        });
+        listener.accept().await.unwrap().send(b"welcome").await.unwrap();
+        assert_eq!(client.await.unwrap().unwrap().control(), b"welcome");
+        drop(listener);
+        assert!(path.exists());
+    });
+}
+
+/// A server that pauses on shortages of its own only is not kept from honest clients by others, however many.
+#[test]
+fn clients_that_talk_nonsense_hold_up_nobody() {
+    const NONSENSE: usize = 200;
+    run(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let mut listener = Listener::bind(&path).unwrap();
+        for _ in 0..NONSENSE {
+            rustix::io::write(silent(&path), b"no Hello").unwrap();
+        }
+        let client = tokio::spawn(async move { Channel::connect(&path).await.unwrap().recv().await });
+        let mut refused = 0;
+        let mut channel = loop {
+            match listener.accept().await {
+                Ok(channel) => break channel,
+                Err(error @ Error::Io { .. }) => panic!("not this server's affair: {error}"),
+                Err(_) => refused += 1,
+            }
+        };
+        channel.send(b"welcome").await.unwrap();
+        assert_eq!(client.await.unwrap().unwrap().control(), b"welcome");
+        assert!(refused <= NONSENSE);
+    });
+}
+
+#[test]
+fn a_child_that_is_refused_reports_it_before_it_ends() {
+    run(|| async {
+        let (reader, writer) = pipe().unwrap();
+        let mut command = role("establishing::reports_its_refusal");
+        command.stderr(writer);
+        // A command that is lent.
+        let strict = builder().max_peer_ring_capacity(4096);
+        let refused = Channel::spawn_with(&strict, &mut command).await;
+        drop(command);
+        assert!(matches!(refused, Err(Error::Handshake(HandshakeError::Refused(_)))), "{refused:?}");
+        let report = std::io::read_to_string(reader).unwrap();
+        assert!(report.contains("the peer refused us") && report.contains("by itself"), "{report}");
+
+        let exits = Channel::spawn(std::process::Command::new("sh").args(["-c", "exit 3"])).await;
+        let Err(Error::Handshake(HandshakeError::ChildEnded { awaited: "Hello", status })) = exits else {
+            panic!("{exits:?}");
+        };
+        assert_eq!(status.code(), Some(3));
+    });
+}
+
+#[test]
+#[ignore = "the child of another test"]
+fn reports_its_refusal() {
+    eprintln!("{}", sealane::Channel::inherited().unwrap_err());
+    std::thread::sleep(SHORT);
+    eprintln!("ended by itself");
+}
+
+#[test]
 #[ignore = "the child of another test"]
 fn never_takes_its_channel() {
     eprintln!("{}", std::process::id());
