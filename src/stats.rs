@@ -114,6 +114,7 @@ pub struct Held {
     pub count: u64,
     /// Their bytes in the ring, headers and padding included.
     pub bytes: u64,
-    /// How long the oldest has been held, to within a few milliseconds; `None` if there is none.
+    /// How long the oldest has been held, to within a few milliseconds, or a sixteenth of the time since something was held
+    /// all along; `None` if there is none.
     pub oldest: Option<Duration>,
 }
