@@ -37,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) max_peer_ring: usize,
     pub(crate) max_control: u32,
     pub(crate) max_fds: u32,
+    pub(crate) max_requests: u32,
     pub(crate) timeout: Duration,
     pub(crate) wait: Wait,
     pub(crate) prefault: bool,
@@ -45,7 +46,9 @@ pub(crate) struct Settings {
 
 impl Settings {
     fn bounds(&self) -> Bounds {
-        Bounds { ring: self.max_peer_ring, control: self.max_control, fds: self.max_fds }
+        let Self { max_peer_ring: ring, max_control: control, max_fds: fds, max_requests: requests, .. } =
+            *self;
+        Bounds { ring, control, fds, requests }
     }
 }
 
@@ -380,11 +383,13 @@ impl Handshake {
             max_payload: geometry.max_payload(),
             max_control: socket.reserve(terms.max_control)?,
             max_fds: terms.max_fds,
+            max_requests: terms.max_requests,
         };
         let receiving = Limits {
             max_payload: terms.geometry.max_payload(),
             max_control: crate::layout::to_usize(settings.max_control.into()),
             max_fds: crate::layout::to_usize(settings.max_fds.into()),
+            max_requests: crate::layout::to_usize(settings.max_requests.into()),
         };
         let id = sockopt::socket_cookie(&socket).map_err(Error::io("getsockopt(SO_COOKIE)"))?;
         let link = Arc::new(Link::new(id, socket, credit_in, credit_out));

@@ -19,7 +19,6 @@ use crate::{
     link::Link,
     message::{ReplyToken, RequestId},
     raw::mapping::{OwnWords, PeerRegion, RingWriter},
-    requests::MAX_OPEN,
     ring::producer::Producer,
     socket::{Arrival, SendFailure, sleep},
     stats::{Limits, Stats, count},
@@ -394,21 +393,24 @@ impl Outgoing {
         Ok(Heading::new(self.sequence, wants_reply, in_reply_to))
     }
 
-    /// Gives the message its number if `send` succeeds. A request is noted first: its reply may come at once.
+    /// Gives the message its number if `send` succeeds. A request, or what a reply answers, is noted first: the peer may be
+    /// quick.
     #[inline]
     fn numbered(&mut self, heading: Heading, send: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        let request = heading.wants_reply();
-        if request && !self.link.requests.ask(heading.sequence) {
-            return Err(Error::TooManyRequests { max: MAX_OPEN });
+        let (request, max) = (heading.wants_reply(), self.limits.max_requests);
+        if request && !self.link.requests.ask(heading.sequence, max) {
+            return Err(Error::TooManyRequests { max });
         }
+        // Before it is sent: as soon as the peer has the reply, its next request may come, even while we are here.
+        let answered = heading.in_reply_to().inspect(|sequence| self.link.unanswered.remove(*sequence));
         if let Err(error) = send(self) {
             if request {
                 self.link.requests.withdraw(heading.sequence);
             }
+            if let Some(sequence) = answered {
+                self.link.unanswered.restore(sequence);
+            }
             return Err(error);
-        }
-        if let Some(sequence) = heading.in_reply_to() {
-            self.link.unanswered.remove(sequence);
         }
         self.sequence = self.sequence.wrapping_add(1);
         count(&mut self.stats.messages_sent, 1);

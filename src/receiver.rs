@@ -232,8 +232,11 @@ impl Receiver {
     fn begin_whole(&mut self, record: Record) -> Result<Option<Box<Extras>>> {
         self.order.passed();
         self.epoch.disarm();
+        if record.heading.wants_reply() {
+            self.note_request(record.heading.sequence)?;
+        }
         let extras = self.extras_of(record)?;
-        self.account(record.heading, record.bytes(), 0);
+        self.account(record.bytes(), 0);
         Ok(extras)
     }
 
@@ -477,8 +480,11 @@ impl Receiver {
     fn assemble(&mut self, due: Due) -> Result<Message> {
         let heading = due.heading;
         let (extras, payload) = self.put_together(due)?;
+        if heading.wants_reply() {
+            self.note_request(heading.sequence)?;
+        }
         let message = Message::new(heading, self.link.id, extras, payload);
-        self.account(heading, message.len(), message.fds().len());
+        self.account(message.len(), message.fds().len());
         Ok(message)
     }
 
@@ -531,13 +537,22 @@ impl Receiver {
 
     /// Takes note of a message that is given out now: of its bytes, and its descriptors.
     #[inline(always)]
-    fn account(&mut self, heading: Heading, bytes: usize, fds: usize) {
-        if heading.wants_reply() {
-            self.link.unanswered.note(heading.sequence);
-        }
+    fn account(&mut self, bytes: usize, fds: usize) {
         count(&mut self.stats.messages_received, 1);
         count(&mut self.stats.bytes_received, bytes);
         count(&mut self.stats.fds_received, fds);
+    }
+
+    /// UNTRUSTED: a request must be one of `max_requests` that are unanswered here. The peer counts it from before it is sent
+    /// until our reply is read there; we, from now until just before our reply is sent: never longer.
+    #[inline(never)]
+    fn note_request(&self, sequence: u64) -> Result<()> {
+        let max = self.limits.max_requests;
+        if self.link.unanswered.note(sequence, max) {
+            Ok(())
+        } else {
+            Err(self.link.violated(ProtocolError::Requests { max }))
+        }
     }
 
     /// Reads one packet, if there is one, and files it. End of file is `Something` too: look at the ring again.
@@ -665,7 +680,7 @@ impl Receiver {
     }
 
     /// Says that nobody waits for the reply to `request` any more: if it comes it is dropped and counted. Does nothing if it
-    /// was answered. A request that is neither answered nor given up counts against the 65,536 that may be open.
+    /// was answered. The request counts against [`max_requests`](crate::Limits::max_requests) until its reply comes.
     pub fn give_up(&self, request: RequestId) {
         if request.channel == self.link.id {
             self.link.requests.give_up(request.sequence);

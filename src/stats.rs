@@ -94,6 +94,8 @@ pub struct Limits {
     pub max_control: usize,
     /// Descriptors.
     pub max_fds: usize,
+    /// Requests that may be without a reply at once, those that were given up included.
+    pub max_requests: usize,
 }
 
 /// Payloads that have been received and not yet released. They keep the ring's space behind them from being used again.
