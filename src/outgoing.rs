@@ -22,8 +22,8 @@ use crate::{
     ring::producer::Producer,
     socket::{Arrival, SendFailure, sleep},
     stats::{Limits, Stats, count},
-    wait::{Deadline, MOST_PACKETS, Spinner, Spun},
-    wire::{Heading, Kind, PacketHeader, Record, RecordHeader},
+    wait::{Budget, Deadline, Spinner, Spun},
+    wire::{Heading, Kind, PACKET_HEADER, PacketHeader, Record, RecordHeader},
 };
 
 /// First and longest pause between two attempts while too many descriptors are in flight, or memory is short: the kernel
@@ -193,19 +193,17 @@ impl Outgoing {
     }
 
     fn wait_for_room(&mut self, size: u64, deadline: Deadline) -> Result<()> {
-        let mut reads = 0_u32;
+        let mut budget = Budget::until(deadline);
         loop {
             self.check()?;
             if self.has_room(size)? {
                 return self.stand_down(Room::Ring);
             }
+            // The peer may release bit by bit, or ring, for ever.
+            budget.spend()?;
             match self.spinner.spin(deadline, || self.producer.tail_moved()) {
                 Spun::Ready => {
                     self.producer.let_more_be_released(size);
-                    // The peer may release bit by bit, for ever.
-                    if deadline.passed() {
-                        return Err(Error::Timeout);
-                    }
                     continue;
                 }
                 Spun::LookAtSocket => {
@@ -220,10 +218,6 @@ impl Outgoing {
                 continue;
             }
             if self.read_credit(Epoch::heard)? {
-                reads = reads.wrapping_add(1);
-                if reads.is_multiple_of(MOST_PACKETS) && deadline.passed() {
-                    return Err(Error::Timeout);
-                }
                 continue;
             }
             self.sleep(PollFlags::empty(), deadline, None)?;
@@ -250,7 +244,8 @@ impl Outgoing {
         if earlier == 0 {
             self.epoch.drained();
         }
-        // One that is left announces as much as many, which could fill the socket: then the new epoch's would find no room.
+        // One that is left announces as much as many, which could fill the socket: then the new epoch's would find no room. What
+        // the peer rings from here on is not among the `earlier`, so it cannot keep us.
         while earlier > 1 && self.read_credit(Epoch::overheard)? {
             earlier = earlier.saturating_sub(1);
         }
@@ -306,11 +301,13 @@ impl Outgoing {
             return Ok(());
         }
         self.epoch.disarm();
-        for _ in 0..MOST_PACKETS {
-            if !self.read_credit(Epoch::heard)? {
-                break;
-            }
-        }
+        self.read_bells()
+    }
+
+    /// Reads the doorbells that are left over, as many as one call may.
+    fn read_bells(&mut self) -> Result<()> {
+        let mut budget = Budget::once();
+        while budget.spend()? && self.read_credit(Epoch::heard)? {}
         Ok(())
     }
 
@@ -339,7 +336,9 @@ impl Outgoing {
                 Err(ProtocolError::PacketKind { expected: Kind::Doorbell.code(), found: other.code() })
             }
         });
-        bell.map(|()| true).map_err(|violation| self.violated(violation))
+        bell.map_err(|violation| self.violated(violation))?;
+        self.epoch.passed(to_u64(PACKET_HEADER), || self.link.credit_in.unread().ok());
+        Ok(true)
     }
 
     /// Sleeps until the peer announces room, the socket is ready for `flags`, or the peer is gone.
@@ -491,8 +490,8 @@ impl Outgoing {
                 }
                 Err(failure) => return Err(self.failed(failure)),
             }
-            // A doorbell that was left over, or the peer's end.
-            while self.read_credit(Epoch::heard)? {}
+            // Doorbells that were left over, or the peer's end.
+            self.read_bells()?;
         }
     }
 

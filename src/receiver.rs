@@ -28,7 +28,7 @@ use crate::{
     ring::consumer::{Consumer, Intake},
     socket::{Arrival, Incoming, ReceivedFds, sleep},
     stats::{Held, Limits, Stats, count},
-    wait::{Deadline, MOST_PACKETS, Spinner, Spun},
+    wait::{Budget, Deadline, Spinner, Spun},
     wire::{Heading, Kind, Record},
 };
 
@@ -75,8 +75,6 @@ pub struct Receiver {
     vain_hint: u64,
     /// End of file was read: what is not in the ring now will never come.
     ended: bool,
-    /// The last look dropped a reply that nobody waits for.
-    late_reply: bool,
     /// Came while a reply was awaited.
     kept: VecDeque<Message>,
     receipts: Receipts,
@@ -102,10 +100,8 @@ struct Due {
 }
 
 /// What a call that waits carries from look to look.
-#[derive(Default)]
 struct Waiting {
-    /// Of what a peer can make us do for ever.
-    rounds: u32,
+    budget: Budget,
     /// When the last spin began that found something: some microseconds ago, while there was time to look at the clock.
     since: Option<Timespec>,
 }
@@ -148,7 +144,6 @@ impl Receiver {
             packets: 0,
             vain_hint: 0,
             ended: false,
-            late_reply: false,
             kept: VecDeque::new(),
             receipts: Receipts::default(),
             limits,
@@ -186,13 +181,13 @@ impl Receiver {
     /// The next message from ring and socket, whatever is kept.
     #[inline(always)]
     fn receive_new(&mut self, deadline: Deadline) -> Result<Message> {
-        let mut waiting = Waiting::default();
+        let mut waiting = Waiting { budget: Budget::until(deadline), since: None };
         loop {
             if self.should_rest() {
                 self.consumer.let_more_be_published(deadline);
             }
             if let Some(record) = self.whole() {
-                if waiting.rounds > 0 {
+                if waiting.since.is_some() {
                     self.waited();
                 }
                 return self.take_whole(record, waiting.since);
@@ -295,18 +290,12 @@ impl Receiver {
 
     #[cold]
     fn search(&mut self) -> Result<Found> {
-        let mut reads = 0_u32;
-        while reads < MOST_PACKETS {
+        let mut budget = Budget::once();
+        loop {
             self.link.check()?;
-            if let Some(due) = self.look()? {
+            if let Some(due) = self.look(&mut budget)? {
                 return self.assemble(due).map(Found::Message);
             }
-            // Of these there are no more than requests that we gave up, so they do not count.
-            if self.dropped_late_reply() {
-                reads = reads.saturating_sub(1);
-                continue;
-            }
-            reads = reads.wrapping_add(1);
             if self.ended {
                 self.order.abandon();
                 return Err(self.link.ended());
@@ -316,19 +305,12 @@ impl Receiver {
             if !was_armed && self.consumer.head_moved() {
                 continue;
             }
+            // Only here: whatever the last packet was, we have armed since, and looked.
+            if !budget.spend()? {
+                return Ok(Found::More);
+            }
             if self.read_packet()? == Read::Nothing {
                 return Ok(Found::Nothing);
-            }
-        }
-        // The last packet may have been a doorbell, after which none is rung until we arm again and look.
-        loop {
-            self.epoch.arm();
-            if let Some(due) = self.look()? {
-                return self.assemble(due).map(Found::Message);
-            }
-            // That has disarmed, too.
-            if !self.dropped_late_reply() {
-                return Ok(Found::More);
             }
         }
     }
@@ -354,24 +336,13 @@ impl Receiver {
     fn spin_and_sleep(
         &mut self,
         deadline: Deadline,
-        Waiting { rounds, since }: &mut Waiting,
+        Waiting { budget, since }: &mut Waiting,
     ) -> Result<Option<Due>> {
-        let mut go_on = || {
-            *rounds = rounds.wrapping_add(1);
-            if rounds.is_multiple_of(MOST_PACKETS) && deadline.passed() {
-                Err(Error::Timeout)
-            } else {
-                Ok(())
-            }
-        };
         loop {
             self.link.check()?;
-            if let Some(due) = self.look()? {
+            budget.spend()?;
+            if let Some(due) = self.look(budget)? {
                 return Ok(Some(due));
-            }
-            if self.dropped_late_reply() {
-                go_on()?;
-                continue;
             }
             if self.ended {
                 self.order.abandon();
@@ -399,7 +370,7 @@ impl Receiver {
                 Spun::Ready => {
                     *since = Some(began);
                     // It may be gone when it is looked at.
-                    return go_on().map(|()| None);
+                    return Ok(None);
                 }
                 Spun::LookAtSocket => {
                     self.read_packet()?;
@@ -413,7 +384,6 @@ impl Receiver {
                 continue;
             }
             if self.read_packet()? == Read::Something {
-                go_on()?;
                 continue;
             }
             if deadline.passed() {
@@ -427,13 +397,9 @@ impl Receiver {
         }
     }
 
-    /// Whether the last [`look`](Self::look) found nothing because it dropped what it found: then look again.
-    fn dropped_late_reply(&mut self) -> bool {
-        std::mem::take(&mut self.late_reply)
-    }
-
-    /// Whether there is a message whose turn it is.
-    fn look(&mut self) -> Result<Option<Due>> {
+    /// Whether there is a message whose turn it is. `None` too if the budget does not reach to it, and then there is something
+    /// to be read in the socket.
+    fn look(&mut self, budget: &mut Budget) -> Result<Option<Due>> {
         loop {
             let record = match self.consumer.peek() {
                 Ok(record) => record,
@@ -443,6 +409,9 @@ impl Receiver {
             let due = match self.order.turn(heading).map_err(|violation| self.link.violated(violation))? {
                 Turn::Nothing => return Ok(None),
                 Turn::MustRead => {
+                    if !budget.spend()? {
+                        return Ok(None);
+                    }
                     let there = !self.ended && self.read_packet()? == Read::Something;
                     if !there || self.ended {
                         return Err(self.link.violated(self.order.missing(heading)));
@@ -455,9 +424,13 @@ impl Receiver {
             self.epoch.disarm();
             match due.heading.in_reply_to() {
                 Some(sequence) if !self.is_wanted(sequence)? => {
+                    // What came as a packet has been paid for. What is in the ring is dropped even by a call whose budget is
+                    // spent, as no descriptor tells of it; there is no more of it than `max_requests`.
+                    let in_ring = due.record.is_some();
                     drop(self.put_together(due));
-                    self.late_reply = true;
-                    return Ok(None);
+                    if in_ring {
+                        budget.spend()?;
+                    }
                 }
                 _ => return Ok(Some(due)),
             }
@@ -586,9 +559,14 @@ impl Receiver {
                 return Ok(Read::Nothing);
             }
             Arrival::End => self.ended = true,
-            Arrival::Packet(packet) => packet
-                .and_then(|incoming| self.file_packet(incoming))
-                .map_err(|violation| self.link.violated(violation))?,
+            Arrival::Packet(packet) => {
+                let filed = packet.and_then(|incoming| {
+                    let bytes = incoming.bytes();
+                    self.file_packet(incoming).map(|()| bytes)
+                });
+                let bytes = filed.map_err(|violation| self.link.violated(violation))?;
+                self.epoch.passed(bytes, || self.link.socket.unread().ok());
+            }
         }
         Ok(Read::Something)
     }
