@@ -43,13 +43,14 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct Channel {
-    sender: Sender,
+    // Dropped first: a peer that then learns of the sender's end finds the receiver gone too.
     receiver: Receiver,
+    sender: Sender,
 }
 
 impl Channel {
     pub(crate) fn new(sender: Sender, receiver: Receiver) -> Self {
-        Self { sender, receiver }
+        Self { receiver, sender }
     }
 
     /// The two halves. Each may live in a thread of its own; dropping one closes its direction only.
@@ -229,6 +230,9 @@ impl Channel {
     ///
     /// If both sides call at once, neither answers the other until its own call has ended: then answer in a loop instead,
     /// where replies arrive as messages.
+    ///
+    /// A request that the other side drops without a reply is waited for until the time is over: nothing tells of it. So
+    /// answer every request.
     ///
     /// # Errors
     /// Those of the two.

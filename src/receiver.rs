@@ -297,8 +297,7 @@ impl Receiver {
                 return self.assemble(due).map(Found::Message);
             }
             if self.ended {
-                self.order.abandon();
-                return Err(self.link.ended());
+                return Err(self.end());
             }
             let was_armed = self.epoch.is_armed();
             self.epoch.arm();
@@ -313,6 +312,16 @@ impl Receiver {
                 return Ok(Found::Nothing);
             }
         }
+    }
+
+    /// The error for who has received all that there was. If the peer has not only closed this direction, but is gone, the
+    /// sending half has come to its end too.
+    fn end(&mut self) -> Error {
+        self.order.abandon();
+        if self.link.socket.is_dead() {
+            self.link.close();
+        }
+        self.link.ended()
     }
 
     /// Waits for the next message. `None` if it seems to be in the ring: look there, and come again if it is not.
@@ -345,8 +354,7 @@ impl Receiver {
                 return Ok(Some(due));
             }
             if self.ended {
-                self.order.abandon();
-                return Err(self.link.ended());
+                return Err(self.end());
             }
             // The peer's count of packets is a hint that spares a spin, no more: it may lie, or come never.
             let hint = self.consumer.packets();

@@ -291,6 +291,12 @@ impl Socket {
         Ok(ready.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR))
     }
 
+    /// Whether both directions are over: the other end is closed, or shut both ways.
+    pub(crate) fn is_dead(&self) -> bool {
+        let ready = sleep([(self.as_fd(), PollFlags::empty())], Deadline::Never, Some(Duration::ZERO));
+        ready.is_ok_and(|[ready]| ready.contains(PollFlags::HUP))
+    }
+
     /// Sends a packet, whole or not at all, without blocking.
     pub(crate) fn send(
         &self,

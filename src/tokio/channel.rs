@@ -53,8 +53,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// ```
 #[derive(Debug)]
 pub struct Channel {
-    sender: Sender,
+    // Dropped first, as in the channel that blocks.
     receiver: Receiver,
+    sender: Sender,
 }
 
 /// Registers both halves with the runtime.
@@ -266,7 +267,8 @@ impl Channel {
     /// [counted](Stats::late_replies).
     ///
     /// If both sides call at once, neither answers the other until its own call has ended: then answer in a loop instead,
-    /// where replies arrive as messages.
+    /// where replies arrive as messages. A request that the other side drops without a reply is waited for as long as the
+    /// peer lives.
     ///
     /// # Errors
     /// Those of [`request`](Self::request) and [`wait_reply`](Self::wait_reply).
