@@ -37,6 +37,17 @@ pub enum Error {
     /// The deadline passed first. Nothing was sent or lost.
     #[error("the deadline passed")]
     Timeout,
+    /// The deadline passed first, while the peer waits for room in its ring, which payloads that are held here take up. Nothing
+    /// was lost. Release them, or give the peer a larger ring: see [`Held`](crate::Held).
+    #[error(
+        "the deadline passed, while the peer waits for room in its ring: {count} payloads of {bytes} bytes are held here"
+    )]
+    TimeoutHolding {
+        /// Payloads, see [`Held::count`](crate::Held::count).
+        count: u64,
+        /// Their bytes in the ring, see [`Held::bytes`](crate::Held::bytes).
+        bytes: u64,
+    },
     /// The socket holds as many packets as the kernel lets it. Nothing was sent.
     #[error("the socket is full")]
     Full,
@@ -157,7 +168,7 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Disconnected => io::ErrorKind::BrokenPipe,
-            Error::Timeout => io::ErrorKind::TimedOut,
+            Error::Timeout | Error::TimeoutHolding { .. } => io::ErrorKind::TimedOut,
             Error::Full | Error::FdsInFlight => io::ErrorKind::WouldBlock,
             Error::PayloadTooLarge { .. }
             | Error::ControlTooLarge { .. }

@@ -165,7 +165,8 @@ impl Receiver {
     /// Waits for the next message for at most `timeout`; with zero, looks once.
     ///
     /// # Errors
-    /// [`Error::Timeout`], or those of [`recv`](Self::recv).
+    /// [`Error::Timeout`], or [`Error::TimeoutHolding`] if the peer could not send because of payloads that are held here;
+    /// and those of [`recv`](Self::recv).
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message> {
         self.receive(Deadline::after(timeout))
     }
@@ -324,10 +325,20 @@ impl Receiver {
         self.link.ended()
     }
 
+    /// A timeout, with what we have to do with it.
+    fn explain(&self, error: Error) -> Error {
+        match (error, self.consumer.held()) {
+            (Error::Timeout, (count, bytes)) if count > 0 && self.consumer.intake().is_wanted() => {
+                Error::TimeoutHolding { count, bytes }
+            }
+            (error, _) => error,
+        }
+    }
+
     /// Waits for the next message. `None` if it seems to be in the ring: look there, and come again if it is not.
     #[cold]
     fn wait_for_message(&mut self, deadline: Deadline, waiting: &mut Waiting) -> Result<Option<Due>> {
-        let result = self.spin_and_sleep(deadline, waiting);
+        let result = self.spin_and_sleep(deadline, waiting).map_err(|error| self.explain(error));
         if !matches!(result, Ok(None)) {
             self.waited();
         }
@@ -629,7 +640,7 @@ impl Receiver {
                 Ok(message) if message.in_reply_to() == Some(request) => return Ok(message),
                 Ok(message) => self.keep(message),
                 Err(error) => {
-                    if matches!(error, Error::Timeout) {
+                    if matches!(error, Error::Timeout | Error::TimeoutHolding { .. }) {
                         self.give_up(request);
                     }
                     return Err(error);

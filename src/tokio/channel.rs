@@ -284,7 +284,7 @@ impl Channel {
     /// or [given up](Self::give_up); or its reply arrives as a message.
     ///
     /// # Errors
-    /// Those of [`sealane::Channel::wait_reply`](crate::Channel::wait_reply), but [`Error::Timeout`].
+    /// Those of [`sealane::Channel::wait_reply`](crate::Channel::wait_reply), but the timeouts.
     pub async fn wait_reply(&mut self, request: RequestId) -> Result<Message> {
         self.receiver.wait_reply(request).await
     }
