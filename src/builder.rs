@@ -28,6 +28,10 @@ use crate::{
 /// Each side has its own settings. Limits bind what a side *receives*; the handshake tells them to the other side, which
 /// then refuses too much before anything is sent.
 ///
+/// The memory of a channel is what they say: the ring of this side, some 20 bytes for each request without a reply
+/// ([`max_requests`](Self::max_requests)), the messages that the application has not dropped, and 4 MiB of those that came while a
+/// reply was awaited, with one more.
+///
 /// ```
 /// use sealane::{Channel, Wait};
 /// use std::time::Duration;
@@ -55,6 +59,7 @@ impl Default for Builder {
                 max_peer_ring: 64 << 20,
                 max_control: 64 << 10,
                 max_fds: 64,
+                max_requests: 1024,
                 timeout: Duration::from_secs(5),
                 wait: Wait::default(),
                 prefault: true,
@@ -105,6 +110,17 @@ impl Builder {
     /// and taken for more. Default: 64.
     pub fn max_fds(self, count: usize) -> Self {
         self.with(|settings| settings.max_fds = u32::try_from(count.min(SCM_MAX_FD)).unwrap_or(u32::MAX))
+    }
+
+    /// Most requests that may be without a reply at once, in either direction: those of the other side, which is told and
+    /// refuses more before anything is sent ([`Error::TooManyRequests`](crate::Error::TooManyRequests)), and those of this side,
+    /// of which the other may allow fewer. 0 allows none. Default: 1,024.
+    ///
+    /// A request counts until its reply is received, even if it is given up meanwhile. So answer every request, if only with an
+    /// empty reply: one that is never answered counts as long as the channel lives. Each takes some 20 bytes at either side,
+    /// and one call may have to drop as many late replies.
+    pub fn max_requests(self, count: usize) -> Self {
+        self.with(|settings| settings.max_requests = u32::try_from(count).unwrap_or(u32::MAX))
     }
 
     /// How long a handshake may take in all. Default: 5 s.

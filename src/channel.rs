@@ -43,13 +43,14 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct Channel {
-    sender: Sender,
+    // Dropped first: a peer that then learns of the sender's end finds the receiver gone too.
     receiver: Receiver,
+    sender: Sender,
 }
 
 impl Channel {
     pub(crate) fn new(sender: Sender, receiver: Receiver) -> Self {
-        Self { sender, receiver }
+        Self { receiver, sender }
     }
 
     /// The two halves. Each may live in a thread of its own; dropping one closes its direction only.
@@ -230,6 +231,9 @@ impl Channel {
     /// If both sides call at once, neither answers the other until its own call has ended: then answer in a loop instead,
     /// where replies arrive as messages.
     ///
+    /// A request that the other side drops without a reply is waited for until the time is over: nothing tells of it. So
+    /// answer every request.
+    ///
     /// # Errors
     /// Those of the two.
     pub fn call<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<Message> {
@@ -239,10 +243,13 @@ impl Channel {
     }
 
     /// Waits for the reply to a request, for at most `timeout`. What comes meanwhile is kept, in order, for
-    /// [`recv`](Self::recv): so drain before waiting for the descriptor, which does not tell of it.
+    /// [`recv`](Self::recv): so drain before waiting for the descriptor, which does not tell of it. A request that the other
+    /// side drops without a reply is waited for until the time is over.
     ///
     /// # Errors
     /// [`Error::Timeout`](crate::Error::Timeout): the request is given up, a late reply will be dropped.
+    /// [`Error::TimeoutHolding`](crate::Error::TimeoutHolding): the same, and payloads that are held here kept the peer from
+    /// sending.
     /// [`Error::Backlog`](crate::Error::Backlog): 64 messages, 4 MiB or 256 descriptors are kept; the request is still
     /// open. [`Error::UnknownRequest`](crate::Error::UnknownRequest) if the request was answered or given up before, or belongs to another
     /// channel. [`Error::Disconnected`](crate::Error::Disconnected) as soon as the peer is gone. Others of

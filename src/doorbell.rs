@@ -18,7 +18,18 @@ use crate::{
     wire::{Kind, PacketHeader},
 };
 
+/// Doorbells that may be under way before it is looked how many are.
+const MOST_UNDER_WAY: u64 = 64;
+
 /// The waiting side: our own epoch word.
+///
+/// There are no more doorbells than odd epochs were shown, and they cannot be saved up. All rings of a peer happen one after
+/// the other, and the socket is read in the order in which they were sent. So if at some moment `n` bytes wait to be read there
+/// and `s` epochs have been shown, an honest peer has sent all its doorbells for these epochs by then, but for two: one that is
+/// under way, as it has seen an odd epoch and not sent yet, and the one for the present epoch. When the `n` bytes have been
+/// read, whatever was not rung for the others never will be, and `s` - 2 of the epochs count as heard
+/// ([`passed`](Self::passed)). An empty socket is the case of no bytes ([`drained`](Self::drained)). A hostile peer has left
+/// what the socket holds, `MOST_UNDER_WAY`, and what is shown meanwhile.
 #[derive(Debug)]
 pub(crate) struct Epoch {
     words: OwnWords,
@@ -27,15 +38,17 @@ pub(crate) struct Epoch {
     value: u64,
     /// Odd values shown so far.
     shown: u64,
-    /// Doorbells that came.
+    /// Doorbells that came, or will not come any more.
     heard: u64,
+    /// When so many bytes more are read, `.1` of the epochs shown have had their bells, but for two.
+    mark: Option<(u64, u64)>,
 }
 
 impl Epoch {
     /// Takes up the word as it stands: a receiver's starts armed, so that a loop may wait before it first looks.
     pub(crate) fn new(words: OwnWords, word: Word) -> Self {
         let value = words.word(word).load(Relaxed);
-        Self { words, word, value, shown: value & 1, heard: 0 }
+        Self { words, word, value, shown: value & 1, heard: 0, mark: None }
     }
 
     #[inline]
@@ -72,12 +85,29 @@ impl Epoch {
         }
     }
 
-    /// The socket is empty: what has not been rung by now for earlier epochs will not be.
-    ///
-    /// All rings of a peer happen one after the other. So from now on there may come one that was under way, and one for
-    /// this epoch, but no more: a hostile peer cannot save them up.
+    /// The socket is empty: of the bells for the epochs shown two may come still, no more.
     pub(crate) fn drained(&mut self) {
-        self.heard = self.heard.max(self.shown.saturating_sub(2));
+        self.settle(self.shown);
+    }
+
+    /// A packet of `bytes` was read, and [heard](Self::heard) if it was a doorbell. `unread` asks how many bytes are still to
+    /// be read, if that can be asked here; it is seldom necessary.
+    #[inline]
+    pub(crate) fn passed(&mut self, bytes: u64, unread: impl FnOnce() -> Option<u64>) {
+        self.mark = match self.mark {
+            Some((left, shown)) => Some((left.saturating_sub(bytes), shown)),
+            None if self.shown.wrapping_sub(self.heard) <= MOST_UNDER_WAY => return,
+            None => unread().map(|unread| (unread, self.shown)),
+        };
+        if let Some((0, shown)) = self.mark {
+            self.settle(shown);
+        }
+    }
+
+    /// All bells for the first `shown` epochs have come, but for two.
+    fn settle(&mut self, shown: u64) {
+        self.heard = self.heard.max(shown.saturating_sub(2));
+        self.mark = None;
     }
 
     /// A doorbell was read: this epoch has had its bell.
@@ -155,6 +185,10 @@ impl Bell {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::{collection::vec, prelude::*, sample::select};
+
     use super::*;
     use crate::region::OwnRegion;
 
@@ -176,6 +210,69 @@ mod tests {
         assert_eq!(shows(|epoch| epoch.overheard().unwrap()), 3, "the present one goes on");
         assert_eq!(shows(|epoch| epoch.heard().unwrap()), 4);
         assert_eq!([shows(Epoch::disarm), shows(Epoch::arm)], [4, 5]);
+    }
+
+    /// An honest peer: it looks at the epoch, and rings later, if it has not rung for that before; others of its packets come
+    /// between. What it sends is read in order. `steps` says who does what next.
+    fn play(steps: &[u8]) {
+        let (mut epoch, words) = epoch();
+        // The lengths of packets; of 32 bytes is a doorbell.
+        let mut socket: VecDeque<u64> = VecDeque::new();
+        let (mut rung, mut seen) = (0, None);
+        for step in steps {
+            match step {
+                0 => seen = Some(words.word(Word::SenderEpoch).load(Relaxed)),
+                1 => match seen.take() {
+                    Some(odd) if odd & 1 == 1 && odd != rung => {
+                        rung = odd;
+                        socket.push_back(32);
+                    }
+                    _ => {}
+                },
+                2 => socket.push_back(100),
+                3 => epoch.renew(),
+                4 => epoch.disarm(),
+                _ => match socket.pop_front() {
+                    Some(bytes) => {
+                        if bytes == 32 {
+                            let heard = if *step == 5 { epoch.heard() } else { epoch.overheard() };
+                            heard.expect("the peer is honest");
+                        }
+                        epoch.passed(bytes, || Some(socket.iter().sum()));
+                    }
+                    None => epoch.drained(),
+                },
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_honest_peer_never_rings_too_often(steps in vec(0..7_u8, 0..2000)) {
+            play(&steps);
+        }
+
+        #[test]
+        fn nor_where_many_bells_are_under_way(steps in vec(select(vec![0, 1, 0, 1, 3, 3, 2, 5, 6]), 0..2000)) {
+            play(&steps);
+        }
+    }
+
+    #[test]
+    fn bells_cannot_be_saved_up_where_the_socket_is_never_empty() {
+        let (mut epoch, _) = epoch();
+        let unread = || Some(320);
+        for _ in 0..100_000 {
+            epoch.renew();
+            epoch.passed(32, unread);
+        }
+        // From now on the peer sends nothing but bells, behind ten packets that are there.
+        let mut bells = 0;
+        while epoch.overheard().is_ok() {
+            bells += 1;
+            epoch.passed(32, unread);
+        }
+        assert!(bells <= MOST_UNDER_WAY + 20, "{bells} bells were saved up");
     }
 
     #[test]

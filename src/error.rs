@@ -38,6 +38,17 @@ pub enum Error {
     /// The deadline passed first. Nothing was sent or lost.
     #[error("the deadline passed")]
     Timeout,
+    /// The deadline passed first, while the peer waits for room in its ring, which payloads that are held here take up. Nothing
+    /// was lost. Release them, or give the peer a larger ring: see [`Held`](crate::Held).
+    #[error(
+        "the deadline passed, while the peer waits for room in its ring: {count} payloads of {bytes} bytes are held here"
+    )]
+    TimeoutHolding {
+        /// Payloads, see [`Held::count`](crate::Held::count).
+        count: u64,
+        /// Their bytes in the ring, see [`Held::bytes`](crate::Held::bytes).
+        bytes: u64,
+    },
     /// The socket holds as many packets as the kernel lets it. Nothing was sent.
     #[error("the socket is full")]
     Full,
@@ -84,11 +95,13 @@ pub enum Error {
     /// What came while a reply was awaited is more than the channel keeps. Receive it, then go on.
     #[error("too many messages are kept: receive them first")]
     Backlog,
-    /// As many requests wait for their replies as the peer accepts. Nothing was sent. Receive replies, or
-    /// give requests up, then go on.
-    #[error("{max} requests wait for replies already: no more are accepted")]
+    /// As many requests have no reply as may be open at once. Nothing was sent. Receive replies, then go on. A request that
+    /// was given up counts until its reply comes: where the peer never answers, only a new channel helps.
+    #[error(
+        "{max} requests are without a reply: no more are accepted (Builder::max_requests, of either side)"
+    )]
     TooManyRequests {
-        /// Requests that may be open at once, see [`Limits`](crate::Limits).
+        /// Requests that may be open at once, see [`Limits::max_requests`](crate::Limits::max_requests).
         max: usize,
     },
     /// The request belongs to another channel, or has been answered or given up.
@@ -157,7 +170,7 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Disconnected => io::ErrorKind::BrokenPipe,
-            Error::Timeout => io::ErrorKind::TimedOut,
+            Error::Timeout | Error::TimeoutHolding { .. } => io::ErrorKind::TimedOut,
             Error::Full | Error::FdsInFlight => io::ErrorKind::WouldBlock,
             Error::PayloadTooLarge { .. }
             | Error::ControlTooLarge { .. }
@@ -375,6 +388,9 @@ pub enum ProtocolError {
     /// More doorbells than there were sleeps.
     #[error("doorbells: at most {shown} expected, {heard} found")]
     Doorbells { shown: u64, heard: u64 },
+    /// More requests than we said that we leave unanswered.
+    #[error("requests: at most {max} without a reply expected, more found")]
+    Requests { max: usize },
     /// A reply to what was not asked.
     #[error("reply to message {sequence}, which asked for none or was answered before")]
     UnaskedReply { sequence: u64 },

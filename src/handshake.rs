@@ -37,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) max_peer_ring: usize,
     pub(crate) max_control: usize,
     pub(crate) max_fds: u32,
+    pub(crate) max_requests: u32,
     pub(crate) timeout: Duration,
     pub(crate) wait: Wait,
     pub(crate) prefault: bool,
@@ -45,8 +46,9 @@ pub(crate) struct Settings {
 
 impl Settings {
     fn bounds(&self) -> Bounds {
+        let Self { max_peer_ring: ring, max_fds: fds, max_requests: requests, .. } = *self;
         let control = u32::try_from(self.max_control).unwrap_or(u32::MAX);
-        Bounds { ring: self.max_peer_ring, control, fds: self.max_fds }
+        Bounds { ring, control, fds, requests }
     }
 }
 
@@ -381,11 +383,13 @@ impl Handshake {
             max_payload: geometry.max_payload(),
             max_control: socket.reserve(terms.max_control)?,
             max_fds: terms.max_fds,
+            max_requests: terms.max_requests,
         };
         let receiving = Limits {
             max_payload: terms.geometry.max_payload(),
             max_control: settings.max_control,
             max_fds: crate::layout::to_usize(settings.max_fds.into()),
+            max_requests: crate::layout::to_usize(settings.max_requests.into()),
         };
         let id = sockopt::socket_cookie(&socket).map_err(Error::io("getsockopt(SO_COOKIE)"))?;
         let link = Arc::new(Link::new(id, socket, credit_in, credit_out));

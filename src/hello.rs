@@ -22,6 +22,8 @@ pub(crate) struct Bounds {
     pub(crate) control: u32,
     /// Most descriptors that we receive with one message.
     pub(crate) fds: u32,
+    /// Most requests that may be without a reply, in either direction.
+    pub(crate) requests: u32,
 }
 
 /// What the two sides agree on.
@@ -34,6 +36,8 @@ pub(crate) struct Terms {
     pub(crate) max_control: usize,
     /// Most descriptors that the peer receives with one message.
     pub(crate) max_fds: usize,
+    /// Most requests of ours that may be without a reply: the least that one of us said.
+    pub(crate) max_requests: usize,
 }
 
 impl Bounds {
@@ -53,7 +57,8 @@ impl Bounds {
             max_fds: self.fds.into(),
             first_sequence: 0.into(),
             first_position: 0.into(),
-            reserved_tail: [0.into(); 2],
+            max_requests: self.requests.into(),
+            reserved_tail: [0.into(); 3],
         }
     }
 
@@ -115,6 +120,7 @@ impl Bounds {
             geometry: Geometry { offset: to_usize(offset), capacity: to_usize(capacity) },
             max_control: to_usize(hello.max_control.get().into()),
             max_fds: to_usize(hello.max_fds.get().into()).min(SCM_MAX_FD),
+            max_requests: to_usize(hello.max_requests.get().min(self.requests).into()),
         })
     }
 }
@@ -126,7 +132,7 @@ mod tests {
     use super::*;
 
     const GEOMETRY: Geometry = Geometry { offset: 4096, capacity: 8192 };
-    const BOUNDS: Bounds = Bounds { ring: 1 << 20, control: 100, fds: 300 };
+    const BOUNDS: Bounds = Bounds { ring: 1 << 20, control: 100, fds: 300, requests: 20 };
 
     fn reason(change: impl FnOnce(&mut Hello)) -> Reason {
         let mut hello = BOUNDS.hello(GEOMETRY);
@@ -136,8 +142,18 @@ mod tests {
 
     #[test]
     fn our_own_hello_is_accepted() {
-        let terms = Terms { version: 1, geometry: GEOMETRY, max_control: 100, max_fds: 253 };
+        let terms =
+            Terms { version: 1, geometry: GEOMETRY, max_control: 100, max_fds: 253, max_requests: 20 };
         assert_eq!(BOUNDS.judge(BOUNDS.hello(GEOMETRY).as_bytes()), Ok(terms));
+    }
+
+    #[test]
+    fn open_requests_are_what_both_sides_allow() {
+        for (theirs, agreed) in [(0, 0), (19, 19), (21, 20), (u32::MAX, 20)] {
+            let hello = Bounds { requests: theirs, ..BOUNDS }.hello(GEOMETRY);
+            let terms = BOUNDS.judge(hello.as_bytes()).unwrap();
+            assert_eq!(terms.max_requests, agreed, "{theirs}");
+        }
     }
 
     #[test]

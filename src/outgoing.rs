@@ -19,12 +19,11 @@ use crate::{
     link::Link,
     message::{ReplyToken, RequestId},
     raw::mapping::{OwnWords, PeerRegion, RingWriter},
-    requests::MAX_OPEN,
     ring::producer::Producer,
     socket::{Arrival, SendFailure, sleep},
     stats::{Limits, Stats, count},
-    wait::{Deadline, MOST_PACKETS, Spinner, Spun},
-    wire::{Heading, Kind, PacketHeader, Record, RecordHeader},
+    wait::{Budget, Deadline, Spinner, Spun},
+    wire::{Heading, Kind, PACKET_HEADER, PacketHeader, Record, RecordHeader},
 };
 
 /// First and longest pause between two attempts while too many descriptors are in flight, or memory is short: the kernel
@@ -194,19 +193,17 @@ impl Outgoing {
     }
 
     fn wait_for_room(&mut self, size: u64, deadline: Deadline) -> Result<()> {
-        let mut reads = 0_u32;
+        let mut budget = Budget::until(deadline);
         loop {
             self.check()?;
             if self.has_room(size)? {
                 return self.stand_down(Room::Ring);
             }
+            // The peer may release bit by bit, or ring, for ever.
+            budget.spend()?;
             match self.spinner.spin(deadline, || self.producer.tail_moved()) {
                 Spun::Ready => {
                     self.producer.let_more_be_released(size);
-                    // The peer may release bit by bit, for ever.
-                    if deadline.passed() {
-                        return Err(Error::Timeout);
-                    }
                     continue;
                 }
                 Spun::LookAtSocket => {
@@ -221,10 +218,6 @@ impl Outgoing {
                 continue;
             }
             if self.read_credit(Epoch::heard)? {
-                reads = reads.wrapping_add(1);
-                if reads.is_multiple_of(MOST_PACKETS) && deadline.passed() {
-                    return Err(Error::Timeout);
-                }
                 continue;
             }
             self.sleep(PollFlags::empty(), deadline, None)?;
@@ -251,7 +244,8 @@ impl Outgoing {
         if earlier == 0 {
             self.epoch.drained();
         }
-        // One that is left announces as much as many, which could fill the socket: then the new epoch's would find no room.
+        // One that is left announces as much as many, which could fill the socket: then the new epoch's would find no room. What
+        // the peer rings from here on is not among the `earlier`, so it cannot keep us.
         while earlier > 1 && self.read_credit(Epoch::overheard)? {
             earlier = earlier.saturating_sub(1);
         }
@@ -307,11 +301,13 @@ impl Outgoing {
             return Ok(());
         }
         self.epoch.disarm();
-        for _ in 0..MOST_PACKETS {
-            if !self.read_credit(Epoch::heard)? {
-                break;
-            }
-        }
+        self.read_bells()
+    }
+
+    /// Reads the doorbells that are left over, as many as one call may.
+    fn read_bells(&mut self) -> Result<()> {
+        let mut budget = Budget::once();
+        while budget.spend()? && self.read_credit(Epoch::heard)? {}
         Ok(())
     }
 
@@ -340,7 +336,9 @@ impl Outgoing {
                 Err(ProtocolError::PacketKind { expected: Kind::Doorbell.code(), found: other.code() })
             }
         });
-        bell.map(|()| true).map_err(|violation| self.violated(violation))
+        bell.map_err(|violation| self.violated(violation))?;
+        self.epoch.passed(to_u64(PACKET_HEADER), || self.link.credit_in.unread().ok());
+        Ok(true)
     }
 
     /// Sleeps until the peer announces room, the socket is ready for `flags`, or the peer is gone.
@@ -394,21 +392,24 @@ impl Outgoing {
         Ok(Heading::new(self.sequence, wants_reply, in_reply_to))
     }
 
-    /// Gives the message its number if `send` succeeds. A request is noted first: its reply may come at once.
+    /// Gives the message its number if `send` succeeds. A request, or what a reply answers, is noted first: the peer may be
+    /// quick.
     #[inline]
     fn numbered(&mut self, heading: Heading, send: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        let request = heading.wants_reply();
-        if request && !self.link.requests.ask(heading.sequence) {
-            return Err(Error::TooManyRequests { max: MAX_OPEN });
+        let (request, max) = (heading.wants_reply(), self.limits.max_requests);
+        if request && !self.link.requests.ask(heading.sequence, max) {
+            return Err(Error::TooManyRequests { max });
         }
+        // Before it is sent: as soon as the peer has the reply, its next request may come, even while we are here.
+        let answered = heading.in_reply_to().inspect(|sequence| self.link.unanswered.remove(*sequence));
         if let Err(error) = send(self) {
             if request {
                 self.link.requests.withdraw(heading.sequence);
             }
+            if let Some(sequence) = answered {
+                self.link.unanswered.restore(sequence);
+            }
             return Err(error);
-        }
-        if let Some(sequence) = heading.in_reply_to() {
-            self.link.unanswered.remove(sequence);
         }
         self.sequence = self.sequence.wrapping_add(1);
         count(&mut self.stats.messages_sent, 1);
@@ -489,8 +490,8 @@ impl Outgoing {
                 }
                 Err(failure) => return Err(self.failed(failure)),
             }
-            // A doorbell that was left over, or the peer's end.
-            while self.read_credit(Epoch::heard)? {}
+            // Doorbells that were left over, or the peer's end.
+            self.read_bells()?;
         }
     }
 

@@ -26,7 +26,8 @@ use crate::{
 ///
 /// Owned, and may be sent to another thread. Dropping it gives its space back to the sender, which reuses space in the
 /// order in which it was sent: a payload that is kept holds all that came after it. A program that keeps `n` payloads
-/// needs a ring of at least (`n` + 2) records, or [`detach`](Self::detach)es them.
+/// needs a ring of at least (`n` + 2) records, or [`detach`](Self::detach)es them. Where that is too few the sender waits, and
+/// a receiver with a deadline learns of it by [`Error::TimeoutHolding`].
 ///
 /// The peer can change the bytes at any time, so they are read by value: through [`SharedSlice`], by copying, or by
 /// [`reader`](Self::reader). Only [`write_all_to`](Self::write_all_to) ever blocks.

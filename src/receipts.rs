@@ -12,8 +12,13 @@ pub(crate) fn now() -> Timespec {
     clock_gettime(ClockId::MonotonicCoarse)
 }
 
+/// Entries beside the oldest.
+const MOST: usize = 64;
+
 /// The records that were delivered within one tick of the kernel's coarse clock (1 to 10 ms, `clock_gettime(2)`), of which
-/// only the first is noted: so there is an entry a tick, however many records there are.
+/// only the first is noted: so there is an entry a tick, however many records there are. Where the oldest is kept so long that
+/// these are many, every other one is forgotten, and from then on there are half as many: the age is known to within a
+/// sixteenth of the time since the first of them.
 #[derive(Debug, Default)]
 pub(crate) struct Receipts {
     /// Where the first record of the oldest tick begins, and when it was delivered. Apart from the others: mostly there are
@@ -21,6 +26,8 @@ pub(crate) struct Receipts {
     oldest: Option<(u64, Timespec)>,
     later: VecDeque<(u64, Timespec)>,
     last: Option<Timespec>,
+    /// Entries are no closer than that.
+    step: Duration,
 }
 
 impl Receipts {
@@ -38,22 +45,43 @@ impl Receipts {
         while let Some(next) = self.later.pop_front_if(|(start, _)| *start <= tail) {
             self.oldest = Some(next);
         }
+        self.last = Some(now);
+        if self.later.is_empty() {
+            self.step = Duration::ZERO;
+        }
         let is_oldest = self.oldest.is_none() || (self.later.is_empty() && start <= tail);
+        let last = self.later.back().or(self.oldest.as_ref());
         if is_oldest {
             self.oldest = Some((start, now));
-        } else {
+        } else if last.is_none_or(|(_, last)| between(*last, now) >= self.step) {
             self.later.push_back((start, now));
+            if self.later.len() >= MOST {
+                self.thin_out();
+            }
         }
-        self.last = Some(now);
+    }
+
+    fn thin_out(&mut self) {
+        let mut every_other = true;
+        self.later.retain(|_| {
+            every_other = !every_other;
+            every_other
+        });
+        let span = self.later.back().zip(self.oldest).map(|((_, last), (_, first))| between(first, *last));
+        let entries = u32::try_from(self.later.len()).unwrap_or(u32::MAX);
+        self.step = span.unwrap_or_default().checked_div(entries).unwrap_or_default();
     }
 
     /// How long ago the record at `tail`, the oldest that is held, was delivered.
     pub(crate) fn age(&self, tail: u64) -> Duration {
         let mut ticks = self.later.iter().rev().chain(&self.oldest);
         let then = ticks.find(|(start, _)| *start <= tail).map(|(_, then)| *then);
-        let age = then.and_then(|then| now().checked_sub(then));
-        age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default()
+        then.map(|then| between(then, now())).unwrap_or_default()
     }
+}
+
+fn between(earlier: Timespec, later: Timespec) -> Duration {
+    later.checked_sub(earlier).and_then(|time| Duration::try_from(time).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -81,6 +109,28 @@ mod tests {
             "all before it is released"
         );
         assert_eq!(Receipts::default().age(0), Duration::ZERO);
+    }
+
+    #[test]
+    fn one_that_is_kept_long_costs_no_more_and_is_known_nearly() {
+        let start = now().checked_sub(Timespec { tv_sec: 100_000, tv_nsec: 0 }).unwrap();
+        let at = |seconds: i64| start.checked_add(Timespec { tv_sec: seconds, tv_nsec: 0 }).unwrap();
+        let mut receipts = Receipts::default();
+        for seconds in 0..100_000_i64 {
+            receipts.begin(64 * u64::try_from(seconds).unwrap(), at(seconds), 0);
+            assert!(receipts.later.len() <= MOST);
+        }
+        for seconds in [0, 1, 100, 5000, 50_000, 90_000, 99_999_u32] {
+            let age = receipts.age(64 * u64::from(seconds)).as_secs();
+            let right = u64::from(100_000 - seconds);
+            assert!((right..=right + 100_000 / 16).contains(&age), "{seconds}: {age} found");
+        }
+        // When they are released, it is as fine again as it was.
+        let end = 64 * 100_000;
+        receipts.begin(end, at(100_000), end);
+        receipts.begin(end + 64, at(100_001), end);
+        receipts.begin(end + 128, at(100_002), end);
+        assert_eq!((receipts.later.len(), receipts.step), (2, Duration::ZERO));
     }
 
     #[test]

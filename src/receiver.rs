@@ -28,7 +28,7 @@ use crate::{
     ring::consumer::{Consumer, Intake},
     socket::{Arrival, Incoming, ReceivedFds, sleep},
     stats::{Held, Limits, Stats, count},
-    wait::{Deadline, MOST_PACKETS, Spinner, Spun},
+    wait::{Budget, Deadline, Spinner, Spun},
     wire::{Heading, Kind, Record},
 };
 
@@ -75,8 +75,6 @@ pub struct Receiver {
     vain_hint: u64,
     /// End of file was read: what is not in the ring now will never come.
     ended: bool,
-    /// The last look dropped a reply that nobody waits for.
-    late_reply: bool,
     /// Came while a reply was awaited.
     kept: VecDeque<Message>,
     receipts: Receipts,
@@ -102,10 +100,8 @@ struct Due {
 }
 
 /// What a call that waits carries from look to look.
-#[derive(Default)]
 struct Waiting {
-    /// Of what a peer can make us do for ever.
-    rounds: u32,
+    budget: Budget,
     /// When the last spin began that found something: some microseconds ago, while there was time to look at the clock.
     since: Option<Timespec>,
 }
@@ -148,7 +144,6 @@ impl Receiver {
             packets: 0,
             vain_hint: 0,
             ended: false,
-            late_reply: false,
             kept: VecDeque::new(),
             receipts: Receipts::default(),
             limits,
@@ -170,7 +165,8 @@ impl Receiver {
     /// Waits for the next message for at most `timeout`; with zero, looks once.
     ///
     /// # Errors
-    /// [`Error::Timeout`], or those of [`recv`](Self::recv).
+    /// [`Error::Timeout`], or [`Error::TimeoutHolding`] if the peer could not send because of payloads that are held here;
+    /// and those of [`recv`](Self::recv).
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message> {
         self.receive(Deadline::after(timeout))
     }
@@ -186,13 +182,13 @@ impl Receiver {
     /// The next message from ring and socket, whatever is kept.
     #[inline(always)]
     fn receive_new(&mut self, deadline: Deadline) -> Result<Message> {
-        let mut waiting = Waiting::default();
+        let mut waiting = Waiting { budget: Budget::until(deadline), since: None };
         loop {
             if self.should_rest() {
                 self.consumer.let_more_be_published(deadline);
             }
             if let Some(record) = self.whole() {
-                if waiting.rounds > 0 {
+                if waiting.since.is_some() {
                     self.waited();
                 }
                 return self.take_whole(record, waiting.since);
@@ -232,8 +228,11 @@ impl Receiver {
     fn begin_whole(&mut self, record: Record) -> Result<Option<Box<Extras>>> {
         self.order.passed();
         self.epoch.disarm();
+        if record.heading.wants_reply() {
+            self.note_request(record.heading.sequence)?;
+        }
         let extras = self.extras_of(record)?;
-        self.account(record.heading, record.bytes(), 0);
+        self.account(record.bytes(), 0);
         Ok(extras)
     }
 
@@ -292,48 +291,54 @@ impl Receiver {
 
     #[cold]
     fn search(&mut self) -> Result<Found> {
-        let mut reads = 0_u32;
-        while reads < MOST_PACKETS {
+        let mut budget = Budget::once();
+        loop {
             self.link.check()?;
-            if let Some(due) = self.look()? {
+            if let Some(due) = self.look(&mut budget)? {
                 return self.assemble(due).map(Found::Message);
             }
-            // Of these there are no more than requests that we gave up, so they do not count.
-            if self.dropped_late_reply() {
-                reads = reads.saturating_sub(1);
-                continue;
-            }
-            reads = reads.wrapping_add(1);
             if self.ended {
-                self.order.abandon();
-                return Err(self.link.ended());
+                return Err(self.end());
             }
             let was_armed = self.epoch.is_armed();
             self.epoch.arm();
             if !was_armed && self.consumer.head_moved() {
                 continue;
             }
+            // Only here: whatever the last packet was, we have armed since, and looked.
+            if !budget.spend()? {
+                return Ok(Found::More);
+            }
             if self.read_packet()? == Read::Nothing {
                 return Ok(Found::Nothing);
             }
         }
-        // The last packet may have been a doorbell, after which none is rung until we arm again and look.
-        loop {
-            self.epoch.arm();
-            if let Some(due) = self.look()? {
-                return self.assemble(due).map(Found::Message);
+    }
+
+    /// The error for who has received all that there was. If the peer has not only closed this direction, but is gone, the
+    /// sending half has come to its end too.
+    fn end(&mut self) -> Error {
+        self.order.abandon();
+        if self.link.socket.is_dead() {
+            self.link.close();
+        }
+        self.link.ended()
+    }
+
+    /// A timeout, with what we have to do with it.
+    fn explain(&self, error: Error) -> Error {
+        match (error, self.consumer.held()) {
+            (Error::Timeout, (count, bytes)) if count > 0 && self.consumer.intake().is_wanted() => {
+                Error::TimeoutHolding { count, bytes }
             }
-            // That has disarmed, too.
-            if !self.dropped_late_reply() {
-                return Ok(Found::More);
-            }
+            (error, _) => error,
         }
     }
 
     /// Waits for the next message. `None` if it seems to be in the ring: look there, and come again if it is not.
     #[cold]
     fn wait_for_message(&mut self, deadline: Deadline, waiting: &mut Waiting) -> Result<Option<Due>> {
-        let result = self.spin_and_sleep(deadline, waiting);
+        let result = self.spin_and_sleep(deadline, waiting).map_err(|error| self.explain(error));
         if !matches!(result, Ok(None)) {
             self.waited();
         }
@@ -351,28 +356,16 @@ impl Receiver {
     fn spin_and_sleep(
         &mut self,
         deadline: Deadline,
-        Waiting { rounds, since }: &mut Waiting,
+        Waiting { budget, since }: &mut Waiting,
     ) -> Result<Option<Due>> {
-        let mut go_on = || {
-            *rounds = rounds.wrapping_add(1);
-            if rounds.is_multiple_of(MOST_PACKETS) && deadline.passed() {
-                Err(Error::Timeout)
-            } else {
-                Ok(())
-            }
-        };
         loop {
             self.link.check()?;
-            if let Some(due) = self.look()? {
+            budget.spend()?;
+            if let Some(due) = self.look(budget)? {
                 return Ok(Some(due));
             }
-            if self.dropped_late_reply() {
-                go_on()?;
-                continue;
-            }
             if self.ended {
-                self.order.abandon();
-                return Err(self.link.ended());
+                return Err(self.end());
             }
             // The peer's count of packets is a hint that spares a spin, no more: it may lie, or come never.
             let hint = self.consumer.packets();
@@ -396,7 +389,7 @@ impl Receiver {
                 Spun::Ready => {
                     *since = Some(began);
                     // It may be gone when it is looked at.
-                    return go_on().map(|()| None);
+                    return Ok(None);
                 }
                 Spun::LookAtSocket => {
                     self.read_packet()?;
@@ -410,7 +403,6 @@ impl Receiver {
                 continue;
             }
             if self.read_packet()? == Read::Something {
-                go_on()?;
                 continue;
             }
             if deadline.passed() {
@@ -424,13 +416,9 @@ impl Receiver {
         }
     }
 
-    /// Whether the last [`look`](Self::look) found nothing because it dropped what it found: then look again.
-    fn dropped_late_reply(&mut self) -> bool {
-        std::mem::take(&mut self.late_reply)
-    }
-
-    /// Whether there is a message whose turn it is.
-    fn look(&mut self) -> Result<Option<Due>> {
+    /// Whether there is a message whose turn it is. `None` too if the budget does not reach to it, and then there is something
+    /// to be read in the socket.
+    fn look(&mut self, budget: &mut Budget) -> Result<Option<Due>> {
         loop {
             let record = match self.consumer.peek() {
                 Ok(record) => record,
@@ -440,6 +428,9 @@ impl Receiver {
             let due = match self.order.turn(heading).map_err(|violation| self.link.violated(violation))? {
                 Turn::Nothing => return Ok(None),
                 Turn::MustRead => {
+                    if !budget.spend()? {
+                        return Ok(None);
+                    }
                     let there = !self.ended && self.read_packet()? == Read::Something;
                     if !there || self.ended {
                         return Err(self.link.violated(self.order.missing(heading)));
@@ -452,9 +443,13 @@ impl Receiver {
             self.epoch.disarm();
             match due.heading.in_reply_to() {
                 Some(sequence) if !self.is_wanted(sequence)? => {
+                    // What came as a packet has been paid for. What is in the ring is dropped even by a call whose budget is
+                    // spent, as no descriptor tells of it; there is no more of it than `max_requests`.
+                    let in_ring = due.record.is_some();
                     drop(self.put_together(due));
-                    self.late_reply = true;
-                    return Ok(None);
+                    if in_ring {
+                        budget.spend()?;
+                    }
                 }
                 _ => return Ok(Some(due)),
             }
@@ -477,8 +472,11 @@ impl Receiver {
     fn assemble(&mut self, due: Due) -> Result<Message> {
         let heading = due.heading;
         let (extras, payload) = self.put_together(due)?;
+        if heading.wants_reply() {
+            self.note_request(heading.sequence)?;
+        }
         let message = Message::new(heading, self.link.id, extras, payload);
-        self.account(heading, message.len(), message.fds().len());
+        self.account(message.len(), message.fds().len());
         Ok(message)
     }
 
@@ -531,13 +529,22 @@ impl Receiver {
 
     /// Takes note of a message that is given out now: of its bytes, and its descriptors.
     #[inline(always)]
-    fn account(&mut self, heading: Heading, bytes: usize, fds: usize) {
-        if heading.wants_reply() {
-            self.link.unanswered.note(heading.sequence);
-        }
+    fn account(&mut self, bytes: usize, fds: usize) {
         count(&mut self.stats.messages_received, 1);
         count(&mut self.stats.bytes_received, bytes);
         count(&mut self.stats.fds_received, fds);
+    }
+
+    /// UNTRUSTED: a request must be one of `max_requests` that are unanswered here. The peer counts it from before it is sent
+    /// until our reply is read there; we, from now until just before our reply is sent: never longer.
+    #[inline(never)]
+    fn note_request(&self, sequence: u64) -> Result<()> {
+        let max = self.limits.max_requests;
+        if self.link.unanswered.note(sequence, max) {
+            Ok(())
+        } else {
+            Err(self.link.violated(ProtocolError::Requests { max }))
+        }
     }
 
     /// Reads one packet, if there is one, and files it. End of file is `Something` too: look at the ring again.
@@ -571,9 +578,14 @@ impl Receiver {
                 return Ok(Read::Nothing);
             }
             Arrival::End => self.ended = true,
-            Arrival::Packet(packet) => packet
-                .and_then(|incoming| self.file_packet(incoming))
-                .map_err(|violation| self.link.violated(violation))?,
+            Arrival::Packet(packet) => {
+                let filed = packet.and_then(|incoming| {
+                    let bytes = incoming.bytes();
+                    self.file_packet(incoming).map(|()| bytes)
+                });
+                let bytes = filed.map_err(|violation| self.link.violated(violation))?;
+                self.epoch.passed(bytes, || self.link.socket.unread().ok());
+            }
         }
         Ok(Read::Something)
     }
@@ -628,7 +640,7 @@ impl Receiver {
                 Ok(message) if message.in_reply_to() == Some(request) => return Ok(message),
                 Ok(message) => self.keep(message),
                 Err(error) => {
-                    if matches!(error, Error::Timeout) {
+                    if matches!(error, Error::Timeout | Error::TimeoutHolding { .. }) {
                         self.give_up(request);
                     }
                     return Err(error);
@@ -665,7 +677,7 @@ impl Receiver {
     }
 
     /// Says that nobody waits for the reply to `request` any more: if it comes it is dropped and counted. Does nothing if it
-    /// was answered. A request that is neither answered nor given up counts against the 65,536 that may be open.
+    /// was answered. The request counts against [`max_requests`](crate::Limits::max_requests) until its reply comes.
     pub fn give_up(&self, request: RequestId) {
         if request.channel == self.link.id {
             self.link.requests.give_up(request.sequence);

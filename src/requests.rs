@@ -5,11 +5,6 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// Requests that may wait for their reply at once, on one channel.
-pub(crate) const MAX_OPEN: usize = 65_536;
-/// Requests that are remembered after nobody waits for their reply any more.
-const MOST_GIVEN_UP: usize = 1024;
-
 /// What became of a reply's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -22,75 +17,56 @@ pub(crate) enum Answer {
 }
 
 /// The requests of one direction: written by its sender, answered at the receiver of the other.
+///
+/// Each counts from before it is sent until its reply is read, given up or not: so the peer never counts more of them.
 #[derive(Debug, Default)]
-pub(crate) struct Requests(Mutex<Book>);
+pub(crate) struct Requests(Mutex<BTreeMap<u64, Asked>>);
 
-#[derive(Debug, Default)]
-struct Book {
-    /// Sequence of each request without a reply, and whether it was given up.
-    open: BTreeMap<u64, bool>,
-    given_up: usize,
-    /// How many requests that were given up are not remembered one by one any more, all of them before `since`.
-    forgotten: u64,
-    since: u64,
+/// Whether somebody waits for the reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Open,
+    GivenUp,
 }
 
 impl Requests {
-    fn book(&self) -> MutexGuard<'_, Book> {
+    fn book(&self) -> MutexGuard<'_, BTreeMap<u64, Asked>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a request that is about to be sent. False if too many are open.
+    /// Notes a request that is about to be sent. False if `max` have no reply.
     #[must_use]
-    pub(crate) fn ask(&self, sequence: u64) -> bool {
+    pub(crate) fn ask(&self, sequence: u64, max: usize) -> bool {
         let mut book = self.book();
-        let room = book.open.len().saturating_sub(book.given_up) < MAX_OPEN;
+        let room = book.len() < max;
         if room {
-            book.open.insert(sequence, false);
+            book.insert(sequence, Asked::Open);
         }
         room
     }
 
     /// It was not sent after all.
     pub(crate) fn withdraw(&self, sequence: u64) {
-        self.book().open.remove(&sequence);
+        self.book().remove(&sequence);
     }
 
     /// Nobody waits for its reply any more.
     pub(crate) fn give_up(&self, sequence: u64) {
-        let mut book = self.book();
-        let Some(given_up @ false) = book.open.get_mut(&sequence) else { return };
-        *given_up = true;
-        book.given_up = book.given_up.saturating_add(1);
-        if book.given_up > MOST_GIVEN_UP {
-            let oldest = book.open.iter().find(|(_, given_up)| **given_up).map(|(sequence, _)| *sequence);
-            if let Some(oldest) = oldest {
-                book.open.remove(&oldest);
-                book.given_up = book.given_up.saturating_sub(1);
-                book.forgotten = book.forgotten.wrapping_add(1);
-                book.since = oldest.wrapping_add(1);
-            }
+        if let Some(asked) = self.book().get_mut(&sequence) {
+            *asked = Asked::GivenUp;
         }
     }
 
     /// Whether its reply is still to come.
     pub(crate) fn is_open(&self, sequence: u64) -> bool {
-        self.book().open.get(&sequence) == Some(&false)
+        self.book().get(&sequence) == Some(&Asked::Open)
     }
 
     /// A reply came.
     pub(crate) fn answer(&self, sequence: u64) -> Answer {
-        let mut book = self.book();
-        match book.open.remove(&sequence) {
-            Some(false) => Answer::InTime,
-            Some(true) => {
-                book.given_up = book.given_up.saturating_sub(1);
-                Answer::Late
-            }
-            None if sequence < book.since && book.forgotten > 0 => {
-                book.forgotten = book.forgotten.wrapping_sub(1);
-                Answer::Late
-            }
+        match self.book().remove(&sequence) {
+            Some(Asked::Open) => Answer::InTime,
+            Some(Asked::GivenUp) => Answer::Late,
             None => Answer::Unasked,
         }
     }
@@ -105,22 +81,29 @@ impl Unanswered {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request came. If too many are unanswered the oldest cannot be answered any more.
-    pub(crate) fn note(&self, sequence: u64) {
+    /// A request came. False if `max` others are unanswered.
+    #[must_use]
+    pub(crate) fn note(&self, sequence: u64, max: usize) -> bool {
         let mut set = self.set();
-        if set.len() >= MAX_OPEN {
-            set.pop_first();
+        let room = set.len() < max;
+        if room {
+            set.insert(sequence);
         }
-        set.insert(sequence);
+        room
     }
 
     pub(crate) fn contains(&self, sequence: u64) -> bool {
         self.set().contains(&sequence)
     }
 
-    /// It was answered.
+    /// It is being answered.
     pub(crate) fn remove(&self, sequence: u64) {
         self.set().remove(&sequence);
+    }
+
+    /// It was not answered after all.
+    pub(crate) fn restore(&self, sequence: u64) {
+        self.set().insert(sequence);
     }
 }
 
@@ -131,9 +114,9 @@ mod tests {
     #[test]
     fn a_reply_answers_once() {
         let requests = Requests::default();
-        assert!(requests.ask(3) && requests.ask(4));
+        assert!(requests.ask(3, 9) && requests.ask(4, 9));
         requests.give_up(4);
-        assert!(requests.ask(5));
+        assert!(requests.ask(5, 9));
         requests.withdraw(5);
         assert!(requests.is_open(3) && !requests.is_open(4) && !requests.is_open(5));
         assert_eq!(requests.answer(5), Answer::Unasked);
@@ -144,36 +127,26 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn a_request_counts_until_it_is_answered() {
         let requests = Requests::default();
-        for sequence in 0..5000 {
-            assert!(requests.ask(sequence));
-            requests.give_up(sequence);
-        }
-        assert_eq!(requests.book().open.len(), MOST_GIVEN_UP);
-        // The oldest that is remembered one by one.
-        assert_eq!(requests.answer(5000 - 1024), Answer::Late);
-        assert_eq!(requests.answer(5000 - 1024), Answer::Unasked);
-        for _ in 0..5000 - MOST_GIVEN_UP {
-            assert_eq!(requests.answer(0), Answer::Late, "forgotten, but asked once");
-        }
-        assert_eq!(requests.answer(0), Answer::Unasked, "no more replies than requests");
-        assert_eq!(requests.answer(5000), Answer::Unasked);
-        for sequence in 10_000..10_000 + 65_536 {
-            assert!(requests.ask(sequence));
-        }
-        assert!(!requests.ask(99_999));
+        assert!(!requests.ask(0, 0));
+        assert!(requests.ask(1, 2) && requests.ask(2, 2) && !requests.ask(3, 2));
+        requests.give_up(1);
+        assert!(!requests.ask(3, 2), "the peer has it still");
+        assert_eq!(requests.answer(1), Answer::Late);
+        assert!(requests.ask(3, 2) && !requests.ask(4, 2));
+        requests.withdraw(3);
+        assert!(requests.ask(4, 2));
     }
 
     #[test]
-    fn a_request_of_the_peer_is_answered_once_and_the_oldest_are_forgotten() {
+    fn a_request_of_the_peer_is_answered_once() {
         let unanswered = Unanswered::default();
-        for sequence in 0..=65_536 {
-            unanswered.note(sequence);
-        }
-        assert!(!unanswered.contains(0), "too many");
-        assert!(unanswered.contains(1) && unanswered.contains(65_536));
+        assert!(unanswered.note(1, 2) && unanswered.note(2, 2) && !unanswered.note(3, 2));
+        assert!(!unanswered.contains(3), "it is one too many");
         unanswered.remove(1);
         assert!(!unanswered.contains(1) && unanswered.contains(2));
+        unanswered.restore(1);
+        assert!(unanswered.contains(1) && !unanswered.note(3, 2), "the reply was not sent");
     }
 }

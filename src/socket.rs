@@ -120,6 +120,14 @@ pub(crate) struct Incoming {
     pub(crate) credentials: Option<RawCredentials>,
 }
 
+impl Incoming {
+    /// Bytes of the packet.
+    #[inline]
+    pub(crate) fn bytes(&self) -> u64 {
+        to_u64(PACKET_HEADER.saturating_add(self.body.as_slice().len()))
+    }
+}
+
 /// Where a thread reads packets to, of whatever channel: so it is in the cache. As long as the longest may have been so far;
 /// it takes memory as far as one was long, until the thread ends.
 struct PacketBuffer {
@@ -299,16 +307,26 @@ impl Socket {
         Ok(unread < size)
     }
 
+    /// Bytes of all packets that wait to be read.
+    pub(crate) fn unread(&self) -> Result<u64> {
+        ioctl_fionread(&self.0).map_err(Error::io("ioctl(FIONREAD)"))
+    }
+
     /// Doorbells that wait to be read, if nothing else can: all packets are as long as one.
     pub(crate) fn doorbells(&self) -> Result<u64> {
-        let bytes = ioctl_fionread(&self.0).map_err(Error::io("ioctl(FIONREAD)"))?;
-        Ok(bytes.div_ceil(to_u64(PACKET_HEADER)))
+        Ok(self.unread()?.div_ceil(to_u64(PACKET_HEADER)))
     }
 
     /// Whether the other end is shut or gone, whatever is still to be read.
     pub(crate) fn is_abandoned(&self) -> Result<bool> {
         let [ready] = sleep([(self.as_fd(), PollFlags::RDHUP)], Deadline::Never, Some(Duration::ZERO))?;
         Ok(ready.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR))
+    }
+
+    /// Whether both directions are over: the other end is closed, or shut both ways.
+    pub(crate) fn is_dead(&self) -> bool {
+        let ready = sleep([(self.as_fd(), PollFlags::empty())], Deadline::Never, Some(Duration::ZERO));
+        ready.is_ok_and(|[ready]| ready.contains(PollFlags::HUP))
     }
 
     /// Sends a packet, whole or not at all, without blocking.

@@ -94,9 +94,15 @@ pub struct Limits {
     pub max_control: usize,
     /// Descriptors.
     pub max_fds: usize,
+    /// Requests that may be without a reply at once, those that were given up included.
+    pub max_requests: usize,
 }
 
 /// Payloads that have been received and not yet released. They keep the ring's space behind them from being used again.
+///
+/// One small payload that is kept stops its sender when the rest of the ring is used up: then receiving ends with
+/// [`Error::TimeoutHolding`](crate::Error::TimeoutHolding), if it has a deadline. [`Payload`](crate::Payload) says how large a
+/// ring should be.
 ///
 /// ```
 /// let (mut a, mut b) = sealane::Channel::pair()?;
@@ -114,6 +120,7 @@ pub struct Held {
     pub count: u64,
     /// Their bytes in the ring, headers and padding included.
     pub bytes: u64,
-    /// How long the oldest has been held, to within a few milliseconds; `None` if there is none.
+    /// How long the oldest has been held, to within a few milliseconds, or a sixteenth of the time since something was held
+    /// all along; `None` if there is none.
     pub oldest: Option<Duration>,
 }

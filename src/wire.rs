@@ -276,7 +276,9 @@ pub(crate) struct Hello {
     pub(crate) max_fds: U32,
     pub(crate) first_sequence: U64,
     pub(crate) first_position: U64,
-    pub(crate) reserved_tail: [U64; 2],
+    /// Requests that may be without a reply at the sender.
+    pub(crate) max_requests: U32,
+    pub(crate) reserved_tail: [U32; 3],
 }
 const _: () = assert!(size_of::<Hello>() == 96);
 /// Bytes of the part of a `Hello` that no version changes.
@@ -500,6 +502,7 @@ mod tests {
             max_fds,
             first_sequence,
             first_position,
+            max_requests,
             reserved_tail
         });
         assert_documented!(Reject { reason, reserved, expected, found });

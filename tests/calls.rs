@@ -315,14 +315,13 @@ fn a_late_reply_is_dropped_counted_and_releases_what_it_brought() {
 
 #[test]
 fn there_are_no_more_late_replies_than_requests_were_given_up() {
-    // So many that they are not all remembered one by one.
-    const GIVEN_UP: u64 = 1100;
+    const GIVEN_UP: u64 = 100;
     let (mut a, mut b) = Channel::pair().unwrap();
     for _ in 0..GIVEN_UP {
         given_up(&mut a, &mut b);
     }
     for n in 0..=GIVEN_UP {
-        forge_reply(&b, n, 0);
+        forge_reply(&b, n, n % GIVEN_UP);
         match a.recv_timeout(NOW) {
             Err(Error::Timeout) => assert_eq!(a.stats().late_replies, n + 1),
             Err(Error::Protocol(ProtocolError::UnaskedReply { sequence: 0 })) => return,
@@ -330,6 +329,31 @@ fn there_are_no_more_late_replies_than_requests_were_given_up() {
         }
     }
     panic!("it would never have ended");
+}
+
+/// The peer may ask anew as soon as it has a reply, however late the thread that sent that goes on.
+#[test]
+fn what_is_answered_makes_room_before_its_reply_is_there() {
+    const ROUNDS: u32 = 20_000;
+    let (mut a, b) = Channel::builder().max_requests(1).ring_capacity(4096).pair().unwrap();
+    let (mut sender, mut receiver) = b.split();
+    let (tokens, asked) = std::sync::mpsc::channel();
+    let receiving = start(move || {
+        for _ in 0..ROUNDS {
+            tokens.send(receiver.recv()?.reply_token().unwrap()).unwrap();
+        }
+        Ok::<_, Error>(receiver)
+    });
+    let answering = start(move || {
+        for token in asked {
+            sender.reply(token, b"!").unwrap();
+        }
+    });
+    for _ in 0..ROUNDS {
+        a.call(b"?", SOON).unwrap();
+    }
+    receiving.result().unwrap();
+    answering.result();
 }
 
 #[test]

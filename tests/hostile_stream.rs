@@ -721,29 +721,65 @@ fn bells_on_the_credit_socket_do_not_hold_up_a_sender() {
 
 #[test]
 fn late_replies_are_no_more_than_requests() {
-    const REQUESTS: u64 = 1100;
+    const REQUESTS: u64 = 1000;
     let _guard = bounded();
     let receive: [Receive; 2] = [Channel::try_recv, |channel| channel.recv_timeout(LONG).map(Some)];
     for receive in receive {
         let (hostile, mut channel) = Hostile::meet_with(&builder(), 64);
-        // So many requests are given up that the first are forgotten, and replies to them no violation.
         for count in 1..=REQUESTS {
             let request = channel.loan(0).unwrap().request(b"").unwrap();
             hostile.set(TAIL, 64 * count);
             assert!(matches!(channel.wait_reply(request, Duration::ZERO), Err(Error::Timeout)));
         }
-        // Replies to one of these without end would hold up a call without end.
+        // Replies without end would hold up a call without end.
         let replies = 3 * REQUESTS;
         for sequence in 0..replies {
-            hostile.write(64 * sequence, Record { sequence, reply_to: 1, ..Record::default() });
+            let reply_to = sequence % REQUESTS + 1;
+            hostile.write(64 * sequence, Record { sequence, reply_to, ..Record::default() });
         }
         hostile.set(HEAD, 64 * replies);
-        // It may take several looks.
-        let mut looks = (0..REQUESTS).map(|_| receive(&mut channel));
-        let result = looks.find(|result| !matches!(result, Ok(None))).expect("a violation");
-        assert_violated(result, ProtocolError::UnaskedReply { sequence: 0 });
-        assert!((1..=REQUESTS).contains(&channel.stats().late_replies));
+        assert_violated(receive(&mut channel), ProtocolError::UnaskedReply { sequence: 0 });
+        assert_eq!(channel.stats().late_replies, REQUESTS);
     }
+}
+
+#[test]
+fn more_requests_than_we_leave_unanswered_are_a_violation() {
+    let _guard = bounded();
+    // In packets and in records; what is answered does not count, what is dropped does.
+    let send: [fn(&Hostile, u64); 2] = [
+        |hostile, sequence| {
+            hostile.socket.send(Packet { flags: WANTS_REPLY, ..Packet::control(sequence) });
+        },
+        |hostile, sequence| {
+            let record = Record { sequence, flags: WANTS_REPLY.into(), ..Record::default() };
+            hostile.publish(64 * sequence, record, 64 * (sequence + 1));
+        },
+    ];
+    for send in send {
+        let (hostile, mut channel) = Hostile::meet(&builder().max_requests(2));
+        for sequence in 0..5 {
+            send(&hostile, sequence);
+            let token = receive(&mut channel).reply_token().unwrap();
+            if sequence < 3 {
+                channel.reply(token, b"").unwrap();
+            }
+        }
+        send(&hostile, 5);
+        let violation = ProtocolError::Requests { max: 2 };
+        assert_violated(channel.recv_timeout(LONG), violation);
+        assert_over(&hostile, &mut channel, violation);
+    }
+    // In a batch, which ends before it.
+    let (hostile, mut channel) = Hostile::meet(&builder().max_requests(2));
+    for sequence in 0..3 {
+        hostile.write(64 * sequence, Record { sequence, flags: WANTS_REPLY.into(), ..Record::default() });
+    }
+    hostile.set(HEAD, 64 * 3);
+    let mut batch = channel.recv_batch().unwrap();
+    assert_eq!([(); 3].map(|()| batch.advance().is_some()), [true, true, false]);
+    drop(batch);
+    assert_over(&hostile, &mut channel, ProtocolError::Requests { max: 2 });
 }
 
 #[test]

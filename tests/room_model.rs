@@ -387,7 +387,8 @@ impl State {
         }
     }
 
-    /// `Outgoing::read_credit`: whether there was a bell.
+    /// `Outgoing::read_credit`: whether there was a bell. Too few are under way here for `Epoch::passed` to do anything: it has
+    /// a test of its own in src/doorbell.rs.
     fn read_credit(&mut self, is_present: bool) -> bool {
         if self.bells == 0 {
             if self.receiving == Receiving::Gone {

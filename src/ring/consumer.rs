@@ -60,9 +60,31 @@ pub(crate) struct Intake {
 /// What happens under a lock: an epoch is rung once, and one thread moves `tail` past what was released early.
 #[derive(Debug)]
 struct Ledger {
-    /// Released before an older one: where it begins; its end, and how many records it is.
+    /// Released before an older one: where it begins; its end, and how many records it is. Those that touch are one, so there
+    /// are no more entries than payloads that are held.
     early: BTreeMap<u64, (u64, u64)>,
     bell: Bell,
+}
+
+impl Ledger {
+    /// Notes `records` records that are released early, together with those that they touch. Where all that begins.
+    fn note(&mut self, span: Span, records: u64) -> u64 {
+        let Span { mut start, end } = span;
+        let mut all = (end, records);
+        if let Some((behind, more)) = self.early.remove(&end) {
+            all = (behind, all.1.wrapping_add(more));
+        }
+        // As a rule, what was released before it ends here: that entry grows.
+        if let Some((before, (its_end, its_records))) = self.early.range_mut(..start).next_back()
+            && *its_end == start
+        {
+            start = *before;
+            (*its_end, *its_records) = (all.0, its_records.wrapping_add(all.1));
+        } else {
+            self.early.insert(start, all);
+        }
+        start
+    }
 }
 
 /// Bytes of the ring: a record from `start` to `end`, both positions.
@@ -122,12 +144,12 @@ impl Intake {
     #[cold]
     fn release_early(&self, span: Span, records: u64) {
         let mut ledger = self.ledger();
-        ledger.early.insert(span.start, (span.end, records));
+        let start = ledger.note(span, records);
         self.early.store(to_u64(ledger.early.len()), Relaxed);
         // ORDERING: pairs with the fence in `release`: who has moved `tail` to where we begin sees that we are early, or we
         // see that we are not.
         fence(SeqCst);
-        if self.tail() == span.start {
+        if self.tail() == start {
             self.settle(&mut ledger);
         }
     }
@@ -580,6 +602,28 @@ mod tests {
         };
         assert_eq!([2, 1, 0, 3].map(&mut release), [(0, 3), (0, 2), (6, 1), (8, 0)]);
         assert_eq!(consumer.held(), (0, 0));
+    }
+
+    #[test]
+    fn spans_that_touch_are_one() {
+        let span = |start: u64, end: u64| Span { start: start * LINE, end: end * LINE };
+        let spans = [span(1, 2), span(2, 4), span(4, 5), span(5, 8)];
+        // In every order.
+        for order in (0..256_usize).map(|n| [n & 3, n >> 2 & 3, n >> 4 & 3, n >> 6]) {
+            if (0..4).any(|n| !order.contains(&n)) {
+                continue;
+            }
+            let mut ledger = Ledger { early: BTreeMap::new(), bell: Bell::new(Word::SenderEpoch) };
+            for (n, at) in order.into_iter().enumerate() {
+                let start = ledger.note(spans[at], 1);
+                let (end, _) = ledger.early[&start];
+                assert!(start <= spans[at].start && end >= spans[at].end, "{order:?}");
+                let all = ledger.early.iter().map(|(_, (_, records))| records).sum::<u64>();
+                assert_eq!(all, n as u64 + 1, "{order:?}");
+            }
+            let whole = BTreeMap::from([(LINE, (8 * LINE, 4))]);
+            assert_eq!(ledger.early, whole, "{order:?}");
+        }
     }
 
     #[test]

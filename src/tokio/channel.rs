@@ -54,8 +54,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// ```
 #[derive(Debug)]
 pub struct Channel {
-    sender: Sender,
+    // Dropped first, as in the channel that blocks.
     receiver: Receiver,
+    sender: Sender,
 }
 
 /// Registers both halves with the runtime.
@@ -290,7 +291,8 @@ impl Channel {
     /// [counted](Stats::late_replies).
     ///
     /// If both sides call at once, neither answers the other until its own call has ended: then answer in a loop instead,
-    /// where replies arrive as messages.
+    /// where replies arrive as messages. A request that the other side drops without a reply is waited for as long as the
+    /// peer lives.
     ///
     /// # Errors
     /// Those of [`request`](Self::request) and [`wait_reply`](Self::wait_reply).
@@ -306,7 +308,7 @@ impl Channel {
     /// or [given up](Self::give_up); or its reply arrives as a message.
     ///
     /// # Errors
-    /// Those of [`sealane::Channel::wait_reply`](crate::Channel::wait_reply), but [`Error::Timeout`].
+    /// Those of [`sealane::Channel::wait_reply`](crate::Channel::wait_reply), but the timeouts.
     pub async fn wait_reply(&mut self, request: RequestId) -> Result<Message> {
         self.receiver.wait_reply(request).await
     }

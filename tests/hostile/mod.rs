@@ -94,6 +94,7 @@ pub(crate) struct Hello {
     pub(crate) max_fds: u32,
     pub(crate) first_sequence: u64,
     pub(crate) first_position: u64,
+    pub(crate) max_requests: u32,
 }
 
 impl Hello {
@@ -112,6 +113,7 @@ impl Hello {
             max_fds: 4,
             first_sequence: 0,
             first_position: 0,
+            max_requests: u32::MAX,
         }
     }
 
@@ -130,7 +132,8 @@ impl Hello {
         bytes.extend(self.max_fds.to_le_bytes());
         bytes.extend(self.first_sequence.to_le_bytes());
         bytes.extend(self.first_position.to_le_bytes());
-        bytes.extend([0; 16]);
+        bytes.extend(self.max_requests.to_le_bytes());
+        bytes.extend([0; 12]);
         bytes
     }
 
@@ -202,6 +205,7 @@ impl Packet {
 #[derive(Debug)]
 pub(crate) struct Heard {
     pub(crate) kind: u16,
+    pub(crate) flags: u16,
     pub(crate) body: Vec<u8>,
     pub(crate) fds: Vec<OwnedFd>,
 }
@@ -295,7 +299,8 @@ impl Player {
             return None;
         }
         let body = bytes.split_off(HEADER);
-        Some(Heard { kind: u16::from_le_bytes([bytes[0], bytes[1]]), body, fds })
+        let [kind, flags] = [0, 2].map(|at| u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+        Some(Heard { kind, flags, body, fds })
     }
 
     /// All packets until the end.
