@@ -72,6 +72,7 @@ mod memfd;
 mod message;
 mod order;
 mod outgoing;
+mod owner;
 mod payload;
 mod peer;
 mod private;

@@ -24,6 +24,7 @@ use crate::{
     channel::Channel,
     error::{Error, Result},
     handshake::{Handshake, Role, Settings},
+    owner::Owner,
     socket::{Socket, sleep},
     wait::Deadline,
 };
@@ -61,17 +62,19 @@ pub struct Listener {
     file: Option<SocketFile>,
 }
 
-/// A socket's name in the file system; removed on drop, if it is still the same file.
+/// A socket's name in the file system; removed on drop by its owner, if it is still the same file.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
     /// Device and inode.
     identity: (u64, u64),
+    owner: Owner,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path) == Some(self.identity)
+        if self.owner.is_here()
+            && identity(&self.path) == Some(self.identity)
             && let Err(error) = fs::remove_file(&self.path)
         {
             log::warn!("the socket {} could not be removed: {error}", self.path.display());
@@ -94,7 +97,7 @@ impl Listener {
         bind(&socket, &address).map_err(Error::io_at("bind", path))?;
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let file = match address.path() {
-            Some(_) => identity(&path).map(|identity| SocketFile { path, identity }),
+            Some(_) => identity(&path).map(|identity| SocketFile { path, identity, owner: Owner::here() }),
             None => None,
         };
         listen(&socket, BACKLOG).map_err(Error::io("listen"))?;
@@ -123,6 +126,9 @@ impl Listener {
     /// # Errors
     /// [`Error::Io`], for instance at this process's limit of open files: then the client goes on waiting.
     pub fn try_accept(&self) -> Result<Option<Handshake>> {
+        if let Some(file) = &self.file {
+            file.owner.claim();
+        }
         loop {
             match accept_with(&self.socket, SocketFlags::CLOEXEC) {
                 Ok(client) => {

@@ -123,6 +123,7 @@ impl Outgoing {
         self.link.violated(violation)
     }
 
+    /// Every way to send passes here before it has any effect.
     #[inline]
     fn check(&mut self) -> Result<()> {
         self.link.check()?;
@@ -161,7 +162,8 @@ impl Outgoing {
     /// Goes back to what [`begin_batch`](Self::begin_batch) said.
     pub(crate) fn end_batch(&mut self, before: bool) {
         self.batching = before;
-        if !before {
+        // A fork's copy leaves that to who sends next.
+        if !before && self.link.is_ours() {
             self.settle_bell();
         }
     }
