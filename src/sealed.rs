@@ -2,12 +2,17 @@
 
 use std::{
     fmt,
+    fs::File,
+    io::Write,
     ops::{Deref, DerefMut},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
 };
 
-use rustix::fs::{FileType, SealFlags, fcntl_add_seals};
+use rustix::{
+    fs::{FileType, SealFlags, fcntl_add_seals},
+    io::Errno,
+};
 use zerocopy::{FromBytes, Immutable as NoInterior, KnownLayout};
 
 use crate::{
@@ -49,18 +54,37 @@ impl SealedBufferMut {
         Ok(Self { draft, memfd })
     }
 
-    /// Makes it immutable, for everyone and for ever (`F_SEAL_WRITE`, `fcntl(2)`).
+    /// Makes it immutable, for everyone and for ever (`F_SEAL_WRITE`, `fcntl(2)`). While a fork of this process has the
+    /// buffer too the kernel does not let it be sealed: then it is copied.
     ///
     /// # Errors
     /// [`Error::Io`] if the kernel refuses.
     pub fn seal(self) -> Result<SealedBuffer> {
-        let Self { draft, memfd } = self;
+        let Self { draft, mut memfd } = self;
+        let len = draft.as_slice().len();
         // The kernel refuses the seal while a writable mapping exists.
         drop(draft);
-        fcntl_add_seals(&memfd, Immutable::SEALS | SealFlags::SEAL)
-            .map_err(Error::io("fcntl(F_ADD_SEALS)"))?;
+        let mut sealed = add_seals(&memfd);
+        if sealed == Err(Errno::BUSY) {
+            memfd = copy(&memfd, len)?;
+            sealed = add_seals(&memfd);
+        }
+        sealed.map_err(Error::io("fcntl(F_ADD_SEALS)"))?;
         SealedBuffer::with_limit(memfd, u64::MAX)
     }
+}
+
+fn add_seals(memfd: &OwnedFd) -> rustix::io::Result<()> {
+    fcntl_add_seals(memfd, Immutable::SEALS | SealFlags::SEAL)
+}
+
+/// A file with the bytes of `memfd`, of which a fork keeps a writable mapping; of this one there is none.
+fn copy(memfd: &OwnedFd, len: usize) -> Result<OwnedFd> {
+    let draft = Draft::map(memfd.as_fd(), len).map_err(Error::io("mmap of a buffer"))?;
+    let mut copy = File::from(memfd::create(len, false)?);
+    copy.write_all(draft.as_slice())
+        .map_err(Error::io("write to the copy of a buffer that a fork has mapped"))?;
+    Ok(copy.into())
 }
 
 impl Deref for SealedBufferMut {
