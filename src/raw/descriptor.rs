@@ -1,6 +1,8 @@
 //! Descriptors by number: those that the kernel hands us with a packet, one that a parent left us, and socket options
 //! that have no safe wrapper.
 
+#[cfg(feature = "tokio")]
+use std::mem::ManuallyDrop;
 use std::{
     ffi::c_int,
     io,
@@ -144,6 +146,15 @@ pub(crate) fn adopt(number: RawFd, cookie: u64) -> io::Result<Option<OwnedFd>> {
     let socket = unsafe { OwnedFd::from_raw_fd(number) };
     fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
     Ok(Some(socket))
+}
+
+/// Closes the descriptor of a socket that tokio watches, and leaves its registration as it is: to deregister it in a fork
+/// would deregister it in the process that it was forked from, as both have the same `epoll(7)` instance.
+#[cfg(feature = "tokio")]
+pub(crate) fn close_registered(socket: tokio::net::UnixDatagram) {
+    let number = ManuallyDrop::new(socket).as_raw_fd();
+    // SAFETY: contract of `from_raw_fd`: the socket owned the descriptor, and can close it no more.
+    drop(unsafe { OwnedFd::from_raw_fd(number) });
 }
 
 /// Socket options by which ancillary data comes unasked (`socket(7)`, `unix(7)`): `SO_PASSSEC`, `SO_PASSPIDFD` (which

@@ -23,6 +23,7 @@ use crate::{
     handshake::Handshake,
     link::Closer,
     message::{Message, ReplyToken, RequestId},
+    owner::Owner,
     peer::Peer,
     process,
     stats::{Held, Limits, Stats},
@@ -112,10 +113,10 @@ impl Channel {
     /// Those of [`Builder::spawn`].
     pub async fn spawn_with(builder: &Builder, command: Command) -> Result<(Self, Child)> {
         let (handshake, child) = builder.try_spawn(command)?;
-        let mut unfinished = Unfinished(Some(child));
+        let mut unfinished = Unfinished { child: Some(child), owner: Owner::here() };
         let channel = Self::establish(handshake).await?;
         // It is there: nobody else takes it.
-        let child = unfinished.0.take().ok_or(Error::Disconnected)?;
+        let child = unfinished.child.take().ok_or(Error::Disconnected)?;
         Ok((channel, child))
     }
 
@@ -162,12 +163,17 @@ impl Channel {
     }
 }
 
-/// A child without a channel yet.
-struct Unfinished(Option<Child>);
+/// A child without a channel yet, which its parent ends.
+struct Unfinished {
+    child: Option<Child>,
+    owner: Owner,
+}
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
+        if self.owner.is_here()
+            && let Some(child) = &mut self.child
+        {
             process::end(child);
         }
     }
