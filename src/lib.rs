@@ -29,6 +29,7 @@
 //! | use an event loop | [`Receiver`], [`Sender`] and [`Handshake`] each say when their descriptor is readable |
 //! | ask and answer | [`Channel::call`], [`Channel::reply`] |
 //! | await instead of waiting | the feature `tokio`, and `sealane::tokio` |
+//! | fork, or go into the background | [below](#processes-as-they-are) |
 //! | read payloads | [`SharedSlice`] |
 //! | send one table to many | [`SealedBuffer`] |
 //!
@@ -38,6 +39,28 @@
 //! - Nothing that a peer does makes this library panic, and nothing in it waits past a deadline, but for closing a
 //!   descriptor that the peer sent: the kernel sets no limit for that.
 //! - Plain verbs block, as long as the peer lives; `try_…` never does; `…_timeout` for its time.
+//!
+//! # Processes as they are
+//! A program may fork, or go into the background (`daemon(3)`), with channels, listeners and buffers that it has. The fork
+//! inherits all of them, and each process has a copy.
+//! - The *owner* of a copy is the process that made it, until a fork uses its own: sends, lends, receives, accepts, advances a
+//!   handshake. From then on that copy is the fork's. Only an owner's drop is felt by others: it closes a direction, removes a
+//!   listener's file, gives a payload's space back. Dropped by anybody else it is closed and unmapped, no more.
+//! - So a daemon goes on with what it had, and its drops are heard; and nobody notices a helper that drops, or exits with, what
+//!   it has inherited. What a fork drops before it first receives gives its space back when it does. [`Closer::close`] acts in
+//!   whatever process it is called.
+//! - A copy that a fork keeps open keeps the socket open: while it lives, the peer does not learn that this process was
+//!   killed, and a listener's path looks alive.
+//! - Use each value in one process only. Two that send, or receive, on their copies of one channel corrupt its order: the
+//!   peer calls that a violation. A [`Loan`] or a [`SealedBufferMut`] that both go on using is one `&mut` in two processes: as
+//!   for `pre_exec` of the standard library, whoever forks answers for that.
+//! - [`Channel::pair`] is not for a fork with one end each: the maker still owns both ends, and its drop of the child's
+//!   shuts that. Start a program with [`Channel::spawn`], or connect to a [`Listener`].
+//! - A fork can write the rings of its parent and holds its sockets. Who wants to trust a process less lets it execute a
+//!   program.
+//! - A runtime with threads does not survive a fork: go into the background first, then start it. A fork's copy of what a
+//!   runtime watches is closed, and stays registered in the parent.
+//! - Regions and sealed buffers are left out of core dumps (`MADV_DONTDUMP`, `madvise(2)`).
 #![cfg_attr(
     any(doc, doctest),
     doc = "\n# Read on\n- [`architecture`], [`protocol`], [`security`], [`performance`]: how it is built, what crosses, and what a hostile peer can do.\n- [`camera`]: frames in dmabufs, statistics in payloads."
