@@ -41,26 +41,24 @@
 //! - Plain verbs block, as long as the peer lives; `try_…` never does; `…_timeout` for its time.
 //!
 //! # Processes as they are
-//! A program may fork, or go into the background (`daemon(3)`), with channels, listeners and buffers that it has. The fork
-//! inherits all of them, and each process has a copy.
-//! - The *owner* of a copy is the process that made it, until a fork uses its own: sends, lends, receives, accepts, advances a
-//!   handshake. From then on that copy is the fork's. Only an owner's drop is felt by others: it closes a direction, removes a
-//!   listener's file, gives a payload's space back. Dropped by anybody else it is closed and unmapped, no more.
-//! - So a daemon goes on with what it had, and its drops are heard; and nobody notices a helper that drops, or exits with, what
-//!   it has inherited. What a fork drops before it first receives gives its space back when it does. [`Closer::close`] acts in
-//!   whatever process it is called.
-//! - A copy that a fork keeps open keeps the socket open: while it lives, the peer does not learn that this process was
-//!   killed, and a listener's path looks alive.
-//! - Use each value in one process only. Two that send, or receive, on their copies of one channel corrupt its order: the
-//!   peer calls that a violation. A [`Loan`] or a [`SealedBufferMut`] that both go on using is one `&mut` in two processes: as
-//!   for `pre_exec` of the standard library, whoever forks answers for that.
-//! - [`Channel::pair`] is not for a fork with one end each: the maker still owns both ends, and its drop of the child's
-//!   shuts that. Start a program with [`Channel::spawn`], or connect to a [`Listener`].
-//! - A fork can write the rings of its parent and holds its sockets. Who wants to trust a process less lets it execute a
-//!   program.
-//! - A runtime with threads does not survive a fork: go into the background first, then start it. A fork's copy of what a
-//!   runtime watches is closed, and stays registered in the parent.
-//! - Regions and sealed buffers are left out of core dumps (`MADV_DONTDUMP`, `madvise(2)`).
+//! A program may fork, or go into the background (`daemon(3)`), while it has channels, listeners and buffers. The fork
+//! inherits all of them: each process has a copy.
+//! - The *owner* of a copy is the process that made it, until a fork uses its own copy: sends, lends, receives, accepts. From
+//!   then on that copy is the fork's. Only an owner's drop is noticed elsewhere: it closes a direction, removes a listener's
+//!   file, gives a payload's space back. A copy that anybody else drops is closed and unmapped, and nothing else.
+//! - A daemon keeps what it had, and its drops are noticed. A half that it drops before it has used its channel closes when
+//!   the other half is dropped too; a payload that it drops before that gives its space back at the first use.
+//! - A helper that drops what it has inherited, or exits with it, is not noticed. A helper that keeps a copy keeps the socket
+//!   open: then the peer does not learn that this process was killed, and a listener's path looks alive.
+//! - [`Closer::close`] acts in whatever process it is called.
+//! - Each value is for one process at a time. Two processes that send, or receive, on copies of one channel break its order,
+//!   which the peer calls a violation. A [`Loan`] or [`SealedBufferMut`] that both use is one `&mut` in two processes:
+//!   a program that forks has to avoid that, as one that uses `pre_exec` of the standard library has.
+//! - [`Channel::pair`] does not serve a fork with one end each: the process that made both owns both, and its drop of one
+//!   end shuts the other process's copy. [`Channel::spawn`] and [`Listener`] are for two processes.
+//! - A fork can write its parent's rings and use its sockets. A process that deserves less trust executes a program.
+//! - A runtime with threads does not survive a fork, so a program goes into the background before it starts one.
+//! - Core dumps leave regions and sealed buffers out (`MADV_DONTDUMP`, `madvise(2)`).
 #![cfg_attr(
     any(doc, doctest),
     doc = "\n# Read on\n- [`architecture`], [`protocol`], [`security`], [`performance`]: how it is built, what crosses, and what a hostile peer can do.\n- [`camera`]: frames in dmabufs, statistics in payloads."

@@ -53,7 +53,7 @@ impl Link {
         self.owner.is_here()
     }
 
-    /// As [`is_ours`](Self::is_ours), for who is in a hurry, and does as well with a no.
+    /// Says the same as [`is_ours`](Self::is_ours), or no, for callers that have a slower way then.
     #[inline]
     pub(crate) fn is_ours_at_a_glance(&self) -> bool {
         self.owner.is_here_at_a_glance()
@@ -129,7 +129,7 @@ impl Link {
 pub struct Closer(pub(crate) Weak<Link>);
 
 impl Closer {
-    /// Ends the channel. Does not block; does nothing if it has ended. Called in a fork, it ends the channel all the same.
+    /// Ends the channel. Does not block; does nothing if it has ended. A call in a fork ends the parent's channel too.
     pub fn close(&self) {
         if let Some(link) = self.0.upgrade() {
             link.close();

@@ -162,7 +162,7 @@ impl Outgoing {
     /// Goes back to what [`begin_batch`](Self::begin_batch) said.
     pub(crate) fn end_batch(&mut self, before: bool) {
         self.batching = before;
-        // A fork's copy leaves that to who sends next.
+        // A fork that has not used its copy rings no bell.
         if !before && self.link.is_ours() {
             self.settle_bell();
         }

@@ -1,12 +1,12 @@
-//! [`Owner`]: which process answers for what is felt outside of it.
+//! [`Owner`]: which process's drop of a value is noticed outside that process.
 //!
-//! A fork has a copy of every value, and of every descriptor behind it. So whatever has an effect beyond its own process
-//! when it is dropped (the link of a channel, what was released of a ring, a listener's file, a child that was started) has
-//! an owner: the process that made it, until a fork *uses* its copy: sends, lends, receives, accepts. From then on that copy
-//! is the fork's. Dropped by anybody else it is closed and unmapped, and nothing else.
+//! A fork has a copy of every value, and of every descriptor in it. Therefore a value whose drop has an effect outside its
+//! process (a channel's link with the payloads of its ring, a listener's file, a registration with a runtime, a child that
+//! was started) has an owner: the process that made it, until a fork *uses* its copy: sends, lends, receives, accepts. From
+//! then on that copy is the fork's. A copy that anybody else drops is closed and unmapped, and nothing else.
 //!
-//! So a program that goes into the background (`daemon(3)`) keeps what it has, and its drops are heard; and nobody notices
-//! a helper that drops, or exits with, what it has inherited.
+//! A program that goes into the background (`daemon(3)`) keeps what it has, and its drops are noticed. A helper that drops
+//! what it has inherited, or exits with it, is not.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -37,11 +37,11 @@ impl Owner {
         self.0.load(Relaxed) == generation()
     }
 
-    /// As [`is_here`](Self::is_here), in two loads. It may say no where that says yes: in a process whose number is not known
-    /// at a glance.
+    /// Says the same as [`is_here`](Self::is_here), in two loads, or no: in a process whose number is not known at a
+    /// glance.
     #[inline]
     pub(crate) fn is_here_at_a_glance(&self) -> bool {
-        // No number is 0, so an unknown one is nobody's.
+        // No number is 0, so an unknown one equals none.
         self.0.load(Relaxed) == generation_or_zero()
     }
 

@@ -343,7 +343,7 @@ impl Receiver {
         result
     }
 
-    /// This process uses the channel; what a fork dropped before it did gives its space back now.
+    /// This process uses the channel; payloads that it dropped before that give their space back.
     fn take_over(&self) -> Result<()> {
         self.link.check()?;
         self.consumer.intake().catch_up();
@@ -723,7 +723,8 @@ impl Receiver {
     }
 }
 
-/// Closes this direction only: the peer's sender learns of it, our sender goes on.
+/// Closes this direction only: the peer's sender learns of it, our sender goes on. A copy in a fork that has not used it
+/// [closes nothing](crate#processes-as-they-are).
 impl Drop for Receiver {
     fn drop(&mut self) {
         // A payload that lives on keeps the descriptors open, so closing would not tell the peer.

@@ -54,8 +54,8 @@ impl SealedBufferMut {
         Ok(Self { draft, memfd })
     }
 
-    /// Makes it immutable, for everyone and for ever (`F_SEAL_WRITE`, `fcntl(2)`). While a fork of this process has the
-    /// buffer too the kernel does not let it be sealed: then it is copied.
+    /// Makes it immutable, for everyone and for ever (`F_SEAL_WRITE`, `fcntl(2)`). The kernel refuses that while a
+    /// fork of this process has the buffer too: then a copy is sealed.
     ///
     /// # Errors
     /// [`Error::Io`] if the kernel refuses.
@@ -78,7 +78,7 @@ fn add_seals(memfd: &OwnedFd) -> rustix::io::Result<()> {
     fcntl_add_seals(memfd, Immutable::SEALS | SealFlags::SEAL)
 }
 
-/// A file with the bytes of `memfd`, of which a fork keeps a writable mapping; of this one there is none.
+/// A file with the same bytes and no mapping: a fork has mapped `memfd` writable.
 fn copy(memfd: &OwnedFd, len: usize) -> Result<OwnedFd> {
     let draft = Draft::map(memfd.as_fd(), len).map_err(Error::io("mmap of a buffer"))?;
     let mut copy = File::from(memfd::create(len, false)?);

@@ -302,6 +302,7 @@ impl Sender {
 }
 
 /// Closes this direction only: the peer receives what was committed, then learns of the end. Our receiver goes on.
+/// A copy in a fork that has not used it [closes nothing](crate#processes-as-they-are).
 impl Drop for Sender {
     fn drop(&mut self) {
         self.out.link.close_sending();

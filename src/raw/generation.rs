@@ -40,7 +40,7 @@ const REFUSED: u8 = 2;
 /// Tells a process id from a number that was taken.
 const BY_ID: u64 = 1 << 63;
 
-/// This process's number. Of what a fork has copied, nothing says the number that it takes.
+/// This process's number. Nothing that a fork has copied from its parent holds the number that the fork takes.
 pub(crate) fn generation() -> u64 {
     match generation_or_zero() {
         0 => take(),

@@ -162,7 +162,8 @@ pub(crate) fn map_own(fd: BorrowedFd<'_>, geometry: Geometry) -> io::Result<(Rin
 /// What `mmap(2)` says; `Ok` means that the region is not protected.
 pub(crate) fn try_writable(fd: BorrowedFd<'_>, len: usize) -> io::Result<()> {
     // SAFETY: a new mapping at an address that the kernel chooses disturbs nothing.
-    let at = unsafe { mmap(ptr::null_mut(), len, ProtFlags::WRITE, MapFlags::SHARED, fd, 0) }?;
+    let at =
+        unsafe { mmap(ptr::null_mut(), len, ProtFlags::WRITE, MapFlags::SHARED, fd, 0) }.map_err(too_much)?;
     // SAFETY: just mapped, known to nobody else.
     unsafe { munmap(at, len) }?;
     Ok(())
@@ -191,8 +192,8 @@ impl OwnWords {
     }
 }
 
-/// The one writer of our ring in this process. There is one per region; it cannot be cloned. A fork inherits one of its
-/// own: it is for whoever forks, and goes on with it in both processes, to see that only one of them writes at a time.
+/// The one writer of our ring in this process. There is one per region; it cannot be cloned. A fork inherits a
+/// copy: a program that forks must not use both.
 pub(crate) struct RingWriter {
     mapping: Mapping,
 }
@@ -274,8 +275,8 @@ impl<'r, T> Slot<'r, T> {
         // SAFETY: contract of `from_raw_parts`:
         // 1. valid and aligned: the invariant of `Slot`; any bytes are a `T`, which is `FromBytes` (see `slot`);
         // 2. not written meanwhile: the region is sealed against the peer and against a second writable mapping, so in this
-        //    process only `self.ring` can write it, which is borrowed. A fork has inherited the mapping: that only one of the
-        //    two processes goes on with its copy is promised by who forks (as to `pre_exec` of the standard library).
+        //    process only `self.ring` can write it, which is borrowed. A fork has inherited the mapping: the program
+        //    that forks promises that only one of the two processes uses its copy (as to `pre_exec` of the standard library).
         unsafe { slice::from_raw_parts(self.at.as_ptr(), self.count) }
     }
 

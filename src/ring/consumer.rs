@@ -133,7 +133,7 @@ impl Intake {
         }
     }
 
-    /// Gives back what was only noted before this process used the channel.
+    /// Gives back the space that was only noted before this process used the channel.
     pub(crate) fn catch_up(&self) {
         if self.early.load(Relaxed) > 0 {
             let mut ledger = self.ledger();
