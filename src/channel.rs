@@ -23,7 +23,8 @@ use crate::{
 /// One end of a connection between two processes: a [`Sender`] and a [`Receiver`], which are independent of each other.
 ///
 /// It has all methods of both; where a name belongs to both halves ([`limits`](Self::limits), the descriptor), it says
-/// which one answers. [`split`](Self::split) it to use the halves in two threads. Dropping it closes both directions.
+/// which one answers. [`split`](Self::split) it to use the halves in two threads. Dropping it closes both directions; in a fork, only once that
+/// has [used it](crate#processes-as-they-are).
 ///
 /// ```
 /// use sealane::Channel;

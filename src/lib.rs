@@ -31,6 +31,7 @@
 //! | use an event loop | [`Receiver`], [`Sender`] and [`Handshake`] each say when their descriptor is readable |
 //! | ask and answer | [`Channel::call`], [`Channel::reply`] |
 //! | await instead of waiting | the feature `tokio`, and `sealane::tokio` |
+//! | fork, or go into the background | [below](#processes-as-they-are) |
 //! | read payloads | [`SharedSlice`], [`PayloadReader`] |
 //! | serialise to a payload | [`LoanWriter`] |
 //! | send one table to many | [`SealedBuffer`] |
@@ -42,6 +43,26 @@
 //!   descriptor that the peer sent, for which the kernel sets no limit, and for what [`Builder::spawn`] says of children.
 //! - No descriptor of this library, and none that it received, has the number of a standard stream, whatever is closed.
 //! - Plain verbs block, as long as the peer lives; `try_…` never does; `…_timeout` for its time.
+//!
+//! # Processes as they are
+//! A program may fork, or go into the background (`daemon(3)`), while it has channels, listeners and buffers. The fork
+//! inherits all of them: each process has a copy.
+//! - The *owner* of a copy is the process that made it, until a fork uses its own copy: sends, lends, receives, accepts. From
+//!   then on that copy is the fork's. Only an owner's drop is noticed elsewhere: it closes a direction, removes a listener's
+//!   file, gives a payload's space back. A copy that anybody else drops is closed and unmapped, and nothing else.
+//! - A daemon keeps what it had, and its drops are noticed. A half that it drops before it has used its channel closes when
+//!   the other half is dropped too; a payload that it drops before that gives its space back at the first use.
+//! - A helper that drops what it has inherited, or exits with it, is not noticed. A helper that keeps a copy keeps the socket
+//!   open: then the peer does not learn that this process was killed, and a listener's path looks alive.
+//! - [`Closer::close`] acts in whatever process it is called.
+//! - Each value is for one process at a time. Two processes that send, or receive, on copies of one channel break its order,
+//!   which the peer calls a violation. A [`Loan`] or [`SealedBufferMut`] that both use is one `&mut` in two processes:
+//!   a program that forks has to avoid that, as one that uses `pre_exec` of the standard library has.
+//! - [`Channel::pair`] does not serve a fork with one end each: the process that made both owns both, and its drop of one
+//!   end shuts the other process's copy. [`Channel::spawn`] and [`Listener`] are for two processes.
+//! - A fork can write its parent's rings and use its sockets. A process that deserves less trust executes a program.
+//! - A runtime with threads does not survive a fork, so a program goes into the background before it starts one.
+//! - Core dumps leave regions and sealed buffers out (`MADV_DONTDUMP`, `madvise(2)`).
 #![cfg_attr(
     any(doc, doctest),
     doc = "\n# Read on\n- [`architecture`], [`protocol`], [`security`], [`performance`]: how it is built, what crosses, and what a hostile peer can do.\n- [`camera`]: frames in dmabufs, statistics in payloads.\n- [`serde`]: how a program that sent serde types over a socket moves here."
@@ -76,6 +97,7 @@ mod memfd;
 mod message;
 mod order;
 mod outgoing;
+mod owner;
 mod payload;
 mod peer;
 mod private;

@@ -1,14 +1,12 @@
 //! What the two halves of a channel, its payloads and its closers share: the descriptors, and whether it has ended.
 
-use std::sync::{
-    OnceLock, Weak,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{OnceLock, Weak};
 
 use rustix::net::Shutdown;
 
 use crate::{
     error::{Error, ProtocolError, Result},
+    owner::Owner,
     requests::{Requests, Unanswered},
     socket::Socket,
 };
@@ -31,7 +29,8 @@ pub(crate) struct Link {
     pub(crate) requests: Requests,
     /// The peer's requests that we have not answered.
     pub(crate) unanswered: Unanswered,
-    closed: AtomicBool,
+    /// Whose drops the peer learns of. Given up when the channel is closed here, by a violation or by a [`Closer`].
+    owner: Owner,
     violation: OnceLock<ProtocolError>,
 }
 
@@ -44,21 +43,31 @@ impl Link {
             credit_out,
             requests: Requests::default(),
             unanswered: Unanswered::default(),
-            closed: AtomicBool::new(false),
+            owner: Owner::here(),
             violation: OnceLock::new(),
         }
     }
 
-    /// Whether the channel was closed here, by a violation or by a [`Closer`].
-    #[inline]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+    /// Whether this process has used the channel, or made it, and it is not closed here.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.owner.is_here()
     }
 
-    /// An error if the channel [is closed](Self::is_closed).
+    /// Says the same as [`is_ours`](Self::is_ours), or no, for callers that have a slower way then.
+    #[inline]
+    pub(crate) fn is_ours_at_a_glance(&self) -> bool {
+        self.owner.is_here_at_a_glance()
+    }
+
+    /// This process uses the channel: it [is ours](Self::is_ours) from now on. An error if it is closed here.
     #[inline]
     pub(crate) fn check(&self) -> Result<()> {
-        if self.is_closed() { Err(self.ended()) } else { Ok(()) }
+        if self.is_ours_at_a_glance() { Ok(()) } else { self.claim() }
+    }
+
+    #[cold]
+    fn claim(&self) -> Result<()> {
+        if self.owner.claim() { Ok(()) } else { Err(self.ended()) }
     }
 
     /// The error for a channel that has ended.
@@ -66,9 +75,25 @@ impl Link {
         self.violation.get().map_or(Error::Disconnected, |violation| Error::Protocol(*violation))
     }
 
+    /// Our sender is dropped: the peer learns that nothing more comes, if the channel is ours.
+    pub(crate) fn close_sending(&self) {
+        if self.is_ours() {
+            self.socket.shut(Shutdown::Write);
+            self.credit_in.shut(Shutdown::Both);
+        }
+    }
+
+    /// Our receiver is dropped: the peer learns that nothing more is read, if the channel is ours.
+    pub(crate) fn close_receiving(&self) {
+        if self.is_ours() {
+            self.socket.shut(Shutdown::Read);
+            self.credit_out.shut(Shutdown::Both);
+        }
+    }
+
     /// Closes both directions of everything, which wakes the other half and the peer.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.owner.give_up();
         for socket in [&self.socket, &self.credit_in, &self.credit_out] {
             socket.shut(Shutdown::Both);
         }
@@ -104,7 +129,7 @@ impl Link {
 pub struct Closer(pub(crate) Weak<Link>);
 
 impl Closer {
-    /// Ends the channel. Does not block; does nothing if it has ended.
+    /// Ends the channel. Does not block; does nothing if it has ended. A call in a fork ends the parent's channel too.
     pub fn close(&self) {
         if let Some(link) = self.0.upgrade() {
             link.close();

@@ -30,6 +30,7 @@ use crate::{
     channel::Channel,
     error::{Error, HandshakeError, Result},
     handshake::{Handshake, Role, Settings},
+    owner::Owner,
     raw::descriptor::above_stdio,
     socket::{Socket, check_kind, sleep, take},
     wait::Deadline,
@@ -73,17 +74,19 @@ pub struct Listener {
     settings: Settings,
 }
 
-/// A socket's name in the file system; removed on drop, if it is still the same file.
+/// A socket's name in the file system; removed on drop by its owner, if it is still the same file.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
     /// Device and inode.
     identity: (u64, u64),
+    owner: Owner,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path) == Some(self.identity)
+        if self.owner.is_here()
+            && identity(&self.path) == Some(self.identity)
             && let Err(error) = fs::remove_file(&self.path)
         {
             log::warn!("the socket {} could not be removed: {error}", self.path.display());
@@ -110,7 +113,8 @@ impl Listener {
         }
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let lock = bind_or_take_over(&socket, &address, &path, Deadline::after(settings.timeout))?;
-        let file = identity(&path).map(|identity| SocketFile { path: path.clone(), identity });
+        let file =
+            identity(&path).map(|identity| SocketFile { path: path.clone(), identity, owner: Owner::here() });
         listen(&socket, BACKLOG).map_err(Error::io_at("listen", &path))?;
         drop(lock);
         Ok(Self { file, socket, settings })
@@ -187,6 +191,9 @@ impl Listener {
     /// # Errors
     /// [`Error::Io`], for instance at this process's limit of open files: then the client goes on waiting.
     pub fn try_accept(&self) -> Result<Option<Handshake>> {
+        if let Some(file) = &self.file {
+            file.owner.claim();
+        }
         loop {
             match accept_with(&self.socket, SocketFlags::CLOEXEC) {
                 Ok(client) => {

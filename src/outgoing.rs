@@ -122,6 +122,7 @@ impl Outgoing {
         self.link.violated(violation)
     }
 
+    /// Every way to send passes here before it has any effect.
     #[inline]
     fn check(&mut self) -> Result<()> {
         self.link.check()?;
@@ -160,7 +161,8 @@ impl Outgoing {
     /// Goes back to what [`begin_batch`](Self::begin_batch) said.
     pub(crate) fn end_batch(&mut self, before: bool) {
         self.batching = before;
-        if !before {
+        // A fork that has not used its copy rings no bell.
+        if !before && self.link.is_ours() {
             self.settle_bell();
         }
     }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::{event::PollFlags, net::Shutdown, time::Timespec};
+use rustix::{event::PollFlags, time::Timespec};
 
 use crate::{
     doorbell::Epoch,
@@ -208,7 +208,8 @@ impl Receiver {
     /// The ring's next record, if it is all of the message whose turn it is, as nearly all are: [take](Self::take_whole) it.
     #[inline(always)]
     fn whole(&mut self) -> Option<Record> {
-        if self.link.is_closed() {
+        // A fork takes the channel over first, with a look that is not as fast.
+        if !self.link.is_ours_at_a_glance() {
             return None;
         }
         let record = self.consumer.ready()?;
@@ -291,6 +292,7 @@ impl Receiver {
 
     #[cold]
     fn search(&mut self) -> Result<Found> {
+        self.take_over()?;
         let mut budget = Budget::once();
         loop {
             self.link.check()?;
@@ -338,11 +340,19 @@ impl Receiver {
     /// Waits for the next message. `None` if it seems to be in the ring: look there, and come again if it is not.
     #[cold]
     fn wait_for_message(&mut self, deadline: Deadline, waiting: &mut Waiting) -> Result<Option<Due>> {
+        self.take_over()?;
         let result = self.spin_and_sleep(deadline, waiting).map_err(|error| self.explain(error));
         if !matches!(result, Ok(None)) {
             self.waited();
         }
         result
+    }
+
+    /// This process uses the channel; payloads that it dropped before that give their space back.
+    fn take_over(&self) -> Result<()> {
+        self.link.check()?;
+        self.consumer.intake().catch_up();
+        Ok(())
     }
 
     /// A wait is over, if there was one. What only seemed to be there does not end it: else a peer that shows it again and
@@ -725,12 +735,12 @@ impl Receiver {
     }
 }
 
-/// Closes this direction only: the peer's sender learns of it, our sender goes on.
+/// Closes this direction only: the peer's sender learns of it, our sender goes on. A copy in a fork that has not used it
+/// [closes nothing](crate#processes-as-they-are).
 impl Drop for Receiver {
     fn drop(&mut self) {
         // A payload that lives on keeps the descriptors open, so closing would not tell the peer.
-        self.link.socket.shut(Shutdown::Read);
-        self.link.credit_out.shut(Shutdown::Both);
+        self.link.close_receiving();
     }
 }
 

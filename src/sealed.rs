@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    io::{self, Write},
     ops::{Deref, DerefMut},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
@@ -56,17 +57,34 @@ impl SealedBufferMut {
         Ok(Self { draft, memfd })
     }
 
-    /// Makes it immutable, for everyone and for ever (`F_SEAL_WRITE`, `fcntl(2)`).
+    /// Makes it immutable, for everyone and for ever (`F_SEAL_WRITE`, `fcntl(2)`). The kernel refuses that while a
+    /// fork of this process has the buffer too: then a copy is sealed.
     ///
     /// # Errors
     /// [`Error::Io`] if the kernel refuses.
     pub fn seal(self) -> Result<SealedBuffer> {
-        let Self { draft, memfd } = self;
+        let Self { draft, mut memfd } = self;
+        let len = draft.as_slice().len();
         // The kernel refuses the seal while a writable mapping exists.
         drop(draft);
-        memfd::seal(&memfd, &SEALS).map_err(Error::io("fcntl(F_ADD_SEALS)"))?;
+        let mut sealed = memfd::seal(&memfd, &SEALS);
+        if sealed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy) {
+            memfd = copy(&memfd, len)?;
+            sealed = memfd::seal(&memfd, &SEALS);
+        }
+        sealed.map_err(Error::io("fcntl(F_ADD_SEALS)"))?;
         SealedBuffer::with_limit(memfd::into_fd(memfd), u64::MAX)
     }
+}
+
+/// A file with the same bytes and no mapping: a fork has mapped `memfd` writable.
+fn copy(memfd: &Memfd, len: usize) -> Result<Memfd> {
+    let draft = Draft::map(memfd.as_file().as_fd(), len).map_err(Error::io("mmap of a buffer"))?;
+    let copy = memfd::create(len, false)?;
+    copy.as_file()
+        .write_all(draft.as_slice())
+        .map_err(Error::io("write to the copy of a buffer that a fork has mapped"))?;
+    Ok(copy)
 }
 
 impl Deref for SealedBufferMut {
@@ -232,7 +250,7 @@ mod tests {
     #[test]
     fn nothing_is_mapped_as_immutable_that_is_not() {
         let refused = |memfd: OwnedFd, len| match Immutable::map(memfd.as_fd(), len) {
-            Err(Unmapped::Failed(error)) => error.kind() == std::io::ErrorKind::PermissionDenied,
+            Err(Unmapped::Failed(error)) => error.kind() == io::ErrorKind::PermissionDenied,
             _ => false,
         };
         for missing in [SealFlags::WRITE, SealFlags::SHRINK, SealFlags::GROW] {

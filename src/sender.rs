@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::Shutdown;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
@@ -303,10 +302,10 @@ impl Sender {
 }
 
 /// Closes this direction only: the peer receives what was committed, then learns of the end. Our receiver goes on.
+/// A copy in a fork that has not used it [closes nothing](crate#processes-as-they-are).
 impl Drop for Sender {
     fn drop(&mut self) {
-        self.out.link.socket.shut(Shutdown::Write);
-        self.out.link.credit_in.shut(Shutdown::Both);
+        self.out.link.close_sending();
     }
 }
 

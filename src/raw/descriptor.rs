@@ -3,6 +3,8 @@
 //!
 //! No descriptor of this library has the number of a standard stream: see [`above_stdio`].
 
+#[cfg(feature = "tokio")]
+use std::mem::ManuallyDrop;
 use std::{
     ffi::c_int,
     io,
@@ -193,6 +195,15 @@ pub(crate) fn pass_on(command: &mut Command, fd: Weak<OwnedFd>) {
     // (`signal-safety(7)`), and leaves no trace in memory: two atomic counts and `fcntl(2)`. It allocates and frees
     // nothing: an `io::Error` of a number is that number.
     unsafe { command.pre_exec(inherit) };
+}
+
+/// Closes the descriptor of a socket that tokio watches, and leaves its registration as it is: to deregister it in a fork
+/// would deregister it in the process that it was forked from, as both have the same `epoll(7)` instance.
+#[cfg(feature = "tokio")]
+pub(crate) fn close_registered(socket: tokio::net::UnixDatagram) {
+    let number = ManuallyDrop::new(socket).as_raw_fd();
+    // SAFETY: contract of `from_raw_fd`: the socket owned the descriptor, and can close it no more.
+    drop(unsafe { OwnedFd::from_raw_fd(number) });
 }
 
 /// Socket options by which ancillary data comes unasked (`socket(7)`, `unix(7)`): `SO_PASSSEC`, `SO_PASSPIDFD` (which

@@ -7,10 +7,9 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::{
-    ffi::c_void,
     fmt, io,
     marker::PhantomData,
-    mem::{align_of, size_of},
+    mem::{ManuallyDrop, align_of, size_of},
     os::fd::BorrowedFd,
     ptr::{self, NonNull},
     slice,
@@ -22,6 +21,7 @@ use std::{
 
 use rustix::{
     fs::{SealFlags, fcntl_get_seals, fstat},
+    io::Errno,
     mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap},
 };
 use zerocopy::{FromBytes, IntoBytes};
@@ -31,14 +31,14 @@ use crate::layout::{Geometry, LINE, Word, to_usize};
 
 /// A region's place in this process: `geometry.size() + geometry.capacity` bytes from `base`, unmapped with the last clone.
 ///
-/// Invariant: the whole of it is mapped to the region's file (the ring twice), as long as the reservation lives, and
-/// readable; `geometry.offset` is the file's page and `geometry.capacity` 0 or a power of two and a multiple of it.
+/// Invariant: the whole of it is mapped to the region's file (the ring twice), as long as `_area` lives, and readable;
+/// `geometry.offset` is the file's page and `geometry.capacity` 0 or a power of two and a multiple of it. A forked child
+/// inherits the mapping and the value together, so all of this is true there too.
 #[derive(Clone)]
 struct Mapping {
     base: NonNull<u8>,
     geometry: Geometry,
-    /// What was reserved around it: one page more, as huge pages want to be aligned.
-    _reservation: Arc<Area>,
+    _area: Arc<Area>,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread; all access goes through the types below, which say who
@@ -47,35 +47,33 @@ unsafe impl Send for Mapping {}
 // SAFETY: as for `Send`: a shared `Mapping` gives out atomics, foreign loads, and nothing else.
 unsafe impl Sync for Mapping {}
 
+/// How often a place is looked for that another thread takes before it is used.
+const PLACES: u32 = 64;
+
 impl Mapping {
-    fn new(fd: BorrowedFd<'_>, geometry: Geometry, protection: ProtFlags) -> io::Result<Self> {
+    /// Maps the file and, behind it, its ring once more. If that fails nothing is left behind.
+    fn new(
+        fd: BorrowedFd<'_>,
+        geometry: Geometry,
+        protection: ProtFlags,
+        flags: MapFlags,
+    ) -> io::Result<Self> {
         let Geometry { offset, capacity } = geometry;
         let size = geometry.size();
-        let len = size.saturating_add(capacity).saturating_add(offset);
-        // SAFETY: a new anonymous mapping at an address that the kernel chooses disturbs nothing.
-        let start = unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), MapFlags::PRIVATE) }?;
-        let start = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
-        let aligned =
-            start.as_ptr().map_addr(|start| start.checked_next_multiple_of(offset).unwrap_or(start));
-        let base = NonNull::new(aligned.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let place = |at: usize, len: usize, from: usize| -> io::Result<()> {
-            let from = u64::try_from(from).map_err(|_| io::ErrorKind::InvalidInput)?;
-            let at = base.as_ptr().wrapping_add(at).cast::<c_void>();
-            // SAFETY: contract of `mmap(2)` with `MAP_FIXED`, which replaces what is there:
-            // 1. `at` and `len` lie inside the reservation made above, which nobody else knows yet: there is a page more
-            //    of it than the alignment took;
-            // 2. the kernel rounds `len` up to the file's page, and both are multiples of it: `region::adopt` has compared
-            //    them for the peer's, `Geometry::new` has made them so for ours.
-            unsafe { mmap(at, len, protection, MapFlags::SHARED | MapFlags::FIXED, fd, from) }?;
-            Ok(())
-        };
-        // If one fails the reservation is left as it is, for good: the kernel may have made a hole in it, which by now
-        // may be somebody else's.
-        place(0, size, 0)?;
-        if capacity > 0 {
-            place(size, capacity, offset)?;
+        let len = size.saturating_add(capacity);
+        for _ in 0..PLACES {
+            let base = find_place(len, offset)?;
+            let place = |at: *mut u8, len, from| Area::at(at, fd, len, protection, flags, from);
+            let Some(mut area) = place(base, size, 0)? else { continue };
+            if capacity > 0 {
+                let Some(second) = place(base.wrapping_add(size), capacity, offset)? else { continue };
+                area.join(second);
+            }
+            // A core dump would hold all of it, the ring twice.
+            area.advise(Advice::LinuxDontDump)?;
+            return Ok(Self { base: area.base, geometry, _area: Arc::new(area) });
         }
-        Ok(Self { base, geometry, _reservation: Arc::new(Area { base: start.cast(), len }) })
+        Err(io::Error::new(io::ErrorKind::ResourceBusy, "other threads map memory wherever there is room"))
     }
 
     fn len(&self) -> usize {
@@ -84,7 +82,7 @@ impl Mapping {
 
     fn advise(&self, advice: Advice) -> io::Result<()> {
         // SAFETY: the range is exactly this mapping; none of the advices used here changes what it holds.
-        Ok(unsafe { madvise(self.base.as_ptr().cast(), self.len(), advice) }?)
+        unsafe { madvise(self.base.as_ptr().cast(), self.len(), advice) }.map_err(short_of_memory)
     }
 
     /// Address of the word, which lies in the control page whatever `word` is.
@@ -109,6 +107,34 @@ impl Mapping {
     }
 }
 
+/// An address, a multiple of `page`, from which `len` bytes are free: as the kernel sees it at this moment.
+fn find_place(len: usize, page: usize) -> io::Result<*mut u8> {
+    let reserved = len.saturating_add(page);
+    // SAFETY: a new anonymous mapping at an address that the kernel chooses disturbs nothing.
+    let start = unsafe { mmap_anonymous(ptr::null_mut(), reserved, ProtFlags::empty(), MapFlags::PRIVATE) }
+        .map_err(too_much)?;
+    // SAFETY: exactly what was just mapped, known to nobody else.
+    unsafe { munmap(start, reserved) }?;
+    // A page more than is needed was free: so the multiple above the start will do.
+    Ok(start.cast::<u8>().map_addr(|start| start.checked_next_multiple_of(page).unwrap_or(start)))
+}
+
+/// The error of an `mmap(2)`: what it calls `EAGAIN` is no passing state, but a limit.
+fn too_much(error: Errno) -> io::Error {
+    match error {
+        Errno::AGAIN => {
+            let limit = "more than may be locked in memory (RLIMIT_MEMLOCK, getrlimit(2))";
+            io::Error::new(io::ErrorKind::OutOfMemory, limit)
+        }
+        error => error.into(),
+    }
+}
+
+/// The error of a `madvise(2)`, which says `EAGAIN` where the kernel is short of memory.
+fn short_of_memory(error: Errno) -> io::Error {
+    if error == Errno::AGAIN { Errno::NOMEM.into() } else { error.into() }
+}
+
 /// Asks the processor for the line at `at`, and the translation of its address.
 #[inline]
 fn expect<T>(at: NonNull<T>) {
@@ -126,9 +152,7 @@ fn expect<T>(at: NonNull<T>) {
 /// # Errors
 /// Those of `mmap(2)` and `madvise(2)`.
 pub(crate) fn map_own(fd: BorrowedFd<'_>, geometry: Geometry) -> io::Result<(RingWriter, OwnWords)> {
-    let mapping = Mapping::new(fd, geometry, ProtFlags::READ | ProtFlags::WRITE)?;
-    // A forked child would be a second writer of the ring.
-    mapping.advise(Advice::LinuxDontFork)?;
+    let mapping = Mapping::new(fd, geometry, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)?;
     Ok((RingWriter { mapping: mapping.clone() }, OwnWords { mapping }))
 }
 
@@ -138,7 +162,8 @@ pub(crate) fn map_own(fd: BorrowedFd<'_>, geometry: Geometry) -> io::Result<(Rin
 /// What `mmap(2)` says; `Ok` means that the region is not protected.
 pub(crate) fn try_writable(fd: BorrowedFd<'_>, len: usize) -> io::Result<()> {
     // SAFETY: a new mapping at an address that the kernel chooses disturbs nothing.
-    let at = unsafe { mmap(ptr::null_mut(), len, ProtFlags::WRITE, MapFlags::SHARED, fd, 0) }?;
+    let at =
+        unsafe { mmap(ptr::null_mut(), len, ProtFlags::WRITE, MapFlags::SHARED, fd, 0) }.map_err(too_much)?;
     // SAFETY: just mapped, known to nobody else.
     unsafe { munmap(at, len) }?;
     Ok(())
@@ -156,8 +181,8 @@ impl OwnWords {
         let at = self.mapping.word(word);
         // SAFETY: contract of `NonNull::as_ref`:
         // 1. aligned, mapped, initialised (zero pages): `Mapping::word`, and all offsets are multiples of 8;
-        // 2. only accessed atomically while borrowed: `OwnWords` is the only way to the control page of our own region,
-        //    and the peer cannot write there.
+        // 2. in this process only accessed atomically while borrowed: `OwnWords` is the only way to the control page of our
+        //    own region. The peer cannot write there; the stores of a fork, which can, are like those of another thread.
         unsafe { at.as_ref() }
     }
 
@@ -167,7 +192,8 @@ impl OwnWords {
     }
 }
 
-/// The one writer of our ring. There is one per region; it cannot be cloned.
+/// The one writer of our ring in this process. There is one per region; it cannot be cloned. A fork inherits a
+/// copy: a program that forks must not use both.
 pub(crate) struct RingWriter {
     mapping: Mapping,
 }
@@ -248,8 +274,9 @@ impl<'r, T> Slot<'r, T> {
     pub(crate) fn as_slice(&self) -> &[T] {
         // SAFETY: contract of `from_raw_parts`:
         // 1. valid and aligned: the invariant of `Slot`; any bytes are a `T`, which is `FromBytes` (see `slot`);
-        // 2. not written meanwhile: only we can write the region (sealed against the peer and against a second writable
-        //    mapping), and within this process only `self.ring`, which is borrowed.
+        // 2. not written meanwhile: the region is sealed against the peer and against a second writable mapping, so in this
+        //    process only `self.ring` can write it, which is borrowed. A fork has inherited the mapping: the program
+        //    that forks promises that only one of the two processes uses its copy (as to `pre_exec` of the standard library).
         unsafe { slice::from_raw_parts(self.at.as_ptr(), self.count) }
     }
 
@@ -310,7 +337,7 @@ fn populate_dense(fd: BorrowedFd<'_>, base: NonNull<u8>, len: usize) -> Result<(
     while dense < len {
         let (at, step) = (base.as_ptr().wrapping_add(dense), STEP.min(len.wrapping_sub(dense)));
         // SAFETY: the callers have mapped `len` bytes from `base`, and reading changes nothing that they hold.
-        unsafe { madvise(at.cast(), step, Advice::LinuxPopulateRead) }?;
+        unsafe { madvise(at.cast(), step, Advice::LinuxPopulateRead) }.map_err(short_of_memory)?;
         if fstat(fd)?.st_blocks != allocated {
             return Err(Unmapped::Hole { dense });
         }
@@ -332,7 +359,9 @@ impl PeerRegion {
     /// # Errors
     /// A hole; those of `mmap(2)`, `madvise(2)` and `fstat(2)`.
     pub(crate) fn map(fd: BorrowedFd<'_>, geometry: Geometry, populate: bool) -> Result<Self, Unmapped> {
-        let mapping = Mapping::new(fd, geometry, ProtFlags::READ)?;
+        // A mapping of huge pages would reserve for us what its file lacks.
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        let mapping = Mapping::new(fd, geometry, ProtFlags::READ, flags)?;
         populate_dense(fd, mapping.base, geometry.size())?;
         // Of a shared mapping neither takes or gives anything but entries of page tables.
         mapping.advise(if populate { Advice::LinuxPopulateRead } else { Advice::LinuxDontNeed })?;
@@ -396,20 +425,52 @@ unsafe impl Sync for Area {}
 
 impl Area {
     /// A mapping of a whole file.
-    fn new(fd: BorrowedFd<'_>, len: usize, protection: ProtFlags, sharing: MapFlags) -> io::Result<Self> {
+    fn new(fd: BorrowedFd<'_>, len: usize, protection: ProtFlags, flags: MapFlags) -> io::Result<Self> {
         if len == 0 {
             return Ok(Self { base: NonNull::<Page>::dangling().cast(), len });
         }
         // SAFETY: a new mapping at an address that the kernel chooses disturbs nothing.
-        let base = unsafe { mmap(ptr::null_mut(), len, protection, sharing, fd, 0) }?;
+        let base = unsafe { mmap(ptr::null_mut(), len, protection, flags, fd, 0) }.map_err(too_much)?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, len })
+        let area = Self { base, len };
+        area.advise(Advice::LinuxDontDump)?;
+        Ok(area)
+    }
+
+    /// A mapping of `len` bytes of a file, a multiple of its pages, at `at`; `None` if something is mapped there.
+    fn at(
+        at: *mut u8,
+        fd: BorrowedFd<'_>,
+        len: usize,
+        protection: ProtFlags,
+        flags: MapFlags,
+        from: usize,
+    ) -> io::Result<Option<Self>> {
+        let from = u64::try_from(from).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // Not `MAP_FIXED`, which would replace what another thread may have mapped there, and which may leave a hole when
+        // it fails, in a reservation that could then never be given back.
+        let flags = flags | MapFlags::FIXED_NOREPLACE;
+        // SAFETY: a new mapping where the kernel finds nothing disturbs nothing (`MAP_FIXED_NOREPLACE`, `mmap(2)`; Linux
+        // 4.17).
+        let base = match unsafe { mmap(at.cast(), len, protection, flags, fd, from) } {
+            Ok(base) => NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?,
+            Err(Errno::EXIST) => return Ok(None),
+            Err(error) => return Err(too_much(error)),
+        };
+        let area = Self { base, len };
+        // A kernel that does not know the flag takes the address for a wish.
+        Ok((area.base.as_ptr() == at).then_some(area))
+    }
+
+    /// Takes in `next`, which begins where this one ends.
+    fn join(&mut self, next: Self) {
+        self.len = self.len.saturating_add(ManuallyDrop::new(next).len);
     }
 
     fn advise(&self, advice: Advice) -> io::Result<()> {
         if self.len > 0 {
             // SAFETY: the range is exactly this mapping; none of the advices used here changes what it holds.
-            unsafe { madvise(self.base.as_ptr().cast(), self.len, advice) }?;
+            unsafe { madvise(self.base.as_ptr().cast(), self.len, advice) }.map_err(short_of_memory)?;
         }
         Ok(())
     }
@@ -418,14 +479,16 @@ impl Area {
 impl Drop for Area {
     fn drop(&mut self) {
         if self.len > 0 {
-            // SAFETY: exactly what `new` mapped, or `Mapping::new` reserved; and what borrows from it holds an `Arc` of it, or a
-            // lifetime within it. There is no way to report an error, and none is possible on a whole mapping.
+            // SAFETY: exactly what `new` or `at` mapped, in this process or in the one that it was forked from with the mapping;
+            // and what borrows from it holds an `Arc` of it, or a lifetime within it. There is no way to report an error, and
+            // none is possible on a whole mapping.
             let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
         }
     }
 }
 
-/// A file that only this process can write, mapped writable: fresh, and never handed out while this lives.
+/// A file that only this process can write, and those forked from it, mapped writable: fresh, and never handed out while
+/// this lives.
 pub(crate) struct Draft(Area);
 
 impl Draft {
@@ -434,10 +497,7 @@ impl Draft {
     /// # Errors
     /// Those of `mmap(2)` and `madvise(2)`.
     pub(crate) fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        let area = Area::new(fd, len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)?;
-        // A forked child would be a second writer.
-        area.advise(Advice::LinuxDontFork)?;
-        Ok(Self(area))
+        Area::new(fd, len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED).map(Self)
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
@@ -448,7 +508,8 @@ impl Draft {
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: contract of `from_raw_parts_mut`:
         // 1. valid and initialised: mapped for `len` bytes of zero pages, as long as `self` lives;
-        // 2. unique: the file is fresh and its keeper (`SealedBufferMut`) hands it out only after this is dropped.
+        // 2. unique in this process: the file is fresh and its keeper (`SealedBufferMut`) hands it out only after this is
+        //    dropped. A fork has inherited the mapping: as in `Slot::as_slice`.
         unsafe { slice::from_raw_parts_mut(self.0.base.as_ptr(), self.0.len) }
     }
 }
@@ -470,7 +531,8 @@ impl Immutable {
         if !fcntl_get_seals(fd)?.contains(Self::SEALS) || usize::try_from(size) != Ok(len) {
             return Err(io::Error::from(io::ErrorKind::PermissionDenied).into());
         }
-        let area = Area::new(fd, len, ProtFlags::READ, MapFlags::PRIVATE)?;
+        // A private mapping of huge pages would reserve as many for us.
+        let area = Area::new(fd, len, ProtFlags::READ, MapFlags::PRIVATE | MapFlags::NORESERVE)?;
         populate_dense(fd, area.base, len)?;
         Ok(Self(area))
     }

@@ -115,12 +115,13 @@ impl Intake {
     }
 
     /// Gives the space of `records` records, one behind the other, or of padding, back to the peer, as soon as all older ones
-    /// are given back too. Not inlined: what drops a payload would not keep it in registers.
+    /// are given back too. A fork that has not used the channel only makes a note of it. Not inlined: what drops a payload
+    /// would not keep it in registers.
     #[inline(never)]
     pub(crate) fn release(&self, span: Span, records: u64) {
         // ORDERING: Acquire pairs with the Release store in `move_tail`: the reading of those who moved it before is done
         // before we move it on, and so is their count.
-        if self.words.word(Word::Tail).load(Acquire) != span.start {
+        if !self.link.is_ours_at_a_glance() || self.words.word(Word::Tail).load(Acquire) != span.start {
             return self.release_early(span, records);
         }
         self.move_tail(span.end, records);
@@ -144,13 +145,23 @@ impl Intake {
     #[cold]
     fn release_early(&self, span: Span, records: u64) {
         let mut ledger = self.ledger();
-        let start = ledger.note(span, records);
+        ledger.note(span, records);
         self.early.store(to_u64(ledger.early.len()), Relaxed);
         // ORDERING: pairs with the fence in `release`: who has moved `tail` to where we begin sees that we are early, or we
         // see that we are not.
         fence(SeqCst);
-        if self.tail() == start {
+        if self.link.is_ours() && ledger.early.contains_key(&self.tail()) {
             self.settle(&mut ledger);
+        }
+    }
+
+    /// Gives back the space that was only noted before this process used the channel.
+    pub(crate) fn catch_up(&self) {
+        if self.early.load(Relaxed) > 0 {
+            let mut ledger = self.ledger();
+            if ledger.early.contains_key(&self.tail()) {
+                self.settle(&mut ledger);
+            }
         }
     }
 

@@ -24,6 +24,7 @@ use crate::{
     handshake::Handshake,
     link::Closer,
     message::{Message, ReplyToken, RequestId},
+    owner::Owner,
     peer::Peer,
     process::{self, Inherited},
     stats::{Held, Limits, Stats},
@@ -116,10 +117,10 @@ impl Channel {
     pub async fn spawn_with(builder: &Builder, command: impl BorrowMut<Command>) -> Result<(Self, Child)> {
         let (handshake, child) = builder.try_spawn(command)?;
         let deadline = handshake.deadline();
-        let mut unfinished = Unfinished(Some(child));
+        let mut unfinished = Unfinished { child: Some(child), owner: Owner::here() };
         match Self::establish(handshake).await {
             // It is there: nobody else takes it.
-            Ok(channel) => Ok((channel, unfinished.0.take().ok_or(Error::Disconnected)?)),
+            Ok(channel) => Ok((channel, unfinished.child.take().ok_or(Error::Disconnected)?)),
             Err(error) => Err(unfinished.end(deadline, error).await),
         }
     }
@@ -170,20 +171,23 @@ impl Channel {
     }
 }
 
-/// A child without a channel yet.
-struct Unfinished(Option<Child>);
+/// A child without a channel yet, which its parent ends.
+struct Unfinished {
+    child: Option<Child>,
+    owner: Owner,
+}
 
 impl Unfinished {
     /// Ends the child as `process::end` does, but awaits one that ends by itself.
     async fn end(mut self, deadline: std::time::Instant, error: Error) -> Error {
         let deadline = deadline.min(process::after_grace());
-        while let Some(child) = &mut self.0
+        while let Some(child) = &mut self.child
             && matches!(child.try_wait(), Ok(None))
             && std::time::Instant::now() < deadline
         {
             sleep(PAUSE).await;
         }
-        match self.0.take() {
+        match self.child.take() {
             Some(mut child) => process::end(&mut child, std::time::Instant::now(), error),
             None => error,
         }
@@ -192,7 +196,9 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
+        if self.owner.is_here()
+            && let Some(child) = &mut self.child
+        {
             process::kill(child, std::time::Instant::now());
         }
     }

@@ -41,6 +41,10 @@
 //! It needs its drivers for I/O and time (`enable_all`); to convert something outside of a runtime with them panics, as it
 //! does in tokio. A task that always finds something to receive or room to send yields now and then
 //! ([`coop`](::tokio::task::coop)). [`Wait`](crate::Wait) means nothing here: nothing spins.
+//!
+//! A runtime with threads does not survive a fork, which has only the thread that forked: a program that goes into the
+//! background (`daemon(3)`) does so before it starts one. A fork that drops what the runtime watches ends no registration
+//! of its parent.
 
 mod channel;
 mod listener;

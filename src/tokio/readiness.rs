@@ -20,6 +20,8 @@ use ::tokio::{
 use crate::{
     error::{Error, Result},
     message::Message,
+    owner::Owner,
+    raw::descriptor::close_registered,
     receiver::Found,
 };
 
@@ -63,7 +65,11 @@ impl From<Found> for Attempt<Message> {
 /// A descriptor that tokio watches.
 ///
 /// To tokio it is a datagram socket, the closest to ours that it knows; none of that type's own reading or writing is used.
-pub(super) struct Readiness(net::UnixDatagram);
+pub(super) struct Readiness {
+    /// There until it is dropped.
+    socket: Option<net::UnixDatagram>,
+    owner: Owner,
+}
 
 impl Readiness {
     /// Sets `O_NONBLOCK`, on which nothing of ours depends. The duplicate is above the standard streams: the standard library
@@ -72,7 +78,8 @@ impl Readiness {
         let duplicate = fd.try_clone_to_owned().map_err(Error::io("fcntl(F_DUPFD_CLOEXEC)"))?;
         let socket = UnixDatagram::from(duplicate);
         socket.set_nonblocking(true).map_err(Error::io("ioctl(FIONBIO)"))?;
-        net::UnixDatagram::from_std(socket).map(Self).map_err(Error::io("registering with tokio"))
+        let socket = net::UnixDatagram::from_std(socket).map_err(Error::io("registering with tokio"))?;
+        Ok(Self { socket: Some(socket), owner: Owner::here() })
     }
 
     /// Tries until it is done or fails. Cancel-safe, if `attempt` leaves nothing behind when it is not done.
@@ -96,17 +103,33 @@ impl Readiness {
     ///
     /// If it knows of nothing, it need not: what comes from now on is news, as the descriptor is armed.
     fn attempt<T>(&self, attempt: &mut impl FnMut() -> Result<Attempt<T>>) -> Result<Attempt<T>> {
+        self.owner.claim();
         let mut tried = None;
         // The error that this may return is our own.
-        let _ = self.0.try_io(Interest::READABLE, || match tried.insert(attempt()) {
+        let _ = self.socket()?.try_io(Interest::READABLE, || match tried.insert(attempt()) {
             Ok(Attempt::Wait | Attempt::Pause) => Err(io::ErrorKind::WouldBlock.into()),
             _ => Ok(()),
         });
         tried.unwrap_or_else(attempt)
     }
 
+    fn socket(&self) -> Result<&net::UnixDatagram> {
+        self.socket.as_ref().ok_or(Error::Disconnected)
+    }
+
     async fn readable(&self) -> Result<()> {
-        self.0.readable().await.map_err(Error::io("waiting in tokio"))
+        self.socket()?.readable().await.map_err(Error::io("waiting in tokio"))
+    }
+}
+
+/// A fork's copy is closed, and not deregistered.
+impl Drop for Readiness {
+    fn drop(&mut self) {
+        if !self.owner.is_here()
+            && let Some(socket) = self.socket.take()
+        {
+            close_registered(socket);
+        }
     }
 }
 
