@@ -12,7 +12,7 @@ use rustix::param::page_size;
 use crate::{
     channel::Channel,
     error::Result,
-    handshake::{Handshake, Role, Settings},
+    handshake::{Handshake, Role, Settings, random},
     layout::Geometry,
     listener::{self, Listener},
     process,
@@ -51,13 +51,14 @@ impl Default for Builder {
         Self {
             settings: Settings {
                 ring_capacity: 4 << 20,
-                max_peer_ring: 64 << 20,
+                max_peer_ring: None,
                 max_control: 64 << 10,
                 max_fds: 64,
                 timeout: Duration::from_secs(5),
                 wait: Wait::default(),
                 prefault: true,
                 huge_pages: false,
+                origin: random(),
             },
         }
     }
@@ -81,10 +82,13 @@ impl Builder {
     }
 
     /// The largest ring of the other side that is accepted, in bytes; rounded up as [`ring_capacity`](Self::ring_capacity)
-    /// is, so that the same number at both ends fits. Default: 64 MiB.
+    /// is, so that the same number at both ends fits. Default: 64 MiB, and 8 MiB for what a [`Listener`] accepts: looking at
+    /// a ring takes time, of which a stranger should not have much.
+    ///
+    /// The larger ring is refused at both ends with [`Reason::RingTooLarge`](crate::Reason::RingTooLarge).
     pub fn max_peer_ring_capacity(self, bytes: usize) -> Self {
         let rounded = Geometry::new(bytes, page_size()).map_or(bytes, |geometry| geometry.capacity);
-        self.with(|settings| settings.max_peer_ring = rounded)
+        self.with(|settings| settings.max_peer_ring = Some(rounded))
     }
 
     /// Most control bytes of a message that this side receives; at most 4 GiB less one. Default: 64 KiB.
@@ -102,7 +106,8 @@ impl Builder {
         self.with(|settings| settings.max_fds = u32::try_from(count.min(SCM_MAX_FD)).unwrap_or(u32::MAX))
     }
 
-    /// How long a handshake may take in all. Default: 5 s.
+    /// How long a handshake may take in all, from connecting to the other side's last word. Making our ring and looking at the
+    /// other side's are part of it. Default: 5 s.
     pub fn handshake_timeout(self, timeout: Duration) -> Self {
         self.with(|settings| settings.timeout = timeout)
     }
@@ -137,7 +142,7 @@ impl Builder {
     pub fn pair(&self) -> Result<(Channel, Channel)> {
         let (a, b) = Socket::pair()?;
         let (mut a, mut b) = (self.handshake(a)?, self.handshake(b)?);
-        // Each reads what the other has said, so two rounds are enough, and a refusal ends it.
+        // Each reads what the other has said, or looks at a piece of the other's region; and a refusal ends it.
         while !(a.advance()? & b.advance()?) {}
         Ok((a.finish()?, b.finish()?))
     }
@@ -205,6 +210,8 @@ impl Builder {
 
     /// Listens for clients. The path gets mode 0600 and is removed when the listener is dropped; `@name` is an abstract
     /// name (`unix(7)`), which any process of this network namespace can connect to.
+    ///
+    /// What a client may bring is less here by default: see [`max_peer_ring_capacity`](Self::max_peer_ring_capacity).
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io), for instance if the path exists.

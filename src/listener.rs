@@ -104,8 +104,9 @@ impl Listener {
     /// Waits for a client, without limit, and for its handshake, until that one's deadline.
     ///
     /// An [`Error::Handshake`], [`Error::Timeout`] or [`Error::FdsLost`] is about this client; the listener goes on. A client
-    /// that says nothing holds up the others for the handshake timeout: a server for strangers uses
-    /// [`try_accept`](Self::try_accept).
+    /// that says nothing holds up the others for the handshake timeout. Nobody is asked whether the client may have a ring,
+    /// which it can keep for as long as it lives. So a server for strangers uses [`try_accept`](Self::try_accept), and looks at
+    /// [`Handshake::peer_credentials`].
     ///
     /// # Errors
     /// Those of [`try_accept`](Self::try_accept) and [`Handshake::finish`].

@@ -15,6 +15,7 @@ use crate::{
     layout::{to_u64, to_usize},
     memfd::{self, Facts},
     raw::mapping::{Draft, Immutable, Unmapped},
+    wait::Deadline,
 };
 
 /// Largest buffer that is taken without asking: 64 MiB.
@@ -44,7 +45,7 @@ impl SealedBufferMut {
     /// # Errors
     /// [`Error::Io`], for instance for want of memory.
     pub fn new(len: usize) -> Result<Self> {
-        let memfd = memfd::create(len, false)?;
+        let memfd = memfd::create(len, false, Deadline::Never)?;
         let draft = Draft::map(memfd.as_fd(), len).map_err(Error::io("mmap of a buffer"))?;
         Ok(Self { draft, memfd })
     }

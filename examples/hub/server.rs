@@ -196,7 +196,10 @@ impl Hub {
                 Stage::Client(client)
             }
             Stage::Arriving(mut handshake) => match handshake.advance() {
-                Ok(false) => Stage::Arriving(handshake),
+                Ok(false) => {
+                    guest.comes_again = handshake.needs_advance();
+                    Stage::Arriving(handshake)
+                }
                 Ok(true) => {
                     self.deadlines.remove(&(handshake.deadline(), key));
                     let Ok(channel) = handshake.finish() else {

@@ -52,6 +52,18 @@ pub(crate) struct Receipt {
     pub(crate) credentials: Option<RawCredentials>,
 }
 
+/// How [`receive`] reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// What is there.
+    Now,
+    /// Waits for a packet if there is none, and the socket blocks at all.
+    Wait,
+    /// What is there, and leaves it there (`MSG_PEEK`). Its descriptors are installed by this too: the next read brings
+    /// others for the same files.
+    Peek,
+}
+
 /// Where the kernel puts ancillary data.
 #[repr(align(8))]
 pub(crate) struct Ancillary([u8; ANCILLARY]);
@@ -62,8 +74,7 @@ impl Ancillary {
     }
 }
 
-/// Reads one packet; if there is none, waits for one if `wait` says so and the socket blocks at all. Descriptors that came
-/// with it are appended to `fds`, all of them close-on-exec.
+/// Reads one packet. Descriptors that came with it are appended to `fds`, all of them close-on-exec.
 ///
 /// # Errors
 /// Those of `recvmsg(2)`.
@@ -72,7 +83,7 @@ pub(crate) fn receive(
     bytes: &mut [u8],
     ancillary: &mut Ancillary,
     fds: &mut Vec<OwnedFd>,
-    wait: bool,
+    how: Read,
 ) -> io::Result<Receipt> {
     let mut buffer = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: a `msghdr` is plain numbers and pointers, for which zero is a value.
@@ -81,7 +92,12 @@ pub(crate) fn receive(
     message.msg_iovlen = 1;
     message.msg_control = ancillary.0.as_mut_ptr().cast();
     message.msg_controllen = ANCILLARY;
-    let flags = libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT };
+    let flags = libc::MSG_CMSG_CLOEXEC
+        | match how {
+            Read::Now => libc::MSG_DONTWAIT,
+            Read::Wait => 0,
+            Read::Peek => libc::MSG_DONTWAIT | libc::MSG_PEEK,
+        };
     // SAFETY: contract of `recvmsg(2)`: the message names one buffer and one ancillary buffer, both writable for the
     // lengths given and borrowed uniquely.
     let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
