@@ -58,6 +58,7 @@ impl Default for Builder {
                 wait: Wait::default(),
                 prefault: true,
                 huge_pages: false,
+                peer_pidfd: false,
                 origin: random(),
             },
         }
@@ -132,6 +133,19 @@ impl Builder {
     /// (`vm.nr_hugepages`); there is no silent fallback. Default: false.
     pub fn huge_pages(self, huge_pages: bool) -> Self {
         self.with(|settings| settings.huge_pages = huge_pages)
+    }
+
+    /// Whether to ask the kernel for a descriptor of the peer's process: [`Peer::pidfd`](crate::Peer::pidfd). It costs a
+    /// descriptor a channel. Default: false.
+    ///
+    /// Calls that block then end with [`Error::Disconnected`](crate::Error::Disconnected) when the process that said `Hello`
+    /// was killed by a signal and all that it sent has been received, even if a copy of its socket lives on: in a shell that
+    /// started it, or in a child that it has forked. Without this, a channel ends when the last copy is closed. What remains
+    /// unseen while there is a copy: a process that exits by itself, as a daemon's first process does; one whose parent
+    /// has not waited for it yet, unless that is us; one in a pid namespace that we do not see; and any but a child of ours
+    /// before Linux 6.15.
+    pub fn peer_pidfd(self, peer_pidfd: bool) -> Self {
+        self.with(|settings| settings.peer_pidfd = peer_pidfd)
     }
 
     /// Both ends of a channel, in this process: for threads, and for tests.

@@ -41,6 +41,7 @@ pub(crate) struct Settings {
     pub(crate) wait: Wait,
     pub(crate) prefault: bool,
     pub(crate) huge_pages: bool,
+    pub(crate) peer_pidfd: bool,
     /// See [`random`]: of all regions that listeners of this builder give.
     pub(crate) origin: u64,
 }
@@ -164,6 +165,7 @@ struct Candidate<R> {
     credit_out: Socket,
     terms: Terms,
     credentials: Credentials,
+    pidfd: Option<Arc<OwnedFd>>,
 }
 
 /// How far we have got with what we say.
@@ -207,6 +209,7 @@ impl Handshake {
         };
         // Before we say anything, so that the kernel notes who sends what answers it, and who we are.
         handshake.socket.pass_credentials(true)?;
+        handshake.socket.pass_pidfd(settings.peer_pidfd);
         if role == Role::Caller {
             // If there is no room yet, `advance` says it again.
             match handshake.say_hello() {
@@ -358,6 +361,8 @@ impl Handshake {
                     candidate.credentials,
                     candidate.terms.geometry.capacity
                 );
+                // The next read would open the process once more.
+                self.socket.pass_pidfd(false);
                 self.heard = Heard::Offer(Box::new(candidate));
                 // The application has its turn here, to look at the credentials.
                 Ok(if self.role == Role::Listener { Step::Paused } else { Step::Again })
@@ -374,8 +379,8 @@ impl Handshake {
         let Heard::Offer(offer) = mem::replace(&mut self.heard, Heard::Nothing) else {
             return Err(Error::Disconnected);
         };
-        let Candidate { region: _, credit_out, terms, credentials } = *offer;
-        self.heard = Heard::Hello(Box::new(Candidate { region, credit_out, terms, credentials }));
+        let Candidate { region: _, credit_out, terms, credentials, pidfd } = *offer;
+        self.heard = Heard::Hello(Box::new(Candidate { region, credit_out, terms, credentials, pidfd }));
         // What it brings is closed: we have had it when we looked.
         self.socket.receive(HELLO_MAX)?;
         Ok(Step::Again)
@@ -416,12 +421,20 @@ impl Handshake {
 
     /// UNTRUSTED: nothing of the packet is used before it was checked; descriptors that are not wanted are closed.
     fn examine(&self, packet: Result<Incoming, ProtocolError>) -> Result<Candidate<Offered>, Unfit> {
-        let Incoming { packet, body, mut fds, fds_cut, credentials } = awaited(packet, Kind::Hello)?;
+        let Incoming { packet, body, mut fds, fds_cut, credentials, pidfd } = awaited(packet, Kind::Hello)?;
         let terms = self.settings.bounds(self.role).judge(body.as_slice())?;
         if fds_cut {
             return Err(Error::FdsLost { expected: packet.fd_count, received: fds.len() }.into());
         }
         let credentials = Credentials::of(credentials, self.nameless && self.role == Role::Caller)?;
+        let pidfd = match pidfd {
+            // A kernel without them, or one that cannot open a process that is dead and gone.
+            None => None,
+            Some(Err(error)) if Errno::from_io_error(&error) == Some(Errno::SRCH) => None,
+            Some(pidfd) => {
+                Some(Arc::new(pidfd.map_err(Error::io("opening the peer's process (SCM_PIDFD)"))?))
+            }
+        };
         // A newer peer's surplus is closed.
         let found = to_u64(fds.len());
         let (Some(credit_out), Some(memfd)) = (fds.remove(1), fds.remove(0)) else {
@@ -437,7 +450,7 @@ impl Handshake {
             return Err(REFLECTED.into());
         }
         let credit_out = Socket::peer_credit(credit_out);
-        Ok(Candidate { region, credit_out, terms, credentials })
+        Ok(Candidate { region, credit_out, terms, credentials, pidfd })
     }
 
     /// The peer is refused, or it is all over.
@@ -525,7 +538,7 @@ impl Handshake {
         let (Some(own), Heard::Ready(candidate)) = (own, heard) else {
             return Err(Error::Disconnected);
         };
-        let Candidate { region: peer_region, credit_out, terms, credentials } = *candidate;
+        let Candidate { region: peer_region, credit_out, terms, credentials, pidfd } = *candidate;
         // The memfd and the peer's end of the credit pair are closed here: the peer has mapped, or holds, its own.
         let Own { region: OwnRegion { ring, words, geometry, .. }, credit_in, .. } = own;
         if settings.max_fds == 0 {
@@ -543,10 +556,11 @@ impl Handshake {
         };
         let id = Socket::cookie(&socket)?;
         let link = Arc::new(Link::new(id, socket, credit_in, credit_out));
-        let peer = Peer::new(credentials, terms.version);
+        let peer = Peer::new(credentials, pidfd, terms.version);
         let spinner = Spinner::new(settings.wait, share_the_only_cpu(credentials.pid));
         let (sender_link, region) = (Arc::clone(&link), peer_region.clone());
-        let sender = Sender::new(sender_link, ring, words.clone(), region, sending, peer, spinner.clone());
+        let sender =
+            Sender::new(sender_link, ring, words.clone(), region, sending, peer.clone(), spinner.clone());
         let receiver = Receiver::new(link, words, peer_region, receiving, peer, spinner);
         Ok(Channel::new(sender, receiver))
     }

@@ -13,6 +13,7 @@ use rustix::event::PollFlags;
 
 use crate::{
     control::Control,
+    death::Watch,
     doorbell::{Bell, Epoch, Rung},
     error::{Error, ProtocolError, Result},
     layout::{LINE, Word, padded, record_size, to_u64, to_usize},
@@ -21,7 +22,7 @@ use crate::{
     raw::mapping::{OwnWords, PeerRegion, RingWriter},
     requests::MAX_OPEN,
     ring::producer::Producer,
-    socket::{Arrival, SendFailure, sleep},
+    socket::{Arrival, SendFailure},
     stats::{Limits, Stats, count},
     wait::{Deadline, MOST_PACKETS, Spinner, Spun},
     wire::{Heading, Kind, PacketHeader, Record, RecordHeader},
@@ -77,6 +78,7 @@ pub(crate) struct Outgoing {
     packets: u64,
     /// The peer reads no more.
     pub(crate) gone: bool,
+    watch: Watch,
     pub(crate) limits: Limits,
     pub(crate) stats: Stats,
 }
@@ -89,6 +91,7 @@ impl Outgoing {
         region: PeerRegion,
         limits: Limits,
         spinner: Spinner,
+        watch: Watch,
     ) -> Self {
         Self {
             link,
@@ -104,6 +107,7 @@ impl Outgoing {
             sequence: 0,
             packets: 0,
             gone: false,
+            watch,
             limits,
             stats: Stats::default(),
         }
@@ -210,7 +214,9 @@ impl Outgoing {
                     continue;
                 }
                 Spun::LookAtSocket => {
-                    self.read_credit(Epoch::heard)?;
+                    if !self.read_credit(Epoch::heard)? && self.watch.look().is_err() {
+                        self.gone = true;
+                    }
                     continue;
                 }
                 Spun::Enough => {}
@@ -350,7 +356,14 @@ impl Outgoing {
         }
         count(&mut self.stats.sleeps, 1);
         let fds = [(self.link.credit_in.as_fd(), PollFlags::IN), (self.link.socket.as_fd(), flags)];
-        let [_, socket] = sleep(fds, deadline, at_most)?;
+        let [_, socket] = match self.watch.sleep(fds, deadline, at_most) {
+            // The peer was killed: nobody will make room.
+            Err(Error::Disconnected) => {
+                self.gone = true;
+                return Err(self.link.ended());
+            }
+            ready => ready?,
+        };
         // Nobody reads at the other end, though somebody may hold on to the credit socket's.
         if socket.intersects(PollFlags::HUP | PollFlags::ERR) {
             self.gone = true;

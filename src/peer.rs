@@ -1,6 +1,10 @@
 //! [`Peer`]: who is at the other end.
 
-use std::num::NonZeroU32;
+use std::{
+    num::NonZeroU32,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
 
 use crate::{
     error::{Reason, Refusal, Result},
@@ -41,9 +45,10 @@ pub struct Credentials {
 /// assert_eq!(a.peer().version(), 1);
 /// # Ok::<(), sealane::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     credentials: Credentials,
+    pidfd: Option<Arc<OwnedFd>>,
     version: u32,
 }
 
@@ -63,14 +68,38 @@ impl Credentials {
 }
 
 impl Peer {
-    pub(crate) fn new(credentials: Credentials, version: u32) -> Self {
-        Self { credentials, version }
+    pub(crate) fn new(credentials: Credentials, pidfd: Option<Arc<OwnedFd>>, version: u32) -> Self {
+        Self { credentials, pidfd, version }
     }
 
     /// Who it was at the handshake.
     #[must_use]
     pub fn credentials(&self) -> Credentials {
         self.credentials
+    }
+
+    /// The process that said `Hello` (`pidfd_open(2)`), if [`Builder::peer_pidfd`](crate::Builder::peer_pidfd) asked for it
+    /// and the kernel gave it (`SO_PASSPIDFD`, Linux 6.5). It is readable when that process has ended, in whatever way.
+    ///
+    /// That alone is not the end of the channel: a daemon's first process ends, and the one that it has forked goes on. In
+    /// an event loop, watch it, find out how the process ended (`waitid(2)` with `P_PIDFD` for a child, `PIDFD_GET_INFO`
+    /// since Linux 6.15), and call [`Closer::close`](crate::Closer::close).
+    ///
+    /// ```
+    /// let builder = sealane::Channel::builder().peer_pidfd(true);
+    /// let (a, b) = builder.pair()?;
+    /// // Whether it is there is up to the kernel, for both alike.
+    /// assert_eq!(a.peer().pidfd().is_some(), b.peer().pidfd().is_some());
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    #[must_use]
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(|pidfd| pidfd.as_fd())
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn shared_pidfd(&self) -> Option<Arc<OwnedFd>> {
+        self.pidfd.clone()
     }
 
     /// The protocol version that both speak.

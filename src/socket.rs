@@ -30,7 +30,9 @@ use crate::{
     error::{Error, HandshakeError, ProtocolError, Result},
     layout::to_u64,
     private::PrivateBytes,
-    raw::descriptor::{Ancillary, RawCredentials, Read, Receipt, quiet, receive, refuse_fds, unread_by_peer},
+    raw::descriptor::{
+        Ancillary, RawCredentials, Read, Receipt, pass_pidfd, quiet, receive, refuse_fds, unread_by_peer,
+    },
     wait::Deadline,
     wire::{PACKET_HEADER, Packet, PacketHeader, SCM_MAX_FD},
 };
@@ -99,6 +101,8 @@ pub(crate) struct Incoming {
     /// Descriptors were lost to our own limit (`MSG_CTRUNC`).
     pub(crate) fds_cut: bool,
     pub(crate) credentials: Option<RawCredentials>,
+    /// See [`Receipt::pidfd`].
+    pub(crate) pidfd: Option<io::Result<OwnedFd>>,
 }
 
 /// Where a thread reads packets to, of whatever channel: so it is in the cache. As long as the longest may have been so far;
@@ -136,7 +140,7 @@ impl PacketBuffer {
 /// Judges a packet that was read.
 ///
 /// UNTRUSTED: lengths, header and the number of descriptors are checked here, for every kind of packet.
-fn open(bytes: &[u8], max: usize, receipt: &Receipt, fds: ReceivedFds) -> Result<Incoming, ProtocolError> {
+fn open(bytes: &[u8], max: usize, receipt: Receipt, fds: ReceivedFds) -> Result<Incoming, ProtocolError> {
     if receipt.cut {
         return Err(ProtocolError::PacketTooLong { max });
     }
@@ -144,8 +148,8 @@ fn open(bytes: &[u8], max: usize, receipt: &Receipt, fds: ReceivedFds) -> Result
     if packet.fd_count != fds.len() && !(receipt.fds_cut && fds.len() < packet.fd_count) {
         return Err(ProtocolError::FdCount { announced: packet.fd_count, found: fds.len() });
     }
-    let Receipt { fds_cut, credentials, .. } = *receipt;
-    Ok(Incoming { packet, body: PrivateBytes::from(body), fds, fds_cut, credentials })
+    let Receipt { fds_cut, credentials, pidfd, .. } = receipt;
+    Ok(Incoming { packet, body: PrivateBytes::from(body), fds, fds_cut, credentials, pidfd })
 }
 
 /// Why a packet was not sent.
@@ -255,6 +259,11 @@ impl Socket {
     /// listens there.
     pub(crate) fn pass_credentials(&self, pass: bool) -> Result<()> {
         sockopt::set_socket_passcred(&self.0, pass).map_err(Error::io("setsockopt(SO_PASSCRED)"))
+    }
+
+    /// Whether a descriptor of the sending process comes with each packet that is read here (`SO_PASSPIDFD`, Linux 6.5).
+    pub(crate) fn pass_pidfd(&self, pass: bool) {
+        pass_pidfd(self.as_fd(), pass);
     }
 
     /// Makes the send buffer large enough for packets with bodies of `body` bytes, if the kernel lets us
@@ -391,7 +400,7 @@ impl Socket {
                 Ok(receipt) if receipt.len == 0 => return Ok(Arrival::End),
                 Ok(receipt) => {
                     let bytes = bytes.get(..receipt.len).unwrap_or_default();
-                    return Ok(Arrival::Packet(open(bytes, max, &receipt, fds)));
+                    return Ok(Arrival::Packet(open(bytes, max, receipt, fds)));
                 }
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::AGAIN) => return Ok(Arrival::Nothing),
@@ -418,15 +427,24 @@ pub(crate) fn sleep<const N: usize>(
     at_most: Option<Duration>,
 ) -> Result<[PollFlags; N]> {
     let mut fds = fds.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
+    sleep_on(&mut fds, deadline, at_most)?;
+    Ok(fds.map(|fd| fd.revents()))
+}
+
+/// As [`sleep`], of any number of descriptors. A signal ends it too, with nothing ready.
+pub(crate) fn sleep_on(fds: &mut [PollFd<'_>], deadline: Deadline, at_most: Option<Duration>) -> Result<()> {
     let timeout = match (deadline.left(), at_most) {
         (Some(left), Some(at_most)) => Some(left.min(at_most)),
         (left, at_most) => left.or(at_most),
     };
     // What the clock cannot hold is as good as for ever.
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-    match poll(&mut fds, timeout.as_ref()) {
-        Ok(_) => Ok(fds.map(|fd| fd.revents())),
-        Err(Errno::INTR) => Ok([PollFlags::empty(); N]),
+    match poll(fds, timeout.as_ref()) {
+        Ok(_) => Ok(()),
+        Err(Errno::INTR) => {
+            fds.iter_mut().for_each(PollFd::clear_revents);
+            Ok(())
+        }
         Err(error) => Err(Error::io("poll")(error)),
     }
 }

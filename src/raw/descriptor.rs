@@ -13,7 +13,7 @@ use zerocopy::FromBytes;
 
 use crate::wire::SCM_MAX_FD;
 
-/// Bytes for the ancillary data of one packet: 253 descriptors and the credentials, and room to spare. A shorter buffer
+/// Bytes for the ancillary data of one packet: 253 descriptors, the credentials, a pidfd, and room to spare. A shorter buffer
 /// would make the kernel cut the data (`MSG_CTRUNC`), which would then look like a shortage of our own.
 const ANCILLARY: usize = 1536;
 
@@ -28,7 +28,7 @@ struct AncillaryHeader {
 const HEADER: usize = size_of::<AncillaryHeader>();
 const _: () = assert!(
     ANCILLARY
-        > 2 * HEADER + SCM_MAX_FD.next_multiple_of(2) * 4 + size_of::<libc::ucred>().next_multiple_of(8)
+        > 3 * HEADER + SCM_MAX_FD.next_multiple_of(2) * 4 + size_of::<libc::ucred>().next_multiple_of(8) + 8
 );
 
 /// What the kernel says of a sender, before anybody looked at it. All fields may be anything.
@@ -50,6 +50,8 @@ pub(crate) struct Receipt {
     /// The kernel dropped descriptors, for want of room in our table of them.
     pub(crate) fds_cut: bool,
     pub(crate) credentials: Option<RawCredentials>,
+    /// The sender's process (`SCM_PIDFD`), or why the kernel could not open it: with `SO_PASSPIDFD` only.
+    pub(crate) pidfd: Option<io::Result<OwnedFd>>,
 }
 
 /// How [`receive`] reads.
@@ -108,6 +110,7 @@ pub(crate) fn receive(
         cut: message.msg_flags & libc::MSG_TRUNC != 0,
         fds_cut: message.msg_flags & libc::MSG_CTRUNC != 0,
         credentials: None,
+        pidfd: None,
     };
     let mut rest = ancillary.0.get(..message.msg_controllen.min(ANCILLARY)).unwrap_or_default();
     while let Ok((header, _)) = AncillaryHeader::read_from_prefix(rest) {
@@ -123,7 +126,16 @@ pub(crate) fn receive(
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
                 receipt.credentials = RawCredentials::read_from_bytes(data).ok();
             }
-            // Other kinds come only if somebody switched them on (`SO_PASSPIDFD`, ...), which `quiet` undoes.
+            (libc::SOL_SOCKET, SCM_PIDFD) => {
+                receipt.pidfd = RawFd::read_from_bytes(data).ok().map(|number| {
+                    if number < 0 {
+                        return Err(io::Error::from_raw_os_error(number.saturating_neg()));
+                    }
+                    // SAFETY: contract of `from_raw_fd`: as above, where the kernel opened the process at all.
+                    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+                });
+            }
+            // Other kinds come only if somebody switched them on (timestamps, ...), which `quiet` undoes.
             _ => {}
         }
         rest = rest.get(header.len.next_multiple_of(size_of::<usize>())..).unwrap_or_default();
@@ -165,7 +177,10 @@ pub(crate) fn adopt(number: RawFd, cookie: u64) -> io::Result<Option<OwnedFd>> {
 /// Socket options by which ancillary data comes unasked (`socket(7)`, `unix(7)`): `SO_PASSSEC`, `SO_PASSPIDFD` (which
 /// installs a descriptor with each packet), and the timestamps `SO_TIMESTAMP`, `SO_TIMESTAMPNS` and `SO_TIMESTAMPING`, old
 /// and new.
-const UNASKED: [c_int; 8] = [libc::SO_PASSSEC, 76, 29, 35, 37, 63, 64, 65];
+const UNASKED: [c_int; 8] = [libc::SO_PASSSEC, SO_PASSPIDFD, 29, 35, 37, 63, 64, 65];
+/// Whether a descriptor of the sending process comes with each packet (Linux 6.5), and as what.
+const SO_PASSPIDFD: c_int = 76;
+const SCM_PIDFD: c_int = 4;
 /// `SO_PASSRIGHTS`: whether descriptors may be sent to this socket (Linux 6.16).
 const SO_PASSRIGHTS: c_int = 83;
 
@@ -181,6 +196,11 @@ pub(crate) fn refuse_fds(socket: BorrowedFd<'_>) {
     let _ = set(socket, SO_PASSRIGHTS, 0);
 }
 
+/// Asks the kernel for a descriptor of the process that sends each packet, or not. Kernels before Linux 6.5 give none.
+pub(crate) fn pass_pidfd(socket: BorrowedFd<'_>, pass: bool) {
+    let _ = set(socket, SO_PASSPIDFD, pass.into());
+}
+
 /// Bytes that were sent through this socket and not yet read, as the kernel counts them against `SO_SNDBUF` (`SIOCOUTQ`,
 /// `unix(7)`).
 pub(crate) fn unread_by_peer(socket: BorrowedFd<'_>) -> io::Result<usize> {
@@ -188,6 +208,32 @@ pub(crate) fn unread_by_peer(socket: BorrowedFd<'_>) -> io::Result<usize> {
     // SAFETY: contract of `ioctl(2)` with `TIOCOUTQ`: it writes one `c_int`, to a live one.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
     if result == 0 { Ok(usize::try_from(unread).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A `pidfd_info` as Linux 6.13 has it; later versions append (`linux/pidfd.h`).
+#[derive(Default)]
+#[repr(C)]
+struct ProcessInfo {
+    mask: u64,
+    cgroup: u64,
+    /// Process, thread group and parent; real, effective, saved and file-system user and group.
+    ids: [u32; 11],
+    /// As `wait(2)` has it.
+    exit_code: i32,
+}
+const _: () = assert!(size_of::<ProcessInfo>() == 64);
+/// `linux/pidfd.h`; Linux 6.13.
+const PIDFD_GET_INFO: libc::Ioctl = libc::_IOWR::<ProcessInfo>(0xff, 11);
+/// That `exit_code` is asked for, and known: after the process was waited for (Linux 6.15).
+const PIDFD_INFO_EXIT: u64 = 8;
+
+/// How a process ended that was waited for, as `wait(2)` has it; `None` where the kernel does not know, or say.
+pub(crate) fn exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    let mut info = ProcessInfo { mask: PIDFD_INFO_EXIT, ..ProcessInfo::default() };
+    // SAFETY: contract of `ioctl(2)` with `PIDFD_GET_INFO`: it reads and writes a live `ProcessInfo`, whose size is part of
+    // the number. Other files, and older kernels, do not know the number.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    (result == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
 }
 
 fn set(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
