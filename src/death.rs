@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_death_is_told_only_after_another_look() {
+    fn a_death_ends_a_wait_only_after_another_look() {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let (mut early, mut late) = (watch(&child), watch(&child));
         early.look().unwrap();

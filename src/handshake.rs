@@ -104,7 +104,7 @@ impl Own {
 /// as long as [`needs_advance`](Self::needs_advance) is true.
 ///
 /// A listener's handshake gives the client no memory before the application has had its turn: `advance` says false
-/// when [`peer_credentials`](Self::peer_credentials) are there, and the next call goes on.
+/// when [`peer_credentials`](Self::peer_credentials) are there, and the next call continues.
 /// [Refuse](Self::refuse) or drop the handshake instead, and the client has cost nothing.
 ///
 /// ```
@@ -252,7 +252,7 @@ impl Handshake {
         Ok(())
     }
 
-    /// Goes on as far as it can in one call; never blocks. True when [`finish`](Self::finish) will not block.
+    /// Does what it can in one call; never blocks. True when [`finish`](Self::finish) will not block.
     ///
     /// # Errors
     /// [`Error::Handshake`] with the reason, [`Error::Timeout`] after the deadline; [`Error::Full`] and

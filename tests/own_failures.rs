@@ -1,4 +1,4 @@
-//! What fails here is reported here, and not told as the peer's fault: sandboxes that refuse system calls.
+//! A failure of our own is reported here, and the peer reads that it is not its fault: sandboxes refuse system calls.
 //!
 //! A filter (`seccomp(2)`) binds the thread that sets it, until that ends.
 
@@ -64,7 +64,7 @@ fn a_sandbox_that_keeps_us_from_looking_is_our_own_failure() {
 }
 
 #[test]
-fn what_cannot_be_made_is_told_as_who_refuses_failed() {
+fn a_region_that_cannot_be_made_is_no_fault_of_the_peer() {
     let _guard = bounded();
     let (player, ours) = Player::pair();
     let result = apart(move || {
