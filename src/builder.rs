@@ -13,7 +13,7 @@ use rustix::param::page_size;
 use crate::{
     channel::Channel,
     error::{self, Result},
-    handshake::{Handshake, Role, Settings},
+    handshake::{Handshake, Role, Settings, random},
     layout::Geometry,
     listener::{self, Listener},
     process::{self, Inherited, Prepared},
@@ -56,7 +56,7 @@ impl Default for Builder {
         Self {
             settings: Settings {
                 ring_capacity: 4 << 20,
-                max_peer_ring: 64 << 20,
+                max_peer_ring: None,
                 max_control: 64 << 10,
                 max_fds: 64,
                 max_requests: 1024,
@@ -64,6 +64,8 @@ impl Default for Builder {
                 wait: Wait::default(),
                 prefault: true,
                 huge_pages: false,
+                peer_pidfd: false,
+                origin: random(),
             },
         }
     }
@@ -87,10 +89,13 @@ impl Builder {
     }
 
     /// The largest ring of the other side that is accepted, in bytes; rounded up as [`ring_capacity`](Self::ring_capacity)
-    /// is, so that the same number at both ends fits. Default: 64 MiB.
+    /// is, so that the same number at both ends fits. Default: 64 MiB, and 8 MiB for what a [`Listener`] accepts: looking at
+    /// a ring takes time, of which a stranger should not have much.
+    ///
+    /// The larger ring is refused at both ends with [`Reason::RingTooLarge`](crate::Reason::RingTooLarge).
     pub fn max_peer_ring_capacity(self, bytes: usize) -> Self {
         let rounded = Geometry::new(bytes, page_size()).map_or(bytes, |geometry| geometry.capacity);
-        self.with(|settings| settings.max_peer_ring = rounded)
+        self.with(|settings| settings.max_peer_ring = Some(rounded))
     }
 
     /// Most control bytes of a message that this side receives. Default: 64 KiB; most: 212,928, as many as a packet can
@@ -123,7 +128,8 @@ impl Builder {
         self.with(|settings| settings.max_requests = u32::try_from(count).unwrap_or(u32::MAX))
     }
 
-    /// How long a handshake may take in all. Default: 5 s.
+    /// How long a handshake may take in all, from connecting to the other side's last word. Making our ring and looking at the
+    /// other side's are part of it. Default: 5 s.
     pub fn handshake_timeout(self, timeout: Duration) -> Self {
         self.with(|settings| settings.timeout = timeout)
     }
@@ -150,6 +156,19 @@ impl Builder {
         self.with(|settings| settings.huge_pages = huge_pages)
     }
 
+    /// Whether to ask the kernel for a descriptor of the peer's process: [`Peer::pidfd`](crate::Peer::pidfd). It costs a
+    /// descriptor a channel. Default: false.
+    ///
+    /// Calls that block then end with [`Error::Disconnected`](crate::Error::Disconnected) when the process that said `Hello`
+    /// was killed by a signal and all that it sent has been received, even if a copy of its socket lives on: in a shell that
+    /// started it, or in a child that it has forked. Without this, a channel ends when the last copy is closed. What remains
+    /// unseen while there is a copy: a process that exits by itself, as a daemon's first process does; one whose parent
+    /// has not waited for it yet, unless that is us; one in a pid namespace that we do not see; and any but a child of ours
+    /// before Linux 6.15.
+    pub fn peer_pidfd(self, peer_pidfd: bool) -> Self {
+        self.with(|settings| settings.peer_pidfd = peer_pidfd)
+    }
+
     /// Both ends of a channel, in this process: for threads, and for tests.
     ///
     /// # Errors
@@ -158,7 +177,7 @@ impl Builder {
     pub fn pair(&self) -> Result<(Channel, Channel)> {
         let (a, b) = Socket::pair()?;
         let (mut a, mut b) = (self.handshake(a)?, self.handshake(b)?);
-        // Each reads what the other has said, so two rounds are enough, and a refusal ends it.
+        // Each reads what the other has said, or looks at a piece of the other's region; and a refusal ends it.
         while !(a.advance()? & b.advance()?) {}
         Ok((a.finish()?, b.finish()?))
     }
@@ -268,6 +287,8 @@ impl Builder {
     /// In a child that was started in another way: the channel that the parent [prepared](Self::prepare). `name` is the
     /// text of the parent's [`Prepared`], or where a launcher gave the descriptor another number, that number; 0 to 2, the
     /// standard streams', are refused. Otherwise as [`inherited`](Self::inherited).
+    ///
+    /// What a client may bring is less here by default: see [`max_peer_ring_capacity`](Self::max_peer_ring_capacity).
     ///
     /// # Errors
     /// Those of [`inherited`](Self::inherited).

@@ -193,7 +193,7 @@ mod tests {
     use crate::region::OwnRegion;
 
     fn epoch() -> (Epoch, OwnWords) {
-        let words = OwnRegion::create(0, true, false).unwrap().words;
+        let words = OwnRegion::create(0, true, false, crate::wait::Deadline::Never).unwrap().words;
         (Epoch::new(words.clone(), Word::SenderEpoch), words)
     }
 

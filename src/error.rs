@@ -244,7 +244,7 @@ pub enum HandshakeError {
 pub struct Refusal {
     /// What is wrong.
     pub reason: Reason,
-    /// What was expected: a number, limit, or mask as [`Reason`] tells.
+    /// What was expected: a number, limit, or mask as [`Reason`] says.
     pub expected: u64,
     /// What was found instead.
     pub found: u64,
@@ -260,7 +260,10 @@ impl fmt::Display for Refusal {
             Reason::Features => {
                 write!(f, "unknown required features: {expected:#x} known, {found:#x} required")
             }
-            Reason::RingTooLarge => write!(f, "ring of at most {expected} bytes expected, {found} found"),
+            Reason::RingTooLarge => write!(
+                f,
+                "ring of at most {expected} bytes expected (Builder::max_peer_ring_capacity of who refuses), {found} found"
+            ),
             Reason::Geometry => {
                 write!(f, "ring capacity or offset that is a multiple of {expected} expected, {found} found")
             }
@@ -272,11 +275,24 @@ impl fmt::Display for Refusal {
             Reason::RegionSeals => write!(f, "region: seals {expected:#x} expected, {found:#x} found"),
             Reason::RegionSize => write!(f, "region: {expected} bytes expected, {found} found"),
             Reason::RegionHoles => write!(f, "region: {expected} allocated bytes expected, {found} found"),
-            Reason::RegionMapping => write!(f, "region: cannot be mapped (error {found})"),
+            Reason::RegionAccess => write!(
+                f,
+                "region: a descriptor that was opened for reading (flags {expected:#o}) expected, flags {found:#o} found"
+            ),
             Reason::CreditSocket => write!(f, "credit: a SOCK_SEQPACKET AF_UNIX socket expected"),
-            Reason::Credentials => write!(f, "credentials: a process expected, pid {found} found"),
+            Reason::Credentials => {
+                write!(f, "credentials: a process or user that has a name here expected, none found")
+            }
             Reason::Packet => write!(f, "packet of kind {expected} expected, {found} found"),
             Reason::Application => write!(f, "refused by the application"),
+            Reason::Reflected => {
+                write!(f, "the other side's own region and credit socket expected, ours found")
+            }
+            Reason::OwnFailure => write!(
+                f,
+                "who refuses failed by itself: {}",
+                io::Error::from_raw_os_error(i32::try_from(found).unwrap_or(0))
+            ),
             Reason::Unknown(code) => {
                 write!(f, "reason {code}, unknown to this version: {expected} expected, {found} found")
             }
@@ -313,16 +329,21 @@ pub enum Reason {
     /// The region has holes, which would be filled at the reader's expense; found is what is allocated, or how much
     /// precedes a hole that pages beyond the end had hidden. Bytes.
     RegionHoles,
-    /// The region cannot be mapped read-only; found is an `errno(3)`.
-    RegionMapping,
+    /// The region's descriptor was not opened for reading. Flags as in `open(2)`: the access mode, and `O_PATH`.
+    RegionAccess,
     /// The credit descriptor is not a `SOCK_SEQPACKET` socket.
     CreditSocket,
-    /// `Hello` carried no usable credentials.
+    /// `Hello` came without credentials, or with none that name a process, user or group in our namespaces.
     Credentials,
     /// Another packet than the one whose turn it is, or a malformed one. Packet kinds.
     Packet,
     /// [`Handshake::refuse`](crate::Handshake::refuse) was called.
     Application,
+    /// The region or the credit socket in the peer's `Hello` is one of our own, which somebody reflects.
+    Reflected,
+    /// No fault of the other side's: the side that refuses had no memory or descriptors left, or its sandbox stopped it. It
+    /// reports [`Error::Io`] itself, or [`Error::FdsLost`]; found is an `errno(3)`, or 0.
+    OwnFailure,
     /// A reason of a newer version.
     Unknown(u32),
 }

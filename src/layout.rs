@@ -22,6 +22,8 @@ pub(crate) enum Word {
     ReceiverEpoch = 0x080,
     /// Odd while the owner's sender waits for space.
     SenderEpoch = 0x0c0,
+    /// A random number by which its owner knows it again.
+    Origin = 0x100,
 }
 
 impl Word {

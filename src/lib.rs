@@ -85,6 +85,7 @@ compile_error!("sealane needs 64-bit little-endian Linux (5.14 or later): see th
 mod builder;
 mod channel;
 mod control;
+mod death;
 mod doorbell;
 mod error;
 mod handshake;

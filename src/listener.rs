@@ -135,8 +135,9 @@ impl Listener {
 
     /// Waits for a client, without limit, and for its handshake, until that one's deadline.
     ///
-    /// A client that says nothing holds up the others for the handshake timeout: a server for strangers uses
-    /// [`try_accept`](Self::try_accept).
+    /// A client that says nothing holds up the others for the handshake timeout. The application has no turn to refuse the
+    /// client before it is given a ring, which it can keep for as long as it lives. So a server for strangers uses
+    /// [`try_accept`](Self::try_accept), and looks at [`Handshake::peer_credentials`].
     ///
     /// A server pauses on a shortage of its own only ([`Error::Io`]). What a client did wrong costs that client's own turn:
     /// a server that pauses for it too is one that bad clients can keep from honest ones.

@@ -9,8 +9,8 @@ use std::{
 use ::memfd::{FileSeal, HugetlbSize, Memfd, MemfdOptions};
 use rustix::{
     fs::{
-        AtFlags, FallocateFlags, FileType, MemfdFlags, SealFlags, StatxFlags, fallocate, fcntl_get_seals,
-        fstat, fstatfs, ftruncate, memfd_create, statx,
+        AtFlags, FallocateFlags, FileType, MemfdFlags, OFlags, SealFlags, StatxFlags, fallocate,
+        fcntl_get_seals, fcntl_getfl, fstat, fstatfs, ftruncate, memfd_create, statx,
     },
     io::Errno,
     param::page_size,
@@ -22,6 +22,7 @@ use crate::{
     error::{Error, Result},
     layout::to_u64,
     raw::descriptor::above_stdio,
+    wait::Deadline,
 };
 
 /// `f_type` of files of huge pages (`statfs(2)`).
@@ -29,9 +30,16 @@ const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 /// The only huge page size that is asked for: 2 MiB.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
+/// Most bytes that are allocated, or entered into page tables, by one system call: about a millisecond's work. A multiple of
+/// all pages that are used.
+pub(crate) const STEP: usize = 4 << 20;
+
 /// Makes a memfd of `size` bytes that can be sealed. All its pages are allocated, so that they are charged to this process
 /// and no later touch, by whomever, can fail.
-pub(crate) fn create(size: usize, huge_pages: bool) -> Result<Memfd> {
+///
+/// # Errors
+/// [`Error::Timeout`] if the deadline passes before the last step; those of the system calls.
+pub(crate) fn create(size: usize, huge_pages: bool, deadline: Deadline) -> Result<Memfd> {
     let size = to_u64(size);
     // `fallocate(2)` of more than there is ends in the OOM killer, not in an error.
     let machine = sysinfo();
@@ -51,10 +59,19 @@ pub(crate) fn create(size: usize, huge_pages: bool) -> Result<Memfd> {
     } else {
         "fallocate"
     };
-    // Of nothing there is nothing to allocate, which the kernel calls an error.
-    if size > 0 {
-        rustix::io::retry_on_intr(|| fallocate(memfd.as_file(), FallocateFlags::empty(), 0, size))
-            .map_err(Error::io(operation))?;
+    // A signal undoes a whole call: it is tried again with half of the step, so that it ends between two of a timer's.
+    let smallest = to_u64(if huge_pages { HUGE_PAGE } else { page_size() });
+    let (mut done, mut step) = (0, to_u64(STEP));
+    while done < size {
+        if done > 0 && deadline.passed() {
+            return Err(Error::Timeout);
+        }
+        let len = step.min(size.saturating_sub(done));
+        match fallocate(memfd.as_file(), FallocateFlags::empty(), done, len) {
+            Ok(()) => done = done.saturating_add(len),
+            Err(Errno::INTR) => step = (step / 2).max(smallest),
+            Err(error) => return Err(Error::io(operation)(error)),
+        }
     }
     Ok(memfd)
 }
@@ -105,6 +122,8 @@ fn cause(error: ::memfd::Error) -> io::Error {
 /// What can be known of a file without touching its contents. None of it blocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts {
+    /// How it was opened: `O_ACCMODE` and `O_PATH` of its flags.
+    pub(crate) access: OFlags,
     pub(crate) kind: FileType,
     /// Empty for what has none: only files in memory have. The kernel may have added some (`F_SEAL_EXEC`).
     pub(crate) seals: SealFlags,
@@ -120,18 +139,30 @@ impl Facts {
     /// UNTRUSTED: `fd` may be on a file system whose server never answers (FUSE, NFS). There `fstat(2)` would wait for it,
     /// so of what has no seals only the kind is asked for, as the kernel remembers it.
     pub(crate) fn of(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        let Ok(seals) = fcntl_get_seals(fd) else {
-            let kind = kind_of(fd)?;
-            return Ok(Self { kind, seals: SealFlags::empty(), size: 0, allocated: 0, page: page_size() });
+        let access = fcntl_getfl(fd)?.intersection(OFlags::ACCMODE.union(OFlags::PATH));
+        let seals = match fcntl_get_seals(fd) {
+            Ok(seals) => seals,
+            // It has none, or is only a path.
+            Err(Errno::INVAL | Errno::BADF) => {
+                let (kind, seals) = (kind_of(fd)?, SealFlags::empty());
+                return Ok(Self { access, kind, seals, size: 0, allocated: 0, page: page_size() });
+            }
+            Err(error) => return Err(error),
         };
         let stat = fstat(fd)?;
         Ok(Self {
+            access,
             kind: FileType::from_raw_mode(stat.st_mode),
             seals,
             size: u64::try_from(stat.st_size).unwrap_or(0),
             allocated: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
             page: page_size_of(fd)?,
         })
+    }
+
+    /// Whether it was opened for reading.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.access == OFlags::RDONLY || self.access == OFlags::RDWR
     }
 }
 
@@ -198,7 +229,7 @@ mod tests {
 
     #[test]
     fn huge_pages_are_huge_or_an_error() {
-        match create(HUGE_PAGE, true) {
+        match create(HUGE_PAGE, true, Deadline::Never) {
             Ok(memfd) => assert_eq!(Facts::of(memfd.as_file().as_fd()).unwrap().page, HUGE_PAGE),
             // None reserved, or none in this kernel.
             Err(Error::Io { operation, .. }) => {
@@ -210,7 +241,7 @@ mod tests {
 
     #[test]
     fn more_than_the_machine_has_is_an_error() {
-        let error = create(1 << 50, false).unwrap_err();
+        let error = create(1 << 50, false, Deadline::Never).unwrap_err();
         assert!(matches!(error, Error::Io { operation: "allocating more than this machine's memory", .. }));
     }
 }

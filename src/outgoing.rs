@@ -13,6 +13,7 @@ use rustix::event::PollFlags;
 
 use crate::{
     control::Control,
+    death::Watch,
     doorbell::{Bell, Epoch, Rung},
     error::{Error, ProtocolError, Result},
     layout::{LINE, Word, padded, record_size, to_u64, to_usize},
@@ -20,7 +21,7 @@ use crate::{
     message::{ReplyToken, RequestId},
     raw::mapping::{OwnWords, PeerRegion, RingWriter},
     ring::producer::Producer,
-    socket::{Arrival, SendFailure, sleep},
+    socket::{Arrival, SendFailure},
     stats::{Limits, Stats, count},
     wait::{Budget, Deadline, Spinner, Spun},
     wire::{Heading, Kind, PACKET_HEADER, PacketHeader, Record, RecordHeader},
@@ -76,6 +77,7 @@ pub(crate) struct Outgoing {
     packets: u64,
     /// The peer reads no more.
     pub(crate) gone: bool,
+    watch: Watch,
     pub(crate) limits: Limits,
     pub(crate) stats: Stats,
 }
@@ -88,6 +90,7 @@ impl Outgoing {
         region: PeerRegion,
         limits: Limits,
         spinner: Spinner,
+        watch: Watch,
     ) -> Self {
         Self {
             link,
@@ -103,6 +106,7 @@ impl Outgoing {
             sequence: 0,
             packets: 0,
             gone: false,
+            watch,
             limits,
             stats: Stats::default(),
         }
@@ -209,7 +213,9 @@ impl Outgoing {
                     continue;
                 }
                 Spun::LookAtSocket => {
-                    self.read_credit(Epoch::heard)?;
+                    if !self.read_credit(Epoch::heard)? && self.watch.look().is_err() {
+                        self.gone = true;
+                    }
                     continue;
                 }
                 Spun::Enough => {}
@@ -350,7 +356,14 @@ impl Outgoing {
         }
         count(&mut self.stats.sleeps, 1);
         let fds = [(self.link.credit_in.as_fd(), PollFlags::IN), (self.link.socket.as_fd(), flags)];
-        let [_, socket] = sleep(fds, deadline, at_most)?;
+        let [_, socket] = match self.watch.sleep(fds, deadline, at_most) {
+            // The peer was killed: nobody will make room.
+            Err(Error::Disconnected) => {
+                self.gone = true;
+                return Err(self.link.ended());
+            }
+            ready => ready?,
+        };
         // Nobody reads at the other end, though somebody may hold on to the credit socket's.
         if socket.intersects(PollFlags::HUP | PollFlags::ERR) {
             self.gone = true;

@@ -13,6 +13,7 @@ use std::{
 use rustix::{event::PollFlags, time::Timespec};
 
 use crate::{
+    death::Watch,
     doorbell::Epoch,
     error::{Error, ProtocolError, Result},
     layout::{Word, to_usize},
@@ -26,7 +27,7 @@ use crate::{
     receipts::{Receipts, now},
     requests::Answer,
     ring::consumer::{Consumer, Intake},
-    socket::{Arrival, Incoming, ReceivedFds, sleep},
+    socket::{Arrival, Incoming, ReceivedFds},
     stats::{Held, Limits, Stats, count},
     wait::{Budget, Deadline, Spinner, Spun},
     wire::{Heading, Kind, Record},
@@ -80,6 +81,7 @@ pub struct Receiver {
     receipts: Receipts,
     limits: Limits,
     peer: Peer,
+    watch: Watch,
     stats: Stats,
 }
 
@@ -147,6 +149,7 @@ impl Receiver {
             kept: VecDeque::new(),
             receipts: Receipts::default(),
             limits,
+            watch: Watch::new(peer.shared_pidfd()),
             peer,
             stats: Stats::default(),
         }
@@ -402,7 +405,9 @@ impl Receiver {
                     return Ok(None);
                 }
                 Spun::LookAtSocket => {
-                    self.read_packet()?;
+                    if self.read_packet()? == Read::Nothing && self.watch.look().is_err() {
+                        self.ended = true;
+                    }
                     continue;
                 }
                 Spun::Enough => {}
@@ -419,9 +424,16 @@ impl Receiver {
                 return Err(Error::Timeout);
             }
             count(&mut self.stats.sleeps, 1);
-            if deadline != Deadline::Never || self.wait_for_packet()? == Read::Nothing {
-                sleep([(self.link.socket.as_fd(), PollFlags::IN)], deadline, None)?;
-                self.read_packet()?;
+            let in_one_call = deadline == Deadline::Never && !self.watch.is_on();
+            if !in_one_call || self.wait_for_packet()? == Read::Nothing {
+                match self.watch.sleep([(self.link.socket.as_fd(), PollFlags::IN)], deadline, None) {
+                    Ok(_) => {
+                        self.read_packet()?;
+                    }
+                    // The peer was killed, and what it left has been looked at.
+                    Err(Error::Disconnected) => self.ended = true,
+                    Err(error) => return Err(error),
+                }
             }
         }
     }

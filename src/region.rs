@@ -5,21 +5,22 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     sync::atomic::Ordering::Relaxed,
 };
 
 use ::memfd::FileSeal;
 use rustix::{
-    fs::{FileType, SealFlags},
+    fs::{FileType, OFlags, SealFlags},
     io::Errno,
 };
 
 use crate::{
     error::{Error, Reason, Refusal, Result},
     layout::{Geometry, Word, to_u64},
-    memfd::{self, Facts, HUGE_PAGE},
-    raw::mapping::{OwnWords, PeerRegion, RingWriter, Unmapped, map_own, try_writable},
+    memfd::{self, Facts, HUGE_PAGE, STEP},
+    raw::mapping::{OwnWords, PeerRegion, RingWriter, UncheckedRegion, Unmapped, map_own, try_writable},
+    wait::Deadline,
 };
 
 /// No resizing, no further writable mapping, no further seals (`F_ADD_SEALS`, `fcntl(2)`; Linux 5.1): what our region gets.
@@ -44,16 +45,30 @@ impl OwnRegion {
     ///
     /// All pages are allocated here, whatever `prefault` says, so that they are charged to this process and no later
     /// touch of ours or the peer's can fail; `prefault` fills the page tables too.
-    pub(crate) fn create(capacity: usize, prefault: bool, huge_pages: bool) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] if the deadline passes between two steps; [`Error::RingTooLarge`], [`Error::Io`].
+    pub(crate) fn create(
+        capacity: usize,
+        prefault: bool,
+        huge_pages: bool,
+        deadline: Deadline,
+    ) -> Result<Self> {
         let page = if huge_pages { HUGE_PAGE } else { rustix::param::page_size() };
         let geometry = Geometry::new(capacity, page)?;
-        let memfd = memfd::create(geometry.size(), huge_pages)?;
+        let memfd = memfd::create(geometry.size(), huge_pages, deadline)?;
         let (ring, words) =
             map_own(memfd.as_file().as_fd(), geometry).map_err(Error::io("mmap of our region"))?;
         // A new receiver is armed, so that an event loop may wait before it first looks.
         words.word(Word::ReceiverEpoch).store(1, Relaxed);
-        if prefault {
-            words.populate().map_err(Error::io("madvise(MADV_POPULATE_WRITE)"))?;
+        let mut populated = 0;
+        while prefault
+            && words.populate(populated, STEP).map_err(Error::io("madvise(MADV_POPULATE_WRITE)"))?
+        {
+            populated = populated.saturating_add(STEP);
+            if populated < geometry.size() && deadline.passed() {
+                return Err(Error::Timeout);
+            }
         }
         memfd::seal(&memfd, &OUR_SEALS).map_err(Error::io("fcntl(F_ADD_SEALS)"))?;
         let memfd = memfd::into_fd(memfd);
@@ -70,44 +85,115 @@ impl OwnRegion {
     }
 }
 
-/// Looks at what the peer sent as its region, and maps it read-only if it is what `geometry` says.
-///
-/// UNTRUSTED: `memfd` may be anything. None of the calls blocks, and none has much memory charged to us that the peer owes.
-pub(crate) fn adopt(
-    memfd: BorrowedFd<'_>,
-    geometry: Geometry,
-    prefault: bool,
-) -> Result<PeerRegion, Refusal> {
-    let refuse = |reason, expected, found| Err(Refusal { reason, expected, found });
-    let errno = |error: io::Error| to_u64(usize::try_from(error.raw_os_error().unwrap_or(0)).unwrap_or(0));
-    let mapping = |error| Refusal { reason: Reason::RegionMapping, expected: 0, found: errno(error) };
+/// Why what a peer offers is not taken.
+#[derive(Debug)]
+pub(crate) enum Unfit {
+    /// It is the peer's fault, and the peer learns of it.
+    Refused(Refusal),
+    /// We failed by ourselves, or the peer has ended it.
+    Failed(Error),
+}
 
-    let facts = Facts::of(memfd).map_err(|error| mapping(error.into()))?;
-    let Facts { kind, seals, size, page, allocated } = facts;
-    if kind != FileType::RegularFile {
-        let (expected, found) = (FileType::RegularFile.as_raw_mode(), kind.as_raw_mode());
-        return refuse(Reason::RegionKind, expected.into(), found.into());
+impl From<Refusal> for Unfit {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
     }
-    if !seals.contains(SEALS) {
-        return refuse(Reason::RegionSeals, SEALS.bits().into(), seals.bits().into());
+}
+
+impl From<Error> for Unfit {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
     }
-    let expected = to_u64(geometry.size());
-    if size != expected {
-        return refuse(Reason::RegionSize, expected, size);
+}
+
+/// A file that the peer sent as its region, on its way to being one.
+pub(crate) struct Offered {
+    memfd: OwnedFd,
+    geometry: Geometry,
+    region: Option<UncheckedRegion>,
+}
+
+impl Offered {
+    /// Looks at what the peer sent, without mapping it.
+    ///
+    /// UNTRUSTED: `memfd` may be anything. None of the calls blocks.
+    ///
+    /// # Errors
+    /// A refusal if it is not what `geometry` says; what is no fault of the peer's as [`Error::Io`].
+    pub(crate) fn examine(memfd: OwnedFd, geometry: Geometry) -> Result<Self, Unfit> {
+        let refuse = |reason, expected, found| Err(Refusal { reason, expected, found }.into());
+        let facts = Facts::of(memfd.as_fd()).map_err(Error::io("looking at the peer's region"))?;
+        let Facts { access, kind, seals, size, page, allocated } = facts;
+        if kind != FileType::RegularFile {
+            let (expected, found) = (FileType::RegularFile.as_raw_mode(), kind.as_raw_mode());
+            return refuse(Reason::RegionKind, expected.into(), found.into());
+        }
+        if !facts.is_readable() {
+            return refuse(Reason::RegionAccess, OFlags::RDONLY.bits().into(), access.bits().into());
+        }
+        if !seals.contains(SEALS) {
+            return refuse(Reason::RegionSeals, SEALS.bits().into(), seals.bits().into());
+        }
+        let expected = to_u64(geometry.size());
+        if size != expected {
+            return refuse(Reason::RegionSize, expected, size);
+        }
+        // Mappings are rounded up to the file's pages: what is not aligned to them would reach further than it says.
+        if geometry.offset != page || !geometry.capacity.is_multiple_of(page) {
+            let found = if geometry.offset == page { geometry.capacity } else { geometry.offset };
+            return refuse(Reason::Geometry, to_u64(page), to_u64(found));
+        }
+        // Holes would be filled on first touch, by us and charged to us.
+        if allocated < expected {
+            return refuse(Reason::RegionHoles, expected, allocated);
+        }
+        Ok(Self { memfd, geometry, region: None })
     }
-    // Mappings are rounded up to the file's pages: what is not aligned to them would reach further than it says.
-    if geometry.offset != page || !geometry.capacity.is_multiple_of(page) {
-        let found = if geometry.offset == page { geometry.capacity } else { geometry.offset };
-        return refuse(Reason::Geometry, to_u64(page), to_u64(found));
+
+    /// Maps it read-only and populates a piece of it, [`STEP`] bytes. The region, if that was the last; `prefault` leaves the
+    /// page tables filled.
+    ///
+    /// UNTRUSTED: the file's pages may be freed meanwhile. A piece that finds a hole has little memory charged to us.
+    ///
+    /// # Errors
+    /// As [`examine`](Self::examine). After one there is nothing more to do.
+    pub(crate) fn adopt(&mut self, prefault: bool) -> Result<Option<PeerRegion>, Unfit> {
+        let fd = self.memfd.as_fd();
+        let mut region = match self.region.take() {
+            Some(region) => region,
+            None => {
+                UncheckedRegion::map(fd, self.geometry).map_err(Error::io("mmap of the peer's region"))?
+            }
+        };
+        match region.populate(fd, STEP) {
+            Ok(true) => {
+                let region = region.finish(prefault).map_err(Error::io("madvise of the peer's region"))?;
+                Ok(Some(region))
+            }
+            Ok(false) => {
+                self.region = Some(region);
+                Ok(None)
+            }
+            Err(Unmapped::Hole { dense }) => {
+                let (expected, found) = (to_u64(self.geometry.size()), to_u64(dense));
+                Err(Refusal { reason: Reason::RegionHoles, expected, found }.into())
+            }
+            Err(Unmapped::Failed(error)) => {
+                Err(Error::io("madvise(MADV_POPULATE_READ) of the peer's region")(error).into())
+            }
+        }
     }
-    // Holes would be filled on first touch, by us and charged to us.
-    if allocated < expected {
-        return refuse(Reason::RegionHoles, expected, allocated);
+}
+
+/// All of it at once.
+#[cfg(test)]
+pub(crate) fn adopt(memfd: impl AsFd, geometry: Geometry, prefault: bool) -> Result<PeerRegion, Unfit> {
+    let mut offered = Offered::examine(memfd.as_fd().try_clone_to_owned().unwrap(), geometry)?;
+    loop {
+        if let Some(region) = offered.adopt(prefault)? {
+            return Ok(region);
+        }
     }
-    PeerRegion::map(memfd, geometry, prefault).map_err(|unmapped| match unmapped {
-        Unmapped::Failed(error) => mapping(error),
-        Unmapped::Hole { dense } => Refusal { reason: Reason::RegionHoles, expected, found: to_u64(dense) },
-    })
 }
 
 #[cfg(test)]
@@ -127,8 +213,15 @@ mod tests {
         memfd
     }
 
+    fn create(capacity: usize, prefault: bool) -> OwnRegion {
+        OwnRegion::create(capacity, prefault, false, Deadline::Never).unwrap()
+    }
+
     fn refusal(fd: impl AsFd, geometry: Geometry) -> Refusal {
-        adopt(fd.as_fd(), geometry, true).unwrap_err()
+        match adopt(fd.as_fd(), geometry, true) {
+            Err(Unfit::Refused(refusal)) => refusal,
+            other => panic!("a refusal was expected: {other:?}"),
+        }
     }
 
     fn reason(fd: impl AsFd, geometry: Geometry) -> Reason {
@@ -141,7 +234,7 @@ mod tests {
     fn our_own_region_is_accepted_and_its_words_are_seen() {
         for capacity in [0, 1, 4096, 1 << 20] {
             for prefault in [false, true] {
-                let own = OwnRegion::create(capacity, prefault, false).unwrap();
+                let own = create(capacity, prefault);
                 let peer = adopt(own.memfd.as_fd(), own.geometry, prefault).unwrap();
                 own.words.word(Word::Head).store(64, Relaxed);
                 assert_eq!(peer.load(Word::Head), 64);
@@ -152,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_record_is_contiguous_across_the_end_of_the_ring() {
-        let mut own = OwnRegion::create(4096, true, false).unwrap();
+        let mut own = create(4096, true);
         let peer = adopt(own.memfd.as_fd(), own.geometry, true).unwrap();
         let bytes: Vec<u8> = (0..=255).collect();
         assert!(own.ring.write(4096 - 128, &bytes));

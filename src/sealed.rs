@@ -20,6 +20,7 @@ use crate::{
         descriptor::above_stdio,
         mapping::{Draft, Immutable, Unmapped},
     },
+    wait::Deadline,
 };
 
 /// Largest buffer that is taken without asking: 64 MiB.
@@ -52,7 +53,7 @@ impl SealedBufferMut {
     /// # Errors
     /// [`Error::Io`], for instance for want of memory.
     pub fn new(len: usize) -> Result<Self> {
-        let memfd = memfd::create(len, false)?;
+        let memfd = memfd::create(len, false, Deadline::Never)?;
         let draft = Draft::map(memfd.as_file().as_fd(), len).map_err(Error::io("mmap of a buffer"))?;
         Ok(Self { draft, memfd })
     }
@@ -80,7 +81,7 @@ impl SealedBufferMut {
 /// A file with the same bytes and no mapping: a fork has mapped `memfd` writable.
 fn copy(memfd: &Memfd, len: usize) -> Result<Memfd> {
     let draft = Draft::map(memfd.as_file().as_fd(), len).map_err(Error::io("mmap of a buffer"))?;
-    let copy = memfd::create(len, false)?;
+    let copy = memfd::create(len, false, Deadline::Never)?;
     copy.as_file()
         .write_all(draft.as_slice())
         .map_err(Error::io("write to the copy of a buffer that a fork has mapped"))?;

@@ -11,6 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     control::Control,
+    death::Watch,
     error::{Error, Result},
     layout::LINE,
     link::{Closer, Link},
@@ -75,7 +76,8 @@ impl Sender {
         peer: Peer,
         spinner: Spinner,
     ) -> Self {
-        let out = Outgoing::new(link, ring.capacity(), words, region, limits, spinner);
+        let watch = Watch::new(peer.shared_pidfd());
+        let out = Outgoing::new(link, ring.capacity(), words, region, limits, spinner, watch);
         Self { ring, out, peer }
     }
 

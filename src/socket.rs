@@ -31,8 +31,8 @@ use crate::{
     layout::to_u64,
     private::PrivateBytes,
     raw::descriptor::{
-        Ancillary, RawCredentials, Receipt, above_stdio, duplicate, is_above_stdio, quiet, receive,
-        refuse_fds, unread_by_peer,
+        Ancillary, RawCredentials, Read, Receipt, above_stdio, duplicate, is_above_stdio, pass_pidfd, quiet,
+        receive, refuse_fds, unread_by_peer,
     },
     wait::Deadline,
     wire::{PACKET_HEADER, Packet, PacketHeader, SCM_MAX_FD},
@@ -118,6 +118,8 @@ pub(crate) struct Incoming {
     /// Descriptors were lost to our own limit (`MSG_CTRUNC`).
     pub(crate) fds_cut: bool,
     pub(crate) credentials: Option<RawCredentials>,
+    /// See [`Receipt::pidfd`].
+    pub(crate) pidfd: Option<io::Result<OwnedFd>>,
 }
 
 impl Incoming {
@@ -163,7 +165,7 @@ impl PacketBuffer {
 /// Judges a packet that was read.
 ///
 /// UNTRUSTED: lengths, header and the number of descriptors are checked here, for every kind of packet.
-fn open(bytes: &[u8], max: usize, receipt: &Receipt, fds: ReceivedFds) -> Result<Incoming, ProtocolError> {
+fn open(bytes: &[u8], max: usize, receipt: Receipt, fds: ReceivedFds) -> Result<Incoming, ProtocolError> {
     if receipt.cut {
         return Err(ProtocolError::PacketTooLong { max });
     }
@@ -171,8 +173,8 @@ fn open(bytes: &[u8], max: usize, receipt: &Receipt, fds: ReceivedFds) -> Result
     if packet.fd_count != fds.len() && !(receipt.fds_cut && fds.len() < packet.fd_count) {
         return Err(ProtocolError::FdCount { announced: packet.fd_count, found: fds.len() });
     }
-    let Receipt { fds_cut, credentials, .. } = *receipt;
-    Ok(Incoming { packet, body: PrivateBytes::from(body), fds, fds_cut, credentials })
+    let Receipt { fds_cut, credentials, pidfd, .. } = receipt;
+    Ok(Incoming { packet, body: PrivateBytes::from(body), fds, fds_cut, credentials, pidfd })
 }
 
 /// Why a packet was not sent.
@@ -260,8 +262,19 @@ impl Socket {
     }
 
     /// Whether the writing end of a peer's credit socket is what it should be: anything else might block.
-    pub(crate) fn is_credit(fd: &OwnedFd) -> bool {
-        check_kind(fd).is_ok()
+    pub(crate) fn is_credit(fd: &OwnedFd) -> Result<bool> {
+        let facts = sockopt::socket_domain(fd).and_then(|domain| Ok((domain, sockopt::socket_type(fd)?)));
+        match facts {
+            Ok(facts) => Ok(facts == (AddressFamily::UNIX, SocketType::SEQPACKET)),
+            // It is no socket, or only a path to one.
+            Err(Errno::NOTSOCK | Errno::BADF) => Ok(false),
+            Err(error) => Err(Error::io("getsockopt of the peer's credit socket")(error)),
+        }
+    }
+
+    /// What the kernel calls the socket, and no other one while this machine is up (`SO_COOKIE`, `socket(7)`).
+    pub(crate) fn cookie(fd: impl AsFd) -> Result<u64> {
+        sockopt::socket_cookie(fd).map_err(Error::io("getsockopt(SO_COOKIE)"))
     }
 
     /// Takes the writing end of a peer's credit socket, which [is one](Self::is_credit).
@@ -280,9 +293,16 @@ impl Socket {
         refuse_fds(self.as_fd());
     }
 
-    /// Whether the kernel tells the sender of each packet that is read here (`SO_PASSCRED`, `unix(7)`).
+    /// Whether the kernel notes the sender of each packet that is sent or received here from this moment on (`SO_PASSCRED`,
+    /// `unix(7)`). A socket that has no name is given an abstract one when it first sends (autobind). That is no door: nobody
+    /// listens there.
     pub(crate) fn pass_credentials(&self, pass: bool) -> Result<()> {
         sockopt::set_socket_passcred(&self.0, pass).map_err(Error::io("setsockopt(SO_PASSCRED)"))
+    }
+
+    /// Whether a descriptor of the sending process comes with each packet that is read here (`SO_PASSPIDFD`, Linux 6.5).
+    pub(crate) fn pass_pidfd(&self, pass: bool) {
+        pass_pidfd(self.as_fd(), pass);
     }
 
     /// Makes the send buffer large enough for packets with bodies of `body` bytes, if the kernel lets us
@@ -340,14 +360,22 @@ impl Socket {
     }
 
     /// As [`send`](Self::send), with this process's credentials spelled out, so that they are right even if the peer asked
-    /// for them after the packet was sent.
+    /// for them after the packet was sent. False if we have none to spell out: a user namespace that does not map us
+    /// (`user_namespaces(7)`). Then the kernel attaches what it knows of us, as this end
+    /// [passes credentials](Self::pass_credentials), which it does for what is sent and what is received.
     pub(crate) fn send_identified(
         &self,
         header: PacketHeader,
         body: &[u8],
         fds: &[BorrowedFd<'_>],
-    ) -> Result<(), SendFailure> {
-        self.send_with(header, body, fds, Some(UCred { pid: getpid(), uid: getuid(), gid: getgid() }))
+    ) -> Result<bool, SendFailure> {
+        let ours = UCred { pid: getpid(), uid: getuid(), gid: getgid() };
+        match self.send_with(header, body, fds, Some(ours)) {
+            Err(SendFailure::Other(error)) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
+                self.send_with(header, body, fds, None).map(|()| false)
+            }
+            result => result.map(|()| true),
+        }
     }
 
     fn send_with(
@@ -387,36 +415,43 @@ impl Socket {
 
     /// Reads a packet without blocking, with a body of at most `max_body` bytes.
     pub(crate) fn receive(&self, max_body: usize) -> Result<Arrival> {
-        self.read(max_body, false)
+        self.read(max_body, Read::Now)
+    }
+
+    /// As [`receive`](Self::receive), and leaves the packet where it is, so that the socket stays readable. The descriptors
+    /// are ours already; the read that takes the packet brings them once more.
+    pub(crate) fn peek(&self, max_body: usize) -> Result<Arrival> {
+        self.read(max_body, Read::Peek)
     }
 
     /// As [`receive`](Self::receive), but waits for a packet or the end, as long as it takes: in one system call, where
     /// [`sleep`] and a read are two. `Nothing` only if somebody has set `O_NONBLOCK` or `SO_RCVTIMEO`.
     pub(crate) fn wait(&self, max_body: usize) -> Result<Arrival> {
-        self.read(max_body, true)
+        self.read(max_body, Read::Wait)
     }
 
-    fn read(&self, max_body: usize, wait: bool) -> Result<Arrival> {
+    fn read(&self, max_body: usize, how: Read) -> Result<Arrival> {
         let mut buffer = PacketBuffer::take();
-        let arrival = self.read_to(&mut buffer, max_body.saturating_add(PACKET_HEADER), wait);
+        let arrival = self.read_to(&mut buffer, max_body.saturating_add(PACKET_HEADER), how);
         buffer.put_back();
         arrival
     }
 
-    fn read_to(&self, buffer: &mut PacketBuffer, max: usize, wait: bool) -> Result<Arrival> {
+    fn read_to(&self, buffer: &mut PacketBuffer, max: usize, how: Read) -> Result<Arrival> {
         let (bytes, ancillary) = buffer.room(max);
         let mut resets = 0;
         loop {
             let mut fds = Vec::new();
-            let received = receive(self.as_fd(), bytes, ancillary, &mut fds, wait);
+            let received = receive(self.as_fd(), bytes, ancillary, &mut fds, how);
             let (fds, all) = ReceivedFds::adopt(fds);
             match received {
                 // A packet of ours is never empty.
                 Ok(receipt) if receipt.len == 0 => return Ok(Arrival::End),
                 Ok(mut receipt) => {
                     receipt.fds_cut |= !all;
+                    receipt.pidfd = receipt.pidfd.map(|pidfd| Ok(above_stdio(pidfd?)?));
                     let bytes = bytes.get(..receipt.len).unwrap_or_default();
-                    return Ok(Arrival::Packet(open(bytes, max, &receipt, fds)));
+                    return Ok(Arrival::Packet(open(bytes, max, receipt, fds)));
                 }
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::AGAIN) => return Ok(Arrival::Nothing),
@@ -443,15 +478,24 @@ pub(crate) fn sleep<const N: usize>(
     at_most: Option<Duration>,
 ) -> Result<[PollFlags; N]> {
     let mut fds = fds.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
+    sleep_on(&mut fds, deadline, at_most)?;
+    Ok(fds.map(|fd| fd.revents()))
+}
+
+/// As [`sleep`], of any number of descriptors. A signal ends it too, with nothing ready.
+pub(crate) fn sleep_on(fds: &mut [PollFd<'_>], deadline: Deadline, at_most: Option<Duration>) -> Result<()> {
     let timeout = match (deadline.left(), at_most) {
         (Some(left), Some(at_most)) => Some(left.min(at_most)),
         (left, at_most) => left.or(at_most),
     };
     // What the clock cannot hold is as good as for ever.
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-    match poll(&mut fds, timeout.as_ref()) {
-        Ok(_) => Ok(fds.map(|fd| fd.revents())),
-        Err(Errno::INTR) => Ok([PollFlags::empty(); N]),
+    match poll(fds, timeout.as_ref()) {
+        Ok(_) => Ok(()),
+        Err(Errno::INTR) => {
+            fds.iter_mut().for_each(PollFd::clear_revents);
+            Ok(())
+        }
         Err(error) => Err(Error::io("poll")(error)),
     }
 }

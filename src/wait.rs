@@ -2,6 +2,7 @@
 
 use std::{
     hint::spin_loop,
+    num::NonZeroU32,
     time::{Duration, Instant},
 };
 
@@ -136,9 +137,10 @@ pub(crate) enum Spun {
     Enough,
 }
 
-/// Whether this thread and the process `peer` may run on one and the same CPU only: while one spins the other cannot run.
-pub(crate) fn share_the_only_cpu(peer: u32) -> bool {
-    let peer = i32::try_from(peer).ok().and_then(Pid::from_raw);
+/// Whether this thread and the process `peer` may run on one and the same CPU only: while one spins the other cannot run. Of
+/// a process that has no number here that is not known.
+pub(crate) fn share_the_only_cpu(peer: Option<NonZeroU32>) -> bool {
+    let peer = peer.and_then(|pid| i32::try_from(pid.get()).ok()).and_then(Pid::from_raw);
     match (sched_getaffinity(None), peer.map(|pid| sched_getaffinity(Some(pid)))) {
         (Ok(ours), Some(Ok(theirs))) => ours.count() == 1 && ours == theirs,
         _ => false,

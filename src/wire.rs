@@ -298,7 +298,7 @@ pub(crate) struct Reject {
 const _: () = assert!(size_of::<Reject>() == 24);
 
 /// Reasons and their numbers on the wire.
-const REASONS: [(Reason, u32); 17] = [
+const REASONS: [(Reason, u32); 19] = [
     (Reason::Magic, 1),
     (Reason::Version, 2),
     (Reason::HelloLength, 3),
@@ -311,11 +311,13 @@ const REASONS: [(Reason, u32); 17] = [
     (Reason::RegionSeals, 10),
     (Reason::RegionSize, 11),
     (Reason::RegionHoles, 12),
-    (Reason::RegionMapping, 13),
+    (Reason::RegionAccess, 13),
     (Reason::CreditSocket, 14),
     (Reason::Credentials, 15),
     (Reason::Packet, 16),
     (Reason::Application, 17),
+    (Reason::Reflected, 18),
+    (Reason::OwnFailure, 19),
 ];
 
 impl Reject {
@@ -511,7 +513,8 @@ mod tests {
     #[test]
     fn the_documented_numbers_are_these() {
         use crate::layout::Word;
-        let words = [Word::Head, Word::Packets, Word::Tail, Word::ReceiverEpoch, Word::SenderEpoch];
+        let words =
+            [Word::Head, Word::Packets, Word::Tail, Word::ReceiverEpoch, Word::SenderEpoch, Word::Origin];
         let rows = table("| offset | word");
         assert_eq!(rows.len(), words.len());
         for (row, word) in rows.into_iter().zip(words) {

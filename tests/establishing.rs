@@ -90,7 +90,7 @@ fn a_pair_is_connected() {
     let _guard = bounded();
     let (mut a, mut b) = Channel::pair().unwrap();
     assert_established(&mut a, &mut b);
-    assert_eq!(a.peer().credentials().pid, std::process::id());
+    assert_eq!(a.peer().credentials().pid.map(u32::from), Some(std::process::id()));
     assert_eq!((a.peer().version(), b.peer().version()), (1, 1));
 }
 
@@ -333,8 +333,8 @@ fn a_client_in_another_process_is_known_from_its_hello_on() {
         assert_eq!(readable([handshake.as_fd()], LONG), [true]);
     }
     let credentials = handshake.peer_credentials().unwrap();
-    let expected = (child.id(), getuid().as_raw(), getgid().as_raw());
-    assert_eq!((credentials.pid, credentials.uid, credentials.gid), expected);
+    let expected = (Some(child.id()), getuid().as_raw(), getgid().as_raw());
+    assert_eq!((credentials.pid.map(u32::from), credentials.uid, credentials.gid), expected);
     let mut channel = handshake.finish().unwrap();
     assert_eq!(channel.peer().credentials(), credentials);
     channel.send(b"welcome").unwrap();
@@ -345,7 +345,7 @@ fn a_client_in_another_process_is_known_from_its_hello_on() {
 #[ignore = "the child of another test"]
 fn connects() {
     let mut channel = Channel::connect(env::var_os(PATH).unwrap()).unwrap();
-    assert_eq!(channel.peer().credentials().pid, std::os::unix::process::parent_id());
+    assert_eq!(channel.peer().credentials().pid.map(u32::from), Some(std::os::unix::process::parent_id()));
     assert_eq!(channel.recv_timeout(LONG).unwrap().control(), b"welcome");
 }
 
@@ -391,8 +391,8 @@ fn a_child_inherits_its_channel_once() {
     let _guard = bounded();
     let (mut channel, mut child) = Channel::spawn(role("answers")).unwrap();
     let credentials = channel.peer().credentials();
-    let expected = (child.id(), getuid().as_raw(), getgid().as_raw());
-    assert_eq!((credentials.pid, credentials.uid, credentials.gid), expected);
+    let expected = (Some(child.id()), getuid().as_raw(), getgid().as_raw());
+    assert_eq!((credentials.pid.map(u32::from), credentials.uid, credentials.gid), expected);
     channel.send(b"hello").unwrap();
     assert_eq!(channel.recv_timeout(LONG).unwrap().control(), b"hello");
     drop(channel);
@@ -404,7 +404,7 @@ fn a_child_inherits_its_channel_once() {
 #[ignore = "the child of another test"]
 fn answers() {
     let mut channel = Channel::inherited().unwrap();
-    assert_eq!(channel.peer().credentials().pid, std::os::unix::process::parent_id());
+    assert_eq!(channel.peer().credentials().pid.map(u32::from), Some(std::os::unix::process::parent_id()));
     assert!(fcntl_getfd(&channel).unwrap().contains(FdFlags::CLOEXEC));
     assert_eq!(handshake_error(Channel::inherited()), HandshakeError::AlreadyInherited);
     while let Ok(message) = channel.recv() {
@@ -488,7 +488,7 @@ fn a_child_is_started_without_waiting_for_it() {
     while !handshake.advance().unwrap() {
         assert_eq!(readable([handshake.as_fd()], LONG), [true]);
     }
-    assert_eq!(handshake.peer_credentials().unwrap().pid, child.id());
+    assert_eq!(handshake.peer_credentials().unwrap().pid.map(u32::from), Some(child.id()));
     let mut channel = handshake.finish().unwrap();
     channel.send(b"hello").unwrap();
     assert_eq!(channel.recv_timeout(LONG).unwrap().control(), b"hello");

@@ -27,7 +27,7 @@ use sealane::{Builder, Channel, Error, Handshake, HandshakeError, Reason, Refusa
 use support::is_abandoned;
 
 /// Numbers of reasons, as docs/protocol.md has them.
-const REASONS: [(u32, Reason); 17] = [
+const REASONS: [(u32, Reason); 19] = [
     (1, Reason::Magic),
     (2, Reason::Version),
     (3, Reason::HelloLength),
@@ -40,12 +40,17 @@ const REASONS: [(u32, Reason); 17] = [
     (10, Reason::RegionSeals),
     (11, Reason::RegionSize),
     (12, Reason::RegionHoles),
-    (13, Reason::RegionMapping),
+    (13, Reason::RegionAccess),
     (14, Reason::CreditSocket),
     (15, Reason::Credentials),
     (16, Reason::Packet),
     (17, Reason::Application),
+    (18, Reason::Reflected),
+    (19, Reason::OwnFailure),
 ];
+
+/// Most bytes of a peer's ring that our side accepts.
+const LIMIT: usize = 64 << 20;
 
 const F_SEAL_EXEC: u32 = 0x20;
 
@@ -57,7 +62,7 @@ enum Side {
 }
 
 fn builder() -> Builder {
-    Channel::builder().ring_capacity(1)
+    Channel::builder().ring_capacity(1).max_peer_ring_capacity(LIMIT)
 }
 
 /// A peer that has said `packets` before our side says anything, and then that side.
@@ -130,7 +135,7 @@ fn refused(reason: Reason, expected: u64, found: u64, packets: impl Fn() -> Vec<
 fn each_wrong_field_of_a_hello_is_refused() {
     type Change = fn(&mut Hello);
     let _guard = bounded();
-    let (page, limit) = (page(), 64 << 20);
+    let (page, limit) = (page(), u64::try_from(LIMIT).unwrap());
     let cases: [(Reason, u64, u64, Change); 23] = [
         (Reason::Magic, MAGIC, 1, |h| h.magic = 1),
         (Reason::Magic, MAGIC, MAGIC.swap_bytes(), |h| h.magic = MAGIC.swap_bytes()),
@@ -301,18 +306,21 @@ fn a_ring_that_does_not_stand_at_the_next_page_is_refused() {
 }
 
 #[test]
-fn a_region_that_cannot_be_mapped_is_refused() {
+fn a_region_that_may_not_be_read_is_refused() {
     let _guard = bounded();
     let size = Hello::honest(1).region();
-    let write_only = || {
-        let region = memfd(size, size, SealFlags::empty());
-        let path = format!("/proc/self/fd/{}", region.as_raw_fd());
-        let region = open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
-        fcntl_add_seals(&region, SEALS).unwrap();
-        region
-    };
-    // EACCES.
-    refused(Reason::RegionMapping, 0, 13, || vec![with_fds(vec![write_only(), seqpacket_pair().0])]);
+    for flags in [OFlags::WRONLY, OFlags::PATH] {
+        let reopened = || {
+            let region = memfd(size, size, SealFlags::empty());
+            let path = format!("/proc/self/fd/{}", region.as_raw_fd());
+            let reopened = open(path, flags | OFlags::CLOEXEC, Mode::empty()).unwrap();
+            fcntl_add_seals(&region, SEALS).unwrap();
+            reopened
+        };
+        refused(Reason::RegionAccess, 0, flags.bits().into(), || {
+            vec![with_fds(vec![reopened(), seqpacket_pair().0])]
+        });
+    }
 }
 
 #[test]
@@ -429,7 +437,7 @@ fn a_reject_is_reported_as_it_was_said_whenever_it_comes() {
         for (code, reason) in REASONS {
             assert_rejected(before, &body(code), refusal(reason));
         }
-        for code in [0, 18, 999, u32::MAX] {
+        for code in [0, 20, 999, u32::MAX] {
             assert_rejected(before, &body(code), refusal(Reason::Unknown(code)));
         }
         // A later version may say more.
@@ -498,9 +506,9 @@ fn a_listener_speaks_second() {
     assert!(!handshake.advance().unwrap());
     hears_nothing();
     player.send(honest());
-    for _ in 0..2 {
-        assert!(!handshake.advance().unwrap());
-    }
+    assert!(!handshake.advance().unwrap());
+    hears_nothing();
+    assert!(!handshake.advance().unwrap());
     assert_eq!(player.hear().unwrap().kind, HELLO);
     hears_nothing();
     player.send(Packet::new(READY));
@@ -516,7 +524,80 @@ fn a_client_that_is_ready_too_early_can_still_be_refused_for_who_it_is() {
     assert!(handshake.peer_credentials().is_some());
     handshake.refuse();
     let heard: Vec<u16> = player.hear_all().iter().map(|heard| heard.kind).collect();
-    assert_eq!(heard, [HELLO, REJECT]);
+    assert_eq!(heard, [REJECT]);
+}
+
+#[test]
+fn our_own_region_and_credit_socket_are_refused_when_they_come_back() {
+    let _guard = bounded();
+    for which in [0..1, 1..2, 0..2] {
+        let (player, mut handshake) = play(Side::Caller, &builder(), vec![]);
+        let mut ours = player.hear().unwrap().fds;
+        let mut fds = honest_fds(&Hello::honest(1));
+        for at in which.rev() {
+            fds[at] = ours.remove(at);
+        }
+        player.send(with_fds(fds));
+        assert!(!handshake.advance().unwrap());
+        player.shut(Shutdown::Write);
+        let refusal = Refusal { reason: Reason::Reflected, expected: 0, found: 0 };
+        let result = handshake.finish();
+        assert!(
+            matches!(&result, Err(Error::Handshake(HandshakeError::Refused(found))) if *found == refusal),
+            "{result:?}"
+        );
+        assert_eq!(player.hear_all().last().unwrap().refusal(), (18, 0, 0));
+    }
+}
+
+#[test]
+fn a_region_that_a_listener_gave_to_another_client_is_refused() {
+    let _guard = bounded();
+    let name = abstract_name();
+    let listener = builder().listen(&name).unwrap();
+    let connect = |packet| {
+        let player = Player::connect(&name);
+        player.send(packet);
+        let mut server = listener.try_accept().unwrap().unwrap();
+        assert!(!server.advance().unwrap());
+        (player, server)
+    };
+    let (first, mut server) = connect(honest());
+    assert!(!server.advance().unwrap());
+    let given = first.hear().unwrap();
+    let hello = Hello::honest(1);
+    let (second, server) = connect(Packet::hello(&hello, given.fds));
+    second.shut(Shutdown::Write);
+    let result = server.finish();
+    assert!(
+        matches!(&result, Err(Error::Handshake(HandshakeError::Refused(found))) if found.reason == Reason::Reflected),
+        "{result:?}"
+    );
+    assert_eq!(second.hear_all().last().unwrap().refusal(), (18, 0, 0));
+}
+
+#[test]
+fn a_refusal_for_a_limit_names_the_setting() {
+    let _guard = bounded();
+    let setting = "Builder::max_peer_ring_capacity";
+    let name = abstract_name();
+    // What a listener accepts by default is less than what others do.
+    let (listener, client) =
+        (Channel::builder().ring_capacity(1), Channel::builder().ring_capacity(16 << 20));
+    let listener = listener.listen(&name).unwrap();
+    let mut client = client.try_connect(&name).unwrap();
+    let mut server = listener.try_accept().unwrap().unwrap();
+    assert!(!server.advance().unwrap());
+    let rejected = client.advance().unwrap_err();
+    drop(client);
+    let refused = server.finish().unwrap_err();
+    let refusal = Refusal { reason: Reason::RingTooLarge, expected: 8 << 20, found: 16 << 20 };
+    assert!(matches!(&refused, Error::Handshake(HandshakeError::Refused(found)) if *found == refusal));
+    assert!(matches!(&rejected, Error::Handshake(HandshakeError::Rejected(found)) if *found == refusal));
+    for error in [refused, rejected] {
+        assert!(error.to_string().contains(setting), "{error}");
+    }
+    Channel::builder().ring_capacity(64 << 20).pair().unwrap();
 }
 
 #[test]

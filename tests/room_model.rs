@@ -66,7 +66,7 @@ mod raw {
 }
 /// For the tests of src/doorbell.rs.
 mod region {
-    use crate::raw::mapping::OwnWords;
+    use crate::{raw::mapping::OwnWords, wait::Deadline};
 
     pub(crate) struct OwnRegion {
         pub(crate) words: OwnWords,
@@ -74,9 +74,19 @@ mod region {
 
     impl OwnRegion {
         #[expect(clippy::unnecessary_wraps, reason = "the real one can fail")]
-        pub(crate) fn create(_: usize, _: bool, _: bool) -> Result<Self, std::convert::Infallible> {
+        pub(crate) fn create(
+            _: usize,
+            _: bool,
+            _: bool,
+            _: Deadline,
+        ) -> Result<Self, std::convert::Infallible> {
             Ok(Self { words: OwnWords::default() })
         }
+    }
+}
+mod wait {
+    pub(crate) enum Deadline {
+        Never,
     }
 }
 mod socket {

@@ -232,8 +232,8 @@ impl Hub {
                             return Ok(());
                         }
                         guest.user = Some(client.uid);
-                        guest.comes_again = true;
                     }
+                    guest.comes_again = handshake.needs_advance();
                     Stage::Arriving(handshake)
                 }
                 Ok(true) => {

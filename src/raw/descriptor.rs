@@ -28,7 +28,7 @@ use crate::{
 /// The lowest number that a descriptor of ours may have. Those below belong to the standard streams, open or closed.
 const LOWEST: RawFd = 3;
 
-/// Bytes for the ancillary data of one packet: 253 descriptors and the credentials, and room to spare. A shorter buffer
+/// Bytes for the ancillary data of one packet: 253 descriptors, the credentials, a pidfd, and room to spare. A shorter buffer
 /// would make the kernel cut the data (`MSG_CTRUNC`), which would then look like a shortage of our own.
 const ANCILLARY: usize = 1536;
 
@@ -43,7 +43,7 @@ struct AncillaryHeader {
 const HEADER: usize = size_of::<AncillaryHeader>();
 const _: () = assert!(
     ANCILLARY
-        > 2 * HEADER + SCM_MAX_FD.next_multiple_of(2) * 4 + size_of::<libc::ucred>().next_multiple_of(8)
+        > 3 * HEADER + SCM_MAX_FD.next_multiple_of(2) * 4 + size_of::<libc::ucred>().next_multiple_of(8) + 8
 );
 
 /// What the kernel says of a sender, before anybody looked at it. All fields may be anything.
@@ -65,6 +65,20 @@ pub(crate) struct Receipt {
     /// The kernel dropped descriptors, for want of room in our table of them.
     pub(crate) fds_cut: bool,
     pub(crate) credentials: Option<RawCredentials>,
+    /// The sender's process (`SCM_PIDFD`), or why the kernel could not open it: with `SO_PASSPIDFD` only.
+    pub(crate) pidfd: Option<io::Result<OwnedFd>>,
+}
+
+/// How [`receive`] reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// What is there.
+    Now,
+    /// Waits for a packet if there is none, and the socket blocks at all.
+    Wait,
+    /// What is there, and leaves it there (`MSG_PEEK`). Its descriptors are installed by this too: the next read brings
+    /// others for the same files.
+    Peek,
 }
 
 /// Where the kernel puts ancillary data.
@@ -77,8 +91,7 @@ impl Ancillary {
     }
 }
 
-/// Reads one packet; if there is none, waits for one if `wait` says so and the socket blocks at all. Descriptors that came
-/// with it are appended to `fds`, all of them close-on-exec.
+/// Reads one packet. Descriptors that came with it are appended to `fds`, all of them close-on-exec.
 ///
 /// # Errors
 /// Those of `recvmsg(2)`.
@@ -87,7 +100,7 @@ pub(crate) fn receive(
     bytes: &mut [u8],
     ancillary: &mut Ancillary,
     fds: &mut Vec<OwnedFd>,
-    wait: bool,
+    how: Read,
 ) -> io::Result<Receipt> {
     let mut buffer = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: a `msghdr` is plain numbers and pointers, for which zero is a value.
@@ -96,7 +109,12 @@ pub(crate) fn receive(
     message.msg_iovlen = 1;
     message.msg_control = ancillary.0.as_mut_ptr().cast();
     message.msg_controllen = length(ANCILLARY)?;
-    let flags = libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT };
+    let flags = libc::MSG_CMSG_CLOEXEC
+        | match how {
+            Read::Now => libc::MSG_DONTWAIT,
+            Read::Wait => 0,
+            Read::Peek => libc::MSG_DONTWAIT | libc::MSG_PEEK,
+        };
     // SAFETY: contract of `recvmsg(2)`: the message names one buffer and one ancillary buffer, both writable for the
     // lengths given and borrowed uniquely.
     let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
@@ -107,6 +125,7 @@ pub(crate) fn receive(
         cut: message.msg_flags & libc::MSG_TRUNC != 0,
         fds_cut: message.msg_flags & libc::MSG_CTRUNC != 0,
         credentials: None,
+        pidfd: None,
     };
     let filled = length(message.msg_controllen).unwrap_or(0);
     let mut rest = ancillary.0.get(..filled.min(ANCILLARY)).unwrap_or_default();
@@ -123,7 +142,16 @@ pub(crate) fn receive(
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
                 receipt.credentials = RawCredentials::read_from_bytes(data).ok();
             }
-            // Other kinds come only if somebody switched them on (`SO_PASSPIDFD`, ...), which `quiet` undoes.
+            (libc::SOL_SOCKET, SCM_PIDFD) => {
+                receipt.pidfd = RawFd::read_from_bytes(data).ok().map(|number| {
+                    if number < 0 {
+                        return Err(io::Error::from_raw_os_error(number.saturating_neg()));
+                    }
+                    // SAFETY: contract of `from_raw_fd`: as above, where the kernel opened the process at all.
+                    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+                });
+            }
+            // Other kinds come only if somebody switched them on (timestamps, ...), which `quiet` undoes.
             _ => {}
         }
         rest = rest.get(header.len.next_multiple_of(size_of::<usize>())..).unwrap_or_default();
@@ -209,7 +237,10 @@ pub(crate) fn close_registered(socket: tokio::net::UnixDatagram) {
 /// Socket options by which ancillary data comes unasked (`socket(7)`, `unix(7)`): `SO_PASSSEC`, `SO_PASSPIDFD` (which
 /// installs a descriptor with each packet), and the timestamps `SO_TIMESTAMP`, `SO_TIMESTAMPNS` and `SO_TIMESTAMPING`, old
 /// and new.
-const UNASKED: [c_int; 8] = [libc::SO_PASSSEC, 76, 29, 35, 37, 63, 64, 65];
+const UNASKED: [c_int; 8] = [libc::SO_PASSSEC, SO_PASSPIDFD, 29, 35, 37, 63, 64, 65];
+/// Whether a descriptor of the sending process comes with each packet (Linux 6.5), and as what.
+const SO_PASSPIDFD: c_int = 76;
+const SCM_PIDFD: c_int = 4;
 /// `SO_PASSRIGHTS`: whether descriptors may be sent to this socket (Linux 6.16).
 const SO_PASSRIGHTS: c_int = 83;
 
@@ -225,6 +256,11 @@ pub(crate) fn refuse_fds(socket: BorrowedFd<'_>) {
     let _ = set(socket, SO_PASSRIGHTS, 0);
 }
 
+/// Asks the kernel for a descriptor of the process that sends each packet, or not. Kernels before Linux 6.5 give none.
+pub(crate) fn pass_pidfd(socket: BorrowedFd<'_>, pass: bool) {
+    let _ = set(socket, SO_PASSPIDFD, pass.into());
+}
+
 /// Bytes that were sent through this socket and not yet read, as the kernel counts them against `SO_SNDBUF` (`SIOCOUTQ`,
 /// `unix(7)`).
 pub(crate) fn unread_by_peer(socket: BorrowedFd<'_>) -> io::Result<usize> {
@@ -232,6 +268,32 @@ pub(crate) fn unread_by_peer(socket: BorrowedFd<'_>) -> io::Result<usize> {
     // SAFETY: contract of `ioctl(2)` with `TIOCOUTQ`: it writes one `c_int`, to a live one.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
     if result == 0 { Ok(usize::try_from(unread).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A `pidfd_info` as Linux 6.13 has it; later versions append (`linux/pidfd.h`).
+#[derive(Default)]
+#[repr(C)]
+struct ProcessInfo {
+    mask: u64,
+    cgroup: u64,
+    /// Process, thread group and parent; real, effective, saved and file-system user and group.
+    ids: [u32; 11],
+    /// As `wait(2)` has it.
+    exit_code: i32,
+}
+const _: () = assert!(size_of::<ProcessInfo>() == 64);
+/// `linux/pidfd.h`; Linux 6.13.
+const PIDFD_GET_INFO: libc::Ioctl = libc::_IOWR::<ProcessInfo>(0xff, 11);
+/// That `exit_code` is asked for, and known: after the process was waited for (Linux 6.15).
+const PIDFD_INFO_EXIT: u64 = 8;
+
+/// How a process ended that was waited for, as `wait(2)` has it; `None` where the kernel does not know, or say.
+pub(crate) fn exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    let mut info = ProcessInfo { mask: PIDFD_INFO_EXIT, ..ProcessInfo::default() };
+    // SAFETY: contract of `ioctl(2)` with `PIDFD_GET_INFO`: it reads and writes a live `ProcessInfo`, whose size is part of
+    // the number. Other files, and older kernels, do not know the number.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    (result == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
 }
 
 fn set(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {

@@ -10,6 +10,7 @@ use std::{
     fmt, io,
     marker::PhantomData,
     mem::{ManuallyDrop, align_of, size_of},
+    ops::Range,
     os::fd::BorrowedFd,
     ptr::{self, NonNull},
     slice,
@@ -81,14 +82,24 @@ impl Mapping {
     }
 
     fn advise(&self, advice: Advice) -> io::Result<()> {
-        // SAFETY: the range is exactly this mapping; none of the advices used here changes what it holds.
-        unsafe { madvise(self.base.as_ptr().cast(), self.len(), advice) }.map_err(short_of_memory)
+        self.advise_part(0, self.len(), advice)
+    }
+
+    /// Of `len` bytes from `from` on, as far as they are of this mapping.
+    fn advise_part(&self, from: usize, len: usize, advice: Advice) -> io::Result<()> {
+        let len = len.min(self.len().saturating_sub(from));
+        if len == 0 {
+            return Ok(());
+        }
+        let at = self.base.as_ptr().wrapping_add(from).cast();
+        // SAFETY: the range is within this mapping; none of the advices used here changes what it holds.
+        unsafe { madvise(at, len, advice) }.map_err(short_of_memory)
     }
 
     /// Address of the word, which lies in the control page whatever `word` is.
     #[inline]
     fn word(&self, word: Word) -> NonNull<AtomicU64> {
-        const { assert!(Word::SenderEpoch.offset() < 4096) };
+        const { assert!(Word::Origin.offset() < 4096) };
         // SAFETY: every `Word`'s offset is below the smallest page, which is mapped.
         unsafe { self.base.byte_add(word.offset()) }.cast()
     }
@@ -186,9 +197,11 @@ impl OwnWords {
         unsafe { at.as_ref() }
     }
 
-    /// Fills the page tables of the whole region, so that no later touch faults.
-    pub(crate) fn populate(&self) -> io::Result<()> {
-        self.mapping.advise(Advice::LinuxPopulateWrite)
+    /// Fills the page tables of `len` bytes of the region from `from` on, so that no later touch faults. False where there
+    /// are none: `from` is its end, or behind it.
+    pub(crate) fn populate(&self, from: usize, len: usize) -> io::Result<bool> {
+        self.mapping.advise_part(from, len, Advice::LinuxPopulateWrite)?;
+        Ok(from < self.mapping.len())
     }
 }
 
@@ -324,26 +337,80 @@ impl<E: Into<io::Error>> From<E> for Unmapped {
 /// Bytes that are populated between two looks at what is allocated.
 const STEP: usize = 64 << 10;
 
-/// Fills the page tables of the first `len` bytes of a mapping of `fd` for reading, and sees that nothing is allocated for
-/// that: a hole would be filled, at our expense. What a file has allocated does not say where, as it may have pages beyond
+/// Fills the page tables of a part of a mapping of `fd` for reading, and sees that nothing is allocated for that, beyond
+/// what was `allocated` when the file was first looked at (`st_blocks`, `fstat(2)`): a hole would be filled, at our expense. What a file has allocated does not say where, as it may have pages beyond
 /// its end (`FALLOC_FL_KEEP_SIZE`, `fallocate(2)`) and free them at any moment; so each step is looked at. They are small,
 /// since the one that finds a hole has paid for it.
 ///
 /// It does not cut such pages off: `ftruncate(2)` waits for the file's lock, and before Linux 6.16 a peer that writes to
 /// the file, from memory whose faults it does not answer, holds that for as long as it likes, sealed or not.
-fn populate_dense(fd: BorrowedFd<'_>, base: NonNull<u8>, len: usize) -> Result<(), Unmapped> {
-    let allocated = fstat(fd)?.st_blocks;
-    let mut dense = 0_usize;
-    while dense < len {
-        let (at, step) = (base.as_ptr().wrapping_add(dense), STEP.min(len.wrapping_sub(dense)));
-        // SAFETY: the callers have mapped `len` bytes from `base`, and reading changes nothing that they hold.
-        unsafe { madvise(at.cast(), step, Advice::LinuxPopulateRead) }.map_err(short_of_memory)?;
+fn populate_dense(
+    fd: BorrowedFd<'_>,
+    base: NonNull<u8>,
+    part: Range<usize>,
+    allocated: i64,
+) -> Result<(), Unmapped> {
+    let mut dense = part.start;
+    while dense < part.end {
+        let (at, step) = (base.as_ptr().wrapping_add(dense), STEP.min(part.end.wrapping_sub(dense)));
+        // SAFETY: the callers have mapped all of `part` from `base` on, and reading changes nothing that they hold.
+        match unsafe { madvise(at.cast(), step, Advice::LinuxPopulateRead) } {
+            Ok(()) => {}
+            // A page that cannot be had, of huge ones for instance, or that the machine has lost.
+            Err(Errno::FAULT | Errno::HWPOISON) => return Err(Unmapped::Hole { dense }),
+            Err(error) => return Err(short_of_memory(error).into()),
+        }
         if fstat(fd)?.st_blocks != allocated {
             return Err(Unmapped::Hole { dense });
         }
         dense = dense.wrapping_add(step);
     }
     Ok(())
+}
+
+/// The peer's region while it is not known yet whether it has holes: populated piece by piece, as large ones take long.
+pub(crate) struct UncheckedRegion {
+    mapping: Mapping,
+    /// `st_blocks` before anything was populated.
+    allocated: i64,
+    /// So many bytes are known to be dense.
+    dense: usize,
+}
+
+impl UncheckedRegion {
+    /// Maps a region that has been looked at, read-only.
+    ///
+    /// # Errors
+    /// Those of `fstat(2)` and `mmap(2)`.
+    pub(crate) fn map(fd: BorrowedFd<'_>, geometry: Geometry) -> io::Result<Self> {
+        let allocated = fstat(fd)?.st_blocks;
+        // A mapping of huge pages would reserve for us what its file lacks.
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        Ok(Self { mapping: Mapping::new(fd, geometry, ProtFlags::READ, flags)?, allocated, dense: 0 })
+    }
+
+    /// Populates the next piece, of at most `len` bytes. True if it was the last.
+    ///
+    /// # Errors
+    /// A hole; those of `madvise(2)` and `fstat(2)`.
+    pub(crate) fn populate(&mut self, fd: BorrowedFd<'_>, len: usize) -> Result<bool, Unmapped> {
+        let end = self.dense.saturating_add(len).min(self.mapping.len());
+        populate_dense(fd, self.mapping.base, self.dense..end, self.allocated)?;
+        self.dense = end;
+        Ok(end == self.mapping.len())
+    }
+
+    /// The region, once all of it has been populated; `keep` leaves the page tables filled.
+    ///
+    /// # Errors
+    /// Those of `madvise(2)`.
+    pub(crate) fn finish(self, keep: bool) -> io::Result<PeerRegion> {
+        if !keep {
+            // Of a shared mapping that takes nothing but entries of page tables.
+            self.mapping.advise(Advice::LinuxDontNeed)?;
+        }
+        Ok(PeerRegion { mapping: self.mapping })
+    }
 }
 
 /// The peer's region. Nothing in it is believed and nothing of it is borrowed.
@@ -353,21 +420,6 @@ pub(crate) struct PeerRegion {
 }
 
 impl PeerRegion {
-    /// Maps the peer's region, which has been verified, read-only, and makes sure that it has no holes; `populate` leaves
-    /// the page tables filled.
-    ///
-    /// # Errors
-    /// A hole; those of `mmap(2)`, `madvise(2)` and `fstat(2)`.
-    pub(crate) fn map(fd: BorrowedFd<'_>, geometry: Geometry, populate: bool) -> Result<Self, Unmapped> {
-        // A mapping of huge pages would reserve for us what its file lacks.
-        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
-        let mapping = Mapping::new(fd, geometry, ProtFlags::READ, flags)?;
-        populate_dense(fd, mapping.base, geometry.size())?;
-        // Of a shared mapping neither takes or gives anything but entries of page tables.
-        mapping.advise(if populate { Advice::LinuxPopulateRead } else { Advice::LinuxDontNeed })?;
-        Ok(Self { mapping })
-    }
-
     #[inline]
     pub(crate) fn capacity(&self) -> usize {
         self.mapping.geometry.capacity
@@ -527,13 +579,13 @@ impl Immutable {
     /// A hole; `PermissionDenied` if the file lacks one of [`SEALS`](Self::SEALS) or is not of that length; those of
     /// `mmap(2)` and `madvise(2)`.
     pub(crate) fn map(fd: BorrowedFd<'_>, len: usize) -> Result<Self, Unmapped> {
-        let size = fstat(fd)?.st_size;
-        if !fcntl_get_seals(fd)?.contains(Self::SEALS) || usize::try_from(size) != Ok(len) {
+        let stat = fstat(fd)?;
+        if !fcntl_get_seals(fd)?.contains(Self::SEALS) || usize::try_from(stat.st_size) != Ok(len) {
             return Err(io::Error::from(io::ErrorKind::PermissionDenied).into());
         }
         // A private mapping of huge pages would reserve as many for us.
         let area = Area::new(fd, len, ProtFlags::READ, MapFlags::PRIVATE | MapFlags::NORESERVE)?;
-        populate_dense(fd, area.base, len)?;
+        populate_dense(fd, area.base, 0..len, stat.st_blocks)?;
         Ok(Self(area))
     }
 

@@ -490,7 +490,7 @@ mod tests {
 
     #[test]
     fn a_header_is_read_once() {
-        let mut own = region::OwnRegion::create(4096, true, false).unwrap();
+        let mut own = region::OwnRegion::create(4096, true, false, Deadline::Never).unwrap();
         let mut consumer = consumer(&own);
         let record =
             |payload_len| Record { heading: Heading::new(0, false, None), payload_len, control_len: 3 };
@@ -539,7 +539,7 @@ mod tests {
 
     #[test]
     fn rest_ends_when_the_peer_has_a_lead_or_does_not_go_on() {
-        let mut own = region::OwnRegion::create(16 << 10, true, false).unwrap();
+        let mut own = region::OwnRegion::create(16 << 10, true, false, Deadline::Never).unwrap();
         let mut consumer = consumer(&own);
         let enough = own.geometry.capacity / 4 / to_usize(LINE);
         let mut head = 0;
@@ -592,7 +592,7 @@ mod tests {
 
     #[test]
     fn space_is_given_back_once_all_before_it_is() {
-        let mut own = region::OwnRegion::create(4096, true, false).unwrap();
+        let mut own = region::OwnRegion::create(4096, true, false, Deadline::Never).unwrap();
         let mut consumer = consumer(&own);
         let record = Record { heading: Heading::new(0, false, None), payload_len: 64, control_len: 0 };
         for n in 0..4 {
@@ -639,7 +639,7 @@ mod tests {
 
     #[test]
     fn a_record_ends_at_the_head_at_the_latest() {
-        let mut own = region::OwnRegion::create(4096, true, false).unwrap();
+        let mut own = region::OwnRegion::create(4096, true, false, Deadline::Never).unwrap();
         let mut consumer = consumer(&own);
         let record =
             |control_len| Record { heading: Heading::new(0, false, None), payload_len: 64, control_len };

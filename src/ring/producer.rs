@@ -182,7 +182,8 @@ mod tests {
 
     /// The producer of a ring of 4 KiB, and the region whose words say what was released.
     fn producer() -> (Producer, OwnRegion) {
-        let [ours, theirs] = [4096, 0].map(|capacity| OwnRegion::create(capacity, true, false).unwrap());
+        let [ours, theirs] = [4096, 0]
+            .map(|capacity| OwnRegion::create(capacity, true, false, crate::wait::Deadline::Never).unwrap());
         let peer = adopt(theirs.memfd.as_fd(), theirs.geometry, true).unwrap();
         (Producer::new(ours.words, peer, 4096), theirs)
     }

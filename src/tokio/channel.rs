@@ -154,6 +154,7 @@ impl Channel {
         let deadline = Instant::from_std(handshake.deadline());
         let attempt = || match handshake.advance() {
             Ok(true) => Ok(Attempt::Done(())),
+            Ok(false) if handshake.needs_advance() => Ok(Attempt::Again),
             Ok(false) => Ok(Attempt::Wait),
             Err(Error::Full | Error::FdsInFlight) => Ok(Attempt::Pause),
             Err(error) => Err(error),

@@ -77,6 +77,10 @@ impl Listener {
     /// Waits for the next client whose handshake is complete. Each handshake is a task of its own, until its own deadline:
     /// a client that says nothing holds up nobody. Dropping the listener ends them.
     ///
+    /// Nobody is asked whether the client may have a ring, which it can keep for as long as it lives. A server for strangers
+    /// takes them from [`sealane::Listener::try_accept`](crate::Listener::try_accept), advances each handshake once, looks at its
+    /// [credentials](crate::Handshake::peer_credentials), and then [establishes](Channel::establish) it.
+    ///
     /// Cancel-safe: handshakes go on if the future is dropped, and their channels are returned by the next.
     ///
     /// An [`Error::Handshake`], [`Error::Timeout`] or [`Error::FdsLost`] is about one client: take the next one at once. A

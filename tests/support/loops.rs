@@ -10,6 +10,9 @@ use rustix::event::{Timespec, epoll};
 
 /// An event loop as the tests see it.
 pub(crate) trait EventLoop {
+    /// Whether it tells only once of what is readable.
+    const EDGE: bool = false;
+
     fn new() -> Self;
 
     /// Watches a descriptor, from now on.
@@ -41,6 +44,8 @@ pub(crate) type EpollLevel = Epoll<false>;
 pub(crate) type EpollEdge = Epoll<true>;
 
 impl<const EDGE: bool> EventLoop for Epoll<EDGE> {
+    const EDGE: bool = EDGE;
+
     fn new() -> Self {
         Self { set: epoll::create(epoll::CreateFlags::CLOEXEC).unwrap(), watched: Vec::new() }
     }
@@ -106,6 +111,8 @@ pub(crate) struct Mio {
 }
 
 impl EventLoop for Mio {
+    const EDGE: bool = true;
+
     fn new() -> Self {
         let (poll, events) = (mio::Poll::new().unwrap(), mio::Events::with_capacity(8));
         Self { poll, events, watched: Vec::new() }
