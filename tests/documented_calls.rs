@@ -7,7 +7,10 @@ use std::{
     env,
     hint::spin_loop,
     io::stdin,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixListener,
+    },
     process::{Child, Command, exit},
     ptr,
     time::{Duration, Instant},
@@ -38,7 +41,7 @@ fn numbers() -> BTreeMap<&'static str, i64> {
         connect SYS_connect exit_group SYS_exit_group fallocate SYS_fallocate fchmod SYS_fchmod fcntl SYS_fcntl
         flock SYS_flock fstat SYS_fstat fstatfs SYS_fstatfs ftruncate SYS_ftruncate futex SYS_futex
         getpeername SYS_getpeername getpid SYS_getpid getsockopt SYS_getsockopt getuid SYS_getuid
-        getgid SYS_getgid ioctl SYS_ioctl listen SYS_listen madvise SYS_madvise memfd_create SYS_memfd_create
+        getcwd SYS_getcwd geteuid SYS_geteuid getgid SYS_getgid getrandom SYS_getrandom ioctl SYS_ioctl listen SYS_listen madvise SYS_madvise memfd_create SYS_memfd_create
         mmap SYS_mmap mremap SYS_mremap munmap SYS_munmap openat SYS_openat ppoll SYS_ppoll
         prlimit64 SYS_prlimit64 recvmsg SYS_recvmsg restart_syscall SYS_restart_syscall
         rt_sigreturn SYS_rt_sigreturn sched_getaffinity SYS_sched_getaffinity sendmsg SYS_sendmsg
@@ -170,7 +173,9 @@ fn uses_a_channel() {
 #[test]
 fn both_sides_of_a_connection_make_the_calls_that_are_listed() {
     let dir = tempfile::tempdir().unwrap();
-    let start = |name| role(name).env(SOCKET, dir.path().join("socket")).spawn().unwrap();
+    // A server that was killed has left its socket there.
+    drop(UnixListener::bind(dir.path().join("socket")).unwrap());
+    let start = |name| role(name).env(SOCKET, "socket").current_dir(&dir).spawn().unwrap();
     let (mut server, mut client) = (start("listens"), start("connects"));
     if !client.wait().unwrap().success() {
         // It would wait for a client for ever.
