@@ -56,6 +56,11 @@ impl Watch {
         self.pidfd.is_some() && self.state != State::Left
     }
 
+    /// Whether the process was killed, as far as has been noticed.
+    pub(crate) fn was_killed(&self) -> bool {
+        self.state == State::Killed
+    }
+
     /// [Sleeps](sleep()) until something is ready on one of `fds`, the deadline passes, or `at_most`; or the peer's process
     /// ends. Says what is ready.
     ///

@@ -17,7 +17,7 @@ use std::{
 
 use rustix::{
     event::PollFlags,
-    fs::{FlockOperation, Mode, OFlags, fchmod, flock, open},
+    fs::{CWD, FlockOperation, Mode, OFlags, fchmod, flock, openat},
     io::{Errno, ioctl_fionbio},
     net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect as connect_socket,
@@ -343,7 +343,7 @@ impl DirectoryLock {
             _ => Path::new("."),
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let lock = open(directory, flags, Mode::empty()).map_err(Error::io_at("open", directory))?;
+        let lock = openat(CWD, directory, flags, Mode::empty()).map_err(Error::io_at("open", directory))?;
         let lock = above_stdio(lock)?;
         loop {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {

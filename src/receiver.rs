@@ -324,7 +324,7 @@ impl Receiver {
     /// sending half has come to its end too.
     fn end(&mut self) -> Error {
         self.order.abandon();
-        if self.link.socket.is_dead() {
+        if self.link.socket.is_dead() || self.watch.was_killed() {
             self.link.close();
         }
         self.link.ended()

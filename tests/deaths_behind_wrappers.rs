@@ -9,12 +9,12 @@ mod support;
 
 use std::{
     io::{Read, stdin},
-    os::fd::{AsFd, AsRawFd},
+    os::fd::AsRawFd,
     process::{Child, ChildStdin, Command, Stdio},
     time::Duration,
 };
 
-use hostile::{CONTROL, Heard, LONG, Packet, Player, bounded, bounded_by};
+use hostile::{LONG, bounded, bounded_by};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, Signal, getpid, kill_process},
@@ -137,16 +137,14 @@ fn stays_with_a_helper() {
 #[test]
 #[ignore = "the child of another test"]
 fn becomes_a_daemon() {
-    let channel = up();
-    let player = Player::from(channel.as_fd().try_clone_to_owned().unwrap());
+    let mut channel = up();
     if !fork() {
         leave(0);
     }
-    // It answers by the protocol's letters.
-    for sequence in 1.. {
-        let Some(Heard { kind: CONTROL, .. }) = player.hear() else { break };
-        player.send(Packet::control(sequence));
+    while let Ok(message) = channel.recv() {
+        channel.send(message.control()).unwrap();
     }
+    drop(channel);
     leave(0);
 }
 
@@ -212,6 +210,19 @@ fn a_killed_peer_ends_every_wait_although_somebody_holds_its_socket() {
                 started.kill();
                 let result = wait(&mut started.channel);
                 assert!(matches!(result, Err(Error::Disconnected)), "{case}, {what}, {spin:?}: {result:?}");
+                // Both halves have ended.
+                let ends: [Waits; 3] = [
+                    |channel| channel.recv().map(drop),
+                    |channel| channel.send(b"?"),
+                    |channel| channel.loan(8).map(drop),
+                ];
+                for end in ends {
+                    let result = end(&mut started.channel);
+                    assert!(
+                        matches!(result, Err(Error::Disconnected)),
+                        "{case}, {what}, {spin:?}: {result:?}"
+                    );
+                }
             }
         }
     }
