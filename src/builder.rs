@@ -16,7 +16,7 @@ use crate::{
     handshake::{Handshake, Role, Settings, random},
     layout::Geometry,
     listener::{self, Listener},
-    process::{self, Inherited, Prepared},
+    process::{self, Prepared},
     socket::{MOST_BODY, Socket},
     wait::{Deadline, Wait},
     wire::SCM_MAX_FD,
@@ -281,7 +281,7 @@ impl Builder {
     /// # Errors
     /// [`Error::Handshake`](crate::Error::Handshake), [`Error::Timeout`](crate::Error::Timeout).
     pub fn inherited(&self) -> Result<Channel> {
-        self.take(process::inherited()?)
+        self.handshake(process::inherited()?)?.finish()
     }
 
     /// In a child that was started in another way: the channel that the parent [prepared](Self::prepare). `name` is the
@@ -293,13 +293,7 @@ impl Builder {
     /// # Errors
     /// Those of [`inherited`](Self::inherited).
     pub fn inherited_as(&self, name: &str) -> Result<Channel> {
-        self.take(process::inherited_as(name)?)
-    }
-
-    fn take(&self, Inherited { socket, original }: Inherited) -> Result<Channel> {
-        let channel = self.handshake(socket)?.finish()?;
-        original.keep();
-        Ok(channel)
+        self.handshake(process::inherited_as(name)?)?.finish()
     }
 
     /// Listens for clients. `@name` is an abstract name (`unix(7)`), which any process of this network namespace can connect

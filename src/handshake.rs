@@ -105,6 +105,9 @@ impl Own {
 /// looked at. An edge-triggered one (mio, tokio's `AsyncFd`) hears of it once: it also calls `advance` again, without waiting,
 /// as long as [`needs_advance`](Self::needs_advance) is true.
 ///
+/// Dropped before it is complete, a handshake that has advanced ends the connection, whatever copies of its descriptor there
+/// are (`shutdown(2)`). One that has not is only closed: a server may fork, and let the fork complete it.
+///
 /// A listener's handshake gives the client no memory before the application has had its turn: `advance` says false
 /// when [`peer_credentials`](Self::peer_credentials) are there, and the next call continues.
 /// [Refuse](Self::refuse) or drop the handshake instead, and the client has cost nothing.
@@ -129,7 +132,7 @@ impl Own {
 /// let client = client.finish()?;
 /// # Ok::<(), sealane::Error>(())
 /// ```
-#[must_use = "a handshake that is dropped closes the socket"]
+#[must_use = "a handshake that is dropped ends the connection"]
 pub struct Handshake {
     socket: Socket,
     settings: Settings,
@@ -210,7 +213,9 @@ impl Handshake {
             failed: false,
         };
         // Before we say anything, so that the kernel notes who sends what answers it, and who we are.
-        handshake.socket.pass_credentials(true)?;
+        if let Err(error) = handshake.socket.pass_credentials(true) {
+            return Err(handshake.failed_by(error));
+        }
         handshake.socket.pass_pidfd(settings.peer_pidfd);
         if role == Role::Caller {
             // If there is no room yet, `advance` says it again.
@@ -264,6 +269,7 @@ impl Handshake {
         if self.failed {
             return Err(Error::Disconnected);
         }
+        self.socket.own();
         self.unfinished = true;
         let mut passing = None;
         for _ in 0..MOST_PACKETS {
@@ -559,6 +565,7 @@ impl Handshake {
             max_requests: crate::layout::to_usize(settings.max_requests.into()),
         };
         let id = Socket::cookie(&socket)?;
+        socket.disown();
         let link = Arc::new(Link::new(id, socket, credit_in, credit_out));
         let peer = Peer::new(credentials, pidfd, terms.version);
         let spinner = Spinner::new(settings.wait, share_the_only_cpu(credentials.pid));

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::raw::generation::{generation, generation_or_zero};
 
+/// Owned by no process yet.
+const UNUSED: u64 = 0;
 /// Owned by no process any more.
 const NOBODY: u64 = u64::MAX;
 
@@ -23,6 +25,11 @@ impl Owner {
     /// The process that asks: it makes the value.
     pub(crate) fn here() -> Self {
         Self(AtomicU64::new(generation()))
+    }
+
+    /// No process, until one uses the value: its maker has no claim to it.
+    pub(crate) fn unused() -> Self {
+        Self(AtomicU64::new(UNUSED))
     }
 
     /// This process uses the value: its copy belongs to it from now on. False if the value has been given up.

@@ -14,7 +14,7 @@ use std::{
 use rustix::{
     event::PollFlags,
     io::{FdFlags, fcntl_setfd},
-    net::{Shutdown, shutdown, sockopt},
+    net::sockopt,
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
@@ -247,39 +247,12 @@ fn wait_until(child: &mut Child, deadline: Instant) -> std::io::Result<Option<Ex
     }
 }
 
-/// A socket that a parent left for this process, and which stays open under its old number.
-#[derive(Debug)]
-pub(crate) struct Inherited {
-    pub(crate) socket: OwnedFd,
-    pub(crate) original: Original,
-}
-
-/// The descriptor that stays open: nobody here may close it, as it may have an owner. So a handshake that fails would not
-/// be noticed by the parent; therefore the socket is shut, unless a channel came of it, which then does that when it ends.
-#[derive(Debug)]
-pub(crate) struct Original(Option<OwnedFd>);
-
-impl Original {
-    /// A channel has come of it, which will shut it when it ends.
-    pub(crate) fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Original {
-    fn drop(&mut self) {
-        if let Some(socket) = &self.0 {
-            let _ = shutdown(socket, Shutdown::Both);
-        }
-    }
-}
-
 /// Where a name was looked for.
 const IN_VARIABLE: &str = "the variable SEALANE_FD";
 const AS_GIVEN: &str = "the name given";
 
 /// Takes the socket that [`Prepared::attach`] left for this process.
-pub(crate) fn inherited() -> Result<Inherited> {
+pub(crate) fn inherited() -> Result<OwnedFd> {
     let refuse = |found| HandshakeError::NotInherited { place: IN_VARIABLE, found };
     let value = env::var_os(VARIABLE).ok_or_else(|| refuse("no such variable".to_owned()))?;
     let text = value.to_string_lossy();
@@ -288,7 +261,7 @@ pub(crate) fn inherited() -> Result<Inherited> {
 }
 
 /// Takes the socket that a name names, with its cookie, or without.
-pub(crate) fn inherited_as(name: &str) -> Result<Inherited> {
+pub(crate) fn inherited_as(name: &str) -> Result<OwnedFd> {
     let refuse = |found| HandshakeError::NotInherited { place: AS_GIVEN, found };
     let number = || Some((name.parse().ok()?, None));
     let name = parse(name).or_else(number).ok_or_else(|| refuse(format!("{name:?}")))?;
@@ -305,7 +278,7 @@ fn parse(name: &str) -> Option<(RawFd, Option<u64>)> {
 fn take(
     (number, cookie): (RawFd, Option<u64>),
     refuse: impl Fn(String) -> HandshakeError,
-) -> Result<Inherited> {
+) -> Result<OwnedFd> {
     let no_socket = |error: &dyn fmt::Display| refuse(format!("no socket at {number} ({error})"));
     if !is_above_stdio(number) {
         return Err(no_socket(&"a standard stream's number").into());
@@ -315,12 +288,11 @@ fn take(
     if cookie.is_some_and(|cookie| cookie != found) {
         return Err(refuse(format!("another socket at {number}")).into());
     }
-    let again = duplicate(socket.as_raw_fd()).map_err(Error::io("fcntl(F_DUPFD_CLOEXEC)"))?;
     if !TAKEN.lock().unwrap_or_else(PoisonError::into_inner).insert(found) {
         return Err(HandshakeError::AlreadyInherited.into());
     }
     close_on_exec(number).map_err(Error::io("fcntl(F_SETFD)"))?;
-    Ok(Inherited { socket, original: Original(Some(again)) })
+    Ok(socket)
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use zerocopy::IntoBytes;
 use crate::{
     error::{Error, HandshakeError, ProtocolError, Result},
     layout::to_u64,
+    owner::Owner,
     private::PrivateBytes,
     raw::descriptor::{
         Ancillary, RawCredentials, Read, Receipt, above_stdio, duplicate, is_above_stdio, pass_pidfd, quiet,
@@ -233,11 +234,29 @@ pub(crate) fn take(fd: OwnedFd) -> Result<OwnedFd> {
 
 /// One end of a connection.
 #[derive(Debug)]
-pub(crate) struct Socket(OwnedFd);
+pub(crate) struct Socket {
+    fd: OwnedFd,
+    /// Whose drop of it is noticed at the other end, whatever copies there are: nobody's, as a rule.
+    owner: Owner,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.owner.is_here() {
+            self.shut(Shutdown::Both);
+        }
+    }
+}
+
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd, owner: Owner::unused() }
+    }
+}
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
@@ -258,7 +277,7 @@ impl Socket {
         }
         let fd = take(fd)?;
         quiet(fd.as_fd());
-        Ok(Self(fd))
+        Ok(Self::from(fd))
     }
 
     /// Whether the writing end of a peer's credit socket is what it should be: anything else might block.
@@ -279,13 +298,13 @@ impl Socket {
 
     /// Takes the writing end of a peer's credit socket, which [is one](Self::is_credit).
     pub(crate) fn peer_credit(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self::from(fd)
     }
 
     /// Takes our own end of the credit pair that we made; nobody has any business to send descriptors there.
     pub(crate) fn own_credit(fd: OwnedFd) -> Self {
         refuse_fds(fd.as_fd());
-        Self(fd)
+        Self::from(fd)
     }
 
     /// Lets the kernel refuse descriptors to this end, where it can (Linux 6.16).
@@ -297,7 +316,7 @@ impl Socket {
     /// `unix(7)`). A socket that has no name is given an abstract one when it first sends (autobind). That is no door: nobody
     /// listens there.
     pub(crate) fn pass_credentials(&self, pass: bool) -> Result<()> {
-        sockopt::set_socket_passcred(&self.0, pass).map_err(Error::io("setsockopt(SO_PASSCRED)"))
+        sockopt::set_socket_passcred(&self.fd, pass).map_err(Error::io("setsockopt(SO_PASSCRED)"))
     }
 
     /// Whether a descriptor of the sending process comes with each packet that is read here (`SO_PASSPIDFD`, Linux 6.5).
@@ -308,13 +327,13 @@ impl Socket {
     /// Makes the send buffer large enough for packets with bodies of `body` bytes, if the kernel lets us
     /// (`net.core.wmem_max`), and says how large they may be.
     pub(crate) fn reserve(&self, body: usize) -> Result<usize> {
-        let size = || sockopt::socket_send_buffer_size(&self.0).map_err(Error::io("getsockopt(SO_SNDBUF)"));
+        let size = || sockopt::socket_send_buffer_size(&self.fd).map_err(Error::io("getsockopt(SO_SNDBUF)"));
         let overhead = SEND_OVERHEAD.saturating_add(PACKET_HEADER);
         let body = body.min(MOST_BODY);
         let needed = body.saturating_add(overhead);
         if size()? < needed {
             // The kernel doubles what it is told, and cuts it to its limit.
-            sockopt::set_socket_send_buffer_size(&self.0, needed)
+            sockopt::set_socket_send_buffer_size(&self.fd, needed)
                 .map_err(Error::io("setsockopt(SO_SNDBUF)"))?;
         }
         Ok(size()?.saturating_sub(overhead).min(body))
@@ -322,14 +341,14 @@ impl Socket {
 
     /// Whether the kernel takes another packet: what it counts when it is asked to.
     pub(crate) fn has_room(&self) -> Result<bool> {
-        let size = sockopt::socket_send_buffer_size(&self.0).map_err(Error::io("getsockopt(SO_SNDBUF)"))?;
+        let size = sockopt::socket_send_buffer_size(&self.fd).map_err(Error::io("getsockopt(SO_SNDBUF)"))?;
         let unread = unread_by_peer(self.as_fd()).map_err(Error::io("ioctl(SIOCOUTQ)"))?;
         Ok(unread < size)
     }
 
     /// Bytes of all packets that wait to be read.
     pub(crate) fn unread(&self) -> Result<u64> {
-        ioctl_fionread(&self.0).map_err(Error::io("ioctl(FIONREAD)"))
+        ioctl_fionread(&self.fd).map_err(Error::io("ioctl(FIONREAD)"))
     }
 
     /// Doorbells that wait to be read, if nothing else can: all packets are as long as one.
@@ -396,7 +415,7 @@ impl Socket {
         if !(rights && identity) {
             return Err(SendFailure::Other(io::ErrorKind::InvalidInput.into()));
         }
-        retry_on_intr(|| sendmsg(&self.0, &parts, &mut ancillary, SEND_FLAGS))?;
+        retry_on_intr(|| sendmsg(&self.fd, &parts, &mut ancillary, SEND_FLAGS))?;
         Ok(())
     }
 
@@ -409,7 +428,7 @@ impl Socket {
             start.copy_from_slice(header.as_bytes());
             rest.copy_from_slice(body);
         }
-        retry_on_intr(|| send(&self.0, &*packet, SEND_FLAGS))?;
+        retry_on_intr(|| send(&self.fd, &*packet, SEND_FLAGS))?;
         Ok(())
     }
 
@@ -464,9 +483,20 @@ impl Socket {
         }
     }
 
+    /// This process uses the connection, and its drop of it shuts it from now on, until it is [disowned](Self::disown): a
+    /// connection that came to nothing must not be kept open by the copy of a fork.
+    pub(crate) fn own(&self) {
+        self.owner.claim();
+    }
+
+    /// What becomes of the connection is somebody else's affair from now on.
+    pub(crate) fn disown(&self) {
+        self.owner.give_up();
+    }
+
     /// Shuts a direction, for everyone who holds this end (`shutdown(2)`).
     pub(crate) fn shut(&self, how: Shutdown) {
-        let _ = shutdown(&self.0, how);
+        let _ = shutdown(&self.fd, how);
     }
 }
 
@@ -525,7 +555,7 @@ mod tests {
     #[test]
     fn a_body_may_be_as_long_as_a_default_buffer_holds_if_the_kernel_lets_us() {
         let (ours, theirs) = Socket::pair().unwrap();
-        let (ours, theirs) = (Socket(ours), Socket(theirs));
+        let (ours, theirs) = (Socket::from(ours), Socket::from(theirs));
         // As small as it can be: what is missing is asked for, and doubled by the kernel.
         sockopt::set_socket_send_buffer_size(&ours, 1).unwrap();
         let limit = std::fs::read_to_string("/proc/sys/net/core/wmem_max");
@@ -543,7 +573,7 @@ mod tests {
         // Of the smallest buffer some kernels let us use all, to the last byte.
         for smallest in [false, true] {
             let (ours, theirs) = Socket::pair().unwrap();
-            let (ours, theirs) = (Socket(ours), Socket(theirs));
+            let (ours, theirs) = (Socket::from(ours), Socket::from(theirs));
             if smallest {
                 sockopt::set_socket_send_buffer_size(&ours, 1).unwrap();
             }
@@ -579,11 +609,11 @@ mod tests {
         let [before, behind] = [(); 2].map(|()| {
             let (ours, theirs) = Socket::pair().unwrap();
             for body in [b"this", b"that"] {
-                Socket(theirs.try_clone().unwrap())
+                Socket::from(theirs.try_clone().unwrap())
                     .send(PacketHeader::plain(Kind::Control, 0), body, &[])
                     .unwrap();
             }
-            (ReadsWhenDropped(Socket(ours), sender.clone()), theirs)
+            (ReadsWhenDropped(Socket::from(ours), sender.clone()), theirs)
         });
         let ((before, _first), (behind, _second)) = (before, behind);
         let thread = std::thread::spawn(move || {
@@ -602,7 +632,7 @@ mod tests {
     #[test]
     fn a_peer_that_closes_before_it_has_read_is_heard_to_the_end() {
         let (ours, theirs) = Socket::pair().unwrap();
-        let (ours, theirs) = (Socket(ours), Socket(theirs));
+        let (ours, theirs) = (Socket::from(ours), Socket::from(theirs));
         ours.send(PacketHeader::plain(Kind::Doorbell, 0), &[], &[]).unwrap();
         theirs.send(PacketHeader::plain(Kind::Control, 0), b"last", &[]).unwrap();
         drop(theirs);

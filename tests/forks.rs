@@ -14,7 +14,7 @@ use std::{
 
 use forks::{Fork, end, fork, in_fork, split};
 use hostile::{LONG, bounded, readable};
-use sealane::{Channel, Error, Listener, SealedBuffer, SealedBufferMut, Sender};
+use sealane::{Channel, Error, HandshakeError, Listener, SealedBuffer, SealedBufferMut, Sender};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     apply_filter,
@@ -272,6 +272,46 @@ fn a_fork_that_drops_a_handshake_is_not_noticed() {
         (client, server) = in_fork((client, server), drop);
     }
     works(&mut client.finish().unwrap(), &mut server.finish().unwrap());
+}
+
+#[test]
+fn a_handshake_that_is_dropped_ends_for_its_peer_although_a_fork_keeps_a_copy() {
+    let _guard = bounded();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let listener = Listener::bind(&path).unwrap();
+    let client = Channel::builder().handshake_timeout(LONG).try_connect(&path).unwrap();
+    let mut server = listener.try_accept().unwrap().unwrap();
+    assert!(!server.advance().unwrap());
+    let (server, writer, kept) = kept_by_a_fork(server);
+    drop(server);
+    let ended = client.finish();
+    assert!(matches!(ended, Err(Error::Handshake(HandshakeError::Closed { .. }))), "{ended:?}");
+    drop(writer);
+    kept.wait();
+}
+
+#[test]
+fn a_server_forks_and_its_fork_completes_the_handshake() {
+    let _guard = bounded();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let listener = Listener::bind(&path).unwrap();
+    let client = Channel::builder().try_connect(&path).unwrap();
+    let (reader, writer) = pipe().unwrap();
+    let server = listener.try_accept().unwrap().unwrap();
+    let ((server, mut reader, writer), fork) = fork((server, reader, writer), |(server, _reader, writer)| {
+        let mut channel = server.finish().unwrap();
+        drop(writer);
+        assert_eq!(channel.recv_timeout(LONG).unwrap().control(), b"?");
+        channel.send(b"!").unwrap();
+    });
+    drop((server, writer));
+    let mut client = client.finish().unwrap();
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0, "the fork has its channel");
+    client.send(b"?").unwrap();
+    assert_eq!(client.recv_timeout(LONG).unwrap().control(), b"!");
+    fork.wait();
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::{
     message::{Message, ReplyToken, RequestId},
     owner::Owner,
     peer::Peer,
-    process::{self, Inherited},
+    process,
     stats::{Held, Limits, Stats},
 };
 
@@ -138,10 +138,7 @@ impl Channel {
     /// # Errors
     /// Those of [`Builder::inherited`].
     pub async fn inherited_with(builder: &Builder) -> Result<Self> {
-        let Inherited { socket, original } = process::inherited()?;
-        let channel = Self::establish(builder.handshake(socket)?).await?;
-        original.keep();
-        Ok(channel)
+        Self::establish(builder.handshake(process::inherited()?)?).await
     }
 
     /// Completes any handshake, by its deadline. If the future is dropped, the connection is closed.
