@@ -469,6 +469,12 @@ pub enum SealError {
         /// The file type found.
         found: u32,
     },
+    /// The descriptor was opened without the right to read.
+    #[error("a descriptor opened for reading expected, access mode {found:#o} found (O_ACCMODE, open(2))")]
+    Access {
+        /// `O_WRONLY` or `O_PATH`, `open(2)`.
+        found: u32,
+    },
     /// Somebody may still change it. Masks as in `fcntl(2)`, `F_GET_SEALS`.
     #[error("a memfd with seals {expected:#x} expected, {found:#x} found")]
     Seals {
@@ -478,7 +484,9 @@ pub enum SealError {
         found: u32,
     },
     /// Larger than the limit. Bytes.
-    #[error("at most {max} bytes expected, {found} found")]
+    #[error(
+        "a sealed buffer of at most {max} bytes expected, {found} found (the limit is SealedBuffer::with_limit's)"
+    )]
     TooLarge {
         /// The limit.
         max: u64,

@@ -147,10 +147,13 @@ impl SealedBuffer {
     pub fn with_limit(fd: OwnedFd, max: u64) -> Result<Self> {
         let fd = above_stdio(fd)?;
         let facts = Facts::of(fd.as_fd()).map_err(Error::io("fstat"))?;
-        let Facts { kind, seals, size, allocated, .. } = facts;
+        let Facts { kind, access, seals, size, allocated, .. } = facts;
         if kind != FileType::RegularFile {
             let (expected, found) = (FileType::RegularFile.as_raw_mode(), kind.as_raw_mode());
             return Err(SealError::Kind { expected, found }.into());
+        }
+        if !facts.is_readable() {
+            return Err(SealError::Access { found: access.bits() }.into());
         }
         if !seals.contains(Immutable::SEALS) {
             return Err(SealError::Seals { expected: Immutable::SEALS.bits(), found: seals.bits() }.into());
@@ -212,6 +215,8 @@ impl fmt::Debug for SealedBuffer {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
     use rustix::fs::{
         FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
     };
@@ -293,6 +298,17 @@ mod tests {
         for missing in [SealFlags::WRITE, SealFlags::SHRINK, SealFlags::GROW] {
             let seals = Immutable::SEALS.difference(missing);
             assert_eq!(refused(memfd(4096, seals)), SealError::Seals { expected, found: seals.bits() });
+        }
+        let sealed = SealedBufferMut::new(4096).unwrap().seal().unwrap();
+        let again = |options: &mut std::fs::OpenOptions| {
+            let number = std::os::fd::AsRawFd::as_raw_fd(&sealed.as_fd());
+            options.open(format!("/proc/self/fd/{number}")).map(OwnedFd::from)
+        };
+        let path = again(std::fs::File::options().read(true).custom_flags(libc::O_PATH)).unwrap();
+        assert!(matches!(refused(path), SealError::Access { .. }));
+        match again(std::fs::File::options().write(true)) {
+            Ok(writable) => assert!(matches!(refused(writable), SealError::Access { .. })),
+            Err(error) => println!("left out: this kernel opens no sealed file for writing ({error})"),
         }
         // A ring is sealed against new writers only: its owner can still write.
         let ring = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
