@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cell::{Cell, Side},
+    end::End,
     link::Link,
-    work::End,
 };
 
 /// Both ends of the channel there and of the channel back: the second process makes them, and sends the first its two
@@ -44,7 +44,7 @@ pub(super) struct IpcBytes {
 impl End for IpcBytes {
     type View<'a> = &'a [u8];
 
-    fn establish(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
+    fn connect(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
         let (sender, receiver) = connect(side, link, ipc::bytes_channel)?;
         Ok(Self { sender, receiver, payload: vec![0; cell.size] })
     }
@@ -71,7 +71,7 @@ pub(super) struct IpcShared {
 impl End for IpcShared {
     type View<'a> = &'a [u8];
 
-    fn establish(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
+    fn connect(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
         let (sender, receiver) = connect(side, link, ipc::channel)?;
         Ok(Self { sender, receiver, payload: vec![0; cell.size] })
     }
