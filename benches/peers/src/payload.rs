@@ -3,6 +3,8 @@
 //! The pattern is one word, repeated: a multiple of the message's number by an odd constant. A word of another message
 //! changes the sum, and writing and adding run at the speed of memory.
 
+use std::ops::{Deref, DerefMut};
+
 use anyhow::{Result, ensure};
 
 /// A payload, or a piece of one, as the receiver sees it.
@@ -44,6 +46,40 @@ pub(crate) fn add(mut sums: [u64; 8], words: [u64; 8]) -> [u64; 8] {
 #[inline]
 pub(crate) fn total(sums: [u64; 8]) -> u64 {
     sums.into_iter().fold(0, u64::wrapping_add)
+}
+
+/// Private memory for a payload, or a piece of one, of a transport that copies it.
+///
+/// It begins at a cache line, as payloads in shared memory do. Copying takes up to a quarter longer where the heap happens to
+/// place it otherwise.
+pub(crate) struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Buffer {
+    pub(crate) fn new(len: usize) -> Self {
+        let bytes = vec![0; len + 63];
+        let start = bytes.as_ptr().align_offset(64);
+        Self { bytes, start, len }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..][..self.len]
+    }
+}
+
+impl DerefMut for Buffer {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..][..self.len]
+    }
 }
 
 /// The word that message `number` consists of.

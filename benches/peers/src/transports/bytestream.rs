@@ -20,6 +20,7 @@ use crate::{
     cell::{Cell, Side},
     end::End,
     link::Link,
+    payload::Buffer,
     socket::{self, PIECE},
 };
 
@@ -29,8 +30,8 @@ const PIPE: usize = 1 << 20;
 pub(super) struct Bytestream<const IS_PIPE: bool> {
     out: File,
     incoming: File,
-    piece: Vec<u8>,
-    buffer: Vec<u8>,
+    piece: Buffer,
+    buffer: Buffer,
     /// The part of the buffer that was read and not yet taken.
     unread: Range<usize>,
 }
@@ -65,7 +66,13 @@ impl<const IS_PIPE: bool> End for Bytestream<IS_PIPE> {
             let socket = File::from(socket::pair(side, link, SocketType::STREAM)?);
             (socket.try_clone()?, socket)
         };
-        Ok(Self { out, incoming, piece: vec![0; cell.size.min(PIECE)], buffer: vec![0; PIECE], unread: 0..0 })
+        Ok(Self {
+            out,
+            incoming,
+            piece: Buffer::new(cell.size.min(PIECE)),
+            buffer: Buffer::new(PIECE),
+            unread: 0..0,
+        })
     }
 
     #[inline]

@@ -10,6 +10,7 @@ use crate::{
     cell::{Cell, Side},
     end::End,
     link::Link,
+    payload::Buffer,
 };
 
 /// Both ends of the channel there and of the channel back: the second process makes them, and sends the first its two
@@ -38,7 +39,7 @@ where
 pub(super) struct IpcBytes {
     sender: IpcBytesSender,
     receiver: IpcBytesReceiver,
-    payload: Vec<u8>,
+    payload: Buffer,
 }
 
 impl End for IpcBytes {
@@ -46,7 +47,7 @@ impl End for IpcBytes {
 
     fn connect(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
         let (sender, receiver) = connect(side, link, ipc::bytes_channel)?;
-        Ok(Self { sender, receiver, payload: vec![0; cell.size] })
+        Ok(Self { sender, receiver, payload: Buffer::new(cell.size) })
     }
 
     #[inline]
@@ -65,7 +66,7 @@ impl End for IpcBytes {
 pub(super) struct IpcShared {
     sender: IpcSender<IpcSharedMemory>,
     receiver: IpcReceiver<IpcSharedMemory>,
-    payload: Vec<u8>,
+    payload: Buffer,
 }
 
 impl End for IpcShared {
@@ -73,7 +74,7 @@ impl End for IpcShared {
 
     fn connect(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
         let (sender, receiver) = connect(side, link, ipc::channel)?;
-        Ok(Self { sender, receiver, payload: vec![0; cell.size] })
+        Ok(Self { sender, receiver, payload: Buffer::new(cell.size) })
     }
 
     #[inline]

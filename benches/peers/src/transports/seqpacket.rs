@@ -15,12 +15,13 @@ use crate::{
     cell::{Cell, Side},
     end::End,
     link::{Link, receive_with_fds, send_with_fds},
+    payload::Buffer,
     socket::{self, PIECE},
 };
 
 pub(super) struct Seqpacket<const POLL: bool> {
     socket: OwnedFd,
-    piece: Vec<u8>,
+    piece: Buffer,
 }
 
 impl<const POLL: bool> End for Seqpacket<POLL> {
@@ -28,7 +29,7 @@ impl<const POLL: bool> End for Seqpacket<POLL> {
 
     fn connect(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
         let socket = socket::pair(side, link, SocketType::SEQPACKET)?;
-        Ok(Self { socket, piece: vec![0; cell.size.min(PIECE)] })
+        Ok(Self { socket, piece: Buffer::new(cell.size.min(PIECE)) })
     }
 
     #[inline]
@@ -51,7 +52,7 @@ impl<const POLL: bool> End for Seqpacket<POLL> {
         let flags = if POLL { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
         while len > 0 {
             let (received, _) = loop {
-                match recv(&self.socket, self.piece.as_mut_slice(), flags) {
+                match recv(&self.socket, &mut *self.piece, flags) {
                     Ok(received) => break received,
                     Err(error) => ensure!(POLL && error == Errno::AGAIN, "recv: {error}"),
                 }
