@@ -1,18 +1,11 @@
-//! [`Cell`]: one transport at one work and size, and how it is measured once: by two processes of this program.
+//! What is measured: a [`Cell`] is one [`Transport`] at one [`Work`] and size, and a [`Sample`] is its figures of one round.
+//!
+//! This is plain data, with the rules on which transport does which work. It knows nothing about how either is done.
 
-use std::{
-    fmt,
-    os::fd::OwnedFd,
-    process::{Child, Command, Stdio},
-};
+use std::{fmt, time::Duration};
 
-use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use command_fds::{CommandFdExt, FdMapping};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde::{Deserialize, Serialize};
-
-use crate::{child::Part, transports::Transport};
 
 /// What is done with messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
@@ -49,22 +42,110 @@ impl Work {
             Self::Small | Self::Roundtrip | Self::Control | Self::Fd | Self::Idle => &[64],
         }
     }
-}
 
-impl Work {
-    /// Payloads that shared memory has room for at least. A hand-over takes no time, so that with few of them one would
-    /// measure how long it takes to say that one of them is free.
+    /// The least number of payloads that shared memory has room for. A hand-over takes no time, so with few payloads the
+    /// measurement would show how long it takes to learn that one of them is free.
     pub(crate) fn depth(self) -> usize {
         if self == Self::Handoff { 16 } else { 4 }
     }
 }
 
-/// The first process sends, or asks; the second receives, or answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Side {
-    First,
-    Second,
+/// The means by which two processes exchange messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Transport {
+    /// One process that copies from memory to memory.
+    LimitMemcpy,
+    /// Bare slots in shared memory; a waiting end spins.
+    LimitSpin,
+    /// Bare slots in shared memory; a waiting end spins for 50 µs, then sleeps.
+    LimitHybrid,
+    /// Bare slots in shared memory; a waiting end sleeps at once.
+    LimitSleep,
+    Sealane,
+    /// As sealane, sending and receiving in batches.
+    SealaneBatch,
+    SealaneSpin,
+    SealaneBlock,
+    /// iceoryx2, polling.
+    #[value(name = "iceoryx2")]
+    #[serde(rename = "iceoryx2")]
+    Iceoryx2,
+    /// iceoryx2, with an event for each message.
+    #[value(name = "iceoryx2-event")]
+    #[serde(rename = "iceoryx2-event")]
+    Iceoryx2Event,
+    /// shmem-ipc, polling.
+    ShmemIpcSpin,
+    /// shmem-ipc, with its event descriptors.
+    ShmemIpc,
+    /// A sequenced packet socket, blocking.
+    Seqpacket,
+    /// A sequenced packet socket, polling.
+    SeqpacketPoll,
+    /// A stream socket, blocking.
+    Stream,
+    /// A pipe, blocking.
+    Pipe,
+    /// ipc-channel, sending bytes.
+    IpcChannel,
+    /// ipc-channel, sending shared memory.
+    IpcChannelShm,
 }
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.to_possible_value().expect("none is skipped").get_name())
+    }
+}
+
+impl Transport {
+    /// Whether the transport can do the work, and does it in a way that tells something.
+    pub(crate) fn does(self, work: Work, size: usize) -> bool {
+        match work {
+            Work::Stream => true,
+            Work::Small => self != Self::LimitMemcpy,
+            Work::Roundtrip => !matches!(self, Self::LimitMemcpy | Self::SealaneBatch),
+            // A hand-off that copies is a stream, whose time grows with the size.
+            Work::Handoff => self != Self::LimitMemcpy && !(self.copies() && size > 4 << 10),
+            Work::Control | Work::Fd => matches!(
+                self,
+                Self::Sealane
+                    | Self::SealaneSpin
+                    | Self::SealaneBlock
+                    | Self::Seqpacket
+                    | Self::SeqpacketPoll
+            ),
+            Work::Idle => !matches!(self, Self::LimitMemcpy | Self::SealaneBatch) && !self.polls(),
+        }
+    }
+
+    /// Whether the transport is measured unless others are asked for. One that sleeps at once shows how long waking takes,
+    /// and no more.
+    pub(crate) fn is_default(self, work: Work) -> bool {
+        match self {
+            Self::LimitSleep | Self::SealaneBlock => {
+                matches!(work, Work::Roundtrip | Work::Control | Work::Fd | Work::Idle)
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether payloads go through the kernel, or are copied into memory made for them.
+    fn copies(self) -> bool {
+        use Transport::{IpcChannel, IpcChannelShm, Pipe, Seqpacket, SeqpacketPoll, Stream};
+        matches!(self, Seqpacket | SeqpacketPoll | Stream | Pipe | IpcChannel | IpcChannelShm)
+    }
+
+    /// Whether a waiting end never sleeps.
+    fn polls(self) -> bool {
+        use Transport::{Iceoryx2, LimitSpin, SealaneSpin, SeqpacketPoll, ShmemIpcSpin};
+        matches!(self, LimitSpin | SealaneSpin | Iceoryx2 | ShmemIpcSpin | SeqpacketPoll)
+    }
+}
+
+/// Idle work lasts this many times as long as other work.
+const IDLE: f64 = 25.0;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Cell {
@@ -83,12 +164,40 @@ impl Cell {
     pub(crate) fn slots(&self) -> usize {
         (self.ring / self.size).max(2)
     }
+
+    /// How long idle work lasts.
+    pub(crate) fn idle(&self) -> Duration {
+        Duration::from_secs_f64(IDLE * self.seconds)
+    }
 }
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} of {} bytes", self.transport, self.work, self.size)
     }
+}
+
+/// One of the two processes of a cell: the first sends, or asks; the second receives, or answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Side {
+    First,
+    Second,
+}
+
+/// What one process measured.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Part {
+    /// Messages sent and received; for round trips, those of one direction.
+    pub(crate) messages: u64,
+    /// From the first message's beginning to the last one's arrival.
+    pub(crate) seconds: f64,
+    /// CPU time of this process, user and system.
+    pub(crate) cpu_seconds: f64,
+    /// Times that this process went to sleep.
+    pub(crate) sleeps: i64,
+    /// Round trips, in nanoseconds.
+    pub(crate) p50: u64,
+    pub(crate) p99: u64,
 }
 
 /// One measurement: a line of JSON.
@@ -99,51 +208,4 @@ pub(crate) struct Sample {
     pub(crate) cell: Cell,
     pub(crate) first: Part,
     pub(crate) second: Part,
-}
-
-/// The descriptor in a child that leads to the other.
-pub(crate) const LINK: i32 = 3;
-
-impl Cell {
-    /// Starts both processes and waits for what they say.
-    pub(crate) fn measure(&self, round: usize) -> Result<Sample> {
-        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let first = self.start(Side::First, a)?;
-        let second = match self.start(Side::Second, b) {
-            Ok(second) => second,
-            Err(error) => {
-                let _ = finish(first);
-                return Err(error);
-            }
-        };
-        let (first, second) = (finish(first), finish(second));
-        // Who fails first is rarely who is looked at first: report both.
-        match (first, second) {
-            (Ok(first), Ok(second)) => Ok(Sample { round, cell: self.clone(), first, second }),
-            (Err(a), Err(b)) => bail!("first process: {a:#}; second process: {b:#}"),
-            (Err(error), _) | (_, Err(error)) => Err(error),
-        }
-    }
-
-    fn start(&self, side: Side, link: OwnedFd) -> Result<Child> {
-        let side = match side {
-            Side::First => "first",
-            Side::Second => "second",
-        };
-        let mut command = Command::new(std::env::current_exe()?);
-        command
-            .args(["child", side, &serde_json::to_string(self)?])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        command.fd_mappings(vec![FdMapping { parent_fd: link, child_fd: LINK }])?;
-        command.spawn().context("starting a process of the cell")
-    }
-}
-
-fn finish(child: Child) -> Result<Part> {
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        bail!("{}", output.status);
-    }
-    serde_json::from_slice(&output.stdout).context("reading what a process said")
 }

@@ -1,32 +1,37 @@
-//! [`Link`]: how the two processes of a cell agree, beside the transport that is measured.
+//! [`Link`]: a socket by which the two processes of a cell agree, and send each other what a transport connects with.
+//!
+//! Nothing that is measured goes through it. The packets with descriptors that it is made of serve transports too.
 
-use std::{io::IoSlice, io::IoSliceMut, mem::MaybeUninit, os::fd::OwnedFd};
+use std::{
+    io::{IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
 
 use anyhow::{Result, ensure};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
-use std::os::fd::{AsFd, BorrowedFd};
 
 /// One end of a pair of sequenced packet sockets.
 #[derive(Debug)]
 pub(crate) struct Link(pub(crate) OwnedFd);
 
 impl Link {
-    pub(crate) fn say(&self, number: u64) -> Result<()> {
+    pub(crate) fn send_number(&self, number: u64) -> Result<()> {
         self.send(&number.to_ne_bytes(), &[])
     }
 
-    pub(crate) fn hear(&self) -> Result<u64> {
+    pub(crate) fn receive_number(&self) -> Result<u64> {
         let (bytes, _) = self.receive()?;
         Ok(u64::from_ne_bytes(bytes.as_slice().try_into()?))
     }
 
-    /// Both have come here.
-    pub(crate) fn meet(&self) -> Result<()> {
-        self.say(0)?;
-        self.hear().map(drop)
+    /// Waits until the other process calls this too.
+    pub(crate) fn barrier(&self) -> Result<()> {
+        self.send_number(0)?;
+        self.receive_number().map(drop)
     }
 
     pub(crate) fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {

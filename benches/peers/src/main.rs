@@ -1,16 +1,35 @@
 //! The same work between two pinned processes, over sealane, over its peers, and over bare memory, which is the limit.
 //!
-//! `cargo run --release -p peers` measures everything; `--help` tells how to measure less. A *cell* is a transport, a work
+//! `cargo run --release -p peers` measures everything; `--help` says how to measure less. A *cell* is a transport, a work
 //! and a size: two processes of this program, one on each of two cores, that are connected anew for each round. Rounds are
-//! interleaved over all cells of a work, so that what else the machine does meets all of them alike.
+//! interleaved over all cells of a work, so that other load on the machine affects all of them alike.
+//!
+//! This file owns the command line and the rounds. The modules stand in layers, from the ground up: each imports only from
+//! layers above its own in this list.
 
+// Data: what is measured, how its two processes agree, which bytes they send.
 mod cell;
-mod child;
 mod link;
-mod plots;
-mod report;
-mod transports;
+mod payload;
+
+// Tools: shared memory, sockets, what a process has used; and what a transport has to offer.
+mod end;
+mod mapping;
+mod socket;
+mod usage;
+
+// What is done over a transport, whichever it is.
 mod work;
+
+// The transports, and the table of them.
+mod transports;
+
+// The two processes of a cell; the figures of many.
+mod child;
+mod report;
+
+// Pictures of the figures.
+mod plots;
 
 use std::{fs::File, io::Write, path::PathBuf, time::Duration};
 
@@ -18,9 +37,8 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    cell::{Cell, Side, Work},
+    cell::{Cell, Side, Transport, Work},
     report::Report,
-    transports::Transport,
 };
 
 /// The same work between two pinned processes, over sealane and over its peers.
@@ -141,7 +159,7 @@ fn main() -> Result<()> {
         let mut report = Report::default();
         for round in 0..rounds {
             for cell in &cells {
-                // To be idle takes long, and once is enough.
+                // Idle work takes long, and one round suffices.
                 if cell.work == Work::Idle && round > 0 {
                     continue;
                 }
@@ -151,7 +169,7 @@ fn main() -> Result<()> {
                 if report.failed(cell) {
                     continue;
                 }
-                match cell.measure(round) {
+                match child::measure(cell, round) {
                     Ok(sample) => {
                         if let Some(json) = &mut json {
                             writeln!(json, "{}", serde_json::to_string(&sample)?)?;

@@ -12,9 +12,8 @@ use plotters::{
 };
 
 use crate::{
-    cell::Work,
+    cell::{Transport, Work},
     report::{Summary, show, show_size},
-    transports::Transport,
 };
 
 const SIZE: (u32, u32) = (900, 560);

@@ -16,24 +16,23 @@ use rustix::{
     pipe::{PipeFlags, fcntl_setpipe_size, pipe_with},
 };
 
-use super::seqpacket;
 use crate::{
     cell::{Cell, Side},
+    end::End,
     link::Link,
-    work::End,
+    payload::Buffer,
+    socket::{self, PIECE},
 };
 
-/// The largest piece.
-const PIECE: usize = 64 << 10;
-/// The most that the system's default grants (`pipe(7)`).
+/// Bytes of a pipe's buffer: the most that the system's default grants (`pipe(7)`).
 const PIPE: usize = 1 << 20;
 
 pub(super) struct Bytestream<const IS_PIPE: bool> {
     out: File,
     incoming: File,
-    piece: Vec<u8>,
-    buffer: Vec<u8>,
-    /// What of the buffer was read and not yet taken.
+    piece: Buffer,
+    buffer: Buffer,
+    /// The part of the buffer that was read and not yet taken.
     unread: Range<usize>,
 }
 
@@ -60,14 +59,20 @@ fn pipes(side: Side, link: &Link) -> Result<(File, File)> {
 impl<const IS_PIPE: bool> End for Bytestream<IS_PIPE> {
     type View<'a> = &'a [u8];
 
-    fn establish(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
+    fn connect(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
         let (out, incoming) = if IS_PIPE {
             pipes(side, link)?
         } else {
-            let socket = File::from(seqpacket::pair(side, link, SocketType::STREAM)?);
+            let socket = File::from(socket::pair(side, link, SocketType::STREAM)?);
             (socket.try_clone()?, socket)
         };
-        Ok(Self { out, incoming, piece: vec![0; cell.size.min(PIECE)], buffer: vec![0; PIECE], unread: 0..0 })
+        Ok(Self {
+            out,
+            incoming,
+            piece: Buffer::new(cell.size.min(PIECE)),
+            buffer: Buffer::new(PIECE),
+            unread: 0..0,
+        })
     }
 
     #[inline]

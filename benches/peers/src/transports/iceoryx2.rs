@@ -1,8 +1,8 @@
 //! [`Iceoryx2`]: a publisher and a subscriber in each process, with a service for each direction.
 //!
 //! Nothing is lost: no overflow, and a publisher that waits for a subscriber that is behind. Payloads are loaned
-//! uninitialised and written in place. Who waits polls; with `EVENT`, who sends notifies after each message, and who finds
-//! nothing to receive waits for a notification, as in iceoryx2's example of event based communication.
+//! uninitialised and written in place. The receiver polls; with `EVENT` the sender notifies after each message, and a
+//! receiver that finds nothing waits for a notification, as in iceoryx2's example of event based communication.
 
 use std::{hint::spin_loop, time::Duration};
 
@@ -14,9 +14,8 @@ use anyhow::{Result, anyhow};
 
 use crate::{
     cell::{Cell, Side},
-    child::IDLE,
+    end::End,
     link::Link,
-    work::End,
 };
 
 pub(super) struct Iceoryx2<const EVENT: bool> {
@@ -24,19 +23,19 @@ pub(super) struct Iceoryx2<const EVENT: bool> {
     subscriber: Subscriber<ipc::Service, [u8], ()>,
     /// Ours wakes the other process, theirs us.
     events: Option<(Notifier<ipc::Service>, Listener<ipc::Service>)>,
-    /// A notification was seen to be lost, perhaps once in a hundred cells: then this, longer than any work is idle, shows
-    /// it in the figures, where waiting for ever would hang.
+    /// The limit of one wait, longer than any work is idle. A notification is lost perhaps once in a hundred cells: with the
+    /// limit it shows in the figures, and without it the cell would hang.
     longest_wait: Duration,
     _node: Node<ipc::Service>,
 }
 
-/// Samples that a subscriber's buffer holds at most: more makes it slower.
+/// The most samples in a subscriber's buffer: more makes it slower.
 const MOST_SAMPLES: usize = 1024;
 
 impl<const EVENT: bool> End for Iceoryx2<EVENT> {
     type View<'a> = &'a [u8];
 
-    fn establish(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
+    fn connect(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
         set_log_level(LogLevel::Error);
         let name = match side {
             Side::First => {
@@ -86,7 +85,7 @@ impl<const EVENT: bool> End for Iceoryx2<EVENT> {
             }
             _ => None,
         };
-        let longest_wait = Duration::from_secs_f64(1.2 * IDLE * cell.seconds);
+        let longest_wait = cell.idle().mul_f64(1.2);
         Ok(Self { publisher, subscriber, events, longest_wait, _node: node })
     }
 

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cell::{Cell, Side},
+    end::End,
     link::Link,
-    work::End,
+    payload::Buffer,
 };
 
 /// Both ends of the channel there and of the channel back: the second process makes them, and sends the first its two
@@ -38,15 +39,15 @@ where
 pub(super) struct IpcBytes {
     sender: IpcBytesSender,
     receiver: IpcBytesReceiver,
-    payload: Vec<u8>,
+    payload: Buffer,
 }
 
 impl End for IpcBytes {
     type View<'a> = &'a [u8];
 
-    fn establish(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
+    fn connect(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
         let (sender, receiver) = connect(side, link, ipc::bytes_channel)?;
-        Ok(Self { sender, receiver, payload: vec![0; cell.size] })
+        Ok(Self { sender, receiver, payload: Buffer::new(cell.size) })
     }
 
     #[inline]
@@ -65,15 +66,15 @@ impl End for IpcBytes {
 pub(super) struct IpcShared {
     sender: IpcSender<IpcSharedMemory>,
     receiver: IpcReceiver<IpcSharedMemory>,
-    payload: Vec<u8>,
+    payload: Buffer,
 }
 
 impl End for IpcShared {
     type View<'a> = &'a [u8];
 
-    fn establish(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
+    fn connect(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
         let (sender, receiver) = connect(side, link, ipc::channel)?;
-        Ok(Self { sender, receiver, payload: vec![0; cell.size] })
+        Ok(Self { sender, receiver, payload: Buffer::new(cell.size) })
     }
 
     #[inline]

@@ -1,5 +1,7 @@
-//! [`Limit`]: what the machine can do. Slots of one size in a memory that both processes write, a counter for each end, and
-//! nothing else: no headers, no lengths, no checks, no life cycle, no isolation.
+//! [`Limit`]: the least that moves a message, to show what the machine can do.
+//!
+//! There are slots of one size in a memory that both processes write, a counter for each end, and nothing else: no headers,
+//! no lengths, no checks, no life cycle, no isolation.
 //!
 //! Each end keeps a copy of the other's counter and looks at the shared one only when the copy does not suffice.
 
@@ -18,14 +20,14 @@ use std::{
 use anyhow::{Result, bail};
 use rustix::{io::Errno, thread::futex};
 
-use super::mapping::Mapping;
 use crate::{
     cell::{Cell, Side},
+    end::End,
     link::Link,
-    work::End,
+    mapping::Mapping,
 };
 
-/// How who waits waits: for ever spinning; 50 µs, then asleep; asleep at once.
+/// How an end waits: it spins for ever; it spins for 50 µs, then sleeps; it sleeps at once.
 pub(super) const SPIN: u8 = 0;
 pub(super) const HYBRID: u8 = 1;
 pub(super) const SLEEP: u8 = 2;
@@ -129,7 +131,7 @@ impl<const WAIT: u8> Limit<WAIT> {
         }
     }
 
-    /// Wakes who sleeps, after a count was stored.
+    /// Wakes the other end if it sleeps, after a count was stored.
     #[inline]
     fn wake(sleeps: &AtomicU32) -> Result<()> {
         if WAIT == SPIN {
@@ -147,9 +149,9 @@ impl<const WAIT: u8> Limit<WAIT> {
 impl<const WAIT: u8> End for Limit<WAIT> {
     type View<'a> = &'a [u8];
 
-    fn establish(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
+    fn connect(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
         let len = Lane::len(cell);
-        let mapping = Mapping::establish(side, link, 2 * len)?;
+        let mapping = Mapping::connect(side, link, 2 * len)?;
         let (there, back) = (Lane::new(&mapping, 0, cell), Lane::new(&mapping, len, cell));
         Ok(match side {
             Side::First => Self { out: there, incoming: back },
@@ -162,7 +164,7 @@ impl<const WAIT: u8> End for Limit<WAIT> {
         let lane = &mut self.out;
         let words = lane.words;
         if lane.own - lane.seen == lane.count {
-            // Acquire in the wait: who released the slot has read it.
+            // Acquire here or in the wait: the receiver that released the slot has read it.
             lane.seen = words.tail.0.load(Acquire);
             if lane.own - lane.seen == lane.count {
                 lane.seen = Self::wait(&words.tail.0, lane.seen, &words.sender_sleeps.0)?;

@@ -4,26 +4,43 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use ::sealane::{Channel, Control, SharedSlice, Wait};
 use anyhow::{Context, Result};
+use rustix::net::SocketType;
 
-use super::Transport;
 use crate::{
-    cell::{Cell, Side},
+    cell::{Cell, Side, Transport},
+    end::{End, receive_each, send_each},
     link::Link,
-    transports::seqpacket,
-    work::{End, receive_each, send_each},
+    payload::{Bytes, add, total},
+    socket,
 };
 
 /// With `BATCH`, payloads are sent and received in batches.
 pub(super) struct Sealane<const BATCH: bool>(Channel);
 
-/// Most payloads of a batch that is sent.
-const MOST: u64 = 64;
+/// The most payloads in a batch that is sent.
+const MAX_BATCH: u64 = 64;
+
+/// The way that the documentation calls the fastest: chunks of 64 bytes, by value.
+impl Bytes for SharedSlice<'_, u8> {
+    #[inline]
+    fn len(&self) -> usize {
+        SharedSlice::len(self)
+    }
+
+    #[inline]
+    fn sum(&self) -> u64 {
+        let words = self.cast::<u64>().expect("only whole words are sent");
+        let mut chunks = words.array_chunks::<8>();
+        let sums = chunks.by_ref().fold([0; 8], add);
+        chunks.remainder().iter().fold(total(sums), u64::wrapping_add)
+    }
+}
 
 impl<const BATCH: bool> End for Sealane<BATCH> {
     type View<'a> = SharedSlice<'a, u8>;
 
-    fn establish(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
-        let socket = seqpacket::connect(side, link)?;
+    fn connect(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
+        let socket = socket::pair(side, link, SocketType::SEQPACKET)?;
         let wait = match cell.transport {
             Transport::SealaneSpin => Wait::Spin,
             Transport::SealaneBlock => Wait::Block,
@@ -55,7 +72,7 @@ impl<const BATCH: bool> End for Sealane<BATCH> {
         }
         let mut number = 0;
         while number < count {
-            let end = count.min(number + MOST);
+            let end = count.min(number + MAX_BATCH);
             self.0.batch(|sender| {
                 while number < end {
                     let mut loan = sender.loan(len)?;

@@ -5,48 +5,31 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use rustix::{
     io::Errno,
-    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair},
+    net::{RecvFlags, SendFlags, SocketType, recv, send},
 };
 
 use crate::{
     cell::{Cell, Side},
+    end::End,
     link::{Link, receive_with_fds, send_with_fds},
-    work::End,
+    payload::Buffer,
+    socket::{self, PIECE},
 };
-
-/// The largest piece.
-const PIECE: usize = 64 << 10;
 
 pub(super) struct Seqpacket<const POLL: bool> {
     socket: OwnedFd,
-    piece: Vec<u8>,
-}
-
-/// A pair, one end of which each process has, and no process both.
-pub(super) fn connect(side: Side, link: &Link) -> Result<OwnedFd> {
-    pair(side, link, SocketType::SEQPACKET)
-}
-
-/// As [`connect`], of any type.
-pub(super) fn pair(side: Side, link: &Link, kind: SocketType) -> Result<OwnedFd> {
-    match side {
-        Side::First => {
-            let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
-            link.send(b"socket", &[theirs.as_fd()])?;
-            Ok(ours)
-        }
-        Side::Second => link.receive()?.1.pop().context("expected a descriptor, found none"),
-    }
+    piece: Buffer,
 }
 
 impl<const POLL: bool> End for Seqpacket<POLL> {
     type View<'a> = &'a [u8];
 
-    fn establish(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
-        Ok(Self { socket: connect(side, link)?, piece: vec![0; cell.size.min(PIECE)] })
+    fn connect(side: Side, cell: &Cell, link: &Link) -> Result<Self> {
+        let socket = socket::pair(side, link, SocketType::SEQPACKET)?;
+        Ok(Self { socket, piece: Buffer::new(cell.size.min(PIECE)) })
     }
 
     #[inline]
@@ -69,7 +52,7 @@ impl<const POLL: bool> End for Seqpacket<POLL> {
         let flags = if POLL { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
         while len > 0 {
             let (received, _) = loop {
-                match recv(&self.socket, self.piece.as_mut_slice(), flags) {
+                match recv(&self.socket, &mut *self.piece, flags) {
                     Ok(received) => break received,
                     Err(error) => ensure!(POLL && error == Errno::AGAIN, "recv: {error}"),
                 }

@@ -11,8 +11,8 @@ use anyhow::{Result, anyhow};
 
 use crate::{
     cell::{Cell, Side},
+    end::End,
     link::Link,
-    work::End,
 };
 
 pub(super) struct ShmemIpc<const SPIN: bool> {
@@ -23,7 +23,7 @@ pub(super) struct ShmemIpc<const SPIN: bool> {
 impl<const SPIN: bool> End for ShmemIpc<SPIN> {
     type View<'a> = &'a [u8];
 
-    fn establish(_side: Side, cell: &Cell, link: &Link) -> Result<Self> {
+    fn connect(_side: Side, cell: &Cell, link: &Link) -> Result<Self> {
         let capacity = cell.slots() * cell.size / 8;
         let sender = Sender::new(capacity)?;
         let fds =

@@ -1,4 +1,4 @@
-//! [`Mapping`]: memory that both processes map and both write. Only the limits are built on it.
+//! [`Mapping`]: memory that both processes map and both write. Only the transport `limit` is built on it.
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
@@ -15,14 +15,14 @@ use crate::{cell::Side, link::Link};
 
 /// Mapped until the process ends.
 #[derive(Debug)]
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     start: NonNull<u8>,
     len: usize,
 }
 
 impl Mapping {
     /// The first process makes it, the second gets it.
-    pub(super) fn establish(side: Side, link: &Link, len: usize) -> Result<Self> {
+    pub(crate) fn connect(side: Side, link: &Link, len: usize) -> Result<Self> {
         match side {
             Side::First => {
                 let file = memfd_create("peers", MemfdFlags::CLOEXEC)?;
@@ -45,8 +45,8 @@ impl Mapping {
         Ok(Self { start, len })
     }
 
-    /// From `offset` on there are `len` bytes.
-    pub(super) fn at(&self, offset: usize, len: usize) -> NonNull<u8> {
+    /// The address of `len` bytes at `offset`.
+    pub(crate) fn at(&self, offset: usize, len: usize) -> NonNull<u8> {
         assert!(offset <= self.len && len <= self.len - offset, "expected a range within the mapping");
         // SAFETY: within the mapping, by the assertion.
         unsafe { self.start.add(offset) }
