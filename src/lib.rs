@@ -65,7 +65,7 @@
 //! - Core dumps leave regions and sealed buffers out (`MADV_DONTDUMP`, `madvise(2)`).
 #![cfg_attr(
     any(doc, doctest),
-    doc = "\n# Read on\n- [`architecture`], [`protocol`], [`security`], [`performance`]: how it is built, what crosses, and what a hostile peer can do.\n- [`camera`]: frames in dmabufs, statistics in payloads.\n- [`serde`]: how a program that sent serde types over a socket moves here."
+    doc = "\n# Read on\n- [`docs::architecture`], [`docs::protocol`], [`docs::security`], [`docs::performance`]: how it is built, what crosses, and what a hostile peer can do.\n- [`docs::camera`]: frames in dmabufs, statistics in payloads.\n- [`docs::serde`]: how a program that sent serde types over a socket moves here."
 )]
 #![cfg_attr(
     not(test),
@@ -82,91 +82,69 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!("sealane needs 64-bit little-endian Linux (5.14 or later): see the README's requirements");
 
-mod builder;
 mod channel;
-mod control;
-mod death;
-mod doorbell;
+mod connect;
 mod error;
-mod handshake;
-mod hello;
-mod layout;
-mod link;
-mod listener;
-mod loan;
-mod memfd;
-mod message;
-mod order;
-mod outgoing;
-mod owner;
-mod payload;
-mod peer;
-mod private;
-mod process;
-mod raw;
-mod receipts;
-mod receiver;
-mod region;
-mod requests;
+mod memory;
+mod protocol;
 mod ring;
-mod sealed;
-mod seek;
-mod sender;
-mod shared;
 mod socket;
-mod stats;
+mod sys;
 mod wait;
-mod wire;
 
 #[cfg(feature = "tokio")]
 pub mod tokio;
 
-/// How it is built.
+/// The pages of the repository's folder `docs`.
 #[cfg(any(doc, doctest))]
-#[doc = include_str!("../docs/architecture.md")]
-pub mod architecture {}
-/// Using it for a camera pipeline.
-#[cfg(any(doc, doctest))]
-#[doc = include_str!("../docs/camera.md")]
-pub mod camera {}
-/// What it costs, and how that was measured.
-#[cfg(any(doc, doctest))]
-#[doc = include_str!("../docs/performance.md")]
-pub mod performance {}
-/// Sending serde types.
-#[cfg(any(doc, doctest))]
-#[doc = include_str!("../docs/serde.md")]
-pub mod serde {}
-/// What a hostile peer can and cannot do.
-#[cfg(any(doc, doctest))]
-#[doc = include_str!("../docs/security.md")]
-pub mod security {}
-/// What crosses the process boundary.
-#[cfg(any(doc, doctest))]
-#[doc = include_str!("../docs/protocol.md")]
-pub mod protocol {}
+pub mod docs {
+    /// How it is built.
+    #[doc = include_str!("../docs/architecture.md")]
+    pub mod architecture {}
+    /// Using it for a camera pipeline.
+    #[doc = include_str!("../docs/camera.md")]
+    pub mod camera {}
+    /// What it costs, and how that was measured.
+    #[doc = include_str!("../docs/performance.md")]
+    pub mod performance {}
+    /// Sending serde types.
+    #[doc = include_str!("../docs/serde.md")]
+    pub mod serde {}
+    /// What a hostile peer can and cannot do.
+    #[doc = include_str!("../docs/security.md")]
+    pub mod security {}
+    /// What crosses the process boundary.
+    #[doc = include_str!("../docs/protocol.md")]
+    pub mod protocol {}
+}
 /// The README's example, compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-pub use builder::Builder;
-pub use channel::Channel;
-pub use control::{Control, IntoBorrowedFd};
+pub use channel::{
+    Channel,
+    control::{Control, IntoBorrowedFd},
+    loan::{Loan, LoanWriter, Unsent},
+    message::{Message, ReplyToken, RequestId},
+    payload::{Payload, PayloadReader},
+    peer::{Credentials, Peer},
+    receiver::{Batch, Receiver},
+    sender::Sender,
+    stats::{Held, Limits, Stats},
+};
+pub use connect::{
+    builder::Builder,
+    child::{Inheritable, Prepared},
+    handshake::Handshake,
+    listener::Listener,
+};
 pub use error::{CastError, Error, HandshakeError, ProtocolError, Reason, Refusal, Result, SealError};
-pub use handshake::Handshake;
-pub use link::Closer;
-pub use listener::Listener;
-pub use loan::{Loan, LoanWriter, Unsent};
-pub use message::{Message, ReplyToken, RequestId};
-pub use payload::{Payload, PayloadReader};
-pub use peer::{Credentials, Peer};
-pub use process::{Inheritable, Prepared};
-pub use receiver::{Batch, Receiver};
-pub use sealed::{SealedBuffer, SealedBufferMut};
-pub use sender::Sender;
-pub use shared::{ArrayChunks, Iter, SharedSlice};
-pub use stats::{Held, Limits, Stats};
+pub use memory::{
+    sealed_buffer::{SealedBuffer, SealedBufferMut},
+    shared_slice::{ArrayChunks, Iter, SharedSlice},
+};
+pub use socket::link::Closer;
 pub use wait::Wait;
 /// Re-exported for its traits, which say what types may cross.
 pub use zerocopy;

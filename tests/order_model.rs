@@ -2,45 +2,47 @@
 //! a violator, no wake-up is lost, and what was committed is delivered, whole and once.
 //!
 //! Memory is sequentially consistent here; what weaker memory adds is in tests/loom.rs. The receiver's judgement is the
-//! library's own (src/order.rs); around it stand the steps of `Receiver::spin_and_sleep`, `Epoch`, `Outgoing::commit` and
+//! library's own (src/protocol/order.rs); around it stand the steps of `Receiver::spin_and_sleep`, `Epoch`, `Outgoing::commit` and
 //! `Outgoing::post`, each access to something shared a step of its own. A flaw in any of those steps is found: see the last
 //! tests.
 
 use std::collections::HashSet;
 
-#[path = "../src/order.rs"]
+#[path = "../src/protocol/order.rs"]
 mod order;
 
-/// What src/order.rs imports.
+/// What src/protocol/order.rs imports.
 mod error {
     pub(crate) use sealane::ProtocolError;
 }
-/// What src/order.rs imports; of a heading it needs no more.
-mod wire {
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-    pub(crate) struct Heading {
-        pub(crate) sequence: u64,
-        half: bool,
-        wants_reply: bool,
-    }
-
-    impl Heading {
-        pub(crate) fn new(sequence: u64, wants_reply: bool, _in_reply_to: Option<u64>) -> Self {
-            Self { sequence, half: false, wants_reply }
+/// What src/protocol/order.rs imports; of a heading it needs no more.
+mod protocol {
+    pub(crate) mod packet {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+        pub(crate) struct Heading {
+            pub(crate) sequence: u64,
+            half: bool,
+            wants_reply: bool,
         }
 
-        pub(crate) fn halved(self) -> Self {
-            Self { half: true, ..self }
-        }
+        impl Heading {
+            pub(crate) fn new(sequence: u64, wants_reply: bool, _in_reply_to: Option<u64>) -> Self {
+                Self { sequence, half: false, wants_reply }
+            }
 
-        pub(crate) fn other_half(self) -> bool {
-            self.half
+            pub(crate) fn halved(self) -> Self {
+                Self { half: true, ..self }
+            }
+
+            pub(crate) fn other_half(self) -> bool {
+                self.half
+            }
         }
     }
 }
 
 use order::{Order, Turn};
-use wire::Heading;
+use protocol::packet::Heading;
 
 /// Messages that the sender sends.
 const MESSAGES: u64 = 3;

@@ -2,48 +2,50 @@
 //! honest receiver is never called a violator, no announcement is lost, and nobody is woken without end.
 //!
 //! As `tests/order_model.rs` is for messages, so is this for room. Memory is sequentially consistent; what weaker memory
-//! adds is in `tests/loom_room.rs`. Both sides of waking are the library's own (src/doorbell.rs); around them stand the
+//! adds is in `tests/loom_room.rs`. Both sides of waking are the library's own (src/socket/doorbell.rs); around them stand the
 //! steps of `Outgoing::arm_for`, `Outgoing::wait_for_room` and `Intake`, each access to something shared a step of its own.
 //! That the sender dies is not among the steps: it leaves a receiver whose doorbells fail.
 
 use std::collections::HashSet;
 
 use doorbell::{Bell, Epoch, Rung};
-use layout::Word;
-use raw::mapping::{OwnWords, PeerRegion};
-use socket::Socket;
+use protocol::layout::Word;
+use socket::seqpacket::Socket;
+use sys::mapping::{OwnWords, PeerRegion};
 
-#[path = "../src/doorbell.rs"]
+#[path = "../src/socket/doorbell.rs"]
 mod doorbell;
 
-/// What src/doorbell.rs imports: words and a socket without memory and kernel.
+/// What src/socket/doorbell.rs imports: words and a socket without memory and kernel.
 mod error {
     pub(crate) use sealane::ProtocolError;
 }
-mod layout {
-    #[derive(Debug, Clone, Copy)]
-    pub(crate) enum Word {
-        SenderEpoch,
+mod protocol {
+    pub(crate) mod layout {
+        #[derive(Debug, Clone, Copy)]
+        pub(crate) enum Word {
+            SenderEpoch,
+        }
     }
-}
-mod wire {
-    pub(crate) enum Kind {
-        Doorbell,
-    }
+    pub(crate) mod packet {
+        pub(crate) enum Kind {
+            Doorbell,
+        }
 
-    pub(crate) struct PacketHeader;
+        pub(crate) struct PacketHeader;
 
-    impl PacketHeader {
-        pub(crate) fn plain(_: Kind, _: u32) -> Self {
-            Self
+        impl PacketHeader {
+            pub(crate) fn plain(_: Kind, _: u32) -> Self {
+                Self
+            }
         }
     }
 }
-mod raw {
+mod sys {
     pub(crate) mod mapping {
         use std::sync::{Arc, atomic::AtomicU64};
 
-        use crate::layout::Word;
+        use crate::protocol::layout::Word;
 
         #[derive(Debug, Clone, Default)]
         pub(crate) struct OwnWords(Arc<AtomicU64>);
@@ -64,23 +66,25 @@ mod raw {
         }
     }
 }
-/// For the tests of src/doorbell.rs.
-mod region {
-    use crate::{raw::mapping::OwnWords, wait::Deadline};
+/// For the tests of src/socket/doorbell.rs.
+mod memory {
+    pub(crate) mod region {
+        use crate::{sys::mapping::OwnWords, wait::Deadline};
 
-    pub(crate) struct OwnRegion {
-        pub(crate) words: OwnWords,
-    }
+        pub(crate) struct OwnRegion {
+            pub(crate) words: OwnWords,
+        }
 
-    impl OwnRegion {
-        #[expect(clippy::unnecessary_wraps, reason = "the real one can fail")]
-        pub(crate) fn create(
-            _: usize,
-            _: bool,
-            _: bool,
-            _: Deadline,
-        ) -> Result<Self, std::convert::Infallible> {
-            Ok(Self { words: OwnWords::default() })
+        impl OwnRegion {
+            #[expect(clippy::unnecessary_wraps, reason = "the real one can fail")]
+            pub(crate) fn create(
+                _: usize,
+                _: bool,
+                _: bool,
+                _: Deadline,
+            ) -> Result<Self, std::convert::Infallible> {
+                Ok(Self { words: OwnWords::default() })
+            }
         }
     }
 }
@@ -90,42 +94,44 @@ mod wait {
     }
 }
 mod socket {
-    use std::{cell::Cell, io, os::fd::BorrowedFd};
+    pub(crate) mod seqpacket {
+        use std::{cell::Cell, io, os::fd::BorrowedFd};
 
-    use crate::wire::PacketHeader;
+        use crate::protocol::packet::PacketHeader;
 
-    #[expect(dead_code, reason = "doorbells carry no descriptors, and nothing else fails here")]
-    pub(crate) enum SendFailure {
-        Full,
-        FdsInFlight,
-        NoMemory(io::Error),
-        Gone,
-        Other(io::Error),
-    }
+        #[expect(dead_code, reason = "doorbells carry no descriptors, and nothing else fails here")]
+        pub(crate) enum SendFailure {
+            Full,
+            FdsInFlight,
+            NoMemory(io::Error),
+            Gone,
+            Other(io::Error),
+        }
 
-    /// How sending to it goes.
-    pub(crate) enum Socket {
-        Takes(Cell<u8>),
-        Full,
-        NoMemory,
-        Gone,
-    }
+        /// How sending to it goes.
+        pub(crate) enum Socket {
+            Takes(Cell<u8>),
+            Full,
+            NoMemory,
+            Gone,
+        }
 
-    impl Socket {
-        pub(crate) fn send(
-            &self,
-            _: PacketHeader,
-            _: &[u8],
-            _: &[BorrowedFd<'_>],
-        ) -> Result<(), SendFailure> {
-            match self {
-                Self::Takes(bells) => {
-                    bells.set(bells.get() + 1);
-                    Ok(())
+        impl Socket {
+            pub(crate) fn send(
+                &self,
+                _: PacketHeader,
+                _: &[u8],
+                _: &[BorrowedFd<'_>],
+            ) -> Result<(), SendFailure> {
+                match self {
+                    Self::Takes(bells) => {
+                        bells.set(bells.get() + 1);
+                        Ok(())
+                    }
+                    Self::Full => Err(SendFailure::Full),
+                    Self::NoMemory => Err(SendFailure::NoMemory(io::ErrorKind::OutOfMemory.into())),
+                    Self::Gone => Err(SendFailure::Gone),
                 }
-                Self::Full => Err(SendFailure::Full),
-                Self::NoMemory => Err(SendFailure::NoMemory(io::ErrorKind::OutOfMemory.into())),
-                Self::Gone => Err(SendFailure::Gone),
             }
         }
     }
@@ -398,7 +404,7 @@ impl State {
     }
 
     /// `Outgoing::read_credit`: whether there was a bell. Too few are under way here for `Epoch::passed` to do anything: it has
-    /// a test of its own in src/doorbell.rs.
+    /// a test of its own in src/socket/doorbell.rs.
     fn read_credit(&mut self, is_present: bool) -> bool {
         if self.bells == 0 {
             if self.receiving == Receiving::Gone {

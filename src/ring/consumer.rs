@@ -15,16 +15,17 @@ use std::{
 };
 
 use crate::{
-    doorbell::Bell,
     error::ProtocolError,
-    layout::{LINE, Word, padded, record_size, to_u64, to_usize},
-    link::Link,
-    raw::{
+    protocol::{
+        layout::{LINE, Word, padded, record_size, to_u64, to_usize},
+        packet::{Record, RecordHeader},
+    },
+    socket::{doorbell::Bell, link::Link},
+    sys::{
         foreign::Foreign,
         mapping::{OwnWords, PeerRegion},
     },
     wait::{Attempts, Deadline},
-    wire::{Record, RecordHeader},
 };
 
 /// The peer's lead, in bytes, at which its writing and our reading do not meet; but no more than this part of the ring. With
@@ -477,7 +478,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
-    use crate::{region, socket::Socket, wire::Heading};
+    use crate::{memory::region, protocol::packet::Heading, socket::seqpacket::Socket};
 
     /// A consumer of our own ring, as if we were our own peer.
     fn consumer(own: &region::OwnRegion) -> Consumer {

@@ -2,6 +2,11 @@
 //!
 //! The producer's `head` and the consumer's `tail` are counters in the two control pages; each side keeps the other's as
 //! it was last seen, and looks again only when that is not enough.
+//!
+//! Owns the counters, the room that is left, and the order in which released space returns. Refuses a peer's counter that
+//! goes backwards or too far, and a record that ends behind what was published.
+//!
+//! May import: `error`, `protocol`, `wait`, `sys`, `memory`, `socket`.
 
 pub(crate) mod consumer;
 pub(crate) mod producer;

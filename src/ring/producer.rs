@@ -10,8 +10,8 @@ use std::{
 
 use crate::{
     error::ProtocolError,
-    layout::{LINE, Word, to_u64},
-    raw::mapping::{OwnWords, PeerRegion},
+    protocol::layout::{LINE, Word, to_u64},
+    sys::mapping::{OwnWords, PeerRegion},
 };
 
 /// What is worth a look at what has been released: so many bytes, so many records, but no more than this part of the ring.
@@ -24,7 +24,7 @@ const LARGE: u64 = 4 << 20;
 const PAUSES: u32 = 64;
 
 /// Counts what was committed and what the peer has released. The bytes are written through the
-/// [`RingWriter`](crate::raw::mapping::RingWriter) beside it.
+/// [`RingWriter`](crate::sys::mapping::RingWriter) beside it.
 #[derive(Debug)]
 pub(crate) struct Producer {
     words: OwnWords,
@@ -178,7 +178,7 @@ mod tests {
     use std::{collections::VecDeque, os::fd::AsFd};
 
     use super::*;
-    use crate::region::{OwnRegion, adopt};
+    use crate::memory::region::{OwnRegion, adopt};
 
     /// The producer of a ring of 4 KiB, and the region whose words say what was released.
     fn producer() -> (Producer, OwnRegion) {

@@ -18,16 +18,16 @@ use super::{
     sender::Sender,
 };
 use crate::{
-    builder::Builder,
-    control::Control,
+    channel::{
+        control::Control,
+        message::{Message, ReplyToken, RequestId},
+        peer::Peer,
+        stats::{Held, Limits, Stats},
+    },
+    connect::{builder::Builder, child as process, handshake::Handshake},
     error::{Error, Result},
-    handshake::Handshake,
-    link::Closer,
-    message::{Message, ReplyToken, RequestId},
-    owner::Owner,
-    peer::Peer,
-    process,
-    stats::{Held, Limits, Stats},
+    socket::link::Closer,
+    sys::owner::Owner,
 };
 
 /// Between two attempts to connect to a listener with a full backlog, and two looks at a child.

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::readiness::{Attempt, Readiness};
-use crate::{control::Control, error::Result, message::RequestId};
+use crate::{
+    channel::{control::Control, message::RequestId},
+    error::Result,
+};
 
 /// Memory of the ring, to be filled in place and sent: a [`sealane::Loan`](crate::Loan) whose sending awaits instead of
 /// blocking.

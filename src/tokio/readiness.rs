@@ -18,11 +18,9 @@ use ::tokio::{
 };
 
 use crate::{
+    channel::{message::Message, receiver::Found},
     error::{Error, Result},
-    message::Message,
-    owner::Owner,
-    raw::descriptor::close_registered,
-    receiver::Found,
+    sys::{cmsg::close_registered, owner::Owner},
 };
 
 /// First and longest pause between two attempts that no descriptor asks for.

@@ -4,11 +4,13 @@ use std::os::fd::AsFd;
 
 use super::readiness::{Attempt, Readiness};
 use crate::{
+    channel::{
+        message::{Message, RequestId},
+        peer::Peer,
+        stats::{Held, Limits, Stats},
+    },
     error::{Error, Result},
-    link::Closer,
-    message::{Message, RequestId},
-    peer::Peer,
-    stats::{Held, Limits, Stats},
+    socket::link::Closer,
 };
 
 /// The receiving half of a [`Channel`](super::Channel): a [`sealane::Receiver`](crate::Receiver) that awaits instead of

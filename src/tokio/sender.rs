@@ -9,12 +9,14 @@ use super::{
     readiness::{Attempt, Readiness},
 };
 use crate::{
-    control::Control,
+    channel::{
+        control::Control,
+        message::{ReplyToken, RequestId},
+        peer::Peer,
+        stats::{Limits, Stats},
+    },
     error::{Error, Result},
-    link::Closer,
-    message::{ReplyToken, RequestId},
-    peer::Peer,
-    stats::{Limits, Stats},
+    socket::link::Closer,
 };
 
 /// The sending half of a [`Channel`](super::Channel): a [`sealane::Sender`](crate::Sender) that awaits instead of blocking.

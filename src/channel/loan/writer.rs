@@ -1,0 +1,181 @@
+//! [`LoanWriter`]: a loan that is written as a stream.
+//!
+//! Invariant: every byte before `written` was written through it, so sending that much sends nothing older.
+
+use std::{
+    fmt,
+    io::{self, Seek, SeekFrom, Write},
+};
+
+use super::{Loan, Unsent};
+use crate::{
+    channel::{control::Control, message::RequestId, seek::sought},
+    error::Result,
+    protocol::layout::{to_u64, to_usize},
+};
+
+/// A loan as [`io::Write`] and [`io::Seek`]: for formats that write a stream. From [`Loan::writer`].
+///
+/// It sends the bytes up to the furthest one that was written, and never what stood in the ring before. A write behind a
+/// seek past that end fills the gap with zeros, as a file does. [`SeekFrom::End`] counts from the furthest byte written.
+///
+/// A write that does not fit writes what does and returns its length; `write_all` then fails with
+/// [`WriteZero`](io::ErrorKind::WriteZero). Neither blocks or makes a system call. A write of one byte costs about as much
+/// as one to a slice.
+///
+/// ```
+/// use std::io::{Seek, SeekFrom, Write};
+/// use sealane::Channel;
+///
+/// let (mut a, mut b) = Channel::pair()?;
+/// let mut writer = a.loan(100)?.writer();
+/// // A length of 4 bytes, which is known when the text is written.
+/// writer.seek(SeekFrom::Start(4)).unwrap();
+/// write!(writer, "{} stars", 7).unwrap();
+/// let len = writer.written() as u32 - 4;
+/// writer.rewind().unwrap();
+/// writer.write_all(&len.to_le_bytes()).unwrap();
+/// writer.send()?;
+/// assert_eq!(b.recv()?.payload().unwrap().to_vec(), b"\x07\0\0\x007 stars");
+/// # Ok::<(), sealane::Error>(())
+/// ```
+#[must_use = "a loan that is dropped is not sent"]
+pub struct LoanWriter<'s> {
+    loan: Loan<'s>,
+    /// Where the next byte goes. All bytes of the loan before it were written, or are zeros since the last seek.
+    at: usize,
+    /// Where the last seek led.
+    start: usize,
+    /// The furthest end of what was written before the last seek.
+    end: usize,
+}
+
+impl<'s> LoanWriter<'s> {
+    pub(super) fn new(loan: Loan<'s>) -> Self {
+        Self { loan, at: 0, start: 0, end: 0 }
+    }
+
+    /// Bytes that would be sent: up to the furthest one written, gaps included.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        if self.at > self.start { self.end.max(self.at) } else { self.end }
+    }
+
+    /// The loan, cut to what was written.
+    pub fn into_loan(self) -> Loan<'s> {
+        let written = self.written();
+        let Self { mut loan, .. } = self;
+        loan.truncate(written);
+        loan
+    }
+
+    /// Sends what was written, see [`Loan::send`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::send`].
+    pub fn send(self) -> Result<()> {
+        self.into_loan().send()
+    }
+
+    /// Sends what was written together with control bytes and descriptors, see [`Loan::send_with`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::send_with`].
+    pub fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()> {
+        self.into_loan().send_with(control)
+    }
+
+    /// As [`send_with`](Self::send_with), but never blocks, and gives the writer back if it was not sent: with all of its
+    /// room, and where it was.
+    ///
+    /// # Errors
+    /// Those of [`Loan::try_send_with`].
+    pub fn try_send_with<'c>(mut self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Self>> {
+        match self.loan.try_commit_first(self.written(), &control.into(), false) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Unsent { error, loan: self }),
+        }
+    }
+
+    /// Sends what was written as a request, see [`Loan::request`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::request`].
+    pub fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId> {
+        self.into_loan().request(control)
+    }
+
+    /// Writes the part of `bytes` that fits; they do not fit whole.
+    #[cold]
+    fn write_part(&mut self, bytes: &[u8]) -> usize {
+        let room = self.loan.get_mut(self.at..).unwrap_or_default();
+        let len = room.len();
+        if let Some(part) = bytes.get(..len) {
+            room.copy_from_slice(part);
+        }
+        self.at = self.at.saturating_add(len);
+        len
+    }
+
+    /// Zeros from the end of what was written to the position. What is never written behind them does not send them.
+    #[cold]
+    fn fill_gap(&mut self) {
+        let gap = self.end..self.at.min(self.loan.len());
+        if let Some(gap) = self.loan.get_mut(gap) {
+            gap.fill(0);
+        }
+    }
+}
+
+#[cold]
+fn does_not_fit(len: usize, written: usize, max: usize) -> io::Error {
+    let text =
+        format!("only {written} of {len} bytes fit before the end of a loan of {max} bytes: lend more");
+    io::Error::new(io::ErrorKind::WriteZero, text)
+}
+
+impl Write for LoanWriter<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.loan.get_mut(self.at..);
+        if let Some(to) = room.and_then(|room| room.get_mut(..bytes.len())) {
+            to.copy_from_slice(bytes);
+            // Within the loan.
+            self.at = self.at.wrapping_add(bytes.len());
+            return Ok(bytes.len());
+        }
+        Ok(self.write_part(bytes))
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = self.write(bytes)?;
+        if written == bytes.len() { Ok(()) } else { Err(does_not_fit(bytes.len(), written, self.loan.len())) }
+    }
+
+    #[inline]
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for LoanWriter<'_> {
+    #[inline]
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let written = self.written();
+        let position = sought(to, to_u64(self.at), to_u64(written))?;
+        (self.at, self.start, self.end) = (to_usize(position), to_usize(position), written);
+        if self.at > written {
+            self.fill_gap();
+        }
+        Ok(position)
+    }
+}
+
+/// Prints lengths, never the bytes.
+impl fmt::Debug for LoanWriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (len, written) = (self.loan.len(), self.written());
+        f.debug_struct("LoanWriter").field("len", &len).field("written", &written).finish_non_exhaustive()
+    }
+}

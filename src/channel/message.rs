@@ -1,0 +1,210 @@
+//! [`Message`]: what a receiver gets, whole.
+
+use std::{fmt, os::fd::OwnedFd, sync::Arc};
+
+use zerocopy::{Immutable, KnownLayout, TryFromBytes};
+
+use crate::{
+    channel::payload::Payload,
+    error::{CastError, Result},
+    memory::aligned_bytes::PrivateBytes,
+    protocol::packet::Heading,
+    ring::consumer::{Intake, Span},
+    socket::seqpacket::ReceivedFds,
+};
+
+/// A received message: control bytes, descriptors and payload, as far as the sender gave it any.
+///
+/// Control bytes are private to this process and 16-byte aligned, so types can be read in place. Descriptors are
+/// close-on-exec; those that are not taken are closed with the message.
+///
+/// ```
+/// use sealane::{Channel, Control};
+///
+/// let (mut a, mut b) = Channel::pair()?;
+/// a.loan(5)?.send_with(Control::of(&[1_u32, 2, 3]))?;
+///
+/// let message = b.recv()?;
+/// assert_eq!(message.control_as::<[u32; 3]>()?, &[1, 2, 3]);
+/// assert_eq!(message.payload().map(|payload| payload.len()), Some(5));
+/// assert_eq!(message.sequence(), 0);
+/// # Ok::<(), sealane::Error>(())
+/// ```
+pub struct Message {
+    heading: Heading,
+    channel: u64,
+    /// Boxed, if there are any: a message is moved more often than it has some.
+    extras: Option<Box<Extras>>,
+    payload: Option<Payload>,
+}
+
+/// What comes with a message beside its payload.
+#[derive(Debug, Default)]
+pub(crate) struct Extras {
+    pub(crate) control: PrivateBytes,
+    pub(crate) fds: ReceivedFds,
+}
+
+impl Message {
+    #[inline]
+    pub(crate) fn new(
+        heading: Heading,
+        channel: u64,
+        extras: Option<Box<Extras>>,
+        payload: Option<Payload>,
+    ) -> Self {
+        Self { heading, channel, extras, payload }
+    }
+
+    /// Becomes the message that is all in one record. The record that it was until now is the caller's to release, if its
+    /// payload was still there.
+    #[inline]
+    pub(crate) fn move_to(
+        &mut self,
+        intake: &Arc<Intake>,
+        heading: Heading,
+        channel: u64,
+        extras: Option<Box<Extras>>,
+        span: Span,
+        len: u64,
+    ) -> Option<Span> {
+        (self.heading, self.channel, self.extras) = (heading, channel, extras);
+        if let Some(payload) = &mut self.payload {
+            return payload.move_to(intake, span, len);
+        }
+        self.payload = Some(Payload::new(Arc::clone(intake), span, len));
+        None
+    }
+
+    /// The control bytes, as the sender gave them: check what they say.
+    #[must_use]
+    #[inline]
+    pub fn control(&self) -> &[u8] {
+        self.extras.as_ref().map_or(&[], |extras| extras.control.as_slice())
+    }
+
+    /// The control bytes as a value of `T`, checked, not copied.
+    ///
+    /// # Errors
+    /// [`CastError::Length`] if there are more or fewer, [`CastError::Invalid`] if they are no `T`.
+    pub fn control_as<T: TryFromBytes + KnownLayout + Immutable>(&self) -> Result<&T> {
+        const { assert!(align_of::<T>() <= 16, "control bytes are aligned to 16, no more") };
+        let (expected, found) = (size_of::<T>(), self.control().len());
+        if expected != found {
+            return Err(CastError::Length { expected, found }.into());
+        }
+        let invalid = CastError::Invalid { expected: std::any::type_name::<T>() };
+        T::try_ref_from_bytes(self.control()).map_err(|_| invalid.into())
+    }
+
+    /// The descriptors, in the order in which they were sent.
+    #[must_use]
+    #[inline]
+    pub fn fds(&self) -> &[OwnedFd] {
+        self.extras.as_ref().map_or(&[], |extras| &*extras.fds)
+    }
+
+    /// Takes the descriptors out. Closing one may block for as long as what it stands for wants (a socket that lingers, a
+    /// file system that does not answer): the kernel sets no limit.
+    pub fn take_fds(&mut self) -> Vec<OwnedFd> {
+        self.extras.as_mut().map(|extras| extras.fds.take()).unwrap_or_default()
+    }
+
+    /// The payload, if the message has one.
+    #[must_use]
+    #[inline]
+    pub fn payload(&self) -> Option<&Payload> {
+        self.payload.as_ref()
+    }
+
+    /// Takes the payload out.
+    #[must_use]
+    pub fn take_payload(&mut self) -> Option<Payload> {
+        self.payload.take()
+    }
+
+    /// Whether the sender waits for a reply.
+    #[inline]
+    pub(crate) fn wants_reply(&self) -> bool {
+        self.heading.wants_reply()
+    }
+
+    /// Bytes of payload and control.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.payload.as_ref().map_or(0, Payload::len).saturating_add(self.control().len())
+    }
+
+    /// Copies the payload out of the ring.
+    pub(crate) fn detach(&mut self) {
+        self.payload = self.payload.take().map(Payload::detach);
+    }
+
+    /// If the sender wants a reply: what to give to [`Control::in_reply_to`](crate::Control::in_reply_to).
+    #[must_use]
+    pub fn reply_token(&self) -> Option<ReplyToken> {
+        let Self { channel, heading: Heading { sequence, .. }, .. } = *self;
+        self.wants_reply().then_some(ReplyToken { channel, sequence })
+    }
+
+    /// If this is a reply: to what.
+    #[must_use]
+    pub fn in_reply_to(&self) -> Option<RequestId> {
+        let channel = self.channel;
+        self.heading.in_reply_to().map(|sequence| RequestId { channel, sequence })
+    }
+
+    /// Its number among all messages that the peer has sent on this channel: 0, 1, 2 …
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.heading.sequence
+    }
+}
+
+/// Tells lengths, never bytes.
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("sequence", &self.heading.sequence)
+            .field("control_len", &self.control().len())
+            .field("fds", &self.fds().len())
+            .field("payload", &self.payload)
+            .field("wants_reply", &self.wants_reply())
+            .field("in_reply_to", &self.heading.in_reply_to())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The right to reply to one request, on the channel that it came from.
+///
+/// ```
+/// use sealane::{Channel, Control};
+/// # let (mut a, mut b) = Channel::pair()?;
+/// # a.request(b"what time is it?")?;
+/// let request = b.recv()?;
+/// if let Some(token) = request.reply_token() {
+///     b.reply(token, b"ten past nine")?;
+/// }
+/// # Ok::<(), sealane::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ReplyToken {
+    pub(crate) channel: u64,
+    pub(crate) sequence: u64,
+}
+
+/// A request that was sent; its reply says [`in_reply_to`](Message::in_reply_to) it.
+///
+/// ```
+/// # let (mut a, mut b) = sealane::Channel::pair()?;
+/// let id = a.request(b"?")?;
+/// let token = b.recv()?.reply_token().unwrap();
+/// b.reply(token, b"!")?;
+/// assert_eq!(a.recv()?.in_reply_to(), Some(id));
+/// # Ok::<(), sealane::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId {
+    pub(crate) channel: u64,
+    pub(crate) sequence: u64,
+}

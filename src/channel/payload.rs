@@ -1,0 +1,291 @@
+//! [`Payload`]: the large part of a received message, in the peer's ring until it is released.
+
+mod reader;
+
+use std::{
+    fmt, io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+};
+
+use rustix::event::PollFlags;
+use zerocopy::{FromBytes, TryFromBytes};
+
+pub use self::reader::PayloadReader;
+use crate::{
+    error::{CastError, Error, Result},
+    memory::shared_slice::SharedSlice,
+    protocol::layout::to_usize,
+    ring::consumer::{Intake, Span},
+    sys::foreign::Foreign,
+    wait::{Deadline, sleep},
+};
+
+/// The bytes of a received message, where the sender wrote them.
+///
+/// Owned, and may be sent to another thread. Dropping it gives its space back to the sender, which reuses space in the
+/// order in which it was sent: a payload that is kept holds all that came after it. A program that keeps `n` payloads
+/// needs a ring of at least (`n` + 2) records, or [`detach`](Self::detach)es them. Where that is too few the sender waits, and
+/// a receiver with a deadline learns of it by [`Error::TimeoutHolding`].
+///
+/// The peer can change the bytes at any time, so they are read by value: through [`SharedSlice`], by copying, or by
+/// [`reader`](Self::reader). Only [`write_all_to`](Self::write_all_to) ever blocks.
+///
+/// ```
+/// use sealane::Channel;
+/// use std::io::BufRead;
+///
+/// let (mut a, mut b) = Channel::pair()?;
+/// let mut loan = a.loan(12)?;
+/// loan.copy_from_slice(b"one\ntwo\nsix\n");
+/// loan.send()?;
+///
+/// let payload = b.recv()?.take_payload().unwrap();
+/// assert_eq!(payload.len(), 12);
+/// let lines: Vec<String> = payload.reader().lines().map(Result::unwrap).collect();
+/// assert_eq!(lines, ["one", "two", "six"]);
+/// assert_eq!(payload.read::<u8>(4)?, b't');
+/// # Ok::<(), sealane::Error>(())
+/// ```
+#[must_use = "dropping a payload gives its bytes back to the sender"]
+pub struct Payload {
+    place: Place,
+    len: usize,
+}
+
+enum Place {
+    Ring(Arc<Intake>, Span),
+    Private(Vec<u8>),
+}
+
+/// Bytes of a value that [`Payload::read`] keeps on the stack.
+const SMALL: usize = 256;
+
+impl Payload {
+    #[inline]
+    pub(crate) fn new(intake: Arc<Intake>, span: Span, len: u64) -> Self {
+        Self { place: Place::Ring(intake, span), len: to_usize(len) }
+    }
+
+    /// Becomes the payload of another record. If it was one of the same ring, that is the caller's to release now.
+    #[inline]
+    pub(crate) fn move_to(&mut self, intake: &Arc<Intake>, span: Span, len: u64) -> Option<Span> {
+        match &mut self.place {
+            Place::Ring(own, place) if Arc::ptr_eq(own, intake) => {
+                self.len = to_usize(len);
+                Some(std::mem::replace(place, span))
+            }
+            _ => {
+                *self = Self::new(Arc::clone(intake), span, len);
+                None
+            }
+        }
+    }
+
+    #[inline]
+    fn foreign(&self) -> Foreign<'_> {
+        match &self.place {
+            Place::Ring(intake, span) => intake.payload(*span, self.len),
+            Place::Private(bytes) => Foreign::private(bytes),
+        }
+    }
+
+    /// Bytes.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes. A message with an empty payload is not one without a payload.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// A view of the bytes.
+    #[must_use]
+    #[inline]
+    pub fn bytes(&self) -> SharedSlice<'_, u8> {
+        SharedSlice::bytes(self.foreign())
+    }
+
+    /// A view of all bytes as values of `T`, which must have a size:
+    ///
+    /// ```compile_fail,E0080
+    /// # let (_a, mut b) = sealane::Channel::pair()?;
+    /// let payload = b.recv()?.take_payload().unwrap();
+    /// payload.shared::<()>()?;
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`CastError::Remainder`] if they are no whole number of values.
+    pub fn shared<T: FromBytes>(&self) -> Result<SharedSlice<'_, T>> {
+        SharedSlice::new(self.foreign())
+    }
+
+    /// A view of `count` values of `T` from byte `offset` on; any alignment will do.
+    ///
+    /// # Errors
+    /// [`CastError::OutOfBounds`] if they are not within.
+    pub fn shared_at<T: FromBytes>(&self, offset: usize, count: usize) -> Result<SharedSlice<'_, T>> {
+        SharedSlice::at(self.foreign(), offset, count)
+    }
+
+    /// Copies out the value whose bytes stand at `offset`; any alignment will do. The bytes are copied first, then checked
+    /// to be a `T`.
+    ///
+    /// # Errors
+    /// [`CastError::OutOfBounds`] if it is not within, [`CastError::Invalid`] if the bytes are no `T`.
+    pub fn read<T: TryFromBytes>(&self, offset: usize) -> Result<T> {
+        let size = size_of::<T>();
+        let bytes = self.shared_at::<u8>(offset, size)?;
+        let invalid = || Error::from(CastError::Invalid { expected: std::any::type_name::<T>() });
+        let mut small = [0; SMALL];
+        match small.get_mut(..size) {
+            Some(small) => {
+                bytes.copy_to_slice(small)?;
+                T::try_read_from_bytes(small).map_err(|_| invalid())
+            }
+            None => T::try_read_from_bytes(&bytes.to_vec()).map_err(|_| invalid()),
+        }
+    }
+
+    /// Copies all bytes out.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.bytes().to_vec()
+    }
+
+    /// Copies all bytes out.
+    ///
+    /// # Errors
+    /// [`CastError::Length`] unless `bytes` is exactly as long.
+    pub fn copy_to_slice(&self, bytes: &mut [u8]) -> Result<()> {
+        self.bytes().copy_to_slice(bytes)
+    }
+
+    /// A stream of the bytes, for formats that read one.
+    #[must_use]
+    pub fn reader(&self) -> PayloadReader<'_> {
+        PayloadReader::borrowed(self)
+    }
+
+    /// A stream of the bytes that owns the payload, to be stored or returned.
+    #[must_use = "dropping a payload gives its bytes back to the sender"]
+    pub fn into_reader(self) -> PayloadReader<'static> {
+        PayloadReader::owned(self)
+    }
+
+    /// Writes all bytes to `fd`, straight from the ring. Blocks until it is done: if `fd` does not, by `poll(2)`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] as of `write(2)`; how much was written before that is not told.
+    pub fn write_all_to(&self, fd: impl AsFd) -> Result<()> {
+        write_all(self.bytes(), fd.as_fd())
+    }
+
+    /// Copies the bytes to private memory and gives the ring's space back now.
+    pub fn detach(self) -> Self {
+        match self.place {
+            Place::Private(_) => self,
+            Place::Ring(..) => Self { len: self.len, place: Place::Private(self.to_vec()) },
+        }
+    }
+}
+
+impl Drop for Payload {
+    #[inline]
+    fn drop(&mut self) {
+        if let Place::Ring(intake, span) = &self.place {
+            intake.release(*span, 1);
+        }
+    }
+}
+
+/// Tells the length and where the bytes are; never the bytes.
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let detached = matches!(self.place, Place::Private(_));
+        f.debug_struct("Payload").field("len", &self.len).field("detached", &detached).finish()
+    }
+}
+
+fn write_all(mut bytes: SharedSlice<'_, u8>, fd: BorrowedFd<'_>) -> Result<()> {
+    while !bytes.is_empty() {
+        match bytes.write_to(fd) {
+            Ok(0) => return Err(Error::io("write")(io::Error::from(io::ErrorKind::WriteZero))),
+            // No more is written than there is.
+            Ok(written) => {
+                bytes = bytes.subslice(written..).unwrap_or(SharedSlice::bytes(Foreign::private(&[])));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                sleep([(fd, PollFlags::OUT)], Deadline::Never, None)?;
+            }
+            Err(error) => return Err(Error::io("write")(error)),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, Read, Seek, SeekFrom};
+
+    use super::*;
+    use crate::protocol::layout::to_u64;
+
+    fn payload(bytes: Vec<u8>) -> Payload {
+        Payload { len: bytes.len(), place: Place::Private(bytes) }
+    }
+
+    #[test]
+    fn a_reader_reads_seeks_and_splits() {
+        let text: Vec<u8> = (0..1000).flat_map(|i| format!("line {i}\n").into_bytes()).collect();
+        let payload = payload(text.clone());
+        let lines: Vec<_> = payload.reader().lines().map(Result::unwrap).collect();
+        assert_eq!((lines.len(), lines[999].as_str()), (1000, "line 999"));
+        let mut reader = payload.reader();
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).unwrap();
+        assert_eq!(all, text);
+        assert_eq!(reader.seek(SeekFrom::End(-9)).unwrap(), to_u64(text.len()) - 9);
+        let mut last = String::new();
+        reader.read_line(&mut last).unwrap();
+        assert_eq!(last, "line 999\n");
+        assert!(reader.seek(SeekFrom::Current(i64::MIN)).is_err());
+        reader.seek(SeekFrom::Start(u64::MAX)).unwrap();
+        assert_eq!(reader.read(&mut [0; 8]).unwrap(), 0);
+        assert!(reader.fill_buf().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_value_is_copied_then_checked() {
+        let payload = payload(vec![1, 0, 2, 0, 0, 0, 9]);
+        assert!(payload.read::<bool>(0).unwrap());
+        assert!(matches!(payload.read::<bool>(2), Err(Error::Cast(CastError::Invalid { expected: "bool" }))));
+        assert_eq!(payload.read::<u32>(2).unwrap(), 2);
+        assert!(payload.read::<[u8; 300]>(0).is_err());
+        assert!(matches!(
+            payload.read::<u32>(4),
+            Err(Error::Cast(CastError::OutOfBounds { offset: 4, available: 7, .. }))
+        ));
+    }
+
+    #[test]
+    fn all_bytes_reach_a_pipe_that_does_not_block() {
+        let bytes: Vec<u8> = (0..300_000_u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+        rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::empty()).unwrap();
+        let read = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            std::fs::File::from(reader).read_to_end(&mut all).unwrap();
+            all
+        });
+        payload(bytes.clone()).write_all_to(&writer).unwrap();
+        drop(writer);
+        assert_eq!(read.join().unwrap(), bytes);
+    }
+}

@@ -1,0 +1,339 @@
+//! [`Sender`]: the sending half of a channel, as the user sees it.
+
+use std::{
+    fmt,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::{
+    channel::{
+        control::Control,
+        loan::Loan,
+        message::{ReplyToken, RequestId},
+        outbox::{Outgoing, Patience},
+        peer::Peer,
+        stats::{Limits, Stats},
+    },
+    error::{Error, Result},
+    protocol::layout::LINE,
+    socket::{
+        death::Watch,
+        link::{Closer, Link},
+    },
+    sys::mapping::{OwnWords, PeerRegion, RingWriter},
+    wait::{Deadline, Spinner},
+};
+
+/// The sending half of a [`Channel`](crate::Channel).
+///
+/// Payloads are written in place: [`loan`](Self::loan) a part of the ring, fill it, [`send`](Loan::send) it. Control
+/// messages and descriptors go by [`send`](Self::send).
+///
+/// # When the receiver is slow
+/// | call | the ring, or the socket, is full |
+/// |---|---|
+/// | `loan`, `send`, `request`, `reply` | waits, as long as the peer lives |
+/// | `loan_timeout`, `send_timeout` | waits for its time, then [`Error::Timeout`] |
+/// | `try_loan` | `None` |
+/// | `try_send`, `try_request`, `try_send_with` | [`Error::Full`], or [`Error::FdsInFlight`] |
+/// | `Loan::send` | never: its room was there when it was lent |
+///
+/// Control messages still pass while the ring is full, and loans while the socket is.
+///
+/// # In an event loop
+/// After a `try_…` or [`has_space`](Self::has_space) has said no, the descriptor ([`AsFd`]) becomes readable,
+/// level-triggered, when trying again is worthwhile. It is one descriptor for loans and packets, so a later call may take
+/// what was announced to an earlier one: before you wait, try again what was refused before it. After
+/// [`Error::FdsInFlight`] nothing may tell, if it is another channel whose peer does not read: then try again after some
+/// milliseconds.
+///
+/// # Who may block on whom
+/// Two peers that both wait in `send`, `loan` or `call` for each other wait for ever; so do two threads of one. Where both
+/// sides send much, let one of them use the `_timeout` or `try_` forms, or send and receive in two threads.
+///
+/// ```
+/// let (mut a, mut b) = sealane::Channel::pair()?;
+/// let mut loan = a.loan(1 << 20)?;
+/// loan[0] = 1;
+/// loan.send_with(b"a mebibyte")?;
+/// let message = b.recv()?;
+/// assert_eq!(message.payload().unwrap().bytes().get(0), Some(1));
+/// # Ok::<(), sealane::Error>(())
+/// ```
+pub struct Sender {
+    ring: RingWriter,
+    out: Outgoing,
+    peer: Peer,
+}
+
+impl Sender {
+    pub(crate) fn new(
+        link: Arc<Link>,
+        ring: RingWriter,
+        words: OwnWords,
+        region: PeerRegion,
+        limits: Limits,
+        peer: Peer,
+        spinner: Spinner,
+    ) -> Self {
+        let watch = Watch::new(peer.shared_pidfd());
+        let out = Outgoing::new(link, ring.capacity(), words, region, limits, spinner, watch);
+        Self { ring, out, peer }
+    }
+
+    /// Lends `len` bytes of the ring, 64-byte aligned, to be written and sent. Waits for room as long as the peer lives.
+    ///
+    /// The bytes are whatever stood there before. The peer can read them from now on, sent or not: write nothing there
+    /// that it must not know.
+    ///
+    /// # Errors
+    /// [`Error::PayloadTooLarge`], [`Error::Disconnected`], [`Error::Protocol`].
+    #[doc(alias = "reserve")]
+    #[doc(alias = "claim")]
+    #[doc(alias = "grant")]
+    #[doc(alias = "borrow")]
+    #[inline]
+    pub fn loan(&mut self, len: usize) -> Result<Loan<'_>> {
+        self.lend(len, Patience::Until(Deadline::Never))
+    }
+
+    /// As [`loan`](Self::loan), for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], or those of [`loan`](Self::loan).
+    pub fn loan_timeout(&mut self, len: usize, timeout: Duration) -> Result<Loan<'_>> {
+        self.lend(len, Patience::Until(Deadline::after(timeout)))
+    }
+
+    /// As [`loan`](Self::loan) if there is room now; never blocks. `None` arms the descriptor.
+    ///
+    /// # Errors
+    /// Those of [`loan`](Self::loan).
+    #[inline]
+    pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>> {
+        match self.lend(len, Patience::Try) {
+            Ok(loan) => Ok(Some(loan)),
+            Err(Error::Full) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lends room for `count` values of `T`, as [`loan`](Self::loan) does for bytes.
+    ///
+    /// `T` may be aligned to 64 bytes at most and must have a size, which the compiler checks.
+    ///
+    /// ```compile_fail,E0080
+    /// let (mut a, _b) = sealane::Channel::pair()?;
+    /// a.loan_slice::<()>(1)?.send()?;
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    /// ```compile_fail,E0080
+    /// use sealane::zerocopy::{FromBytes, IntoBytes, KnownLayout};
+    ///
+    /// #[derive(FromBytes, IntoBytes, KnownLayout)]
+    /// #[repr(C, align(128))]
+    /// struct Wide([u8; 128]);
+    ///
+    /// let (mut a, _b) = sealane::Channel::pair()?;
+    /// a.loan_slice::<Wide>(1)?.send()?;
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`loan`](Self::loan).
+    #[inline]
+    pub fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
+        self.lend(count, Patience::Until(Deadline::Never))
+    }
+
+    /// Whether a loan of `len` bytes would not block. `false` arms the descriptor; never blocks.
+    ///
+    /// # Errors
+    /// Those of [`loan`](Self::loan).
+    pub fn has_space(&mut self, len: usize) -> Result<bool> {
+        let size = self.out.size_of_record(len)?;
+        match self.out.make_room(size, Patience::Try) {
+            Ok(()) => Ok(true),
+            Err(Error::Full) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[inline]
+    fn lend<T: FromBytes + IntoBytes>(&mut self, count: usize, patience: Patience) -> Result<Loan<'_, T>> {
+        // So long that it cannot be counted is too long for any ring.
+        let len = count.saturating_mul(size_of::<T>());
+        let size = self.out.size_of_record(len)?;
+        self.out.make_room(size, patience)?;
+        let start = self.out.place(size)?;
+        match self.ring.slot(start.wrapping_add(LINE), count) {
+            Some(slot) => Ok(Loan::new(slot, &mut self.out)),
+            // The size was checked and positions are multiples of 64.
+            None => Err(Error::PayloadTooLarge { len, max: self.out.limits.max_payload }),
+        }
+    }
+
+    /// Runs `send`, in which loans are sent as ever, but a sleeping receiver is woken only at the end, when a call has to
+    /// wait, or after 256 KiB: the leanest way to send many small payloads. It costs a full memory fence to see whether the
+    /// receiver sleeps, for which the processor has to have written all of the record to the caches: about half of a small
+    /// message.
+    ///
+    /// Each loan is committed, and seen by a receiver that is awake, when it is sent. Do not let `send` wait for anything but
+    /// this sender: the receiver may be asleep meanwhile. And leave it in its place: one that is swapped for another wakes
+    /// nobody until it has to wait.
+    ///
+    /// ```
+    /// # let (a, b) = sealane::Channel::pair()?;
+    /// # let ((mut sender, _), (_, mut receiver)) = (a.split(), b.split());
+    /// sender.batch(|sender| {
+    ///     for reading in 0..100_u64 {
+    ///         sender.loan(8)?.copy_from_slice(&reading.to_le_bytes());
+    ///     }
+    ///     Ok::<_, sealane::Error>(())
+    /// })?;
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    pub fn batch<R>(&mut self, send: impl FnOnce(&mut Self) -> R) -> R {
+        /// Ends the batch, even if `send` panics.
+        struct Ending<'s>(&'s mut Sender, bool);
+        impl Drop for Ending<'_> {
+            fn drop(&mut self) {
+                self.0.out.end_batch(self.1);
+            }
+        }
+        let before = self.out.begin_batch();
+        let ending = Ending(self, before);
+        send(&mut *ending.0)
+    }
+
+    /// Sends a message without a payload; waits while the socket is full, as long as the peer lives. Costs a system call.
+    ///
+    /// # Errors
+    /// [`Error::ControlTooLarge`], [`Error::TooManyFds`], [`Error::Disconnected`], [`Error::UnknownRequest`] for a
+    /// reply to another channel's request.
+    pub fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
+        self.out.send_control(&control.into(), false, Patience::Until(Deadline::Never)).map(drop)
+    }
+
+    /// As [`send`](Self::send), for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], or those of [`send`](Self::send).
+    pub fn send_timeout<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()> {
+        let patience = Patience::Until(Deadline::after(timeout));
+        self.out.send_control(&control.into(), false, patience).map(drop)
+    }
+
+    /// As [`send`](Self::send) if there is room now; never blocks.
+    ///
+    /// # Errors
+    /// [`Error::Full`] or [`Error::FdsInFlight`], with the descriptor armed, or those of [`send`](Self::send).
+    pub fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
+        self.out.send_control(&control.into(), false, Patience::Try).map(drop)
+    }
+
+    /// Sends a message that asks for a reply; waits as [`send`](Self::send) does. The reply comes as a message whose
+    /// [`in_reply_to`](crate::Message::in_reply_to) is the identifier returned here.
+    ///
+    /// # Errors
+    /// [`Error::TooManyRequests`], or those of [`send`](Self::send).
+    pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
+        self.out.send_control(&control.into(), true, Patience::Until(Deadline::Never))
+    }
+
+    /// As [`request`](Self::request), for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], or those of [`request`](Self::request).
+    pub fn request_timeout<'c>(
+        &mut self,
+        control: impl Into<Control<'c>>,
+        timeout: Duration,
+    ) -> Result<RequestId> {
+        self.request_until(control, Deadline::after(timeout))
+    }
+
+    pub(crate) fn request_until<'c>(
+        &mut self,
+        control: impl Into<Control<'c>>,
+        deadline: Deadline,
+    ) -> Result<RequestId> {
+        self.out.send_control(&control.into(), true, Patience::Until(deadline))
+    }
+
+    /// As [`request`](Self::request) if there is room now; never blocks.
+    ///
+    /// # Errors
+    /// Those of [`try_send`](Self::try_send) and [`request`](Self::request).
+    pub fn try_request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
+        self.out.send_control(&control.into(), true, Patience::Try)
+    }
+
+    /// Replies to a request; waits as [`send`](Self::send) does. For other ways to send a reply, give the token to
+    /// [`Control::in_reply_to`].
+    ///
+    /// # Errors
+    /// Those of [`send`](Self::send).
+    pub fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
+        self.send(control.into().in_reply_to(token))
+    }
+
+    /// Who the peer is.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// What this half has counted.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.out.stats
+    }
+
+    /// How large a message to the peer may be.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.out.limits
+    }
+
+    /// A handle to end the whole channel with, from any thread.
+    #[must_use]
+    pub fn closer(&self) -> Closer {
+        Closer(Arc::downgrade(&self.out.link))
+    }
+}
+
+/// Closes this direction only: the peer receives what was committed, then learns of the end. Our receiver goes on.
+/// A copy in a fork that has not used it [closes nothing](crate#processes-as-they-are).
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.out.link.close_sending();
+    }
+}
+
+impl AsFd for Sender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.out.link.credit_in.as_fd()
+    }
+}
+
+impl AsRawFd for Sender {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender")
+            .field("next_sequence", &self.out.sequence)
+            .field("ring_used", &self.out.producer.used())
+            .field("ring_capacity", &self.ring.capacity())
+            .field("gone", &self.out.gone)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,212 @@
+//! Negotiation, without memory or sockets: what we say, and what we make of the peer's `Hello`.
+
+use zerocopy::FromBytes;
+
+use crate::{
+    error::{Reason, Refusal},
+    protocol::{
+        layout::{Geometry, to_u64, to_usize},
+        packet::{HELLO_FIXED, Hello, MAGIC, SCM_MAX_FD, VERSION},
+    },
+};
+
+/// Features that this version knows: none yet.
+const FEATURES: u64 = 0;
+/// Furthest offset of a ring in its region: the largest page there is.
+const MAX_OFFSET: u64 = 1 << 30;
+
+/// The most that we accept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Largest ring of the peer that we map.
+    pub(crate) ring: usize,
+    /// Most control bytes that we receive in one message.
+    pub(crate) control: u32,
+    /// Most descriptors that we receive with one message.
+    pub(crate) fds: u32,
+    /// Most requests that may be without a reply, in either direction.
+    pub(crate) requests: u32,
+}
+
+/// What the two sides agree on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) version: u32,
+    /// Of the peer's region.
+    pub(crate) geometry: Geometry,
+    /// Most control bytes that the peer receives in one message.
+    pub(crate) max_control: usize,
+    /// Most descriptors that the peer receives with one message.
+    pub(crate) max_fds: usize,
+    /// Most requests of ours that may be without a reply: the least that one of us said.
+    pub(crate) max_requests: usize,
+}
+
+impl Bounds {
+    /// What we say, with a region of `geometry`.
+    pub(crate) fn hello(&self, geometry: Geometry) -> Hello {
+        Hello {
+            magic: MAGIC.into(),
+            lowest_version: VERSION.into(),
+            highest_version: VERSION.into(),
+            length: u32::try_from(size_of::<Hello>()).unwrap_or(u32::MAX).into(),
+            reserved: 0.into(),
+            features: FEATURES.into(),
+            required: 0.into(),
+            ring_offset: to_u64(geometry.offset).into(),
+            ring_capacity: to_u64(geometry.capacity).into(),
+            max_control: self.control.into(),
+            max_fds: self.fds.into(),
+            first_sequence: 0.into(),
+            first_position: 0.into(),
+            max_requests: self.requests.into(),
+            reserved_tail: [0.into(); 3],
+        }
+    }
+
+    /// Checks the body of the peer's `Hello`.
+    ///
+    /// UNTRUSTED: every field. A newer peer may append to the body, and shows by its lowest version whether it can do
+    /// without.
+    pub(crate) fn judge(&self, body: &[u8]) -> Result<Terms, Refusal> {
+        let refuse = |reason, expected, found| Err(Refusal { reason, expected, found });
+        let found = to_u64(body.len());
+        // The part that never changes is read by itself: a stranger's bytes may be fewer than ours.
+        let mut padded = [0; size_of::<Hello>()];
+        let known = body.len().min(padded.len());
+        if let (Some(to), Some(from)) = (padded.get_mut(..known), body.get(..known)) {
+            to.copy_from_slice(from);
+        }
+        let Ok(hello) = Hello::read_from_bytes(&padded) else {
+            return refuse(Reason::HelloLength, to_u64(size_of::<Hello>()), found);
+        };
+        if hello.magic.get() != MAGIC {
+            return refuse(Reason::Magic, MAGIC, hello.magic.get());
+        }
+        if body.len() < HELLO_FIXED {
+            return refuse(Reason::HelloLength, to_u64(HELLO_FIXED), found);
+        }
+        let (lowest, highest) = (hello.lowest_version.get(), hello.highest_version.get());
+        if highest < VERSION {
+            return refuse(Reason::Version, VERSION.into(), highest.into());
+        }
+        if lowest > VERSION {
+            return refuse(Reason::Version, VERSION.into(), lowest.into());
+        }
+        let needed = hello.length.get().max(u32::try_from(size_of::<Hello>()).unwrap_or(u32::MAX));
+        if found < needed.into() || hello.length.get() < needed {
+            return refuse(Reason::HelloLength, needed.into(), found.min(hello.length.get().into()));
+        }
+        if hello.required.get() & !FEATURES != 0 {
+            return refuse(Reason::Features, FEATURES, hello.required.get());
+        }
+        let (capacity, offset) = (hello.ring_capacity.get(), hello.ring_offset.get());
+        let max = to_u64(self.ring);
+        if capacity > max {
+            return refuse(Reason::RingTooLarge, max, capacity);
+        }
+        let page = to_u64(rustix::param::page_size());
+        if capacity != 0 && !(capacity.is_power_of_two() && capacity.is_multiple_of(page)) {
+            return refuse(Reason::Geometry, page, capacity);
+        }
+        if offset == 0 || offset > MAX_OFFSET || !offset.is_multiple_of(page) {
+            return refuse(Reason::Geometry, page, offset);
+        }
+        for first in [hello.first_sequence.get(), hello.first_position.get()] {
+            if first != 0 {
+                return refuse(Reason::Start, 0, first);
+            }
+        }
+        Ok(Terms {
+            version: VERSION,
+            geometry: Geometry { offset: to_usize(offset), capacity: to_usize(capacity) },
+            max_control: to_usize(hello.max_control.get().into()),
+            max_fds: to_usize(hello.max_fds.get().into()).min(SCM_MAX_FD),
+            max_requests: to_usize(hello.max_requests.get().min(self.requests).into()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::IntoBytes;
+
+    use super::*;
+
+    const GEOMETRY: Geometry = Geometry { offset: 4096, capacity: 8192 };
+    const BOUNDS: Bounds = Bounds { ring: 1 << 20, control: 100, fds: 300, requests: 20 };
+
+    fn reason(change: impl FnOnce(&mut Hello)) -> Reason {
+        let mut hello = BOUNDS.hello(GEOMETRY);
+        change(&mut hello);
+        BOUNDS.judge(hello.as_bytes()).unwrap_err().reason
+    }
+
+    #[test]
+    fn our_own_hello_is_accepted() {
+        let terms =
+            Terms { version: 1, geometry: GEOMETRY, max_control: 100, max_fds: 253, max_requests: 20 };
+        assert_eq!(BOUNDS.judge(BOUNDS.hello(GEOMETRY).as_bytes()), Ok(terms));
+    }
+
+    #[test]
+    fn open_requests_are_what_both_sides_allow() {
+        for (theirs, agreed) in [(0, 0), (19, 19), (21, 20), (u32::MAX, 20)] {
+            let hello = Bounds { requests: theirs, ..BOUNDS }.hello(GEOMETRY);
+            let terms = BOUNDS.judge(hello.as_bytes()).unwrap();
+            assert_eq!(terms.max_requests, agreed, "{theirs}");
+        }
+    }
+
+    #[test]
+    fn what_is_just_within_bounds_is_accepted() {
+        for (offset, capacity) in [(4096, 1 << 20), (4096, 0), (1 << 30, 4096)] {
+            let geometry = Geometry { offset, capacity };
+            let terms = BOUNDS.judge(BOUNDS.hello(geometry).as_bytes());
+            assert_eq!(terms.map(|terms| terms.geometry), Ok(geometry));
+        }
+    }
+
+    #[test]
+    fn a_newer_peer_may_append() {
+        let mut hello = BOUNDS.hello(GEOMETRY);
+        hello.highest_version = 7.into();
+        hello.length = 100.into();
+        hello.features = u64::MAX.into();
+        let longer = [hello.as_bytes(), b"more"].concat();
+        assert!(BOUNDS.judge(&longer).is_ok());
+    }
+
+    #[test]
+    fn each_wrong_field_is_refused_by_name() {
+        assert_eq!(reason(|h| h.magic = 1.into()), Reason::Magic);
+        assert_eq!(reason(|h| h.lowest_version = 2.into()), Reason::Version);
+        assert_eq!(reason(|h| h.highest_version = 0.into()), Reason::Version);
+        assert_eq!(reason(|h| h.length = 95.into()), Reason::HelloLength);
+        assert_eq!(reason(|h| h.length = 97.into()), Reason::HelloLength);
+        assert_eq!(reason(|h| h.required = 4.into()), Reason::Features);
+        assert_eq!(reason(|h| h.ring_capacity = (2 << 20).into()), Reason::RingTooLarge);
+        for capacity in [1, 64, 2048, 12288] {
+            assert_eq!(reason(|h| h.ring_capacity = capacity.into()), Reason::Geometry, "{capacity}");
+        }
+        for offset in [0, 64, 4097, 1 << 31, u64::MAX - 4095] {
+            assert_eq!(reason(|h| h.ring_offset = offset.into()), Reason::Geometry, "{offset}");
+        }
+        assert_eq!(reason(|h| h.first_sequence = 1.into()), Reason::Start);
+        assert_eq!(reason(|h| h.first_position = 64.into()), Reason::Start);
+    }
+
+    #[test]
+    fn every_shorter_hello_is_refused() {
+        let hello = BOUNDS.hello(GEOMETRY);
+        for len in 0..96 {
+            let refusal = BOUNDS.judge(&hello.as_bytes()[..len]).unwrap_err();
+            let (reason, expected) = match len {
+                0..7 => (Reason::Magic, MAGIC),
+                7..24 => (Reason::HelloLength, 24),
+                _ => (Reason::HelloLength, 96),
+            };
+            assert_eq!((refusal.reason, refusal.expected), (reason, expected), "{len} bytes");
+        }
+    }
+}
