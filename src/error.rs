@@ -33,7 +33,7 @@ pub enum Error {
     /// The peer is gone, or has closed this direction, or [`Closer::close`](crate::Closer::close) was called.
     ///
     /// A receiver reports it only after everything that was committed has been delivered.
-    #[error("the peer is gone")]
+    #[error("the peer is gone, or the channel was closed here")]
     Disconnected,
     /// The deadline passed first. Nothing was sent or lost.
     #[error("the deadline passed")]
@@ -53,7 +53,9 @@ pub enum Error {
     #[error("the socket is full")]
     Full,
     /// The payload can never fit into this ring.
-    #[error("a payload of {len} bytes does not fit: at most {max} expected")]
+    #[error(
+        "a payload of {len} bytes does not fit into the ring (Builder::ring_capacity): at most {max} expected"
+    )]
     PayloadTooLarge {
         /// Bytes asked for.
         len: usize,
@@ -62,7 +64,9 @@ pub enum Error {
     },
     /// The control bytes are more than the peer, or our socket, accepts; or a builder's limit is above what a packet can
     /// hold.
-    #[error("{len} control bytes are too many: at most {max} expected")]
+    #[error(
+        "{len} control bytes are too many: at most {max} expected (Builder::max_control, or what a packet can hold)"
+    )]
     ControlTooLarge {
         /// Bytes given, or [`Builder::max_control`](crate::Builder::max_control).
         len: usize,
@@ -70,7 +74,7 @@ pub enum Error {
         max: usize,
     },
     /// More descriptors than the peer accepts with one message.
-    #[error("{count} descriptors are too many: at most {max} expected")]
+    #[error("{count} descriptors are too many: at most {max} expected (the peer's Builder::max_fds)")]
     TooManyFds {
         /// Descriptors given.
         count: usize,
@@ -108,7 +112,7 @@ pub enum Error {
     #[error("no such open request on this channel")]
     UnknownRequest,
     /// The ring that the builder asks for is larger than any ring can be.
-    #[error("a ring of {capacity} bytes is too large: at most {max} expected")]
+    #[error("a ring of {capacity} bytes (Builder::ring_capacity) is too large: at most {max} expected")]
     RingTooLarge {
         /// Bytes asked for, see [`Builder::ring_capacity`](crate::Builder::ring_capacity).
         capacity: usize,
@@ -140,7 +144,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether this half of the channel (or the handshake) has come to its end.
+    /// Whether this half of the channel has come to its end. A handshake ends with every error but [`Full`](Self::Full) and
+    /// [`FdsInFlight`](Self::FdsInFlight), whatever this says.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::Disconnected | Self::Handshake(_) | Self::Protocol(_))
@@ -162,7 +167,11 @@ struct At<'a>(Option<&'a Path>);
 
 impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |path| write!(f, " {}", path.display()))
+        match self.0 {
+            None => Ok(()),
+            Some(path) if path.as_os_str().is_empty() => f.write_str(" \"\""),
+            Some(path) => write!(f, " {}", path.display()),
+        }
     }
 }
 
@@ -218,7 +227,9 @@ pub enum HandshakeError {
     },
     /// The child process ended in the middle: it is no program that takes its channel
     /// ([`Channel::inherited`](crate::Channel::inherited)), or something kept it from that. Its status may tell.
-    #[error("the child ended with {status} before its {awaited}")]
+    #[error(
+        "the child ended with {status} before its {awaited}: it does not take its channel (Channel::inherited), or could not"
+    )]
     ChildEnded {
         /// The packet that should have come.
         awaited: &'static str,
@@ -227,7 +238,9 @@ pub enum HandshakeError {
     },
     /// This process was not started by [`Channel::spawn`](crate::Channel::spawn), or its environment was cleared, or the
     /// descriptor that is named is no channel.
-    #[error("expected a descriptor and cookie in {place}, found {found}")]
+    #[error(
+        "expected a descriptor and cookie in {place}, found {found}: a program that Channel::spawn or Prepared starts has one, unless a wrapper drops it"
+    )]
     NotInherited {
         /// Where they should stand.
         place: &'static str,
@@ -262,7 +275,7 @@ impl fmt::Display for Refusal {
             }
             Reason::RingTooLarge => write!(
                 f,
-                "ring of at most {expected} bytes expected (Builder::max_peer_ring_capacity of who refuses), {found} found"
+                "ring of at most {expected} bytes expected, {found} found: lower Builder::ring_capacity of the one side, or raise Builder::max_peer_ring_capacity of the other"
             ),
             Reason::Geometry => {
                 write!(f, "ring capacity or offset that is a multiple of {expected} expected, {found} found")
@@ -283,7 +296,10 @@ impl fmt::Display for Refusal {
             Reason::Credentials => {
                 write!(f, "credentials: a process or user that has a name here expected, none found")
             }
-            Reason::Packet => write!(f, "packet of kind {expected} expected, {found} found"),
+            Reason::Packet if found == 0 => {
+                write!(f, "{} expected, a packet that is none of sealane's found", PacketName(expected))
+            }
+            Reason::Packet => write!(f, "{} expected, {} found", PacketName(expected), PacketName(found)),
             Reason::Application => write!(f, "refused by the application"),
             Reason::Reflected => {
                 write!(f, "the other side's own region and credit socket expected, ours found")
@@ -296,6 +312,22 @@ impl fmt::Display for Refusal {
             Reason::Unknown(code) => {
                 write!(f, "reason {code}, unknown to this version: {expected} expected, {found} found")
             }
+        }
+    }
+}
+
+/// The name of a kind of packet, as docs/protocol.md has it.
+struct PacketName(u64);
+
+impl fmt::Display for PacketName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("Hello"),
+            2 => f.write_str("Ready"),
+            3 => f.write_str("Reject"),
+            4 => f.write_str("Control"),
+            5 => f.write_str("Doorbell"),
+            kind => write!(f, "packet of kind {kind}"),
         }
     }
 }
@@ -422,7 +454,7 @@ pub enum ProtocolError {
 #[non_exhaustive]
 pub enum CastError {
     /// The two lengths must be equal. Bytes for control data, elements for slices.
-    #[error("length {expected} expected, {found} found")]
+    #[error("length {expected} expected, {found} found (bytes of control data, elements of a slice)")]
     Length {
         /// The length that was asked for.
         expected: usize,
@@ -524,6 +556,16 @@ mod tests {
         assert_eq!(Error::io("socket")(refused()).to_string(), "socket failed: connection refused");
         let error = Error::io_at("connect", Path::new("/run/service"))(refused());
         assert_eq!(error.to_string(), "connect /run/service failed: connection refused");
+        let error = Error::io_at("bind", Path::new(""))(refused());
+        assert_eq!(error.to_string(), "bind \"\" failed: connection refused");
+    }
+
+    #[test]
+    fn refusal_of_a_packet_names_the_kinds() {
+        let refusal = |expected, found| Refusal { reason: Reason::Packet, expected, found }.to_string();
+        assert_eq!(refusal(1, 0), "Hello expected, a packet that is none of sealane's found");
+        assert_eq!(refusal(2, 4), "Ready expected, Control found");
+        assert_eq!(refusal(1, 99), "Hello expected, packet of kind 99 found");
     }
 
     #[test]

@@ -361,7 +361,10 @@ fn a_child_that_ends_too_early_is_reported_with_its_status() {
     assert_eq!(status("exit 3").code(), Some(3));
     assert_eq!(status("kill -9 $$").signal(), Some(9));
     let error = HandshakeError::ChildEnded { awaited: "Hello", status: status("exit 3") };
-    assert_eq!(error.to_string(), "the child ended with exit status: 3 before its Hello");
+    assert_eq!(
+        error.to_string(),
+        "the child ended with exit status: 3 before its Hello: it does not take its channel (Channel::inherited), or could not"
+    );
 }
 
 /// One that refuses and lives on, and one that does nothing at all: both are killed, and reaped.

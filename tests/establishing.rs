@@ -508,7 +508,7 @@ fn memory_above_the_limit_of_file_sizes_is_an_error() {
 fn is_limited_in_the_size_of_files() {
     let limit = Rlimit { current: Some(2 * page()), ..getrlimit(Resource::Fsize) };
     setrlimit(Resource::Fsize, limit).unwrap();
-    let too_large = ("allocating more than RLIMIT_FSIZE", ErrorKind::FileTooLarge);
+    let too_large = ("allocating a file in memory", ErrorKind::FileTooLarge);
     let page = usize::try_from(page()).unwrap();
     let ring = |bytes| Channel::builder().ring_capacity(bytes).pair();
     // The control page counts too.
@@ -544,7 +544,7 @@ fn starts_children_that_fail() {
     // A program that is none of ours.
     let other = builder.clone().handshake_timeout(LONG).spawn(Command::new("sh").args(["-c", "exit 3"]));
     let text = other.unwrap_err().to_string();
-    assert_eq!(text, "the child ended with exit status: 3 before its Hello");
+    assert!(text.starts_with("the child ended with exit status: 3 before its Hello"), "{text}");
     childless();
     assert!(matches!(builder.spawn(role("is_silent")), Err(Error::Timeout)));
     childless();

@@ -140,7 +140,13 @@ impl Payload {
     /// [`CastError::OutOfBounds`] if it is not within, [`CastError::Invalid`] if the bytes are no `T`.
     pub fn read<T: TryFromBytes>(&self, offset: usize) -> Result<T> {
         let size = size_of::<T>();
-        let bytes = self.shared_at::<u8>(offset, size)?;
+        let available = self.len;
+        let bytes = self.shared_at::<u8>(offset, size).map_err(|_| CastError::OutOfBounds {
+            offset,
+            count: 1,
+            size,
+            available,
+        })?;
         let invalid = || Error::from(CastError::Invalid { expected: std::any::type_name::<T>() });
         let mut small = [0; SMALL];
         match small.get_mut(..size) {
@@ -270,7 +276,7 @@ mod tests {
         assert!(payload.read::<[u8; 300]>(0).is_err());
         assert!(matches!(
             payload.read::<u32>(4),
-            Err(Error::Cast(CastError::OutOfBounds { offset: 4, available: 7, .. }))
+            Err(Error::Cast(CastError::OutOfBounds { offset: 4, count: 1, size: 4, available: 7 }))
         ));
     }
 

@@ -183,7 +183,8 @@ fn set_flags(fd: &OwnedFd, flags: FdFlags) {
 /// Starts `command` with its end of `prepared`, and leaves nothing of it in the command.
 pub(crate) fn start(command: &mut Command, prepared: &Prepared) -> Result<Child> {
     prepared.attach(command);
-    let child = command.spawn().map_err(Error::io("starting the child process"));
+    let child = command.spawn();
+    let child = child.map_err(Error::io_at("starting the child process", command.get_program().as_ref()));
     command.env_remove(VARIABLE);
     child
 }

@@ -45,12 +45,17 @@ pub(crate) fn create(size: usize, huge_pages: bool, deadline: Deadline) -> Resul
     let machine = sysinfo();
     let memory =
         u64::from(machine.mem_unit).saturating_mul(machine.totalram.saturating_add(machine.totalswap));
+    let refuse = |kind, why: String| Err(Error::io("allocating a file in memory")(io::Error::new(kind, why)));
     if size > memory {
-        return Err(Error::io("allocating more than this machine's memory")(Errno::NOMEM));
+        let why = format!("{size} bytes asked for, memory and swap of {memory} bytes in all found");
+        return refuse(io::ErrorKind::OutOfMemory, why);
     }
     // Above this limit `ftruncate(2)` raises SIGXFSZ.
-    if getrlimit(Resource::Fsize).current.is_some_and(|limit| limit < size) {
-        return Err(Error::io("allocating more than RLIMIT_FSIZE")(Errno::FBIG));
+    if let Some(limit) = getrlimit(Resource::Fsize).current
+        && limit < size
+    {
+        let why = format!("{size} bytes asked for, a limit of {limit} found (RLIMIT_FSIZE, getrlimit(2))");
+        return refuse(io::ErrorKind::FileTooLarge, why);
     }
     let memfd = empty(huge_pages)?;
     ftruncate(memfd.as_file(), size).map_err(Error::io("ftruncate"))?;
@@ -242,6 +247,11 @@ mod tests {
     #[test]
     fn more_than_the_machine_has_is_an_error() {
         let error = create(1 << 50, false, Deadline::Never).unwrap_err();
-        assert!(matches!(error, Error::Io { operation: "allocating more than this machine's memory", .. }));
+        assert!(matches!(&error, Error::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory));
+        let text = error.to_string();
+        assert!(
+            text.starts_with("allocating a file in memory failed: 1125899906842624 bytes asked for"),
+            "{text}"
+        );
     }
 }
