@@ -13,7 +13,6 @@ const GAP: char = '┊';
 const FIRST: usize = 24;
 /// The longest line.
 const LATEST: usize = 240;
-const TARGET_LABEL: &str = " target ";
 
 /// One frame's value.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,12 +50,12 @@ impl Series {
     }
 
     /// The line for a terminal of `width` columns: the label, the blocks, the present value, and the target if it fits.
-    /// `paint` colours blocks that are alike, on target or not.
+    /// Lines of several series end alike, one below the other. `paint` colours blocks that are alike, on target or not.
     pub(crate) fn line(&self, width: usize, paint: impl Fn(&str, bool) -> String) -> String {
         let Some(now) = self.latest.back().or(self.first.last()) else { return String::new() };
         let decimals = self.decimals;
         let value = format!(" {:>5.decimals$}", now.value);
-        let target = format!("{TARGET_LABEL}{:.decimals$}", self.target);
+        let target = format!(" target {:<4.decimals$}", self.target);
         let target = if width >= 60 { target } else { String::new() };
         let label = if width >= 30 { format!("{:<11}", self.label) } else { String::new() };
         let taken = label.len() + value.len() + target.len();
@@ -128,7 +127,7 @@ mod tests {
     #[test]
     fn a_short_run_is_shown_whole() {
         let line = series([11.5, 34.0, 46.0, 54.0]).line(60, plain);
-        assert_eq!(line, format!("brightness ▂▄▆▇{:29}    54 target 46", ""));
+        assert_eq!(line, format!("brightness ▂▄▆▇{:27}    54 target 46  ", ""));
     }
 
     #[test]
