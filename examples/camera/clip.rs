@@ -306,9 +306,8 @@ mod tests {
         let file = file(GREY_2X1, &[&[16, 16], &[235, 235]]);
         let mut once = Clip::open(file.path(), false).unwrap();
         assert_eq!(once.expected_length(), Some(2));
-        let seen: Vec<u8> =
-            std::iter::from_fn(|| once.advance().unwrap().then(|| once.row(0, 0)[0])).collect();
-        assert_eq!(seen, [0, 255]);
+        let seen = [(); 3].map(|()| once.advance().unwrap().then(|| once.row(0, 0)[0]));
+        assert_eq!(seen, [Some(0), Some(255), None]);
         assert_eq!(once.played().unwrap().length, Some(2));
 
         let mut looped = Clip::open(file.path(), true).unwrap();
