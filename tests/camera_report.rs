@@ -6,16 +6,23 @@ use std::{
     io::BufReader,
     path::Path,
     process::{Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::{NamedTempFile, TempDir, tempdir};
 
 const WIDTH: usize = 64;
 const HEIGHT: usize = 48;
 
+/// How long a run may take: one that loops for ever is ended.
+const BOUND: Duration = Duration::from_secs(60);
+
 /// Runs the example, as cargo has built it beside the tests; if it has not, its test is left out.
-fn camera(options: &[&str], clip: Option<&Path>) -> Option<Output> {
+fn run(options: &[&str], clip: Option<&Path>) -> Option<Output> {
     let tests = current_exe().unwrap();
     let program = tests.parent().unwrap().parent().unwrap().join("examples/camera");
     if !program.exists() {
@@ -23,11 +30,24 @@ fn camera(options: &[&str], clip: Option<&Path>) -> Option<Output> {
         return None;
     }
     let mut command = Command::new(program);
-    command.args(options).stdin(Stdio::null());
+    command.args(options).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     if let Some(clip) = clip {
         command.arg("--input").arg(clip);
     }
-    let output = command.output().unwrap();
+    let child = command.spawn().unwrap();
+    let pid = Pid::from_child(&child);
+    let (ended, end) = mpsc::channel();
+    thread::spawn(move || ended.send(child.wait_with_output().unwrap()));
+    let output = end.recv_timeout(BOUND);
+    if output.is_err() {
+        kill_process(pid, Signal::KILL).unwrap();
+    }
+    Some(output.expect("the example ends"))
+}
+
+/// Runs the example, which must succeed.
+fn camera(options: &[&str], clip: Option<&Path>) -> Option<Output> {
+    let output = run(options, clip)?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Some(output)
 }
@@ -123,12 +143,7 @@ fn mean_colour(folder: &TempDir, name: &str) -> [usize; 3] {
 #[test]
 fn a_folder_that_cannot_be_made_fails_before_the_run() {
     let file = NamedTempFile::new().unwrap();
-    let tests = current_exe().unwrap();
-    let program = tests.parent().unwrap().parent().unwrap().join("examples/camera");
-    if !program.exists() {
-        return println!("left out: the example camera is not built (cargo build --examples)");
-    }
-    let output = Command::new(program).arg("--save").arg(file.path()).output().unwrap();
+    let Some(output) = run(&["--save", file.path().to_str().unwrap()], None) else { return };
     assert_eq!(output.status.code(), Some(1));
     assert!(words(&output.stderr).contains(file.path().to_str().unwrap()), "{output:?}");
     assert!(output.stdout.is_empty());

@@ -107,7 +107,7 @@ impl Report {
 }
 
 /// What the channel counted from the registration of the buffers to their revocation: the frames and their controls alone.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Streaming {
     pub(crate) doorbells: u64,
     pub(crate) packets_sent: u64,
@@ -228,4 +228,18 @@ impl Facts {
 /// To three decimals: nobody reads more.
 fn rounded(value: f64) -> Value {
     json!((value * 1000.0).round() / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streaming_is_what_was_counted_in_between() {
+        let (mut before, mut after) = (Stats::default(), Stats::default());
+        (before.packets_sent, before.sleeps) = (1, 2);
+        (after.packets_sent, after.sleeps, after.doorbells_sent, after.packets_received) = (1, 5, 7, 9);
+        let expected = Streaming { sleeps: 3, doorbells: 7, packets_received: 9, ..Streaming::default() };
+        assert_eq!(Streaming::between(&before, &after), expected);
+    }
 }
