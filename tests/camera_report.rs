@@ -4,6 +4,7 @@ use std::{
     env::current_exe,
     fs::File,
     io::BufReader,
+    os::unix::fs::symlink,
     path::Path,
     process::{Command, Output, Stdio},
     sync::mpsc,
@@ -19,7 +20,7 @@ const WIDTH: usize = 64;
 const HEIGHT: usize = 48;
 
 /// How long a run may take: one that loops for ever is ended.
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_mins(1);
 
 /// Runs the example, as cargo has built it beside the tests; if it has not, its test is left out.
 fn run(options: &[&str], clip: Option<&Path>) -> Option<Output> {
@@ -147,6 +148,21 @@ fn a_folder_that_cannot_be_made_fails_before_the_run() {
     assert_eq!(output.status.code(), Some(1));
     assert!(words(&output.stderr).contains(file.path().to_str().unwrap()), "{output:?}");
     assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_picture_that_cannot_be_written_fails_after_the_report() {
+    let folder = tempdir().unwrap();
+    if !Path::new("/dev/full").exists() {
+        return println!("left out: there is no /dev/full");
+    }
+    symlink("/dev/full", folder.path().join("last.png")).unwrap();
+    let options = ["--json", "--frames", "3", "--save", folder.path().to_str().unwrap()];
+    let Some(output) = run(&options, None) else { return };
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(json(&output)["frames"], 3);
+    let said = words(&output.stderr);
+    assert!(said.contains("last.png: ") && said.contains("No space left"), "{said}");
 }
 
 #[test]

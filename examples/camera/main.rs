@@ -10,6 +10,8 @@
 //!    ▲                (memfd or dmabuf) └► statistics ════► isolated → algorithm (pure)
 //!    └───────────────────────────────────── controls ◄──────┘
 //! ```
+//!
+//! `progress` plots what happens while it lasts, `report` collects it, and `story` says it at the end.
 #![forbid(unsafe_code)]
 
 mod algorithm;

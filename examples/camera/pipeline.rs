@@ -138,7 +138,7 @@ fn stream(
     let streaming = Streaming::between(&registered, &channel.stats());
     revoke(&mut channel)?;
     // Nothing is written over the last frame: the camera has taken none since.
-    let saved = album.map(|album| album.save(&pixels, size, camera.is_linear())).transpose()?;
+    let saved = album.map_or(Ok(Vec::new()), |album| album.save(&pixels, size, camera.is_linear()));
     Ok(report.facts(
         streaming,
         Ending {
@@ -149,7 +149,7 @@ fn stream(
             has_colour_gains: camera.has_colour_gains(),
             channel: channel.stats(),
             played: camera.played(),
-            saved: saved.unwrap_or_default(),
+            saved: saved.map_err(|error| error.to_string()),
         },
     ))
 }

@@ -12,7 +12,7 @@ use crate::output::{note, print};
 use crate::progress::Progress;
 use crate::protocol::{Controls, Observation, Settings};
 use crate::sensor::Played;
-use crate::{Result, story};
+use crate::story;
 
 /// One minute: longer ones count as one minute.
 const MAX_ROUND_TRIP_NS: u64 = 60_000_000_000;
@@ -41,7 +41,8 @@ pub(crate) struct Ending {
     /// Of the whole run.
     pub(crate) channel: Stats,
     pub(crate) played: Option<Played>,
-    pub(crate) saved: Vec<PathBuf>,
+    /// Where the first frame and the last are, if that was asked for, or why they are not there.
+    pub(crate) saved: Result<Vec<PathBuf>, String>,
 }
 
 impl Report {
@@ -61,7 +62,7 @@ impl Report {
     }
 
     /// Takes note of an answer to a frame.
-    pub(crate) fn answer(&mut self, controls: &Controls, round_trip: Duration) -> Result<()> {
+    pub(crate) fn answer(&mut self, controls: &Controls, round_trip: Duration) -> crate::Result<()> {
         if controls.buffer_agrees == 0 {
             return Err(
                 format!("frame {}: the statistics are not those of its buffer", controls.frame).into()
@@ -153,13 +154,19 @@ pub(crate) struct Facts {
 
 impl Facts {
     /// Prints the report. What is wrong with a clip is said beside it, too, unless a person reads it there already.
-    pub(crate) fn print(&self, as_json: bool) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// The report or the pictures could not be written.
+    pub(crate) fn print(&self, as_json: bool) -> crate::Result<()> {
         let is_read_elsewhere = as_json || !Term::stdout().is_term();
         if let Some(warning) = story::warning(self).filter(|_| is_read_elsewhere) {
             note(format_args!("{warning}"));
         }
         let text = if as_json { format!("{:#}", self.json()) } else { story::for_stdout(self) };
-        Ok(print(text)?)
+        print(text)?;
+        // Last: the run is not lost with its pictures.
+        self.ending.saved.as_ref().map_err(|error| error.as_str().into()).map(|_| ())
     }
 
     pub(crate) fn frames_per_second(&self) -> f64 {
@@ -220,7 +227,7 @@ impl Facts {
             "clip": played.as_ref().map(|played| &played.name),
             "clip_frames": played.as_ref().and_then(|played| played.length),
             "clip_damage": played.as_ref().and_then(|played| played.damage.as_ref()),
-            "saved": self.ending.saved.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
+            "saved": self.ending.saved.iter().flatten().map(|path| path.display().to_string()).collect::<Vec<_>>(),
         })
     }
 }

@@ -180,7 +180,7 @@ fn clip(facts: &Facts, played: &Played) -> Vec<String> {
 }
 
 fn pictures(facts: &Facts) -> Vec<String> {
-    let [first, last] = &facts.ending.saved[..] else { return Vec::new() };
+    let Ok([first, last]) = facts.ending.saved.as_deref() else { return Vec::new() };
     vec![format!("The first frame is in {}, the last in {}.", first.display(), last.display())]
 }
 
@@ -271,7 +271,7 @@ mod tests {
                 has_colour_gains: true,
                 channel: sealane::Stats::default(),
                 played: None,
-                saved: Vec::new(),
+                saved: Ok(Vec::new()),
             },
         }
     }
@@ -421,7 +421,7 @@ Isolation
     #[test]
     fn saved_pictures_are_named() {
         let mut facts = facts();
-        facts.ending.saved = ["d/first.png", "d/last.png"].map(PathBuf::from).to_vec();
+        facts.ending.saved = Ok(["d/first.png", "d/last.png"].map(PathBuf::from).to_vec());
         assert_says(&facts, "The first frame is in d/first.png, the last in d/last.png.");
     }
 
