@@ -114,9 +114,6 @@ pub(crate) struct Streaming {
     pub(crate) packets_sent: u64,
     pub(crate) packets_received: u64,
     pub(crate) waits_for_room: u64,
-    pub(crate) sleeps: u64,
-    /// Waits that ended before the pipeline slept.
-    pub(crate) spins: u64,
 }
 
 impl Streaming {
@@ -128,8 +125,6 @@ impl Streaming {
             packets_sent: counted(|stats| stats.packets_sent),
             packets_received: counted(|stats| stats.packets_received),
             waits_for_room: counted(|stats| stats.waits_for_space),
-            sleeps: counted(|stats| stats.sleeps),
-            spins: counted(|stats| stats.spins_paid),
         }
     }
 }
@@ -244,9 +239,9 @@ mod tests {
     #[test]
     fn streaming_is_what_was_counted_in_between() {
         let (mut before, mut after) = (Stats::default(), Stats::default());
-        (before.packets_sent, before.sleeps) = (1, 2);
-        (after.packets_sent, after.sleeps, after.doorbells_sent, after.packets_received) = (1, 5, 7, 9);
-        let expected = Streaming { sleeps: 3, doorbells: 7, packets_received: 9, ..Streaming::default() };
+        (before.packets_sent, before.packets_received) = (1, 2);
+        (after.packets_sent, after.packets_received, after.doorbells_sent) = (1, 5, 7);
+        let expected = Streaming { packets_received: 3, doorbells: 7, ..Streaming::default() };
         assert_eq!(Streaming::between(&before, &after), expected);
     }
 }
