@@ -9,13 +9,16 @@ use crate::sensor::PLANES;
 use crate::statistics::{Histograms, SATURATED, Zone};
 
 /// Middle grey in linear light: 18 % of white.
-const TARGET_LUMA: f64 = 0.18 * 255.0;
+pub(crate) const TARGET_LUMA: f64 = 0.18 * 255.0;
+/// A grey scene's red and blue in relation to its green.
+pub(crate) const NEUTRAL: f64 = 1.0;
 /// Rec. 601.
 const LUMA: [f64; PLANES] = [0.299, 0.587, 0.114];
 /// How much of the way to the target one step goes, in logarithms.
 const DAMPING: f64 = 0.8;
-const EXPOSURE_TOLERANCE: f64 = 0.1;
-const COLOUR_TOLERANCE: f64 = 0.03;
+/// A share of the target.
+pub(crate) const EXPOSURE_TOLERANCE: f64 = 0.1;
+pub(crate) const COLOUR_TOLERANCE: f64 = 0.03;
 
 /// Grey world over those zones that can be trusted with a colour.
 #[derive(Debug, Default)]
@@ -75,9 +78,8 @@ pub(crate) fn step(
     let focus = grey_world.focus as f64 / grey_world.pixels.max(1) as f64;
     let observed = Observation { mean_luma, red_to_green, blue_to_green, focus };
 
-    let exposed = (mean_luma / TARGET_LUMA - 1.0).abs() <= EXPOSURE_TOLERANCE;
-    let is_neutral = |ratio: &f64| (ratio - 1.0).abs() <= COLOUR_TOLERANCE;
-    let balanced = !has_colour_gains || [red_to_green, blue_to_green].iter().all(is_neutral);
+    let exposed = is_exposed(mean_luma);
+    let balanced = !has_colour_gains || [red_to_green, blue_to_green].into_iter().all(is_neutral);
     let mut next = *taken_with;
     if !exposed {
         let wanted = (TARGET_LUMA / mean_luma.max(0.5)).powf(DAMPING);
@@ -93,6 +95,16 @@ pub(crate) fn step(
         next.blue_gain = rebalanced(taken_with.blue_gain, blue_to_green);
     }
     Outcome { observed, converged: exposed && balanced, next }
+}
+
+/// Whether a frame is as bright as it shall be.
+pub(crate) fn is_exposed(mean_luma: f64) -> bool {
+    (mean_luma / TARGET_LUMA - 1.0).abs() <= EXPOSURE_TOLERANCE
+}
+
+/// Whether a colour is balanced, in relation to green.
+pub(crate) fn is_neutral(ratio: f64) -> bool {
+    (ratio - NEUTRAL).abs() <= COLOUR_TOLERANCE
 }
 
 fn add(totals: &mut [u64; PLANES], sums: [u64; PLANES]) {

@@ -5,11 +5,24 @@ use std::os::fd::BorrowedFd;
 use crate::Result;
 use crate::buffers::Layout;
 use crate::protocol::Settings;
-use crate::sensor::Size;
+use crate::sensor::{Played, Size};
 
 /// A camera. Its buffers are numbered from 0 on, [`BUFFERS`](crate::protocol::BUFFERS) of them.
 pub(crate) trait Camera {
     fn size(&self) -> Size;
+
+    /// How many frames there are to expect, if that is known.
+    fn expected_length(&self) -> Option<u64> {
+        None
+    }
+
+    /// What recording was played, if it is one.
+    fn played(&self) -> Option<Played> {
+        None
+    }
+
+    /// Whether pixels are proportional to light, as a sensor has them, or encoded for a display.
+    fn is_linear(&self) -> bool;
 
     fn layout(&self) -> Layout;
 

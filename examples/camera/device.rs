@@ -93,6 +93,10 @@ impl Camera for Webcam {
         self.size
     }
 
+    fn is_linear(&self) -> bool {
+        false
+    }
+
     fn layout(&self) -> Layout {
         Layout::Yuyv { stride: self.stride }
     }

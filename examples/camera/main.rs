@@ -10,6 +10,8 @@
 //!    ▲                (memfd or dmabuf) └► statistics ════► isolated → algorithm (pure)
 //!    └───────────────────────────────────── controls ◄──────┘
 //! ```
+//!
+//! `progress` plots what happens while it lasts, `report` collects it, and `story` says it at the end.
 #![forbid(unsafe_code)]
 
 mod algorithm;
@@ -21,7 +23,10 @@ mod device;
 mod isolated;
 #[path = "../shared/output.rs"]
 mod output;
+mod picture;
 mod pipeline;
+mod plot;
+mod progress;
 mod protocol;
 mod report;
 mod sandbox;
@@ -29,6 +34,7 @@ mod scene;
 mod sensor;
 mod simulation;
 mod statistics;
+mod story;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -48,7 +54,7 @@ struct Options {
     /// A capture device to film with, as /dev/video0, instead of a clip or the scene; it must give YUYV
     #[arg(long, value_name = "FILE", conflicts_with = "input")]
     device: Option<PathBuf>,
-    /// How many frames to take; a file is played again when it ends [default: 300; standard input: all]
+    /// How many frames to take; a file that has fewer is played again [default: 300; of a clip: all, once]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     frames: Option<u32>,
     /// Frames per second [default: as fast as possible; from a device: 30]
@@ -60,7 +66,10 @@ struct Options {
     /// Bytes of the ring that carries the statistics [default: 4MiB, more for bigger statistics]
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     ring_capacity: Option<usize>,
-    /// Print the report as one JSON object
+    /// Save the first frame and the last in this folder, as first.png and last.png
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
+    /// Print the report as one JSON object, with all figures, and show no progress
     #[arg(long)]
     json: bool,
     /// Lock the algorithm process in (seccomp, landlock), and let it try to get out with every frame

@@ -14,8 +14,10 @@ use crate::buffers::Layout;
 use crate::camera::{Camera, Frame};
 use crate::clip::Clip;
 use crate::device::Webcam;
+use crate::picture::Album;
+use crate::progress::Progress;
 use crate::protocol::{BUFFERS, Controls, FrameReady, Register, Revoke, Settings};
-use crate::report::{Facts, Report};
+use crate::report::{Ending, Facts, Report, Streaming};
 use crate::scene::Scene;
 use crate::sensor::{Size, Source};
 use crate::simulation::Simulation;
@@ -31,9 +33,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Starts the algorithm, streams, and sees the algorithm off.
 pub(crate) fn run(options: &Options) -> Result<Facts> {
     let mut camera = open_camera(options)?;
+    let album = options.save.as_deref().map(Album::create).transpose()?;
     let grid = Grid::for_length(options.stats_size);
     let (channel, algorithm) = start(options, grid)?;
-    match (stream(channel, &mut *camera, grid, options), see_off(algorithm)) {
+    match (stream(channel, &mut *camera, grid, album, options), see_off(algorithm)) {
         (Ok(facts), Ok(())) => Ok(facts),
         (Err(error), Ok(())) | (Ok(_), Err(error)) => Err(error),
         (Err(error), Err(ending)) => Err(format!("{error}; {ending}").into()),
@@ -47,7 +50,9 @@ fn open_camera(options: &Options) -> Result<Box<dyn Camera>> {
     }
     let source: Box<dyn Source> = match &options.input {
         None => Box::new(Scene::new(SCENE_SIZE)),
-        Some(path) => Box::new(Clip::open(path).map_err(|error| named(path, error))?),
+        Some(path) => {
+            Box::new(Clip::open(path, options.frames.is_some()).map_err(|error| named(path, error))?)
+        }
     };
     Ok(Box::new(Simulation::new(source, options.fps)?))
 }
@@ -66,11 +71,19 @@ fn start(options: &Options, grid: Grid) -> Result<(Channel, Child)> {
     Ok(builder.spawn(command)?)
 }
 
-fn stream(mut channel: Channel, camera: &mut dyn Camera, grid: Grid, options: &Options) -> Result<Facts> {
+fn stream(
+    mut channel: Channel,
+    camera: &mut dyn Camera,
+    grid: Grid,
+    mut album: Option<Album>,
+    options: &Options,
+) -> Result<Facts> {
     let size = camera.size();
     register(&mut channel, camera)?;
+    let registered = channel.stats();
 
-    let mut report = Report::new(options);
+    let mut report = Report::new(progress(camera, options));
+    let mut first_settings = None;
     let mut pending = Pending::default();
     let mut settings = Settings::WRONG;
     let mut pixels = vec![0; size.frame_bytes()];
@@ -85,6 +98,10 @@ fn stream(mut channel: Channel, camera: &mut dyn Camera, grid: Grid, options: &O
             settings = pending.answered(&message, camera, &mut report)?;
         }
         let Some(Frame { buffer, taken_with }) = camera.take(&mut pixels)? else { break };
+        first_settings.get_or_insert(taken_with);
+        if let Some(album) = &mut album {
+            album.keep(&pixels);
+        }
 
         let mut loan = channel.loan_timeout(grid.length(), PATIENCE).map_err(silent)?;
         meter.measure(&pixels, size, grid, &mut loan);
@@ -118,8 +135,32 @@ fn stream(mut channel: Channel, camera: &mut dyn Camera, grid: Grid, options: &O
         settings = pending.answered(&message, camera, &mut report)?;
     }
     let elapsed = start.elapsed();
+    let streaming = Streaming::between(&registered, &channel.stats());
     revoke(&mut channel)?;
-    Ok(report.facts(elapsed, &settings, &channel.stats()))
+    // Nothing is written over the last frame: the camera has taken none since.
+    let saved = album.map_or(Ok(Vec::new()), |album| album.save(&pixels, size, camera.is_linear()));
+    Ok(report.facts(
+        streaming,
+        Ending {
+            elapsed,
+            statistics_bytes: grid.length(),
+            first_settings: first_settings.unwrap_or(settings),
+            settings,
+            has_colour_gains: camera.has_colour_gains(),
+            channel: channel.stats(),
+            played: camera.played(),
+            saved: saved.map_err(|error| error.to_string()),
+        },
+    ))
+}
+
+/// What is shown while the loop runs.
+fn progress(camera: &dyn Camera, options: &Options) -> Progress {
+    if options.json {
+        return Progress::hidden();
+    }
+    let frames = options.frame_limit().map_or(camera.expected_length(), |limit| Some(limit.into()));
+    Progress::new(frames, camera.has_colour_gains())
 }
 
 /// Tells the algorithm of the camera's buffers, once.
@@ -214,9 +255,8 @@ fn see_off(mut algorithm: Child) -> Result<()> {
 }
 
 impl Options {
-    /// How many frames to take; all that there are on standard input.
+    /// How many frames to take; all that there are of a clip.
     pub(crate) fn frame_limit(&self) -> Option<u32> {
-        let is_endless = self.input.as_deref() == Some(Path::new("-"));
-        self.frames.or((!is_endless).then_some(300))
+        self.frames.or(self.input.is_none().then_some(300))
     }
 }

@@ -1,20 +1,24 @@
-//! What a run showed: a progress bar while it lasts, its facts as a table or as one JSON object at the end.
+//! What a run shows: collected while it lasts, and its facts at the end, as sentences ([`story`](crate::story)) or as JSON.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use comfy_table::{Table, presets};
+use console::Term;
 use hdrhistogram::Histogram;
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Map, Value, json};
+use sealane::Stats;
+use serde_json::{Value, json};
 
+use crate::output::{note, print};
+use crate::progress::Progress;
 use crate::protocol::{Controls, Observation, Settings};
-use crate::{Options, Result, output::print};
+use crate::sensor::Played;
+use crate::story;
 
 /// One minute: longer ones count as one minute.
 const MAX_ROUND_TRIP_NS: u64 = 60_000_000_000;
 
 pub(crate) struct Report {
-    progress: ProgressBar,
+    progress: Progress,
     pub(crate) frames: u32,
     pub(crate) late_controls: u32,
     acts_tried: u32,
@@ -26,18 +30,25 @@ pub(crate) struct Report {
     last: Option<Observation>,
 }
 
+/// What only the pipeline knows at the end.
+pub(crate) struct Ending {
+    pub(crate) elapsed: Duration,
+    /// Bytes of statistics a frame.
+    pub(crate) statistics_bytes: usize,
+    pub(crate) first_settings: Settings,
+    pub(crate) settings: Settings,
+    pub(crate) has_colour_gains: bool,
+    /// Of the whole run.
+    pub(crate) channel: Stats,
+    pub(crate) played: Option<Played>,
+    /// Where the first frame and the last are, if that was asked for, or why they are not there.
+    pub(crate) saved: Result<Vec<PathBuf>, String>,
+}
+
 impl Report {
-    /// Shows a bar if this is a terminal.
-    pub(crate) fn new(options: &Options) -> Self {
-        let progress = match options.frame_limit() {
-            _ if options.json => ProgressBar::hidden(),
-            None => ProgressBar::new_spinner(),
-            Some(limit) => ProgressBar::new(limit.into()),
-        };
-        let template = "{spinner} {wide_bar} {pos} frames, {per_sec}, {msg}";
-        let style = ProgressStyle::with_template(template).expect("a valid template");
+    pub(crate) fn new(progress: Progress) -> Self {
         Self {
-            progress: progress.with_style(style),
+            progress,
             frames: 0,
             late_controls: 0,
             acts_tried: 0,
@@ -51,7 +62,7 @@ impl Report {
     }
 
     /// Takes note of an answer to a frame.
-    pub(crate) fn answer(&mut self, controls: &Controls, round_trip: Duration) -> Result<()> {
+    pub(crate) fn answer(&mut self, controls: &Controls, round_trip: Duration) -> crate::Result<()> {
         if controls.buffer_agrees == 0 {
             return Err(
                 format!("frame {}: the statistics are not those of its buffer", controls.frame).into()
@@ -69,57 +80,150 @@ impl Report {
             self.converged_at_frame.get_or_insert(controls.frame);
             self.frames_converged += 1;
         }
-        if !self.progress.is_hidden() {
-            self.progress.set_position(self.frames.into());
-            self.progress.set_message(format!("luma {:.0}", controls.observed.mean_luma));
-        }
+        self.progress.answered(self.frames, &controls.observed);
         Ok(())
     }
 
-    /// Everything that the run showed, named. Of the channel, what the pipeline's end saw.
-    pub(crate) fn facts(&self, elapsed: Duration, settings: &Settings, channel: &sealane::Stats) -> Facts {
-        self.progress.finish_and_clear();
-        let (seconds, frames) = (elapsed.as_secs_f64(), f64::from(self.frames));
+    /// Everything that the run showed.
+    pub(crate) fn facts(&self, streaming: Streaming, ending: Ending) -> Facts {
+        self.progress.finish();
         #[expect(clippy::cast_precision_loss, reason = "figures to look at")]
-        let (gib, micros) = (channel.bytes_sent as f64 / f64::from(1 << 30), |nanos: u64| nanos as f64 / 1e3);
-        let round_trip = |quantile| rounded(micros(self.round_trips.value_at_quantile(quantile)));
-        let observed = |observation: Option<Observation>, what: fn(Observation) -> f64| {
+        let round_trip_us = |quantile| self.round_trips.value_at_quantile(quantile) as f64 / 1e3;
+        Facts {
+            frames: self.frames,
+            streaming,
+            round_trip_p50_us: round_trip_us(0.5),
+            round_trip_p99_us: round_trip_us(0.99),
+            late_controls: self.late_controls,
+            frame_buffers_verified: self.round_trips.len(),
+            forbidden_acts_tried: self.acts_tried,
+            forbidden_acts_refused: self.acts_refused,
+            converged_at_frame: self.converged_at_frame,
+            frames_converged: self.frames_converged,
+            first: self.first,
+            last: self.last,
+            ending,
+        }
+    }
+}
+
+/// What the channel counted from the registration of the buffers to their revocation: the frames and their controls alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Streaming {
+    pub(crate) doorbells: u64,
+    pub(crate) packets_sent: u64,
+    pub(crate) packets_received: u64,
+    pub(crate) waits_for_room: u64,
+}
+
+impl Streaming {
+    /// What was counted between two moments.
+    pub(crate) fn between(before: &Stats, after: &Stats) -> Self {
+        let counted = |count: fn(&Stats) -> u64| count(after).saturating_sub(count(before));
+        Self {
+            doorbells: counted(|stats| stats.doorbells_sent),
+            packets_sent: counted(|stats| stats.packets_sent),
+            packets_received: counted(|stats| stats.packets_received),
+            waits_for_room: counted(|stats| stats.waits_for_space),
+        }
+    }
+}
+
+/// Everything that a run showed. Of the channel, what the pipeline's end saw.
+pub(crate) struct Facts {
+    pub(crate) frames: u32,
+    pub(crate) streaming: Streaming,
+    pub(crate) round_trip_p50_us: f64,
+    pub(crate) round_trip_p99_us: f64,
+    pub(crate) late_controls: u32,
+    pub(crate) frame_buffers_verified: u64,
+    /// What a sandboxed algorithm tried: opening a file, making a socket, having a signal sent.
+    pub(crate) forbidden_acts_tried: u32,
+    pub(crate) forbidden_acts_refused: u32,
+    pub(crate) converged_at_frame: Option<u64>,
+    pub(crate) frames_converged: u32,
+    pub(crate) first: Option<Observation>,
+    pub(crate) last: Option<Observation>,
+    pub(crate) ending: Ending,
+}
+
+impl Facts {
+    /// Prints the report. What is wrong with a clip is said beside it, too, unless a person reads it there already.
+    ///
+    /// # Errors
+    ///
+    /// The report or the pictures could not be written.
+    pub(crate) fn print(&self, as_json: bool) -> crate::Result<()> {
+        let is_read_elsewhere = as_json || !Term::stdout().is_term();
+        if let Some(warning) = story::warning(self).filter(|_| is_read_elsewhere) {
+            note(format_args!("{warning}"));
+        }
+        let text = if as_json { format!("{:#}", self.json()) } else { story::for_stdout(self) };
+        print(text)?;
+        // Last: the run is not lost with its pictures.
+        self.ending.saved.as_ref().map_err(|error| error.as_str().into()).map(|_| ())
+    }
+
+    pub(crate) fn frames_per_second(&self) -> f64 {
+        f64::from(self.frames) / self.ending.elapsed.as_secs_f64()
+    }
+
+    /// How many frames, at least, the pipeline sent without a system call: it rang for none of them, sent no packet, and did
+    /// not wait for room.
+    pub(crate) fn frames_without_system_call(&self) -> u64 {
+        let Streaming { doorbells, packets_sent, waits_for_room, .. } = self.streaming;
+        u64::from(self.frames).saturating_sub(doorbells + packets_sent + waits_for_room)
+    }
+
+    /// All figures, named.
+    pub(crate) fn json(&self) -> Value {
+        let Ending { elapsed, settings, channel, played, .. } = &self.ending;
+        let seconds = elapsed.as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "figures to look at")]
+        let gib = channel.bytes_sent as f64 / f64::from(1 << 30);
+        let seen = |observation: Option<Observation>, what: fn(Observation) -> f64| {
             observation.map_or(Value::Null, |observation| rounded(what(observation)))
         };
-        Facts(vec![
-            ("frames", self.frames.into()),
-            ("bytes", channel.bytes_sent.into()),
-            ("seconds", rounded(seconds)),
-            ("gib_per_second", rounded(gib / seconds)),
-            ("frames_per_second", rounded(frames / seconds)),
-            ("round_trip_p50_us", round_trip(0.5)),
-            ("round_trip_p99_us", round_trip(0.99)),
-            ("late_controls", self.late_controls.into()),
+        let (first, last) = (|what| seen(self.first, what), |what| seen(self.last, what));
+        json!({
+            "frames": self.frames,
+            "bytes": channel.bytes_sent,
+            "statistics_bytes": self.ending.statistics_bytes,
+            "seconds": rounded(seconds),
+            "gib_per_second": rounded(gib / seconds),
+            "frames_per_second": rounded(self.frames_per_second()),
+            "round_trip_p50_us": rounded(self.round_trip_p50_us),
+            "round_trip_p99_us": rounded(self.round_trip_p99_us),
+            "late_controls": self.late_controls,
+            "frames_sent_without_system_call": self.frames_without_system_call(),
             // What it took to wake the other side, to be woken and to sleep: a system call each.
-            ("doorbells_sent", channel.doorbells_sent.into()),
-            ("doorbells_received", channel.doorbells_received.into()),
-            ("sleeps", channel.sleeps.into()),
+            "doorbells_sent": channel.doorbells_sent,
+            "doorbells_received": channel.doorbells_received,
+            "sleeps": channel.sleeps,
             // The controls, and the fds: a system call each, too.
-            ("packets_sent", channel.packets_sent.into()),
-            ("packets_received", channel.packets_received.into()),
-            ("frame_buffers_verified", self.round_trips.len().into()),
-            // What a sandboxed algorithm tried: opening a file, making a socket, having a signal sent.
-            ("forbidden_acts_tried", self.acts_tried.into()),
-            ("forbidden_acts_refused", self.acts_refused.into()),
-            ("converged_at_frame", self.converged_at_frame.into()),
-            ("frames_converged", self.frames_converged.into()),
-            ("first_mean_luma", observed(self.first, |seen| seen.mean_luma)),
-            ("first_red_to_green", observed(self.first, |seen| seen.red_to_green)),
-            ("first_blue_to_green", observed(self.first, |seen| seen.blue_to_green)),
-            ("last_mean_luma", observed(self.last, |seen| seen.mean_luma)),
-            ("last_red_to_green", observed(self.last, |seen| seen.red_to_green)),
-            ("last_blue_to_green", observed(self.last, |seen| seen.blue_to_green)),
-            ("last_focus", observed(self.last, |seen| seen.focus)),
-            ("exposure_us", rounded(settings.exposure_us)),
-            ("analogue_gain", rounded(settings.analogue_gain)),
-            ("red_gain", rounded(settings.red_gain)),
-            ("blue_gain", rounded(settings.blue_gain)),
-        ])
+            "packets_sent": channel.packets_sent,
+            "packets_received": channel.packets_received,
+            "frame_buffers_verified": self.frame_buffers_verified,
+            "forbidden_acts_tried": self.forbidden_acts_tried,
+            "forbidden_acts_refused": self.forbidden_acts_refused,
+            "converged_at_frame": self.converged_at_frame,
+            "frames_converged": self.frames_converged,
+            "first_mean_luma": first(|seen| seen.mean_luma),
+            "first_red_to_green": first(|seen| seen.red_to_green),
+            "first_blue_to_green": first(|seen| seen.blue_to_green),
+            "last_mean_luma": last(|seen| seen.mean_luma),
+            "last_red_to_green": last(|seen| seen.red_to_green),
+            "last_blue_to_green": last(|seen| seen.blue_to_green),
+            "last_focus": last(|seen| seen.focus),
+            "exposure_us": rounded(settings.exposure_us),
+            "analogue_gain": rounded(settings.analogue_gain),
+            "red_gain": rounded(settings.red_gain),
+            "blue_gain": rounded(settings.blue_gain),
+            "clip": played.as_ref().map(|played| &played.name),
+            "clip_frames": played.as_ref().and_then(|played| played.length),
+            "clip_damage": played.as_ref().and_then(|played| played.damage.as_ref()),
+            "saved": self.ending.saved.iter().flatten().map(|path| path.display().to_string()).collect::<Vec<_>>(),
+        })
     }
 }
 
@@ -128,20 +232,16 @@ fn rounded(value: f64) -> Value {
     json!((value * 1000.0).round() / 1000.0)
 }
 
-pub(crate) struct Facts(Vec<(&'static str, Value)>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Facts {
-    pub(crate) fn print(self, as_json: bool) -> Result<()> {
-        if as_json {
-            let object: Map<_, _> =
-                self.0.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-            print(format_args!("{:#}", Value::Object(object)))?;
-        } else {
-            let mut table = Table::new();
-            table.load_style(presets::UTF8_BORDERS_ONLY);
-            table.add_rows(self.0.iter().map(|(name, value)| [name.replace('_', " "), value.to_string()]));
-            print(table)?;
-        }
-        Ok(())
+    #[test]
+    fn streaming_is_what_was_counted_in_between() {
+        let (mut before, mut after) = (Stats::default(), Stats::default());
+        (before.packets_sent, before.packets_received) = (1, 2);
+        (after.packets_sent, after.packets_received, after.doorbells_sent) = (1, 5, 7);
+        let expected = Streaming { packets_received: 3, doorbells: 7, ..Streaming::default() };
+        assert_eq!(Streaming::between(&before, &after), expected);
     }
 }

@@ -15,6 +15,9 @@ const ILLUMINANT: [f64; PLANES] = [1.0, 0.72, 0.42];
 /// With this exposure and gain 1, a white of the source is just white in the frame.
 const REFERENCE_EXPOSURE_US: f64 = 10_000.0;
 
+/// How sources and displays encode light: its power of one over this.
+pub(crate) const DISPLAY_GAMMA: f64 = 2.2;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size {
     pub(crate) width: usize,
@@ -39,6 +42,16 @@ impl Size {
     }
 }
 
+/// What was played of a recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Played {
+    pub(crate) name: String,
+    /// How many whole pictures the recording has; `None` if its end was not reached.
+    pub(crate) length: Option<u64>,
+    /// What is wrong with its end: there is more than whole pictures.
+    pub(crate) damage: Option<String>,
+}
+
 /// Where pictures come from.
 pub(crate) trait Source {
     fn size(&self) -> Size;
@@ -46,6 +59,14 @@ pub(crate) trait Source {
     fn advance(&mut self) -> Result<bool>;
     /// One display-encoded row of the present picture.
     fn row(&self, plane: usize, y: usize) -> &[u8];
+    /// How many pictures there are to expect, if that is known.
+    fn expected_length(&self) -> Option<u64> {
+        None
+    }
+    /// What was played, if it is a recording.
+    fn played(&self) -> Option<Played> {
+        None
+    }
 }
 
 /// Captures the present picture of `source` into `frame`, plane after plane.
@@ -67,7 +88,7 @@ pub(crate) fn capture(source: &dyn Source, settings: &Settings, frame: &mut [u8]
 fn response(brightness: f64, colour_gain: f64) -> [u8; 256] {
     let mut encoded = 0.0;
     [(); 256].map(|()| {
-        let light = f64::powf(encoded / 255.0, 2.2);
+        let light = f64::powf(encoded / 255.0, DISPLAY_GAMMA);
         encoded += 1.0;
         let on_sensor = (light * brightness).min(1.0);
         ((on_sensor * colour_gain).min(1.0) * 255.0).round() as u8

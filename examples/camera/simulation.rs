@@ -11,7 +11,7 @@ use crate::Result;
 use crate::buffers::{self, Layout};
 use crate::camera::{Camera, Frame};
 use crate::protocol::{BUFFERS, Settings};
-use crate::sensor::{Size, Source, capture};
+use crate::sensor::{Played, Size, Source, capture};
 
 pub(crate) struct Simulation {
     source: Box<dyn Source>,
@@ -41,6 +41,18 @@ impl Simulation {
 impl Camera for Simulation {
     fn size(&self) -> Size {
         self.source.size()
+    }
+
+    fn expected_length(&self) -> Option<u64> {
+        self.source.expected_length()
+    }
+
+    fn played(&self) -> Option<Played> {
+        self.source.played()
+    }
+
+    fn is_linear(&self) -> bool {
+        true
     }
 
     fn layout(&self) -> Layout {
