@@ -2,9 +2,10 @@
 
 use std::{
     fmt,
-    hash::{BuildHasher, Hasher, RandomState},
+    hash::{BuildHasher, RandomState},
     mem,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    process,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -60,8 +61,9 @@ impl Settings {
 
 /// A number that nobody else has.
 pub(crate) fn random() -> u64 {
-    // The standard library's hash maps begin with random keys.
-    RandomState::new().build_hasher().finish() | 1
+    // The standard library's hash maps begin with random keys. A fork draws the keys that its parent, and its siblings, draw
+    // next: so what tells them apart goes in, too.
+    RandomState::new().hash_one((process::id(), Instant::now())) | 1
 }
 
 const REFLECTED: Refusal = Refusal { reason: Reason::Reflected, expected: 0, found: 0 };

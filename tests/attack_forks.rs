@@ -1,0 +1,48 @@
+//! Forks that establish channels with one another.
+
+#[path = "support/forks.rs"]
+mod forks;
+mod hostile;
+
+use std::collections::HashMap;
+
+use hostile::{abstract_name, bounded, seqpacket_pair};
+use sealane::{Channel, Listener};
+
+/// Forks have the same memory: what is drawn from it is the same in all of them.
+#[test]
+fn two_forks_of_one_process_are_no_reflection_of_each_other() {
+    let _guard = bounded();
+    let _: HashMap<u8, u8> = HashMap::new();
+    let (a, b) = seqpacket_pair();
+    let meet = |fd: std::os::fd::OwnedFd| {
+        let mut channel =
+            Channel::builder().handshake(fd).unwrap().finish().expect("a sibling is no reflection");
+        channel.send(b"hello").unwrap();
+        assert_eq!(channel.recv().unwrap().control(), b"hello");
+        // Kept until both have read.
+        std::mem::forget(channel);
+    };
+    let (a, first) = forks::fork(a, meet);
+    let (b, second) = forks::fork(b, meet);
+    drop((a, b));
+    first.wait();
+    second.wait();
+}
+
+#[test]
+fn a_fork_is_a_client_of_its_parents_listener() {
+    let _guard = bounded();
+    let _: HashMap<u8, u8> = HashMap::new();
+    let name = abstract_name();
+    let builder = Channel::builder();
+    let (ready, go) = hostile::pipe();
+    let ((), client) = forks::fork((), |()| {
+        let _ = rustix::io::read(&ready, &mut [0_u8; 1]);
+        builder.connect(&name).expect("it is another process");
+    });
+    let listener = Listener::bind(&name).unwrap();
+    rustix::io::write(&go, b"x").unwrap();
+    let _ = listener.accept().map(std::mem::forget);
+    client.wait();
+}
