@@ -244,6 +244,11 @@ impl Handshake {
             Ok(named) => self.nameless = !named,
             // A peer that is gone may have left us its reason.
             Err(SendFailure::Gone) => {}
+            // The kernel says so of a socket that takes no descriptors (`SO_PASSRIGHTS`, Linux 6.16). The credentials are true.
+            Err(SendFailure::Other(error)) if Errno::from_io_error(&error) == Some(Errno::PERM) => {
+                let refusal = Refusal { reason: Reason::Descriptors, expected: 0, found: to_u64(fds.len()) };
+                return Err(HandshakeError::Rejected(refusal).into());
+            }
             Err(failure) => return Err(failure.into()),
         }
         log::debug!("handshake: sent Hello with a ring of {} bytes", own.region.geometry.capacity);
@@ -440,7 +445,7 @@ impl Handshake {
         let pidfd = match pidfd {
             // A kernel without them, or one that cannot open a process that is dead and gone.
             None => None,
-            Some(Err(error)) if Errno::from_io_error(&error) == Some(Errno::SRCH) => None,
+            Some(Err(error)) if Errno::from_io_error(&error).is_some_and(is_gone) => None,
             Some(pidfd) => {
                 Some(Arc::new(pidfd.map_err(Error::io("opening the peer's process (SCM_PIDFD)"))?))
             }
@@ -594,6 +599,12 @@ impl Handshake {
             Heard::Hello(candidate) | Heard::Ready(candidate) => Some(candidate.credentials),
         }
     }
+}
+
+/// Whether this is what a kernel says of a process that has ended, when it is to be opened (`pidfd_prepare`, `kernel/fork.c`):
+/// `EINVAL` before Linux 6.15.
+fn is_gone(error: Errno) -> bool {
+    matches!(error, Errno::SRCH | Errno::INVAL | Errno::NOENT)
 }
 
 /// The packet, if it is of the kind whose turn it is.
