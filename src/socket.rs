@@ -197,7 +197,8 @@ impl From<Errno> for SendFailure {
         match error {
             Errno::AGAIN => Self::Full,
             Errno::TOOMANYREFS => Self::FdsInFlight,
-            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Self::Gone,
+            // `ECONNREFUSED` where the other end is being closed at this moment, before Linux 6.2.
+            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED => Self::Gone,
             Errno::NOBUFS | Errno::NOMEM => Self::NoMemory(error.into()),
             error => Self::Other(error.into()),
         }
