@@ -23,6 +23,7 @@ use crate::{
     raw::mapping::PeerRegion,
     receiver::Receiver,
     region::{Offered, OwnRegion, Unfit},
+    ring::consumer::Intake,
     sender::Sender,
     socket::{Arrival, Incoming, SendFailure, Socket, sleep},
     stats::Limits,
@@ -576,10 +577,10 @@ impl Handshake {
         let link = Arc::new(Link::new(id, socket, credit_in, credit_out));
         let peer = Peer::new(credentials, pidfd, terms.version);
         let spinner = Spinner::new(settings.wait, share_the_only_cpu(credentials.pid));
-        let (sender_link, region) = (Arc::clone(&link), peer_region.clone());
+        let intake = Intake::new(peer_region, link, words.clone());
         let sender =
-            Sender::new(sender_link, ring, words.clone(), region, sending, peer.clone(), spinner.clone());
-        let receiver = Receiver::new(link, words, peer_region, receiving, peer, spinner);
+            Sender::new(Arc::clone(&intake), ring, words.clone(), sending, peer.clone(), spinner.clone());
+        let receiver = Receiver::new(intake, words, receiving, peer, spinner);
         Ok(Channel::new(sender, receiver))
     }
 

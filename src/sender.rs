@@ -14,12 +14,13 @@ use crate::{
     death::Watch,
     error::{Error, Result},
     layout::LINE,
-    link::{Closer, Link},
+    link::Closer,
     loan::Loan,
     message::{ReplyToken, RequestId},
     outgoing::{Outgoing, Patience},
     peer::Peer,
-    raw::mapping::{OwnWords, PeerRegion, RingWriter},
+    raw::mapping::{OwnWords, RingWriter},
+    ring::consumer::Intake,
     stats::{Limits, Stats},
     wait::{Deadline, Spinner},
 };
@@ -68,16 +69,15 @@ pub struct Sender {
 
 impl Sender {
     pub(crate) fn new(
-        link: Arc<Link>,
+        intake: Arc<Intake>,
         ring: RingWriter,
         words: OwnWords,
-        region: PeerRegion,
         limits: Limits,
         peer: Peer,
         spinner: Spinner,
     ) -> Self {
         let watch = Watch::new(peer.shared_pidfd());
-        let out = Outgoing::new(link, ring.capacity(), words, region, limits, spinner, watch);
+        let out = Outgoing::new(intake, ring.capacity(), words, limits, spinner, watch);
         Self { ring, out, peer }
     }
 

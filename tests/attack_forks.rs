@@ -46,3 +46,22 @@ fn a_fork_is_a_client_of_its_parents_listener() {
     let _ = listener.accept().map(std::mem::forget);
     client.wait();
 }
+
+/// A daemon that lets go of a payload, and then only sends.
+#[test]
+fn a_payload_that_a_fork_dropped_is_given_back_at_its_first_use_of_any_half() {
+    let _guard = bounded();
+    let (mut peer, mut ours) = Channel::builder().ring_capacity(4096).pair().unwrap();
+    let most = peer.limits().max_payload;
+    peer.loan(most).unwrap().send().unwrap();
+    let payload = ours.recv().unwrap().take_payload().unwrap();
+    assert!(peer.try_loan(most).unwrap().is_none());
+    let _kept = forks::in_fork((payload, ours), |(payload, mut ours)| {
+        drop(payload);
+        ours.send(b"still here").unwrap();
+        // It is alive when the peer looks.
+        std::mem::forget(ours);
+    });
+    assert_eq!(peer.recv().unwrap().control(), b"still here");
+    assert!(peer.try_loan(most).unwrap().is_some(), "the fork has used the channel");
+}

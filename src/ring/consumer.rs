@@ -16,7 +16,7 @@ use std::{
 
 use crate::{
     doorbell::Bell,
-    error::ProtocolError,
+    error::{ProtocolError, Result},
     layout::{LINE, Word, padded, record_size, to_u64, to_usize},
     link::Link,
     raw::{
@@ -155,14 +155,17 @@ impl Intake {
         }
     }
 
-    /// Gives back the space that was only noted before this process used the channel.
-    pub(crate) fn catch_up(&self) {
+    /// This process uses the channel, and gives back the space of payloads that it dropped before that. An error if it is
+    /// closed here.
+    pub(crate) fn take_over(&self) -> Result<()> {
+        self.link.check()?;
         if self.early.load(Relaxed) > 0 {
             let mut ledger = self.ledger();
             if ledger.early.contains_key(&self.tail()) {
                 self.settle(&mut ledger);
             }
         }
+        Ok(())
     }
 
     /// Moves `tail` on, as far as what comes next was released early, and wakes the peer if it waits.
