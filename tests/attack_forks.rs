@@ -4,7 +4,7 @@
 mod forks;
 mod hostile;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, os::fd::AsFd};
 
 use hostile::{abstract_name, bounded, seqpacket_pair};
 use sealane::{Channel, Listener};
@@ -64,4 +64,25 @@ fn a_payload_that_a_fork_dropped_is_given_back_at_its_first_use_of_any_half() {
     });
     assert_eq!(peer.recv().unwrap().control(), b"still here");
     assert!(peer.try_loan(most).unwrap().is_some(), "the fork has used the channel");
+}
+
+#[test]
+fn workers_that_listen_on_a_duplicate_leave_the_path_to_the_server() {
+    let _guard = bounded();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("service");
+    let small = Channel::builder().ring_capacity(4096);
+    let listener = small.listen(&path).unwrap();
+    let client = small.try_connect(&path).unwrap();
+    let listener = forks::in_fork(listener, |listener| {
+        let worker = small.listen_on(listener.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        drop(listener);
+        assert!(worker.try_accept().unwrap().is_some());
+        drop(worker);
+    });
+    drop(client);
+    let client = small.try_connect(&path).expect("a worker has ended, and the server listens");
+    assert!(listener.try_accept().unwrap().is_some());
+    drop((client, listener));
+    assert!(!path.exists());
 }
