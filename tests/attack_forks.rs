@@ -4,7 +4,12 @@
 mod forks;
 mod hostile;
 
-use std::{collections::HashMap, os::fd::AsFd};
+use std::{
+    collections::HashMap,
+    os::fd::AsFd,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+};
 
 use hostile::{abstract_name, bounded, seqpacket_pair};
 use sealane::{Channel, Listener};
@@ -85,4 +90,29 @@ fn workers_that_listen_on_a_duplicate_leave_the_path_to_the_server() {
     assert!(listener.try_accept().unwrap().is_some());
     drop((client, listener));
     assert!(!path.exists());
+}
+
+/// The fork has no copy of a thread that is busy with the payloads, and never hears that it is done.
+#[test]
+fn a_fork_of_a_busy_process_lets_go_of_a_payload() {
+    let _guard = bounded();
+    let (mut peer, mut ours) = Channel::builder().ring_capacity(4096).pair().unwrap();
+    for _ in 0..2 {
+        peer.loan(10).unwrap().send().unwrap();
+    }
+    let payloads = [(); 2].map(|()| ours.recv().unwrap().take_payload().unwrap());
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (over, ours) = (&over, &ours);
+        scope.spawn(move || {
+            while !over.load(Relaxed) {
+                let _ = ours.held();
+            }
+        });
+        let mut payloads = payloads;
+        for _ in 0..20 {
+            payloads = forks::in_fork(payloads, drop);
+        }
+        over.store(true, Relaxed);
+    });
 }
