@@ -546,6 +546,13 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_is_closing_is_gone() {
+        for error in [Errno::PIPE, Errno::CONNRESET, Errno::NOTCONN, Errno::CONNREFUSED] {
+            assert!(matches!(SendFailure::from(error), SendFailure::Gone), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_not_there_is_not_taken() {
         let mut fds = ReceivedFds(vec![Socket::pair().unwrap().0]);
         assert!(fds.remove(1).is_none());
