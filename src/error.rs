@@ -304,11 +304,13 @@ impl fmt::Display for Refusal {
             Reason::Reflected => {
                 write!(f, "the other side's own region and credit socket expected, ours found")
             }
-            Reason::OwnFailure => write!(
-                f,
-                "who refuses failed by itself: {}",
-                io::Error::from_raw_os_error(i32::try_from(found).unwrap_or(0))
-            ),
+            Reason::OwnFailure => {
+                let why =
+                    i32::try_from(found).ok().filter(|errno| *errno > 0).map(io::Error::from_raw_os_error);
+                let why =
+                    why.map_or_else(|| format!("an errno expected, {found} found"), |why| why.to_string());
+                write!(f, "who refuses failed by itself: {why}")
+            }
             Reason::Unknown(code) => {
                 write!(f, "reason {code}, unknown to this version: {expected} expected, {found} found")
             }
@@ -566,6 +568,16 @@ mod tests {
         assert_eq!(refusal(1, 0), "Hello expected, a packet that is none of sealane's found");
         assert_eq!(refusal(2, 4), "Ready expected, Control found");
         assert_eq!(refusal(1, 99), "Hello expected, packet of kind 99 found");
+    }
+
+    #[test]
+    fn a_failure_of_who_refuses_has_the_cause_that_it_tells() {
+        let text = |found| Refusal { reason: Reason::OwnFailure, expected: 0, found }.to_string();
+        assert_eq!(text(1), "who refuses failed by itself: Operation not permitted (os error 1)");
+        for none in [0, 1 << 31, u64::MAX] {
+            assert!(!text(none).contains("uccess"), "{}", text(none));
+            assert!(text(none).contains(&none.to_string()), "{}", text(none));
+        }
     }
 
     #[test]

@@ -54,6 +54,8 @@
 //!   the other half is dropped too; a payload that it drops before that gives its space back at the first use.
 //! - A helper that drops what it has inherited, or exits with it, is not noticed. A helper that keeps a copy keeps the socket
 //!   open: then the peer does not learn that this process was killed, and a listener's path looks alive.
+//! - Workers that are forked from a server and accept for it would each own its [`Listener`], and remove its path with the first
+//!   that ends. So each makes a listener of its own, of a duplicate of the descriptor ([`Builder::listen_on`]).
 //! - [`Closer::close`] acts in whatever process it is called.
 //! - Each value is for one process at a time. Two processes that send, or receive, on copies of one channel break its order,
 //!   which the peer calls a violation. A [`Loan`] or [`SealedBufferMut`] that both use is one `&mut` in two processes:

@@ -51,12 +51,20 @@ fn assert_refused(hello: &Hello, region: OwnedFd, expected: Refusal) {
     );
 }
 
+/// Names the user whose directory it is.
+const USER: &str = "FUSE_USER";
+
 /// A directory whose server never answers, from a process that may make one, which lives until the socket is closed.
 fn unanswering() -> Option<(OwnedFd, Player)> {
+    unanswering_of(0, &["--user", "--map-root-user", "--mount"])
+}
+
+/// As [`unanswering`], of a user in the namespaces that are made by these arguments.
+fn unanswering_of(user: u32, namespaces: &[&str]) -> Option<(OwnedFd, Player)> {
     let (player, theirs) = Player::pair();
     let mut command = Command::new("unshare");
     let inner = role("mounts_what_never_answers");
-    command.args(["--user", "--map-root-user", "--mount"]).arg(inner.get_program()).args(inner.get_args());
+    command.args(namespaces).arg(inner.get_program()).args(inner.get_args()).env(USER, user.to_string());
     let mut child = command.stdin(theirs).stdout(std::process::Stdio::null()).spawn().ok()?;
     drop(command);
     // Without the rights to do it, the child ends without a word.
@@ -73,7 +81,8 @@ fn mounts_what_never_answers() {
     let socket = Player::from(stdin().as_fd().try_clone_to_owned().unwrap());
     let Ok(server) = File::options().read(true).write(true).open("/dev/fuse") else { return };
     let directory = tempfile::tempdir().unwrap();
-    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0\0", server.as_raw_fd());
+    let user = std::env::var(USER).unwrap();
+    let options = format!("fd={},rootmode=40000,user_id={user},group_id={user}\0", server.as_raw_fd());
     let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).unwrap();
     if mount("none", directory.path(), "fuse", MountFlags::empty(), Some(options)).is_err() {
         return;
@@ -107,6 +116,20 @@ fn a_file_whose_server_never_answers_is_refused_without_waiting() {
     let result = SealedBuffer::try_from(again());
     let error = SealError::Kind { expected: 0o100_000, found: kind };
     assert!(matches!(&result, Err(Error::Sealed(found)) if *found == error), "{result:?}");
+}
+
+/// The kernel lets only its user look at a FUSE file, not even root: to ask for its type is an error (`EACCES`).
+#[test]
+fn a_file_that_we_may_not_look_at_is_refused_and_no_failure_of_ours() {
+    let _guard = bounded();
+    let Some((directory, _server)) = unanswering_of(20_000, &["--mount"]) else {
+        return println!("left out: no rights to mount another user's FUSE file system");
+    };
+    let again = || directory.try_clone().unwrap();
+    let refusal = Refusal { reason: Reason::RegionAccess, expected: 0, found: OFlags::PATH.bits().into() };
+    assert_refused(&Hello::honest(1), again(), refusal);
+    let result = SealedBuffer::try_from(again());
+    assert!(matches!(&result, Err(Error::Sealed(SealError::Seals { found: 0, .. }))), "{result:?}");
 }
 
 #[test]

@@ -96,3 +96,14 @@ fn memory_is_allocated_under_a_timer_that_interrupts_each_long_call() {
     });
     result.unwrap();
 }
+
+/// As if a signal came for each page.
+#[test]
+fn memory_that_can_never_be_allocated_ends_at_the_deadline() {
+    let _guard = bounded();
+    let result: Result<()> = apart(|| {
+        refuse(libc::SYS_fallocate, vec![], libc::EINTR);
+        Channel::builder().handshake_timeout(std::time::Duration::from_millis(10)).pair().map(drop)
+    });
+    assert!(matches!(result, Err(Error::Timeout)), "{result:?}");
+}

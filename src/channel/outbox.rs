@@ -22,7 +22,7 @@ use crate::{
         layout::{LINE, Word, padded, record_size, to_u64, to_usize},
         packet::{Heading, Kind, PACKET_HEADER, PacketHeader, Record, RecordHeader},
     },
-    ring::producer::Producer,
+    ring::{consumer::Intake, producer::Producer},
     socket::{
         death::Watch,
         doorbell::{Bell, Epoch, Rung},
@@ -66,6 +66,7 @@ struct Wanted {
 /// All of a sender but the ring's memory, which a loan borrows beside it.
 pub(crate) struct Outgoing {
     pub(crate) link: Arc<Link>,
+    intake: Arc<Intake>,
     pub(crate) producer: Producer,
     region: PeerRegion,
     words: OwnWords,
@@ -90,16 +91,17 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     pub(crate) fn new(
-        link: Arc<Link>,
+        intake: Arc<Intake>,
         capacity: usize,
         words: OwnWords,
-        region: PeerRegion,
         limits: Limits,
         spinner: Spinner,
         watch: Watch,
     ) -> Self {
+        let (link, region) = (Arc::clone(&intake.link), intake.peer.clone());
         Self {
             link,
+            intake,
             producer: Producer::new(words.clone(), region.clone(), capacity),
             region,
             bell: Bell::new(Word::ReceiverEpoch),
@@ -135,7 +137,9 @@ impl Outgoing {
     /// Every way to send passes here before it has any effect.
     #[inline]
     fn check(&mut self) -> Result<()> {
-        self.link.check()?;
+        if !self.link.is_ours_at_a_glance() {
+            self.intake.take_over()?;
+        }
         if self.gone { Err(Error::Disconnected) } else { Ok(()) }
     }
 

@@ -35,7 +35,7 @@ use crate::{
         link::{Closer, Link},
         seqpacket::{Arrival, Incoming, ReceivedFds},
     },
-    sys::mapping::{OwnWords, PeerRegion},
+    sys::mapping::OwnWords,
     wait::{Budget, Deadline, Spinner, Spun},
 };
 
@@ -134,17 +134,15 @@ enum Read {
 #[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
 impl Receiver {
     pub(crate) fn new(
-        link: Arc<Link>,
+        intake: Arc<Intake>,
         words: OwnWords,
-        region: PeerRegion,
         limits: Limits,
         peer: Peer,
         spinner: Spinner,
     ) -> Self {
-        let epoch = Epoch::new(words.clone(), Word::ReceiverEpoch);
-        let intake = Intake::new(region, Arc::clone(&link), words);
+        let epoch = Epoch::new(words, Word::ReceiverEpoch);
         Self {
-            link,
+            link: Arc::clone(&intake.link),
             consumer: Consumer::new(intake),
             order: Order::new(),
             epoch,
@@ -301,7 +299,7 @@ impl Receiver {
 
     #[cold]
     fn search(&mut self) -> Result<Found> {
-        self.take_over()?;
+        self.consumer.intake().take_over()?;
         let mut budget = Budget::once();
         loop {
             self.link.check()?;
@@ -349,19 +347,12 @@ impl Receiver {
     /// Waits for the next message. `None` if it seems to be in the ring: look there, and come again if it is not.
     #[cold]
     fn wait_for_message(&mut self, deadline: Deadline, waiting: &mut Waiting) -> Result<Option<Due>> {
-        self.take_over()?;
+        self.consumer.intake().take_over()?;
         let result = self.spin_and_sleep(deadline, waiting).map_err(|error| self.explain(error));
         if !matches!(result, Ok(None)) {
             self.waited();
         }
         result
-    }
-
-    /// This process uses the channel; payloads that it dropped before that give their space back.
-    fn take_over(&self) -> Result<()> {
-        self.link.check()?;
-        self.consumer.intake().catch_up();
-        Ok(())
     }
 
     /// A wait is over, if there was one. What only seemed to be there does not end it: else a peer that shows it again and

@@ -20,11 +20,9 @@ use crate::{
     },
     error::{Error, Result},
     protocol::layout::LINE,
-    socket::{
-        death::Watch,
-        link::{Closer, Link},
-    },
-    sys::mapping::{OwnWords, PeerRegion, RingWriter},
+    ring::consumer::Intake,
+    socket::{death::Watch, link::Closer},
+    sys::mapping::{OwnWords, RingWriter},
     wait::{Deadline, Spinner},
 };
 
@@ -72,16 +70,15 @@ pub struct Sender {
 
 impl Sender {
     pub(crate) fn new(
-        link: Arc<Link>,
+        intake: Arc<Intake>,
         ring: RingWriter,
         words: OwnWords,
-        region: PeerRegion,
         limits: Limits,
         peer: Peer,
         spinner: Spinner,
     ) -> Self {
         let watch = Watch::new(peer.shared_pidfd());
-        let out = Outgoing::new(link, ring.capacity(), words, region, limits, spinner, watch);
+        let out = Outgoing::new(intake, ring.capacity(), words, limits, spinner, watch);
         Self { ring, out, peer }
     }
 

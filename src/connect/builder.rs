@@ -284,7 +284,7 @@ impl Builder {
     /// # Errors
     /// [`Error::Handshake`](crate::Error::Handshake), [`Error::Timeout`](crate::Error::Timeout).
     pub fn inherited(&self) -> Result<Channel> {
-        self.handshake(process::inherited()?)?.finish()
+        self.inherit(process::inherited)?.finish()
     }
 
     /// In a child that was started in another way: the channel that the parent [prepared](Self::prepare). `name` is the
@@ -296,7 +296,13 @@ impl Builder {
     /// # Errors
     /// Those of [`inherited`](Self::inherited).
     pub fn inherited_as(&self, name: &str) -> Result<Channel> {
-        self.handshake(process::inherited_as(name)?)?.finish()
+        self.inherit(|| process::inherited_as(name))?.finish()
+    }
+
+    /// Begins the handshake over a socket that this process inherited. With settings that cannot be kept it is not taken.
+    pub(crate) fn inherit(&self, socket: impl FnOnce() -> Result<Socket>) -> Result<Handshake> {
+        let settings = self.settings()?;
+        Handshake::new(socket()?, settings, Role::Caller)
     }
 
     /// Listens for clients. `@name` is an abstract name (`unix(7)`), which any process of this network namespace can connect

@@ -13,7 +13,7 @@ use std::{
 
 use rustix::{
     event::PollFlags,
-    io::{FdFlags, fcntl_setfd},
+    io::{Errno, FdFlags, fcntl_setfd},
     net::sockopt,
     process::{Pid, PidfdFlags, pidfd_open},
 };
@@ -21,6 +21,7 @@ use rustix::{
 use crate::{
     connect::handshake::Handshake,
     error::{Error, HandshakeError, Result},
+    socket::seqpacket::Socket,
     sys::cmsg::{above_stdio, close_on_exec, duplicate, is_above_stdio, pass_on},
     wait::{Deadline, sleep},
 };
@@ -252,7 +253,7 @@ const IN_VARIABLE: &str = "the variable SEALANE_FD";
 const AS_GIVEN: &str = "the name given";
 
 /// Takes the socket that [`Prepared::attach`] left for this process.
-pub(crate) fn inherited() -> Result<OwnedFd> {
+pub(crate) fn inherited() -> Result<Socket> {
     let refuse = |found| HandshakeError::NotInherited { place: IN_VARIABLE, found };
     let value = env::var_os(VARIABLE).ok_or_else(|| refuse("no such variable".to_owned()))?;
     let text = value.to_string_lossy();
@@ -261,7 +262,7 @@ pub(crate) fn inherited() -> Result<OwnedFd> {
 }
 
 /// Takes the socket that a name names, with its cookie, or without.
-pub(crate) fn inherited_as(name: &str) -> Result<OwnedFd> {
+pub(crate) fn inherited_as(name: &str) -> Result<Socket> {
     let refuse = |found| HandshakeError::NotInherited { place: AS_GIVEN, found };
     let number = || Some((name.parse().ok()?, None));
     let name = parse(name).or_else(number).ok_or_else(|| refuse(format!("{name:?}")))?;
@@ -275,24 +276,29 @@ fn parse(name: &str) -> Option<(RawFd, Option<u64>)> {
 }
 
 /// UNTRUSTED: the number may be anybody's. It is duplicated, and left open: only the duplicate is checked and used.
-fn take(
-    (number, cookie): (RawFd, Option<u64>),
-    refuse: impl Fn(String) -> HandshakeError,
-) -> Result<OwnedFd> {
-    let no_socket = |error: &dyn fmt::Display| refuse(format!("no socket at {number} ({error})"));
+fn take((number, cookie): (RawFd, Option<u64>), refuse: impl Fn(String) -> HandshakeError) -> Result<Socket> {
+    let no_socket =
+        |error: &dyn fmt::Display| Error::from(refuse(format!("no socket at {number} ({error})")));
     if !is_above_stdio(number) {
-        return Err(no_socket(&"a standard stream's number").into());
+        return Err(no_socket(&"a standard stream's number"));
     }
-    let socket = duplicate(number).map_err(|error| no_socket(&error))?;
+    let socket = duplicate(number).map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::BADF) => no_socket(&error),
+        // A limit of ours.
+        _ => Error::io("fcntl(F_DUPFD_CLOEXEC)")(error),
+    })?;
     let found = sockopt::socket_cookie(&socket).map_err(|error| no_socket(&error))?;
     if cookie.is_some_and(|cookie| cookie != found) {
         return Err(refuse(format!("another socket at {number}")).into());
     }
-    if !TAKEN.lock().unwrap_or_else(PoisonError::into_inner).insert(found) {
-        return Err(HandshakeError::AlreadyInherited.into());
-    }
+    let socket = Socket::adopt(socket)?;
     close_on_exec(number).map_err(Error::io("fcntl(F_SETFD)"))?;
-    Ok(socket)
+    // Last: what failed so far may be tried again.
+    if TAKEN.lock().unwrap_or_else(PoisonError::into_inner).insert(found) {
+        Ok(socket)
+    } else {
+        Err(HandshakeError::AlreadyInherited.into())
+    }
 }
 
 #[cfg(test)]

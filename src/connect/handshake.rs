@@ -26,6 +26,7 @@ use crate::{
         negotiation::Terms,
         packet::{HELLO_MAX, Kind, Packet, PacketHeader, Reject},
     },
+    ring::consumer::Intake,
     socket::{
         link::Link,
         seqpacket::{Arrival, Incoming, SendFailure, Socket},
@@ -201,6 +202,11 @@ impl Handshake {
             Ok(named) => self.nameless = !named,
             // A peer that is gone may have left us its reason.
             Err(SendFailure::Gone) => {}
+            // The kernel says so of a socket that takes no descriptors (`SO_PASSRIGHTS`, Linux 6.16). The credentials are true.
+            Err(SendFailure::Other(error)) if Errno::from_io_error(&error) == Some(Errno::PERM) => {
+                let refusal = Refusal { reason: Reason::Descriptors, expected: 0, found: to_u64(fds.len()) };
+                return Err(HandshakeError::Rejected(refusal).into());
+            }
             Err(failure) => return Err(failure.into()),
         }
         log::debug!("handshake: sent Hello with a ring of {} bytes", own.region.geometry.capacity);
@@ -397,7 +403,7 @@ impl Handshake {
         let pidfd = match pidfd {
             // A kernel without them, or one that cannot open a process that is dead and gone.
             None => None,
-            Some(Err(error)) if Errno::from_io_error(&error) == Some(Errno::SRCH) => None,
+            Some(Err(error)) if Errno::from_io_error(&error).is_some_and(is_gone) => None,
             Some(pidfd) => {
                 Some(Arc::new(pidfd.map_err(Error::io("opening the peer's process (SCM_PIDFD)"))?))
             }
@@ -528,10 +534,10 @@ impl Handshake {
         let link = Arc::new(Link::new(id, socket, credit_in, credit_out));
         let peer = Peer::new(credentials, pidfd, terms.version);
         let spinner = Spinner::new(settings.wait, share_the_only_cpu(credentials.pid));
-        let (sender_link, region) = (Arc::clone(&link), peer_region.clone());
+        let intake = Intake::new(peer_region, link, words.clone());
         let sender =
-            Sender::new(sender_link, ring, words.clone(), region, sending, peer.clone(), spinner.clone());
-        let receiver = Receiver::new(link, words, peer_region, receiving, peer, spinner);
+            Sender::new(Arc::clone(&intake), ring, words.clone(), sending, peer.clone(), spinner.clone());
+        let receiver = Receiver::new(intake, words, receiving, peer, spinner);
         Ok(Channel::new(sender, receiver))
     }
 
@@ -551,6 +557,12 @@ impl Handshake {
             Heard::Hello(candidate) | Heard::Ready(candidate) => Some(candidate.credentials),
         }
     }
+}
+
+/// Whether this is what a kernel says of a process that has ended, when it is to be opened (`pidfd_prepare`, `kernel/fork.c`):
+/// `EINVAL` before Linux 6.15.
+fn is_gone(error: Errno) -> bool {
+    matches!(error, Errno::SRCH | Errno::INVAL | Errno::NOENT)
 }
 
 /// The packet, if it is of the kind whose turn it is.

@@ -1,8 +1,9 @@
 //! [`Settings`]: what a builder asks of a handshake, and which side of it a process is.
 
 use std::{
-    hash::{BuildHasher, Hasher, RandomState},
-    time::Duration,
+    hash::{BuildHasher, RandomState},
+    process,
+    time::{Duration, Instant},
 };
 
 use crate::{protocol::negotiation::Bounds, wait::Wait};
@@ -38,8 +39,9 @@ impl Settings {
 
 /// A number that nobody else has.
 pub(crate) fn random() -> u64 {
-    // The standard library's hash maps begin with random keys.
-    RandomState::new().build_hasher().finish() | 1
+    // The standard library's hash maps begin with random keys. A fork draws the keys that its parent, and its siblings, draw
+    // next: so what tells them apart goes in, too.
+    RandomState::new().hash_one((process::id(), Instant::now())) | 1
 }
 
 /// Who speaks first.

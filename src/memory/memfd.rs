@@ -74,6 +74,7 @@ pub(crate) fn create(size: usize, huge_pages: bool, deadline: Deadline) -> Resul
         let len = step.min(size.saturating_sub(done));
         match fallocate(memfd.as_file(), FallocateFlags::empty(), done, len) {
             Ok(()) => done = done.saturating_add(len),
+            Err(Errno::INTR) if step == smallest && deadline.passed() => return Err(Error::Timeout),
             Err(Errno::INTR) => step = (step / 2).max(smallest),
             Err(error) => return Err(Error::io(operation)(error)),
         }
@@ -149,7 +150,10 @@ impl Facts {
             Ok(seals) => seals,
             // It has none, or is only a path.
             Err(Errno::INVAL | Errno::BADF) => {
-                let (kind, seals) = (kind_of(fd)?, SealFlags::empty());
+                // One that may not be looked at, as another user's FUSE file (`fuse_getattr`, `fs/fuse/dir.c`), has no seals
+                // all the same.
+                let kind = kind_of(fd).unwrap_or(FileType::RegularFile);
+                let seals = SealFlags::empty();
                 return Ok(Self { access, kind, seals, size: 0, allocated: 0, page: page_size() });
             }
             Err(error) => return Err(error),

@@ -4,18 +4,19 @@ use std::{
     collections::BTreeMap,
     hint::spin_loop,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{
             AtomicU64,
             Ordering::{Acquire, Relaxed, Release, SeqCst},
             fence,
         },
     },
+    thread::yield_now,
     time::{Duration, Instant},
 };
 
 use crate::{
-    error::ProtocolError,
+    error::{ProtocolError, Result},
     protocol::{
         layout::{LINE, Word, padded, record_size, to_u64, to_usize},
         packet::{Record, RecordHeader},
@@ -43,6 +44,9 @@ const MOST: Duration = Duration::from_micros(10);
 const PAUSES: u32 = 16;
 /// Looks that find little after a rest in vain, at least and at most.
 const SKIPPED: (u32, u32) = (8, 1024);
+
+/// Turns of other threads after which a lock that none of them gives back is nobody's.
+const TURNS: u32 = 100;
 
 /// The part that payloads share with the receiver: the peer's ring, and what of it has been released.
 #[derive(Debug)]
@@ -115,6 +119,22 @@ impl Intake {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same for who lets go of a payload. `None` in a fork that has not used the channel, if another thread was in the ledger
+    /// when it was forked: nobody there ever leaves it.
+    fn ledger_for_a_note(&self) -> Option<MutexGuard<'_, Ledger>> {
+        if self.link.is_ours() {
+            return Some(self.ledger());
+        }
+        for _ in 0..TURNS {
+            match self.ledger.try_lock() {
+                Ok(ledger) => return Some(ledger),
+                Err(TryLockError::Poisoned(ledger)) => return Some(ledger.into_inner()),
+                Err(TryLockError::WouldBlock) => yield_now(),
+            }
+        }
+        None
+    }
+
     /// Gives the space of `records` records, one behind the other, or of padding, back to the peer, as soon as all older ones
     /// are given back too. A fork that has not used the channel only makes a note of it. Not inlined: what drops a payload
     /// would not keep it in registers.
@@ -145,7 +165,7 @@ impl Intake {
 
     #[cold]
     fn release_early(&self, span: Span, records: u64) {
-        let mut ledger = self.ledger();
+        let Some(mut ledger) = self.ledger_for_a_note() else { return };
         ledger.note(span, records);
         self.early.store(to_u64(ledger.early.len()), Relaxed);
         // ORDERING: pairs with the fence in `release`: who has moved `tail` to where we begin sees that we are early, or we
@@ -156,14 +176,17 @@ impl Intake {
         }
     }
 
-    /// Gives back the space that was only noted before this process used the channel.
-    pub(crate) fn catch_up(&self) {
+    /// This process uses the channel, and gives back the space of payloads that it dropped before that. An error if it is
+    /// closed here.
+    pub(crate) fn take_over(&self) -> Result<()> {
+        self.link.check()?;
         if self.early.load(Relaxed) > 0 {
             let mut ledger = self.ledger();
             if ledger.early.contains_key(&self.tail()) {
                 self.settle(&mut ledger);
             }
         }
+        Ok(())
     }
 
     /// Moves `tail` on, as far as what comes next was released early, and wakes the peer if it waits.

@@ -1,6 +1,9 @@
 //! What the two halves of a channel, its payloads and its closers share: the descriptors, and whether it has ended.
 
-use std::sync::{OnceLock, Weak};
+use std::sync::{
+    OnceLock, Weak,
+    atomic::{Ordering::SeqCst, fence},
+};
 
 use rustix::net::Shutdown;
 
@@ -67,7 +70,11 @@ impl Link {
 
     #[cold]
     fn claim(&self) -> Result<()> {
-        if self.owner.claim() { Ok(()) } else { Err(self.ended()) }
+        let claimed = self.owner.claim();
+        // ORDERING: pairs with the fence in `Intake::release_early`: who notes a payload sees that the channel is ours, or our
+        // caller sees the note.
+        fence(SeqCst);
+        if claimed { Ok(()) } else { Err(self.ended()) }
     }
 
     /// The error for a channel that has ended.

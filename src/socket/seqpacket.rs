@@ -201,7 +201,8 @@ impl From<Errno> for SendFailure {
         match error {
             Errno::AGAIN => Self::Full,
             Errno::TOOMANYREFS => Self::FdsInFlight,
-            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Self::Gone,
+            // `ECONNREFUSED` where the other end is being closed at this moment, before Linux 6.2.
+            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED => Self::Gone,
             Errno::NOBUFS | Errno::NOMEM => Self::NoMemory(error.into()),
             error => Self::Other(error.into()),
         }
@@ -515,6 +516,13 @@ mod tests {
         match arrival {
             Ok(Arrival::Packet(Ok(incoming))) => incoming.body.as_slice().to_vec(),
             other => panic!("a packet was expected: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_peer_that_is_closing_is_gone() {
+        for error in [Errno::PIPE, Errno::CONNRESET, Errno::NOTCONN, Errno::CONNREFUSED] {
+            assert!(matches!(SendFailure::from(error), SendFailure::Gone), "{error}");
         }
     }
 
