@@ -32,8 +32,8 @@
 //! - [`Channel::call`]: the request may have been sent. Its reply is dropped when it comes, and
 //!   [counted](crate::Stats::late_replies). Other messages that came meanwhile are kept for [`recv`](Channel::recv).
 //! - [`Channel::spawn`]: the child is killed and reaped.
-//! - [`Channel::connect`] and [`establish`](Channel::establish): the handshake is broken off. [`Listener::accept`] breaks
-//!   off none.
+//! - [`Channel::connect`] and [`establish`](Channel::establish): the handshake is broken off. [`Listener::accept`] and
+//!   [`accept_handshake`](Listener::accept_handshake) break off none.
 //!
 //! Futures do nothing before they are polled, and all of them are `Send`.
 //!
