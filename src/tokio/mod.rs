@@ -42,6 +42,9 @@
 //! does in tokio. A task that always finds something to receive or room to send yields now and then
 //! ([`coop`](::tokio::task::coop)). [`Wait`](crate::Wait) means nothing here: nothing spins.
 //!
+//! The calls of this module do not look at the peer's process, whatever [`Builder::peer_pidfd`](crate::Builder::peer_pidfd)
+//! says. Watch [`Peer::pidfd`](crate::Peer::pidfd).
+//!
 //! A runtime with threads does not survive a fork, which has only the thread that forked: a program that goes into the
 //! background (`daemon(3)`) does so before it starts one. A fork that drops what the runtime watches ends no registration
 //! of its parent.
