@@ -486,11 +486,13 @@ fn a_peer_that_stops_half_way_is_a_timeout() {
     }
 }
 
+/// A timeout, what the peer says, whether it leaves then, and how that ends.
+type Ending = (Duration, fn() -> Vec<Packet>, bool, fn(&Error) -> bool);
+
 #[test]
 fn a_handshake_that_has_ended_says_why_again_and_again() {
     let _guard = bounded();
-    type Case = (Duration, fn() -> Vec<Packet>, bool, fn(&Error) -> bool);
-    let cases: [Case; 3] = [
+    let cases: [Ending; 3] = [
         (Duration::from_millis(30), Vec::new, false, |error| matches!(error, Error::Timeout)),
         (LONG, Vec::new, true, |error| {
             matches!(error, Error::Handshake(HandshakeError::Closed { awaited: "Hello" }))

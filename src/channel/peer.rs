@@ -84,7 +84,7 @@ impl Peer {
     /// A readable pidfd does not say whether the process was killed, and is not the end of the channel: a daemon's first
     /// process exits, and the one that it has forked goes on. In an event loop:
     /// 1. Receive until `None`. [`Closer::close`](crate::Closer::close) drops what is left, so it is no first step.
-    /// 2. Call [`recv_timeout`](crate::Receiver::recv_timeout) with some 20 ms. It ends with
+    /// 2. Call [`recv_timeout`](crate::Receiver::recv_timeout) with some 20 ms (more on a busy machine). It ends with
     ///    [`Error::Disconnected`](crate::Error::Disconnected) if the process was killed, and with
     ///    [`Error::Timeout`](crate::Error::Timeout) if it exited by itself, or if the kernel does not say: see
     ///    [`Builder::peer_pidfd`](crate::Builder::peer_pidfd).
