@@ -299,15 +299,14 @@ fn a_peer_that_exits_by_itself_is_seen_when_the_last_copy_is_closed() {
 #[test]
 fn a_short_wait_tells_how_a_peer_ended_and_calls_that_do_not_wait_tell_nothing() {
     let _guard = bounded();
-    for (name, is_killed) in [("stays_with_a_helper", true), ("exits_before_its_helper", false)] {
+    // Each has forked a helper by then, which holds the socket.
+    for (name, is_killed) in [("sends_much_and_is_killed", true), ("exits_before_its_helper", false)] {
         let mut started = Started::new(&builder(), None, name);
         if !started.can_tell(false) {
             return;
         }
-        if is_killed {
-            started.kill();
-        }
         started.ended();
+        while started.channel.try_recv().unwrap().is_some() {}
         for _ in 0..3 {
             assert!(started.channel.try_recv().unwrap().is_none());
             assert!(matches!(started.channel.recv_timeout(Duration::ZERO), Err(Error::Timeout)));
