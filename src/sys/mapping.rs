@@ -49,7 +49,7 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 /// How often a place is looked for that another thread takes before it is used.
-const PLACES: u32 = 64;
+const PLACES: u32 = 1024;
 
 impl Mapping {
     /// Maps the file and, behind it, its ring once more. If that fails nothing is left behind.
