@@ -83,7 +83,7 @@ struct Receiving {
     channel: Channel,
     stream: UnixStream,
     buffer: Vec<u8>,
-    /// For what the format lends from a reader; nothing here is lent.
+    /// For what the format reads at one go, a number or a short name. A value that borrows needs more.
     scratch: [u8; 64],
 }
 

@@ -22,7 +22,7 @@
 //! # Where to begin
 //! | to | see |
 //! |---|---|
-//! | start an isolated process with a channel | [`Channel::spawn`], and [`Channel::inherited`] in it |
+//! | start a child process with a channel (its sandbox is the program's own affair: [security](docs::security)) | [`Channel::spawn`], and [`Channel::inherited`] in it |
 //! | start it in another way | [`Builder::prepare`], and [`Builder::inherited_as`] in it |
 //! | serve clients | [`Listener`], and [`Channel::connect`] |
 //! | serve clients on a given socket | [`Builder::listen_on`] |
@@ -52,6 +52,8 @@
 //!   file, gives a payload's space back. A copy that anybody else drops is closed and unmapped, and nothing else.
 //! - A daemon keeps what it had, and its drops are noticed. A half that it drops before it has used its channel closes when
 //!   the other half is dropped too; a payload that it drops before that gives its space back at the first use.
+//! - The process that a daemon leaves behind ends by `_exit(2)`, as in `daemon(3)`, or by `std::process::exit`. One that
+//!   returns from `main` drops its listener, which removes the path, and its channels, which are shut.
 //! - A helper that drops what it has inherited, or exits with it, is not noticed. A helper that keeps a copy keeps the socket
 //!   open: then the peer does not learn that this process was killed, and a listener's path looks alive.
 //! - Workers that are forked from a server and accept for it would each own its [`Listener`], and remove its path with the first
@@ -149,4 +151,18 @@ pub use memory::{
 pub use socket::link::Closer;
 pub use wait::Wait;
 /// Re-exported for its traits, which say what types may cross.
+///
+/// A program without a dependency of its own on `zerocopy` derives them so:
+///
+/// ```
+/// use sealane::zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+///
+/// #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// #[zerocopy(crate = "sealane::zerocopy")]
+/// #[repr(C)]
+/// struct Frame {
+///     id: u64,
+///     zones: u64,
+/// }
+/// ```
 pub use zerocopy;

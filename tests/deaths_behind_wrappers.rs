@@ -295,6 +295,28 @@ fn a_peer_that_exits_by_itself_is_seen_when_the_last_copy_is_closed() {
     assert!(matches!(started.channel.recv(), Err(Error::Disconnected)));
 }
 
+/// What the page of `Peer::pidfd` tells event loops to do.
+#[test]
+fn a_short_wait_tells_how_a_peer_ended_and_calls_that_do_not_wait_tell_nothing() {
+    let _guard = bounded();
+    // Each has forked a helper by then, which holds the socket.
+    for (name, is_killed) in [("sends_much_and_is_killed", true), ("exits_before_its_helper", false)] {
+        let mut started = Started::new(&builder(), None, name);
+        if !started.can_tell(false) {
+            return;
+        }
+        started.ended();
+        while started.channel.try_recv().unwrap().is_some() {}
+        for _ in 0..3 {
+            assert!(started.channel.try_recv().unwrap().is_none());
+            assert!(matches!(started.channel.recv_timeout(Duration::ZERO), Err(Error::Timeout)));
+        }
+        let end = started.channel.recv_timeout(if is_killed { LONG } else { SHORT }).unwrap_err();
+        assert_eq!(matches!(end, Error::Disconnected), is_killed, "{end:?}");
+        assert_eq!(matches!(end, Error::Timeout), !is_killed, "{end:?}");
+    }
+}
+
 #[test]
 fn the_pidfd_is_of_who_said_hello_and_only_for_who_asked() {
     let _guard = bounded();

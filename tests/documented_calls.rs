@@ -44,7 +44,8 @@ fn numbers() -> BTreeMap<&'static str, i64> {
         getcwd SYS_getcwd geteuid SYS_geteuid getgid SYS_getgid getrandom SYS_getrandom ioctl SYS_ioctl listen SYS_listen madvise SYS_madvise memfd_create SYS_memfd_create
         mmap SYS_mmap mremap SYS_mremap munmap SYS_munmap openat SYS_openat ppoll SYS_ppoll
         prlimit64 SYS_prlimit64 recvmsg SYS_recvmsg restart_syscall SYS_restart_syscall
-        rt_sigreturn SYS_rt_sigreturn sched_getaffinity SYS_sched_getaffinity sendmsg SYS_sendmsg
+        rt_sigreturn SYS_rt_sigreturn sched_getaffinity SYS_sched_getaffinity
+        sched_yield SYS_sched_yield sendmsg SYS_sendmsg
         sendto SYS_sendto setsockopt SYS_setsockopt shutdown SYS_shutdown sigaltstack SYS_sigaltstack
         socket SYS_socket socketpair SYS_socketpair statx SYS_statx sysinfo SYS_sysinfo
         waitid SYS_waitid write SYS_write

@@ -26,6 +26,8 @@ use rustix::{
 use sealane::{Builder, Channel, Error, Handshake, HandshakeError, Reason, Refusal};
 use support::is_abandoned;
 
+const LONG: Duration = Duration::from_secs(20);
+
 /// Numbers of reasons, as docs/protocol.md has them.
 const REASONS: [(u32, Reason); 19] = [
     (1, Reason::Magic),
@@ -480,6 +482,43 @@ fn a_peer_that_stops_half_way_is_a_timeout() {
         for packets in [vec![], vec![honest()]] {
             let (_player, handshake) = play(side, &builder, packets);
             assert!(matches!(handshake.finish(), Err(Error::Timeout)));
+        }
+    }
+}
+
+/// A timeout, what the peer says, whether it leaves then, and how that ends.
+type Ending = (Duration, fn() -> Vec<Packet>, bool, fn(&Error) -> bool);
+
+#[test]
+fn a_handshake_that_has_ended_says_why_again_and_again() {
+    let _guard = bounded();
+    let cases: [Ending; 3] = [
+        (Duration::from_millis(30), Vec::new, false, |error| matches!(error, Error::Timeout)),
+        (LONG, Vec::new, true, |error| {
+            matches!(error, Error::Handshake(HandshakeError::Closed { awaited: "Hello" }))
+        }),
+        (
+            LONG,
+            || vec![Packet::new(CONTROL)],
+            true,
+            |error| matches!(error, Error::Handshake(HandshakeError::Refused(_))),
+        ),
+    ];
+    for (timeout, packets, is_left, expected) in cases {
+        for side in [Side::Caller, Side::Listener] {
+            let (player, mut handshake) = play(side, &builder().handshake_timeout(timeout), packets());
+            let player = (!is_left).then_some(player);
+            let first = loop {
+                if let Err(error) = handshake.advance() {
+                    break error;
+                }
+            };
+            assert!(expected(&first), "{first:?}");
+            let again = handshake.advance().unwrap_err();
+            assert!(expected(&again) && !handshake.needs_advance(), "{again:?}");
+            let last = handshake.finish().unwrap_err();
+            assert!(expected(&last), "{last:?}");
+            drop(player);
         }
     }
 }

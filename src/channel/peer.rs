@@ -81,9 +81,14 @@ impl Peer {
     /// The process that said `Hello` (`pidfd_open(2)`), if [`Builder::peer_pidfd`](crate::Builder::peer_pidfd) asked for it
     /// and the kernel gave it (`SO_PASSPIDFD`, Linux 6.5). It is readable when that process has ended, in whatever way.
     ///
-    /// That alone is not the end of the channel: a daemon's first process ends, and the one that it has forked goes on. In
-    /// an event loop, watch it, find out how the process ended (`waitid(2)` with `P_PIDFD` for a child, `PIDFD_GET_INFO`
-    /// since Linux 6.15), and call [`Closer::close`](crate::Closer::close).
+    /// A readable pidfd does not say whether the process was killed, and is not the end of the channel: a daemon's first
+    /// process exits, and the one that it has forked goes on. In an event loop:
+    /// 1. Receive until `None`. [`Closer::close`](crate::Closer::close) drops what is left, so it is no first step.
+    /// 2. Call [`recv_timeout`](crate::Receiver::recv_timeout) with some 20 ms (more on a busy machine). It ends with
+    ///    [`Error::Disconnected`](crate::Error::Disconnected) if the process was killed, and with
+    ///    [`Error::Timeout`](crate::Error::Timeout) if it exited by itself, or if the kernel does not say: see
+    ///    [`Builder::peer_pidfd`](crate::Builder::peer_pidfd).
+    /// 3. Unregister the pidfd, as it stays readable. After a timeout keep the channel, or close it.
     ///
     /// ```
     /// let builder = sealane::Channel::builder().peer_pidfd(true);

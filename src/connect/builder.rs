@@ -168,6 +168,9 @@ impl Builder {
     /// unseen while there is a copy: a process that exits by itself, as a daemon's first process does; one whose parent
     /// has not waited for it yet, unless that is us; one in a pid namespace that we do not see; and any but a child of ours
     /// before Linux 6.15.
+    ///
+    /// The calls of `sealane::tokio` and the `try_` forms do not look; nor does `recv_timeout` with zero. Watch
+    /// [`Peer::pidfd`](crate::Peer::pidfd) there.
     pub fn peer_pidfd(self, peer_pidfd: bool) -> Self {
         self.with(|settings| settings.peer_pidfd = peer_pidfd)
     }
@@ -175,8 +178,9 @@ impl Builder {
     /// Both ends of a channel, in this process: for threads, and for tests.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io), or [`Error::Handshake`](crate::Error::Handshake) if the settings do not accept
-    /// themselves (a ring larger than the peer's limit).
+    /// [`Error::Io`](crate::Error::Io); [`Error::Handshake`](crate::Error::Handshake) if the settings do not accept
+    /// themselves (a ring larger than the peer's limit); [`Error::FdsInFlight`](crate::Error::FdsInFlight) if too many
+    /// descriptors of this user are in flight: try again after some milliseconds.
     pub fn pair(&self) -> Result<(Channel, Channel)> {
         let (a, b) = Socket::pair()?;
         let (mut a, mut b) = (self.handshake(a)?, self.handshake(b)?);
@@ -221,15 +225,24 @@ impl Builder {
     /// Starts a child process with a channel to it, which the child takes by [`inherited`](Self::inherited). A command may
     /// be lent: nothing is left behind in it, and it can start other children, with a channel or without.
     ///
-    /// ```no_run
+    /// ```standalone_crate
     /// use sealane::Channel;
-    /// use std::process::Command;
+    /// use std::{env, process::Command, time::Duration};
     ///
-    /// let (mut channel, mut child) = Channel::spawn(Command::new("/usr/libexec/algorithm").arg("--quiet"))?;
-    /// channel.send(b"begin")?;
-    /// # drop(channel);
-    /// # child.wait().unwrap();
-    /// # Ok::<(), sealane::Error>(())
+    /// fn main() -> sealane::Result<()> {
+    ///     // One program is both here. Two programs have a half each.
+    ///     if env::args().any(|argument| argument == "child") {
+    ///         let mut channel = Channel::inherited()?;
+    ///         let request = channel.recv()?;
+    ///         return channel.reply(request.reply_token().unwrap(), b"done");
+    ///     }
+    ///     let program = env::current_exe().unwrap();
+    ///     let (mut channel, mut child) = Channel::spawn(Command::new(program).arg("child"))?;
+    ///     assert_eq!(channel.call(b"begin", Duration::from_secs(5))?.control(), b"done");
+    ///     drop(channel);
+    ///     assert!(child.wait().unwrap().success());
+    ///     Ok(())
+    /// }
     /// ```
     ///
     /// The call blocks for the handshake timeout at most, but for two things:
@@ -291,8 +304,6 @@ impl Builder {
     /// text of the parent's [`Prepared`], or where a launcher gave the descriptor another number, that number; 0 to 2, the
     /// standard streams', are refused. Otherwise as [`inherited`](Self::inherited).
     ///
-    /// What a client may bring is less here by default: see [`max_peer_ring_capacity`](Self::max_peer_ring_capacity).
-    ///
     /// # Errors
     /// Those of [`inherited`](Self::inherited).
     pub fn inherited_as(&self, name: &str) -> Result<Channel> {
@@ -312,6 +323,8 @@ impl Builder {
     /// needs a lock of the directory (`flock(2)`), for which the call waits for the handshake timeout at most. A helper that
     /// was forked by the killed process may have a copy of its listener: then somebody listens, and the path is in use.
     ///
+    /// What a client may bring is less here by default: see [`max_peer_ring_capacity`](Self::max_peer_ring_capacity).
+    ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io): with the kind `AddrInUse` if somebody listens there, if what is there is no socket,
     /// or another user's, or if the directory cannot be locked; with `InvalidInput` for a name that can be none: it is
@@ -326,6 +339,8 @@ impl Builder {
     /// The socket becomes close-on-exec and non-blocking (`O_NONBLOCK`, which all that share it see), and asks for
     /// credentials (`SO_PASSCRED`, `unix(7)`). Clients that have connected before, when it did not, are refused for want of
     /// them if they did not name theirs: sealane's always do.
+    ///
+    /// What a client may bring is less here by default: see [`max_peer_ring_capacity`](Self::max_peer_ring_capacity).
     ///
     /// ```
     /// use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};

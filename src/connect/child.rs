@@ -47,7 +47,7 @@ static TAKEN: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
 /// | a [`Command`] of one's own | [`attach`](Self::attach), and [`Channel::inherited`](crate::Channel::inherited) there |
 /// | a library, which executes a program | [`inheritable`](Self::inheritable), and the text as an argument |
 /// | `posix_spawn(3)`, or a launcher that gives descriptors other numbers | [`AsFd`], and the new number as an argument |
-/// | `fork(2)` alone | the text; then the child drops its copy of this |
+/// | `fork(2)` alone (which needs `unsafe`; execute a program if you can) | the text; then the child drops its copy of this |
 ///
 /// Once the child runs, [`started`](Self::started) closes this process's copy of the child's end. No channel comes of it
 /// before: with that copy open, the end of the child could not be noticed. If a `Prepared` is dropped, both ends are closed.

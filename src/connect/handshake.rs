@@ -1,7 +1,7 @@
 //! [`Handshake`]: both sides say `Hello` at once, look at what they got, and say `Ready` or `Reject`.
 
 use std::{
-    fmt, mem,
+    fmt, io, mem,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
@@ -71,6 +71,8 @@ impl Own {
 /// A listener's handshake gives the client no memory before the application has had its turn: `advance` says false
 /// when [`peer_credentials`](Self::peer_credentials) are there, and the next call continues.
 /// [Refuse](Self::refuse) or drop the handshake instead, and the client has cost nothing.
+/// A client may connect long before it says who it is. So a server for strangers calls `advance` until the credentials are
+/// there, and waits for the descriptor in between; it neither finishes nor establishes a handshake before.
 ///
 /// ```
 /// use sealane::Channel;
@@ -111,7 +113,8 @@ pub struct Handshake {
     unfinished: bool,
     /// Why we refused. Then all that is left is to let the peer read it.
     refused: Option<Refusal>,
-    failed: bool,
+    /// What it has ended by.
+    failed: Option<Error>,
 }
 
 /// How far we have got with what the peer says.
@@ -170,7 +173,7 @@ impl Handshake {
             nameless: false,
             unfinished: false,
             refused: None,
-            failed: false,
+            failed: None,
         };
         // Before we say anything, so that the kernel notes who sends what answers it, and who we are.
         if let Err(error) = handshake.socket.pass_credentials(true) {
@@ -227,12 +230,13 @@ impl Handshake {
     /// Does what it can in one call; never blocks. True when [`finish`](Self::finish) will not block.
     ///
     /// # Errors
-    /// [`Error::Handshake`] with the reason, [`Error::Timeout`] after the deadline; [`Error::Full`] and
-    /// [`Error::FdsInFlight`] are passing: call again after some milliseconds. [`Error::Io`] and [`Error::FdsLost`] are
-    /// failures of this process's own, which the peer reads as [`Reason::OwnFailure`].
+    /// [`Error::Full`] and [`Error::FdsInFlight`] are passing: call again after some milliseconds. Every other error is the
+    /// handshake's end, and later calls return it again: [`Error::Handshake`] with the reason, [`Error::Timeout`] after the
+    /// deadline, [`Error::Io`] and [`Error::FdsLost`] for failures of this process's own, which the peer reads as
+    /// [`Reason::OwnFailure`].
     pub fn advance(&mut self) -> Result<bool> {
-        if self.failed {
-            return Err(Error::Disconnected);
+        if let Some(error) = &self.failed {
+            return Err(again(error));
         }
         self.socket.own();
         self.unfinished = true;
@@ -260,9 +264,9 @@ impl Handshake {
         if Instant::now() < self.deadline {
             return passing.map_or(Ok(false), Err);
         }
-        self.unfinished = false;
-        self.failed = true;
-        Err(self.refused.map_or(Error::Timeout, |refusal| HandshakeError::Refused(refusal).into()))
+        Err(self.failed_by(
+            self.refused.map_or(Error::Timeout, |refusal| HandshakeError::Refused(refusal).into()),
+        ))
     }
 
     /// Whether [`advance`](Self::advance) has more to do at once: an edge-triggered loop calls it again without waiting for the
@@ -440,7 +444,7 @@ impl Handshake {
     /// It is all over by `error`. If that is our own failure the peer learns that it is not its fault.
     fn failed_by(&mut self, error: Error) -> Error {
         log::debug!("handshake: {error}");
-        self.failed = true;
+        self.failed = Some(again(&error));
         self.unfinished = false;
         let errno = match &error {
             Error::Io { source, .. } => source.raw_os_error().unwrap_or(0),
@@ -471,7 +475,8 @@ impl Handshake {
     /// with [`Reason::Application`]. Does not block.
     ///
     /// A listener's [`advance`](Self::advance) says false when the client's credentials have come, and only a later one
-    /// gives the client anything: in between is the time to refuse.
+    /// gives the client anything: in between is the time to refuse. It says false too as long as they have not come: then
+    /// wait for the descriptor, and call it again.
     pub fn refuse(mut self) {
         // A `Hello` that is still in the socket would be an error of the peer's next read when this is closed.
         if matches!(self.heard, Heard::Offer(_)) {
@@ -481,6 +486,9 @@ impl Handshake {
     }
 
     /// Completes the handshake; blocks until the deadline at most.
+    ///
+    /// The receiving half has this descriptor: what is registered in an event loop stays registered. Receive until `None`
+    /// at once.
     ///
     /// # Errors
     /// Those of [`advance`](Self::advance).
@@ -548,7 +556,8 @@ impl Handshake {
         self.deadline
     }
 
-    /// Who the peer is, once its `Hello` has come.
+    /// Who the peer is, once [`advance`](Self::advance) has looked at its `Hello`. A client that has only connected has not
+    /// said it yet.
     #[must_use]
     pub fn peer_credentials(&self) -> Option<Credentials> {
         match &self.heard {
@@ -563,6 +572,23 @@ impl Handshake {
 /// `EINVAL` before Linux 6.15.
 fn is_gone(error: Errno) -> bool {
     matches!(error, Errno::SRCH | Errno::INVAL | Errno::NOENT)
+}
+
+/// The same error once more.
+fn again(error: &Error) -> Error {
+    match error {
+        Error::Timeout => Error::Timeout,
+        Error::Handshake(error) => error.clone().into(),
+        Error::Protocol(violation) => (*violation).into(),
+        &Error::FdsLost { expected, received } => Error::FdsLost { expected, received },
+        &Error::RingTooLarge { capacity, max } => Error::RingTooLarge { capacity, max },
+        Error::Io { operation, path, source } => Error::Io {
+            operation,
+            path: path.clone(),
+            source: source.raw_os_error().map_or_else(|| source.kind().into(), io::Error::from_raw_os_error),
+        },
+        _ => Error::Disconnected,
+    }
 }
 
 /// The packet, if it is of the kind whose turn it is.

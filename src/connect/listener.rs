@@ -139,7 +139,7 @@ impl Listener {
     ///
     /// A client that says nothing holds up the others for the handshake timeout. The application has no turn to refuse the
     /// client before it is given a ring, which it can keep for as long as it lives. So a server for strangers uses
-    /// [`try_accept`](Self::try_accept), and looks at [`Handshake::peer_credentials`].
+    /// [`try_accept`](Self::try_accept), and looks at the [credentials](Handshake::peer_credentials) of each client.
     ///
     /// A server pauses on a shortage of its own only ([`Error::Io`]). What a client did wrong costs that client's own turn:
     /// a server that pauses for it too is one that bad clients can keep from honest ones.
@@ -190,6 +190,37 @@ impl Listener {
     }
 
     /// Takes a client that has connected, if there is one; never blocks. Its handshake is still to be done.
+    ///
+    /// The client need not have said anything yet. To decide by its [credentials](Handshake::peer_credentials), call
+    /// [`Handshake::advance`] until they are there, and wait for the handshake's descriptor in between, until its
+    /// [deadline](Handshake::deadline). Then refuse it, or call `advance` on, which gives the client its ring.
+    ///
+    /// ```
+    /// use rustix::event::{PollFd, PollFlags, poll};
+    /// use sealane::{Channel, Error, Listener};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("socket");
+    /// let listener = Listener::bind(&path)?;
+    /// # let client = std::thread::spawn(move || Channel::connect(path));
+    /// # poll(&mut [PollFd::new(&listener, PollFlags::IN)], None).unwrap();
+    /// let mut handshake = listener.try_accept()?.expect("the listener is readable");
+    /// // A server of many waits for all handshakes at once, each until its deadline.
+    /// let credentials = loop {
+    ///     assert!(!handshake.advance()?, "nothing is given before the credentials were seen");
+    ///     if let Some(credentials) = handshake.peer_credentials() {
+    ///         break credentials;
+    ///     }
+    ///     poll(&mut [PollFd::new(&handshake, PollFlags::IN)], None).unwrap();
+    /// };
+    /// if credentials.uid == rustix::process::getuid().as_raw() {
+    ///     handshake.finish()?.send(b"welcome")?;
+    /// } else {
+    ///     handshake.refuse();
+    /// }
+    /// # client.join().unwrap()?;
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Io`], for instance at this process's limit of open files: then the client goes on waiting.

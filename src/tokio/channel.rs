@@ -148,24 +148,31 @@ impl Channel {
     pub async fn establish(mut handshake: Handshake) -> Result<Self> {
         // Its descriptor is that of the receiver to come.
         let readiness = Readiness::new(handshake.as_fd())?;
-        let deadline = Instant::from_std(handshake.deadline());
-        let attempt = || match handshake.advance() {
-            Ok(true) => Ok(Attempt::Done(())),
-            Ok(false) if handshake.needs_advance() => Ok(Attempt::Again),
-            Ok(false) => Ok(Attempt::Wait),
-            Err(Error::Full | Error::FdsInFlight) => Ok(Attempt::Pause),
-            Err(error) => Err(error),
-        };
-        let complete = match timeout_at(deadline, readiness.until(attempt)).await {
-            Ok(complete) => complete.map(|()| true)?,
-            // It knows why.
-            Err(_) => handshake.advance()?,
-        };
-        if !complete {
-            return Err(Error::Timeout);
-        }
+        advance_until(&mut handshake, &readiness, |_| false).await?;
         let (sender, receiver) = handshake.finish()?.split();
         Ok(Self { sender: sender.try_into()?, receiver: Receiver::new(receiver, readiness) })
+    }
+}
+
+/// Advances a handshake until it is complete, or `enough` after a step; by its deadline.
+pub(super) async fn advance_until(
+    handshake: &mut Handshake,
+    readiness: &Readiness,
+    enough: impl Fn(&Handshake) -> bool,
+) -> Result<()> {
+    let deadline = Instant::from_std(handshake.deadline());
+    let attempt = || match handshake.advance() {
+        Ok(complete) if complete || enough(handshake) => Ok(Attempt::Done(())),
+        Ok(_) if handshake.needs_advance() => Ok(Attempt::Again),
+        Ok(_) => Ok(Attempt::Wait),
+        Err(Error::Full | Error::FdsInFlight) => Ok(Attempt::Pause),
+        Err(error) => Err(error),
+    };
+    match timeout_at(deadline, readiness.until(attempt)).await {
+        Ok(result) => result,
+        // It knows why.
+        Err(_) if handshake.advance()? || enough(handshake) => Ok(()),
+        Err(_) => Err(Error::Timeout),
     }
 }
 

@@ -1,7 +1,7 @@
 //! [`Listener`]: accepts clients, and drives their handshakes one beside the other.
 
 use std::{
-    future::{Future as _, poll_fn},
+    future::{Future, poll_fn},
     os::fd::AsFd,
     path::Path,
     pin::pin,
@@ -11,10 +11,13 @@ use std::{
 use ::tokio::task::JoinSet;
 
 use super::{
-    channel::Channel,
+    channel::{Channel, advance_until},
     readiness::{Attempt, Readiness},
 };
-use crate::error::{Error, Result};
+use crate::{
+    connect::handshake::Handshake,
+    error::{Error, Result},
+};
 
 /// Accepts clients: a [`sealane::Listener`](crate::Listener) that awaits instead of blocking.
 ///
@@ -51,7 +54,10 @@ use crate::error::{Error, Result};
 pub struct Listener {
     inner: crate::Listener,
     readiness: Readiness,
-    handshakes: JoinSet<Result<Channel>>,
+    /// Until they are complete.
+    channels: JoinSet<Result<Channel>>,
+    /// Until their clients have said who they are.
+    handshakes: JoinSet<Result<Handshake>>,
 }
 
 /// Registers it with the runtime.
@@ -60,7 +66,7 @@ impl TryFrom<crate::Listener> for Listener {
 
     fn try_from(inner: crate::Listener) -> Result<Self> {
         let readiness = Readiness::new(inner.as_fd())?;
-        Ok(Self { inner, readiness, handshakes: JoinSet::new() })
+        Ok(Self { inner, readiness, channels: JoinSet::new(), handshakes: JoinSet::new() })
     }
 }
 
@@ -78,8 +84,7 @@ impl Listener {
     /// a client that says nothing holds up nobody. Dropping the listener ends them.
     ///
     /// Nobody is asked whether the client may have a ring, which it can keep for as long as it lives. A server for strangers
-    /// takes them from [`sealane::Listener::try_accept`](crate::Listener::try_accept), advances each handshake once, looks at its
-    /// [credentials](crate::Handshake::peer_credentials), and then [establishes](Channel::establish) it.
+    /// uses [`accept_handshake`](Self::accept_handshake) instead.
     ///
     /// Cancel-safe: handshakes go on if the future is dropped, and their channels are returned by the next.
     ///
@@ -90,21 +95,79 @@ impl Listener {
     /// # Errors
     /// Those of [`sealane::Listener::accept`](crate::Listener::accept).
     pub async fn accept(&mut self) -> Result<Channel> {
-        let Self { inner, readiness, handshakes } = self;
-        let client = || readiness.until(|| Ok(inner.try_accept()?.map_or(Attempt::Wait, Attempt::Done)));
-        let mut next = pin!(client());
-        poll_fn(|cx| {
-            loop {
-                // `None` is ready too: nothing is under way.
-                if let Poll::Ready(Some(ended)) = handshakes.poll_join_next(cx) {
-                    return Poll::Ready(ended.map_err(Error::io("a handshake's task"))?);
-                }
-                let handshake = ready!(next.as_mut().poll(cx))?;
-                handshakes.spawn(Channel::establish(handshake));
-                next.set(client());
-            }
-        })
-        .await
+        let Self { inner, readiness, channels, .. } = self;
+        next(inner, readiness, channels, Channel::establish).await
+    }
+
+    /// Waits for the next client that has said who it is, and gives it nothing. Its
+    /// [credentials](Handshake::peer_credentials) are there: [refuse](Handshake::refuse) it, or
+    /// [establish](Channel::establish) it, in a task of its own, as the client decides how long that takes.
+    ///
+    /// A client need not say anything when it connects. Until it does, its handshake is a task of its own, until its own
+    /// deadline: a client that says nothing holds up nobody. Dropping the listener ends them.
+    ///
+    /// Cancel-safe: handshakes go on if the future is dropped, and the next one returns them. Each of this method and
+    /// [`accept`](Self::accept) returns the clients that it took itself: use one of the two.
+    ///
+    /// A server that bounds the channels of each user:
+    ///
+    /// ```
+    /// use sealane::tokio::{Channel, Listener};
+    /// use std::collections::HashMap;
+    /// use std::sync::Arc;
+    ///
+    /// async fn serve(mut listener: Listener) {
+    ///     // Each channel of a user has a copy, so the copies are counted.
+    ///     let mut users: HashMap<u32, Arc<()>> = HashMap::new();
+    ///     loop {
+    ///         let handshake = match listener.accept_handshake().await {
+    ///             Ok(handshake) => handshake,
+    ///             // A shortage of our own.
+    ///             Err(error @ sealane::Error::Io { .. }) => {
+    ///                 eprintln!("not accepted: {error}");
+    ///                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    ///                 continue;
+    ///             }
+    ///             Err(_) => continue,
+    ///         };
+    ///         let uid = handshake.peer_credentials().unwrap().uid;
+    ///         let user = users.entry(uid).or_default();
+    ///         if Arc::strong_count(user) > 8 {
+    ///             // The client learns it, and has cost nothing.
+    ///             handshake.refuse();
+    ///             continue;
+    ///         }
+    ///         let place = Arc::clone(user);
+    ///         tokio::spawn(async move {
+    ///             let mut channel = Channel::establish(handshake).await?;
+    ///             channel.send(b"welcome").await?;
+    ///             // Until the client closes its end. A hostile one may keep its ring after that, until it ends itself.
+    ///             while channel.recv().await.is_ok() {}
+    ///             drop(place);
+    ///             Ok::<(), sealane::Error>(())
+    ///         });
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> sealane::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("service");
+    /// tokio::spawn(serve(Listener::bind(&path)?));
+    /// let mut clients = Vec::new();
+    /// for _ in 0..8 {
+    ///     clients.push(Channel::connect(&path).await?);
+    /// }
+    /// assert!(matches!(Channel::connect(&path).await, Err(sealane::Error::Handshake(_))));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`accept`](Self::accept).
+    pub async fn accept_handshake(&mut self) -> Result<Handshake> {
+        let Self { inner, readiness, handshakes, .. } = self;
+        next(inner, readiness, handshakes, introduce).await
     }
 
     /// The path that will be removed on drop; `None` for an abstract name.
@@ -112,4 +175,34 @@ impl Listener {
     pub fn path(&self) -> Option<&Path> {
         self.inner.path()
     }
+}
+
+/// Advances a handshake until its client has said who it is, and no further.
+async fn introduce(mut handshake: Handshake) -> Result<Handshake> {
+    let readiness = Readiness::new(handshake.as_fd())?;
+    advance_until(&mut handshake, &readiness, |handshake| handshake.peer_credentials().is_some()).await?;
+    Ok(handshake)
+}
+
+/// Waits for the next of `tasks` that has ended. Meanwhile each client that connects becomes one of them.
+async fn next<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+    listener: &crate::Listener,
+    readiness: &Readiness,
+    tasks: &mut JoinSet<Result<T>>,
+    task: impl Fn(Handshake) -> F,
+) -> Result<T> {
+    let client = || readiness.until(|| Ok(listener.try_accept()?.map_or(Attempt::Wait, Attempt::Done)));
+    let mut coming = pin!(client());
+    poll_fn(|cx| {
+        loop {
+            // `None` is ready too: nothing is under way.
+            if let Poll::Ready(Some(ended)) = tasks.poll_join_next(cx) {
+                return Poll::Ready(ended.map_err(Error::io("a handshake's task"))?);
+            }
+            let handshake = ready!(coming.as_mut().poll(cx))?;
+            tasks.spawn(task(handshake));
+            coming.set(client());
+        }
+    })
+    .await
 }

@@ -32,8 +32,8 @@
 //! - [`Channel::call`]: the request may have been sent. Its reply is dropped when it comes, and
 //!   [counted](crate::Stats::late_replies). Other messages that came meanwhile are kept for [`recv`](Channel::recv).
 //! - [`Channel::spawn`]: the child is killed and reaped.
-//! - [`Channel::connect`] and [`establish`](Channel::establish): the handshake is broken off. [`Listener::accept`] breaks
-//!   off none.
+//! - [`Channel::connect`] and [`establish`](Channel::establish): the handshake is broken off. [`Listener::accept`] and
+//!   [`accept_handshake`](Listener::accept_handshake) break off none.
 //!
 //! Futures do nothing before they are polled, and all of them are `Send`.
 //!
@@ -41,6 +41,9 @@
 //! It needs its drivers for I/O and time (`enable_all`); to convert something outside of a runtime with them panics, as it
 //! does in tokio. A task that always finds something to receive or room to send yields now and then
 //! ([`coop`](::tokio::task::coop)). [`Wait`](crate::Wait) means nothing here: nothing spins.
+//!
+//! The calls of this module do not look at the peer's process, whatever [`Builder::peer_pidfd`](crate::Builder::peer_pidfd)
+//! says. Watch [`Peer::pidfd`](crate::Peer::pidfd).
 //!
 //! A runtime with threads does not survive a fork, which has only the thread that forked: a program that goes into the
 //! background (`daemon(3)`) does so before it starts one. A fork that drops what the runtime watches ends no registration

@@ -200,7 +200,8 @@ fn dropped_futures_lose_nothing_and_leak_nothing() {
     println!("SEED={seed}");
     run(move || async move {
         let (reader, writer) = pipe().unwrap();
-        let (a, b) = pair_of(&builder().ring_capacity(8192));
+        // More are asked than answered, as long as there are steps.
+        let (a, b) = pair_of(&builder().ring_capacity(8192).max_requests(2 * STEPS));
         let sides = [Side::new(a, seed, &writer), Side::new(b, !seed, &writer)];
         let [a, b] = sides.map(|side| tokio::spawn(side.run()));
         let (mut a, mut b) = (a.await.unwrap(), b.await.unwrap());

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, pipe},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::Path,
     pin::pin,
     time::{Duration, Instant},
@@ -88,13 +88,63 @@ fn silent_clients_are_left_at_their_deadline() {
         let mut listener =
             Listener::try_from(builder().handshake_timeout(SHORT).listen(&path).unwrap()).unwrap();
         let start = Instant::now();
-        let (silent, stopped) = (silent(&path), builder().try_connect(&path).unwrap());
+        let (mute, stopped) = (silent(&path), builder().try_connect(&path).unwrap());
         for _ in 0..2 {
             assert!(matches!(listener.accept().await, Err(Error::Timeout)));
         }
         assert!(start.elapsed() >= SHORT);
-        is_closed(&silent).await;
+        is_closed(&mute).await;
+        let mute = silent(&path);
+        assert!(matches!(listener.accept_handshake().await, Err(Error::Timeout)));
+        is_closed(&mute).await;
         assert!(matches!(Channel::establish(stopped).await, Err(Error::Handshake(_))));
+    });
+}
+
+/// Reads without taking: a client that was given nothing has nothing to read.
+fn was_given_nothing(client: &OwnedFd) -> bool {
+    recv(client, &mut [0; 100], RecvFlags::DONTWAIT | RecvFlags::PEEK) == Err(Errno::AGAIN)
+}
+
+#[test]
+fn clients_are_given_nothing_before_they_were_looked_at() {
+    run(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let mut listener =
+            Listener::try_from(builder().handshake_timeout(HOUR).listen(&path).unwrap()).unwrap();
+        let (silent, slow) = (silent(&path), silent(&path));
+        assert!(poll_once(pin!(listener.accept_handshake())).await.is_pending());
+
+        for is_refused in [true, false] {
+            let client = builder().try_connect(&path).unwrap();
+            let socket = client.as_fd().try_clone_to_owned().unwrap();
+            let handshake = listener.accept_handshake().await.unwrap();
+            let credentials = handshake.peer_credentials().unwrap();
+            assert_eq!(credentials.pid.map(u32::from), Some(std::process::id()));
+            assert!(was_given_nothing(&socket));
+            if is_refused {
+                handshake.refuse();
+                let refused = Channel::establish(client).await;
+                assert!(matches!(refused, Err(Error::Handshake(HandshakeError::Rejected(_)))), "{refused:?}");
+            } else {
+                let (server, client) =
+                    tokio::join!(Channel::establish(handshake), Channel::establish(client));
+                server.unwrap().send(b"welcome").await.unwrap();
+                assert_eq!(client.unwrap().recv().await.unwrap().control(), b"welcome");
+            }
+        }
+
+        // The slow client, which had connected first, says `Hello` at last.
+        let slow = tokio::spawn(Channel::establish(builder().handshake(slow).unwrap()));
+        let handshake = listener.accept_handshake().await.unwrap();
+        let (server, client) = tokio::join!(Channel::establish(handshake), slow);
+        assert_eq!(server.unwrap().peer().version(), client.unwrap().unwrap().peer().version());
+
+        assert!(poll_once(pin!(listener.accept_handshake())).await.is_pending());
+        assert!(was_given_nothing(&silent));
+        drop(listener);
+        is_closed(&silent).await;
     });
 }
 
@@ -103,31 +153,43 @@ fn accepts_that_are_dropped_lose_no_client() {
     const CLIENTS: u32 = 100;
     let seed = Random::seed();
     println!("SEED={seed}");
-    run(move || async move {
-        let mut random = Random(seed);
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("socket");
-        let small = builder().ring_capacity(4096);
-        let mut listener = Listener::try_from(small.listen(&path).unwrap()).unwrap();
-        let mut clients = JoinSet::new();
-        for _ in 0..CLIENTS {
-            let (path, small) = (path.clone(), small.clone());
-            clients.spawn(async move {
-                let mut channel = Channel::connect_with(&small, &path).await.unwrap();
-                channel.recv().await.unwrap().control() == b"welcome"
-            });
-        }
-        let mut accepted = 0;
-        while accepted < CLIENTS {
-            if let Some(channel) = polled(listener.accept(), random.below(4)).await {
-                channel.unwrap().send(b"welcome").await.unwrap();
-                accepted += 1;
+    for look_first in [false, true] {
+        run(move || async move {
+            let mut random = Random(seed);
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("socket");
+            let small = builder().ring_capacity(4096);
+            let mut listener = Listener::try_from(small.listen(&path).unwrap()).unwrap();
+            let mut clients = JoinSet::new();
+            for _ in 0..CLIENTS {
+                let (path, small) = (path.clone(), small.clone());
+                clients.spawn(async move {
+                    let mut channel = Channel::connect_with(&small, &path).await.unwrap();
+                    channel.recv().await.unwrap().control() == b"welcome"
+                });
             }
-            yield_now().await;
-        }
-        assert!(clients.join_all().await.into_iter().all(|welcome| welcome));
-        assert!(poll_once(pin!(listener.accept())).await.is_pending());
-    });
+            let mut accepted = 0;
+            while accepted < CLIENTS {
+                let times = random.below(4);
+                let channel = if look_first {
+                    match polled(listener.accept_handshake(), times).await {
+                        Some(handshake) => Some(Channel::establish(handshake.unwrap()).await),
+                        None => None,
+                    }
+                } else {
+                    polled(listener.accept(), times).await
+                };
+                if let Some(channel) = channel {
+                    channel.unwrap().send(b"welcome").await.unwrap();
+                    accepted += 1;
+                }
+                yield_now().await;
+            }
+            assert!(clients.join_all().await.into_iter().all(|welcome| welcome));
+            assert!(poll_once(pin!(listener.accept())).await.is_pending());
+            assert!(poll_once(pin!(listener.accept_handshake())).await.is_pending());
+        });
+    }
 }
 
 #[test]
