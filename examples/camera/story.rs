@@ -106,7 +106,7 @@ fn channel(facts: &Facts) -> Vec<String> {
     let cost = match facts.frames_without_system_call() {
         0 => String::new(),
         free if free == frames => " without a system call while both were awake".into(),
-        free => format!(", {free} without a system call: both were awake"),
+        free => format!(", {free} of them without a system call, as both were awake"),
     };
     let size = bytes(facts.ending.statistics_bytes as u64);
     let mut sentences = vec![format!("{} of {size} were sent{cost}.", count(frames, "frame"))];
@@ -325,7 +325,7 @@ Isolation
     fn system_calls_are_claimed_as_they_were_counted() {
         let mut facts = facts();
         facts.streaming.doorbells = 296;
-        assert_says(&facts, "300 frames of 129 KiB were sent, 4 without a system call: both were awake.");
+        assert_says(&facts, "300 frames of 129 KiB were sent, 4 of them without a system call, as both were awake.");
         assert_says(&facts, "A doorbell, one system call, woke the sleeping algorithm 296 times.");
         facts.streaming.doorbells = 300;
         assert_says(
@@ -333,7 +333,7 @@ Isolation
             "300 frames of 129 KiB were sent. A doorbell, one system call, woke the sleeping algorithm 300 times.",
         );
         facts.streaming = Streaming { packets_sent: 2, waits_for_room: 1, ..Streaming::default() };
-        assert_says(&facts, "were sent, 297 without a system call");
+        assert_says(&facts, "were sent, 297 of them without a system call");
         assert_says(&facts, "2 packets went to the algorithm");
         assert_says(&facts, "1 frame waited for room");
     }
