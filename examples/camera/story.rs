@@ -325,7 +325,10 @@ Isolation
     fn system_calls_are_claimed_as_they_were_counted() {
         let mut facts = facts();
         facts.streaming.doorbells = 296;
-        assert_says(&facts, "300 frames of 129 KiB were sent, 4 of them without a system call, as both were awake.");
+        assert_says(
+            &facts,
+            "300 frames of 129 KiB were sent, 4 of them without a system call, as both were awake.",
+        );
         assert_says(&facts, "A doorbell, one system call, woke the sleeping algorithm 296 times.");
         facts.streaming.doorbells = 300;
         assert_says(
