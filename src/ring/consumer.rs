@@ -4,14 +4,13 @@ use std::{
     collections::BTreeMap,
     hint::spin_loop,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicU64,
             Ordering::{Acquire, Relaxed, Release, SeqCst},
             fence,
         },
     },
-    thread::yield_now,
     time::{Duration, Instant},
 };
 
@@ -26,7 +25,7 @@ use crate::{
         foreign::Foreign,
         mapping::{OwnWords, PeerRegion},
     },
-    wait::{Attempts, Deadline},
+    wait::{Attempts, Deadline, lock_unless_lost},
 };
 
 /// The peer's lead, in bytes, at which its writing and our reading do not meet; but no more than this part of the ring. With
@@ -44,9 +43,6 @@ const MOST: Duration = Duration::from_micros(10);
 const PAUSES: u32 = 16;
 /// Looks that find little after a rest in vain, at least and at most.
 const SKIPPED: (u32, u32) = (8, 1024);
-
-/// Turns of other threads after which a lock that none of them gives back is nobody's.
-const TURNS: u32 = 100;
 
 /// The part that payloads share with the receiver: the peer's ring, and what of it has been released.
 #[derive(Debug)]
@@ -122,17 +118,7 @@ impl Intake {
     /// The same for who lets go of a payload. `None` in a fork that has not used the channel, if another thread was in the ledger
     /// when it was forked: nobody there ever leaves it.
     fn ledger_for_a_note(&self) -> Option<MutexGuard<'_, Ledger>> {
-        if self.link.is_ours() {
-            return Some(self.ledger());
-        }
-        for _ in 0..TURNS {
-            match self.ledger.try_lock() {
-                Ok(ledger) => return Some(ledger),
-                Err(TryLockError::Poisoned(ledger)) => return Some(ledger.into_inner()),
-                Err(TryLockError::WouldBlock) => yield_now(),
-            }
-        }
-        None
+        if self.link.is_ours() { Some(self.ledger()) } else { lock_unless_lost(&self.ledger) }
     }
 
     /// Gives the space of `records` records, one behind the other, or of padding, back to the peer, as soon as all older ones

@@ -15,10 +15,9 @@ use std::{
     ptr::{self, NonNull},
     slice,
     sync::{
-        Arc, Mutex, MutexGuard, TryLockError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
 };
 
 use rustix::{
@@ -29,7 +28,10 @@ use rustix::{
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::foreign::Foreign;
-use crate::protocol::layout::{Geometry, LINE, Word, to_usize};
+use crate::{
+    protocol::layout::{Geometry, LINE, Word, to_usize},
+    wait::lock_unless_lost,
+};
 
 /// A region's place in this process: `geometry.size() + geometry.capacity` bytes from `base`, unmapped with the last clone.
 ///
@@ -51,8 +53,8 @@ unsafe impl Sync for Mapping {}
 
 /// How often a place is looked for that another thread takes before it is used.
 const PLACES: u32 = 64;
-/// How often a thread yields to another one that is mapping a region, which takes some microseconds.
-const PATIENCE: u32 = 10_000;
+/// Whose turn it is to look for a place and take it.
+static TURN: Mutex<()> = Mutex::new(());
 
 impl Mapping {
     /// Maps the file and, behind it, its ring once more. If that fails nothing is left behind.
@@ -65,7 +67,8 @@ impl Mapping {
         let Geometry { offset, capacity } = geometry;
         let size = geometry.size();
         let len = size.saturating_add(capacity);
-        let _turn = turn();
+        // The kernel gives all threads the same room: so one of them at a time. A fork that cannot lock tries more often.
+        let _turn = lock_unless_lost(&TURN);
         for _ in 0..PLACES {
             let base = find_place(len, offset)?;
             let place = |at: *mut u8, len, from| Area::at(at, fd, len, protection, flags, from);
@@ -120,22 +123,6 @@ impl Mapping {
         // `len <= capacity` was checked.
         Some(unsafe { self.base.byte_add(at) })
     }
-}
-
-/// Keeps this process's threads from taking each other's places, as the kernel gives all of them the same room.
-///
-/// In a fork it may be a thread's turn that is not there any more. So who waits long goes on without: then each place is
-/// looked for again as often as another thread takes it.
-fn turn() -> Option<MutexGuard<'static, ()>> {
-    static TURN: Mutex<()> = Mutex::new(());
-    (0..PATIENCE).find_map(|_| match TURN.try_lock() {
-        Ok(turn) => Some(turn),
-        Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
-        Err(TryLockError::WouldBlock) => {
-            thread::yield_now();
-            None
-        }
-    })
 }
 
 /// An address, a multiple of `page`, from which `len` bytes are free: as the kernel sees it at this moment.

@@ -1,18 +1,21 @@
 //! Waiting: how long, and when to give up. What is waited for is the caller's.
 //!
-//! Owns deadlines, the budget of a loop that a peer can feed, spinning with its back-off, and sleeping in `ppoll(2)`.
+//! Owns deadlines, the budget of a loop that a peer can feed, spinning with its back-off, sleeping in
+//! `ppoll(2)`, and locks that a fork may find taken.
 //!
 //! Refuses to wait past a deadline, and to work without end for a peer.
 //!
 //! May import: `error`.
 
 mod deadline;
+mod lock;
 mod poll;
 mod spin;
 
 use std::time::Duration;
 
 pub(crate) use deadline::{Budget, Deadline, MOST_PACKETS};
+pub(crate) use lock::lock_unless_lost;
 pub(crate) use poll::{sleep, sleep_on};
 pub(crate) use spin::{Attempts, Spinner, Spun, share_the_only_cpu};
 
