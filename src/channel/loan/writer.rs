@@ -105,18 +105,6 @@ impl<'s> LoanWriter<'s> {
         self.into_loan().request(control)
     }
 
-    /// Writes the part of `bytes` that fits; they do not fit whole.
-    #[cold]
-    fn write_part(&mut self, bytes: &[u8]) -> usize {
-        let room = self.loan.get_mut(self.at..).unwrap_or_default();
-        let len = room.len();
-        if let Some(part) = bytes.get(..len) {
-            room.copy_from_slice(part);
-        }
-        self.at = self.at.saturating_add(len);
-        len
-    }
-
     /// Zeros from the end of what was written to the position. What is never written behind them does not send them.
     #[cold]
     fn fill_gap(&mut self) {
@@ -125,6 +113,19 @@ impl<'s> LoanWriter<'s> {
             gap.fill(0);
         }
     }
+}
+
+/// Writes the part of `bytes` that fits behind `at`, as they do not fit whole, and says how long it is.
+///
+/// No method: the writer's fields stay in registers where it does not leave its function.
+#[cold]
+fn write_part(loan: &mut [u8], at: usize, bytes: &[u8]) -> usize {
+    let room = loan.get_mut(at..).unwrap_or_default();
+    let len = room.len();
+    if let Some(part) = bytes.get(..len) {
+        room.copy_from_slice(part);
+    }
+    len
 }
 
 #[cold]
@@ -137,14 +138,17 @@ fn does_not_fit(len: usize, written: usize, max: usize) -> io::Error {
 impl Write for LoanWriter<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = self.loan.get_mut(self.at..);
-        if let Some(to) = room.and_then(|room| room.get_mut(..bytes.len())) {
-            to.copy_from_slice(bytes);
-            // Within the loan.
-            self.at = self.at.wrapping_add(bytes.len());
-            return Ok(bytes.len());
-        }
-        Ok(self.write_part(bytes))
+        let (loan, at) = (&mut *self.loan, self.at);
+        let len = match loan.get_mut(at..).and_then(|room| room.get_mut(..bytes.len())) {
+            Some(to) => {
+                to.copy_from_slice(bytes);
+                bytes.len()
+            }
+            None => write_part(loan, at, bytes),
+        };
+        // Within the loan.
+        self.at = at.wrapping_add(len);
+        Ok(len)
     }
 
     #[inline]
