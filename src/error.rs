@@ -35,7 +35,7 @@ pub enum Error {
     /// A receiver reports it only after everything that was committed has been delivered.
     #[error("the peer is gone, or the channel was closed here")]
     Disconnected,
-    /// The deadline passed first. Nothing was sent or lost.
+    /// The deadline passed first. Nothing was sent or lost. [`is_timeout`](Self::is_timeout) covers both variants.
     #[error("the deadline passed")]
     Timeout,
     /// The deadline passed first, while the peer waits for room in its ring, which payloads that are held here take up. Nothing
@@ -149,6 +149,22 @@ impl Error {
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::Disconnected | Self::Handshake(_) | Self::Protocol(_))
+    }
+
+    /// Whether a deadline passed: [`Timeout`](Self::Timeout) or [`TimeoutHolding`](Self::TimeoutHolding). Trying again makes
+    /// sense.
+    ///
+    /// ```
+    /// use sealane::Channel;
+    /// use std::time::Duration;
+    ///
+    /// let (mut a, _b) = Channel::pair()?;
+    /// assert!(a.recv_timeout(Duration::ZERO).unwrap_err().is_timeout());
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout | Self::TimeoutHolding { .. })
     }
 
     /// For `map_err`: an error of the system call `operation`.

@@ -282,7 +282,8 @@ fn words(mut random: Random, time: Duration) -> Ends {
             });
             let error = loop {
                 match act(&mut channel, &mut random) {
-                    Ok(()) | Err(Error::Timeout | Error::Full | Error::Backlog | Error::UnknownRequest) => {}
+                    Ok(()) | Err(Error::Full | Error::Backlog | Error::UnknownRequest) => {}
+                    Err(error) if error.is_timeout() => {}
                     Err(error) => break error,
                 }
             };

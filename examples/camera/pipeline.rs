@@ -122,7 +122,7 @@ fn stream(
         while pending.waits_for(frame) {
             match channel.recv_timeout((sent + CONTROLS_DEADLINE).saturating_duration_since(Instant::now())) {
                 Ok(message) => settings = pending.answered(&message, camera, &mut report)?,
-                Err(Error::Timeout) => {
+                Err(error) if error.is_timeout() => {
                     report.late_controls += 1;
                     break;
                 }
@@ -233,10 +233,10 @@ impl Pending {
 }
 
 fn silent(error: Error) -> Box<dyn std::error::Error> {
-    match error {
-        Error::Timeout => format!("the algorithm process is silent for {} s", PATIENCE.as_secs()).into(),
-        error => error.into(),
+    if error.is_timeout() {
+        return format!("the algorithm process is silent for {} s", PATIENCE.as_secs()).into();
     }
+    error.into()
 }
 
 /// Waits for the algorithm process, which ends when its channel is closed.

@@ -10,7 +10,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
-use sealane::{Channel, Control, Error, Message};
+use sealane::{Channel, Control, Message};
 
 use crate::{
     Options, Result,
@@ -194,7 +194,7 @@ impl Process {
         loop {
             match self.channel.recv_timeout(TICK) {
                 Ok(message) => return Round::new(&message),
-                Err(Error::Timeout) if begin.elapsed() < half + half + PATIENCE => {}
+                Err(error) if error.is_timeout() && begin.elapsed() < half + half + PATIENCE => {}
                 Err(error) => return Err(error.into()),
             }
             let passed = u64::try_from(begin.elapsed().as_millis())?;

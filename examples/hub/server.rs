@@ -253,7 +253,7 @@ impl Hub {
                 }
                 Err(error) => {
                     self.deadlines.remove(&(handshake.deadline(), key));
-                    let silent = matches!(error, Error::Timeout);
+                    let silent = error.is_timeout();
                     *(if silent { &mut self.counters.timed_out } else { &mut self.counters.failed }) += 1;
                     self.leaves(guest.user);
                     return Ok(());

@@ -172,7 +172,8 @@ impl Taken {
                     self.kept.push(message);
                 }
             }
-            Ok(None) | Err(Error::Timeout | Error::Protocol(_) | Error::Disconnected) => {}
+            Ok(None) | Err(Error::Protocol(_) | Error::Disconnected) => {}
+            Err(error) if error.is_timeout() => {}
             Err(error) => panic!("{error:?}"),
         }
     }

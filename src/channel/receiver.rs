@@ -662,7 +662,7 @@ impl Receiver {
                 Ok(message) if message.in_reply_to() == Some(request) => return Ok(message),
                 Ok(message) => self.keep(message),
                 Err(error) => {
-                    if matches!(error, Error::Timeout | Error::TimeoutHolding { .. }) {
+                    if error.is_timeout() {
                         self.give_up(request);
                     }
                     return Err(error);
