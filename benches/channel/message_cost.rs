@@ -8,7 +8,7 @@ use std::{
 use criterion::{BenchmarkId, Criterion};
 use sealane::{Channel, Loan, Message};
 
-use crate::ends::{bytes, one_way};
+use crate::endpoints::{bytes, one_way};
 
 /// So many channels take each step, one after the other, between two looks at the clock: one look is as long as a step.
 /// More would contend for the same lines of the first-level cache, as their rings and control pages begin with a page.

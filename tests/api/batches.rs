@@ -10,10 +10,8 @@ use std::{
 };
 
 use sealane::{Batch, Channel, Control, Error, Message, Receiver, Result, Sender, Wait};
-use threads::{SOON, start};
 
-#[path = "support/threads.rs"]
-mod threads;
+use crate::support::threads::{SOON, start};
 
 /// Bytes of a ring, and of it what a record with 64 bytes takes.
 const RING: usize = 64 << 10;

@@ -10,12 +10,11 @@ use rustix::{
     process::{Signal, getpid, kill_process},
 };
 use sealane::{Channel, Control, Error, Message, Payload, ProtocolError, ReplyToken, Wait};
-use support::{is_abandoned, role};
-use threads::{SOON, start};
 
-mod support;
-#[path = "support/threads.rs"]
-mod threads;
+use crate::support::{
+    is_abandoned, role,
+    threads::{SOON, start},
+};
 
 const NOW: Duration = Duration::ZERO;
 const SHORT: Duration = Duration::from_millis(20);
@@ -48,7 +47,7 @@ fn forge_reply(channel: &Channel, sequence: u64, request: u64) {
 
 #[test]
 fn a_call_sees_what_was_set_before_it() {
-    let (mut channel, mut child) = Channel::spawn(role("keeps_a_number")).unwrap();
+    let (mut channel, mut child) = Channel::spawn(role(keeps_a_number)).unwrap();
     for n in 0..1000_u32 {
         if n % 2 == 0 {
             channel.send_timeout(Control::of(&n), SOON).unwrap();
@@ -143,7 +142,7 @@ fn converse(mut channel: Channel) {
 
 #[test]
 fn both_sides_call_at_once_in_answering_loops() {
-    let (channel, mut child) = Channel::spawn(role("converses")).unwrap();
+    let (channel, mut child) = Channel::spawn(role(converses)).unwrap();
     converse(channel);
     assert!(start(move || child.wait()).result().unwrap().success());
 }
@@ -360,7 +359,7 @@ fn what_is_answered_makes_room_before_its_reply_is_there() {
 fn a_peer_that_dies_ends_a_call_at_once() {
     for wait in WAITS {
         let builder = Channel::builder().wait(wait);
-        let (mut channel, mut child) = builder.spawn(role("dies_when_it_is_asked")).unwrap();
+        let (mut channel, mut child) = builder.spawn(role(dies_when_it_is_asked)).unwrap();
         let calling = start(move || channel.call(b"?", HOUR));
         assert!(matches!(calling.result(), Err(Error::Disconnected)));
         assert!(!start(move || child.wait()).result().unwrap().success());

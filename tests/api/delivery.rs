@@ -12,16 +12,13 @@ use std::{
 };
 
 use rustix::fs::fstat;
-use script::{Files, Item, Most, Random, Script};
 use sealane::{Builder, Channel, Control, Error, Loan, Message, Payload, Receiver, Sender, Wait};
-use support::role;
-use threads::{SOON, start};
 
-#[path = "support/script.rs"]
-mod script;
-mod support;
-#[path = "support/threads.rs"]
-mod threads;
+use crate::support::{
+    role,
+    script::{Files, Item, Most, Random, Script},
+    threads::{SOON, start},
+};
 
 /// What two processes agree on beforehand.
 #[derive(Clone, Copy)]
@@ -41,7 +38,7 @@ impl Plan {
         let wait = Self::WAITS.iter().position(|wait| *wait == self.wait).unwrap();
         let numbers =
             [self.seed.to_string(), self.messages.to_string(), self.ring.to_string(), wait.to_string()];
-        let mut command = role("the_other_process");
+        let mut command = role(the_other_process);
         command.env(Self::VARIABLE, numbers.join(" "));
         command
     }

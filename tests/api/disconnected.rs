@@ -1,12 +1,11 @@
 //! A channel whose peer is gone has ended in both halves, whichever notices it; one whose peer has dropped a half has not.
 
-mod support;
-
 use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
 use sealane::{Channel, Error, Result};
-use support::role;
+
+use crate::support::role;
 
 /// Longer than anything here takes.
 const SOON: Duration = Duration::from_secs(20);
@@ -50,7 +49,7 @@ const RECEIVING: [(&str, Notice); 5] = [
 #[test]
 fn a_peer_that_was_killed_is_gone_for_both_halves() {
     for (name, notice) in RECEIVING {
-        let (mut channel, mut child) = Channel::spawn(role("dies_when_it_is_told")).unwrap();
+        let (mut channel, mut child) = Channel::spawn(role(dies_when_it_is_told)).unwrap();
         channel.send(b"die").unwrap();
         assert!(!child.wait().unwrap().success());
         assert_disconnected(name, notice(&mut channel));

@@ -12,14 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use loops::{Calloop, EpollEdge, EpollLevel, EventLoop, Mio, Polling};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use sealane::{Builder, Channel, Control, Error, Handshake, Message, Payload, Receiver, Sender};
-use support::{may_open, role};
 
-#[path = "support/loops.rs"]
-mod loops;
-mod support;
+use crate::support::{
+    loops::{Calloop, EpollEdge, EpollLevel, EventLoop, Mio, Polling},
+    may_open, role,
+};
 
 /// In what time anything must happen that must happen at all.
 const SOON: Duration = Duration::from_secs(20);
@@ -130,7 +129,7 @@ impl Item {
 fn a_receiver_is_told_of_everything<L: EventLoop>() {
     let seed = RandomState::new().hash_one(0);
     println!("seed {seed}");
-    let mut command = role("sends_all_kinds_of_messages");
+    let mut command = role(sends_all_kinds_of_messages);
     command.env("SEED", seed.to_string());
     let (mut channel, mut child) = small().spawn(command).unwrap();
     let mut events = L::new();
@@ -406,7 +405,7 @@ fn two_ends_on_one_loop_keep_each_other_going<L: EventLoop>() {
 }
 
 fn the_death_of_the_peer_is_seen_by_both_halves<L: EventLoop>() {
-    let (channel, mut child) = small().spawn(role("keeps_what_it_gets")).unwrap();
+    let (channel, mut child) = small().spawn(role(keeps_what_it_gets)).unwrap();
     let (mut sender, mut receiver) = channel.split();
     let mut events = L::new();
     events.add(receiver.as_fd(), 0);

@@ -1,12 +1,10 @@
 //! Who holds payloads that its peer needs the room of is told so, instead of waiting for nothing.
 
-#[path = "support/threads.rs"]
-mod threads;
-
 use std::{io, time::Duration};
 
 use sealane::{Channel, Error, Result, Wait};
-use threads::{SOON, start};
+
+use crate::support::threads::{SOON, start};
 
 const NOW: Duration = Duration::ZERO;
 const SHORT: Duration = Duration::from_millis(20);

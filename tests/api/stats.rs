@@ -6,10 +6,8 @@ use std::{fs::File, io::IoSlice, time::Duration};
 
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use sealane::{Channel, Control, Error, Stats, Wait};
-use threads::{SOON, start};
 
-#[path = "support/threads.rs"]
-mod threads;
+use crate::support::threads::{SOON, start};
 
 const NOW: Duration = Duration::ZERO;
 

@@ -17,12 +17,11 @@ use rustix::{
     },
 };
 use sealane::{Channel, Control, Error, Wait};
-use support::role;
-use threads::{SOON, start};
 
-mod support;
-#[path = "support/threads.rs"]
-mod threads;
+use crate::support::{
+    role,
+    threads::{SOON, start},
+};
 
 const NOW: Duration = Duration::ZERO;
 const SHORT: Duration = Duration::from_millis(20);
@@ -492,7 +491,7 @@ const STREAMED: u64 = 10_000;
 #[test]
 fn streaming_makes_no_system_call_per_message() {
     let builder = Channel::builder().wait(Wait::Spin).ring_capacity(64 << 10);
-    let (mut channel, mut child) = builder.spawn(role("streams_back")).unwrap();
+    let (mut channel, mut child) = builder.spawn(role(streams_back)).unwrap();
     for n in 0..STREAMED {
         let mut loan = channel.loan_timeout(1000, SOON).unwrap();
         loan.fill(1);

@@ -3,6 +3,9 @@
 //!
 //! A wake-up that is lost shows as a wait that lasts to the end of its time, though what it waited for was there.
 
+#[path = "../support/mod.rs"]
+mod support;
+
 use std::{
     os::fd::AsFd,
     process::Command,
@@ -16,9 +19,8 @@ use rustix::{
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 use sealane::{Builder, Channel, Closer, Error, Message, Receiver, Sender, Wait};
-use support::{role, short_or_long};
 
-mod support;
+use crate::support::{role, short_or_long};
 
 /// In what time a wait must end, however busy the machine is.
 const SOON: Duration = Duration::from_secs(20);
@@ -53,8 +55,8 @@ impl Way {
         Channel::builder().ring_capacity(1).wait(wait)
     }
 
-    fn command(self, role_name: &str) -> Command {
-        let mut command = role(role_name);
+    fn command(self) -> Command {
+        let mut command = role(the_other_process);
         command.env(Self::VARIABLE, Self::ALL.iter().position(|way| *way == self).unwrap().to_string());
         command
     }
@@ -210,7 +212,7 @@ fn both_ways(way: Way, channel: Channel) -> Sleeps {
 }
 
 fn none_is_lost(way: Way) {
-    let (channel, mut child) = way.pinned(|| way.builder().spawn(way.command("the_other_process")).unwrap());
+    let (channel, mut child) = way.pinned(|| way.builder().spawn(way.command()).unwrap());
     let began = Instant::now();
     let here = both_ways(way, channel);
     println!("{way:?}: {here:?} sleeps of the sender and of the receiver here, in {:?}", began.elapsed());

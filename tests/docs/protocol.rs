@@ -1,14 +1,13 @@
 //! Sentences of docs/protocol.md that no attack is about, said by a peer that knows nothing but that page.
 
-mod hostile;
+use rustix::{io::Errno, net::sockopt};
+use sealane::{Channel, Wait};
 
-use hostile::{
+use crate::support::hostile::{
     DOORBELL, HELLO, Hello, LONG, Packet, Player, SEALS, abstract_name, bounded, memfd,
     memory::{Hostile, RECEIVER_EPOCH, Record},
     seqpacket_pair,
 };
-use rustix::{io::Errno, net::sockopt};
-use sealane::{Channel, Wait};
 
 fn meet() -> (Hostile, Channel) {
     Hostile::meet(&Channel::builder().wait(Wait::Block))

@@ -19,11 +19,10 @@ use std::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sealane::{Builder, Channel, Control, Error, SealedBuffer, SealedBufferMut};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
-use support::role;
 
-mod support;
+use crate::support::role;
 
-const PAGE: &str = include_str!("../docs/security.md");
+const PAGE: &str = include_str!("../../docs/security.md");
 /// Where a role listens, or connects.
 const SOCKET: &str = "SEALANE_TEST_SOCKET";
 const SOON: Duration = Duration::from_secs(20);
@@ -138,7 +137,7 @@ fn passes_alone(role: &mut Command) {
 
 #[test]
 fn a_channel_makes_the_calls_that_are_listed() {
-    passes_alone(&mut role("uses_a_channel"));
+    passes_alone(&mut role(uses_a_channel));
 }
 
 #[test]
@@ -176,8 +175,8 @@ fn both_sides_of_a_connection_make_the_calls_that_are_listed() {
     let dir = tempfile::tempdir().unwrap();
     // A server that was killed has left its socket there.
     drop(UnixListener::bind(dir.path().join("socket")).unwrap());
-    let start = |name| role(name).env(SOCKET, "socket").current_dir(&dir).spawn().unwrap();
-    let (mut server, mut client) = (start("listens"), start("connects"));
+    let start = |mut role: Command| role.env(SOCKET, "socket").current_dir(&dir).spawn().unwrap();
+    let (mut server, mut client) = (start(role(listens)), start(role(connects)));
     if !client.wait().unwrap().success() {
         // It would wait for a client for ever.
         server.kill().unwrap();
@@ -217,7 +216,7 @@ fn connects() {
 
 #[test]
 fn a_child_makes_the_calls_that_are_listed() {
-    let (channel, mut child) = builder().spawn(role("inherits")).unwrap();
+    let (channel, mut child) = builder().spawn(role(inherits)).unwrap();
     drop(channel);
     passes(&mut child);
 }
@@ -233,7 +232,7 @@ fn inherits() {
 
 #[test]
 fn an_adopted_socket_makes_the_calls_that_are_listed() {
-    passes_alone(&mut role("adopts"));
+    passes_alone(&mut role(adopts));
 }
 
 #[test]
@@ -249,7 +248,7 @@ fn adopts() {
 
 #[test]
 fn a_sealed_buffer_makes_the_calls_that_are_listed() {
-    passes_alone(&mut role("seals"));
+    passes_alone(&mut role(seals));
 }
 
 #[test]

@@ -1,8 +1,4 @@
 //! Forks of a process that has channels: what they drop is not noticed, what they use is theirs.
-#[path = "support/forks.rs"]
-mod forks;
-mod hostile;
-mod support;
 
 use std::{
     cell::RefCell,
@@ -12,14 +8,17 @@ use std::{
     time::Duration,
 };
 
-use forks::{Fork, end, fork, in_fork, split};
-use hostile::{LONG, bounded, readable};
 use sealane::{Channel, Error, HandshakeError, Listener, SealedBuffer, SealedBufferMut, Sender};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     apply_filter,
 };
-use support::role;
+
+use crate::support::{
+    forks::{Fork, end, fork, in_fork, split},
+    hostile::{LONG, bounded, readable},
+    role,
+};
 
 const RING: usize = 64 << 10;
 const PAYLOAD: usize = 16 << 10;
@@ -374,7 +373,7 @@ fn a_buffer_that_a_fork_has_too_is_sealed() {
 
 #[test]
 fn where_no_page_can_be_wiped_the_process_id_tells_forks_apart() {
-    assert!(role("without_wiped_pages").status().unwrap().success());
+    assert!(role(without_wiped_pages).status().unwrap().success());
 }
 
 #[test]

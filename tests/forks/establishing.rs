@@ -1,9 +1,5 @@
 //! Forks that establish channels with one another.
 
-#[path = "support/forks.rs"]
-mod forks;
-mod hostile;
-
 use std::{
     collections::HashMap,
     os::fd::AsFd,
@@ -11,8 +7,12 @@ use std::{
     thread,
 };
 
-use hostile::{abstract_name, bounded, seqpacket_pair};
 use sealane::{Channel, Listener};
+
+use crate::support::{
+    forks,
+    hostile::{self, abstract_name, bounded, seqpacket_pair},
+};
 
 /// Forks have the same memory: what is drawn from it is the same in all of them.
 #[test]

@@ -1,21 +1,20 @@
 //! Attempts to take an inherited channel that come to nothing, and what is left of it.
 
-#[path = "support/forks.rs"]
-mod forks;
-mod hostile;
-
 use std::{
     os::fd::{AsFd, AsRawFd},
     thread,
 };
 
-use forks::in_fork;
-use hostile::{abstract_name, address, bounded, seqpacket};
 use rustix::{
     net::connect,
     process::{Resource, Rlimit, setrlimit},
 };
 use sealane::{Builder, Channel, Error, HandshakeError};
+
+use crate::support::{
+    forks::in_fork,
+    hostile::{abstract_name, address, bounded, seqpacket},
+};
 
 fn small() -> Builder {
     Channel::builder().ring_capacity(4096)

@@ -1,8 +1,7 @@
 //! Forks of a process whose runtime watches channels: what they drop stays watched in the process that they left.
 
-#[path = "support/forks.rs"]
-mod forks;
-mod hostile;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::{
     future::Future as _,
@@ -10,9 +9,12 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use forks::in_fork;
-use hostile::{LONG, bounded};
 use sealane::tokio::{Channel, Listener};
+
+use crate::support::{
+    forks::in_fork,
+    hostile::{LONG, bounded},
+};
 
 fn runtime() -> tokio::runtime::Runtime {
     // With one thread: others would not be there in a fork.

@@ -2,17 +2,16 @@
 //!
 //! Nothing here is timed: what a call has done is counted by what it has read.
 
-mod hostile;
-
 use std::{os::fd::AsFd, time::Duration};
 
-use hostile::{
-    DOORBELL, LONG, OTHER_HALF, Packet, WANTS_REPLY, bounded,
+use rustix::net::sockopt::set_socket_send_buffer_size;
+use sealane::{Builder, Channel, Error, Message, ProtocolError, Result};
+
+use crate::support::hostile::{
+    self, DOORBELL, LONG, OTHER_HALF, Packet, WANTS_REPLY, bounded,
     memory::{HEAD, Hostile, PACKETS, Record, TAIL},
     readable,
 };
-use rustix::net::sockopt::set_socket_send_buffer_size;
-use sealane::{Builder, Channel, Error, Message, ProtocolError, Result};
 
 /// Packets that a call reads which does not wait.
 const BUDGET: u64 = 512;

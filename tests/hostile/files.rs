@@ -1,9 +1,6 @@
 //! Descriptors that are traps: files that nobody serves, sockets that linger, memory that is not there. They are refused or
 //! closed by name, without waiting and without paying for them.
 
-mod hostile;
-mod support;
-
 use std::{
     fs::File,
     io::{Write, stdin},
@@ -13,9 +10,6 @@ use std::{
     time::Duration,
 };
 
-use hostile::{
-    CONTROL, DOORBELL, Hello, LONG, Packet, Player, READY, SEALS, bounded, memfd, page, pipe, seqpacket_pair,
-};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{
@@ -28,7 +22,14 @@ use rustix::{
 use sealane::{
     Builder, Channel, Error, HandshakeError, ProtocolError, Reason, Refusal, SealError, SealedBuffer,
 };
-use support::{is_abandoned, role};
+
+use crate::support::{
+    hostile::{
+        CONTROL, DOORBELL, Hello, LONG, Packet, Player, READY, SEALS, bounded, memfd, page, pipe,
+        seqpacket_pair,
+    },
+    is_abandoned, role,
+};
 
 fn builder() -> Builder {
     Channel::builder().ring_capacity(1).max_fds(2)
@@ -63,7 +64,7 @@ fn unanswering() -> Option<(OwnedFd, Player)> {
 fn unanswering_of(user: u32, namespaces: &[&str]) -> Option<(OwnedFd, Player)> {
     let (player, theirs) = Player::pair();
     let mut command = Command::new("unshare");
-    let inner = role("mounts_what_never_answers");
+    let inner = role(mounts_what_never_answers);
     command.args(namespaces).arg(inner.get_program()).args(inner.get_args()).env(USER, user.to_string());
     let mut child = command.stdin(theirs).stdout(std::process::Stdio::null()).spawn().ok()?;
     drop(command);

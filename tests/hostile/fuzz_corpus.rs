@@ -1,15 +1,18 @@
 //! What the fuzzer kept runs as an ordinary test: each file of fuzz/corpus/ through the body of its target.
 
-mod hostile;
+#[path = "../support/mod.rs"]
+mod support;
 
-#[path = "../fuzz/bodies/handshake.rs"]
+#[path = "../../fuzz/bodies/handshake.rs"]
 mod handshake;
-#[path = "../fuzz/bodies/packets.rs"]
+#[path = "../../fuzz/bodies/packets.rs"]
 mod packets;
-#[path = "../fuzz/bodies/receiver.rs"]
+#[path = "../../fuzz/bodies/receiver.rs"]
 mod receiver;
 
 use std::{fs, path::Path};
+
+use support::hostile;
 
 fn replay(target: &str, run: fn(&[u8])) {
     let _guard = hostile::bounded();

@@ -1,8 +1,5 @@
 //! Whatever a peer does instead of a handshake, it is refused by name, told why, and over by the deadline.
 
-mod hostile;
-mod support;
-
 use std::{
     fs::File,
     os::{
@@ -12,10 +9,6 @@ use std::{
     time::Duration,
 };
 
-use hostile::{
-    CONTROL, DOORBELL, HEADER, HELLO, Hello, MAGIC, Packet, Player, READY, REJECT, SEALS, abstract_name,
-    bounded, memfd, page, pipe, readable, seqpacket_pair,
-};
 use rustix::{
     fs::{
         FallocateFlags, FileType, Mode, OFlags, SealFlags, fallocate, fchmod, fcntl_add_seals,
@@ -24,7 +17,14 @@ use rustix::{
     net::Shutdown,
 };
 use sealane::{Builder, Channel, Error, Handshake, HandshakeError, Reason, Refusal};
-use support::is_abandoned;
+
+use crate::support::{
+    hostile::{
+        CONTROL, DOORBELL, HEADER, HELLO, Hello, MAGIC, Packet, Player, READY, REJECT, SEALS, abstract_name,
+        bounded, memfd, page, pipe, readable, seqpacket_pair,
+    },
+    is_abandoned,
+};
 
 const LONG: Duration = Duration::from_secs(20);
 

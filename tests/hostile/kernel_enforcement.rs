@@ -2,9 +2,6 @@
 //! way that there is, and is refused each time.
 #![expect(unsafe_code, reason = "the peer does what no safe interface offers")]
 
-mod hostile;
-mod support;
-
 use std::{
     ffi::CString,
     fs::File,
@@ -14,15 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hostile::{
-    CONTROL, HELLO, Hello, LONG, Packet, Player, READY, SEALS, bounded, memfd, page, pipe, seqpacket_pair,
-};
 use libc::{
     EACCES, EFAULT, EIO, EPERM, MADV_DONTNEED, MADV_PAGEOUT, MADV_POPULATE_WRITE, MADV_REMOVE, MAP_PRIVATE,
     MAP_SHARED, MAP_SHARED_VALIDATE, MREMAP_MAYMOVE, PROT_READ, PROT_WRITE, c_int,
 };
 use sealane::{Channel, SealedBuffer, SealedBufferMut};
-use support::role;
+
+use crate::support::{
+    hostile::{
+        CONTROL, HELLO, Hello, LONG, Packet, Player, READY, SEALS, bounded, memfd, page, pipe, seqpacket_pair,
+    },
+    role,
+};
 
 /// What we keep in our loan, at the beginning of the ring.
 const OURS: u8 = 0x5a;
@@ -230,7 +230,7 @@ fn user_fault(r: &Region, mode: u64) -> io::Result<usize> {
 fn a_peer_is_refused_every_way_to_write_our_region() {
     let _guard = bounded();
     let (ours, theirs) = seqpacket_pair();
-    let mut child = role("tries_to_write").stdin(Stdio::from(theirs)).spawn().unwrap();
+    let mut child = role(tries_to_write).stdin(Stdio::from(theirs)).spawn().unwrap();
     let channel = Channel::builder().ring_capacity(2 * 4096).handshake(ours).unwrap().finish().unwrap();
     let (mut sender, mut receiver) = channel.split();
     // It holds all of the ring while the peer tries.

@@ -4,9 +4,6 @@
 //! as well). Linux 6.16 and later refuse before they look at that memory; earlier ones look first, with the lock held.
 #![expect(unsafe_code, reason = "the peer does what no safe interface offers")]
 
-mod hostile;
-mod support;
-
 use std::{
     ffi::c_long,
     io::stdin,
@@ -15,19 +12,22 @@ use std::{
     thread,
 };
 
-use hostile::{HELLO, Hello, LONG, Packet, Player, READY, SEALS, bounded, memfd, page, seqpacket_pair};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::SealFlags,
 };
 use sealane::{Channel, SealedBuffer};
-use support::role;
+
+use crate::support::{
+    hostile::{HELLO, Hello, LONG, Packet, Player, READY, SEALS, bounded, memfd, page, seqpacket_pair},
+    role,
+};
 
 #[test]
 fn a_peer_that_holds_a_files_lock_holds_up_nobody() {
     let _guard = bounded();
     let (ours, theirs) = seqpacket_pair();
-    let mut child = role("holds_locks").stdin(Stdio::from(theirs)).spawn().unwrap();
+    let mut child = role(holds_locks).stdin(Stdio::from(theirs)).spawn().unwrap();
     let Ok(mut channel) = Channel::builder().handshake(ours).unwrap().finish() else {
         assert_eq!(child.wait().unwrap().code(), Some(0));
         return println!("left out: no rights to use userfaultfd for the kernel's faults");

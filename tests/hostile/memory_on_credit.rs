@@ -2,15 +2,17 @@
 //!
 //! Memory is counted for the whole process, so this binary has one test only.
 
-mod hostile;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::{fs, os::fd::AsFd, time::Duration};
 
-use hostile::{
+use sealane::{Channel, Error, Handshake, Listener};
+
+use crate::support::hostile::{
     HELLO, Hello, Packet, Player, READY, REJECT, SEALS, abstract_name, bounded, memfd, readable,
     seqpacket_pair,
 };
-use sealane::{Channel, Error, Handshake, Listener};
 
 /// What one call may look at of a peer's region.
 const PIECE: u64 = 4 << 20;

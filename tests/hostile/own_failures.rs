@@ -2,16 +2,15 @@
 //!
 //! A filter (`seccomp(2)`) binds the thread that sets it, until that ends.
 
-mod hostile;
-
 use std::{collections::BTreeMap, thread};
 
-use hostile::{Hello, Packet, Player, SEALS, bounded, memfd, seqpacket_pair};
 use sealane::{Channel, Error, Result};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     apply_filter,
 };
+
+use crate::support::hostile::{self, Hello, Packet, Player, SEALS, bounded, memfd, seqpacket_pair};
 
 /// From now on the kernel answers `call` with `errno` in this thread, if `rules` say so.
 fn refuse(call: libc::c_long, rules: Vec<SeccompRule>, errno: libc::c_int) {

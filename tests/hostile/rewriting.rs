@@ -3,7 +3,7 @@
 //!
 //! Descriptors and mappings are counted for the whole process, so this binary has one test only.
 
-mod hostile;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{
@@ -20,19 +20,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hostile::{
-    DOORBELL, LONG, OTHER_HALF, Packet, Player, WANTS_REPLY, bounded_by,
-    memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, SENDER_EPOCH, TAIL, capacity},
-    page, seqpacket_pair,
-};
 use rustix::io::pread;
-use script::Random;
 use sealane::{Channel, Error, Message, Wait};
-use support::{role, short_or_long};
 
-#[path = "support/script.rs"]
-#[expect(dead_code, reason = "of it only the random numbers are used")]
-mod script;
+use crate::support::{
+    hostile::{
+        DOORBELL, LONG, OTHER_HALF, Packet, Player, WANTS_REPLY, bounded_by,
+        memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, SENDER_EPOCH, TAIL, capacity},
+        page, seqpacket_pair,
+    },
+    role,
+    script::Random,
+    short_or_long,
+};
 
 /// Control bytes that we accept.
 const MAX_CONTROL: usize = 10;
@@ -120,8 +120,7 @@ fn read(message: &mut Message) {
 /// Another process keeps to the protocol, and scribbles on its payloads all the while: it harms nobody but them.
 fn payloads(seed: u64, time: Duration) {
     let (ours, theirs) = seqpacket_pair();
-    let mut child =
-        role("scribbles").stdin(Stdio::from(theirs)).env("SEED", seed.to_string()).spawn().unwrap();
+    let mut child = role(scribbles).stdin(Stdio::from(theirs)).env("SEED", seed.to_string()).spawn().unwrap();
     let builder = Channel::builder().max_control(MAX_CONTROL).wait(Wait::Spin);
     let mut channel = builder.handshake(ours).unwrap().finish().unwrap();
     let end = Instant::now() + time;

@@ -4,7 +4,8 @@
 //! Descriptors are counted for the whole process, so this binary has one test only.
 #![expect(unsafe_code, reason = "no safe interface has these options")]
 
-mod hostile;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::{
     ffi::c_int,
@@ -12,9 +13,10 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
-use hostile::{LONG, Packet, Player, READY, SEALS, bounded, memfd, seqpacket_pair};
 use libc::{SO_PASSCRED, SO_PASSSEC, SO_TIMESTAMP, SO_TIMESTAMPNS, SOL_SOCKET};
 use sealane::Channel;
+
+use crate::support::hostile::{self, LONG, Packet, Player, READY, SEALS, bounded, memfd, seqpacket_pair};
 
 /// A descriptor of its sender with each packet (Linux 6.5).
 const SO_PASSPIDFD: c_int = 76;

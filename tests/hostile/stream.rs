@@ -1,8 +1,5 @@
 //! A peer that breaks the protocol on an established channel: the violation is named, and ends both halves and nothing else.
 
-mod hostile;
-mod support;
-
 use std::{
     fs::File,
     io::{BufRead, Read, Seek},
@@ -12,18 +9,21 @@ use std::{
     time::Duration,
 };
 
-use hostile::{
-    CONTROL, DOORBELL, HELLO, LONG, OTHER_HALF, Packet, READY, REJECT, WANTS_REPLY, bounded,
-    memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, TAIL, capacity},
-    pipe, readable,
-};
 use rustix::{
     fs::fstat,
     io::Errno,
     net::{RecvFlags, Shutdown, recv},
 };
 use sealane::{Builder, Channel, Error, Message, ProtocolError, Result, Wait};
-use support::is_abandoned;
+
+use crate::support::{
+    hostile::{
+        CONTROL, DOORBELL, HELLO, LONG, OTHER_HALF, Packet, READY, REJECT, WANTS_REPLY, bounded,
+        memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, TAIL, capacity},
+        pipe, readable,
+    },
+    is_abandoned,
+};
 
 /// Short enough to be waited for.
 const SHORT: Duration = Duration::from_millis(30);

@@ -1,11 +1,12 @@
 //! A client whose fault could be taken for a failure of the server's own, for which that would pause.
 
-mod hostile;
-
 use std::os::fd::{AsFd, AsRawFd};
 
-use hostile::{Hello, Packet, Player, SEALS, abstract_name, bounded, memfd, page, seqpacket_pair};
 use sealane::{Channel, Error, HandshakeError, Reason, Refusal};
+
+use crate::support::hostile::{
+    Hello, Packet, Player, SEALS, abstract_name, bounded, memfd, page, seqpacket_pair,
+};
 
 /// `SO_PASSRIGHTS` off; false if the kernel does not know it.
 #[expect(unsafe_code, reason = "an option that has no wrapper")]

@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 
-#[path = "../src/protocol/order.rs"]
+#[path = "../../src/protocol/order.rs"]
 mod order;
 
 /// What src/protocol/order.rs imports.

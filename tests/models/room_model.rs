@@ -13,7 +13,7 @@ use protocol::layout::Word;
 use socket::seqpacket::Socket;
 use sys::mapping::{OwnWords, PeerRegion};
 
-#[path = "../src/socket/doorbell.rs"]
+#[path = "../../src/socket/doorbell.rs"]
 mod doorbell;
 
 /// What src/socket/doorbell.rs imports: words and a socket without memory and kernel.

@@ -1,9 +1,6 @@
 //! A child with a channel, however it is started; and what is left of it here, and there.
 #![expect(unsafe_code, reason = "no safe interface forks")]
 
-mod hostile;
-mod support;
-
 use std::{
     env,
     fmt::Debug,
@@ -19,14 +16,17 @@ use std::{
 };
 
 use command_fds::{CommandFdExt, FdMapping};
-use hostile::{LONG, bounded, seqpacket_pair};
 use rustix::{
     io::{FdFlags, fcntl_getfd},
     net::sockopt,
     process::{Pid, WaitOptions, waitpid},
 };
 use sealane::{Builder, Channel, Error, HandshakeError, Prepared, Reason, Refusal, Result};
-use support::{is_abandoned, role};
+
+use crate::support::{
+    hostile::{LONG, bounded, seqpacket_pair},
+    is_abandoned, role,
+};
 
 /// The name that a child is given for its end.
 const NAME: &str = "SEALANE_TEST_NAME";
@@ -82,13 +82,13 @@ fn answers_as_named() {
 #[test]
 fn a_command_that_was_lent_keeps_nothing() {
     let _guard = bounded();
-    assert!(role("lends_its_command").status().unwrap().success());
+    assert!(role(lends_its_command).status().unwrap().success());
 }
 
 #[test]
 #[ignore = "the child of another test"]
 fn lends_its_command() {
-    let mut command = role("answers");
+    let mut command = role(answers);
     let before = descriptors();
     for _ in 0..2 {
         let (channel, mut child) = small().spawn(&mut command).unwrap();
@@ -108,12 +108,12 @@ fn lends_its_command() {
     assert!(missing.get_envs().all(|(_, value)| value.is_none()));
     // Used without sealane, it starts a program without a channel, whatever stands at that number then.
     let _others: Vec<_> = (0..10).map(|_| seqpacket_pair()).collect();
-    command = role("counts_its_sockets");
+    command = role(counts_its_sockets);
     let (_handshake, mut child) = small().try_spawn(&mut command).unwrap();
     assert!(child.wait().unwrap().success());
     assert!(command.status().unwrap().success());
     // A command that is built in one expression.
-    let (channel, mut child) = small().spawn(role("answers").env("ANY", "thing")).unwrap();
+    let (channel, mut child) = small().spawn(role(answers).env("ANY", "thing")).unwrap();
     assert_answers(channel);
     child.wait().unwrap();
 }
@@ -139,7 +139,7 @@ fn a_prepared_channel_is_attached_to_a_command() {
     let after = Instant::now();
     let text = format!("{}:{}", prepared.as_fd().as_raw_fd(), sockopt::socket_cookie(&prepared).unwrap());
     assert_eq!(prepared.to_string(), text);
-    let mut command = role("answers");
+    let mut command = role(answers);
     prepared.attach(&mut command);
     let mut child = command.spawn().unwrap();
     let handshake = prepared.started();
@@ -158,7 +158,7 @@ fn a_prepared_channel_is_attached_to_a_command() {
 fn a_prepared_channel_is_inherited_while_it_is_inheritable() {
     let _guard = bounded();
     let mut prepared = small().prepare().unwrap();
-    let mut command = role("answers_as_named");
+    let mut command = role(answers_as_named);
     command.env(NAME, prepared.to_string());
     let guard = prepared.inheritable();
     let mut child = command.spawn().unwrap();
@@ -175,7 +175,7 @@ fn a_prepared_channel_may_be_given_another_number() {
         let prepared = small().prepare().unwrap();
         let cookie = prepared.to_string().split_once(':').unwrap().1.to_owned();
         let name = if with_cookie { format!("100:{cookie}") } else { "100".to_owned() };
-        let mut command = role("answers_as_named");
+        let mut command = role(answers_as_named);
         let end = FdMapping { parent_fd: prepared.as_fd().try_clone_to_owned().unwrap(), child_fd: 100 };
         command.env(NAME, name).fd_mappings(vec![end]).unwrap();
         let mut child = command.spawn().unwrap();
@@ -262,7 +262,7 @@ fn an_inherited_channel_that_fails_is_the_end_for_the_parent() {
 #[test]
 fn a_fork_takes_a_prepared_channel() {
     let _guard = bounded();
-    assert!(role("forks").status().unwrap().success());
+    assert!(role(forks).status().unwrap().success());
 }
 
 fn in_fork(child: impl FnOnce() -> bool) -> Pid {
@@ -308,7 +308,7 @@ fn forks() {
     });
     assert!(succeeded(child));
     let prepared = prepared.unwrap();
-    let mut command = role("answers");
+    let mut command = role(answers);
     prepared.attach(&mut command);
     let mut child = command.spawn().unwrap();
     assert_answers(prepared.started().finish().unwrap());
@@ -325,7 +325,7 @@ fn a_refusal_is_reported_by_both_sides() {
         (small().ring_capacity(16384), false, HandshakeError::Rejected(too_large(16384))),
     ] {
         let (mut reader, writer) = pipe().unwrap();
-        let mut command = role("reports_its_own_error");
+        let mut command = role(reports_its_own_error);
         command.env("LARGE", if large { "1" } else { "0" }).stderr(writer);
         let refused = handshake_error(parent.spawn(&mut command));
         drop(command);
@@ -372,7 +372,7 @@ fn a_child_that_ends_too_early_is_reported_with_its_status() {
 fn a_child_that_does_not_end_is_killed() {
     let _guard = bounded();
     let (reader, writer) = pipe().unwrap();
-    let mut command = role("refuses_and_stays");
+    let mut command = role(refuses_and_stays);
     let refused = small().spawn(command.stderr(writer));
     drop(command);
     assert!(matches!(handshake_error(refused), HandshakeError::Rejected(_)));

@@ -1,17 +1,15 @@
 //! Programs that go into the background by `daemon(3)`, which forks: what they had goes on in the daemon.
 #![expect(unsafe_code, reason = "`daemon` has no safe interface here")]
 
-#[path = "support/forks.rs"]
-mod forks;
-mod hostile;
-mod support;
-
 use std::{env, fs::File, io, path::Path};
 
-use forks::end;
-use hostile::{LONG, bounded};
 use sealane::{Channel, Control, Error, Listener, SealedBuffer, SealedBufferMut};
-use support::{is_abandoned, role};
+
+use crate::support::{
+    forks::end,
+    hostile::{LONG, bounded},
+    is_abandoned, role,
+};
 
 const RING: usize = 64 << 10;
 const PAYLOAD: usize = 16 << 10;
@@ -43,7 +41,7 @@ fn in_daemon(body: impl FnOnce() + std::panic::UnwindSafe) -> ! {
 fn a_daemon_goes_on_with_its_channel() {
     let _guard = bounded();
     let (ended, its) = io::pipe().unwrap();
-    let mut command = role("goes_into_the_background");
+    let mut command = role(goes_into_the_background);
     command.stdin(its);
     let (channel, mut child) = Channel::builder().ring_capacity(RING).spawn(command).unwrap();
     let (mut sender, mut receiver) = channel.split();
@@ -108,7 +106,7 @@ fn a_daemon_goes_on_with_its_listener() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let (ended, its) = io::pipe().unwrap();
-    let mut child = role("listens_in_the_background").env(PATH, &path).stdin(its).spawn().unwrap();
+    let mut child = role(listens_in_the_background).env(PATH, &path).stdin(its).spawn().unwrap();
     assert!(child.wait().unwrap().success(), "the process that was started has ended");
     let mut client = Channel::connect(&path).unwrap();
     client.send(b"client").unwrap();
@@ -139,7 +137,7 @@ fn listens_in_the_background() {
 fn a_daemon_that_drops_what_it_has_keeps_its_own_memory() {
     let _guard = bounded();
     let (reader, writer) = io::pipe().unwrap();
-    let mut child = role("drops_in_the_background").stdin(writer).spawn().unwrap();
+    let mut child = role(drops_in_the_background).stdin(writer).spawn().unwrap();
     assert!(child.wait().unwrap().success());
     assert_eq!(io::read_to_string(File::from(std::os::fd::OwnedFd::from(reader))).unwrap(), "untouched");
 }

@@ -16,16 +16,13 @@ use rustix::{
     net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
     pipe::pipe,
 };
-use script::{Files, Most, Random, Script};
 use sealane::{Builder, Channel, Control, Error, Loan, Receiver, Result, Sender, Wait};
-use support::role;
-use threads::{SOON, Started, start};
 
-#[path = "support/script.rs"]
-mod script;
-mod support;
-#[path = "support/threads.rs"]
-mod threads;
+use crate::support::{
+    role,
+    script::{Files, Most, Random, Script},
+    threads::{SOON, Started, start},
+};
 
 const WAITS: [Wait; 3] = [Wait::Adaptive { max_spin: Duration::from_micros(50) }, Wait::Block, Wait::Spin];
 /// So many that ring and socket hold them all.
@@ -37,9 +34,9 @@ fn small() -> Builder {
 }
 
 /// A channel to a child that plays `role`, which gets `SEED` and `ENDING`.
-fn child(role_name: &str, seed: u64, ending: &str) -> (Channel, Child) {
+fn child(test: impl Fn(), seed: u64, ending: &str) -> (Channel, Child) {
     println!("SEED={seed}");
-    let mut command = role(role_name);
+    let mut command = role(test);
     command.env("SEED", seed.to_string()).env("ENDING", ending).stdout(Stdio::piped());
     Channel::builder().spawn(command).unwrap()
 }
@@ -74,7 +71,7 @@ fn committed_messages_arrive_although_their_sender_is_killed() {
 
 fn outlived_by_its_messages(ending: &str) {
     let seed = Random::seed();
-    let (mut channel, mut child) = child("sends_and_ends", seed, ending);
+    let (mut channel, mut child) = child(sends_and_ends, seed, ending);
     if ending == "waits" {
         let output = BufReader::new(child.stdout.take().unwrap());
         assert!(output.lines().any(|line| line.unwrap().contains("committed")));
@@ -131,7 +128,7 @@ fn a_sender_that_is_killed_at_any_moment_leaves_whole_messages_only() {
     let mut random = Random(Random::seed());
     for _ in 0..20 {
         let seed = random.next();
-        let (mut channel, mut child) = child("sends_for_ever", seed, "");
+        let (mut channel, mut child) = child(sends_for_ever, seed, "");
         let mut script = Script::new(seed, MOST);
         for item in script.by_ref().take(random.below(200)) {
             item.check(&channel.recv_timeout(SOON).unwrap());
@@ -204,7 +201,7 @@ fn both_halves_are_ended_by(
 fn whoever_waits_for_a_peer_that_is_killed_learns_of_it() {
     for wait in WAITS {
         for block in BLOCKING {
-            let (mut channel, child) = small().wait(wait).spawn(role("does_nothing")).unwrap();
+            let (mut channel, child) = small().wait(wait).spawn(role(does_nothing)).unwrap();
             // It has read all of our handshake by then, and makes no more room in the socket.
             assert_eq!(channel.recv_timeout(SOON).unwrap().control(), b"established");
             both_halves_are_ended_by(channel, wait, block, || kill(child));

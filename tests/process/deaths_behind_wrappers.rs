@@ -4,9 +4,6 @@
 //! Forks, so this binary is alone.
 #![expect(unsafe_code, reason = "no safe interface forks")]
 
-mod hostile;
-mod support;
-
 use std::{
     io::{Read, stdin},
     os::fd::AsRawFd,
@@ -14,13 +11,16 @@ use std::{
     time::Duration,
 };
 
-use hostile::{LONG, bounded, bounded_by};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, Signal, getpid, kill_process},
 };
 use sealane::{Builder, Channel, Error, Wait};
-use support::role;
+
+use crate::support::{
+    hostile::{LONG, bounded, bounded_by},
+    role,
+};
 
 /// What a wait takes that must not end.
 const SHORT: Duration = Duration::from_millis(200);
@@ -37,8 +37,7 @@ struct Started {
 }
 
 impl Started {
-    fn new(builder: &Builder, wrap: Option<&str>, name: &str) -> Self {
-        let role = role(name);
+    fn new(builder: &Builder, wrap: Option<&str>, role: Command) -> Self {
         let mut command = match wrap {
             None => role,
             Some(script) => {
@@ -174,11 +173,11 @@ fn sends_much_and_is_killed() {
 }
 
 /// Alone, under a shell that waits, beside one, and with a helper of its own.
-const CASES: [(&str, Option<&str>, &str, bool); 4] = [
-    ("alone", None, "stays", false),
-    ("under a shell that goes on", Some(r#""$@"; cat"#), "stays", true),
-    ("beside a shell that goes on", Some(r#"exec 3<&0; "$@" <&3 & cat"#), "stays", true),
-    ("with a helper", None, "stays_with_a_helper", false),
+const CASES: [(&str, Option<&str>, fn() -> Command, bool); 4] = [
+    ("alone", None, || role(stays), false),
+    ("under a shell that goes on", Some(r#""$@"; cat"#), || role(stays), true),
+    ("beside a shell that goes on", Some(r#"exec 3<&0; "$@" <&3 & cat"#), || role(stays), true),
+    ("with a helper", None, || role(stays_with_a_helper), false),
 ];
 
 #[test]
@@ -200,10 +199,10 @@ fn a_killed_peer_ends_every_wait_although_somebody_holds_its_socket() {
         }),
         ("a reply", |channel| channel.call(b"?", LONG).map(drop)),
     ];
-    for (case, wrap, name, how) in CASES {
+    for (case, wrap, role, how) in CASES {
         for (what, wait) in waits {
             for spin in [Wait::default(), Wait::Spin] {
-                let mut started = Started::new(&builder().wait(spin), wrap, name);
+                let mut started = Started::new(&builder().wait(spin), wrap, role());
                 if !started.can_tell(how) {
                     return;
                 }
@@ -231,7 +230,7 @@ fn a_killed_peer_ends_every_wait_although_somebody_holds_its_socket() {
 #[test]
 fn who_waits_already_is_woken_by_the_death() {
     let _guard = bounded();
-    let started = Started::new(&builder().wait(Wait::Block), None, "stays_with_a_helper");
+    let started = Started::new(&builder().wait(Wait::Block), None, role(stays_with_a_helper));
     if !started.can_tell(false) {
         return;
     }
@@ -252,7 +251,7 @@ fn who_waits_already_is_woken_by_the_death() {
 #[test]
 fn what_a_killed_peer_had_committed_is_delivered_first() {
     let _guard = bounded();
-    let mut started = Started::new(&builder(), None, "sends_much_and_is_killed");
+    let mut started = Started::new(&builder(), None, role(sends_much_and_is_killed));
     if !started.can_tell(false) {
         return;
     }
@@ -266,7 +265,7 @@ fn what_a_killed_peer_had_committed_is_delivered_first() {
 #[test]
 fn a_daemon_whose_first_process_has_ended_lives() {
     let _guard = bounded();
-    let mut started = Started::new(&builder().wait(Wait::Block), None, "becomes_a_daemon");
+    let mut started = Started::new(&builder().wait(Wait::Block), None, role(becomes_a_daemon));
     if !started.can_tell(false) {
         return;
     }
@@ -284,7 +283,7 @@ fn a_daemon_whose_first_process_has_ended_lives() {
 #[test]
 fn a_peer_that_exits_by_itself_is_seen_when_the_last_copy_is_closed() {
     let _guard = bounded();
-    let mut started = Started::new(&builder(), None, "exits_before_its_helper");
+    let mut started = Started::new(&builder(), None, role(exits_before_its_helper));
     if !started.can_tell(false) {
         return;
     }
@@ -300,8 +299,9 @@ fn a_peer_that_exits_by_itself_is_seen_when_the_last_copy_is_closed() {
 fn a_short_wait_tells_how_a_peer_ended_and_calls_that_do_not_wait_tell_nothing() {
     let _guard = bounded();
     // Each has forked a helper by then, which holds the socket.
-    for (name, is_killed) in [("sends_much_and_is_killed", true), ("exits_before_its_helper", false)] {
-        let mut started = Started::new(&builder(), None, name);
+    for (role, is_killed) in [(role(sends_much_and_is_killed), true), (role(exits_before_its_helper), false)]
+    {
+        let mut started = Started::new(&builder(), None, role);
         if !started.can_tell(false) {
             return;
         }
@@ -322,7 +322,7 @@ fn the_pidfd_is_of_who_said_hello_and_only_for_who_asked() {
     let _guard = bounded();
     let (a, b) = Channel::pair().unwrap();
     assert!(a.peer().pidfd().is_none() && b.peer().pidfd().is_none());
-    let started = Started::new(&builder(), Some(r#""$@"; cat"#), "stays");
+    let started = Started::new(&builder(), Some(r#""$@"; cat"#), role(stays));
     if !started.can_tell(false) {
         return;
     }

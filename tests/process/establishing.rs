@@ -1,8 +1,5 @@
 //! A channel is established by every way there is, or a typed error says in time why not.
 
-mod hostile;
-mod support;
-
 use std::{
     env,
     ffi::OsString,
@@ -20,10 +17,6 @@ use std::{
 };
 
 use command_fds::{CommandFdExt, FdMapping};
-use hostile::{
-    Hello, LONG, Packet, Player, SEALS, abstract_name, address, bounded, memfd, page, pipe, readable,
-    seqpacket, seqpacket_pair,
-};
 use rustix::{
     fs::{Mode, OFlags, fcntl_getfl},
     io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd},
@@ -34,8 +27,15 @@ use sealane::{
     Builder, Channel, Control, Error, Handshake, HandshakeError, Listener, Reason, Refusal, Result,
     SealedBufferMut,
 };
-use support::role;
 use tempfile::{TempDir, tempdir};
+
+use crate::support::{
+    hostile::{
+        Hello, LONG, Packet, Player, SEALS, abstract_name, address, bounded, memfd, page, pipe, readable,
+        seqpacket, seqpacket_pair,
+    },
+    role,
+};
 
 /// Tells a child which path to use.
 const PATH: &str = "SEALANE_TEST_PATH";
@@ -119,7 +119,7 @@ fn a_timeout_without_end_is_no_limit() {
 
 #[test]
 fn the_socket_file_is_for_its_owner_alone() {
-    assert!(role("binds_under_a_permissive_umask").status().unwrap().success());
+    assert!(role(binds_under_a_permissive_umask).status().unwrap().success());
 }
 
 #[test]
@@ -325,7 +325,7 @@ fn a_client_in_another_process_is_known_from_its_hello_on() {
     let _guard = bounded();
     let (_directory, path) = in_temporary_directory();
     let listener = Listener::bind(&path).unwrap();
-    let mut child = role("connects").env(PATH, &path).spawn().unwrap();
+    let mut child = role(connects).env(PATH, &path).spawn().unwrap();
     assert_eq!(readable([listener.as_fd()], LONG), [true]);
     let mut handshake = listener.try_accept().unwrap().unwrap();
     assert_eq!(handshake.peer_credentials(), None);
@@ -389,7 +389,7 @@ fn a_client_that_is_refused_had_no_channel() {
 #[test]
 fn a_child_inherits_its_channel_once() {
     let _guard = bounded();
-    let (mut channel, mut child) = Channel::spawn(role("answers")).unwrap();
+    let (mut channel, mut child) = Channel::spawn(role(answers)).unwrap();
     let credentials = channel.peer().credentials();
     let expected = (Some(child.id()), getuid().as_raw(), getgid().as_raw());
     assert_eq!((credentials.pid.map(u32::from), credentials.uid, credentials.gid), expected);
@@ -417,7 +417,7 @@ fn answers() {
 #[test]
 fn a_grandchild_inherits_nothing() {
     let _guard = bounded();
-    let (mut channel, mut child) = Channel::spawn(role("has_a_child")).unwrap();
+    let (mut channel, mut child) = Channel::spawn(role(has_a_child)).unwrap();
     assert!(matches!(channel.recv_timeout(LONG), Err(Error::Disconnected)));
     assert!(child.wait().unwrap().success());
 }
@@ -427,7 +427,7 @@ fn a_grandchild_inherits_nothing() {
 fn has_a_child() {
     let _channel = Channel::inherited().unwrap();
     assert!(env::var_os("SEALANE_FD").is_some(), "the grandchild gets the variable");
-    assert!(role("inherits_nothing").env("EXPECTED", "socket at ").status().unwrap().success());
+    assert!(role(inherits_nothing).env("EXPECTED", "socket at ").status().unwrap().success());
 }
 
 /// Is not moved to adopt anything, and says why.
@@ -469,7 +469,7 @@ fn what_the_variable_does_not_name_is_not_adopted() {
         (Some("9:0".into()), "another socket at 9"),
     ];
     let children = cases.map(|(value, expected)| {
-        let mut command = role("inherits_nothing");
+        let mut command = role(inherits_nothing);
         command.env_remove("SEALANE_FD").envs(value.map(|value| ("SEALANE_FD", value)));
         command.env("EXPECTED", expected).env("OTHER", "/proc/self/fd/9");
         let at_nine = FdMapping { parent_fd: socket.try_clone().unwrap(), child_fd: 9 };
@@ -484,7 +484,7 @@ fn what_the_variable_does_not_name_is_not_adopted() {
 #[test]
 fn a_child_is_started_without_waiting_for_it() {
     let _guard = bounded();
-    let (mut handshake, mut child) = Channel::builder().try_spawn(role("answers")).unwrap();
+    let (mut handshake, mut child) = Channel::builder().try_spawn(role(answers)).unwrap();
     while !handshake.advance().unwrap() {
         assert_eq!(readable([handshake.as_fd()], LONG), [true]);
     }
@@ -499,7 +499,7 @@ fn a_child_is_started_without_waiting_for_it() {
 #[test]
 fn memory_above_the_limit_of_file_sizes_is_an_error() {
     let _guard = bounded();
-    assert!(role("is_limited_in_the_size_of_files").status().unwrap().success(), "killed by SIGXFSZ?");
+    assert!(role(is_limited_in_the_size_of_files).status().unwrap().success(), "killed by SIGXFSZ?");
 }
 
 /// A process of its own, as the limit is a process's.
@@ -522,7 +522,7 @@ fn is_limited_in_the_size_of_files() {
 #[test]
 fn a_child_that_fails_is_killed_and_reaped() {
     let _guard = bounded();
-    assert!(role("starts_children_that_fail").status().unwrap().success());
+    assert!(role(starts_children_that_fail).status().unwrap().success());
 }
 
 /// A process of its own, which has no other children.
@@ -535,7 +535,7 @@ fn starts_children_that_fail() {
     let missing = Command::new("/nonexistent/program");
     assert_eq!(io_error(builder.spawn(missing)), ("starting the child process", ErrorKind::NotFound));
     childless();
-    let exits = builder.clone().handshake_timeout(LONG).spawn(role("exits"));
+    let exits = builder.clone().handshake_timeout(LONG).spawn(role(exits));
     let HandshakeError::ChildEnded { awaited: "Hello", status } = handshake_error(exits) else {
         panic!("another error");
     };
@@ -546,9 +546,9 @@ fn starts_children_that_fail() {
     let text = other.unwrap_err().to_string();
     assert!(text.starts_with("the child ended with exit status: 3 before its Hello"), "{text}");
     childless();
-    assert!(matches!(builder.spawn(role("is_silent")), Err(Error::Timeout)));
+    assert!(matches!(builder.spawn(role(is_silent)), Err(Error::Timeout)));
     childless();
-    let refuses = builder.clone().handshake_timeout(LONG).spawn(role("refuses"));
+    let refuses = builder.clone().handshake_timeout(LONG).spawn(role(refuses));
     assert!(matches!(handshake_error(refuses), HandshakeError::Rejected(_)));
     childless();
 }
@@ -575,7 +575,7 @@ fn a_crashed_child_is_restarted_with_the_same_builder() {
     let _guard = bounded();
     let builder = Channel::builder().ring_capacity(1 << 16);
     for _ in 0..3 {
-        let (mut channel, mut child) = builder.spawn(role("answers")).unwrap();
+        let (mut channel, mut child) = builder.spawn(role(answers)).unwrap();
         channel.send(b"hello").unwrap();
         assert_eq!(channel.recv_timeout(LONG).unwrap().control(), b"hello");
         child.kill().unwrap();
@@ -885,7 +885,7 @@ fn an_unrelated_child_inherits_nothing() {
     let message = b.recv_timeout(LONG).unwrap();
     let client = Channel::builder().try_connect(&path).unwrap();
     let server = listener.try_accept().unwrap().unwrap();
-    let (spawned, mut child) = Channel::spawn(role("answers")).unwrap();
+    let (spawned, mut child) = Channel::spawn(role(answers)).unwrap();
     assert_eq!(descriptors(), before);
     drop((message, client, server, spawned));
     child.wait().unwrap();

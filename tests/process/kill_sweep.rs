@@ -3,6 +3,9 @@
 //!
 //! Descriptors and mappings are counted for the whole process, so this binary has one test only.
 
+#[path = "../support/mod.rs"]
+mod support;
+
 use std::{
     fs::{self, File},
     hint::spin_loop,
@@ -21,17 +24,14 @@ use rustix::{
     io::pwrite,
     process::{Pid, Signal, WaitOptions, kill_process, waitpid},
 };
-use script::{Files, Most, Random, Script};
 use sealane::{Builder, Channel, Control, Error, HandshakeError, Wait};
-use support::{role, short_or_long};
-use threads::{SOON, start};
 
-#[path = "support/script.rs"]
-mod script;
-mod support;
-#[path = "support/threads.rs"]
-#[expect(dead_code, reason = "nobody waits until somebody sleeps")]
-mod threads;
+use crate::support::{
+    role,
+    script::{Files, Most, Random, Script},
+    short_or_long,
+    threads::{SOON, start},
+};
 
 const MOST: Most = Most { control: 500, fds: 3, payload: 8000 };
 const WAITS: [Wait; 3] = [Wait::Adaptive { max_spin: Duration::from_micros(50) }, Wait::Block, Wait::Spin];
@@ -128,7 +128,7 @@ fn a_sender_is_killed(random: &mut Random) {
     let seed = random.next();
     let committed = File::from(memfd_create("committed", MemfdFlags::CLOEXEC).unwrap());
     committed.write_all_at(&[0; 8], 0).unwrap();
-    let mut command = role("sends_for_ever");
+    let mut command = role(sends_for_ever);
     command.env("SEED", seed.to_string()).stdin(committed.try_clone().unwrap());
     let (mut channel, child) = builder(random).spawn(command).unwrap();
     let received = killing(child, random, || receive_all(&mut channel, seed));
@@ -153,7 +153,7 @@ fn sends_for_ever() {
 
 fn a_receiver_is_killed(random: &mut Random) {
     let seed = random.next();
-    let mut command = role("checks_for_ever");
+    let mut command = role(checks_for_ever);
     command.env("SEED", seed.to_string());
     let (channel, child) = builder(random).spawn(command).unwrap();
     let (mut sender, mut receiver) = channel.split();
@@ -187,7 +187,7 @@ fn checks_for_ever() {
 }
 
 fn killed_in_the_handshake(random: &mut Random) {
-    let (handshake, child) = builder(random).try_spawn(role("sends_nothing")).unwrap();
+    let (handshake, child) = builder(random).try_spawn(role(sends_nothing)).unwrap();
     let result = killing(child, random, || handshake.finish());
     match result {
         Ok(mut channel) => assert!(matches!(channel.recv_timeout(SOON), Err(Error::Disconnected))),
@@ -204,7 +204,7 @@ fn sends_nothing() {
 }
 
 fn killed_in_a_call(random: &mut Random) {
-    let (mut channel, child) = builder(random).spawn(role("answers_for_ever")).unwrap();
+    let (mut channel, child) = builder(random).spawn(role(answers_for_ever)).unwrap();
     killing(child, random, || {
         for n in 0_u64.. {
             let reply = if n % 2 == 0 {

@@ -2,7 +2,7 @@
 //!
 //! Descriptors are counted for the whole process, so this binary has one test only.
 
-mod hostile;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{
@@ -13,10 +13,6 @@ use std::{
     time::Duration,
 };
 
-use hostile::{
-    HELLO, Hello, LONG, OTHER_HALF, Packet, Player, READY, SEALS, abstract_name, bounded, memfd, pipe,
-    seqpacket_pair,
-};
 use rustix::{
     io::{Errno, FdFlags, fcntl_getfd},
     net::Shutdown,
@@ -25,7 +21,14 @@ use rustix::{
 use sealane::{
     Builder, Channel, Control, Error, HandshakeError, Listener, ProtocolError, SealedBuffer, SealedBufferMut,
 };
-use support::is_abandoned;
+
+use crate::support::{
+    hostile::{
+        HELLO, Hello, LONG, OTHER_HALF, Packet, Player, READY, SEALS, abstract_name, bounded, memfd, pipe,
+        seqpacket_pair,
+    },
+    is_abandoned,
+};
 
 #[test]
 fn nothing_is_left_over() {

@@ -1,22 +1,22 @@
 //! Mappings that fail leave nothing behind, and say why: counted in processes of their own.
 #![expect(unsafe_code, reason = "what is locked, and who one is, has no safe interface here")]
 
-mod hostile;
-mod support;
-
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use hostile::{Hello, LONG, Packet, Player, READY, SEALS, bounded, memfd, seqpacket_pair};
 use rustix::{
     fs::SealFlags,
     process::{Resource, Rlimit, getuid, setrlimit},
 };
 use sealane::{Channel, Error, Listener, SealedBuffer, SealedBufferMut};
-use support::role;
+
+use crate::support::{
+    hostile::{Hello, LONG, Packet, Player, READY, SEALS, bounded, memfd, seqpacket_pair},
+    role,
+};
 
 /// Bytes of address space, bytes that are locked (`proc_pid_status(5)`), and mappings.
 fn memory() -> [usize; 3] {
@@ -29,10 +29,10 @@ fn memory() -> [usize; 3] {
     [bytes("VmSize:"), bytes("VmLck:"), mappings]
 }
 
-/// Runs the ignored test `name` in a process of its own.
-fn alone(name: &str) {
+/// Runs a role in a process of its own.
+fn alone(test: impl Fn()) {
     let _guard = bounded();
-    assert!(role(name).status().unwrap().success());
+    assert!(role(test).status().unwrap().success());
 }
 
 /// Says something where standard output is not seen.
@@ -47,7 +47,7 @@ fn write_only(file: &OwnedFd) -> OwnedFd {
 
 #[test]
 fn descriptors_that_cannot_be_mapped_leave_no_addresses_taken() {
-    alone("is_sent_what_cannot_be_mapped");
+    alone(is_sent_what_cannot_be_mapped);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn is_sent_what_cannot_be_mapped() {
 
 #[test]
 fn a_limit_of_locked_memory_is_named_and_nothing_stays_behind() {
-    alone("locks_all_that_it_maps");
+    alone(locks_all_that_it_maps);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn received() -> Error {
 
 #[test]
 fn threads_that_map_meanwhile_are_not_overwritten() {
-    alone("maps_beside_other_threads");
+    alone(maps_beside_other_threads);
 }
 
 #[test]

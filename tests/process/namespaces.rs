@@ -2,9 +2,6 @@
 //!
 //! The sandbox is `unshare(1)`; what of it this machine forbids is left out.
 
-mod hostile;
-mod support;
-
 use std::{
     env,
     path::Path,
@@ -13,10 +10,13 @@ use std::{
     time::Instant,
 };
 
-use hostile::{LONG, bounded};
 use rustix::process::{getgid, getuid};
 use sealane::{Builder, Channel, Control, Credentials, Error, HandshakeError, Reason};
-use support::role;
+
+use crate::support::{
+    hostile::{LONG, bounded},
+    role,
+};
 
 /// Options of `unshare(1)`, and who the peer outside is in there: whether it has a number, and its user and group if they
 /// are others than outside.
@@ -51,8 +51,7 @@ fn builder() -> Builder {
 }
 
 /// A command in namespaces of its own; `None` where that is forbidden.
-fn inside(case: &str, options: &[&str], name: &str) -> Option<Command> {
-    let role = role(name);
+fn inside(case: &str, options: &[&str], role: Command) -> Option<Command> {
     if options.is_empty() {
         return Some(role);
     }
@@ -87,7 +86,7 @@ fn assert_known(case: &str, seen: Seen, channel: &mut Channel, child: &Child) {
 fn a_child_in_other_namespaces_has_its_channel() {
     let _guard = bounded();
     for (case, options, seen) in CASES {
-        let Some(command) = inside(case, options, "says_whom_it_inherited") else { continue };
+        let Some(command) = inside(case, options, role(says_whom_it_inherited)) else { continue };
         let (mut channel, mut child) =
             builder().spawn(command).unwrap_or_else(|error| panic!("{case}: {error}"));
         assert_known(case, seen, &mut channel, &child);
@@ -113,7 +112,7 @@ fn say_who(mut channel: Channel) {
 fn a_client_in_other_namespaces_has_its_channel() {
     let _guard = bounded();
     for (case, options, seen) in CASES {
-        let Some(mut command) = inside(case, options, "says_whom_it_connected_to") else { continue };
+        let Some(mut command) = inside(case, options, role(says_whom_it_connected_to)) else { continue };
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let listener = builder().listen(&path).unwrap();
@@ -135,7 +134,7 @@ fn says_whom_it_connected_to() {
 fn a_listener_in_other_namespaces_has_its_clients() {
     let _guard = bounded();
     for (case, options, seen) in CASES {
-        let Some(mut command) = inside(case, options, "says_whom_it_accepted") else { continue };
+        let Some(mut command) = inside(case, options, role(says_whom_it_accepted)) else { continue };
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let mut child = command.env(SOCKET, &path).spawn().unwrap();

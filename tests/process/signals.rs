@@ -2,6 +2,9 @@
 //! timer that ticks again and again keeps no call past its limit.
 #![expect(unsafe_code, reason = "no safe interface sets a handler that interrupts calls")]
 
+#[path = "../support/mod.rs"]
+mod support;
+
 use std::{
     mem::MaybeUninit,
     os::fd::OwnedFd,
@@ -24,12 +27,11 @@ use rustix::{
     thread::{Pid, gettid},
 };
 use sealane::{Builder, Channel, Control, Error, Result, Wait};
-use support::role;
-use threads::{SOON, Started, start};
 
-mod support;
-#[path = "support/threads.rs"]
-mod threads;
+use crate::support::{
+    role,
+    threads::{SOON, Started, start},
+};
 
 /// From a tick of a timer to the next one.
 const TICK: Duration = Duration::from_millis(2);
@@ -203,7 +205,7 @@ fn a_timer_keeps_no_channel_from_being_established_or_given_up_in_time() {
             command.env("SIGNAL", signal.to_string());
             ticking(signal, move || builder.spawn(command))
         };
-        let (mut channel, mut child) = spawn(&patient, role("inherits_under_a_timer")).result().unwrap();
+        let (mut channel, mut child) = spawn(&patient, role(inherits_under_a_timer)).result().unwrap();
         assert_eq!(channel.recv_timeout(SOON).unwrap().control(), b"here");
         assert!(child.wait().unwrap().success());
         let mut silent = Command::new("sleep");

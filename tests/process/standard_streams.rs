@@ -4,9 +4,6 @@
 //! The streams are a process's, so each case is a process of its own.
 #![expect(unsafe_code, reason = "no safe interface closes a descriptor by its number, or writes to one")]
 
-mod hostile;
-mod support;
-
 use std::{
     env,
     fs::{self, File},
@@ -15,14 +12,17 @@ use std::{
     panic, process, thread,
 };
 
-use hostile::{LONG, abstract_name, address, bounded, seqpacket, seqpacket_pair};
 use rustix::{
     io::fcntl_dupfd_cloexec,
     net::{bind, listen},
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 use sealane::{Channel, Control, Error, Listener, SealedBuffer, SealedBufferMut};
-use support::role;
+
+use crate::support::{
+    hostile::{LONG, abstract_name, address, bounded, seqpacket, seqpacket_pair},
+    role,
+};
 
 /// The streams to close, as in `02`.
 const CLOSED: &str = "SEALANE_TEST_CLOSED";
@@ -59,13 +59,13 @@ fn assert_free(streams: &[RawFd]) {
 /// All ways to close some of three.
 const CASES: [&str; 7] = ["0", "1", "2", "01", "02", "12", "012"];
 
-fn in_each_case(name: &str) {
+fn in_each_case(test: impl Fn() + Copy) {
     let _guard = bounded();
     let directory = tempfile::tempdir().unwrap();
     for case in CASES {
         let log = directory.path().join(case);
         File::create(&log).unwrap();
-        let mut command = role(name);
+        let mut command = role(test);
         command.env(CLOSED, case).env("SEALANE_TEST_LOG", &log);
         let status = command.status().unwrap();
         assert!(status.success(), "{case} closed: {status}: {}", fs::read_to_string(log).unwrap());
@@ -74,7 +74,7 @@ fn in_each_case(name: &str) {
 
 #[test]
 fn a_process_without_standard_streams_has_channels_above_them() {
-    in_each_case("has_no_standard_streams");
+    in_each_case(has_no_standard_streams);
 }
 
 fn talk(a: &mut Channel, b: &mut Channel, closed: &[RawFd]) {
@@ -135,7 +135,7 @@ fn has_no_standard_streams() {
     let _copy = SealedBuffer::try_from(copy).unwrap();
     assert_free(closed);
 
-    let (mut channel, mut child) = Channel::spawn(role("answers_without_standard_streams")).unwrap();
+    let (mut channel, mut child) = Channel::spawn(role(answers_without_standard_streams)).unwrap();
     assert_free(closed);
     channel.send(b"hello").unwrap();
     assert_eq!(channel.recv_timeout(LONG).unwrap().control(), b"hello");
@@ -177,7 +177,7 @@ fn answers_without_standard_streams() {
 
 #[test]
 fn what_cannot_be_moved_above_the_standard_streams_is_lost_by_name() {
-    in_each_case("has_no_descriptors_left_but_theirs");
+    in_each_case(has_no_descriptors_left_but_theirs);
 }
 
 #[test]

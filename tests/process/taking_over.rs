@@ -1,8 +1,5 @@
 //! The path of a listener that was killed is taken over by the next; that of one that lives never is.
 
-mod hostile;
-mod support;
-
 use std::{
     env, fs,
     io::{self, ErrorKind},
@@ -13,14 +10,17 @@ use std::{
     time::Duration,
 };
 
-use hostile::{LONG, address, bounded, bounded_by, seqpacket};
 use rustix::{
     fs::{FlockOperation, flock},
     net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with},
 };
 use sealane::{Channel, Error, Listener, Result};
-use support::{role, short_or_long};
 use tempfile::{TempDir, tempdir};
+
+use crate::support::{
+    hostile::{LONG, address, bounded, bounded_by, seqpacket},
+    role, short_or_long,
+};
 
 const PATH: &str = "SEALANE_TEST_PATH";
 const SHORT: Duration = Duration::from_millis(50);
@@ -61,7 +61,7 @@ fn a_server_that_was_killed_is_started_again_at_its_path() {
     let (_directory, path) = in_temporary_directory();
     let builder = Channel::builder().handshake_timeout(LONG).ring_capacity(4096);
     for _ in 0..3 {
-        let mut server = role("serves").env(PATH, &path).spawn().unwrap();
+        let mut server = role(serves).env(PATH, &path).spawn().unwrap();
         let mut channel = loop {
             match builder.connect(&path) {
                 Ok(channel) => break channel,
@@ -203,7 +203,7 @@ fn a_living_listeners_file_is_never_removed() {
     let (_directory, path) = in_temporary_directory();
     let rounds = short_or_long(100, 2000).to_string();
     let children: Vec<_> = (0..PROCESSES)
-        .map(|_| role("comes_and_goes").env(PATH, &path).env(ROUNDS, &rounds).spawn().unwrap())
+        .map(|_| role(comes_and_goes).env(PATH, &path).env(ROUNDS, &rounds).spawn().unwrap())
         .collect();
     for mut child in children {
         let status = child.wait().unwrap();

@@ -3,13 +3,14 @@
 //! Each test runs its body in a process of its own (this program again), as another user if root started it: root's
 //! descriptors in flight are not counted. They are counted by user, so the tests take turns, and no two runs share a user.
 
-#![forbid(unsafe_code)]
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::{
     env,
     fs::File,
     os::unix::process::CommandExt,
-    process::{self, Child, Command, Stdio},
+    process::{self, Child},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -19,10 +20,11 @@ use rustix::{
     process::{Resource, Rlimit, WaitOptions, getgid, getuid, setrlimit, wait},
 };
 use sealane::{Channel, Control, Error, HandshakeError, Listener, Reason, Result, SealedBufferMut};
-use threads::{SOON, start};
 
-#[path = "support/threads.rs"]
-mod threads;
+use crate::support::{
+    role::rerun,
+    threads::{SOON, start},
+};
 
 const SHORT: Duration = Duration::from_millis(20);
 /// Set where the body of a test is to be run.
@@ -38,21 +40,14 @@ impl Drop for Ends {
     }
 }
 
-/// This program, even where the user may not look for it, to run the test `name` and nothing else.
-fn this_program(name: &str, options: &[&str]) -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command.args([name, "--exact", "--nocapture"]).args(options).stdout(Stdio::null());
-    command
-}
-
 /// Process, user and group of the peer.
 fn identity(channel: &Channel) -> [u32; 3] {
     let seen = channel.peer().credentials();
     [seen.pid.map_or(0, u32::from), seen.uid, seen.gid]
 }
 
-/// Runs `body`, of the test `name`, in a process with few rights and few descriptors.
-fn unprivileged(name: &str, body: impl FnOnce()) {
+/// Runs `body`, of the test `test`, in a process with few rights and few descriptors.
+fn unprivileged(test: impl Fn(), body: impl FnOnce()) {
     static TURNS: Mutex<()> = Mutex::new(());
     if env::var_os(INSIDE).is_some() {
         let mut parent = Channel::inherited().unwrap();
@@ -62,7 +57,7 @@ fn unprivileged(name: &str, body: impl FnOnce()) {
     }
     let _turn = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
     let (user, group) = (getuid().as_raw(), getgid().as_raw());
-    let mut command = this_program(name, &[]);
+    let mut command = rerun(test);
     command.env(INSIDE, "");
     let (mut its_user, mut its_group) = (user, group);
     if user == 0 {
@@ -127,18 +122,18 @@ fn flood(channel: &mut Channel, file: &File) -> usize {
 
 #[test]
 fn another_user_is_known_as_such_at_both_ends() {
-    unprivileged("another_user_is_known_as_such_at_both_ends", || {});
+    unprivileged(another_user_is_known_as_such_at_both_ends, || {});
 }
 
 #[test]
 fn establishing_at_the_limit_is_an_error_and_leaks_nothing() {
-    unprivileged("establishing_at_the_limit_is_an_error_and_leaks_nothing", || {
+    unprivileged(establishing_at_the_limit_is_an_error_and_leaks_nothing, || {
         let name = format!("@sealane-unprivileged-{}", process::id());
         needs_descriptors(|_| Channel::pair());
         needs_descriptors(|_| Listener::bind(&name));
         needs_descriptors(|_| SealedBufferMut::new(100)?.seal());
         needs_descriptors(|_| {
-            let (channel, child) = Channel::spawn(this_program("waits", &["--ignored"]))?;
+            let (channel, child) = Channel::spawn(rerun(waits).arg("--ignored"))?;
             Ok((channel, Ends(child)))
         });
         assert_eq!(wait(WaitOptions::NOHANG).unwrap_err(), Errno::CHILD, "all children have been reaped");
@@ -193,7 +188,7 @@ fn waits() {
 
 #[test]
 fn as_many_channels_as_there_is_room_for_work() {
-    unprivileged("as_many_channels_as_there_is_room_for_work", || {
+    unprivileged(as_many_channels_as_there_is_room_for_work, || {
         let fill = || -> Vec<_> {
             std::iter::from_fn(|| Channel::builder().ring_capacity(4096).pair().ok()).collect()
         };
@@ -213,7 +208,7 @@ fn as_many_channels_as_there_is_room_for_work() {
 
 #[test]
 fn a_receiver_at_its_limit_loses_that_message_and_goes_on() {
-    unprivileged("a_receiver_at_its_limit_loses_that_message_and_goes_on", || {
+    unprivileged(a_receiver_at_its_limit_loses_that_message_and_goes_on, || {
         let (mut a, mut b) = Channel::builder().ring_capacity(4096).pair().unwrap();
         let (null, most) = (File::open("/dev/null").unwrap(), a.limits().max_payload);
         let send = |a: &mut Channel, payload: bool| {
@@ -246,7 +241,7 @@ fn a_receiver_at_its_limit_loses_that_message_and_goes_on() {
 
 #[test]
 fn a_reply_that_is_lost_is_not_waited_for_again() {
-    unprivileged("a_reply_that_is_lost_is_not_waited_for_again", || {
+    unprivileged(a_reply_that_is_lost_is_not_waited_for_again, || {
         let (mut a, mut b) = Channel::pair().unwrap();
         let request = a.request(b"?").unwrap();
         let token = b.recv_timeout(SOON).unwrap().reply_token().unwrap();
@@ -261,7 +256,7 @@ fn a_reply_that_is_lost_is_not_waited_for_again() {
 
 #[test]
 fn descriptors_in_flight_are_back_pressure() {
-    unprivileged("descriptors_in_flight_are_back_pressure", || {
+    unprivileged(descriptors_in_flight_are_back_pressure, || {
         let (mut a, mut b) = Channel::pair().unwrap();
         let (mut c, mut d) = Channel::pair().unwrap();
         let null = File::open("/dev/null").unwrap();
@@ -316,7 +311,7 @@ fn descriptors_in_flight_are_back_pressure() {
 
 #[test]
 fn handshakes_wait_while_too_many_descriptors_are_in_flight() {
-    unprivileged("handshakes_wait_while_too_many_descriptors_are_in_flight", || {
+    unprivileged(handshakes_wait_while_too_many_descriptors_are_in_flight, || {
         let (mut a, mut b) = Channel::pair().unwrap();
         let null = File::open("/dev/null").unwrap();
         let name = format!("@sealane-unprivileged-{}", process::id());
@@ -326,7 +321,7 @@ fn handshakes_wait_while_too_many_descriptors_are_in_flight() {
         let builder = Channel::builder().handshake_timeout(SHORT);
         assert!(matches!(Channel::pair(), Err(Error::FdsInFlight)));
         assert!(matches!(builder.connect(&name), Err(Error::FdsInFlight | Error::Timeout)));
-        let child = builder.spawn(this_program("waits", &["--ignored"]));
+        let child = builder.spawn(rerun(waits).arg("--ignored"));
         assert!(matches!(child, Err(Error::FdsInFlight | Error::Timeout)));
         assert_eq!(wait(WaitOptions::NOHANG).unwrap_err(), Errno::CHILD, "it has been reaped");
         assert!(listener.accept().is_err(), "the first client is gone");

@@ -61,7 +61,7 @@ fn a_peer_that_is_killed_wakes_whoever_waits() {
     run(|| async {
         for wait in WAITS {
             let builder = builder().ring_capacity(4096);
-            let command = role("ends::does_nothing");
+            let command = role(does_nothing);
             let (mut channel, mut child) = Channel::spawn_with(&builder, command).await.unwrap();
             // From here on the child reads nothing, not even the rest of the handshake.
             channel.recv().await.unwrap();

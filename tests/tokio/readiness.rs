@@ -8,7 +8,6 @@ use std::{
     io::IoSlice,
     os::unix::process::CommandExt,
     pin::pin,
-    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -26,7 +25,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{builder, fill_socket, pair_of, polled, run, run_on, small};
+use crate::{builder, fill_socket, pair_of, polled, run, run_on, small, support::role::rerun};
 
 /// User and group `nobody`.
 const NOBODY: u32 = 65534;
@@ -141,12 +140,10 @@ fn who_never_has_to_wait_lets_others_run() {
 /// The rest of this is run as `nobody`: root's descriptors in flight are not counted.
 #[test]
 fn too_many_descriptors_in_flight_are_waited_for() {
-    const NAME: &str = "readiness::too_many_descriptors_in_flight_are_waited_for";
     const INSIDE: &str = "INSIDE";
     if env::var_os(INSIDE).is_none() {
-        // Even where that user may not look for it.
-        let mut command = Command::new("/proc/self/exe");
-        command.args([NAME, "--exact", "--nocapture"]).stdout(Stdio::null()).env(INSIDE, "");
+        let mut command = rerun(too_many_descriptors_in_flight_are_waited_for);
+        command.env(INSIDE, "");
         if getuid().is_root() {
             command.uid(NOBODY).gid(NOBODY);
         }

@@ -60,7 +60,7 @@ fn what_one_process_sends_another_receives() {
     let seed = Random::seed();
     println!("SEED={seed}");
     run(move || async move {
-        let mut command = role("streaming::sends_and_receives");
+        let mut command = role(sends_and_receives);
         command.env("SEED", seed.to_string());
         let builder = builder().ring_capacity(64 << 10);
         let (channel, mut child) = Channel::spawn_with(&builder, command).await.unwrap();

@@ -28,7 +28,7 @@ const SANDBOXED: &str = "SEALANE_TEST_SANDBOXED";
 
 /// How the victim ends whose process the attacker tries to end.
 fn attack(way: &str, sandboxed: bool) -> ExitStatus {
-    let mut victim = role("the_victim").stdin(Stdio::piped()).spawn().unwrap();
+    let mut victim = role(the_victim).stdin(Stdio::piped()).spawn().unwrap();
     let mut attacker = role(way);
     attacker.env(VICTIM, victim.id().to_string()).env(SANDBOXED, u8::from(sandboxed).to_string());
     let status = attacker.status().unwrap();
@@ -56,7 +56,7 @@ fn nobody_in_the_sandbox_has_a_process_ended_by_ioctl() {
 
 #[test]
 fn every_forbidden_act_is_refused() {
-    let status = role("tries_to_escape").status().unwrap();
+    let status = role(tries_to_escape).status().unwrap();
     assert_eq!(status.code(), Some(i32::try_from(sandbox::Sandbox::ACTS).unwrap()));
 }
 
