@@ -32,7 +32,7 @@ use sealane::Closer;
 
 use crate::{
     cpus::{self, Pinned},
-    ends::bytes,
+    endpoints::bytes,
     event_loop::{Burst, Client, Kind, RING, Server, establish},
 };
 

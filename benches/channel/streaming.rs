@@ -11,7 +11,7 @@ use sealane::{Channel, Payload};
 
 use crate::{
     cpus::{Pinned, beside},
-    ends::{bytes, one_way, ring_for},
+    endpoints::{bytes, one_way, ring_for},
     reading::sum_in_eight,
 };
 

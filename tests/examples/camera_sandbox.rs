@@ -11,23 +11,14 @@ use std::{
     process::{ExitStatus, Stdio, exit},
 };
 
-use support::role;
-
-#[path = "../examples/shared/output.rs"]
-#[allow(clippy::allow_attributes, dead_code, reason = "a part of it is used")]
-mod output;
-#[path = "../examples/camera/sandbox.rs"]
-mod sandbox;
-mod support;
-
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+use crate::{sandbox, support::role};
 
 /// Name the victim's process, and whether the attacker enters the sandbox first.
 const VICTIM: &str = "SEALANE_TEST_VICTIM";
 const SANDBOXED: &str = "SEALANE_TEST_SANDBOXED";
 
 /// How the victim ends whose process the attacker tries to end.
-fn attack(way: &str, sandboxed: bool) -> ExitStatus {
+fn attack(way: impl Fn(), sandboxed: bool) -> ExitStatus {
     let mut victim = role(the_victim).stdin(Stdio::piped()).spawn().unwrap();
     let mut attacker = role(way);
     attacker.env(VICTIM, victim.id().to_string()).env(SANDBOXED, u8::from(sandboxed).to_string());
@@ -37,7 +28,7 @@ fn attack(way: &str, sandboxed: bool) -> ExitStatus {
     victim.wait().unwrap()
 }
 
-fn check(way: &str) {
+fn check(way: impl Fn() + Copy) {
     let unprotected = attack(way, false);
     assert!(unprotected.signal().is_some(), "outside the sandbox this is an attack: {unprotected}");
     let protected = attack(way, true);
@@ -46,12 +37,12 @@ fn check(way: &str) {
 
 #[test]
 fn nobody_in_the_sandbox_has_a_process_killed_by_fcntl() {
-    check("asks_fcntl_for_signals");
+    check(asks_fcntl_for_signals);
 }
 
 #[test]
 fn nobody_in_the_sandbox_has_a_process_ended_by_ioctl() {
-    check("asks_ioctl_for_signals");
+    check(asks_ioctl_for_signals);
 }
 
 #[test]
