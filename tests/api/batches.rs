@@ -329,7 +329,7 @@ fn a_long_batch_gives_its_space_back_bit_by_bit() {
 }
 
 #[test]
-fn what_is_taken_out_of_a_batch_stays() {
+fn payloads_taken_out_of_a_batch_stay() {
     let ((mut sender, _a), (_b, mut receiver)) = channel();
     for n in 0..100 {
         send(&mut sender, n).unwrap();
@@ -549,7 +549,7 @@ fn a_batch_that_is_forgotten_holds_its_space_and_no_more() {
 }
 
 #[test]
-fn a_panic_between_the_messages_of_a_batch_loses_none_and_holds_none() {
+fn panic_in_batch_keeps_messages() {
     let ((mut sender, _a), (_b, mut receiver)) = channel();
     (0..6).for_each(|n| send(&mut sender, n).unwrap());
     for n in 0..2 {
@@ -587,7 +587,7 @@ fn a_batch_may_be_gone_through_in_another_thread() {
 
 /// Three threads: one sends through a ring that is full now and then, one goes through batches, one drops what was taken.
 #[test]
-fn what_is_taken_may_be_dropped_while_the_batch_gives_space_back() {
+fn taken_payloads_may_be_dropped_while_the_batch_gives_space_back() {
     const COUNT: u64 = 100_000;
     let (a, b) = Channel::builder().ring_capacity(4096).pair().unwrap();
     let ((mut sender, _a), (_b, mut receiver)) = (a.split(), b.split());

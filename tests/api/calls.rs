@@ -186,7 +186,7 @@ fn replies_are_messages_to_an_event_loop_and_to_the_halves_of_a_channel() {
 }
 
 #[test]
-fn what_comes_while_a_reply_is_awaited_is_kept_in_order() {
+fn messages_before_an_awaited_reply_are_kept_in_order() {
     let (mut a, mut b) = Channel::pair().unwrap();
     let null = File::open("/dev/null").unwrap();
     let [first, second] = [(); 2].map(|()| a.request(b"?").unwrap());
@@ -220,7 +220,7 @@ fn what_comes_while_a_reply_is_awaited_is_kept_in_order() {
 }
 
 #[test]
-fn what_is_kept_is_bounded_and_the_request_stays_open() {
+fn the_backlog_is_bounded_and_the_request_stays_open() {
     let null = File::open("/dev/null").unwrap();
     // How many of these messages are kept.
     for (kept, payload, fds) in [(64, None, 0), (4, Some(1 << 20), 0), (4, None, 64)] {
@@ -281,7 +281,7 @@ fn a_peer_that_streams_more_than_its_ring_can_still_answer() {
 }
 
 #[test]
-fn what_is_kept_leaves_room_for_any_answer() {
+fn the_backlog_leaves_room_for_any_reply() {
     call_a_streaming_peer(3, 8192 - 64);
 }
 
@@ -313,7 +313,7 @@ fn a_late_reply_is_dropped_counted_and_releases_what_it_brought() {
 }
 
 #[test]
-fn there_are_no_more_late_replies_than_requests_were_given_up() {
+fn late_replies_are_no_more_than_requests_that_were_given_up() {
     const GIVEN_UP: u64 = 100;
     let (mut a, mut b) = Channel::pair().unwrap();
     for _ in 0..GIVEN_UP {
@@ -332,7 +332,7 @@ fn there_are_no_more_late_replies_than_requests_were_given_up() {
 
 /// The peer may ask anew as soon as it has a reply, however late the thread that sent that goes on.
 #[test]
-fn what_is_answered_makes_room_before_its_reply_is_there() {
+fn answered_requests_make_room_before_their_reply_arrives() {
     const ROUNDS: u32 = 20_000;
     let (mut a, b) = Channel::builder().max_requests(1).ring_capacity(4096).pair().unwrap();
     let (mut sender, mut receiver) = b.split();

@@ -201,7 +201,7 @@ fn every_boundary_is_crossed_whole() {
 }
 
 #[test]
-fn one_more_than_fits_is_refused_and_the_channel_goes_on() {
+fn messages_one_above_the_limits_are_refused_and_the_channel_goes_on() {
     let (a, mut b) = Channel::builder().ring_capacity(4096).max_control(100).max_fds(3).pair().unwrap();
     let (mut sender, _receiver) = a.split();
     send_too_much(&mut sender);

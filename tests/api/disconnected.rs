@@ -87,7 +87,7 @@ fn a_peer_that_drops_its_channel_goes_at_once() {
 }
 
 #[test]
-fn what_was_committed_arrives_where_the_sending_half_notices_first() {
+fn committed_messages_arrive_where_the_sending_half_notices_the_end_first() {
     let (mut channel, mut peer) = Channel::pair().unwrap();
     let mut loan = peer.loan(3).unwrap();
     loan.copy_from_slice(b"one");

@@ -95,7 +95,7 @@ fn control_bytes_are_read_in_place_as_a_type_if_they_are_one() {
 }
 
 #[test]
-fn whatever_is_bytes_is_a_control_message() {
+fn everything_that_is_bytes_is_a_control_message() {
     let (mut a, mut b) = Channel::pair().unwrap();
     a.send("text").unwrap();
     a.send(&vec![1, 2]).unwrap();
@@ -343,7 +343,7 @@ fn payloads_and_messages_may_go_to_other_threads_and_outlive_their_channel() {
 
 /// Whatever is printed may end up in a log, and shared memory may change while it is printed.
 #[test]
-fn nothing_prints_the_bytes() {
+fn debug_output_hides_the_bytes() {
     let secret = [0x5a; 100];
     let seen = |text: &str| ["90, 90", "5a", "5A", "ZZ"].iter().any(|bytes| text.contains(bytes));
     let (mut a, mut b) = Channel::pair().unwrap();

@@ -83,7 +83,7 @@ fn a_call_counts_what_it_keeps_once_and_what_comes_late_apart() {
 }
 
 #[test]
-fn only_those_who_sleep_are_rung_for_and_once() {
+fn sleeping_peers_are_rung_for_once_and_others_never() {
     let (mut a, mut b) = small();
     for round in 1..4 {
         // Armed: a fresh channel is, and one that has been drained.
@@ -126,7 +126,7 @@ fn a_call_that_blocks_has_slept() {
 }
 
 #[test]
-fn whoever_finds_no_room_has_waited_for_space() {
+fn calls_that_find_no_room_count_as_waits_for_space() {
     let (mut a, mut b) = small();
     for round in 1..4 {
         a.loan(4032).unwrap().send().unwrap();

@@ -94,7 +94,7 @@ fn a_gap_that_a_seek_leaves_is_sent_as_zeros() {
 }
 
 #[test]
-fn what_does_not_fit_into_a_loan_is_an_error_that_says_so() {
+fn writes_beyond_a_loan_are_an_error_that_says_so() {
     let (mut a, mut b) = used_channel();
     let mut writer = a.loan(20).unwrap().writer();
     write!(writer, "{}-{}", 12, 34).unwrap();
@@ -153,7 +153,7 @@ fn an_owning_reader_is_stored_and_sent_and_releases_its_payload() {
 }
 
 #[test]
-fn what_streams_print_of_themselves_has_no_bytes_of_the_payload() {
+fn debug_output_of_streams_hides_the_payload() {
     let (payload, (mut a, _b)) = payload(&[123; 200]);
     let mut reader = payload.reader();
     reader.read_exact(&mut [0]).unwrap();

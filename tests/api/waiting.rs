@@ -94,7 +94,7 @@ fn trying_never_blocks() {
 }
 
 #[test]
-fn no_time_at_all_is_one_honest_look() {
+fn a_zero_timeout_polls_once() {
     for wait in WAITS {
         let (mut a, mut b) = small(wait);
         for _ in 0..3 {

@@ -228,26 +228,26 @@ fn the_other_process() {
 }
 
 #[test]
-fn none_is_lost_between_two_that_always_sleep() {
+fn sleeping_waits_lose_no_wake_up() {
     none_is_lost(Way::Block);
 }
 
 #[test]
-fn none_is_lost_between_two_that_sleep_without_a_limit() {
+fn waits_without_a_limit_lose_no_wake_up() {
     none_is_lost(Way::ForEver);
 }
 
 #[test]
-fn none_is_lost_between_two_that_wait_as_by_default() {
+fn default_waits_lose_no_wake_up() {
     none_is_lost(Way::Default);
 }
 
 #[test]
-fn none_is_lost_between_two_that_spin_in_vain() {
+fn waits_after_a_useless_spin_lose_no_wake_up() {
     none_is_lost(Way::SpinInVain);
 }
 
 #[test]
-fn none_is_lost_between_two_event_loops() {
+fn event_loops_lose_no_wake_up() {
     none_is_lost(Way::EventLoop);
 }

@@ -36,12 +36,12 @@ fn check(way: impl Fn() + Copy) {
 }
 
 #[test]
-fn nobody_in_the_sandbox_has_a_process_killed_by_fcntl() {
+fn the_sandbox_keeps_fcntl_from_killing_a_process() {
     check(asks_fcntl_for_signals);
 }
 
 #[test]
-fn nobody_in_the_sandbox_has_a_process_ended_by_ioctl() {
+fn the_sandbox_keeps_ioctl_from_ending_a_process() {
     check(asks_ioctl_for_signals);
 }
 

@@ -228,7 +228,7 @@ fn a_closer_ends_the_channel_in_a_fork_too() {
 }
 
 #[test]
-fn what_a_fork_dropped_before_it_received_gives_room_when_it_does() {
+fn payloads_dropped_by_a_fork_release_space_once_it_receives() {
     let _guard = bounded();
     for sends_first in [false, true] {
         let (a, b) = pair();
@@ -372,7 +372,7 @@ fn a_buffer_that_a_fork_has_too_is_sealed() {
 }
 
 #[test]
-fn where_no_page_can_be_wiped_the_process_id_tells_forks_apart() {
+fn process_ids_distinguish_forks_where_no_page_can_be_wiped() {
     assert!(role(without_wiped_pages).status().unwrap().success());
 }
 

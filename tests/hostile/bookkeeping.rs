@@ -54,7 +54,7 @@ fn one_way(capacity: usize) -> (Channel, Channel) {
 
 /// One test, as there is one allocator.
 #[test]
-fn what_is_noted_is_bounded_by_the_builder() {
+fn bookkeeping_is_bounded_by_the_builder() {
     a_payload_that_is_kept_before_a_million_empty_ones_costs_no_more();
     requests_without_replies_cost_what_the_builder_says();
 }

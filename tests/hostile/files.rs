@@ -278,7 +278,7 @@ fn established() -> (Player, Channel) {
 }
 
 #[test]
-fn what_a_received_descriptor_is_does_not_matter_until_it_is_used() {
+fn received_descriptors_are_not_touched_until_they_are_used() {
     let _guard = bounded();
     let Some((directory, _server)) = unanswering() else {
         return println!("left out: no rights to mount a FUSE file system in a namespace of one's own");

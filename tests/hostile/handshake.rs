@@ -352,7 +352,7 @@ fn a_hello_from_nobody_is_refused() {
 }
 
 #[test]
-fn what_is_no_packet_is_refused() {
+fn malformed_packets_are_rejected() {
     let _guard = bounded();
     let header = [1, 0, 0, 0, 1];
     let garbage: [&[u8]; 7] =
@@ -673,7 +673,7 @@ fn a_peer_that_was_refused_and_talks_on_is_given_up_at_the_deadline() {
 }
 
 #[test]
-fn what_a_later_version_may_say_is_accepted_and_its_surplus_closed() {
+fn a_later_versions_hello_is_accepted_and_its_surplus_closed() {
     type Change = fn(&mut Hello);
     let _guard = bounded();
     let changes: [Change; 6] = [

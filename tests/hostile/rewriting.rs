@@ -48,7 +48,7 @@ const ENOUGH: u32 = 10;
 const KINDS: usize = 6;
 
 #[test]
-fn whatever_is_rewritten_under_us_was_checked_or_is_an_error() {
+fn bytes_rewritten_while_they_are_read_were_checked_or_are_an_error() {
     let _guard = bounded_by(4 * time() + 2 * LONG);
     let seed = Random::seed();
     println!("SEED={seed}");

@@ -47,7 +47,7 @@ fn descriptors() -> usize {
 }
 
 #[test]
-fn nothing_comes_with_a_packet_that_was_not_sent_with_it() {
+fn packets_bring_nothing_that_was_not_sent_with_them() {
     let _guard = bounded();
     let (player, ours) = Player::pair();
     let known = OPTIONS.map(|option| switch_on(&ours, option));

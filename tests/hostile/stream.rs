@@ -249,7 +249,7 @@ fn padding_ends_where_the_ring_does_and_a_record_follows() {
 }
 
 #[test]
-fn what_is_wrong_ends_a_batch_and_is_told_after_it() {
+fn a_violation_ends_a_batch_and_is_reported_after_it() {
     let _guard = bounded();
     let unknown = Record { sequence: 1, flags: 8, ..Record::default() };
     let too_much = Record { sequence: 1, control_len: 11, ..Record::default() };
@@ -456,7 +456,7 @@ fn a_malformed_packet_is_a_violation() {
 }
 
 #[test]
-fn descriptors_for_who_takes_none_do_not_arrive() {
+fn descriptors_do_not_arrive_at_a_receiver_that_takes_none() {
     let _guard = bounded();
     let (hostile, mut channel) = Hostile::meet(&builder().max_fds(0));
     let (reader, writer) = pipe();
@@ -850,7 +850,7 @@ fn an_empty_packet_is_the_end_of_its_direction() {
 }
 
 #[test]
-fn what_was_received_holds_still_while_the_peer_writes_on() {
+fn received_control_bytes_stay_while_the_peer_writes_on() {
     let _guard = bounded();
     let (hostile, mut channel) = Hostile::meet(&builder());
     let record = Record { payload_len: 64, control_len: 10, ..Record::default() };
@@ -873,7 +873,7 @@ fn what_was_received_holds_still_while_the_peer_writes_on() {
 }
 
 #[test]
-fn what_a_reader_shows_was_copied_once_and_stays_while_the_peer_writes_on() {
+fn a_readers_buffer_was_copied_once_and_stays_while_the_peer_writes_on() {
     let _guard = bounded();
     let (hostile, mut channel) = Hostile::meet(&builder());
     hostile.scribble(64, &[b'p'; 64]);

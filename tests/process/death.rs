@@ -198,7 +198,7 @@ fn both_halves_are_ended_by(
 }
 
 #[test]
-fn whoever_waits_for_a_peer_that_is_killed_learns_of_it() {
+fn waiting_calls_end_when_the_peer_is_killed() {
     for wait in WAITS {
         for block in BLOCKING {
             let (mut channel, child) = small().wait(wait).spawn(role(does_nothing)).unwrap();
@@ -220,7 +220,7 @@ fn does_nothing() {
 }
 
 #[test]
-fn whoever_waits_for_a_peer_that_closes_learns_of_it() {
+fn waiting_calls_end_when_the_peer_closes() {
     for wait in WAITS {
         for block in BLOCKING {
             let (a, b) = small().wait(wait).pair().unwrap();
@@ -332,7 +332,7 @@ fn a_payload_that_lives_on_does_not_hide_the_end_of_its_channel() {
 /// The kernel reports packets that the peer did not read as an error of the next call, ahead of the peer's own packets
 /// (`ECONNRESET`).
 #[test]
-fn what_a_peer_sent_arrives_although_it_has_not_read_what_we_sent() {
+fn messages_of_a_peer_that_closed_with_unread_packets_arrive() {
     let first: [fn(&mut Sender); 3] = [
         |_| {},
         |sender| assert!(is_disconnected(sender.send(b"anybody there?"))),

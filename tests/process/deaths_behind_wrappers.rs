@@ -228,7 +228,7 @@ fn a_killed_peer_ends_every_wait_although_somebody_holds_its_socket() {
 }
 
 #[test]
-fn who_waits_already_is_woken_by_the_death() {
+fn waiting_calls_are_woken_by_the_death() {
     let _guard = bounded();
     let started = Started::new(&builder().wait(Wait::Block), None, role(stays_with_a_helper));
     if !started.can_tell(false) {
@@ -249,7 +249,7 @@ fn who_waits_already_is_woken_by_the_death() {
 }
 
 #[test]
-fn what_a_killed_peer_had_committed_is_delivered_first() {
+fn messages_committed_by_a_killed_peer_are_delivered_first() {
     let _guard = bounded();
     let mut started = Started::new(&builder(), None, role(sends_much_and_is_killed));
     if !started.can_tell(false) {
@@ -318,7 +318,7 @@ fn a_short_wait_tells_how_a_peer_ended_and_calls_that_do_not_wait_tell_nothing()
 }
 
 #[test]
-fn the_pidfd_is_of_who_said_hello_and_only_for_who_asked() {
+fn the_pidfd_is_of_the_greeting_process_and_only_on_request() {
     let _guard = bounded();
     let (a, b) = Channel::pair().unwrap();
     assert!(a.peer().pidfd().is_none() && b.peer().pidfd().is_none());

@@ -449,7 +449,7 @@ fn inherits_nothing() {
 }
 
 #[test]
-fn what_the_variable_does_not_name_is_not_adopted() {
+fn descriptors_that_the_variable_does_not_name_are_not_adopted() {
     let _guard = bounded();
     let (socket, _other_end) = seqpacket_pair();
     let cookie = sockopt::socket_cookie(&socket).unwrap();
@@ -751,7 +751,7 @@ fn each_side_sends_what_the_other_receives() {
 }
 
 #[test]
-fn what_is_beyond_the_limits_is_refused_before_it_is_sent() {
+fn messages_beyond_the_limits_are_refused_before_they_are_sent() {
     let _guard = bounded();
     let (file, builder) = (tempfile::tempfile().unwrap(), Channel::builder().ring_capacity(1 << 16));
     let (a, b) = establish(&builder, &builder.clone().max_control(10).max_fds(0));

@@ -41,7 +41,7 @@ fn builder(random: &mut Random) -> Builder {
 }
 
 #[test]
-fn whoever_is_killed_at_any_instant_leaves_nothing_by_halves() {
+fn processes_killed_at_any_instant_leave_nothing_partial() {
     type Round = fn(&mut Random);
     let seed = Random::seed();
     println!("SEED={seed}");

@@ -31,7 +31,7 @@ use crate::support::{
 };
 
 #[test]
-fn nothing_is_left_over() {
+fn channels_leave_nothing_over() {
     let scenarios: [(&str, fn()); 23] = [
         ("a pair", a_pair),
         ("halves", halves),

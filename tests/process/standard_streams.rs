@@ -176,7 +176,7 @@ fn answers_without_standard_streams() {
 }
 
 #[test]
-fn what_cannot_be_moved_above_the_standard_streams_is_lost_by_name() {
+fn descriptors_that_cannot_be_moved_above_the_standard_streams_are_lost_by_name() {
     in_each_case(has_no_descriptors_left_but_theirs);
 }
 

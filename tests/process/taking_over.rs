@@ -94,7 +94,7 @@ fn serves() {
 }
 
 #[test]
-fn one_of_many_that_take_over_at_once_wins_and_the_others_get_an_error() {
+fn concurrent_take_overs_have_one_winner_and_the_others_get_an_error() {
     const AT_ONCE: usize = 4;
     let _guard = bounded_by(20 * LONG);
     let (_directory, path) = in_temporary_directory();
@@ -169,7 +169,7 @@ fn a_file_that_is_in_use_or_not_ours_is_left_alone() {
 }
 
 #[test]
-fn where_the_directory_cannot_be_locked_nothing_is_taken_over() {
+fn a_directory_that_cannot_be_locked_prevents_a_take_over() {
     let _guard = bounded();
     let (directory, path) = in_temporary_directory();
     abandon(&path);

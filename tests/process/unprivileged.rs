@@ -187,8 +187,8 @@ fn waits() {
 }
 
 #[test]
-fn as_many_channels_as_there_is_room_for_work() {
-    unprivileged(as_many_channels_as_there_is_room_for_work, || {
+fn channels_up_to_the_limit_of_descriptors_work() {
+    unprivileged(channels_up_to_the_limit_of_descriptors_work, || {
         let fill = || -> Vec<_> {
             std::iter::from_fn(|| Channel::builder().ring_capacity(4096).pair().ok()).collect()
         };

@@ -222,7 +222,7 @@ fn a_place_in_a_full_backlog_is_waited_for() {
 }
 
 #[test]
-fn nobody_to_connect_to_is_an_error_at_once() {
+fn connecting_to_nobody_is_an_error_at_once() {
     run(|| async {
         let path = Path::new("/nowhere/socket");
         assert!(matches!(Channel::connect(path).await, Err(Error::Io { operation: "connect", .. })));

@@ -31,7 +31,7 @@ use crate::{builder, fill_socket, pair_of, polled, run, run_on, small, support::
 const NOBODY: u32 = 65534;
 
 #[test]
-fn what_was_there_before_the_conversion_is_found() {
+fn messages_from_before_the_conversion_are_found() {
     run(|| async {
         let (mut a, b) = builder().pair().unwrap();
         let (mut sender, mut receiver) = (a, b);
@@ -81,7 +81,7 @@ fn doorbells_without_messages_hide_none() {
 }
 
 #[test]
-fn who_waits_is_left_alone() {
+fn waiting_tasks_are_polled_only_when_something_changes() {
     run(|| async {
         let (mut a, mut b) = small();
         fill_socket(&mut a);
@@ -105,7 +105,7 @@ fn who_waits_is_left_alone() {
 }
 
 #[test]
-fn who_never_has_to_wait_lets_others_run() {
+fn tasks_that_never_wait_let_others_run() {
     async fn sends(mut sender: Sender) {
         for _ in 0..1000 {
             sender.loan(1).await.unwrap().send().unwrap();

@@ -188,7 +188,7 @@ mod tests {
     use crate::{Channel, channel::ages::Receipts, wait::Deadline};
 
     #[test]
-    fn what_is_taken_is_held_since_then() {
+    fn taken_payloads_are_held_from_then_on() {
         for go_on in [false, true] {
             let (mut sender, peer) = Channel::pair().unwrap();
             let (_, mut receiver) = peer.split();
