@@ -12,14 +12,13 @@ use rustix::{
 use sealane::{Channel, Control, Error, Message, Payload, ProtocolError, ReplyToken, Wait};
 
 use crate::support::{
-    is_abandoned, role,
+    WAITS, is_abandoned, role,
     threads::{SOON, start},
 };
 
 const NOW: Duration = Duration::ZERO;
 const SHORT: Duration = Duration::from_millis(20);
 const HOUR: Duration = Duration::from_hours(1);
-const WAITS: [Wait; 3] = [Wait::Adaptive { max_spin: Duration::from_micros(50) }, Wait::Block, Wait::Spin];
 
 /// The next message, and its token.
 fn asked(channel: &mut Channel) -> (Message, ReplyToken) {

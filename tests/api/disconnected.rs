@@ -5,10 +5,7 @@ use std::time::Duration;
 use rustix::process::{Signal, getpid, kill_process};
 use sealane::{Channel, Error, Result};
 
-use crate::support::role;
-
-/// Longer than anything here takes.
-const SOON: Duration = Duration::from_secs(20);
+use crate::support::{role, threads::SOON};
 
 fn assert_disconnected<T: std::fmt::Debug>(what: &str, result: Result<T>) {
     match result {

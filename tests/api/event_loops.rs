@@ -17,11 +17,10 @@ use sealane::{Builder, Channel, Control, Error, Handshake, Message, Payload, Rec
 
 use crate::support::{
     loops::{Calloop, EpollEdge, EpollLevel, EventLoop, Mio, Polling},
-    may_open, role,
+    may_open, role, socket_path,
+    threads::SOON,
 };
 
-/// In what time anything must happen that must happen at all.
-const SOON: Duration = Duration::from_secs(20);
 const NOW: Duration = Duration::ZERO;
 
 /// Every promise, on every make of loop.
@@ -476,8 +475,7 @@ fn silent_clients_hold_up_nobody<L: EventLoop>() {
     if !may_open(5 * 2 * 8 * 60) {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("socket");
+    let (_dir, path) = socket_path();
     let builder = small().handshake_timeout(Duration::from_secs(2));
     let listener = builder.listen(&path).unwrap();
     let mut events = L::new();

@@ -6,7 +6,6 @@ use std::{
     io::{BufRead, Read, Seek, SeekFrom, Write, stdin},
     os::fd::OwnedFd,
     thread,
-    time::Duration,
 };
 
 use rustix::{
@@ -20,7 +19,7 @@ use sealane::{
     zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes},
 };
 
-const SOON: Duration = Duration::from_secs(20);
+use crate::support::threads::SOON;
 
 /// A header as a program would have it, with some values that are none.
 #[derive(Debug, Clone, Copy, PartialEq, IntoBytes, TryFromBytes, KnownLayout, Immutable)]

@@ -4,13 +4,12 @@
 use std::{
     io::{BufRead, Cursor, ErrorKind, Read, Seek, SeekFrom, Write},
     thread,
-    time::Duration,
 };
 
 use proptest::prelude::*;
 use sealane::{Channel, Error, LoanWriter, Payload, PayloadReader, Result};
 
-const SOON: Duration = Duration::from_secs(20);
+use crate::support::threads::SOON;
 
 /// A channel whose ring has been filled with `0xaa` wherever a payload can stand, and is free again.
 fn used_channel() -> (Channel, Channel) {

@@ -19,13 +19,12 @@ use rustix::{
 use sealane::{Channel, Control, Error, Wait};
 
 use crate::support::{
-    role,
+    WAITS, role,
     threads::{SOON, start},
 };
 
 const NOW: Duration = Duration::ZERO;
 const SHORT: Duration = Duration::from_millis(20);
-const WAITS: [Wait; 3] = [Wait::Adaptive { max_spin: Duration::from_micros(50) }, Wait::Block, Wait::Spin];
 
 /// A channel with rings of one page, so that they are soon full.
 fn small(wait: Wait) -> (Channel, Channel) {

@@ -11,7 +11,7 @@ use std::{
     process::Command,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rustix::{
@@ -20,10 +20,8 @@ use rustix::{
 };
 use sealane::{Builder, Channel, Closer, Error, Message, Receiver, Sender, Wait};
 
-use crate::support::{role, short_or_long};
+use crate::support::{role, short_or_long, threads::SOON};
 
-/// In what time a wait must end, however busy the machine is.
-const SOON: Duration = Duration::from_secs(20);
 /// What each message says of the stream that it is in: its sender's process has slept often enough, or it is the last.
 const MORE: u8 = 0;
 const ENOUGH: u8 = 1;

@@ -3,10 +3,13 @@
 use rustix::{io::Errno, net::sockopt};
 use sealane::{Channel, Wait};
 
-use crate::support::hostile::{
-    DOORBELL, HELLO, Hello, LONG, Packet, Player, SEALS, abstract_name, bounded, memfd,
-    memory::{Hostile, RECEIVER_EPOCH, Record},
-    seqpacket_pair,
+use crate::support::{
+    hostile::{
+        DOORBELL, HELLO, Hello, LONG, Packet, Player, SEALS, abstract_name, memfd,
+        memory::{Hostile, RECEIVER_EPOCH, Record},
+        seqpacket_pair,
+    },
+    threads::bounded,
 };
 
 fn meet() -> (Hostile, Channel) {

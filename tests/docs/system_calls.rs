@@ -20,12 +20,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sealane::{Builder, Channel, Control, Error, SealedBuffer, SealedBufferMut};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
-use crate::support::role;
+use crate::support::{role, threads::SOON};
 
 const PAGE: &str = include_str!("../../docs/security.md");
 /// Where a role listens, or connects.
 const SOCKET: &str = "SEALANE_TEST_SOCKET";
-const SOON: Duration = Duration::from_secs(20);
 /// Of waits that end without what they wait for.
 const BRIEFLY: Duration = Duration::from_millis(1);
 

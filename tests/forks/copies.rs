@@ -16,8 +16,9 @@ use seccompiler::{
 
 use crate::support::{
     forks::{Fork, end, fork, in_fork, split},
-    hostile::{LONG, bounded, readable},
-    role,
+    hostile::{LONG, readable},
+    role, socket_path,
+    threads::bounded,
 };
 
 const RING: usize = 64 << 10;
@@ -262,8 +263,7 @@ fn payloads_dropped_by_a_fork_release_space_once_it_receives() {
 #[test]
 fn a_fork_that_drops_a_handshake_is_not_noticed() {
     let _guard = bounded();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("socket");
+    let (_dir, path) = socket_path();
     let listener = Listener::bind(&path).unwrap();
     let mut client = in_fork(Channel::builder().try_connect(&path).unwrap(), drop);
     let mut server = in_fork(listener.try_accept().unwrap().unwrap(), drop);
@@ -276,8 +276,7 @@ fn a_fork_that_drops_a_handshake_is_not_noticed() {
 #[test]
 fn a_handshake_that_is_dropped_ends_for_its_peer_although_a_fork_keeps_a_copy() {
     let _guard = bounded();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("socket");
+    let (_dir, path) = socket_path();
     let listener = Listener::bind(&path).unwrap();
     let client = Channel::builder().handshake_timeout(LONG).try_connect(&path).unwrap();
     let mut server = listener.try_accept().unwrap().unwrap();
@@ -293,8 +292,7 @@ fn a_handshake_that_is_dropped_ends_for_its_peer_although_a_fork_keeps_a_copy() 
 #[test]
 fn a_server_forks_and_its_fork_completes_the_handshake() {
     let _guard = bounded();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("socket");
+    let (_dir, path) = socket_path();
     let listener = Listener::bind(&path).unwrap();
     let client = Channel::builder().try_connect(&path).unwrap();
     let (reader, writer) = pipe().unwrap();
@@ -316,8 +314,7 @@ fn a_server_forks_and_its_fork_completes_the_handshake() {
 #[test]
 fn a_fork_that_drops_a_listener_leaves_its_file() {
     let _guard = bounded();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("socket");
+    let (_dir, path) = socket_path();
     let listener = in_fork(Listener::bind(&path).unwrap(), drop);
     assert!(path.exists());
     let client = Channel::builder().try_connect(&path).unwrap();
@@ -332,8 +329,7 @@ fn a_fork_that_drops_a_listener_leaves_its_file() {
 #[test]
 fn a_fork_that_accepts_owns_the_listener() {
     let _guard = bounded();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("socket");
+    let (_dir, path) = socket_path();
     let _listener = in_fork(Listener::bind(&path).unwrap(), |listener| {
         assert!(listener.try_accept().unwrap().is_none());
         drop(listener);

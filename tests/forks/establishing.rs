@@ -11,7 +11,8 @@ use sealane::{Channel, Listener};
 
 use crate::support::{
     forks,
-    hostile::{self, abstract_name, bounded, seqpacket_pair},
+    hostile::{self, abstract_name, seqpacket_pair},
+    threads::bounded,
 };
 
 /// Forks have the same memory: what is drawn from it is the same in all of them.

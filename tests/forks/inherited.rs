@@ -13,7 +13,8 @@ use sealane::{Builder, Channel, Error, HandshakeError};
 
 use crate::support::{
     forks::in_fork,
-    hostile::{abstract_name, address, bounded, seqpacket},
+    hostile::{abstract_name, address, seqpacket},
+    threads::bounded,
 };
 
 fn small() -> Builder {

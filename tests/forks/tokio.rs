@@ -11,10 +11,7 @@ use std::{
 
 use sealane::tokio::{Channel, Listener};
 
-use crate::support::{
-    forks::in_fork,
-    hostile::{LONG, bounded},
-};
+use crate::support::{forks::in_fork, hostile::LONG, socket_path, threads::bounded};
 
 fn runtime() -> tokio::runtime::Runtime {
     // With one thread: others would not be there in a fork.
@@ -42,8 +39,7 @@ fn a_fork_that_drops_a_registered_channel_leaves_it_registered() {
 #[test]
 fn a_fork_that_drops_a_registered_listener_leaves_it_registered() {
     let _guard = bounded();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("socket");
+    let (_dir, path) = socket_path();
     runtime().block_on(async {
         let mut listener = in_fork(Listener::bind(&path).unwrap(), drop);
         let mut accept = pin!(listener.accept());

@@ -7,10 +7,13 @@ use std::{os::fd::AsFd, time::Duration};
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use sealane::{Builder, Channel, Error, Message, ProtocolError, Result};
 
-use crate::support::hostile::{
-    self, DOORBELL, LONG, OTHER_HALF, Packet, WANTS_REPLY, bounded,
-    memory::{HEAD, Hostile, PACKETS, Record, TAIL},
-    readable,
+use crate::support::{
+    hostile::{
+        self, DOORBELL, LONG, OTHER_HALF, Packet, WANTS_REPLY,
+        memory::{HEAD, Hostile, PACKETS, Record, TAIL},
+        readable,
+    },
+    threads::bounded,
 };
 
 /// Packets that a call reads which does not wait.

@@ -25,10 +25,10 @@ use sealane::{
 
 use crate::support::{
     hostile::{
-        CONTROL, DOORBELL, Hello, LONG, Packet, Player, READY, SEALS, bounded, memfd, page, pipe,
-        seqpacket_pair,
+        CONTROL, DOORBELL, Hello, LONG, Packet, Player, READY, SEALS, memfd, page, pipe, seqpacket_pair,
     },
     is_abandoned, role,
+    threads::bounded,
 };
 
 fn builder() -> Builder {

@@ -15,7 +15,7 @@ use std::{fs, path::Path};
 use support::hostile;
 
 fn replay(target: &str, run: fn(&[u8])) {
-    let _guard = hostile::bounded();
+    let _guard = support::threads::bounded();
     run(&[]);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut files = 0;

@@ -20,13 +20,12 @@ use sealane::{Builder, Channel, Error, Handshake, HandshakeError, Reason, Refusa
 
 use crate::support::{
     hostile::{
-        CONTROL, DOORBELL, HEADER, HELLO, Hello, MAGIC, Packet, Player, READY, REJECT, SEALS, abstract_name,
-        bounded, memfd, page, pipe, readable, seqpacket_pair,
+        CONTROL, DOORBELL, HEADER, HELLO, Hello, LONG, MAGIC, Packet, Player, READY, REJECT, SEALS,
+        abstract_name, memfd, page, pipe, readable, seqpacket_pair,
     },
     is_abandoned,
+    threads::bounded,
 };
-
-const LONG: Duration = Duration::from_secs(20);
 
 /// Numbers of reasons, as docs/protocol.md has them.
 const REASONS: [(u32, Reason); 19] = [

@@ -18,10 +18,9 @@ use libc::{
 use sealane::{Channel, SealedBuffer, SealedBufferMut};
 
 use crate::support::{
-    hostile::{
-        CONTROL, HELLO, Hello, LONG, Packet, Player, READY, SEALS, bounded, memfd, page, pipe, seqpacket_pair,
-    },
+    hostile::{CONTROL, HELLO, Hello, LONG, Packet, Player, READY, SEALS, memfd, page, pipe, seqpacket_pair},
     role,
+    threads::bounded,
 };
 
 /// What we keep in our loan, at the beginning of the ring.

@@ -19,8 +19,9 @@ use rustix::{
 use sealane::{Channel, SealedBuffer};
 
 use crate::support::{
-    hostile::{HELLO, Hello, LONG, Packet, Player, READY, SEALS, bounded, memfd, page, seqpacket_pair},
+    hostile::{HELLO, Hello, LONG, Packet, Player, READY, SEALS, memfd, page, seqpacket_pair},
     role,
+    threads::bounded,
 };
 
 #[test]

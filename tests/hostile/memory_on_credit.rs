@@ -9,9 +9,11 @@ use std::{fs, os::fd::AsFd, time::Duration};
 
 use sealane::{Channel, Error, Handshake, Listener};
 
-use crate::support::hostile::{
-    HELLO, Hello, Packet, Player, READY, REJECT, SEALS, abstract_name, bounded, memfd, readable,
-    seqpacket_pair,
+use crate::support::{
+    hostile::{
+        HELLO, Hello, Packet, Player, READY, REJECT, SEALS, abstract_name, memfd, readable, seqpacket_pair,
+    },
+    threads::bounded,
 };
 
 /// What one call may look at of a peer's region.

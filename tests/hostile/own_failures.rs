@@ -10,7 +10,10 @@ use seccompiler::{
     apply_filter,
 };
 
-use crate::support::hostile::{self, Hello, Packet, Player, SEALS, bounded, memfd, seqpacket_pair};
+use crate::support::{
+    hostile::{self, Hello, Packet, Player, SEALS, memfd, seqpacket_pair},
+    threads::bounded,
+};
 
 /// From now on the kernel answers `call` with `errno` in this thread, if `rules` say so.
 fn refuse(call: libc::c_long, rules: Vec<SeccompRule>, errno: libc::c_int) {

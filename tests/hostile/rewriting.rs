@@ -8,7 +8,7 @@ mod support;
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::{BufRead, Read, stdin},
     os::fd::AsFd,
     process::Stdio,
@@ -25,13 +25,14 @@ use sealane::{Channel, Error, Message, Wait};
 
 use crate::support::{
     hostile::{
-        DOORBELL, LONG, OTHER_HALF, Packet, Player, WANTS_REPLY, bounded_by,
+        DOORBELL, LONG, OTHER_HALF, Packet, Player, WANTS_REPLY,
         memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, SENDER_EPOCH, TAIL, capacity},
         page, seqpacket_pair,
     },
-    role,
+    left_over, role,
     script::Random,
     short_or_long,
+    threads::bounded_by,
 };
 
 /// Control bytes that we accept.
@@ -66,11 +67,6 @@ fn bytes_rewritten_while_they_are_read_were_checked_or_are_an_error() {
     }
     println!("{ends:#?}");
     assert_eq!(left_over(), before, "descriptors, regions mapped");
-}
-
-fn left_over() -> (usize, usize) {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    (fs::read_dir("/proc/self/fd").unwrap().count(), maps.matches("memfd:").count())
 }
 
 /// Reads all of a message in every way that there is.

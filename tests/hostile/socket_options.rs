@@ -16,7 +16,10 @@ use std::{
 use libc::{SO_PASSCRED, SO_PASSSEC, SO_TIMESTAMP, SO_TIMESTAMPNS, SOL_SOCKET};
 use sealane::Channel;
 
-use crate::support::hostile::{self, LONG, Packet, Player, READY, SEALS, bounded, memfd, seqpacket_pair};
+use crate::support::{
+    hostile::{self, LONG, Packet, Player, READY, SEALS, memfd, seqpacket_pair},
+    threads::bounded,
+};
 
 /// A descriptor of its sender with each packet (Linux 6.5).
 const SO_PASSPIDFD: c_int = 76;

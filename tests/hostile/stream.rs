@@ -17,18 +17,18 @@ use rustix::{
 use sealane::{Builder, Channel, Error, Message, ProtocolError, Result, Wait};
 
 use crate::support::{
+    WAITS,
     hostile::{
-        CONTROL, DOORBELL, HELLO, LONG, OTHER_HALF, Packet, READY, REJECT, WANTS_REPLY, bounded,
+        CONTROL, DOORBELL, HELLO, LONG, OTHER_HALF, Packet, READY, REJECT, WANTS_REPLY,
         memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, TAIL, capacity},
         pipe, readable,
     },
     is_abandoned,
+    threads::bounded,
 };
 
 /// Short enough to be waited for.
 const SHORT: Duration = Duration::from_millis(30);
-/// All ways to wait.
-const WAITS: [Wait; 3] = [Wait::Adaptive { max_spin: Duration::from_micros(50) }, Wait::Block, Wait::Spin];
 /// Our side of the tests: it accepts little.
 fn builder() -> Builder {
     Channel::builder().max_control(10).max_fds(2)

@@ -4,8 +4,9 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use sealane::{Channel, Error, HandshakeError, Reason, Refusal};
 
-use crate::support::hostile::{
-    Hello, Packet, Player, SEALS, abstract_name, bounded, memfd, page, seqpacket_pair,
+use crate::support::{
+    hostile::{Hello, Packet, Player, SEALS, abstract_name, memfd, page, seqpacket_pair},
+    threads::bounded,
 };
 
 /// `SO_PASSRIGHTS` off; false if the kernel does not know it.

@@ -2,9 +2,7 @@
 #![expect(unsafe_code, reason = "no safe interface forks")]
 
 use std::{
-    env,
-    fmt::Debug,
-    fs,
+    env, fs,
     io::{Read, pipe},
     os::{
         fd::{AsFd, AsRawFd},
@@ -21,11 +19,13 @@ use rustix::{
     net::sockopt,
     process::{Pid, WaitOptions, waitpid},
 };
-use sealane::{Builder, Channel, Error, HandshakeError, Prepared, Reason, Refusal, Result};
+use sealane::{Builder, Channel, Error, HandshakeError, Prepared, Reason, Refusal};
 
 use crate::support::{
-    hostile::{LONG, bounded, seqpacket_pair},
+    handshake_error,
+    hostile::{LONG, seqpacket_pair},
     is_abandoned, role,
+    threads::bounded,
 };
 
 /// The name that a child is given for its end.
@@ -33,13 +33,6 @@ const NAME: &str = "SEALANE_TEST_NAME";
 
 fn small() -> Builder {
     Channel::builder().ring_capacity(4096).handshake_timeout(LONG)
-}
-
-fn handshake_error<T: Debug>(result: Result<T>) -> HandshakeError {
-    match result {
-        Err(Error::Handshake(error)) => error,
-        other => panic!("{other:?}"),
-    }
 }
 
 /// Something goes each way; then this end of the channel goes.

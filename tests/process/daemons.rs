@@ -5,11 +5,7 @@ use std::{env, fs::File, io, path::Path};
 
 use sealane::{Channel, Control, Error, Listener, SealedBuffer, SealedBufferMut};
 
-use crate::support::{
-    forks::end,
-    hostile::{LONG, bounded},
-    is_abandoned, role,
-};
+use crate::support::{forks::end, hostile::LONG, is_abandoned, role, socket_path, threads::bounded};
 
 const RING: usize = 64 << 10;
 const PAYLOAD: usize = 16 << 10;
@@ -103,8 +99,7 @@ fn goes_into_the_background() {
 #[test]
 fn a_daemon_goes_on_with_its_listener() {
     let _guard = bounded();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("socket");
+    let (_dir, path) = socket_path();
     let (ended, its) = io::pipe().unwrap();
     let mut child = role(listens_in_the_background).env(PATH, &path).stdin(its).spawn().unwrap();
     assert!(child.wait().unwrap().success(), "the process that was started has ended");

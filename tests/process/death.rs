@@ -7,7 +7,6 @@ use std::{
     mem::MaybeUninit,
     os::fd::AsFd,
     process::{Child, Stdio},
-    time::Duration,
 };
 
 use rustix::{
@@ -19,12 +18,11 @@ use rustix::{
 use sealane::{Builder, Channel, Control, Error, Loan, Receiver, Result, Sender, Wait};
 
 use crate::support::{
-    role,
+    WAITS, is_disconnected, role,
     script::{Files, Most, Random, Script},
     threads::{SOON, Started, start},
 };
 
-const WAITS: [Wait; 3] = [Wait::Adaptive { max_spin: Duration::from_micros(50) }, Wait::Block, Wait::Spin];
 /// So many that ring and socket hold them all.
 const MESSAGES: usize = 40;
 const MOST: Most = Most { control: 500, fds: 5, payload: 60_000 };
@@ -48,10 +46,6 @@ fn reap(mut child: Child) {
 fn kill(mut child: Child) {
     child.kill().unwrap();
     reap(child);
-}
-
-fn is_disconnected<T>(result: Result<T>) -> bool {
-    result.is_err_and(|error| matches!(error, Error::Disconnected))
 }
 
 #[test]

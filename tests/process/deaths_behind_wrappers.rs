@@ -18,8 +18,9 @@ use rustix::{
 use sealane::{Builder, Channel, Error, Wait};
 
 use crate::support::{
-    hostile::{LONG, bounded, bounded_by},
+    hostile::LONG,
     role,
+    threads::{bounded, bounded_by},
 };
 
 /// What a wait takes that must not end.

@@ -27,26 +27,22 @@ use sealane::{
     Builder, Channel, Control, Error, Handshake, HandshakeError, Listener, Reason, Refusal, Result,
     SealedBufferMut,
 };
-use tempfile::{TempDir, tempdir};
+use tempfile::tempdir;
 
 use crate::support::{
+    handshake_error,
     hostile::{
-        Hello, LONG, Packet, Player, SEALS, abstract_name, address, bounded, memfd, page, pipe, readable,
-        seqpacket, seqpacket_pair,
+        Hello, LONG, Packet, Player, SEALS, abstract_name, address, memfd, page, pipe, readable, seqpacket,
+        seqpacket_pair,
     },
-    role,
+    role, socket_path,
+    threads::bounded,
 };
 
 /// Tells a child which path to use.
 const PATH: &str = "SEALANE_TEST_PATH";
 /// Short enough to be waited for.
 const SHORT: Duration = Duration::from_millis(50);
-
-fn in_temporary_directory() -> (TempDir, PathBuf) {
-    let directory = tempdir().unwrap();
-    let path = directory.path().join("socket");
-    (directory, path)
-}
 
 /// Sends something each way.
 fn assert_established(a: &mut Channel, b: &mut Channel) {
@@ -60,13 +56,6 @@ fn assert_established(a: &mut Channel, b: &mut Channel) {
     };
     one_way(a, b);
     one_way(b, a);
-}
-
-fn handshake_error<T: Debug>(result: Result<T>) -> HandshakeError {
-    match result {
-        Err(Error::Handshake(error)) => error,
-        other => panic!("{other:?}"),
-    }
 }
 
 /// Operation and kind of an error of the kernel's.
@@ -97,7 +86,7 @@ fn a_pair_is_connected() {
 #[test]
 fn a_client_connects_by_path_and_by_abstract_name() {
     let _guard = bounded();
-    let (_directory, path) = in_temporary_directory();
+    let (_directory, path) = socket_path();
     for (name, file) in [(path.clone(), Some(&*path)), (abstract_name(), None)] {
         let listener = Listener::bind(&name).unwrap();
         assert_eq!(listener.path(), file);
@@ -126,14 +115,14 @@ fn the_socket_file_is_for_its_owner_alone() {
 #[ignore = "the child of another test"]
 fn binds_under_a_permissive_umask() {
     umask(Mode::empty());
-    let (_directory, path) = in_temporary_directory();
+    let (_directory, path) = socket_path();
     let _listener = Listener::bind(&path).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
 }
 
 #[test]
 fn the_socket_file_goes_with_its_listener() {
-    let (directory, path) = in_temporary_directory();
+    let (directory, path) = socket_path();
     drop(Listener::bind(&path).unwrap());
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
     // The name is free again.
@@ -142,7 +131,7 @@ fn the_socket_file_goes_with_its_listener() {
 
 #[test]
 fn a_file_that_replaced_the_socket_stays() {
-    let (_directory, path) = in_temporary_directory();
+    let (_directory, path) = socket_path();
     let listener = Listener::bind(&path).unwrap();
     fs::remove_file(&path).unwrap();
     let replacement = Listener::bind(&path).unwrap();
@@ -159,7 +148,7 @@ fn a_file_that_replaced_the_socket_stays() {
 
 #[test]
 fn binding_where_a_file_is_names_the_call_and_leaves_the_file() {
-    let (_directory, path) = in_temporary_directory();
+    let (_directory, path) = socket_path();
     fs::write(&path, "mine").unwrap();
     assert_eq!(io_error(Listener::bind(&path)), ("bind", ErrorKind::AddrInUse));
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
@@ -202,7 +191,7 @@ fn a_name_that_can_be_none_is_refused_and_the_error_says_why() {
 #[test]
 fn connecting_to_nobody_names_the_call() {
     let _guard = bounded();
-    let (directory, path) = in_temporary_directory();
+    let (directory, path) = socket_path();
     let (abandoned, stream) = (directory.path().join("abandoned"), directory.path().join("stream"));
     bind(seqpacket(), &address(&abandoned)).unwrap();
     let _other_type = std::os::unix::net::UnixListener::bind(&stream).unwrap();
@@ -323,7 +312,7 @@ fn a_handshake_that_was_dropped_is_the_end_for_the_other_side() {
 #[test]
 fn a_client_in_another_process_is_known_from_its_hello_on() {
     let _guard = bounded();
-    let (_directory, path) = in_temporary_directory();
+    let (_directory, path) = socket_path();
     let listener = Listener::bind(&path).unwrap();
     let mut child = role(connects).env(PATH, &path).spawn().unwrap();
     assert_eq!(readable([listener.as_fd()], LONG), [true]);
@@ -610,7 +599,7 @@ fn only_a_connected_seqpacket_socket_will_do() {
 #[test]
 fn a_socket_that_was_given_is_listened_on() {
     let _guard = bounded();
-    let (_directory, path) = in_temporary_directory();
+    let (_directory, path) = socket_path();
     // Without any of the flags that a listener needs.
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::empty(), None).unwrap();
     bind(&socket, &address(&path)).unwrap();
@@ -878,7 +867,7 @@ fn an_unrelated_child_inherits_nothing() {
         String::from_utf8(listing.stdout).unwrap()
     };
     let before = descriptors();
-    let (_directory, path) = in_temporary_directory();
+    let (_directory, path) = socket_path();
     let listener = Listener::bind(&path).unwrap();
     let (mut a, mut b) = Channel::pair().unwrap();
     a.loan(1).unwrap().send_with(Control::default().fd(&listener)).unwrap();

@@ -7,7 +7,7 @@
 mod support;
 
 use std::{
-    fs::{self, File},
+    fs::File,
     hint::spin_loop,
     io::stdin,
     os::{
@@ -16,7 +16,6 @@ use std::{
     },
     process::{Child, ExitStatus},
     thread,
-    time::Duration,
 };
 
 use rustix::{
@@ -24,17 +23,16 @@ use rustix::{
     io::pwrite,
     process::{Pid, Signal, WaitOptions, kill_process, waitpid},
 };
-use sealane::{Builder, Channel, Control, Error, HandshakeError, Wait};
+use sealane::{Builder, Channel, Control, Error, HandshakeError};
 
 use crate::support::{
-    role,
+    WAITS, left_over, role,
     script::{Files, Most, Random, Script},
     short_or_long,
     threads::{SOON, start},
 };
 
 const MOST: Most = Most { control: 500, fds: 3, payload: 8000 };
-const WAITS: [Wait; 3] = [Wait::Adaptive { max_spin: Duration::from_micros(50) }, Wait::Block, Wait::Spin];
 
 fn builder(random: &mut Random) -> Builder {
     Channel::builder().ring_capacity(8192).wait(WAITS[random.below(WAITS.len())])
@@ -64,11 +62,6 @@ fn processes_killed_at_any_instant_leave_nothing_partial() {
         println!("{name}: {count} times");
         assert!(waitpid(None, WaitOptions::NOHANG).is_err(), "{name}: a child is left");
     }
-}
-
-fn left_over() -> (usize, usize) {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    (fs::read_dir("/proc/self/fd").unwrap().count(), maps.matches("memfd:").count())
 }
 
 /// Lets some time pass, mostly little: no more than the other process needs to do some things.

@@ -24,10 +24,11 @@ use sealane::{
 
 use crate::support::{
     hostile::{
-        HELLO, Hello, LONG, OTHER_HALF, Packet, Player, READY, SEALS, abstract_name, bounded, memfd, pipe,
+        HELLO, Hello, LONG, OTHER_HALF, Packet, Player, READY, SEALS, abstract_name, memfd, pipe,
         seqpacket_pair,
     },
-    is_abandoned,
+    is_abandoned, left_over, socket_path,
+    threads::bounded,
 };
 
 #[test]
@@ -63,12 +64,6 @@ fn channels_leave_nothing_over() {
         scenario();
         assert_eq!(left_over(), before, "{name}: descriptors, regions mapped");
     }
-}
-
-/// Descriptors of this process, and mappings of regions.
-fn left_over() -> (usize, usize) {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    (fs::read_dir("/proc/self/fd").unwrap().count(), maps.matches("memfd:sealane").count())
 }
 
 fn builder() -> Builder {
@@ -166,8 +161,7 @@ fn a_closer_that_outlives_its_channel() {
 }
 
 fn a_listener() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("socket");
+    let (directory, path) = socket_path();
     let listener = builder().listen(&path).unwrap();
     let client = thread::spawn({
         let path = path.clone();

@@ -14,8 +14,9 @@ use rustix::{
 use sealane::{Channel, Error, Listener, SealedBuffer, SealedBufferMut};
 
 use crate::support::{
-    hostile::{Hello, LONG, Packet, Player, READY, SEALS, bounded, memfd, seqpacket_pair},
-    role,
+    hostile::{Hello, LONG, Packet, Player, READY, SEALS, memfd, seqpacket_pair},
+    role, socket_path,
+    threads::bounded,
 };
 
 /// Bytes of address space, bytes that are locked (`proc_pid_status(5)`), and mappings.
@@ -53,8 +54,7 @@ fn descriptors_that_cannot_be_mapped_leave_no_addresses_taken() {
 #[test]
 #[ignore = "the child of another test"]
 fn is_sent_what_cannot_be_mapped() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("socket");
+    let (_dir, path) = socket_path();
     let listener = Listener::bind(&path).unwrap();
     let hello = Hello::honest(16);
     let region = {

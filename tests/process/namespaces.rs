@@ -13,10 +13,7 @@ use std::{
 use rustix::process::{getgid, getuid};
 use sealane::{Builder, Channel, Control, Credentials, Error, HandshakeError, Reason};
 
-use crate::support::{
-    hostile::{LONG, bounded},
-    role,
-};
+use crate::support::{hostile::LONG, role, socket_path, threads::bounded};
 
 /// Options of `unshare(1)`, and who the peer outside is in there: whether it has a number, and its user and group if they
 /// are others than outside.
@@ -113,8 +110,7 @@ fn a_client_in_other_namespaces_has_its_channel() {
     let _guard = bounded();
     for (case, options, seen) in CASES {
         let Some(mut command) = inside(case, options, role(says_whom_it_connected_to)) else { continue };
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("socket");
+        let (_directory, path) = socket_path();
         let listener = builder().listen(&path).unwrap();
         let mut child = command.env(SOCKET, &path).spawn().unwrap();
         let mut channel = listener.accept().unwrap_or_else(|error| panic!("{case}: {error}"));
@@ -135,8 +131,7 @@ fn a_listener_in_other_namespaces_has_its_clients() {
     let _guard = bounded();
     for (case, options, seen) in CASES {
         let Some(mut command) = inside(case, options, role(says_whom_it_accepted)) else { continue };
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("socket");
+        let (_directory, path) = socket_path();
         let mut child = command.env(SOCKET, &path).spawn().unwrap();
         let result = connect(&path);
         if !seen.pid && seen.ids == Some(65_534) {

@@ -29,7 +29,7 @@ use rustix::{
 use sealane::{Builder, Channel, Control, Error, Result, Wait};
 
 use crate::support::{
-    role,
+    role, socket_path,
     threads::{SOON, Started, start},
 };
 
@@ -132,8 +132,7 @@ fn ticks() {
 #[test]
 fn a_timer_keeps_no_channel_from_being_established_or_given_up_in_time() {
     set_handlers();
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("socket");
+    let (directory, path) = socket_path();
     let patient = Channel::builder().handshake_timeout(SOON);
     let hasty = Channel::builder().handshake_timeout(LIMIT);
     for signal in [libc::SIGUSR1, libc::SIGUSR2] {

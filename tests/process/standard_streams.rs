@@ -20,8 +20,9 @@ use rustix::{
 use sealane::{Channel, Control, Error, Listener, SealedBuffer, SealedBufferMut};
 
 use crate::support::{
-    hostile::{LONG, abstract_name, address, bounded, seqpacket, seqpacket_pair},
-    role,
+    hostile::{LONG, abstract_name, address, seqpacket, seqpacket_pair},
+    role, socket_path,
+    threads::bounded,
 };
 
 /// The streams to close, as in `02`.
@@ -113,8 +114,7 @@ fn has_no_standard_streams() {
     let given = Channel::builder().listen_on(socket).unwrap();
     assert_free(closed);
 
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("socket");
+    let (_directory, path) = socket_path();
     bind(seqpacket(), &address(&path)).unwrap();
     let taken_over = Listener::bind(&path).unwrap();
     assert_free(closed);

@@ -15,21 +15,15 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with},
 };
 use sealane::{Channel, Error, Listener, Result};
-use tempfile::{TempDir, tempdir};
 
 use crate::support::{
-    hostile::{LONG, address, bounded, bounded_by, seqpacket},
-    role, short_or_long,
+    hostile::{LONG, address, seqpacket},
+    role, short_or_long, socket_path,
+    threads::{bounded, bounded_by},
 };
 
 const PATH: &str = "SEALANE_TEST_PATH";
 const SHORT: Duration = Duration::from_millis(50);
-
-fn in_temporary_directory() -> (TempDir, PathBuf) {
-    let directory = tempdir().unwrap();
-    let path = directory.path().join("socket");
-    (directory, path)
-}
 
 /// Leaves a socket's file behind, as a listener that is killed does.
 fn abandon(path: &Path) {
@@ -58,7 +52,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 #[test]
 fn a_server_that_was_killed_is_started_again_at_its_path() {
     let _guard = bounded();
-    let (_directory, path) = in_temporary_directory();
+    let (_directory, path) = socket_path();
     let builder = Channel::builder().handshake_timeout(LONG).ring_capacity(4096);
     for _ in 0..3 {
         let mut server = role(serves).env(PATH, &path).spawn().unwrap();
@@ -97,7 +91,7 @@ fn serves() {
 fn concurrent_take_overs_have_one_winner_and_the_others_get_an_error() {
     const AT_ONCE: usize = 4;
     let _guard = bounded_by(20 * LONG);
-    let (_directory, path) = in_temporary_directory();
+    let (_directory, path) = socket_path();
     for round in 0..short_or_long(50, 1000) {
         abandon(&path);
         let begin = Barrier::new(AT_ONCE);
@@ -123,7 +117,7 @@ fn concurrent_take_overs_have_one_winner_and_the_others_get_an_error() {
 #[test]
 fn a_file_that_is_in_use_or_not_ours_is_left_alone() {
     let _guard = bounded();
-    let (directory, path) = in_temporary_directory();
+    let (directory, path) = socket_path();
     let stays = |why: &str| {
         let before = identity(&path).unwrap();
         let text = in_use(&path, Listener::bind(&path));
@@ -171,7 +165,7 @@ fn a_file_that_is_in_use_or_not_ours_is_left_alone() {
 #[test]
 fn a_directory_that_cannot_be_locked_prevents_a_take_over() {
     let _guard = bounded();
-    let (directory, path) = in_temporary_directory();
+    let (directory, path) = socket_path();
     abandon(&path);
     let before = identity(&path).unwrap();
     let locked = fs::File::open(&directory).unwrap();
@@ -200,7 +194,7 @@ const ROUNDS: &str = "SEALANE_TEST_ROUNDS";
 fn a_living_listeners_file_is_never_removed() {
     const PROCESSES: usize = 8;
     let _guard = bounded_by(30 * LONG);
-    let (_directory, path) = in_temporary_directory();
+    let (_directory, path) = socket_path();
     let rounds = short_or_long(100, 2000).to_string();
     let children: Vec<_> = (0..PROCESSES)
         .map(|_| role(comes_and_goes).env(PATH, &path).env(ROUNDS, &rounds).spawn().unwrap())
@@ -216,7 +210,7 @@ fn a_living_listeners_file_is_never_removed() {
 #[test]
 fn closing_before_removing_would_remove_a_living_listeners_file() {
     let _guard = bounded();
-    let (_directory, path) = in_temporary_directory();
+    let (_directory, path) = socket_path();
     abandon(&path);
     let mine = identity(&path).unwrap();
     assert_eq!(identity(&path).unwrap(), mine, "the look whether the file is still its own");

@@ -9,44 +9,31 @@
 pub(crate) mod forks;
 pub(crate) mod hostile;
 pub(crate) mod loops;
+pub(crate) mod process;
 pub(crate) mod role;
 pub(crate) mod script;
 pub(crate) mod threads;
 
-use std::os::fd::AsFd;
+use std::{fmt::Debug, time::Duration};
 
+pub(crate) use process::{is_abandoned, left_over, may_open, socket_path};
 pub(crate) use role::role;
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::retry_on_intr,
-    process::{Resource, Rlimit, getrlimit, setrlimit},
-};
+use sealane::{Error, HandshakeError, Result, Wait};
 
-/// Whether, soon, nobody holds the writing end of a pipe.
-///
-/// Not whether at once: a child that another test of this process starts has all that is open here, until it becomes
-/// another program (`O_CLOEXEC` in `open(2)`).
-pub(crate) fn is_abandoned(reader: impl AsFd) -> bool {
-    const SOON: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
-    // Asked for or not, `POLLHUP` is told (`poll(2)`).
-    let mut reader = [PollFd::new(&reader, PollFlags::empty())];
-    retry_on_intr(|| poll(&mut reader, Some(&SOON))).expect("a pipe can be polled");
-    reader[0].revents().contains(PollFlags::HUP)
+/// All ways to wait, with a spin that ends soon.
+pub(crate) const WAITS: [Wait; 3] =
+    [Wait::Adaptive { max_spin: Duration::from_micros(50) }, Wait::Block, Wait::Spin];
+
+/// The error of a handshake that has failed.
+pub(crate) fn handshake_error<T: Debug>(result: Result<T>) -> HandshakeError {
+    match result {
+        Err(Error::Handshake(error)) => error,
+        other => panic!("{other:?}"),
+    }
 }
 
-/// Lets this process have `count` files open at once, in all of its tests together. False, and said so, where its hard limit
-/// forbids that (`RLIMIT_NOFILE`, `getrlimit(2)`): the test is left out then.
-pub(crate) fn may_open(count: u64) -> bool {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.maximum.is_some_and(|most| most < count) {
-        println!("left out: {count} open files are needed, {limit:?}");
-        return false;
-    }
-    // A concurrent test may ask for as much, but none for less.
-    if limit.current.is_some_and(|current| current < count) {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(count), ..limit }).expect("within the hard limit");
-    }
-    true
+pub(crate) fn is_disconnected<T>(result: Result<T>) -> bool {
+    result.is_err_and(|error| matches!(error, Error::Disconnected))
 }
 
 /// The measure of a test that finds the more the longer it runs: `short` as a rule, `long` with `SEALANE_NIGHTLY` set.

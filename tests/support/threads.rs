@@ -1,8 +1,11 @@
 //! Calls that may block, in threads of their own: none of them can hang a test.
 
 use std::{
+    convert::Infallible,
     fs,
+    io::{self, Write},
     path::{Path, PathBuf},
+    process,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -48,4 +51,25 @@ impl<T> Started<T> {
     pub(crate) fn result(self) -> T {
         self.result.recv_timeout(SOON).expect("the call has ended, without a panic")
     }
+}
+
+/// While this lives, the test must come to its end; else the whole binary fails, rather than hang.
+#[must_use]
+pub(crate) fn bounded() -> mpsc::Sender<Infallible> {
+    bounded_by(2 * SOON)
+}
+
+/// As [`bounded`], for a test that may take longer.
+#[must_use]
+pub(crate) fn bounded_by(time: Duration) -> mpsc::Sender<Infallible> {
+    let (guard, end) = mpsc::channel();
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    thread::spawn(move || {
+        if end.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Timeout) {
+            // Not by `eprintln`, which would be kept for the end of the test.
+            let _ = writeln!(io::stderr(), "{name} hangs");
+            process::abort();
+        }
+    });
+    guard
 }

@@ -23,6 +23,8 @@ use tokio::task::{JoinSet, yield_now};
 
 use crate::{builder, poll_once, polled, role, run, script::Random};
 
+use crate::support::socket_path;
+
 const HOUR: Duration = Duration::from_hours(1);
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -48,8 +50,7 @@ async fn is_closed(client: &OwnedFd) {
 #[test]
 fn silent_clients_hold_up_nobody() {
     run(|| async {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("socket");
+        let (_dir, path) = socket_path();
         let mut listener =
             Listener::try_from(builder().handshake_timeout(HOUR).listen(&path).unwrap()).unwrap();
         assert_eq!(listener.path(), Some(&*path));
@@ -83,8 +84,7 @@ fn silent_clients_hold_up_nobody() {
 #[test]
 fn silent_clients_are_left_at_their_deadline() {
     run(|| async {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("socket");
+        let (_dir, path) = socket_path();
         let mut listener =
             Listener::try_from(builder().handshake_timeout(SHORT).listen(&path).unwrap()).unwrap();
         let start = Instant::now();
@@ -109,8 +109,7 @@ fn was_given_nothing(client: &OwnedFd) -> bool {
 #[test]
 fn clients_are_given_nothing_before_they_were_looked_at() {
     run(|| async {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("socket");
+        let (_dir, path) = socket_path();
         let mut listener =
             Listener::try_from(builder().handshake_timeout(HOUR).listen(&path).unwrap()).unwrap();
         let (silent, slow) = (silent(&path), silent(&path));
@@ -156,8 +155,7 @@ fn accepts_that_are_dropped_lose_no_client() {
     for look_first in [false, true] {
         run(move || async move {
             let mut random = Random(seed);
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("socket");
+            let (_dir, path) = socket_path();
             let small = builder().ring_capacity(4096);
             let mut listener = Listener::try_from(small.listen(&path).unwrap()).unwrap();
             let mut clients = JoinSet::new();
@@ -195,8 +193,7 @@ fn accepts_that_are_dropped_lose_no_client() {
 #[test]
 fn a_place_in_a_full_backlog_is_waited_for() {
     run(|| async {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("socket");
+        let (_dir, path) = socket_path();
         let listener = socket(SocketFlags::NONBLOCK);
         bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
         listen(&listener, 0).unwrap();
@@ -262,8 +259,7 @@ fn a_child_that_gets_no_channel_is_killed_and_reaped() {
 #[test]
 fn a_socket_that_was_given_is_awaited_on() {
     run(|| async {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("socket");
+        let (_dir, path) = socket_path();
         let given = socket(SocketFlags::empty());
         bind(&given, &SocketAddrUnix::new(&path).unwrap()).unwrap();
         listen(&given, 10).unwrap();
@@ -285,8 +281,7 @@ fn a_socket_that_was_given_is_awaited_on() {
 fn clients_that_talk_nonsense_hold_up_nobody() {
     const NONSENSE: usize = 200;
     run(|| async {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("socket");
+        let (_dir, path) = socket_path();
         let mut listener = Listener::bind(&path).unwrap();
         for _ in 0..NONSENSE {
             rustix::io::write(silent(&path), b"no Hello").unwrap();

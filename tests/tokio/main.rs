@@ -12,8 +12,8 @@ use std::{
     time::Duration,
 };
 
-use sealane::{Builder, Error, Result, tokio::Channel};
-use support::{role, script};
+use sealane::{Builder, Error, tokio::Channel};
+use support::{is_disconnected, role, script};
 use tokio::{runtime, task::yield_now, time::timeout};
 
 mod calls;
@@ -86,8 +86,4 @@ fn small() -> (Channel, Channel) {
 /// Tells how many messages that took.
 fn fill_socket(channel: &mut Channel) -> usize {
     (0..10_000).find(|_| matches!(channel.try_send(&[0; 500]), Err(Error::Full))).unwrap()
-}
-
-fn is_disconnected<T>(result: Result<T>) -> bool {
-    result.is_err_and(|error| matches!(error, Error::Disconnected))
 }

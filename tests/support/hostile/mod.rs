@@ -7,12 +7,11 @@
 pub(crate) mod memory;
 
 use std::{
-    convert::Infallible,
-    io::{IoSlice, IoSliceMut, Write},
+    io::{IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    process, thread,
+    process,
     time::Duration,
 };
 
@@ -31,27 +30,6 @@ use rustix::{
 
 /// Longer than anything here takes, however busy the machine is.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
-
-/// While this lives, the test must come to its end; else the whole binary fails, rather than hang.
-#[must_use]
-pub(crate) fn bounded() -> std::sync::mpsc::Sender<Infallible> {
-    bounded_by(2 * LONG)
-}
-
-/// As [`bounded`], for a test that may take longer.
-#[must_use]
-pub(crate) fn bounded_by(time: Duration) -> std::sync::mpsc::Sender<Infallible> {
-    let (guard, end) = std::sync::mpsc::channel();
-    let name = thread::current().name().unwrap_or_default().to_owned();
-    thread::spawn(move || {
-        if end.recv_timeout(time) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            // Not by `eprintln`, which would be kept for the end of the test.
-            let _ = writeln!(std::io::stderr(), "{name} hangs");
-            process::abort();
-        }
-    });
-    guard
-}
 
 /// Waits until one of `fds` is readable, for at most `timeout`, and says which of them are.
 pub(crate) fn readable<const N: usize>(fds: [BorrowedFd<'_>; N], timeout: Duration) -> [bool; N] {
