@@ -1,4 +1,4 @@
-//! The lists of system calls in docs/security.md are complete: each part of the library runs under a filter that allows what
+//! The lists of system calls in docs/sandbox.md are complete: each part of the library runs under a filter that allows what
 //! the page names, and nothing else.
 #![expect(unsafe_code, reason = "a handler of SIGSYS, which says what was missing")]
 
@@ -23,7 +23,7 @@ use support::role;
 
 mod support;
 
-const PAGE: &str = include_str!("../docs/security.md");
+const PAGE: &str = include_str!("../docs/sandbox.md");
 /// Where a role listens, or connects.
 const SOCKET: &str = "SEALANE_TEST_SOCKET";
 const SOON: Duration = Duration::from_secs(20);
@@ -60,8 +60,8 @@ fn numbers() -> BTreeMap<&'static str, i64> {
 
 /// The part of the page below a heading, up to the next one.
 fn section(heading: &str) -> &'static str {
-    let mut found = PAGE.split("\n### ").filter(|section| section.starts_with(heading));
-    found.next().unwrap_or_else(|| panic!("docs/security.md has no part {heading:?}"))
+    let mut found = PAGE.split("\n## ").filter(|section| section.starts_with(heading));
+    found.next().unwrap_or_else(|| panic!("docs/sandbox.md has no part {heading:?}"))
 }
 
 /// All words in backticks.
@@ -104,7 +104,7 @@ fn install_handler() {
     extern "C" fn say(_: i32, info: *const [i32; 7]) {
         // SAFETY: a `siginfo_t` has 128 bytes; of SIGSYS, the call's number is behind three numbers, padding and an address.
         let [.., number] = unsafe { info.read() };
-        eprintln!("system call {number} is not in docs/security.md");
+        eprintln!("system call {number} is not in docs/sandbox.md");
         exit(1);
     }
     // SAFETY: all of a `sigaction` may be zero.
@@ -129,7 +129,7 @@ fn exchange(a: &mut Channel, b: &mut Channel) {
 
 fn passes(child: &mut Child) {
     let status = child.wait().unwrap();
-    assert!(status.success(), "{status}: what is missing in docs/security.md is said above");
+    assert!(status.success(), "{status}: what is missing in docs/sandbox.md is said above");
 }
 
 fn passes_alone(role: &mut Command) {
