@@ -16,13 +16,17 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All files below `directory` whose names end so.
+fn has_extension(path: impl AsRef<Path>, extension: &str) -> bool {
+    path.as_ref().extension().is_some_and(|found| found == extension)
+}
+
+/// All files below `directory` with this extension.
 fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
     paths
         .flat_map(|path| if path.is_dir() { files(&path, extension) } else { vec![path] })
-        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .filter(|path| has_extension(path, extension))
         .collect()
 }
 
@@ -181,20 +185,37 @@ fn links_of_pages_in_rustdoc_lead_somewhere_there_too() {
     assert!(count > 5, "{count} pages in rustdoc");
 }
 
+/// The words that are a path from the repository's root.
+fn paths(text: &str) -> impl Iterator<Item = &str> {
+    const FOLDERS: [&str; 9] =
+        ["src/", "tests/", "examples/", "benches/", "crates/", "docs/", "fuzz/", ".ci/", ".cargo/"];
+    let words = text.split(|letter: char| !letter.is_alphanumeric() && !"/._-".contains(letter));
+    words
+        .filter(|word| FOLDERS.iter().any(|folder| word.starts_with(folder) && word != folder))
+        .map(|word| word.trim_end_matches(['.', '/']))
+}
+
+#[test]
+fn paths_that_pages_name_exist() {
+    let mut count = 0;
+    for page in pages().into_iter().filter(|page| !page.path.ends_with("CHANGELOG.md")) {
+        for path in paths(&page.prose) {
+            count += 1;
+            assert!(root().join(path).exists(), "{} names {path}", page.path.display());
+        }
+    }
+    assert!(count > 50, "{count} paths");
+}
+
 #[test]
 fn pages_that_sources_name_exist() {
     let mut count = 0;
     for directory in ["src", "tests", "examples", "benches", "crates"] {
         for path in files(&root().join(directory), "rs") {
             let text = fs::read_to_string(&path).unwrap();
-            for (at, _) in text.match_indices("docs/") {
-                let name =
-                    text[at..].split(|letter: char| !letter.is_alphanumeric() && !"/._-".contains(letter));
-                let name = name.into_iter().next().unwrap().trim_end_matches('.');
-                if Path::new(name).extension().is_some_and(|extension| extension == "md") {
-                    count += 1;
-                    assert!(root().join(name).is_file(), "{} names {name}", path.display());
-                }
+            for page in paths(&text).filter(|name| name.starts_with("docs/") && has_extension(name, "md")) {
+                count += 1;
+                assert!(root().join(page).is_file(), "{} names {page}", path.display());
             }
         }
     }
@@ -229,7 +250,7 @@ fn architecture_page_names_files_that_exist() {
     let names =
         page.split('`').skip(1).step_by(2).filter(|name| name.contains('/') && !name.starts_with("tests/"));
     let mut count = 0;
-    for name in names.filter(|name| name.ends_with(".rs") || name.ends_with('/')) {
+    for name in names.filter(|name| has_extension(name, "rs") || name.ends_with('/')) {
         assert!(root().join("src").join(name).exists(), "there is no src/{name}");
         count += 1;
     }
