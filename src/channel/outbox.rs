@@ -29,6 +29,14 @@ use crate::{
 /// Within a batch the peer is woken for so many bytes: to write that many takes about as long as to wake it.
 const NOTIFY_EVERY_BYTES: u64 = 256 << 10;
 
+/// When the peer is woken for a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wake {
+    AtOnce,
+    /// At the end of a batch. A request or a reply wakes the peer at once even there: it is waited for.
+    Later,
+}
+
 /// All of a sender but the ring's memory, which a loan borrows beside it.
 pub(crate) struct Outbox {
     pub(crate) space: SpaceWaiter,
@@ -36,8 +44,6 @@ pub(crate) struct Outbox {
     region: PeerRegion,
     words: OwnWords,
     bell: Bell,
-    /// Several loans are sent one after the other, and the peer is woken when they are.
-    batching: bool,
     /// Bytes that were published last, for which the peer has not been woken.
     unnotified: u64,
     /// Of the next message.
@@ -62,7 +68,6 @@ impl Outbox {
             producer: Producer::new(words.clone(), region.clone(), capacity),
             region,
             bell: Bell::new(Word::ReceiverEpoch),
-            batching: false,
             unnotified: 0,
             words,
             sequence: 0,
@@ -101,23 +106,9 @@ impl Outbox {
         self.space.wait_or_arm(&mut self.producer, size, block)
     }
 
-    /// From now on the peer is not woken, until [`end_batch`](Self::end_batch) or something has to wait. Says how it was.
-    pub(crate) fn begin_batch(&mut self) -> bool {
-        std::mem::replace(&mut self.batching, true)
-    }
-
-    /// Goes back to what [`begin_batch`](Self::begin_batch) said.
-    pub(crate) fn end_batch(&mut self, before: bool) {
-        self.batching = before;
-        // A fork that has not used its copy rings no bell.
-        if !before && self.space.link.is_ours() {
-            self.flush_notification();
-        }
-    }
-
     /// Wakes the peer for what it has not been woken for.
     #[inline]
-    fn flush_notification(&mut self) {
+    pub(crate) fn flush_notification(&mut self) {
         if std::mem::take(&mut self.unnotified) > 0 {
             self.notify();
         }
@@ -218,6 +209,7 @@ impl Outbox {
         control: &Control<'_>,
         wants_reply: bool,
         block: Block,
+        wake: Wake,
     ) -> Result<RequestId> {
         let heading = self.heading(control, wants_reply)?;
         let payload_len = to_u64(payload_len);
@@ -228,6 +220,10 @@ impl Outbox {
             let heading = heading.halved();
             self.with_sequence(heading, |out| out.send_packet(heading, control, block))?;
             self.put(ring, heading, payload_len, &[]);
+        }
+        let later = wake == Wake::Later && !heading.wants_reply() && heading.in_reply_to().is_none();
+        if !later || self.unnotified >= NOTIFY_EVERY_BYTES {
+            self.flush_notification();
         }
         count(&mut self.space.stats.bytes_sent, to_usize(payload_len).wrapping_add(control.bytes.len()));
         Ok(RequestId { channel: self.space.link.id, sequence: heading.sequence })
@@ -251,7 +247,7 @@ impl Outbox {
         }
     }
 
-    /// Writes and publishes a record, for which there is room, and wakes the peer.
+    /// Writes and publishes a record, for which there is room.
     #[inline]
     fn put(&mut self, ring: &mut RingWriter, heading: Heading, payload_len: u64, control: &[u8]) {
         let start = self.producer.head();
@@ -267,9 +263,6 @@ impl Outbox {
         debug_assert!(written && size > 0, "room for the record was made before it was lent");
         self.producer.publish(size);
         self.unnotified = self.unnotified.wrapping_add(size);
-        if !self.batching || self.unnotified >= NOTIFY_EVERY_BYTES {
-            self.flush_notification();
-        }
         if self.producer.used() > self.space.stats.ring_high_water {
             self.space.stats.ring_high_water = self.producer.high_water(self.space.stats.ring_high_water);
         }

@@ -10,7 +10,7 @@ use std::{
 use crate::{
     channel::{
         backlog::Backlog,
-        batch::Batch,
+        batch::RecvBatch,
         inbox::{Inbox, Poll},
         message::{Message, RequestId},
         peer::Peer,
@@ -106,27 +106,95 @@ impl Receiver {
         }
     }
 
-    /// Waits for the next message, as [`recv`](Self::recv) does, and gives out those that are here, one by one: the leanest
-    /// way to receive many small ones.
+    /// Waits for the next message, as [`recv`](Self::recv) does, and gives out all that have arrived, one by one. A batch is
+    /// the fastest way to receive many small messages.
     ///
     /// # Errors
-    /// Waits for the next message, as [`recv`](Self::recv) does, and gives out those that are here, one by one: the leanest
-    /// way to receive many small ones.
-    ///
-    /// # Errors
-    /// Those of [`recv`](Self::recv). Where the next message would be an error the batch ends, and the next call tells.
+    /// Those of [`recv`](Self::recv). A later message that would be an error ends the batch; the next call reports it.
     #[inline]
-    pub fn recv_batch(&mut self) -> Result<Batch<'_>> {
-        let first = self.recv()?;
-        Ok(Batch::new(&mut self.inbox, &mut self.backlog, first, true))
+    pub fn recv_batch(&mut self) -> Result<RecvBatch<'_>> {
+        self.batch_until(Deadline::Never)
+    }
+
+    /// As [`recv_batch`](Self::recv_batch), for at most `timeout`; with zero, looks once.
+    ///
+    /// # Errors
+    /// Those of [`recv_timeout`](Self::recv_timeout).
+    pub fn recv_batch_timeout(&mut self, timeout: Duration) -> Result<RecvBatch<'_>> {
+        self.batch_until(Deadline::after(timeout))
+    }
+
+    #[inline]
+    fn batch_until(&mut self, deadline: Deadline) -> Result<RecvBatch<'_>> {
+        let first = self.receive(deadline)?;
+        Ok(RecvBatch::new(&mut self.inbox, &mut self.backlog, first, true))
     }
 
     /// As [`recv_batch`](Self::recv_batch) if there is a message; never blocks. `None` arms the descriptor.
     ///
     /// # Errors
     /// Those of [`recv`](Self::recv).
-    pub fn try_recv_batch(&mut self) -> Result<Option<Batch<'_>>> {
-        Ok(self.try_recv()?.map(|first| Batch::new(&mut self.inbox, &mut self.backlog, first, false)))
+    pub fn try_recv_batch(&mut self) -> Result<Option<RecvBatch<'_>>> {
+        Ok(self.try_recv()?.map(|first| self.batch_after(first)))
+    }
+
+    /// A batch that never rests, after its first message was received without waiting.
+    pub(crate) fn batch_after(&mut self, first: Message) -> RecvBatch<'_> {
+        RecvBatch::new(&mut self.inbox, &mut self.backlog, first, false)
+    }
+
+    /// Arms the descriptor and receives nothing; never blocks. True if there is no message: the descriptor becomes readable
+    /// when there is one. False if there is a message, or may be one: receive, then arm again.
+    ///
+    /// It is for event loops that dispatch one event at a time (Qt, GLib, libcamera), where a handler does not drain the
+    /// receiver.
+    ///
+    /// ```
+    /// # let (mut a, mut b) = sealane::Channel::pair()?;
+    /// # a.send(b"1")?;
+    /// # a.send(b"2")?;
+    /// // In the handler of the event: one message.
+    /// let message = b.receiver.try_recv()?;
+    /// # assert_eq!(message.unwrap().control(), b"1");
+    /// if !b.receiver.arm()? {
+    ///     // There is another message: dispatch the event again, before the loop waits.
+    /// }
+    /// # assert!(!b.receiver.arm()?);
+    /// # assert_eq!(b.receiver.try_recv()?.unwrap().control(), b"2");
+    /// # assert!(b.receiver.arm()?);
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`recv`](Self::recv).
+    pub fn arm(&mut self) -> Result<bool> {
+        // A message that is all in the ring can stay there.
+        if !self.backlog.is_empty() || self.inbox.try_inline().is_some() {
+            return Ok(false);
+        }
+        match self.inbox.find()? {
+            Poll::Message(message) => self.backlog.put_back(message),
+            Poll::Empty => return Ok(true),
+            Poll::Budget => {}
+        }
+        Ok(false)
+    }
+
+    /// The messages, one after the other; waits for each as [`recv`](Self::recv) does. Ends when the peer is gone and all of
+    /// its messages were delivered, and after a [fatal](Error::is_fatal) error.
+    ///
+    /// ```
+    /// # let (mut a, mut b) = sealane::Channel::pair()?;
+    /// for word in ["to", "be"] {
+    ///     a.send(word)?;
+    /// }
+    /// drop(a);
+    /// let messages: Vec<_> = b.receiver.iter().collect::<sealane::Result<_>>()?;
+    /// assert_eq!(messages.len(), 2);
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    pub fn iter(&mut self) -> Messages<'_> {
+        Messages { receiver: self, ended: false }
     }
 
     /// The next message, if it is here.
@@ -144,8 +212,36 @@ impl Receiver {
         self.inbox.held()
     }
 
-    /// Waits for the reply to `request`, and keeps what comes meanwhile.
-    pub(crate) fn wait_reply(&mut self, request: RequestId, deadline: Deadline) -> Result<Message> {
+    /// Waits for the reply to a request, for at most `timeout`. Messages that come meanwhile are kept, in order, for
+    /// [`recv`](Self::recv): drain them before waiting for the descriptor, which does not announce them. If the peer drops
+    /// the request without a reply, the call waits until its deadline.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # let (mut a, mut b) = sealane::Channel::pair()?;
+    /// let question = a.sender.request(b"gain?")?;
+    /// # let token = b.recv()?.reply_token().unwrap();
+    /// # b.send(b"frame 7")?;
+    /// # b.reply(token, b"2.0")?;
+    /// let answer = a.receiver.wait_reply(question, Duration::from_secs(1))?;
+    /// assert_eq!(answer.control(), b"2.0");
+    /// assert_eq!(a.receiver.recv()?.control(), b"frame 7", "which came before the reply");
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`Error::Timeout`], or [`Error::TimeoutHolding`] if payloads that are held here kept the peer from sending. The
+    ///   request is [cancelled](Self::cancel).
+    /// - [`Error::Backlog`] if 64 messages, 4 MiB or 256 descriptors are kept. The request is still open: receive messages,
+    ///   then wait again.
+    /// - [`Error::UnknownRequest`] if the request was answered or cancelled before, or belongs to another channel.
+    /// - [`Error::Disconnected`] as soon as the peer is gone, and others of [`recv`](Self::recv).
+    pub fn wait_reply(&mut self, request: RequestId, timeout: Duration) -> Result<Message> {
+        self.wait_reply_until(request, Deadline::after(timeout))
+    }
+
+    pub(crate) fn wait_reply_until(&mut self, request: RequestId, deadline: Deadline) -> Result<Message> {
         if let Some(reply) = self.kept_reply(request)? {
             return Ok(reply);
         }
@@ -158,7 +254,7 @@ impl Receiver {
                 Ok(message) => self.backlog.keep(message),
                 Err(error) => {
                     if error.is_timeout() {
-                        self.give_up(request);
+                        self.cancel(request);
                     }
                     return Err(error);
                 }
@@ -190,17 +286,34 @@ impl Receiver {
         if let Some(reply) = self.backlog.take_reply(request) {
             return Ok(Some(reply));
         }
-        let open =
-            request.channel == self.inbox.link.id && self.inbox.link.requests.is_open(request.sequence);
+        let open = self.is_of(request) && self.inbox.link.requests.is_open(request.sequence);
         if open { Ok(None) } else { Err(Error::UnknownRequest) }
     }
 
-    /// Says that nobody waits for the reply to `request` any more: if it comes it is dropped and counted. Does nothing if it
-    /// was answered. The request counts against [`max_requests`](crate::Limits::max_requests) until its reply comes.
-    pub fn give_up(&self, request: RequestId) {
-        if request.channel == self.inbox.link.id {
+    /// Cancels a request: its reply is dropped and [counted](Stats::late_replies) if it still comes. Does nothing if the
+    /// request was answered, or belongs to another channel.
+    ///
+    /// A cancelled request counts against [`max_requests`](crate::Limits::max_requests) until its reply comes.
+    ///
+    /// ```
+    /// # let (mut a, mut b) = sealane::Channel::pair()?;
+    /// let question = a.sender.request(b"gain?")?;
+    /// a.receiver.cancel(question);
+    /// # let token = b.recv()?.reply_token().unwrap();
+    /// # b.reply(token, b"2.0")?;
+    /// assert!(a.receiver.try_recv()?.is_none());
+    /// assert_eq!(a.receiver.stats().late_replies, 1);
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    pub fn cancel(&self, request: RequestId) {
+        if self.is_of(request) {
             self.inbox.link.requests.give_up(request.sequence);
         }
+    }
+
+    /// Whether a request is of this channel.
+    pub(crate) fn is_of(&self, request: RequestId) -> bool {
+        request.channel == self.inbox.link.id
     }
 
     /// Who the peer is.
@@ -225,6 +338,49 @@ impl Receiver {
     #[must_use]
     pub fn closer(&self) -> Closer {
         Closer(Arc::downgrade(&self.inbox.link))
+    }
+}
+
+/// An iterator over the messages of a [`Receiver`]: from [`Receiver::iter`].
+///
+/// An item is an error where a message could not be delivered ([`Error::FdsLost`]), or where the channel fails; the end of
+/// the peer is no error.
+///
+/// ```
+/// # let (mut a, mut b) = sealane::Channel::pair()?;
+/// # a.send("1")?;
+/// # drop(a);
+/// let mut messages = b.receiver.iter();
+/// assert_eq!(messages.next().unwrap()?.control(), b"1");
+/// assert!(messages.next().is_none());
+/// # Ok::<(), sealane::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "an iterator receives only when it is asked"]
+pub struct Messages<'r> {
+    receiver: &'r mut Receiver,
+    ended: bool,
+}
+
+impl Iterator for Messages<'_> {
+    type Item = Result<Message>;
+
+    fn next(&mut self) -> Option<Result<Message>> {
+        if self.ended {
+            return None;
+        }
+        item(self.receiver.recv(), &mut self.ended)
+    }
+}
+
+impl std::iter::FusedIterator for Messages<'_> {}
+
+/// The item of an iterator or a stream for what was received; sets `ended` if it is the last.
+pub(crate) fn item(received: Result<Message>, ended: &mut bool) -> Option<Result<Message>> {
+    *ended = received.as_ref().is_err_and(Error::is_fatal);
+    match received {
+        Err(Error::Disconnected) => None,
+        received => Some(received),
     }
 }
 
