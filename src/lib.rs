@@ -142,12 +142,14 @@ mod readme {}
 
 pub use channel::{
     Channel,
+    batch::{BatchMessage, RecvBatch},
     control::{Control, IntoBorrowedFd},
     loan::{Loan, LoanWriter, Unsent},
     message::{Message, ReplyToken, RequestId},
     payload::{Payload, PayloadReader},
     peer::{Credentials, Peer},
-    receiver::{Batch, Receiver},
+    receiver::{Messages, Receiver},
+    send_batch::SendBatch,
     sender::Sender,
     stats::{Held, Limits, Stats},
 };

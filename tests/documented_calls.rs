@@ -156,14 +156,14 @@ fn uses_a_channel() {
     while let Some(loan) = a.try_loan(10_000).unwrap() {
         loan.send().unwrap();
     }
-    assert!(!a.has_space(10_000).unwrap());
-    assert!(matches!(a.loan_timeout(10_000, BRIEFLY), Err(Error::Timeout)));
+    assert!(!a.sender.has_space(10_000).unwrap());
+    assert!(matches!(a.sender.loan_timeout(10_000, BRIEFLY), Err(Error::Timeout)));
     while a.try_send(&[0; 1000]).is_ok() {}
     let mut held = Vec::new();
     while let Some(mut message) = b.try_recv().unwrap() {
         held.extend(message.take_payload());
     }
-    assert!(a.has_space(10_000).is_ok());
+    assert!(a.sender.has_space(10_000).is_ok());
     drop(held);
     drop(a);
     assert!(matches!(b.recv(), Err(Error::Disconnected)));
