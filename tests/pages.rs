@@ -278,6 +278,23 @@ fn error_messages_in_the_guide_are_those_of_the_code() {
 }
 
 #[test]
+fn guide_has_an_index_of_all_examples() {
+    let guide = fs::read_to_string(root().join("docs/guide.md")).unwrap();
+    let (_, index) = guide.split_once("\n## Examples\n").unwrap();
+    // Examples are not part of a package from a registry.
+    for path in files(&root().join("examples"), "rs") {
+        let folder = path.parent().unwrap();
+        let name = if path.ends_with("main.rs") { folder } else { &path.with_extension("") };
+        let is_example = path.ends_with("main.rs") || folder.ends_with("examples");
+        let name = name.file_name().unwrap().to_str().unwrap();
+        assert!(
+            !is_example || index.contains(&format!("`{name}`")),
+            "the example {name} is not in the guide"
+        );
+    }
+}
+
+#[test]
 fn readme_is_short() {
     let lines = fs::read_to_string(root().join("README.md")).unwrap().lines().count();
     assert!(lines <= 150, "{lines} lines");
