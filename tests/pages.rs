@@ -127,7 +127,7 @@ fn definitions(text: &str) -> BTreeMap<String, String> {
 
 fn pages() -> Vec<Page> {
     let mut paths: Vec<_> =
-        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root().join(name)).into();
+        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(|name| root().join(name)).into();
     paths.extend(files(&root().join("docs"), "md"));
     paths.iter().map(|path| Page::read(path)).collect()
 }
