@@ -262,6 +262,11 @@ impl<L> Unsent<L> {
         self.loan
     }
 
+    #[cfg(feature = "tokio")]
+    pub(crate) fn map<M>(self, wrap: impl FnOnce(L) -> M) -> Unsent<M> {
+        Unsent { error: self.error, loan: wrap(self.loan) }
+    }
+
     /// The error; the loan is dropped.
     pub fn into_error(self) -> Error {
         self.error

@@ -14,9 +14,9 @@ use std::{
 };
 
 use sealane::{Builder, Error, Result, tokio::Channel};
-use support::role;
-use tokio::{runtime, task::yield_now, time::timeout};
+use tokio::{process::Command, runtime, task::yield_now, time::timeout};
 
+mod batches;
 mod calls;
 mod dropping;
 mod ends;
@@ -53,6 +53,11 @@ fn run_on<F: Future<Output = ()>>(mut builder: runtime::Builder, test: impl Fn()
     if let Err(panic) = running.join() {
         resume_unwind(panic);
     }
+}
+
+/// This program as a child that plays the role of a test.
+fn role(name: &str) -> Command {
+    support::role(name).into()
 }
 
 /// Polls a future once, for no reason.

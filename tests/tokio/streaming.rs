@@ -68,7 +68,7 @@ fn what_one_process_sends_another_receives() {
         let sending = tokio::spawn(send_script(sender, seed));
         check_script(&mut receiver, !seed).await;
         sending.await.unwrap();
-        assert!(child.wait().unwrap().success());
+        assert!(child.wait().await.unwrap().success());
     });
 }
 
