@@ -587,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_who_refuses_has_the_cause_that_it_tells() {
+    fn failures_of_the_refusing_side_report_their_cause() {
         let text = |found| Refusal { reason: Reason::OwnFailure, expected: 0, found }.to_string();
         assert_eq!(text(1), "who refuses failed by itself: Operation not permitted (os error 1)");
         for none in [0, 1 << 31, u64::MAX] {

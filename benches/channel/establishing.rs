@@ -5,7 +5,7 @@ use sealane::{Builder, Channel};
 
 use crate::{
     cpus::{Pinned, beside},
-    ends::{bytes, pair},
+    endpoints::{bytes, pair},
 };
 
 const RINGS: [usize; 4] = [0, 4 << 10, 64 << 10, 4 << 20];

@@ -8,7 +8,7 @@ use std::{
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 use sealane::{Closer, Message, Receiver, Sender};
 
-use crate::ends::pair;
+use crate::endpoints::pair;
 
 /// Of each channel.
 pub(crate) const RING: usize = 4096;

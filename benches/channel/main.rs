@@ -12,15 +12,15 @@
 #![forbid(unsafe_code)]
 
 mod cpus;
-mod ends;
+mod endpoints;
 mod establishing;
 mod event_loop;
-mod many;
+mod many_channels;
+mod message_cost;
 mod messages;
-mod moving;
 mod reading;
 mod serial;
-mod steps;
+mod streaming;
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn settings() -> Criterion {
 criterion_group! {
     name = benches;
     config = settings();
-    targets = moving::hand_off, moving::stream, steps::steps, messages::kinds, messages::round_trips, reading::sums,
-        reading::copies, serial::streams, establishing::establish, many::channels
+    targets = streaming::hand_off, streaming::stream, message_cost::steps, messages::kinds, messages::round_trips, reading::sums,
+        reading::copies, serial::streams, establishing::establish, many_channels::channels
 }
 criterion_main!(benches);

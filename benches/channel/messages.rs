@@ -7,7 +7,7 @@ use sealane::{Channel, Control};
 
 use crate::{
     cpus::{Pinned, beside},
-    ends::pair,
+    endpoints::pair,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);

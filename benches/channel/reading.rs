@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use sealane::{Payload, SharedSlice};
 
-use crate::ends::{bytes, one_way};
+use crate::endpoints::{bytes, one_way};
 
 /// In the first-level cache, in the second-level one, in memory.
 const SIZES: [usize; 3] = [4 << 10, 256 << 10, 64 << 20];

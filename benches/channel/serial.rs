@@ -7,7 +7,7 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 
-use crate::ends::{bytes, one_way};
+use crate::endpoints::{bytes, one_way};
 
 const SIZE: usize = 64 << 10;
 

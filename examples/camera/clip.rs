@@ -245,21 +245,20 @@ fn explain(error: y4m::Error) -> Box<dyn std::error::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::temporary::Folder;
 
     const GREY_2X1: &str = "YUV4MPEG2 W2 H1 Cmono";
 
     /// A file with this header, and after it pictures, each with its own.
-    fn file(header: &str, pictures: &[&[u8]]) -> tempfile::NamedTempFile {
-        let file = tempfile::NamedTempFile::new().unwrap();
+    fn file(header: &str, pictures: &[&[u8]]) -> (Folder, PathBuf) {
         let pictures = pictures.iter().flat_map(|picture| [PICTURE_HEADER.as_bytes(), picture]);
         let parts = [header.as_bytes(), b"\n"].into_iter().chain(pictures);
-        std::fs::write(&file, parts.collect::<Vec<_>>().concat()).unwrap();
-        file
+        Folder::with_file(&parts.collect::<Vec<_>>().concat())
     }
 
     fn clip(header: &str, picture: &[u8]) -> Result<Clip> {
-        let file = file(header, &[picture]);
-        let mut clip = Clip::open(file.path(), true)?;
+        let (_folder, file) = file(header, &[picture]);
+        let mut clip = Clip::open(&file, true)?;
         // Twice, so that it is rewound.
         assert!(clip.advance()? && clip.advance()?);
         Ok(clip)
@@ -303,14 +302,14 @@ mod tests {
     }
     #[test]
     fn a_clip_is_played_once_or_in_a_loop() {
-        let file = file(GREY_2X1, &[&[16, 16], &[235, 235]]);
-        let mut once = Clip::open(file.path(), false).unwrap();
+        let (_folder, file) = file(GREY_2X1, &[&[16, 16], &[235, 235]]);
+        let mut once = Clip::open(&file, false).unwrap();
         assert_eq!(once.expected_length(), Some(2));
         let seen = [(); 3].map(|()| once.advance().unwrap().then(|| once.row(0, 0)[0]));
         assert_eq!(seen, [Some(0), Some(255), None]);
         assert_eq!(once.played().unwrap().length, Some(2));
 
-        let mut looped = Clip::open(file.path(), true).unwrap();
+        let mut looped = Clip::open(&file, true).unwrap();
         let seen = [(); 5].map(|()| looped.advance().unwrap().then(|| looped.row(0, 0)[0]));
         assert_eq!(seen, [Some(0), Some(255), Some(0), Some(255), Some(0)]);
         assert_eq!(looped.played().unwrap().length, Some(2));
@@ -320,8 +319,8 @@ mod tests {
     fn the_whole_pictures_of_a_truncated_clip_are_played_and_its_damage_is_said() {
         for loops in [false, true] {
             for (end, found) in [(&b"FRAME\n\x10"[..], 1), (b"FRAME\n", 0), (b"FRA", 0)] {
-                let file = file(GREY_2X1, &[&[16, 16], &[&[235, 235], end].concat()]);
-                let mut clip = Clip::open(file.path(), loops).unwrap();
+                let (_folder, file) = file(GREY_2X1, &[&[16, 16], &[&[235, 235], end].concat()]);
+                let mut clip = Clip::open(&file, loops).unwrap();
                 let seen = [(); 3].map(|()| clip.advance().unwrap().then(|| clip.row(0, 0)[1]));
                 assert_eq!(seen, [Some(0), Some(255), loops.then_some(0)]);
                 let Played { length, damage, .. } = clip.played().unwrap();
@@ -333,8 +332,8 @@ mod tests {
 
     #[test]
     fn a_clip_that_goes_on_with_something_else_ends_there() {
-        let file = file(GREY_2X1, &[b"\x10\x10HELLO\nworld"]);
-        let mut clip = Clip::open(file.path(), false).unwrap();
+        let (_folder, file) = file(GREY_2X1, &[b"\x10\x10HELLO\nworld"]);
+        let mut clip = Clip::open(&file, false).unwrap();
         assert!(clip.advance().unwrap() && !clip.advance().unwrap());
         let Played { length, damage, .. } = clip.played().unwrap();
         assert_eq!(length, Some(1));
@@ -343,11 +342,11 @@ mod tests {
 
     #[test]
     fn a_whole_clip_has_no_damage() {
-        let file = file(GREY_2X1, &[&[16, 16]]);
-        let mut clip = Clip::open(file.path(), false).unwrap();
+        let (_folder, file) = file(GREY_2X1, &[&[16, 16]]);
+        let mut clip = Clip::open(&file, false).unwrap();
         assert_eq!(clip.played().unwrap().length, None, "its end was not reached");
         assert!(clip.advance().unwrap() && !clip.advance().unwrap());
-        let name = file.path().display().to_string();
+        let name = file.display().to_string();
         assert_eq!(clip.played(), Some(Played { name, length: Some(1), damage: None }));
     }
 }

@@ -26,6 +26,7 @@ mod output;
 mod picture;
 mod pipeline;
 mod plot;
+mod png;
 mod progress;
 mod protocol;
 mod report;
@@ -35,6 +36,8 @@ mod sensor;
 mod simulation;
 mod statistics;
 mod story;
+#[cfg(test)]
+mod temporary;
 
 use std::error::Error;
 use std::path::PathBuf;

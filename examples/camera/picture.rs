@@ -1,12 +1,11 @@
 //! Frames as PNG files, to look at what the algorithm did.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::sensor::{DISPLAY_GAMMA, Size};
 use crate::statistics::planes;
-use crate::{Result, low_byte};
+use crate::{Result, low_byte, png};
 
 /// A folder for the first frame and the last.
 pub(crate) struct Album {
@@ -17,7 +16,7 @@ pub(crate) struct Album {
 impl Album {
     /// Makes the folder if there is none: before the run, which would be lost without it.
     pub(crate) fn create(folder: &Path) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(|error| named(folder, error))?;
+        fs::create_dir_all(folder).map_err(|error| named(folder, error))?;
         Ok(Self { folder: folder.to_owned(), first: Vec::new() })
     }
 
@@ -47,14 +46,7 @@ fn write(path: &Path, pixels: &[u8], size: Size, is_linear: bool) -> Result<()> 
     let colours = red.iter().zip(green).zip(blue).flat_map(|((&r, &g), &b)| [r, g, b]);
     let bytes: Vec<u8> = colours.map(|value| shown[usize::from(value)]).collect();
 
-    let mut file = BufWriter::new(File::create(path)?);
-    let mut encoder = png::Encoder::new(&mut file, size.width.try_into()?, size.height.try_into()?);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    let mut image = encoder.write_header()?;
-    image.write_image_data(&bytes)?;
-    image.finish()?;
-    Ok(file.flush()?)
+    Ok(fs::write(path, png::encode(size.width, size.height, &bytes)?)?)
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0.0 to 255.0")]
@@ -73,21 +65,24 @@ fn named(path: &Path, error: impl std::fmt::Display) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::BufReader;
+    use miniz_oxide::inflate::decompress_to_vec_zlib;
 
     use super::*;
+    use crate::temporary::Folder;
 
+    /// Width and height, and the pixels of the only row.
     fn decoded(path: &Path) -> (u32, u32, Vec<u8>) {
-        let mut reader = png::Decoder::new(BufReader::new(File::open(path).unwrap())).read_info().unwrap();
-        let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
-        let info = reader.next_frame(&mut bytes).unwrap();
-        assert_eq!(info.color_type, png::ColorType::Rgb);
-        (info.width, info.height, bytes)
+        let file = fs::read(path).unwrap();
+        let number = |at: usize| u32::from_be_bytes(file[at..at + 4].try_into().unwrap());
+        // A signature of 8 bytes and a header of 25, then the length and the name of the pixels.
+        let row = decompress_to_vec_zlib(&file[41..41 + number(33) as usize]).unwrap();
+        assert_eq!(row[0], 0, "the filter");
+        (number(16), number(20), row[1..].to_vec())
     }
 
     #[test]
     fn the_first_frame_and_the_last_are_saved_pixel_by_pixel() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         let size = Size { width: 2, height: 1 };
         let mut album = Album::create(&folder.path().join("made/for/it")).unwrap();
         album.keep(&[1, 2, 3, 4, 5, 6]);
@@ -99,7 +94,7 @@ mod tests {
 
     #[test]
     fn linear_light_is_encoded_for_a_display() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         let album = Album { folder: folder.path().to_owned(), first: vec![0, 46, 255] };
         let paths = album.save(&[255, 0, 0], Size { width: 1, height: 1 }, true).unwrap();
         assert_eq!(decoded(&paths[0]), (1, 1, vec![0, 117, 255]));
@@ -107,8 +102,8 @@ mod tests {
 
     #[test]
     fn a_folder_that_cannot_be_made_is_named() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let error = Album::create(&file.path().join("folder")).err().unwrap().to_string();
+        let (_folder, file) = Folder::with_file(b"");
+        let error = Album::create(&file.join("folder")).err().unwrap().to_string();
         assert!(error.contains("folder") && error.contains("os error"), "{error}");
     }
 }

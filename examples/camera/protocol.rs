@@ -43,7 +43,7 @@ pub(crate) struct FrameReady {
 }
 
 /// How to take a frame.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Settings {
     pub(crate) exposure_us: f64,
@@ -74,7 +74,7 @@ impl Settings {
 }
 
 /// What the algorithm saw in a frame.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Observation {
     /// 0.0 to 255.0.

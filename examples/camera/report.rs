@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use console::Term;
-use hdrhistogram::Histogram;
 use sealane::Stats;
 use serde_json::{Value, json};
 
@@ -14,16 +13,13 @@ use crate::protocol::{Controls, Observation, Settings};
 use crate::sensor::Played;
 use crate::story;
 
-/// One minute: longer ones count as one minute.
-const MAX_ROUND_TRIP_NS: u64 = 60_000_000_000;
-
 pub(crate) struct Report {
     progress: Progress,
     pub(crate) frames: u32,
     pub(crate) late_controls: u32,
     acts_tried: u32,
     acts_refused: u32,
-    round_trips: Histogram<u64>,
+    round_trips: Vec<Duration>,
     converged_at_frame: Option<u64>,
     frames_converged: u32,
     first: Option<Observation>,
@@ -53,7 +49,7 @@ impl Report {
             late_controls: 0,
             acts_tried: 0,
             acts_refused: 0,
-            round_trips: Histogram::new_with_max(MAX_ROUND_TRIP_NS, 3).expect("a valid range"),
+            round_trips: Vec::new(),
             converged_at_frame: None,
             frames_converged: 0,
             first: None,
@@ -73,7 +69,7 @@ impl Report {
         if self.acts_refused < self.acts_tried {
             return Err(format!("frame {}: the algorithm's sandbox let it out", controls.frame).into());
         }
-        self.round_trips.saturating_record(u64::try_from(round_trip.as_nanos())?);
+        self.round_trips.push(round_trip);
         self.first.get_or_insert(controls.observed);
         self.last = Some(controls.observed);
         if controls.converged != 0 {
@@ -87,15 +83,15 @@ impl Report {
     /// Everything that the run showed.
     pub(crate) fn facts(&self, streaming: Streaming, ending: Ending) -> Facts {
         self.progress.finish();
-        #[expect(clippy::cast_precision_loss, reason = "figures to look at")]
-        let round_trip_us = |quantile| self.round_trips.value_at_quantile(quantile) as f64 / 1e3;
+        let mut sorted = self.round_trips.clone();
+        sorted.sort_unstable();
         Facts {
             frames: self.frames,
             streaming,
-            round_trip_p50_us: round_trip_us(0.5),
-            round_trip_p99_us: round_trip_us(0.99),
+            round_trip_p50_us: percentile_us(&sorted, 50),
+            round_trip_p99_us: percentile_us(&sorted, 99),
             late_controls: self.late_controls,
-            frame_buffers_verified: self.round_trips.len(),
+            frame_buffers_verified: self.round_trips.len() as u64,
             forbidden_acts_tried: self.acts_tried,
             forbidden_acts_refused: self.acts_refused,
             converged_at_frame: self.converged_at_frame,
@@ -105,6 +101,12 @@ impl Report {
             ending,
         }
     }
+}
+
+/// The time that so many percent do not exceed, in microseconds; 0 of none.
+fn percentile_us(sorted: &[Duration], percent: usize) -> f64 {
+    let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(place).map_or(0.0, |time| time.as_secs_f64() * 1e6)
 }
 
 /// What the channel counted from the registration of the buffers to their revocation: the frames and their controls alone.
@@ -235,6 +237,13 @@ fn rounded(value: f64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        let times: Vec<_> = (1..=200).map(Duration::from_micros).collect();
+        assert_eq!([50, 99].map(|percent| percentile_us(&times, percent).round()), [100.0, 198.0]);
+        assert_eq!([percentile_us(&times[..1], 99).round(), percentile_us(&[], 50)], [1.0, 0.0]);
+    }
 
     #[test]
     fn streaming_is_what_was_counted_in_between() {

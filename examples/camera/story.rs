@@ -376,7 +376,7 @@ Isolation
     }
 
     #[test]
-    fn what_a_sandbox_refused_is_said() {
+    fn refused_acts_of_the_sandbox_are_reported() {
         let mut facts = facts();
         (facts.forbidden_acts_tried, facts.forbidden_acts_refused) = (900, 900);
         assert_says(&facts, "It tried 900 forbidden acts");

@@ -17,21 +17,21 @@
 #![forbid(unsafe_code)]
 
 mod clients;
-mod machine;
 mod measure;
+mod misbehaving_clients;
 #[path = "../shared/output.rs"]
 mod output;
 mod protocol;
 mod report;
 mod server;
-mod trouble;
+mod system;
 
 use std::{error::Error, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, ValueEnum};
 use sealane::Channel;
 
-use crate::machine::{Place, keep_to};
+use crate::system::{Place, keep_to};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -91,7 +91,7 @@ fn main() -> ExitCode {
         Role::Measure => measure::run(&options).and_then(|facts| facts.print(options.json)),
         Role::Server => begin(Place::Hub).and_then(|parent| server::run(parent, &options)),
         Role::Clients => begin(Place::Clients).and_then(|parent| clients::run(parent, &options)),
-        Role::Trouble => begin(Place::Clients).and_then(|parent| trouble::run(parent, &options)),
+        Role::Trouble => begin(Place::Clients).and_then(|parent| misbehaving_clients::run(parent, &options)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,9 +14,9 @@ use sealane::{Channel, Control, Message};
 
 use crate::{
     Options, Result,
-    machine::{Usage, kernel_memory, open_as_many_files_as_allowed},
     protocol::{COUNTERS, Counters, MAX_NANOS, Order, Outcome},
     report::{Facts, Rounds, micros, number},
+    system::{Usage, kernel_memory, open_as_many_files_as_allowed},
 };
 
 /// Rounds at a steady pace, of each kind.

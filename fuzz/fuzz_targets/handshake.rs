@@ -3,7 +3,7 @@
 
 #[path = "../bodies/handshake.rs"]
 mod handshake;
-#[path = "../../tests/hostile/mod.rs"]
+#[path = "../../tests/support/hostile/mod.rs"]
 mod hostile;
 
 use libfuzzer_sys::fuzz_target;

@@ -1,7 +1,7 @@
 //! See the body.
 #![no_main]
 
-#[path = "../../tests/hostile/mod.rs"]
+#[path = "../../tests/support/hostile/mod.rs"]
 mod hostile;
 #[path = "../bodies/packets.rs"]
 mod packets;

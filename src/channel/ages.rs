@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_kept_long_costs_no_more_and_is_known_nearly() {
+    fn payloads_kept_long_cost_no_more_and_their_age_is_nearly_exact() {
         let start = now().checked_sub(Timespec { tv_sec: 100_000, tv_nsec: 0 }).unwrap();
         let at = |seconds: i64| start.checked_add(Timespec { tv_sec: seconds, tv_nsec: 0 }).unwrap();
         let mut receipts = Receipts::default();
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_an_entry_a_tick_and_no_more() {
+    fn entries_are_made_once_a_tick_at_most() {
         let mut receipts = Receipts::default();
         for n in 0..10_000 {
             receipts.note(Span { start: n * 64, end: n * 64 + 64 }, now(), || 0);

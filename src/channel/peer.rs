@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_no_identity_and_a_process_elsewhere_is_one() {
+    fn unknown_peers_have_no_identity_and_peers_elsewhere_have_one() {
         let of = |pid, uid, gid| Credentials::of(Some(RawCredentials { pid, uid, gid }), false);
         let seen = |pid: u32, uid, gid| Ok(Credentials { pid: NonZeroU32::new(pid), uid, gid });
         let refused = Err(Refusal { reason: Reason::Credentials, expected: 1, found: 0 });

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_region_is_refused_by_name() {
+    fn invalid_regions_are_refused_by_name() {
         assert_eq!(reason(rustix::pipe::pipe().unwrap().0, SMALL), Reason::RegionKind);
         assert_eq!(reason(std::fs::File::open("/dev/null").unwrap(), SMALL), Reason::RegionKind);
         assert_eq!(reason(tempfile::tempfile().unwrap(), SMALL), Reason::RegionSeals);

@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_write_to_a_sealed_buffer() {
+    fn sealed_buffers_are_read_only_for_everyone() {
         let buffer = SealedBufferMut::new(10).unwrap().seal().unwrap();
         assert!(rustix::io::pwrite(&buffer, b"x", 0).is_err());
         assert!(ftruncate(&buffer, 5).is_err());
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sealed_buffer_is_refused_by_name() {
+    fn invalid_sealed_buffers_are_refused_by_name() {
         let expected = Immutable::SEALS.bits();
         assert!(matches!(refused(rustix::pipe::pipe().unwrap().0), SealError::Kind { .. }));
         let file = tempfile::tempfile().unwrap().into();

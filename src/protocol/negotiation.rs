@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_just_within_bounds_is_accepted() {
+    fn hellos_at_the_bounds_are_accepted() {
         for (offset, capacity) in [(4096, 1 << 20), (4096, 0), (1 << 30, 4096)] {
             let geometry = Geometry { offset, capacity };
             let terms = BOUNDS.judge(BOUNDS.hello(geometry).as_bytes());

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_abandoned_is_dropped() {
+    fn abandoned_halves_are_dropped() {
         let packet = std::rc::Rc::new(());
         let mut order = Order::new();
         order.hold(half(0), packet.clone()).unwrap();
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_turn_is_a_violation() {
+    fn out_of_sequence_messages_are_protocol_errors() {
         type Case<'a> = (&'a [Heading], Option<Heading>);
         let wants_reply = Heading::new(0, true, None).halved();
         let cases: &[Case<'_>] = &[
@@ -323,7 +323,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_sent_what_comes_out_is_numbered_and_whole(
+        fn arbitrary_packets_come_out_numbered_and_whole(
             halves in vec((0..4_u64, any::<bool>(), any::<bool>(), any::<bool>(), 0..4_u8), 0..40),
         ) {
             let (mut order, mut carriers) = (Order::new(), Carriers::default());

@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn who_reads_close_behind_rests_unless_it_is_in_vain() {
+    fn receiver_backs_off_when_too_close_and_stops_if_useless() {
         let mut pace = Pace::new(1 << 20);
         let looks = |pace: &mut Pace, found: &[u64]| {
             for bytes in found {

@@ -255,13 +255,13 @@ mod tests {
         }
 
         #[test]
-        fn nor_where_many_bells_are_under_way(steps in vec(select(vec![0, 1, 0, 1, 3, 3, 2, 5, 6]), 0..2000)) {
+        fn an_honest_peer_with_many_doorbells_in_flight_never_rings_too_often(steps in vec(select(vec![0, 1, 0, 1, 3, 3, 2, 5, 6]), 0..2000)) {
             play(&steps);
         }
     }
 
     #[test]
-    fn bells_cannot_be_saved_up_where_the_socket_is_never_empty() {
+    fn stale_doorbells_are_bounded_where_the_socket_is_never_empty() {
         let (mut epoch, _) = epoch();
         let unread = || Some(320);
         for _ in 0..100_000 {
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn bells_cannot_be_saved_up() {
+    fn stale_doorbells_are_bounded() {
         let (mut epoch, _) = epoch();
         for _ in 0..100 {
             epoch.renew();

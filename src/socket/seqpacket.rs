@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_not_taken() {
+    fn missing_descriptors_are_not_taken() {
         let mut fds = ReceivedFds(vec![Socket::pair().unwrap().0]);
         assert!(fds.remove(1).is_none());
         assert!(fds.remove(0).is_some());

@@ -29,7 +29,7 @@ const MANY: usize = 64;
 #[ignore = "needs the machine that tests/hardware/run boots"]
 fn dmabufs_of_both_kinds_cross_both_ways() {
     let before = Held::now();
-    let (mut channel, child) = Channel::spawn(role("buffers::role_partner")).unwrap();
+    let (mut channel, child) = Channel::spawn(role(role_partner)).unwrap();
     // There, and written to there.
     let (memory, sent) = Pair::new(1);
     channel.send(sent.control(&1)).unwrap();
@@ -67,7 +67,7 @@ fn role_partner() {
 #[ignore = "needs the machine that tests/hardware/run boots"]
 fn as_many_dmabufs_as_a_message_takes_keep_their_order() {
     let before = Held::now();
-    let (mut channel, child) = Channel::spawn(role("buffers::role_mirror")).unwrap();
+    let (mut channel, child) = Channel::spawn(role(role_mirror)).unwrap();
     assert_eq!(channel.limits().max_fds, MANY);
     let heap = Heap::new(HeapKind::System).unwrap();
     let sent: Vec<Mapping> = (0..=MANY).map(|number| numbered(&heap, number)).collect();

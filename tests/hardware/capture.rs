@@ -63,7 +63,7 @@ const HISTOGRAM: usize = 256;
 fn frames_cross_as_dmabufs_and_controls_come_back() {
     let before = Held::now();
     let (mut capture, format) = capture();
-    let (mut channel, child) = Channel::spawn(role("capture::role_algorithm")).unwrap();
+    let (mut channel, child) = Channel::spawn(role(role_algorithm)).unwrap();
     register(&mut channel, &capture.export().unwrap(), format);
     let own: Vec<_> = capture.export().unwrap().into_iter().map(|buffer| buffer.map().unwrap()).collect();
 

@@ -14,7 +14,7 @@ use crate::{
 fn an_algorithm_that_is_killed_with_a_frame_leaves_nothing() {
     let before = Held::now();
     let (mut capture, format) = capture();
-    let (mut channel, mut child) = Channel::spawn(role("death::role_holder")).unwrap();
+    let (mut channel, mut child) = Channel::spawn(role(role_holder)).unwrap();
     let own: Vec<_> = capture.export().unwrap().into_iter().map(|buffer| buffer.map().unwrap()).collect();
     register(&mut channel, &capture.export().unwrap(), format);
     let frame = next(&mut capture);
@@ -55,7 +55,7 @@ fn role_holder() {
 fn dmabufs_on_their_way_to_a_killed_process_are_freed() {
     let before = Held::now();
     let (capture, format) = capture();
-    let (mut channel, mut child) = Channel::spawn(role("death::role_holder")).unwrap();
+    let (mut channel, mut child) = Channel::spawn(role(role_holder)).unwrap();
     // From here on it does not read.
     let pid = Pid::from_child(&child);
     kill_process(pid, Signal::STOP).unwrap();
@@ -74,7 +74,7 @@ fn dmabufs_on_their_way_to_a_killed_process_are_freed() {
 #[ignore = "needs the machine that tests/hardware/run boots"]
 fn frames_of_a_killed_pipeline_can_be_read_until_they_are_dropped() {
     let before = Held::now();
-    let (mut channel, mut child) = Channel::spawn(role("death::role_pipeline")).unwrap();
+    let (mut channel, mut child) = Channel::spawn(role(role_pipeline)).unwrap();
     let (_, buffers) = registered(&mut channel);
     let message = channel.recv_timeout(LONG).unwrap();
     child.kill().unwrap();

@@ -18,7 +18,7 @@ use crate::{
 #[ignore = "needs the machine that tests/hardware/run boots"]
 fn a_fence_crosses_with_its_buffer() {
     let before = Held::now();
-    let (mut channel, child) = Channel::spawn(role("fences::role_waiter")).unwrap();
+    let (mut channel, child) = Channel::spawn(role(role_waiter)).unwrap();
     let buffer = Vgem::new().unwrap();
     loop {
         let work = buffer.begin().unwrap();

@@ -1,28 +1,26 @@
-//! Other processes for the tests: this program again, in a role of its own, and what starting one means for a test beside;
-//! and how thorough a test is to be.
-#![allow(clippy::allow_attributes, dead_code, reason = "each test binary uses its part of this")]
+//! What the tests share: roles for other processes, raw peers, forks, event loops, scripts of messages.
+#![allow(
+    clippy::allow_attributes,
+    dead_code,
+    unused_imports,
+    reason = "each test binary uses its part of this"
+)]
 
-use std::{
-    os::fd::AsFd,
-    process::{Command, Stdio},
-};
+pub(crate) mod forks;
+pub(crate) mod hostile;
+pub(crate) mod loops;
+pub(crate) mod role;
+pub(crate) mod script;
+pub(crate) mod threads;
 
+use std::os::fd::AsFd;
+
+pub(crate) use role::role;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::retry_on_intr,
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
-
-/// This program, to run nothing but the ignored test `name`. What that writes to standard error is seen with the output
-/// of the test that starts it; its standard output is libtest's, and left out.
-///
-/// A role that waits should wait in its channel: so it ends with its parent.
-pub(crate) fn role(name: &str) -> Command {
-    let program = std::env::current_exe().expect("this program has a path");
-    let mut command = Command::new(program);
-    command.args([name, "--exact", "--ignored", "--nocapture"]).stdout(Stdio::null());
-    command
-}
 
 /// Whether, soon, nobody holds the writing end of a pipe.
 ///

@@ -10,7 +10,7 @@ use crate::{is_disconnected, polled, role, run, small};
 #[test]
 fn a_call_sees_what_was_set_before_it() {
     run(|| async {
-        let (mut channel, mut child) = Channel::spawn(role("calls::keeps_a_number")).await.unwrap();
+        let (mut channel, mut child) = Channel::spawn(role(keeps_a_number)).await.unwrap();
         for i in 0..1000_u64 {
             channel.send(Control::of(&i)).await.unwrap();
             assert_eq!(channel.call(b"").await.unwrap().control_as::<u64>().unwrap(), &i);

@@ -47,7 +47,7 @@ async fn is_woken_by(mut channel: Channel, wait: fn(&mut Channel) -> Waiting<'_>
 }
 
 #[test]
-fn a_peer_that_closes_wakes_whoever_waits() {
+fn a_closing_peer_wakes_all_waiting_calls() {
     run(|| async {
         for wait in WAITS {
             let (a, b) = small();
@@ -57,11 +57,11 @@ fn a_peer_that_closes_wakes_whoever_waits() {
 }
 
 #[test]
-fn a_peer_that_is_killed_wakes_whoever_waits() {
+fn a_killed_peer_wakes_all_waiting_calls() {
     run(|| async {
         for wait in WAITS {
             let builder = builder().ring_capacity(4096);
-            let command = role("ends::does_nothing");
+            let command = role(does_nothing);
             let (mut channel, mut child) = Channel::spawn_with(&builder, command).await.unwrap();
             // From here on the child reads nothing, not even the rest of the handshake.
             channel.recv().await.unwrap();
@@ -96,7 +96,7 @@ fn a_closer_wakes_both_halves_and_the_peer() {
 }
 
 #[test]
-fn what_was_committed_arrives_before_the_end() {
+fn committed_messages_arrive_before_the_end() {
     run(|| async {
         let (a, b) = small();
         let ((mut sender, mut back), (mut forth, mut receiver)) = (a.split(), b.split());

@@ -222,7 +222,7 @@ fn a_place_in_a_full_backlog_is_waited_for() {
 }
 
 #[test]
-fn nobody_to_connect_to_is_an_error_at_once() {
+fn connecting_to_nobody_is_an_error_at_once() {
     run(|| async {
         let path = Path::new("/nowhere/socket");
         assert!(matches!(Channel::connect(path).await, Err(Error::Io { operation: "connect", .. })));
@@ -238,7 +238,7 @@ fn a_child_that_gets_no_channel_is_killed_and_reaped() {
     run(|| async {
         for (timeout, is_dropped) in [(HOUR, true), (10 * SHORT, false)] {
             let (reader, writer) = pipe().unwrap();
-            let mut command = role("establishing::never_takes_its_channel");
+            let mut command = role(never_takes_its_channel);
             command.stderr(writer);
             let builder = builder().handshake_timeout(timeout);
             let mut spawning = Box::pin(Channel::spawn_with(&builder, command));
@@ -310,7 +310,7 @@ fn clients_that_talk_nonsense_hold_up_nobody() {
 fn a_child_that_is_refused_reports_it_before_it_ends() {
     run(|| async {
         let (reader, writer) = pipe().unwrap();
-        let mut command = role("establishing::reports_its_refusal");
+        let mut command = role(reports_its_refusal);
         command.stderr(writer);
         // A command that is lent.
         let strict = builder().max_peer_ring_capacity(4096);

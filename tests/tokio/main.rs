@@ -1,7 +1,6 @@
 //! The feature `tokio`: what is promised of channels, awaited; and that a future that is dropped loses nothing.
 
 #![cfg(feature = "tokio")]
-#![forbid(unsafe_code)]
 
 use std::{
     future::{Future, poll_fn},
@@ -14,6 +13,7 @@ use std::{
 };
 
 use sealane::{Builder, Error, Result, tokio::Channel};
+use support::{role, script};
 use tokio::{process::Command, runtime, task::yield_now, time::timeout};
 
 mod batches;
@@ -22,9 +22,6 @@ mod dropping;
 mod ends;
 mod establishing;
 mod readiness;
-#[path = "../support/script.rs"]
-#[expect(dead_code, reason = "it can also send without tokio")]
-mod script;
 mod streaming;
 #[path = "../support/mod.rs"]
 mod support;

@@ -8,7 +8,6 @@ use std::{
     io::IoSlice,
     os::unix::process::CommandExt,
     pin::pin,
-    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -26,13 +25,13 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{builder, fill_socket, pair_of, polled, run, run_on, small};
+use crate::{builder, fill_socket, pair_of, polled, run, run_on, small, support::role::rerun};
 
 /// User and group `nobody`.
 const NOBODY: u32 = 65534;
 
 #[test]
-fn what_was_there_before_the_conversion_is_found() {
+fn messages_from_before_the_conversion_are_found() {
     run(|| async {
         let (mut a, b) = builder().pair().unwrap();
         let (mut sender, mut receiver) = (a, b);
@@ -83,7 +82,7 @@ fn doorbells_without_messages_hide_none() {
 }
 
 #[test]
-fn who_waits_is_left_alone() {
+fn waiting_tasks_are_polled_only_when_something_changes() {
     run(|| async {
         let (mut a, mut b) = small();
         fill_socket(&mut a);
@@ -107,7 +106,7 @@ fn who_waits_is_left_alone() {
 }
 
 #[test]
-fn who_never_has_to_wait_lets_others_run() {
+fn tasks_that_never_wait_let_others_run() {
     async fn sends(mut sender: Sender) {
         for _ in 0..1000 {
             sender.loan(1).await.unwrap().send().unwrap();
@@ -142,12 +141,10 @@ fn who_never_has_to_wait_lets_others_run() {
 /// The rest of this is run as `nobody`: root's descriptors in flight are not counted.
 #[test]
 fn too_many_descriptors_in_flight_are_waited_for() {
-    const NAME: &str = "readiness::too_many_descriptors_in_flight_are_waited_for";
     const INSIDE: &str = "INSIDE";
     if env::var_os(INSIDE).is_none() {
-        // Even where that user may not look for it.
-        let mut command = Command::new("/proc/self/exe");
-        command.args([NAME, "--exact", "--nocapture"]).stdout(Stdio::null()).env(INSIDE, "");
+        let mut command = rerun(too_many_descriptors_in_flight_are_waited_for);
+        command.env(INSIDE, "");
         if getuid().is_root() {
             command.uid(NOBODY).gid(NOBODY);
         }

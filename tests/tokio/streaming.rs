@@ -43,7 +43,7 @@ async fn check_script(receiver: &mut Receiver, seed: u64) {
 }
 
 #[test]
-fn what_one_task_sends_another_receives() {
+fn messages_cross_between_tasks_whole_and_in_order() {
     let seed = Random::seed();
     println!("SEED={seed}");
     run(move || async move {
@@ -56,11 +56,11 @@ fn what_one_task_sends_another_receives() {
 }
 
 #[test]
-fn what_one_process_sends_another_receives() {
+fn messages_cross_between_processes_whole_and_in_order() {
     let seed = Random::seed();
     println!("SEED={seed}");
     run(move || async move {
-        let mut command = role("streaming::sends_and_receives");
+        let mut command = role(sends_and_receives);
         command.env("SEED", seed.to_string());
         let builder = builder().ring_capacity(64 << 10);
         let (channel, mut child) = Channel::spawn_with(&builder, command).await.unwrap();

@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_dmabuf_is_refused() {
+    fn other_descriptors_than_dmabufs_are_refused() {
         let error = DmaBuf::try_from(memfd_create("no dmabuf", MemfdFlags::CLOEXEC).unwrap()).unwrap_err();
         assert!(error.to_string().contains("expected that of dmabufs"), "{error}");
     }

@@ -1,0 +1,103 @@
+//! The sandbox of the example `camera`: whoever is in it reaches no other process.
+#![expect(unsafe_code, reason = "fcntl(2) and ioctl(2) as an attacker calls them")]
+
+use std::{
+    env,
+    io::{Read, Write, stdin},
+    os::{
+        fd::AsRawFd,
+        unix::{net::UnixStream, process::ExitStatusExt},
+    },
+    process::{ExitStatus, Stdio, exit},
+};
+
+use crate::{sandbox, support::role};
+
+/// Name the victim's process, and whether the attacker enters the sandbox first.
+const VICTIM: &str = "SEALANE_TEST_VICTIM";
+const SANDBOXED: &str = "SEALANE_TEST_SANDBOXED";
+
+/// How the victim ends whose process the attacker tries to end.
+fn attack(way: impl Fn(), sandboxed: bool) -> ExitStatus {
+    let mut victim = role(the_victim).stdin(Stdio::piped()).spawn().unwrap();
+    let mut attacker = role(way);
+    attacker.env(VICTIM, victim.id().to_string()).env(SANDBOXED, u8::from(sandboxed).to_string());
+    let status = attacker.status().unwrap();
+    assert!(status.success(), "the attacker came to its end: {status}");
+    drop(victim.stdin.take());
+    victim.wait().unwrap()
+}
+
+fn check(way: impl Fn() + Copy) {
+    let unprotected = attack(way, false);
+    assert!(unprotected.signal().is_some(), "outside the sandbox this is an attack: {unprotected}");
+    let protected = attack(way, true);
+    assert!(protected.success(), "{protected}");
+}
+
+#[test]
+fn the_sandbox_keeps_fcntl_from_killing_a_process() {
+    check(asks_fcntl_for_signals);
+}
+
+#[test]
+fn the_sandbox_keeps_ioctl_from_ending_a_process() {
+    check(asks_ioctl_for_signals);
+}
+
+#[test]
+fn every_forbidden_act_is_refused() {
+    let status = role(tries_to_escape).status().unwrap();
+    assert_eq!(status.code(), Some(i32::try_from(sandbox::Sandbox::ACTS).unwrap()));
+}
+
+#[test]
+#[ignore = "the child of another test"]
+fn the_victim() {
+    stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
+/// The victim, a socket for which signals can be asked, and its other end.
+fn attacker() -> (i32, UnixStream, UnixStream) {
+    let victim = env::var(VICTIM).unwrap().parse().unwrap();
+    let (watched, other) = UnixStream::pair().unwrap();
+    if env::var(SANDBOXED).unwrap() == "1" {
+        sandbox::Sandbox::enter().unwrap();
+    }
+    (victim, watched, other)
+}
+
+#[test]
+#[ignore = "the child of another test"]
+fn asks_fcntl_for_signals() {
+    const F_SETSIG: i32 = 10;
+    let (victim, watched, mut other) = attacker();
+    let asks = [(libc::F_SETOWN, victim), (F_SETSIG, libc::SIGKILL), (libc::F_SETFL, libc::O_ASYNC)];
+    for (command, argument) in asks {
+        // SAFETY: contract of `fcntl(2)`: these commands take a number, and touch no memory.
+        unsafe { libc::fcntl(watched.as_raw_fd(), command, argument) };
+    }
+    other.write_all(b"!").unwrap();
+    exit(0);
+}
+
+#[test]
+#[ignore = "the child of another test"]
+fn asks_ioctl_for_signals() {
+    const FIOSETOWN: libc::Ioctl = 0x8901;
+    const FIOASYNC: libc::Ioctl = 0x5452;
+    let (victim, watched, mut other) = attacker();
+    for (request, argument) in [(FIOSETOWN, victim), (FIOASYNC, 1)] {
+        // SAFETY: contract of `ioctl(2)`: these requests read an `int`.
+        unsafe { libc::ioctl(watched.as_raw_fd(), request, &raw const argument) };
+    }
+    other.write_all(b"!").unwrap();
+    exit(0);
+}
+
+#[test]
+#[ignore = "the child of another test"]
+fn tries_to_escape() {
+    sandbox::Sandbox::enter().unwrap();
+    exit(sandbox::Sandbox::try_to_escape().try_into().unwrap());
+}

@@ -1,0 +1,14 @@
+//! The examples, run as a person or a script runs them.
+
+mod camera_report;
+mod camera_sandbox;
+#[path = "../../examples/shared/output.rs"]
+#[allow(clippy::allow_attributes, dead_code, reason = "a part of it is used")]
+mod output;
+mod reports;
+#[path = "../../examples/camera/sandbox.rs"]
+mod sandbox;
+#[path = "../support/mod.rs"]
+mod support;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
