@@ -13,7 +13,7 @@ use std::{
 };
 
 use sealane::{Builder, Error, Result, tokio::Channel};
-use support::{role, script};
+use support::script;
 use tokio::{process::Command, runtime, task::yield_now, time::timeout};
 
 mod batches;
@@ -53,8 +53,8 @@ fn run_on<F: Future<Output = ()>>(mut builder: runtime::Builder, test: impl Fn()
 }
 
 /// This program as a child that plays the role of a test.
-fn role(name: &str) -> Command {
-    support::role(name).into()
+fn role<Test: Fn()>(test: Test) -> Command {
+    support::role(test).into()
 }
 
 /// Polls a future once, for no reason.
