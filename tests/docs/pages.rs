@@ -181,6 +181,13 @@ fn links_of_pages_in_rustdoc_lead_somewhere_there_too() {
             }
         }
     }
+    let used: Vec<_> =
+        pages().iter().filter(|page| is_in_rustdoc(page)).flat_map(Page::definitions).collect();
+    for label in there.keys() {
+        if !used.iter().any(|(used, _)| used == label) {
+            wrong.push(format!("docs/rustdoc.links: no page has a link [{label}]"));
+        }
+    }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(count > 5, "{count} pages in rustdoc");
 }
