@@ -16,17 +16,17 @@ pub(crate) fn encode(width: usize, height: usize, rgb: &[u8]) -> Result<Vec<u8>,
     // A row begins with the number of its filter: 0 is none.
     let rows: Vec<u8> = rgb.chunks(3 * width).flat_map(|row| once(&0).chain(row)).copied().collect();
     let chunks = [
-        chunk(b"IHDR", &[size.as_flattened(), &FORMAT].concat())?,
-        chunk(b"IDAT", &compress_to_vec_zlib(&rows, COMPRESSION))?,
-        chunk(b"IEND", &[])?,
+        chunk(*b"IHDR", &[size.as_flattened(), &FORMAT].concat())?,
+        chunk(*b"IDAT", &compress_to_vec_zlib(&rows, COMPRESSION))?,
+        chunk(*b"IEND", &[])?,
     ];
     Ok([SIGNATURE, &chunks.concat()].concat())
 }
 
 /// The length of the content, the name, the content, and the checksum of the last two.
-fn chunk(name: &[u8; 4], content: &[u8]) -> Result<Vec<u8>, TryFromIntError> {
+fn chunk(name: [u8; 4], content: &[u8]) -> Result<Vec<u8>, TryFromIntError> {
     let length = u32::try_from(content.len())?;
-    let body = [name, content].concat();
+    let body = [&name, content].concat();
     Ok([&length.to_be_bytes(), &body[..], &checksum(&body).to_be_bytes()].concat())
 }
 

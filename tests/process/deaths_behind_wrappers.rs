@@ -172,8 +172,10 @@ fn sends_much_and_is_killed() {
     kill_process(getpid(), Signal::KILL).unwrap();
 }
 
-/// Alone, under a shell that waits, beside one, and with a helper of its own.
-const CASES: [(&str, Option<&str>, fn() -> Command, bool); 4] = [
+/// A name, the shell's script around the peer, the peer, and whether only `PIDFD_GET_INFO` says how it ended.
+type Case = (&'static str, Option<&'static str>, fn() -> Command, bool);
+
+const CASES: [Case; 4] = [
     ("alone", None, || role(stays), false),
     ("under a shell that goes on", Some(r#""$@"; cat"#), || role(stays), true),
     ("beside a shell that goes on", Some(r#"exec 3<&0; "$@" <&3 & cat"#), || role(stays), true),
