@@ -36,6 +36,10 @@
 //! | serialise to a payload | [`LoanWriter`] |
 //! | send one table to many | [`SealedBuffer`] |
 //!
+//! # Requirements
+//! 64-bit little-endian Linux, 5.14 or later. Each channel takes three descriptors, four with [`Builder::peer_pidfd`], and the
+//! memory of its own ring. The feature `tokio` is off by default.
+//!
 //! # What to rely on
 //! - A message is whole or not at all, and messages arrive in the order in which they were sent.
 //! - Committed messages are delivered, even if their sender is gone.
