@@ -1,7 +1,7 @@
 //! Zero-copy IPC between Linux processes that do not trust each other, with no `unsafe` in the public API.
 //!
-//! A [`Channel`] connects two processes. Payloads are written in place in a [`Loan`] of a shared ring that only the sender
-//! can write, and read by value, where they are, from a [`Payload`]. Control bytes and descriptors go along in the same
+//! A [`Channel`] joins two processes. Payloads are written in place in a [`Loan`] of a shared ring that only the sender can
+//! write, and read by value, where they lie, from a [`Payload`]. Control bytes and descriptors travel in the same
 //! [`Message`], or alone.
 //!
 //! ```
@@ -22,12 +22,12 @@
 //! # Where to begin
 //! | to | see |
 //! |---|---|
-//! | start a child process with a channel (its sandbox is the program's own affair: [security](docs::security)) | [`Channel::spawn`], and [`Channel::inherited`] in it |
+//! | start a child process with a channel | [`Channel::spawn`], and [`Channel::inherited`] in it |
 //! | start it in another way | [`Builder::prepare`], and [`Builder::inherited_as`] in it |
 //! | serve clients | [`Listener`], and [`Channel::connect`] |
 //! | serve clients on a given socket | [`Builder::listen_on`] |
 //! | set sizes and limits | [`Builder`] |
-//! | use the two directions in two threads | [`Channel::split`] into [`Sender`] and [`Receiver`] |
+//! | use the two directions in two threads | [`Channel`]: its halves, [`Sender`] and [`Receiver`], are fields |
 //! | use an event loop | [`Receiver`], [`Sender`] and [`Handshake`] each say when their descriptor is readable |
 //! | ask and answer | [`Channel::call`], [`Channel::reply`] |
 //! | await instead of waiting | the feature `tokio`, and `sealane::tokio` |
@@ -36,32 +36,36 @@
 //! | serialise to a payload | [`LoanWriter`] |
 //! | send one table to many | [`SealedBuffer`] |
 //!
+//! # Requirements
+//! 64-bit little-endian Linux, 5.14 or later. Each channel takes three descriptors, four with [`Builder::peer_pidfd`], and the
+//! memory of its own ring. The feature `tokio` is off by default.
+//!
 //! # What to rely on
 //! - A message is whole or not at all, and messages arrive in the order in which they were sent.
-//! - What was committed is delivered, even if its sender is gone.
-//! - Nothing that a peer does makes this library panic, and nothing in it waits past a deadline, but for closing a
-//!   descriptor that the peer sent, for which the kernel sets no limit, and for what [`Builder::spawn`] says of children.
+//! - Committed messages are delivered, even if their sender is gone.
+//! - No act of a peer makes this library panic. No call waits past its deadline, with two exceptions: closing a descriptor
+//!   that the peer sent, for which the kernel sets no limit, and starting children ([`Builder::spawn`]).
 //! - No descriptor of this library, and none that it received, has the number of a standard stream, whatever is closed.
-//! - Plain verbs block, as long as the peer lives; `try_…` never does; `…_timeout` for its time.
+//! - Plain verbs block, as long as the peer lives; `try_…` forms never do; `…_timeout` forms end after their time.
 //!
 //! # Processes as they are
 //! A program may fork, or go into the background (`daemon(3)`), while it has channels, listeners and buffers. The fork
 //! inherits all of them: each process has a copy.
 //! - The *owner* of a copy is the process that made it, until a fork uses its own copy: sends, lends, receives, accepts. From
 //!   then on that copy is the fork's. Only an owner's drop is noticed elsewhere: it closes a direction, removes a listener's
-//!   file, gives a payload's space back. A copy that anybody else drops is closed and unmapped, and nothing else.
-//! - A daemon keeps what it had, and its drops are noticed. A half that it drops before it has used its channel closes when
+//!   file, gives a payload's space back. Any other process's drop closes and unmaps its copy, and nothing else.
+//! - A daemon keeps its channels, and its drops are noticed. A half that it drops before it has used its channel closes when
 //!   the other half is dropped too; a payload that it drops before that gives its space back at the first use.
 //! - The process that a daemon leaves behind ends by `_exit(2)`, as in `daemon(3)`, or by `std::process::exit`. One that
 //!   returns from `main` drops its listener, which removes the path, and its channels, which are shut.
-//! - A helper that drops what it has inherited, or exits with it, is not noticed. A helper that keeps a copy keeps the socket
-//!   open: then the peer does not learn that this process was killed, and a listener's path looks alive.
-//! - Workers that are forked from a server and accept for it would each own its [`Listener`], and remove its path with the first
-//!   that ends. So each makes a listener of its own, of a duplicate of the descriptor ([`Builder::listen_on`]).
+//! - A helper's drops of inherited values, and its exit, are not noticed. A helper that keeps a copy keeps the socket open:
+//!   then the peer does not learn that this process was killed, and a listener's path looks alive.
+//! - Workers that are forked from a server and accept for it would each own its [`Listener`], and the first one that ends would
+//!   remove its path. So each makes a listener of its own, of a duplicate of the descriptor ([`Builder::listen_on`]).
 //! - [`Closer::close`] acts in whatever process it is called.
 //! - Each value is for one process at a time. Two processes that send, or receive, on copies of one channel break its order,
 //!   which the peer calls a violation. A [`Loan`] or [`SealedBufferMut`] that both use is one `&mut` in two processes:
-//!   a program that forks has to avoid that, as one that uses `pre_exec` of the standard library has.
+//!   a program that forks has to avoid that, as the standard library demands of users of `pre_exec`.
 //! - [`Channel::pair`] does not serve a fork with one end each: the process that made both owns both, and its drop of one
 //!   end shuts the other process's copy. [`Channel::spawn`] and [`Listener`] are for two processes.
 //! - A fork can write its parent's rings and use its sockets. A process that deserves less trust executes a program.
@@ -69,7 +73,7 @@
 //! - Core dumps leave regions and sealed buffers out (`MADV_DONTDUMP`, `madvise(2)`).
 #![cfg_attr(
     any(doc, doctest),
-    doc = "\n# Read on\n- [`docs::architecture`], [`docs::protocol`], [`docs::security`], [`docs::performance`]: how it is built, what crosses, and what a hostile peer can do.\n- [`docs::camera`]: frames in dmabufs, statistics in payloads.\n- [`docs::serde`]: how a program that sent serde types over a socket moves here."
+    doc = "\n# Read on\n- [`docs::guide`]: event loops, requests, restarts, many clients, moving here, and questions by error message.\n- [`docs::tuning`]: ring sizes, ways to wait, batches.\n- [`docs::architecture`], [`docs::protocol`]: layers and terms, and the bytes that cross.\n- [`docs::security`], [`docs::sandbox`], [`docs::unsafe_code`]: attacks with checks and tests, system calls, obligations.\n- [`docs::camera`]: frames in dmabufs, statistics in payloads.\n- [`docs::serde`]: sending serde types."
 )]
 #![cfg_attr(
     not(test),
@@ -102,38 +106,54 @@ pub mod tokio;
 /// The pages of the repository's folder `docs`.
 #[cfg(any(doc, doctest))]
 pub mod docs {
-    /// How it is built.
-    #[doc = include_str!("../docs/architecture.md")]
-    pub mod architecture {}
-    /// Using it for a camera pipeline.
-    #[doc = include_str!("../docs/camera.md")]
-    pub mod camera {}
-    /// What it costs, and how that was measured.
-    #[doc = include_str!("../docs/performance.md")]
-    pub mod performance {}
-    /// Sending serde types.
-    #[doc = include_str!("../docs/serde.md")]
-    pub mod serde {}
-    /// What a hostile peer can and cannot do.
-    #[doc = include_str!("../docs/security.md")]
-    pub mod security {}
-    /// What crosses the process boundary.
-    #[doc = include_str!("../docs/protocol.md")]
-    pub mod protocol {}
+    /// Includes pages. The links of each are defined twice: here for rustdoc, where the first definition counts, and at the
+    /// page's end for the repository.
+    macro_rules! pages {
+        ($($(#[$about:meta])* $name:ident = $file:literal;)*) => {$(
+            $(#[$about])*
+            #[doc = ""]
+            #[doc = include_str!("../docs/rustdoc.links")]
+            #[doc = include_str!(concat!("../docs/", $file))]
+            pub mod $name {}
+        )*};
+    }
+
+    pages! {
+        /// Layers, terms and decisions.
+        architecture = "architecture.md";
+        /// Frames in dmabufs, statistics in payloads.
+        camera = "camera.md";
+        /// Event loops, requests, restarts, many clients, moving here, and errors.
+        guide = "guide.md";
+        /// The bytes that cross the process boundary.
+        protocol = "protocol.md";
+        /// System calls that a sandbox has to allow.
+        sandbox = "sandbox.md";
+        /// The threat model, and each attack with its check and its test.
+        security = "security.md";
+        /// Sending serde types.
+        serde = "serde.md";
+        /// Ring sizes, ways to wait, batches.
+        tuning = "tuning.md";
+        /// Every obligation of unsafe code.
+        unsafe_code = "unsafe.md";
+    }
 }
-/// The README's example, compiled.
+/// The README's examples, compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
 
 pub use channel::{
     Channel,
+    batch::{BatchMessage, RecvBatch},
     control::{Control, IntoBorrowedFd},
     loan::{Loan, LoanWriter, Unsent},
     message::{Message, ReplyToken, RequestId},
     payload::{Payload, PayloadReader},
     peer::{Credentials, Peer},
-    receiver::{Batch, Receiver},
+    receiver::{Messages, Receiver},
+    send_batch::SendBatch,
     sender::Sender,
     stats::{Held, Limits, Stats},
 };

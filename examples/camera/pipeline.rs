@@ -103,7 +103,7 @@ fn stream(
             album.keep(&pixels);
         }
 
-        let mut loan = channel.loan_timeout(grid.length(), PATIENCE).map_err(silent)?;
+        let mut loan = channel.sender.loan_timeout(grid.length(), PATIENCE).map_err(silent)?;
         meter.measure(&pixels, size, grid, &mut loan);
         let frame = u64::from(report.frames);
         let ready = FrameReady {

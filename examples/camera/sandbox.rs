@@ -1,6 +1,6 @@
 //! The algorithm's sandbox: of all system calls only those that a channel and its frame buffers need, and no files.
 //!
-//! Entered once the channel is there. What it allows is also the list of docs/security.md.
+//! Entered once the channel is there. What it allows is also the list of docs/sandbox.md.
 
 use std::collections::BTreeMap;
 use std::fs::File;

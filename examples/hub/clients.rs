@@ -52,8 +52,8 @@ impl Crowd {
             let channel = builder.connect(&options.socket)?;
             let (registry, token) = (poll.registry(), Token(number));
             // Whatever is readable, the client goes on with what it was doing.
-            registry.register(&mut SourceFd(&channel.as_raw_fd()), token, Interest::READABLE)?;
-            registry.register(&mut SourceFd(&channel.space_fd().as_raw_fd()), token, Interest::READABLE)?;
+            registry.register(&mut SourceFd(&channel.receiver.as_raw_fd()), token, Interest::READABLE)?;
+            registry.register(&mut SourceFd(&channel.sender.as_raw_fd()), token, Interest::READABLE)?;
             clients.push(Client { channel, tally: Tally::default(), doing: Doing::Nothing });
         }
         Ok(Self { poll, events: Events::with_capacity(256), clients })

@@ -58,7 +58,7 @@ fn say_nothing(options: &Options) -> Result<OwnedFd> {
 fn be_slow(mut channels: Vec<Channel>) -> sealane::Result<()> {
     while !channels.is_empty() {
         for channel in &mut channels {
-            while channel.try_request(Control::default()).is_ok() {}
+            while channel.sender.try_request(Control::default()).is_ok() {}
             while let Some(loan) = channel.try_loan(0)? {
                 loan.request(Control::default())?;
             }

@@ -68,8 +68,8 @@ pub(crate) fn run(parent: Channel, options: &Options) -> Result<()> {
         most_per_user: options.per_user,
     };
     let parent = Client::new(parent);
-    hub.watch(PARENT, &parent.channel, Half::Receiver)?;
-    hub.watch(PARENT, &parent.channel.space_fd(), Half::Sender)?;
+    hub.watch(PARENT, &parent.channel.receiver, Half::Receiver)?;
+    hub.watch(PARENT, &parent.channel.sender, Half::Sender)?;
     hub.guests.insert(PARENT, Guest { stage: Stage::Client(parent), user: None, comes_again: false });
     let mut events = Events::with_capacity(LOOK);
     while hub.guests.contains_key(&PARENT) {
@@ -243,7 +243,7 @@ impl Hub {
                         return Ok(());
                     };
                     // The receiver's descriptor is the handshake's. Its first messages may have been announced already.
-                    self.watch(key, &channel.space_fd(), Half::Sender)?;
+                    self.watch(key, &channel.sender, Half::Sender)?;
                     guest.comes_again = true;
                     Stage::Client(Client::new(channel))
                 }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    os::fd::OwnedFd,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -13,7 +14,8 @@ use std::{
 };
 
 use sealane::{
-    Channel, Control, Error, Message, Payload, Receiver, ReplyToken, RequestId, SealedBuffer, Sender,
+    Channel, Control, Error, Message, Payload, Receiver, ReplyToken, RequestId, SealedBuffer, SendBatch,
+    Sender,
 };
 
 use crate::{
@@ -27,6 +29,15 @@ const HELD: Duration = Duration::from_millis(5);
 const OPEN: usize = 1000;
 /// In what time anything must happen that must happen at all.
 const SOON: Duration = Duration::from_secs(30);
+
+/// What follows a message that was checked.
+enum Next {
+    Message,
+    /// Its payload is to be held, and checked later.
+    Hold(Item),
+    /// It was the last one.
+    Stop,
+}
 
 /// What has happened so far, and whether it is enough.
 #[derive(Debug, Default)]
@@ -143,7 +154,7 @@ impl Traffic<'_> {
             }
             let item = Item::of(self.seeds[0], n, most);
             if item.is_plain() {
-                n = sender.batch(|sender| self.send_plain(sender, item, n, &buffers))?;
+                n = self.send_plain(sender.batch(), item, n, &buffers)?;
                 continue;
             }
             if item.wants_reply {
@@ -166,7 +177,7 @@ impl Traffic<'_> {
     /// Sends this payload, and those that follow without anything else between them. Says which message is the next.
     fn send_plain(
         self,
-        sender: &mut Sender,
+        mut sender: SendBatch<'_>,
         mut item: Item,
         n: u64,
         buffers: &[SealedBuffer],
@@ -200,24 +211,37 @@ impl Traffic<'_> {
         open: &Open,
     ) -> Result<()> {
         let mut n = 0;
-        let mut take = |message: &mut Message| -> Result<bool> {
-            let more = self
-                .take(message, n, most, questions, payloads, open)
+        let mut check = |message: &Message, fds| -> Result<Next> {
+            let next = self
+                .check(message, fds, n, most, questions, open)
                 .map_err(|error| format!("message {n}: {error}"))?;
             n += 1;
-            Ok(more)
+            Ok(next)
         };
+        // The payloads that are checked at once are released with their batch, the others when they are checked.
+        let hold =
+            |item, payload: Option<Payload>| drop(payload.map(|payload| payloads.send((item, payload))));
+        // Every other message's descriptors are left in it, to be closed with it.
+        let leave = |message: &Message| message.sequence() % 2 == 1;
         // One by one, or as many as are here, in turns.
         loop {
             let mut message = receiver.recv_timeout(SOON)?;
-            if !take(&mut message)? {
-                break;
+            let fds = if leave(&message) { Vec::new() } else { message.take_fds() };
+            match check(&message, fds)? {
+                Next::Stop => break,
+                Next::Message => {}
+                Next::Hold(item) => hold(item, message.take_payload()),
             }
             drop(message);
             let Some(mut batch) = receiver.try_recv_batch()? else { continue };
             let mut more = true;
-            while more && let Some(message) = batch.advance() {
-                more = take(message)?;
+            while more && let Some(mut message) = batch.next() {
+                let fds = if leave(&message) { Vec::new() } else { message.take_fds() };
+                match check(&message, fds)? {
+                    Next::Stop => more = false,
+                    Next::Message => {}
+                    Next::Hold(item) => hold(item, message.take_payload()),
+                }
             }
             if !more {
                 break;
@@ -229,43 +253,41 @@ impl Traffic<'_> {
         }
     }
 
-    /// Checks message `n`. False if it says that it is the last.
-    fn take(
+    /// Checks message `n`, but not the payload of one that is to be held.
+    fn check(
         self,
-        message: &mut Message,
+        message: &Message,
+        fds: Vec<OwnedFd>,
         n: u64,
         most: usize,
         questions: &mpsc::Sender<(u64, ReplyToken)>,
-        payloads: &mpsc::Sender<(Item, Payload)>,
         open: &Open,
-    ) -> Result<bool> {
+    ) -> Result<Next> {
         self.progress.received.fetch_add(1, Relaxed);
         if message.sequence() != n {
             return Err(format!("{n} expected, {} found", message.sequence()).into());
         }
         if message.in_reply_to().is_some() {
             self.check_reply(message, open)?;
-            return Ok(true);
+            return Ok(Next::Message);
         }
         if message.control() == STOP {
-            return Ok(false);
+            return Ok(Next::Stop);
         }
         let item = Item::of(self.seeds[1], n, most);
-        item.check(message)?;
+        item.check(message, fds)?;
         if let Some(token) = message.reply_token() {
             // A sender that has stopped answers no more.
             let _ = questions.send((n, token));
         }
         if let Some(payload) = message.payload() {
             self.progress.bytes.fetch_add(u64::try_from(payload.len())?, Relaxed);
-            // Those that are checked at once are released with their batch, the others when they are.
-            if n.is_multiple_of(4) {
-                item.check_payload(payload)?;
-            } else if let Some(payload) = message.take_payload() {
-                let _ = payloads.send((item, payload));
+            if !n.is_multiple_of(4) {
+                return Ok(Next::Hold(item));
             }
+            item.check_payload(payload)?;
         }
-        Ok(true)
+        Ok(Next::Message)
     }
 
     fn check_reply(self, message: &Message, open: &Open) -> Result<()> {

@@ -70,7 +70,7 @@ fn take_turns(options: &Options, channel: &mut Channel, sockets: &[OwnedFd]) -> 
             let order = Order { carrier: index as u64, count: moved.batch, first: sent };
             let request = channel.request(Control::of(&order))?;
             send_batch(options.size, order, channel, sockets)?;
-            let answer = channel.wait_reply(request, PATIENCE)?;
+            let answer = channel.receiver.wait_reply(request, PATIENCE)?;
             let (seconds, cpu) = (before.elapsed().as_secs_f64(), cpu_time().saturating_sub(cpu));
             sent += order.count;
             // What is much too short was there to find out how many payloads a turn has.

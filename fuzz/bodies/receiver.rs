@@ -281,7 +281,7 @@ fn turn(play: &mut Play, channel: &mut Channel, taken: &mut Taken, step: Step) {
             }
         }
         Step::Send { len } => drop(channel.try_send(&[0_u8; 256][..len.into()])),
-        Step::Request => drop(channel.try_request(b"what?")),
+        Step::Request => drop(channel.sender.try_request(b"what?")),
         Step::Call => taken.check(channel.call(b"what?", Duration::ZERO).map(Some).or_else(quiet), false),
     }
 }

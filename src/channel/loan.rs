@@ -5,14 +5,16 @@ mod writer;
 use std::{
     fmt,
     ops::{Deref, DerefMut},
+    time::Duration,
 };
 
 pub use self::writer::LoanWriter;
 use crate::{
     channel::{
         control::Control,
-        message::RequestId,
-        outbox::{Outgoing, Patience},
+        message::{ReplyToken, RequestId},
+        outbox::{Outbox, Wake},
+        space::Block,
     },
     error::{Error, Result},
     sys::mapping::Slot,
@@ -21,11 +23,13 @@ use crate::{
 
 /// Memory of the ring, to be filled in place and sent. A true `&mut [T]`: nobody else can write there.
 ///
-/// `send` sends all of it, with what stood in the ring before where nothing was written: [`truncate`](Self::truncate) first
-/// if less was filled. Dropped unsent, nothing is sent and the
-/// space is free again; the peer can nevertheless see what was written.
+/// [`send`](Self::send) sends all of it, with old bytes of the ring where nothing was written: [`truncate`](Self::truncate)
+/// it first if less was filled. A loan that is dropped sends nothing, and its space is free again; the peer can nevertheless
+/// see what was written.
 ///
 /// [`writer`](Self::writer) makes a stream of it, which sends only what was written.
+///
+/// The methods that send consume the loan. Their `try_` forms give it back in [`Unsent`] if it was not sent.
 ///
 /// ```
 /// use sealane::Channel;
@@ -50,13 +54,14 @@ use crate::{
 #[must_use = "a loan that is dropped is not sent"]
 pub struct Loan<'s, T = u8> {
     slot: Slot<'s, T>,
-    out: &'s mut Outgoing,
+    out: &'s mut Outbox,
+    wake: Wake,
 }
 
 impl<'s, T> Loan<'s, T> {
     #[inline]
-    pub(crate) fn new(slot: Slot<'s, T>, out: &'s mut Outgoing) -> Self {
-        Self { slot, out }
+    pub(crate) fn new(slot: Slot<'s, T>, out: &'s mut Outbox, wake: Wake) -> Self {
+        Self { slot, out, wake }
     }
 
     /// Keeps the first `len` values and gives the rest of the space back; does nothing if there are fewer.
@@ -64,62 +69,138 @@ impl<'s, T> Loan<'s, T> {
         self.slot.truncate(len);
     }
 
-    /// Sends it. Never blocks, and makes no system call unless the receiver sleeps. `Ok` means committed, not seen: the
-    /// message is delivered even if this process dies now.
+    /// Sends the loan. Never blocks, and makes no system call unless the receiver sleeps. `Ok` means committed, not seen:
+    /// the message is delivered even if this process dies at once.
     ///
     /// # Errors
-    /// [`Error::Disconnected`] if the peer is known not to read any more, [`Error::Protocol`].
+    /// [`Error::Disconnected`] if the peer is known to read no more, [`Error::Protocol`].
     #[inline]
     pub fn send(self) -> Result<()> {
-        self.commit(&Control::default(), false, Patience::Try).map(drop)
+        self.commit(&Control::default(), false, Block::No).map(drop)
     }
 
-    /// Sends it together with control bytes and descriptors, as one message. If they need a packet of their own
-    /// (descriptors do) and the socket is full, waits as long as the peer lives.
+    /// Sends the loan together with control bytes and descriptors, as one message. Descriptors, and long control bytes, need
+    /// a packet of their own: if the socket is full, the call waits as long as the peer lives.
     ///
     /// # Errors
     /// [`Error::ControlTooLarge`], [`Error::TooManyFds`], [`Error::Disconnected`], [`Error::Protocol`],
     /// [`Error::UnknownRequest`]; nothing was sent, and the loan is gone.
     #[inline]
     pub fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.commit(&control.into(), false, Patience::Until(Deadline::Never)).map(drop)
+        self.commit(&control.into(), false, FOREVER).map(drop)
+    }
+
+    /// As [`send_with`](Self::send_with), for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], or those of [`send_with`](Self::send_with).
+    pub fn send_with_timeout<'c>(self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()> {
+        self.commit(&control.into(), false, within(timeout)).map(drop)
     }
 
     /// As [`send_with`](Self::send_with), but never blocks, and gives the loan back if it was not sent.
     ///
     /// # Errors
     /// [`Unsent`], with [`Error::Full`] or [`Error::FdsInFlight`] if trying again makes sense.
-    pub fn try_send_with<'c>(mut self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Self>> {
-        match self.try_commit(&control.into(), false) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Unsent { error, loan: self }),
-        }
+    pub fn try_send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Self>> {
+        self.attempt(&control.into(), false).map(drop)
     }
 
-    /// Sends it, without blocking. Once it is sent, all that is left is to drop it.
-    pub(crate) fn try_commit(&mut self, control: &Control<'_>, wants_reply: bool) -> Result<RequestId> {
-        let len = size_of_val(self.slot.as_slice());
-        self.try_commit_first(len, control, wants_reply)
-    }
-
-    /// As [`try_commit`](Self::try_commit), the first `len` bytes, and does not cut the loan for that.
-    fn try_commit_first(&mut self, len: usize, control: &Control<'_>, reply: bool) -> Result<RequestId> {
-        self.out.commit(self.slot.ring(), len, control, reply, Patience::Try)
-    }
-
-    /// Sends it as a request, see [`Sender::request`](crate::Sender::request).
+    /// Sends the loan as a request, see [`Sender::request`](crate::Sender::request). Waits as
+    /// [`send_with`](Self::send_with) does.
     ///
     /// # Errors
     /// Those of [`send_with`](Self::send_with), and [`Error::TooManyRequests`].
     pub fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.commit(&control.into(), true, Patience::Until(Deadline::Never))
+        self.commit(&control.into(), true, FOREVER)
+    }
+
+    /// As [`request`](Self::request), for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], or those of [`request`](Self::request).
+    pub fn request_timeout<'c>(
+        self,
+        control: impl Into<Control<'c>>,
+        timeout: Duration,
+    ) -> Result<RequestId> {
+        self.commit(&control.into(), true, within(timeout))
+    }
+
+    /// As [`request`](Self::request), but never blocks, and gives the loan back if it was not sent.
+    ///
+    /// # Errors
+    /// Those of [`try_send_with`](Self::try_send_with), and [`Error::TooManyRequests`].
+    pub fn try_request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId, Unsent<Self>> {
+        self.attempt(&control.into(), true)
+    }
+
+    /// Sends the loan as the reply to a request, see [`Sender::reply`](crate::Sender::reply). Waits as
+    /// [`send_with`](Self::send_with) does.
+    ///
+    /// ```
+    /// # let (mut a, mut b) = sealane::Channel::pair()?;
+    /// # a.request(b"the numbers up to 3")?;
+    /// let token = b.recv()?.reply_token().unwrap();
+    /// let mut numbers = b.loan(3)?;
+    /// numbers.copy_from_slice(&[1, 2, 3]);
+    /// numbers.reply(token, b"there are 3")?;
+    /// assert_eq!(a.recv()?.payload().unwrap().to_vec(), [1, 2, 3]);
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`send_with`](Self::send_with).
+    pub fn reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
+        self.send_with(control.into().in_reply_to(token))
+    }
+
+    /// As [`reply`](Self::reply), for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], or those of [`reply`](Self::reply). The token is still good after a timeout.
+    pub fn reply_timeout<'c>(
+        self,
+        token: ReplyToken,
+        control: impl Into<Control<'c>>,
+        timeout: Duration,
+    ) -> Result<()> {
+        self.send_with_timeout(control.into().in_reply_to(token), timeout)
+    }
+
+    /// As [`reply`](Self::reply), but never blocks, and gives the loan back if it was not sent.
+    ///
+    /// # Errors
+    /// Those of [`try_send_with`](Self::try_send_with). The token is still good if trying again makes sense.
+    pub fn try_reply<'c>(
+        self,
+        token: ReplyToken,
+        control: impl Into<Control<'c>>,
+    ) -> Result<(), Unsent<Self>> {
+        self.try_send_with(control.into().in_reply_to(token))
+    }
+
+    fn attempt(mut self, control: &Control<'_>, wants_reply: bool) -> Result<RequestId, Unsent<Self>> {
+        self.try_commit(control, wants_reply).map_err(|error| Unsent { error, loan: self })
+    }
+
+    /// Sends the loan without blocking. After that it can only be dropped.
+    pub(crate) fn try_commit(&mut self, control: &Control<'_>, wants_reply: bool) -> Result<RequestId> {
+        let len = size_of_val(self.slot.as_slice());
+        self.out.commit(self.slot.ring(), len, control, wants_reply, Block::No, self.wake)
     }
 
     #[inline]
-    fn commit(self, control: &Control<'_>, wants_reply: bool, patience: Patience) -> Result<RequestId> {
+    fn commit(self, control: &Control<'_>, wants_reply: bool, block: Block) -> Result<RequestId> {
         let len = size_of_val(self.slot.as_slice());
-        self.out.commit(self.slot.finish(), len, control, wants_reply, patience)
+        self.out.commit(self.slot.finish(), len, control, wants_reply, block, self.wake)
     }
+}
+
+const FOREVER: Block = Block::Until(Deadline::Never);
+
+fn within(timeout: Duration) -> Block {
+    Block::Until(Deadline::after(timeout))
 }
 
 impl<'s> Loan<'s> {
@@ -152,7 +233,8 @@ impl<T> fmt::Debug for Loan<'_, T> {
     }
 }
 
-/// A loan that was not sent, and why: from [`Loan::try_send_with`].
+/// A loan that was not sent, and why: the error of [`Loan::try_send_with`], [`try_request`](Loan::try_request) and
+/// [`try_reply`](Loan::try_reply).
 ///
 /// ```
 /// use sealane::{Channel, Error};
@@ -178,6 +260,11 @@ impl<L> Unsent<L> {
     /// The loan, to be tried again or dropped.
     pub fn into_loan(self) -> L {
         self.loan
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn map<M>(self, wrap: impl FnOnce(L) -> M) -> Unsent<M> {
+        Unsent { error: self.error, loan: wrap(self.loan) }
     }
 
     /// The error; the loan is dropped.

@@ -1,6 +1,6 @@
 //! [`Message`]: what a receiver gets, whole.
 
-use std::{fmt, os::fd::OwnedFd, sync::Arc};
+use std::{fmt, mem, os::fd::OwnedFd};
 
 use zerocopy::{Immutable, KnownLayout, TryFromBytes};
 
@@ -9,7 +9,6 @@ use crate::{
     error::{CastError, Result},
     memory::aligned_bytes::PrivateBytes,
     protocol::packet::Heading,
-    ring::consumer::{Intake, Span},
     socket::seqpacket::ReceivedFds,
 };
 
@@ -56,24 +55,9 @@ impl Message {
         Self { heading, channel, extras, payload }
     }
 
-    /// Becomes the message that is all in one record. The record that it was until now is the caller's to release, if its
-    /// payload was still there.
-    #[inline]
-    pub(crate) fn move_to(
-        &mut self,
-        intake: &Arc<Intake>,
-        heading: Heading,
-        channel: u64,
-        extras: Option<Box<Extras>>,
-        span: Span,
-        len: u64,
-    ) -> Option<Span> {
-        (self.heading, self.channel, self.extras) = (heading, channel, extras);
-        if let Some(payload) = &mut self.payload {
-            return payload.move_to(intake, span, len);
-        }
-        self.payload = Some(Payload::new(Arc::clone(intake), span, len));
-        None
+    /// Takes the message out of its place, and leaves an empty one there.
+    pub(crate) fn take(&mut self) -> Self {
+        mem::replace(self, Self::new(Heading::default(), 0, None, None))
     }
 
     /// The control bytes, as the sender gave them: check what they say.
@@ -177,6 +161,9 @@ impl fmt::Debug for Message {
 
 /// The right to reply to one request, on the channel that it came from.
 ///
+/// [`number`](Self::number) is its plain form, for tables, logs and other languages;
+/// [`Sender::reply_token`](crate::Sender::reply_token) makes a token of it again.
+///
 /// ```
 /// use sealane::{Channel, Control};
 /// # let (mut a, mut b) = Channel::pair()?;
@@ -193,7 +180,18 @@ pub struct ReplyToken {
     pub(crate) sequence: u64,
 }
 
-/// A request that was sent; its reply says [`in_reply_to`](Message::in_reply_to) it.
+impl ReplyToken {
+    /// The [`sequence`](Message::sequence) of the request among the peer's messages on this channel.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.sequence
+    }
+}
+
+/// A request that was sent. Its reply names it: [`Message::in_reply_to`].
+///
+/// [`number`](Self::number) is its plain form, for tables, logs and other languages. Where another thread receives, note
+/// [`Sender::next_id`](crate::Sender::next_id) there before the request is sent.
 ///
 /// ```
 /// # let (mut a, mut b) = sealane::Channel::pair()?;
@@ -207,4 +205,12 @@ pub struct ReplyToken {
 pub struct RequestId {
     pub(crate) channel: u64,
     pub(crate) sequence: u64,
+}
+
+impl RequestId {
+    /// The [`sequence`](Message::sequence) of the request among our messages on this channel.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.sequence
+    }
 }

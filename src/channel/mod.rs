@@ -9,7 +9,10 @@
 //! May import: all folders but `connect` and `tokio`.
 
 pub(crate) mod ages;
+pub(crate) mod backlog;
+pub(crate) mod batch;
 pub(crate) mod control;
+pub(crate) mod inbox;
 pub(crate) mod loan;
 pub(crate) mod message;
 pub(crate) mod outbox;
@@ -17,13 +20,12 @@ pub(crate) mod payload;
 pub(crate) mod peer;
 pub(crate) mod receiver;
 pub(crate) mod seek;
+pub(crate) mod send_batch;
 pub(crate) mod sender;
+pub(crate) mod space;
 pub(crate) mod stats;
 
-use std::{
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
-    time::Duration,
-};
+use std::time::Duration;
 
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -33,20 +35,24 @@ use crate::{
         loan::Loan,
         message::{Message, ReplyToken, RequestId},
         peer::Peer,
-        receiver::{Batch, Receiver},
+        receiver::Receiver,
         sender::Sender,
-        stats::{Held, Limits, Stats},
+        stats::{Limits, Stats},
     },
-    error::Result,
+    error::{Error, Result},
     socket::link::Closer,
     wait::Deadline,
 };
 
 /// One end of a connection between two processes: a [`Sender`] and a [`Receiver`], which are independent of each other.
 ///
-/// It has all methods of both; where a name belongs to both halves ([`limits`](Self::limits), the descriptor), it says
-/// which one answers. [`split`](Self::split) it to use the halves in two threads. Dropping it closes both directions; in a fork, only once that
-/// has [used it](crate#processes-as-they-are).
+/// The halves are public fields, as in [`std::process::Child`]: borrow them separately, or [`split`](Self::split) the
+/// channel and move them into two threads. The channel itself has the everyday methods of both halves, and
+/// [`call`](Self::call), which needs both. Event loops watch a half: the descriptor of the `receiver` says when there is
+/// something to receive, that of the `sender` when there is room.
+///
+/// Dropping a channel closes both directions. A copy in a fork does so only after the fork has
+/// [used it](crate#processes-as-they-are).
 ///
 /// ```
 /// use sealane::Channel;
@@ -64,11 +70,26 @@ use crate::{
 /// assert_eq!(pipeline.recv()?.control(), b"gain 2.0");
 /// # Ok::<(), sealane::Error>(())
 /// ```
+///
+/// A loan borrows the sender only, so the receiver can be read while the loan is filled:
+///
+/// ```
+/// # let (mut a, mut b) = sealane::Channel::pair()?;
+/// # b.loan(4)?.send()?;
+/// let mut echo = a.sender.loan(4)?;
+/// let question = a.receiver.recv()?;
+/// question.payload().unwrap().copy_to_slice(&mut echo)?;
+/// echo.send()?;
+/// # Ok::<(), sealane::Error>(())
+/// ```
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Channel {
-    // Dropped first: a peer that then learns of the sender's end finds the receiver gone too.
-    receiver: Receiver,
-    sender: Sender,
+    /// The receiving half.
+    // Declared, and so dropped, first: a peer that then learns of the sender's end finds the receiver gone too.
+    pub receiver: Receiver,
+    /// The sending half.
+    pub sender: Sender,
 }
 
 impl Channel {
@@ -76,14 +97,14 @@ impl Channel {
         Self { receiver, sender }
     }
 
-    /// The two halves. Each may live in a thread of its own; dropping one closes its direction only.
+    /// Returns the two halves. Each may live in a thread of its own; dropping one closes its direction only.
     #[must_use]
     pub fn split(self) -> (Sender, Receiver) {
         (self.sender, self.receiver)
     }
 }
 
-/// Of the [`Sender`].
+/// The everyday methods of the [`Sender`]; the others are those of the field [`sender`](Self::sender).
 impl Channel {
     /// See [`Sender::loan`].
     ///
@@ -103,14 +124,6 @@ impl Channel {
         self.sender.try_loan(len)
     }
 
-    /// See [`Sender::loan_timeout`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::loan_timeout`].
-    pub fn loan_timeout(&mut self, len: usize, timeout: Duration) -> Result<Loan<'_>> {
-        self.sender.loan_timeout(len, timeout)
-    }
-
     /// See [`Sender::loan_slice`].
     ///
     /// # Errors
@@ -118,19 +131,6 @@ impl Channel {
     #[inline]
     pub fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
         self.sender.loan_slice(count)
-    }
-
-    /// See [`Sender::has_space`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::has_space`].
-    pub fn has_space(&mut self, len: usize) -> Result<bool> {
-        self.sender.has_space(len)
-    }
-
-    /// See [`Sender::batch`].
-    pub fn batch<R>(&mut self, send: impl FnOnce(&mut Sender) -> R) -> R {
-        self.sender.batch(send)
     }
 
     /// See [`Sender::send`].
@@ -149,40 +149,12 @@ impl Channel {
         self.sender.try_send(control)
     }
 
-    /// See [`Sender::send_timeout`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::send_timeout`].
-    pub fn send_timeout<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()> {
-        self.sender.send_timeout(control, timeout)
-    }
-
     /// See [`Sender::request`].
     ///
     /// # Errors
     /// Those of [`Sender::request`].
     pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
         self.sender.request(control)
-    }
-
-    /// See [`Sender::try_request`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::try_request`].
-    pub fn try_request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.sender.try_request(control)
-    }
-
-    /// See [`Sender::request_timeout`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::request_timeout`].
-    pub fn request_timeout<'c>(
-        &mut self,
-        control: impl Into<Control<'c>>,
-        timeout: Duration,
-    ) -> Result<RequestId> {
-        self.sender.request_timeout(control, timeout)
     }
 
     /// See [`Sender::reply`].
@@ -194,7 +166,7 @@ impl Channel {
     }
 }
 
-/// Of the [`Receiver`].
+/// The everyday methods of the [`Receiver`]; the others are those of the field [`receiver`](Self::receiver).
 impl Channel {
     /// See [`Receiver::recv`].
     ///
@@ -221,111 +193,54 @@ impl Channel {
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message> {
         self.receiver.recv_timeout(timeout)
     }
-
-    /// See [`Receiver::recv_batch`].
-    ///
-    /// # Errors
-    /// Those of [`Receiver::recv_batch`].
-    #[inline]
-    pub fn recv_batch(&mut self) -> Result<Batch<'_>> {
-        self.receiver.recv_batch()
-    }
-
-    /// See [`Receiver::try_recv_batch`].
-    ///
-    /// # Errors
-    /// Those of [`Receiver::try_recv_batch`].
-    #[inline]
-    pub fn try_recv_batch(&mut self) -> Result<Option<Batch<'_>>> {
-        self.receiver.try_recv_batch()
-    }
-
-    /// See [`Receiver::held`].
-    #[must_use]
-    pub fn held(&self) -> Held {
-        self.receiver.held()
-    }
 }
 
-/// Of both.
+/// What needs both halves, or is the same for both.
 impl Channel {
-    /// Sends a request and waits for its reply: [`request`](Self::request), then [`wait_reply`](Self::wait_reply).
+    /// Sends a request and waits for its reply, for at most `timeout` in all: [`Sender::request_timeout`], then
+    /// [`Receiver::wait_reply`]. Messages that come meanwhile are kept, in order, for [`recv`](Self::recv).
     ///
-    /// If both sides call at once, neither answers the other until its own call has ended: then answer in a loop instead,
-    /// where replies arrive as messages.
+    /// If both sides call at the same time, neither answers the other until its own call has ended. Such programs answer in
+    /// a loop instead, where replies arrive as messages.
     ///
-    /// A request that the other side drops without a reply is waited for until the time is over: nothing tells of it. So
-    /// answer every request.
+    /// The peer should answer every request: nothing announces that it dropped one, so the call waits until its deadline.
     ///
     /// # Errors
-    /// Those of the two.
+    /// Those of [`Sender::request_timeout`] and [`Receiver::wait_reply`]; after any of them the request is cancelled.
+    /// [`Error::UnknownRequest`] if the two halves are of different channels; nothing was sent.
     pub fn call<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<Message> {
+        self.check_halves()?;
         let deadline = Deadline::after(timeout);
         let request = self.sender.request_until(control, deadline)?;
-        self.receiver.wait_reply(request, deadline).inspect_err(|_| self.give_up(request))
+        self.receiver.wait_reply_until(request, deadline).inspect_err(|_| self.receiver.cancel(request))
     }
 
-    /// Waits for the reply to a request, for at most `timeout`. What comes meanwhile is kept, in order, for
-    /// [`recv`](Self::recv): so drain before waiting for the descriptor, which does not tell of it. A request that the other
-    /// side drops without a reply is waited for until the time is over.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`](crate::Error::Timeout): the request is given up, a late reply will be dropped.
-    /// [`Error::TimeoutHolding`](crate::Error::TimeoutHolding): the same, and payloads that are held here kept the peer from
-    /// sending.
-    /// [`Error::Backlog`](crate::Error::Backlog): 64 messages, 4 MiB or 256 descriptors are kept; the request is still
-    /// open. [`Error::UnknownRequest`](crate::Error::UnknownRequest) if the request was answered or given up before, or belongs to another
-    /// channel. [`Error::Disconnected`](crate::Error::Disconnected) as soon as the peer is gone. Others of
-    /// [`recv`](Self::recv).
-    pub fn wait_reply(&mut self, request: RequestId, timeout: Duration) -> Result<Message> {
-        self.receiver.wait_reply(request, Deadline::after(timeout))
+    /// The fields are public, so a program can combine the halves of two channels; a reply would never arrive there.
+    fn check_halves(&self) -> Result<()> {
+        if self.receiver.is_of(self.sender.next_id()) { Ok(()) } else { Err(Error::UnknownRequest) }
     }
 
-    /// See [`Receiver::give_up`].
-    pub fn give_up(&self, request: RequestId) {
-        self.receiver.give_up(request);
-    }
-
-    /// Who the peer is.
+    /// The process at the other end.
     #[must_use]
     pub fn peer(&self) -> &Peer {
         self.sender.peer()
     }
 
-    /// What both halves have counted.
+    /// The counters of both halves together.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.sender.stats().merged(self.receiver.stats())
     }
 
-    /// How large a message to the peer may be: the sender's.
+    /// The limits of a message to the peer: those of the sender.
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.sender.limits()
     }
 
-    /// A handle to end the channel with, from any thread.
+    /// A handle that ends the channel, from any thread.
     #[must_use]
     pub fn closer(&self) -> Closer {
         self.sender.closer()
-    }
-
-    /// The descriptor of the sending half: readable when trying again is worthwhile, see [`Sender`].
-    #[must_use]
-    pub fn space_fd(&self) -> BorrowedFd<'_> {
-        self.sender.as_fd()
-    }
-}
-
-/// The receiver's: readable when there is something to receive, see [`Receiver`].
-impl AsFd for Channel {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.receiver.as_fd()
-    }
-}
-
-impl AsRawFd for Channel {
-    fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
     }
 }

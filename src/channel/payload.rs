@@ -3,7 +3,7 @@
 mod reader;
 
 use std::{
-    fmt, io,
+    fmt, io, mem,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
 };
@@ -67,18 +67,20 @@ impl Payload {
         Self { place: Place::Ring(intake, span), len: to_usize(len) }
     }
 
-    /// Becomes the payload of another record. If it was one of the same ring, that is the caller's to release now.
+    /// The place in the ring, unless the payload was copied out of it.
+    pub(crate) fn span(&self) -> Option<Span> {
+        match &self.place {
+            Place::Ring(_, span) => Some(*span),
+            Place::Private(_) => None,
+        }
+    }
+
+    /// The ring and the place in it, which the caller releases; `None` if the payload was copied out of it.
     #[inline]
-    pub(crate) fn move_to(&mut self, intake: &Arc<Intake>, span: Span, len: u64) -> Option<Span> {
-        match &mut self.place {
-            Place::Ring(own, place) if Arc::ptr_eq(own, intake) => {
-                self.len = to_usize(len);
-                Some(std::mem::replace(place, span))
-            }
-            _ => {
-                *self = Self::new(Arc::clone(intake), span, len);
-                None
-            }
+    pub(crate) fn into_ring(mut self) -> Option<(Arc<Intake>, Span)> {
+        match mem::replace(&mut self.place, Place::Private(Vec::new())) {
+            Place::Ring(intake, span) => Some((intake, span)),
+            Place::Private(_) => None,
         }
     }
 

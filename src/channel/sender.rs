@@ -14,8 +14,10 @@ use crate::{
         control::Control,
         loan::Loan,
         message::{ReplyToken, RequestId},
-        outbox::{Outgoing, Patience},
+        outbox::{Outbox, Wake},
         peer::Peer,
+        send_batch::SendBatch,
+        space::Block,
         stats::{Limits, Stats},
     },
     error::{Error, Result},
@@ -34,11 +36,12 @@ use crate::{
 /// # When the receiver is slow
 /// | call | the ring, or the socket, is full |
 /// |---|---|
-/// | `loan`, `send`, `request`, `reply` | waits, as long as the peer lives |
-/// | `loan_timeout`, `send_timeout` | waits for its time, then [`Error::Timeout`] |
-/// | `try_loan` | `None` |
-/// | `try_send`, `try_request`, `try_send_with` | [`Error::Full`], or [`Error::FdsInFlight`] |
-/// | `Loan::send` | never: its room was there when it was lent |
+/// | `loan`, `loan_slice`, `send`, `request`, `reply` | waits, as long as the peer lives |
+/// | the same with `_timeout` | waits for its time, then [`Error::Timeout`] |
+/// | `try_loan`, `try_loan_slice` | `None` |
+/// | `try_send`, `try_request`, `try_reply` | [`Error::Full`], or [`Error::FdsInFlight`] |
+/// | [`Loan::send`] | never waits: its room was reserved with the loan |
+/// | [`Loan::send_with`], `request`, `reply` | wait only for what needs a packet of its own, as descriptors do |
 ///
 /// Control messages still pass while the ring is full, and loans while the socket is.
 ///
@@ -64,7 +67,7 @@ use crate::{
 /// ```
 pub struct Sender {
     ring: RingWriter,
-    out: Outgoing,
+    out: Outbox,
     peer: Peer,
 }
 
@@ -78,7 +81,7 @@ impl Sender {
         spinner: Spinner,
     ) -> Self {
         let watch = Watch::new(peer.shared_pidfd());
-        let out = Outgoing::new(intake, ring.capacity(), words, limits, spinner, watch);
+        let out = Outbox::new(intake, ring.capacity(), words, limits, spinner, watch);
         Self { ring, out, peer }
     }
 
@@ -95,7 +98,7 @@ impl Sender {
     #[doc(alias = "borrow")]
     #[inline]
     pub fn loan(&mut self, len: usize) -> Result<Loan<'_>> {
-        self.lend(len, Patience::Until(Deadline::Never))
+        self.loan_slice(len)
     }
 
     /// As [`loan`](Self::loan), for at most `timeout`.
@@ -103,20 +106,16 @@ impl Sender {
     /// # Errors
     /// [`Error::Timeout`], or those of [`loan`](Self::loan).
     pub fn loan_timeout(&mut self, len: usize, timeout: Duration) -> Result<Loan<'_>> {
-        self.lend(len, Patience::Until(Deadline::after(timeout)))
+        self.loan_slice_timeout(len, timeout)
     }
 
-    /// As [`loan`](Self::loan) if there is room now; never blocks. `None` arms the descriptor.
+    /// As [`loan`](Self::loan) if there is room; never blocks. `None` arms the descriptor.
     ///
     /// # Errors
     /// Those of [`loan`](Self::loan).
     #[inline]
     pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>> {
-        match self.lend(len, Patience::Try) {
-            Ok(loan) => Ok(Some(loan)),
-            Err(Error::Full) => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.try_loan_slice(len)
     }
 
     /// Lends room for `count` values of `T`, as [`loan`](Self::loan) does for bytes.
@@ -144,7 +143,28 @@ impl Sender {
     /// Those of [`loan`](Self::loan).
     #[inline]
     pub fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
-        self.lend(count, Patience::Until(Deadline::Never))
+        self.lend(count, Block::Until(Deadline::Never), Wake::AtOnce)
+    }
+
+    /// As [`loan_slice`](Self::loan_slice), for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], or those of [`loan`](Self::loan).
+    pub fn loan_slice_timeout<T: FromBytes + IntoBytes>(
+        &mut self,
+        count: usize,
+        timeout: Duration,
+    ) -> Result<Loan<'_, T>> {
+        self.lend(count, Block::Until(Deadline::after(timeout)), Wake::AtOnce)
+    }
+
+    /// As [`loan_slice`](Self::loan_slice) if there is room; never blocks. `None` arms the descriptor.
+    ///
+    /// # Errors
+    /// Those of [`loan`](Self::loan).
+    #[inline]
+    pub fn try_loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Option<Loan<'_, T>>> {
+        self.try_lend(count, Wake::AtOnce)
     }
 
     /// Whether a loan of `len` bytes would not block. `false` arms the descriptor; never blocks.
@@ -152,8 +172,8 @@ impl Sender {
     /// # Errors
     /// Those of [`loan`](Self::loan).
     pub fn has_space(&mut self, len: usize) -> Result<bool> {
-        let size = self.out.size_of_record(len)?;
-        match self.out.make_room(size, Patience::Try) {
+        let size = self.out.record_size(len)?;
+        match self.out.wait_for_space(size, Block::No) {
             Ok(()) => Ok(true),
             Err(Error::Full) => Ok(false),
             Err(error) => Err(error),
@@ -161,50 +181,49 @@ impl Sender {
     }
 
     #[inline]
-    fn lend<T: FromBytes + IntoBytes>(&mut self, count: usize, patience: Patience) -> Result<Loan<'_, T>> {
-        // So long that it cannot be counted is too long for any ring.
+    pub(super) fn try_lend<T: FromBytes + IntoBytes>(
+        &mut self,
+        count: usize,
+        wake: Wake,
+    ) -> Result<Option<Loan<'_, T>>> {
+        match self.lend(count, Block::No, wake) {
+            Ok(loan) => Ok(Some(loan)),
+            Err(Error::Full) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[inline]
+    pub(super) fn lend<T: FromBytes + IntoBytes>(
+        &mut self,
+        count: usize,
+        block: Block,
+        wake: Wake,
+    ) -> Result<Loan<'_, T>> {
+        // A product that overflows is too long for any ring.
         let len = count.saturating_mul(size_of::<T>());
-        let size = self.out.size_of_record(len)?;
-        self.out.make_room(size, patience)?;
+        let size = self.out.record_size(len)?;
+        self.out.wait_for_space(size, block)?;
         let start = self.out.place(size)?;
         match self.ring.slot(start.wrapping_add(LINE), count) {
-            Some(slot) => Ok(Loan::new(slot, &mut self.out)),
+            Some(slot) => Ok(Loan::new(slot, &mut self.out, wake)),
             // The size was checked and positions are multiples of 64.
             None => Err(Error::PayloadTooLarge { len, max: self.out.limits.max_payload }),
         }
     }
 
-    /// Runs `send`, in which loans are sent as ever, but a sleeping receiver is woken only at the end, when a call has to
-    /// wait, or after 256 KiB: the leanest way to send many small payloads. It costs a full memory fence to see whether the
-    /// receiver sleeps, for which the processor has to have written all of the record to the caches: about half of a small
-    /// message.
+    /// Begins a batch: loans are sent as ever, but a sleeping receiver is woken only when the batch is dropped.
     ///
-    /// Each loan is committed, and seen by a receiver that is awake, when it is sent. Do not let `send` wait for anything but
-    /// this sender: the receiver may be asleep meanwhile. And leave it in its place: one that is swapped for another wakes
-    /// nobody until it has to wait.
-    ///
-    /// ```
-    /// # let (a, b) = sealane::Channel::pair()?;
-    /// # let ((mut sender, _), (_, mut receiver)) = (a.split(), b.split());
-    /// sender.batch(|sender| {
-    ///     for reading in 0..100_u64 {
-    ///         sender.loan(8)?.copy_from_slice(&reading.to_le_bytes());
-    ///     }
-    ///     Ok::<_, sealane::Error>(())
-    /// })?;
-    /// # Ok::<(), sealane::Error>(())
-    /// ```
-    pub fn batch<R>(&mut self, send: impl FnOnce(&mut Self) -> R) -> R {
-        /// Ends the batch, even if `send` panics.
-        struct Ending<'s>(&'s mut Sender, bool);
-        impl Drop for Ending<'_> {
-            fn drop(&mut self) {
-                self.0.out.end_batch(self.1);
-            }
+    /// A batch is the fastest way to send many small payloads. See [`SendBatch`].
+    pub fn batch(&mut self) -> SendBatch<'_> {
+        SendBatch::new(self)
+    }
+
+    /// Wakes the receiver for what a batch has sent, unless this is a fork's copy that the fork has not used.
+    pub(super) fn wake_receiver(&mut self) {
+        if self.out.space.link.is_ours() {
+            self.out.flush_notification();
         }
-        let before = self.out.begin_batch();
-        let ending = Ending(self, before);
-        send(&mut *ending.0)
     }
 
     /// Sends a message without a payload; waits while the socket is full, as long as the peer lives. Costs a system call.
@@ -213,7 +232,7 @@ impl Sender {
     /// [`Error::ControlTooLarge`], [`Error::TooManyFds`], [`Error::Disconnected`], [`Error::UnknownRequest`] for a
     /// reply to another channel's request.
     pub fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.out.send_control(&control.into(), false, Patience::Until(Deadline::Never)).map(drop)
+        self.out.send_control(&control.into(), false, Block::Until(Deadline::Never)).map(drop)
     }
 
     /// As [`send`](Self::send), for at most `timeout`.
@@ -221,8 +240,8 @@ impl Sender {
     /// # Errors
     /// [`Error::Timeout`], or those of [`send`](Self::send).
     pub fn send_timeout<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()> {
-        let patience = Patience::Until(Deadline::after(timeout));
-        self.out.send_control(&control.into(), false, patience).map(drop)
+        let block = Block::Until(Deadline::after(timeout));
+        self.out.send_control(&control.into(), false, block).map(drop)
     }
 
     /// As [`send`](Self::send) if there is room now; never blocks.
@@ -230,7 +249,7 @@ impl Sender {
     /// # Errors
     /// [`Error::Full`] or [`Error::FdsInFlight`], with the descriptor armed, or those of [`send`](Self::send).
     pub fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.out.send_control(&control.into(), false, Patience::Try).map(drop)
+        self.out.send_control(&control.into(), false, Block::No).map(drop)
     }
 
     /// Sends a message that asks for a reply; waits as [`send`](Self::send) does. The reply comes as a message whose
@@ -239,7 +258,7 @@ impl Sender {
     /// # Errors
     /// [`Error::TooManyRequests`], or those of [`send`](Self::send).
     pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.out.send_control(&control.into(), true, Patience::Until(Deadline::Never))
+        self.out.send_control(&control.into(), true, Block::Until(Deadline::Never))
     }
 
     /// As [`request`](Self::request), for at most `timeout`.
@@ -259,7 +278,7 @@ impl Sender {
         control: impl Into<Control<'c>>,
         deadline: Deadline,
     ) -> Result<RequestId> {
-        self.out.send_control(&control.into(), true, Patience::Until(deadline))
+        self.out.send_control(&control.into(), true, Block::Until(deadline))
     }
 
     /// As [`request`](Self::request) if there is room now; never blocks.
@@ -267,16 +286,80 @@ impl Sender {
     /// # Errors
     /// Those of [`try_send`](Self::try_send) and [`request`](Self::request).
     pub fn try_request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.out.send_control(&control.into(), true, Patience::Try)
+        self.out.send_control(&control.into(), true, Block::No)
     }
 
-    /// Replies to a request; waits as [`send`](Self::send) does. For other ways to send a reply, give the token to
-    /// [`Control::in_reply_to`].
+    /// Replies to a request; waits as [`send`](Self::send) does. A reply with a payload is sent by
+    /// [`Loan::reply`](crate::Loan::reply).
     ///
     /// # Errors
-    /// Those of [`send`](Self::send).
+    /// [`Error::UnknownRequest`] if the request was answered before, or came from another channel; those of
+    /// [`send`](Self::send).
     pub fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
         self.send(control.into().in_reply_to(token))
+    }
+
+    /// As [`reply`](Self::reply), for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], or those of [`reply`](Self::reply). The token is still good after a timeout.
+    pub fn reply_timeout<'c>(
+        &mut self,
+        token: ReplyToken,
+        control: impl Into<Control<'c>>,
+        timeout: Duration,
+    ) -> Result<()> {
+        self.send_timeout(control.into().in_reply_to(token), timeout)
+    }
+
+    /// As [`reply`](Self::reply) if there is room; never blocks.
+    ///
+    /// # Errors
+    /// [`Error::Full`] or [`Error::FdsInFlight`], with the descriptor armed and the token still good, or those of
+    /// [`reply`](Self::reply).
+    pub fn try_reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
+        self.try_send(control.into().in_reply_to(token))
+    }
+
+    /// What the next message will be called if it is a request.
+    ///
+    /// Where another thread receives, note it there before the request is sent: the reply may come at once.
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    ///
+    /// # let (mut a, mut b) = sealane::Channel::pair()?;
+    /// let mut questions = HashMap::new();
+    /// questions.insert(a.sender.next_id().number(), "gain?");
+    /// a.request("gain?")?;
+    /// # let question = b.recv()?;
+    /// # b.reply(question.reply_token().unwrap(), b"2.0")?;
+    /// let reply = a.recv()?;
+    /// assert_eq!(questions.remove(&reply.in_reply_to().unwrap().number()), Some("gain?"));
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    #[must_use]
+    pub fn next_id(&self) -> RequestId {
+        RequestId { channel: self.out.space.link.id, sequence: self.out.sequence }
+    }
+
+    /// The token of a request that was received on this channel, by its [number](ReplyToken::number). `None` if no such
+    /// request waits for a reply.
+    ///
+    /// ```
+    /// # let (mut a, mut b) = sealane::Channel::pair()?;
+    /// # a.request(b"?")?;
+    /// let number = b.recv()?.reply_token().unwrap().number();
+    /// // Later, when the answer is known:
+    /// let token = b.sender.reply_token(number).unwrap();
+    /// b.reply(token, b"!")?;
+    /// assert_eq!(b.sender.reply_token(number), None, "it has been answered");
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    #[must_use]
+    pub fn reply_token(&self, number: u64) -> Option<ReplyToken> {
+        let link = &self.out.space.link;
+        link.unanswered.contains(number).then_some(ReplyToken { channel: link.id, sequence: number })
     }
 
     /// Who the peer is.
@@ -288,7 +371,7 @@ impl Sender {
     /// What this half has counted.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.out.stats
+        self.out.space.stats
     }
 
     /// How large a message to the peer may be.
@@ -300,7 +383,7 @@ impl Sender {
     /// A handle to end the whole channel with, from any thread.
     #[must_use]
     pub fn closer(&self) -> Closer {
-        Closer(Arc::downgrade(&self.out.link))
+        Closer(Arc::downgrade(&self.out.space.link))
     }
 }
 
@@ -308,13 +391,13 @@ impl Sender {
 /// A copy in a fork that has not used it [closes nothing](crate#processes-as-they-are).
 impl Drop for Sender {
     fn drop(&mut self) {
-        self.out.link.close_sending();
+        self.out.space.link.close_sending();
     }
 }
 
 impl AsFd for Sender {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.out.link.credit_in.as_fd()
+        self.out.space.link.credit_in.as_fd()
     }
 }
 
@@ -330,7 +413,7 @@ impl fmt::Debug for Sender {
             .field("next_sequence", &self.out.sequence)
             .field("ring_used", &self.out.producer.used())
             .field("ring_capacity", &self.ring.capacity())
-            .field("gone", &self.out.gone)
+            .field("gone", &self.out.space.peer_closed)
             .finish_non_exhaustive()
     }
 }

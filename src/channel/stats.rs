@@ -108,9 +108,9 @@ pub struct Limits {
 /// let (mut a, mut b) = sealane::Channel::pair()?;
 /// a.loan(100)?.send()?;
 /// let message = b.recv()?;
-/// assert_eq!(b.held().count, 1);
+/// assert_eq!(b.receiver.held().count, 1);
 /// drop(message);
-/// assert_eq!(b.held().count, 0);
+/// assert_eq!(b.receiver.held().count, 0);
 /// # Ok::<(), sealane::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeSet,
-    env, fmt,
+    env, fmt, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     process::{Child, Command, ExitStatus},
     sync::{Arc, Mutex, PoisonError},
@@ -185,16 +185,43 @@ fn set_flags(fd: &OwnedFd, flags: FdFlags) {
 pub(crate) fn start(command: &mut Command, prepared: &Prepared) -> Result<Child> {
     prepared.attach(command);
     let child = command.spawn();
+    detach(command, child)
+}
+
+/// Completes the start of a child with an [attached](Prepared::attach) channel: removes the variable from the command.
+pub(crate) fn detach<C>(command: &mut Command, child: io::Result<C>) -> Result<C> {
     let child = child.map_err(Error::io_at("starting the child process", command.get_program().as_ref()));
     command.env_remove(VARIABLE);
     child
+}
+
+/// A child process of the standard library, or of tokio.
+pub(crate) trait Process {
+    /// `None` once it has been reaped.
+    fn pid(&self) -> Option<Pid>;
+    fn try_wait(&mut self) -> io::Result<Option<ExitStatus>>;
+    fn kill(&mut self) -> io::Result<()>;
+}
+
+impl Process for Child {
+    fn pid(&self) -> Option<Pid> {
+        Some(Pid::from_child(self))
+    }
+
+    fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.try_wait()
+    }
+
+    fn kill(&mut self) -> io::Result<()> {
+        self.kill()
+    }
 }
 
 /// Ends a child that gets no channel, and returns why it gets none.
 ///
 /// The child may report the reason, and end by itself, before the handshake's deadline and within [`GRACE`]; its exit
 /// status is then known too. Else it is killed.
-pub(crate) fn end(child: &mut Child, deadline: Instant, error: Error) -> Error {
+pub(crate) fn end(child: &mut impl Process, deadline: Instant, error: Error) -> Error {
     match wait_until(child, deadline.min(after_grace())) {
         Ok(Some(status)) => with_status(error, status),
         Ok(None) => {
@@ -207,12 +234,13 @@ pub(crate) fn end(child: &mut Child, deadline: Instant, error: Error) -> Error {
 }
 
 /// Kills and reaps a child that is of no use. Waits for what is left of the time, and for [`GRACE`] at least.
-pub(crate) fn kill(child: &mut Child, deadline: Instant) {
+pub(crate) fn kill(child: &mut impl Process, deadline: Instant) {
+    let pid = child.pid();
     let ended = child.kill().and_then(|()| wait_until(child, deadline.max(after_grace())));
     match ended {
         Ok(Some(_)) => {}
-        Ok(None) => log::warn!("the child process {} was killed and has not ended yet", child.id()),
-        Err(error) => log::warn!("the child process {} could not be ended: {error}", child.id()),
+        Ok(None) => log::warn!("the child process {pid:?} was killed and has not ended yet"),
+        Err(error) => log::warn!("the child process {pid:?} could not be ended: {error}"),
     }
 }
 
@@ -232,10 +260,10 @@ pub(crate) fn after_grace() -> Instant {
 }
 
 /// Waits until the child has ended, and reaps it. `None` if it has not by the deadline.
-fn wait_until(child: &mut Child, deadline: Instant) -> std::io::Result<Option<ExitStatus>> {
+fn wait_until(child: &mut impl Process, deadline: Instant) -> io::Result<Option<ExitStatus>> {
     let deadline = Deadline::At(deadline);
-    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty());
-    let pidfd = pidfd.ok().and_then(|pidfd| above_stdio(pidfd).ok());
+    let pidfd = child.pid().and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let pidfd = pidfd.and_then(|pidfd| above_stdio(pidfd).ok());
     loop {
         let status = child.try_wait()?;
         if status.is_some() || deadline.passed() {

@@ -531,7 +531,9 @@ mod tests {
         for (row, (reason, code)) in reasons.into_iter().zip(REASONS) {
             assert_eq!((row[1].clone(), row[2].clone()), (code.to_string(), format!("{reason:?}")));
         }
-        let flags: Vec<u16> = table("| flag | meaning").iter().map(|row| row[1].parse().unwrap()).collect();
-        assert_eq!(flags, [WANTS_REPLY, OTHER_HALF, PADDING]);
+        let flags: Vec<(u16, String)> =
+            table("| flag | name").iter().map(|row| (row[1].parse().unwrap(), row[2].clone())).collect();
+        let code = [(WANTS_REPLY, "WANTS_REPLY"), (OTHER_HALF, "SPLIT"), (PADDING, "PADDING")];
+        assert_eq!(flags, code.map(|(flag, name)| (flag, name.to_owned())));
     }
 }

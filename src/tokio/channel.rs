@@ -1,14 +1,12 @@
 //! [`Channel`]: both halves together, calls, and establishing.
 
-use std::{
-    borrow::BorrowMut,
-    os::fd::AsFd,
-    path::Path,
-    process::{Child, Command},
-    time::Duration,
-};
+use std::{borrow::BorrowMut, io, os::fd::AsFd, path::Path, process::ExitStatus, time::Duration};
 
-use ::tokio::time::{Instant, sleep, timeout_at};
+use ::tokio::{
+    process::{Child, Command},
+    time::{Instant, sleep, timeout_at},
+};
+use rustix::process::Pid;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
@@ -22,7 +20,7 @@ use crate::{
         control::Control,
         message::{Message, ReplyToken, RequestId},
         peer::Peer,
-        stats::{Held, Limits, Stats},
+        stats::{Limits, Stats},
     },
     connect::{builder::Builder, child as process, handshake::Handshake},
     error::{Error, Result},
@@ -54,10 +52,13 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// # }
 /// ```
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Channel {
-    // Dropped first, as in the channel that blocks.
-    receiver: Receiver,
-    sender: Sender,
+    /// The receiving half.
+    // Declared, and so dropped, first, as in the channel that blocks.
+    pub receiver: Receiver,
+    /// The sending half.
+    pub sender: Sender,
 }
 
 /// Registers both halves with the runtime.
@@ -109,13 +110,39 @@ impl Channel {
     }
 
     /// Starts a child process with a channel to it, which the child takes by [`inherited`](Self::inherited) of either
-    /// kind. A child whose handshake fails is given time to report it, then killed and reaped, see [`Builder::spawn`]; one
-    /// whose future is dropped is killed at once.
+    /// kind. Command and child are tokio's: `Command::from` converts one of the standard library.
+    ///
+    /// A child whose handshake fails is given time to report it, then killed and reaped, see [`Builder::spawn`]. If the
+    /// future is dropped, the child is killed at once.
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use sealane::tokio::Channel;
+    /// use tokio::process::Command;
+    ///
+    /// let (mut channel, mut child) = Channel::spawn(Command::new("./algorithm").kill_on_drop(true)).await?;
+    /// assert_eq!(channel.call(b"begin").await?.control(), b"done");
+    /// drop(channel);
+    /// assert!(child.wait().await?.success());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Those of [`Builder::spawn`].
-    pub async fn spawn_with(builder: &Builder, command: impl BorrowMut<Command>) -> Result<(Self, Child)> {
-        let (handshake, child) = builder.try_spawn(command)?;
+    pub async fn spawn_with(
+        builder: &Builder,
+        mut command: impl BorrowMut<Command>,
+    ) -> Result<(Self, Child)> {
+        let prepared = builder.prepare()?;
+        let child = {
+            let command = command.borrow_mut();
+            prepared.attach(command.as_std_mut());
+            let child = command.spawn();
+            process::detach(command.as_std_mut(), child)?
+        };
+        let handshake = prepared.started();
         let deadline = handshake.deadline();
         let mut unfinished = Unfinished { child: Some(child), owner: Owner::here() };
         match Self::establish(handshake).await {
@@ -176,6 +203,20 @@ pub(super) async fn advance_until(
     }
 }
 
+impl process::Process for Child {
+    fn pid(&self) -> Option<Pid> {
+        Pid::from_raw(i32::try_from(self.id()?).ok()?)
+    }
+
+    fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.try_wait()
+    }
+
+    fn kill(&mut self) -> io::Result<()> {
+        self.start_kill()
+    }
+}
+
 /// A child without a channel yet, which its parent ends.
 struct Unfinished {
     child: Option<Child>,
@@ -209,7 +250,7 @@ impl Drop for Unfinished {
     }
 }
 
-/// Of the [`Sender`].
+/// The everyday methods of the [`Sender`]; the others are those of the field [`sender`](Self::sender).
 impl Channel {
     /// See [`Sender::loan`].
     ///
@@ -268,7 +309,7 @@ impl Channel {
     }
 }
 
-/// Of the [`Receiver`].
+/// The everyday methods of the [`Receiver`]; the others are those of the field [`receiver`](Self::receiver).
 impl Channel {
     /// See [`Receiver::recv`].
     ///
@@ -285,52 +326,33 @@ impl Channel {
     pub fn try_recv(&mut self) -> Result<Option<Message>> {
         self.receiver.try_recv()
     }
-
-    /// See [`Receiver::held`].
-    #[must_use]
-    pub fn held(&self) -> Held {
-        self.receiver.held()
-    }
 }
 
-/// Of both.
+/// What needs both halves, or is the same for both.
 impl Channel {
-    /// Sends a request and waits for its reply; what comes meanwhile is kept, in order, for [`recv`](Self::recv). For a
-    /// limit, wrap it: `timeout(limit, channel.call(question))`.
+    /// Sends a request and waits for its reply; messages that come meanwhile are kept, in order, for [`recv`](Self::recv).
+    /// For a limit, wrap it: `timeout(limit, channel.call(question))`.
     ///
-    /// If the future is dropped, or fails, the request is given up: a late reply is dropped and
+    /// If the future is dropped, or fails, the request is cancelled: a late reply is dropped and
     /// [counted](Stats::late_replies).
     ///
-    /// If both sides call at once, neither answers the other until its own call has ended: then answer in a loop instead,
-    /// where replies arrive as messages. A request that the other side drops without a reply is waited for as long as the
-    /// peer lives.
+    /// If both sides call at the same time, neither answers the other until its own call has ended. Such programs answer in
+    /// a loop instead, where replies arrive as messages. The peer should answer every request: nothing announces that it
+    /// dropped one, so the call waits as long as the peer lives.
     ///
     /// # Errors
-    /// Those of [`request`](Self::request) and [`wait_reply`](Self::wait_reply).
+    /// Those of [`Sender::request`] and [`Receiver::wait_reply`]. [`Error::UnknownRequest`] if the two halves are of
+    /// different channels; nothing was sent.
     pub async fn call<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<Message> {
+        if !self.receiver.is_of(self.sender.next_id()) {
+            return Err(Error::UnknownRequest);
+        }
         let request = self.sender.request(control).await?;
         let asked = Asked { request, receiver: &mut self.receiver };
         asked.receiver.wait_reply(request).await
     }
 
-    /// Waits for the reply to a request; what comes meanwhile is kept, in order, for [`recv`](Self::recv).
-    ///
-    /// Cancel-safe: if the future is dropped before it is ready, the request is still open, and can be waited for again,
-    /// or [given up](Self::give_up); or its reply arrives as a message.
-    ///
-    /// # Errors
-    /// Those of [`sealane::Channel::wait_reply`](crate::Channel::wait_reply), but the timeouts.
-    pub async fn wait_reply(&mut self, request: RequestId) -> Result<Message> {
-        self.receiver.wait_reply(request).await
-    }
-
-    /// Gives a request up: a late reply will be dropped and [counted](Stats::late_replies). Does nothing if it has been
-    /// answered, or is of another channel.
-    pub fn give_up(&mut self, request: RequestId) {
-        self.receiver.give_up(request);
-    }
-
-    /// The two halves. Each may live in a task of its own; dropping one closes its direction only.
+    /// Returns the two halves. Each may live in a task of its own; dropping one closes its direction only.
     #[must_use]
     pub fn split(self) -> (Sender, Receiver) {
         (self.sender, self.receiver)
@@ -367,7 +389,7 @@ impl Channel {
     }
 }
 
-/// A request whose caller waits for the reply, and nobody else will.
+/// A request that is cancelled when its caller no longer waits for the reply.
 struct Asked<'c> {
     request: RequestId,
     receiver: &'c mut Receiver,
@@ -375,6 +397,6 @@ struct Asked<'c> {
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        self.receiver.give_up(self.request);
+        self.receiver.cancel(self.request);
     }
 }

@@ -7,7 +7,11 @@ use std::{
 
 use super::readiness::{Attempt, Readiness};
 use crate::{
-    channel::{control::Control, message::RequestId},
+    channel::{
+        control::Control,
+        loan::Unsent,
+        message::{ReplyToken, RequestId},
+    },
     error::Result,
 };
 
@@ -56,8 +60,8 @@ impl<'s, T> Loan<'s, T> {
         self.inner.send()
     }
 
-    /// Sends it together with control bytes and descriptors, as one message. If they need a packet of their own
-    /// (descriptors do) and the socket is full, or too many descriptors are in flight, waits as long as the peer lives.
+    /// Sends the loan together with control bytes and descriptors, as one message. Descriptors, and long control bytes, need
+    /// a packet of their own: if the socket is full, or too many descriptors are in flight, waits as long as the peer lives.
     ///
     /// Cancel-safe: if the future is dropped before it is ready, nothing was sent, and the loan is gone.
     ///
@@ -67,13 +71,52 @@ impl<'s, T> Loan<'s, T> {
         self.commit(control.into(), false).await.map(drop)
     }
 
-    /// Sends it as a request, see [`Sender::request`](super::Sender::request). Cancel-safe as
+    /// See [`sealane::Loan::try_send_with`](crate::Loan::try_send_with).
+    ///
+    /// # Errors
+    /// Those of [`sealane::Loan::try_send_with`](crate::Loan::try_send_with).
+    pub fn try_send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Self>> {
+        let readiness = self.readiness;
+        self.inner.try_send_with(control).map_err(|unsent| unsent.map(|loan| Self::new(loan, readiness)))
+    }
+
+    /// Sends the loan as a request, see [`Sender::request`](super::Sender::request). Cancel-safe as
     /// [`send_with`](Self::send_with) is.
     ///
     /// # Errors
     /// Those of [`sealane::Loan::request`](crate::Loan::request).
     pub async fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId> {
         self.commit(control.into(), true).await
+    }
+
+    /// See [`sealane::Loan::try_request`](crate::Loan::try_request).
+    ///
+    /// # Errors
+    /// Those of [`sealane::Loan::try_request`](crate::Loan::try_request).
+    pub fn try_request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId, Unsent<Self>> {
+        let readiness = self.readiness;
+        self.inner.try_request(control).map_err(|unsent| unsent.map(|loan| Self::new(loan, readiness)))
+    }
+
+    /// Sends the loan as the reply to a request, see [`Sender::reply`](super::Sender::reply). Cancel-safe as
+    /// [`send_with`](Self::send_with) is; the token is still good then.
+    ///
+    /// # Errors
+    /// Those of [`sealane::Loan::reply`](crate::Loan::reply).
+    pub async fn reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
+        self.send_with(control.into().in_reply_to(token)).await
+    }
+
+    /// See [`sealane::Loan::try_reply`](crate::Loan::try_reply).
+    ///
+    /// # Errors
+    /// Those of [`sealane::Loan::try_reply`](crate::Loan::try_reply).
+    pub fn try_reply<'c>(
+        self,
+        token: ReplyToken,
+        control: impl Into<Control<'c>>,
+    ) -> Result<(), Unsent<Self>> {
+        self.try_send_with(control.into().in_reply_to(token))
     }
 
     async fn commit(mut self, control: Control<'_>, wants_reply: bool) -> Result<RequestId> {
@@ -139,15 +182,15 @@ impl<'s> LoanWriter<'s> {
         Loan::new(self.inner.into_loan(), self.readiness)
     }
 
-    /// Sends what was written, at once: see [`Loan::send`].
+    /// See [`Loan::send`].
     ///
     /// # Errors
     /// Those of [`Loan::send`].
     pub fn send(self) -> Result<()> {
-        self.inner.send()
+        self.into_loan().send()
     }
 
-    /// Sends what was written together with control bytes and descriptors, see [`Loan::send_with`].
+    /// See [`Loan::send_with`].
     ///
     /// # Errors
     /// Those of [`Loan::send_with`].
@@ -155,12 +198,48 @@ impl<'s> LoanWriter<'s> {
         self.into_loan().send_with(control).await
     }
 
-    /// Sends what was written as a request, see [`Loan::request`].
+    /// See [`Loan::try_send_with`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::try_send_with`].
+    pub fn try_send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>> {
+        self.into_loan().try_send_with(control)
+    }
+
+    /// See [`Loan::request`].
     ///
     /// # Errors
     /// Those of [`Loan::request`].
     pub async fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId> {
         self.into_loan().request(control).await
+    }
+
+    /// See [`Loan::try_request`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::try_request`].
+    pub fn try_request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId, Unsent<Loan<'s>>> {
+        self.into_loan().try_request(control)
+    }
+
+    /// See [`Loan::reply`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::reply`].
+    pub async fn reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
+        self.into_loan().reply(token, control).await
+    }
+
+    /// See [`Loan::try_reply`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::try_reply`].
+    pub fn try_reply<'c>(
+        self,
+        token: ReplyToken,
+        control: impl Into<Control<'c>>,
+    ) -> Result<(), Unsent<Loan<'s>>> {
+        self.into_loan().try_reply(token, control)
     }
 }
 

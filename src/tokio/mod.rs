@@ -4,6 +4,10 @@
 //! [`Control`](crate::Control) and [`Builder`](crate::Builder) are the same. The runtime is told of a *duplicate* of each
 //! descriptor, and never reads it.
 //!
+//! What waits there is awaited here; `try_` forms do not wait. There are no `_timeout` forms: use
+//! [`timeout`](::tokio::time::timeout). A [`Receiver`] is a [`Stream`](futures_core::Stream) too. The halves dereference to
+//! those that block, as far as their methods take `&self`: limits, counters, held payloads, `cancel`.
+//!
 //! ```
 //! #[tokio::main(flavor = "current_thread")]
 //! async fn main() -> sealane::Result<()> {
@@ -60,4 +64,4 @@ pub use channel::Channel;
 pub use listener::Listener;
 pub use loan::{Loan, LoanWriter};
 pub use receiver::Receiver;
-pub use sender::Sender;
+pub use sender::{SendBatch, Sender};

@@ -5,8 +5,12 @@
 //! nothing any more. So it is told that exactly when an attempt has armed the descriptor and found nothing.
 
 use std::{
-    fmt, io,
+    fmt,
+    future::Future,
+    io,
     os::{fd::BorrowedFd, unix::net::UnixDatagram},
+    pin::pin,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -18,7 +22,7 @@ use ::tokio::{
 };
 
 use crate::{
-    channel::{message::Message, receiver::Found},
+    channel::{inbox, message::Message},
     error::{Error, Result},
     sys::{cmsg::close_registered, owner::Owner},
 };
@@ -50,12 +54,12 @@ impl<T> Attempt<T> {
     }
 }
 
-impl From<Found> for Attempt<Message> {
-    fn from(found: Found) -> Self {
+impl From<inbox::Poll> for Attempt<Message> {
+    fn from(found: inbox::Poll) -> Self {
         match found {
-            Found::Message(message) => Self::Done(message),
-            Found::Nothing => Self::Wait,
-            Found::More => Self::Again,
+            inbox::Poll::Message(message) => Self::Done(message),
+            inbox::Poll::Empty => Self::Wait,
+            inbox::Poll::Budget => Self::Again,
         }
     }
 }
@@ -93,6 +97,28 @@ impl Readiness {
                     pause = pause.saturating_mul(2).min(longest);
                 }
                 Attempt::Again => yield_now().await,
+            }
+        }
+    }
+
+    /// Polls what [`until`](Self::until) awaits. Wakes the task of the latest call only.
+    pub(super) fn poll_until<T>(
+        &self,
+        cx: &mut Context<'_>,
+        mut attempt: impl FnMut() -> Result<Attempt<T>>,
+    ) -> Poll<Result<T>> {
+        ready!(pin!(consume_budget()).poll(cx));
+        loop {
+            match self.attempt(&mut attempt)? {
+                Attempt::Done(done) => return Poll::Ready(Ok(done)),
+                Attempt::Wait => {
+                    ready!(self.socket()?.poll_recv_ready(cx)).map_err(Error::io("waiting in tokio"))?;
+                }
+                // The sign that comes may be another one, or none: the task looks again at its next turn.
+                Attempt::Again | Attempt::Pause => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             }
         }
     }

@@ -1,16 +1,22 @@
 //! [`Receiver`]: the receiving half, which awaits messages.
 
-use std::os::fd::AsFd;
+use std::{
+    ops::Deref,
+    os::fd::AsFd,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures_core::Stream;
 
 use super::readiness::{Attempt, Readiness};
 use crate::{
     channel::{
+        batch::RecvBatch,
         message::{Message, RequestId},
-        peer::Peer,
-        stats::{Held, Limits, Stats},
+        receiver::item,
     },
     error::{Error, Result},
-    socket::link::Closer,
 };
 
 /// The receiving half of a [`Channel`](super::Channel): a [`sealane::Receiver`](crate::Receiver) that awaits instead of
@@ -37,6 +43,8 @@ use crate::{
 pub struct Receiver {
     inner: crate::Receiver,
     readiness: Readiness,
+    /// The stream has ended.
+    ended: bool,
 }
 
 /// Registers it with the runtime.
@@ -45,14 +53,14 @@ impl TryFrom<crate::Receiver> for Receiver {
 
     fn try_from(inner: crate::Receiver) -> Result<Self> {
         let readiness = Readiness::new(inner.as_fd())?;
-        Ok(Self { inner, readiness })
+        Ok(Self::new(inner, readiness))
     }
 }
 
 impl Receiver {
     /// `readiness` is that of its descriptor.
     pub(super) fn new(inner: crate::Receiver, readiness: Readiness) -> Self {
-        Self { inner, readiness }
+        Self { inner, readiness, ended: false }
     }
 
     /// Waits for the next message, as long as the peer lives. Cancel-safe: if the future is dropped before it is ready, no
@@ -65,7 +73,7 @@ impl Receiver {
         self.readiness.until(attempt).await
     }
 
-    /// Takes the next message, if there is one.
+    /// Takes the next message if there is one; does not wait.
     ///
     /// # Errors
     /// Those of [`sealane::Receiver::try_recv`](crate::Receiver::try_recv).
@@ -73,14 +81,50 @@ impl Receiver {
         self.inner.try_recv()
     }
 
-    /// Waits for the reply to a request, and keeps what else comes.
-    pub(super) async fn wait_reply(&mut self, request: RequestId) -> Result<Message> {
-        let attempt = || self.inner.find_reply(request).map(Attempt::from);
-        self.readiness.until(attempt).await
+    /// Waits for the next message, and gives out all that have arrived, one by one: see
+    /// [`sealane::Receiver::recv_batch`](crate::Receiver::recv_batch). Cancel-safe, as [`recv`](Self::recv) is.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> sealane::Result<()> {
+    /// # let (mut a, b) = sealane::Channel::pair()?;
+    /// # let mut channel = sealane::tokio::Channel::try_from(b)?;
+    /// # (0..3).try_for_each(|n| a.loan(n)?.send())?;
+    /// let mut batch = channel.receiver.recv_batch().await?;
+    /// let mut bytes = 0;
+    /// while let Some(message) = batch.next() {
+    ///     bytes += message.payload().map_or(0, |payload| payload.len());
+    /// }
+    /// assert_eq!(bytes, 0 + 1 + 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`sealane::Receiver::recv_batch`](crate::Receiver::recv_batch).
+    pub async fn recv_batch(&mut self) -> Result<RecvBatch<'_>> {
+        let first = self.recv().await?;
+        Ok(self.inner.batch_after(first))
     }
 
-    pub(super) fn give_up(&self, request: RequestId) {
-        self.inner.give_up(request);
+    /// As [`recv_batch`](Self::recv_batch) if there is a message; does not wait.
+    ///
+    /// # Errors
+    /// Those of [`sealane::Receiver::try_recv_batch`](crate::Receiver::try_recv_batch).
+    pub fn try_recv_batch(&mut self) -> Result<Option<RecvBatch<'_>>> {
+        self.inner.try_recv_batch()
+    }
+
+    /// Waits for the reply to a request; messages that come meanwhile are kept, in order, for [`recv`](Self::recv).
+    ///
+    /// Cancel-safe: if the future is dropped before it is ready, the request is still open. It can be waited for again or
+    /// [cancelled](crate::Receiver::cancel); otherwise its reply arrives as a message.
+    ///
+    /// # Errors
+    /// Those of [`sealane::Receiver::wait_reply`](crate::Receiver::wait_reply), but the timeouts.
+    pub async fn wait_reply(&mut self, request: RequestId) -> Result<Message> {
+        let attempt = || self.inner.find_reply(request).map(Attempt::from);
+        self.readiness.until(attempt).await
     }
 
     /// The half that blocks. It is not registered with the runtime any more.
@@ -88,34 +132,46 @@ impl Receiver {
     pub fn into_inner(self) -> crate::Receiver {
         self.inner
     }
+}
 
-    /// See [`sealane::Receiver::held`](crate::Receiver::held).
-    #[must_use]
-    pub fn held(&self) -> Held {
-        self.inner.held()
+/// The methods of the [receiver that blocks](crate::Receiver) that take `&self`, none of which waits: its peer, limits,
+/// counters, held payloads, and [`cancel`](crate::Receiver::cancel).
+impl Deref for Receiver {
+    type Target = crate::Receiver;
+
+    fn deref(&self) -> &crate::Receiver {
+        &self.inner
     }
+}
 
-    /// See [`sealane::Receiver::peer`](crate::Receiver::peer).
-    #[must_use]
-    pub fn peer(&self) -> &Peer {
-        self.inner.peer()
-    }
+/// The messages, one after the other. The stream ends when the peer is gone and all of its messages were delivered, and after
+/// a [fatal](Error::is_fatal) error.
+///
+/// ```
+/// use futures_util::StreamExt;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> sealane::Result<()> {
+/// # let (mut a, b) = sealane::Channel::pair()?;
+/// # let mut channel = sealane::tokio::Channel::try_from(b)?;
+/// # for word in ["to", "be"] { a.send(word)?; }
+/// # drop(a);
+/// let mut words = Vec::new();
+/// while let Some(message) = channel.receiver.next().await {
+///     words.push(message?.control().to_vec());
+/// }
+/// assert_eq!(words, [b"to", b"be"]);
+/// # Ok(())
+/// # }
+/// ```
+impl Stream for Receiver {
+    type Item = Result<Message>;
 
-    /// See [`sealane::Receiver::stats`](crate::Receiver::stats).
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.inner.stats()
-    }
-
-    /// See [`sealane::Receiver::limits`](crate::Receiver::limits).
-    #[must_use]
-    pub fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
-
-    /// See [`sealane::Receiver::closer`](crate::Receiver::closer).
-    #[must_use]
-    pub fn closer(&self) -> Closer {
-        self.inner.closer()
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Message>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let Self { inner, readiness, ended } = &mut *self;
+        readiness.poll_until(cx, || inner.find().map(Attempt::from)).map(|received| item(received, ended))
     }
 }

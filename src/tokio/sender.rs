@@ -1,6 +1,6 @@
 //! [`Sender`]: the sending half, which awaits room.
 
-use std::os::fd::AsFd;
+use std::{ops::Deref, os::fd::AsFd};
 
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -12,11 +12,8 @@ use crate::{
     channel::{
         control::Control,
         message::{ReplyToken, RequestId},
-        peer::Peer,
-        stats::{Limits, Stats},
     },
     error::{Error, Result},
-    socket::link::Closer,
 };
 
 /// The sending half of a [`Channel`](super::Channel): a [`sealane::Sender`](crate::Sender) that awaits instead of blocking.
@@ -72,20 +69,31 @@ impl Sender {
     /// Those of [`sealane::Sender::loan_slice`](crate::Sender::loan_slice).
     pub async fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
         let Self { inner, readiness } = self;
-        let len = count.saturating_mul(size_of::<T>());
-        let attempt = || Ok(if inner.has_space(len)? { Attempt::Done(()) } else { Attempt::Wait });
-        readiness.until(attempt).await?;
-        // Does not block: there is room, and only we take it.
+        space::<T>(readiness, count, |len| inner.has_space(len)).await?;
+        // Does not block: there is room, and only this sender takes it.
         Ok(Loan::new(inner.loan_slice(count)?, readiness))
     }
 
-    /// As [`loan`](Self::loan), if there is room now.
+    /// As [`loan`](Self::loan), if there is room; does not wait.
     ///
     /// # Errors
     /// Those of [`sealane::Sender::try_loan`](crate::Sender::try_loan).
     pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>> {
+        self.try_loan_slice(len)
+    }
+
+    /// As [`loan_slice`](Self::loan_slice), if there is room; does not wait.
+    ///
+    /// # Errors
+    /// Those of [`sealane::Sender::try_loan_slice`](crate::Sender::try_loan_slice).
+    pub fn try_loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Option<Loan<'_, T>>> {
         let Self { inner, readiness } = self;
-        Ok(inner.try_loan(len)?.map(|loan| Loan::new(loan, readiness)))
+        Ok(inner.try_loan_slice(count)?.map(|loan| Loan::new(loan, readiness)))
+    }
+
+    /// Begins a batch, after which a sleeping receiver is woken once, see [`sealane::Sender::batch`](crate::Sender::batch).
+    pub fn batch(&mut self) -> SendBatch<'_> {
+        SendBatch { inner: self.inner.batch(), readiness: &self.readiness }
     }
 
     /// Sends a message without a payload; waits while the socket is full, or too many descriptors are in flight, as long as
@@ -99,7 +107,7 @@ impl Sender {
         self.readiness.until(attempt).await
     }
 
-    /// As [`send`](Self::send), if there is room now.
+    /// As [`send`](Self::send), if there is room; does not wait.
     ///
     /// # Errors
     /// Those of [`sealane::Sender::try_send`](crate::Sender::try_send).
@@ -119,13 +127,29 @@ impl Sender {
         self.readiness.until(attempt).await
     }
 
-    /// Replies to a request; waits as [`send`](Self::send) does. For other ways to send a reply, give the token to
-    /// [`Control::in_reply_to`]. Cancel-safe: if the future is dropped before it is ready, the token is still good.
+    /// As [`request`](Self::request), if there is room; does not wait.
     ///
     /// # Errors
-    /// Those of [`send`](Self::send).
+    /// Those of [`sealane::Sender::try_request`](crate::Sender::try_request).
+    pub fn try_request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
+        self.inner.try_request(control)
+    }
+
+    /// Replies to a request; waits as [`send`](Self::send) does. A reply with a payload is sent by
+    /// [`Loan::reply`]. Cancel-safe: if the future is dropped before it is ready, the token is still good.
+    ///
+    /// # Errors
+    /// Those of [`sealane::Sender::reply`](crate::Sender::reply).
     pub async fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
         self.send(control.into().in_reply_to(token)).await
+    }
+
+    /// As [`reply`](Self::reply), if there is room; does not wait.
+    ///
+    /// # Errors
+    /// Those of [`sealane::Sender::try_reply`](crate::Sender::try_reply).
+    pub fn try_reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
+        self.inner.try_reply(token, control)
     }
 
     /// The half that blocks. It is not registered with the runtime any more.
@@ -133,28 +157,105 @@ impl Sender {
     pub fn into_inner(self) -> crate::Sender {
         self.inner
     }
+}
 
-    /// See [`sealane::Sender::peer`](crate::Sender::peer).
-    #[must_use]
-    pub fn peer(&self) -> &Peer {
-        self.inner.peer()
+/// The methods of the [sender that blocks](crate::Sender) that take `&self`, none of which waits: its peer, limits, counters
+/// and the like.
+impl Deref for Sender {
+    type Target = crate::Sender;
+
+    fn deref(&self) -> &crate::Sender {
+        &self.inner
+    }
+}
+
+/// Waits for room for `count` values of `T`.
+async fn space<T>(
+    readiness: &Readiness,
+    count: usize,
+    mut has_space: impl FnMut(usize) -> Result<bool>,
+) -> Result<()> {
+    let len = count.saturating_mul(size_of::<T>());
+    let attempt = || Ok(if has_space(len)? { Attempt::Done(()) } else { Attempt::Wait });
+    readiness.until(attempt).await
+}
+
+/// A sender that wakes a sleeping receiver once for many loans: a [`sealane::SendBatch`](crate::SendBatch) that awaits
+/// instead of blocking. From [`Sender::batch`].
+///
+/// A loan that has to wait for room wakes the receiver first. Before you await anything but this sender, call
+/// [`flush`](Self::flush): the receiver may be asleep.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> sealane::Result<()> {
+/// # let (a, mut b) = sealane::Channel::pair()?;
+/// # let mut channel = sealane::tokio::Channel::try_from(a)?;
+/// let mut batch = channel.sender.batch();
+/// for reading in 0..100_u64 {
+///     let mut loan = batch.loan(8).await?;
+///     loan.copy_from_slice(&reading.to_le_bytes());
+///     loan.send()?;
+/// }
+/// drop(batch);
+/// # for _ in 0..100 { b.recv()?; }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a batch ends when it is dropped"]
+pub struct SendBatch<'s> {
+    inner: crate::SendBatch<'s>,
+    readiness: &'s Readiness,
+}
+
+impl SendBatch<'_> {
+    /// See [`Sender::loan`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::loan`].
+    pub async fn loan(&mut self, len: usize) -> Result<Loan<'_>> {
+        self.loan_slice(len).await
     }
 
-    /// See [`sealane::Sender::stats`](crate::Sender::stats).
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.inner.stats()
+    /// See [`Sender::loan_slice`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::loan_slice`].
+    pub async fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
+        let Self { inner, readiness } = self;
+        space::<T>(readiness, count, |len| inner.has_space(len)).await?;
+        Ok(Loan::new(inner.loan_slice(count)?, readiness))
     }
 
-    /// See [`sealane::Sender::limits`](crate::Sender::limits).
-    #[must_use]
-    pub fn limits(&self) -> Limits {
-        self.inner.limits()
+    /// See [`Sender::try_loan`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::try_loan`].
+    pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>> {
+        self.try_loan_slice(len)
     }
 
-    /// See [`sealane::Sender::closer`](crate::Sender::closer).
-    #[must_use]
-    pub fn closer(&self) -> Closer {
-        self.inner.closer()
+    /// See [`Sender::try_loan_slice`].
+    ///
+    /// # Errors
+    /// Those of [`Sender::try_loan_slice`].
+    pub fn try_loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Option<Loan<'_, T>>> {
+        let Self { inner, readiness } = self;
+        Ok(inner.try_loan_slice(count)?.map(|loan| Loan::new(loan, readiness)))
+    }
+
+    /// Wakes a sleeping receiver for what has been sent so far. The batch stays open.
+    pub fn flush(&mut self) {
+        self.inner.flush();
+    }
+}
+
+/// The methods of the [sender that blocks](crate::Sender) that take `&self`, none of which waits.
+impl Deref for SendBatch<'_> {
+    type Target = crate::Sender;
+
+    fn deref(&self) -> &crate::Sender {
+        &self.inner
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use sealane::{Batch, Channel, Control, Error, Message, Receiver, Result, Sender, Wait};
+use sealane::{Channel, Control, Error, Loan, Message, Receiver, RecvBatch, Result, SendBatch, Sender, Wait};
 
 use crate::support::threads::{SOON, start};
 
@@ -24,7 +24,15 @@ fn channel() -> ((Sender, Receiver), (Sender, Receiver)) {
 
 /// Sends the number as a payload of 64 bytes.
 fn send(sender: &mut Sender, number: u64) -> Result<()> {
-    let mut loan = sender.loan_slice::<u64>(8)?;
+    fill(sender.loan_slice(8)?, number)
+}
+
+/// The same in a batch.
+fn send_in(batch: &mut SendBatch<'_>, number: u64) -> Result<()> {
+    fill(batch.loan_slice(8)?, number)
+}
+
+fn fill(mut loan: Loan<'_, u64>, number: u64) -> Result<()> {
     loan.fill(number);
     loan.send()
 }
@@ -39,8 +47,8 @@ fn number(message: &Message) -> u64 {
 fn numbers(receiver: &mut Receiver) -> Vec<u64> {
     let mut batch = receiver.recv_batch().unwrap();
     let mut numbers = Vec::new();
-    while let Some(message) = batch.advance() {
-        numbers.push(number(message));
+    while let Some(message) = batch.next() {
+        numbers.push(number(&message));
     }
     numbers
 }
@@ -49,17 +57,14 @@ fn numbers(receiver: &mut Receiver) -> Vec<u64> {
 fn a_receiver_is_woken_once_for_a_batch() {
     let ((mut sender, _a), (_b, receiver)) = channel();
     assert_eq!(receiver.stats().doorbells_received, 0, "a new receiver is armed");
-    sender.batch(|sender| {
-        (0..10).for_each(|n| send(sender, n).unwrap());
-        assert_eq!(sender.stats().doorbells_sent, 0);
-        // A batch within a batch ends with the outer one.
-        sender.batch(|sender| send(sender, 10).unwrap());
-        assert_eq!(sender.stats().doorbells_sent, 0);
-    });
+    let mut batch = sender.batch();
+    (0..10).for_each(|n| send_in(&mut batch, n).unwrap());
+    assert_eq!(batch.stats().doorbells_sent, 0);
+    drop(batch);
     assert_eq!(sender.stats().doorbells_sent, 1);
     // After it all is as before.
     let ((mut sender, _a), _peer) = channel();
-    sender.batch(|_| ());
+    drop(sender.batch());
     assert_eq!(sender.stats().doorbells_sent, 0, "there was nothing to wake it for");
     send(&mut sender, 0).unwrap();
     assert_eq!(sender.stats().doorbells_sent, 1);
@@ -71,7 +76,7 @@ fn a_sleeping_receiver_gets_a_batch() {
     for round in 0..100 {
         let sleeper = start(move || (receiver.recv_timeout(SOON).map(|message| number(&message)), receiver));
         let sleeper = if round == 0 { sleeper.asleep() } else { sleeper };
-        sender.batch(|sender| send(sender, round).unwrap());
+        send_in(&mut sender.batch(), round).unwrap();
         let (result, back) = sleeper.result();
         assert_eq!(result.unwrap(), round);
         receiver = back;
@@ -82,16 +87,16 @@ fn a_sleeping_receiver_gets_a_batch() {
 #[test]
 fn a_receiver_is_woken_within_a_batch_for_many_bytes() {
     let (mut sender, _peer) = Channel::pair().unwrap();
-    sender.batch(|sender| {
-        let mut send = |len| {
-            sender.loan(len).unwrap().send().unwrap();
-            sender.stats().doorbells_sent
-        };
-        // Records of 64 KiB, header included: of 256 KiB together.
-        assert_eq!([(64 << 10) - 64; 4].map(&mut send), [0, 0, 0, 1]);
-    });
+    let mut batch = sender.sender.batch();
+    let send = |len| {
+        batch.loan(len).unwrap().send().unwrap();
+        batch.stats().doorbells_sent
+    };
+    // Records of 64 KiB, header included: of 256 KiB together.
+    assert_eq!([(64 << 10) - 64; 4].map(send), [0, 0, 0, 1]);
+    drop(batch);
     assert_eq!(sender.stats().doorbells_sent, 1, "it has been rung for all");
-    sender.batch(|sender| sender.loan((256 << 10) - 64).unwrap().send().unwrap());
+    sender.sender.batch().loan((256 << 10) - 64).unwrap().send().unwrap();
     assert_eq!(sender.stats().doorbells_sent, 1, "it has not slept since");
 }
 
@@ -99,68 +104,86 @@ fn a_receiver_is_woken_within_a_batch_for_many_bytes() {
 fn a_batch_that_panics_wakes_the_receiver() {
     let ((mut sender, _a), _peer) = channel();
     let panicking = AssertUnwindSafe(|| {
-        sender.batch(|sender| {
-            send(sender, 1).unwrap();
-            panic!("on purpose");
-        });
+        let mut batch = sender.batch();
+        send_in(&mut batch, 1).unwrap();
+        panic!("on purpose");
     });
     assert!(catch_unwind(panicking).is_err());
     assert_eq!(sender.stats().doorbells_sent, 1);
 }
 
 #[test]
-fn a_panic_in_a_batch_within_a_batch_ends_the_inner_one_only() {
+fn a_batch_that_is_flushed_wakes_the_receiver_and_stays_open() {
+    let ((mut sender, _a), (_b, mut receiver)) = channel();
+    let mut batch = sender.batch();
+    for round in 0..3 {
+        let sleeper = start(move || (receiver.recv_timeout(SOON).map(|message| number(&message)), receiver));
+        let sleeper = if round == 0 { sleeper } else { sleeper.asleep() };
+        send_in(&mut batch, round).unwrap();
+        assert_eq!(batch.stats().doorbells_sent, round, "it is not woken yet");
+        batch.flush();
+        let (result, back) = sleeper.result();
+        assert_eq!(result.unwrap(), round);
+        receiver = back;
+        assert_eq!(batch.stats().doorbells_sent, round + 1);
+    }
+}
+
+#[test]
+fn a_forgotten_batch_is_announced_by_the_next_send() {
     let ((mut sender, _a), _peer) = channel();
-    sender.batch(|sender| {
-        let panicking = AssertUnwindSafe(|| {
-            sender.batch(|sender| {
-                send(sender, 1).unwrap();
-                panic!("on purpose");
-            });
-        });
-        assert!(catch_unwind(panicking).is_err());
-        send(sender, 2).unwrap();
-        assert_eq!(sender.stats().doorbells_sent, 0);
-    });
-    assert_eq!(sender.stats().doorbells_sent, 1);
+    let mut batch = sender.batch();
+    send_in(&mut batch, 1).unwrap();
+    mem::forget(batch);
+    assert_eq!(sender.stats().doorbells_sent, 0);
+    send(&mut sender, 2).unwrap();
+    assert_eq!(sender.stats().doorbells_sent, 1, "a loan outside of a batch wakes at once");
+}
+
+#[test]
+fn requests_and_replies_of_a_batch_wake_the_receiver_at_once() {
+    let ((mut sender, mut answers), (mut replies, mut questions)) = channel();
+    let sleeper = start(move || (questions.recv(), questions)).asleep();
+    let mut batch = sender.batch();
+    let request = batch.loan(8).unwrap().request(b"?").unwrap();
+    let (question, mut questions) = sleeper.result();
+    let token = question.unwrap().reply_token().unwrap();
+    let sleeper = start(move || (answers.recv(), answers)).asleep();
+    let mut batch_of_replies = replies.batch();
+    batch_of_replies.loan(8).unwrap().reply(token, b"!").unwrap();
+    assert_eq!(sleeper.result().0.unwrap().in_reply_to(), Some(request));
+    assert!(questions.try_recv().unwrap().is_none());
 }
 
 /// Whatever ends the batch, and whatever was said no to in it, the peer is woken for what was sent before.
 #[test]
 fn a_batch_in_which_something_fails_wakes_the_receiver() {
     let file = File::open("/dev/null").unwrap();
-    let fails: [fn(&mut Sender, &File) -> Error; 6] = [
-        |sender, _| sender.try_loan(RING).unwrap_err(),
-        |sender, _| sender.loan(8).unwrap().send_with(&[0; 2000]).unwrap_err(),
-        |sender, _| sender.send(&[0; 2000]).unwrap_err(),
-        |sender, _| sender.request(&[0; 2000]).unwrap_err(),
-        |sender, file| {
+    let fails: [fn(&mut SendBatch<'_>, &File) -> Error; 6] = [
+        |batch, _| batch.try_loan(RING).unwrap_err(),
+        |batch, _| batch.loan(8).unwrap().send_with(&[0; 2000]).unwrap_err(),
+        |batch, _| batch.send(&[0; 2000]).unwrap_err(),
+        |batch, _| batch.request(&[0; 2000]).unwrap_err(),
+        |batch, file| {
             let control = (0..300).fold(Control::new(b""), |control, _| control.fd(file));
-            sender.loan(8).unwrap().try_send_with(control).unwrap_err().into_error()
+            batch.loan(8).unwrap().try_send_with(control).unwrap_err().into_error()
         },
-        |sender, file| {
-            let _ = fill_socket(sender);
-            sender.loan(8).unwrap().try_send_with(Control::new(b"").fd(file)).unwrap_err().into_error()
+        |batch, file| {
+            while batch.loan(8).unwrap().try_send_with(Control::new(b"").fd(file)).is_ok() {}
+            batch.loan(8).unwrap().try_send_with(Control::new(b"").fd(file)).unwrap_err().into_error()
         },
     ];
     for (at, fails) in fails.into_iter().enumerate() {
         let (a, b) = Channel::builder().ring_capacity(RING).max_control(1000).pair().unwrap();
         let ((mut sender, _a), (_b, mut receiver)) = (a.split(), b.split());
-        let error = sender.batch(|sender| {
-            send(sender, 7)?;
-            Err::<(), _>(fails(sender, &file))
-        });
-        assert!(error.is_err());
+        let mut fails_in_the_middle = || {
+            let mut batch = sender.batch();
+            send_in(&mut batch, 7)?;
+            Err::<(), _>(fails(&mut batch, &file))
+        };
+        let error = fails_in_the_middle().unwrap_err();
         assert_eq!(sender.stats().doorbells_sent, 1, "{at}: {error:?}");
         assert_eq!(number(&receiver.recv_timeout(SOON).unwrap()), 7);
-    }
-}
-
-fn fill_socket(sender: &mut Sender) -> Error {
-    loop {
-        if let Err(error) = sender.try_send(b"") {
-            return error;
-        }
     }
 }
 
@@ -169,19 +192,18 @@ fn fill_socket(sender: &mut Sender) -> Error {
 fn packets_and_requests_of_a_batch_are_in_order() {
     let ((mut sender, _a), (_b, mut receiver)) = channel();
     let sleeper = start(move || (receiver.recv(), receiver)).asleep();
-    let request = sender.batch(|sender| {
-        send(sender, 0).unwrap();
-        // It wakes the receiver, which finds the record first.
-        let request = sender.request(b"?").unwrap();
-        let (first, mut receiver) = sleeper.result();
-        assert_eq!(number(&first.unwrap()), 0);
-        assert!(receiver.recv_timeout(SOON).unwrap().reply_token().is_some());
-        // And sleeps again: what comes now is not told before the end.
-        let sleeper = start(move || (receiver.recv(), receiver)).asleep();
-        send(sender, 2).unwrap();
-        (request, sleeper)
-    });
-    let (message, receiver) = request.1.result();
+    let mut batch = sender.batch();
+    send_in(&mut batch, 0).unwrap();
+    // It wakes the receiver, which finds the record first.
+    batch.request(b"?").unwrap();
+    let (first, mut receiver) = sleeper.result();
+    assert_eq!(number(&first.unwrap()), 0);
+    assert!(receiver.recv_timeout(SOON).unwrap().reply_token().is_some());
+    // And sleeps again: what comes now is not announced before the end.
+    let sleeper = start(move || (receiver.recv(), receiver)).asleep();
+    send_in(&mut batch, 2).unwrap();
+    drop(batch);
+    let (message, receiver) = sleeper.result();
     assert_eq!(number(&message.unwrap()), 2);
     assert_eq!((receiver.stats().messages_received, receiver.held().count), (3, 0));
 }
@@ -189,32 +211,32 @@ fn packets_and_requests_of_a_batch_are_in_order() {
 #[test]
 fn a_batch_to_nobody_says_so() {
     let ((mut sender, _a), (_b, receiver)) = channel();
-    let result = sender.batch(|sender| {
-        send(sender, 0)?;
-        drop(receiver);
-        // The end of the peer is learned by the bell, at the latest.
-        Ok::<_, Error>(())
-    });
-    assert!(result.is_ok(), "what was sent was sent");
+    let mut batch = sender.batch();
+    send_in(&mut batch, 0).unwrap();
+    drop(receiver);
+    // The end of the peer is learned by the bell, at the latest.
+    drop(batch);
     assert!(matches!(send(&mut sender, 1), Err(Error::Disconnected)));
 }
 
 #[test]
 fn a_batch_that_meets_a_full_ring_or_socket_wakes_the_receiver() {
     let ((mut sender, _a), _peer) = channel();
-    sender.batch(|sender| {
-        while let Some(loan) = sender.try_loan(1000).unwrap() {
-            assert_eq!(loan.send().map(drop).ok(), Some(()));
-        }
-        assert_eq!(sender.stats().doorbells_sent, 1);
-    });
+    let mut batch = sender.batch();
+    while let Some(loan) = batch.try_loan(1000).unwrap() {
+        assert_eq!(loan.send().map(drop).ok(), Some(()));
+    }
+    assert_eq!(batch.stats().doorbells_sent, 1);
+    drop(batch);
+    let file = File::open("/dev/null").unwrap();
     let ((mut sender, _a), _peer) = channel();
-    sender.batch(|sender| {
-        send(sender, 0).unwrap();
-        while sender.try_send(b"").is_ok() {}
-        assert!(matches!(sender.try_send(b""), Err(Error::Full)));
-        assert_eq!(sender.stats().doorbells_sent, 1);
-    });
+    let mut batch = sender.batch();
+    send_in(&mut batch, 0).unwrap();
+    let mut try_send = || Ok(batch.loan(0)?.try_send_with(Control::new(b"").fd(&file))?);
+    let error = std::iter::repeat_with(&mut try_send).find_map(Result::err);
+    assert!(matches!(error, Some(Error::Full | Error::FdsInFlight)));
+    assert_eq!(batch.stats().doorbells_sent, 1);
+    drop(batch);
     // A blocking call too: else both would sleep.
     let ((mut sender, _a), (_b, mut receiver)) = channel();
     let count = 3 * RING / RECORD;
@@ -225,7 +247,9 @@ fn a_batch_that_meets_a_full_ring_or_socket_wakes_the_receiver() {
     })
     .asleep();
     let writer = start(move || {
-        sender.batch(|sender| (0..count as u64).try_for_each(|n| send(sender, n)).unwrap());
+        let mut batch = sender.batch();
+        (0..count as u64).try_for_each(|n| send_in(&mut batch, n)).unwrap();
+        drop(batch);
         sender
     });
     drop(writer.result());
@@ -246,7 +270,7 @@ fn messages_of_a_batch_are_whole_and_in_order() {
     let mut seen = Vec::new();
     while seen.len() < 7 {
         let mut batch = receiver.recv_batch().unwrap();
-        while let Some(message) = batch.advance() {
+        while let Some(message) = batch.next() {
             let len = message.payload().map(sealane::Payload::len);
             let token = message.reply_token();
             seen.push((message.sequence(), len, message.control().to_vec(), message.fds().len(), token));
@@ -279,7 +303,7 @@ fn a_batch_gives_its_space_back_at_the_end() {
     }
     let mut batch = receiver.recv_batch().unwrap();
     for n in 0..3 {
-        assert_eq!(number(batch.advance().unwrap()), n);
+        assert_eq!(number(&batch.next().unwrap()), n);
     }
     drop(batch);
     assert_eq!(receiver.held().count, 0);
@@ -312,7 +336,7 @@ fn a_long_batch_gives_its_space_back_bit_by_bit() {
             }
             let mut batch = receiver.recv_batch().unwrap();
             for _ in usize::from(short)..=over {
-                batch.advance().unwrap();
+                batch.next().unwrap();
             }
             if short {
                 assert_eq!(full(&mut sender, len), 0, "one less is kept");
@@ -320,7 +344,7 @@ fn a_long_batch_gives_its_space_back_bit_by_bit() {
             }
             assert_eq!(full(&mut sender, len), over);
             // A sender that has been told "no" gets what is over with the next message.
-            batch.advance().unwrap();
+            batch.next().unwrap();
             assert_eq!(full(&mut sender, len), 1);
             drop(batch);
             assert_eq!(receiver.held().count, 0);
@@ -337,8 +361,8 @@ fn payloads_taken_out_of_a_batch_stay() {
     let mut batch = receiver.recv_batch().unwrap();
     let mut taken = Vec::new();
     let mut n = 0;
-    while let Some(message) = batch.advance() {
-        assert_eq!(number(message), n);
+    while let Some(mut message) = batch.next() {
+        assert_eq!(number(&message), n);
         if n % 3 == 1 {
             taken.push((n, message.take_payload().unwrap()));
         }
@@ -376,31 +400,11 @@ fn a_batch_that_was_not_asked_for_anything_loses_nothing() {
 }
 
 #[test]
-fn messages_that_change_places_are_released_where_they_came_from() {
-    let ((mut sender, _a), (_b, mut receiver)) = channel();
-    let ((mut other_sender, _c), (_d, mut other)) = channel();
-    for n in 0..4 {
-        send(&mut sender, n).unwrap();
-        send(&mut other_sender, 100 + n).unwrap();
-    }
-    let (mut one, mut two) = (receiver.recv_batch().unwrap(), other.recv_batch().unwrap());
-    for n in 0..4 {
-        let (left, right) = (one.advance().unwrap(), two.advance().unwrap());
-        assert_eq!((number(left), number(right)), (n, 100 + n));
-        mem::swap(left, right);
-        assert_eq!((number(left), number(right)), (100 + n, n));
-    }
-    drop((one, two));
-    for receiver in [&receiver, &other] {
-        assert_eq!((receiver.held().count, receiver.held().bytes), (0, 0));
-    }
-    assert!(sender.has_space(RING - 64).unwrap() && other_sender.has_space(RING - 64).unwrap());
-}
-
-#[test]
 fn the_end_comes_after_the_batch() {
     let ((mut sender, _a), (_b, mut receiver)) = channel();
-    sender.batch(|sender| (0..2).for_each(|n| send(sender, n).unwrap()));
+    let mut batch = sender.batch();
+    (0..2).for_each(|n| send_in(&mut batch, n).unwrap());
+    drop(batch);
     drop(sender);
     assert_eq!(numbers(&mut receiver), [0, 1]);
     assert!(matches!(receiver.recv_batch(), Err(Error::Disconnected)));
@@ -409,7 +413,7 @@ fn the_end_comes_after_the_batch() {
 /// The next call rests then, but not if it never spins or does not wait.
 #[test]
 fn a_batch_ends_where_it_is_close_behind_a_sender_that_goes_on() {
-    type Begin = fn(&mut Receiver) -> Batch<'_>;
+    type Begin = fn(&mut Receiver) -> RecvBatch<'_>;
     let waits: Begin = |receiver| receiver.recv_batch().unwrap();
     let tries: Begin = |receiver| receiver.try_recv_batch().unwrap().unwrap();
     for (wait, begin, rests) in
@@ -421,9 +425,9 @@ fn a_batch_ends_where_it_is_close_behind_a_sender_that_goes_on() {
         for _ in 0..100 {
             send(&mut sender, next).unwrap();
             let mut batch = begin(&mut receiver);
-            assert_eq!(batch.advance().map(|message| number(message)), Some(next));
+            assert_eq!(batch.next().map(|message| number(&message)), Some(next));
             send(&mut sender, next + 1).unwrap();
-            let more = batch.advance().map(|message| number(message));
+            let more = batch.next().map(|message| number(&message));
             drop(batch);
             ended_early += u32::from(more.is_none());
             let second = more.unwrap_or_else(|| number(&receiver.recv_timeout(SOON).unwrap()));
@@ -439,10 +443,10 @@ fn a_batch_does_not_overtake_what_was_kept() {
     let (mut a, mut b) = Channel::builder().ring_capacity(RING).pair().unwrap();
     let request = a.request(b"?").unwrap();
     let token = b.recv_timeout(SOON).unwrap().reply_token().unwrap();
-    let send = |b: &mut Channel, n| b.batch(|sender| send(sender, n)).unwrap();
+    let send = |b: &mut Channel, n| send(&mut b.sender, n).unwrap();
     (0..3).for_each(|n| send(&mut b, n));
     b.reply(token, b"!").unwrap();
-    assert_eq!(a.wait_reply(request, SOON).unwrap().control(), b"!");
+    assert_eq!(a.receiver.wait_reply(request, SOON).unwrap().control(), b"!");
     (3..6).for_each(|n| send(&mut b, n));
     let (_sender, mut receiver) = a.split();
     let mut all = Vec::new();
@@ -453,73 +457,71 @@ fn a_batch_does_not_overtake_what_was_kept() {
     assert_eq!((receiver.held().count, receiver.held().bytes), (0, 0));
 }
 
+/// A message that was kept and copied out of the ring, one that came first, and later ones: each is released once.
 #[test]
-fn messages_that_change_places_are_followed_by_those_of_their_batch() {
+fn messages_taken_out_of_batches_are_released_once() {
+    let (mut a, mut b) = Channel::builder().ring_capacity(RING).pair().unwrap();
+    let request = a.request(b"?").unwrap();
+    let token = b.recv_timeout(SOON).unwrap().reply_token().unwrap();
+    send(&mut b.sender, 0).unwrap();
+    b.reply(token, b"!").unwrap();
+    assert_eq!(a.receiver.wait_reply(request, SOON).unwrap().control(), b"!");
+    (1..20).for_each(|n| send(&mut b.sender, n).unwrap());
+    let mut taken = Vec::new();
+    let mut n = 0;
+    while n < 20 {
+        let mut batch = a.receiver.recv_batch().unwrap();
+        while let Some(message) = batch.next() {
+            assert_eq!((number(&message), message.sequence()), (n, n + u64::from(n > 0)));
+            if [0, 1, 4, 8, 19].contains(&n) {
+                taken.push((n, message.take()));
+            }
+            n += 1;
+        }
+    }
+    assert!(
+        format!("{:?}", taken[0].1).contains("detached: true"),
+        "it was kept while the reply was awaited"
+    );
+    for (n, message) in &taken {
+        assert_eq!(number(message), *n, "it holds still");
+    }
+    assert_eq!((a.receiver.held().count, a.receiver.held().bytes), (4, 4 * RECORD as u64));
+    // All before the oldest of the four is free, and no more.
+    let mut sent = 0;
+    while b.sender.has_space(64).unwrap() {
+        send(&mut b.sender, 100).unwrap();
+        sent += RECORD;
+    }
+    assert_eq!(sent, RING - 19 * RECORD);
+    drop(taken);
+    while a.try_recv().unwrap().is_some() {}
+    assert_eq!((a.receiver.held().count, a.receiver.held().bytes), (0, 0));
+    assert!(b.sender.has_space(RING - 64).unwrap());
+}
+
+#[test]
+fn messages_of_a_batch_are_of_its_channel_whatever_was_taken() {
     let ((mut sender, mut replies), (mut answers, mut receiver)) = channel();
-    let ((mut other_sender, _c), (_d, mut other)) = channel();
     send(&mut sender, 0).unwrap();
-    send(&mut other_sender, 0).unwrap();
     let request = sender.loan(8).unwrap().request(b"?").unwrap();
-    let (mut one, mut two) = (receiver.recv_batch().unwrap(), other.recv_batch().unwrap());
-    mem::swap(one.advance().unwrap(), two.advance().unwrap());
-    // It is of the channel whose batch it is in, not of the one whose message was put there.
-    let token = one.advance().unwrap().reply_token().unwrap();
-    drop((one, two));
+    let mut batch = receiver.recv_batch().unwrap();
+    assert_eq!(number(&batch.next().unwrap().take()), 0);
+    let token = batch.next().unwrap().reply_token().unwrap();
+    drop(batch);
     answers.reply(token, b"!").unwrap();
     assert_eq!(replies.recv_timeout(SOON).unwrap().in_reply_to(), Some(request));
 }
 
-/// A message of the same channel, kept from before, and one that has been copied out of the ring: each is released once.
 #[test]
-fn messages_of_the_same_ring_that_change_places_are_released_once() {
-    let (mut a, mut b) = Channel::builder().ring_capacity(RING).pair().unwrap();
-    let request = a.request(b"?").unwrap();
-    let token = b.recv_timeout(SOON).unwrap().reply_token().unwrap();
-    b.batch(|sender| send(sender, 0)).unwrap();
-    b.reply(token, b"!").unwrap();
-    assert_eq!(a.wait_reply(request, SOON).unwrap().control(), b"!");
-    (1..20).for_each(|n| b.batch(|sender| send(sender, n)).unwrap());
-    let (_sender, mut receiver) = a.split();
-    let mut copied = receiver.recv_timeout(SOON).unwrap();
-    assert!(format!("{copied:?}").contains("detached: true"));
-    let mut old = receiver.recv_timeout(SOON).unwrap();
-    assert_eq!((number(&copied), number(&old)), (0, 1));
-    let mut batch = receiver.recv_batch().unwrap();
-    for n in 2..20 {
-        let message = batch.advance().unwrap();
-        assert_eq!(number(message), n);
-        match n {
-            4 => mem::swap(message, &mut copied),
-            8 => mem::swap(message, &mut old),
-            12 => assert_eq!(number(&mem::replace(message, batch_of_one())), 12),
-            _ => {}
-        }
-    }
-    assert_eq!((number(&copied), number(&old)), (4, 8), "they hold still, where they are now");
-    assert!(batch.advance().is_none());
-    drop(batch);
-    assert_eq!((receiver.held().count, receiver.held().bytes), (2, 2 * RECORD as u64));
-    // All before the older of the two is free, and no more.
-    let before = 2 * RECORD + 2 * RECORD;
-    let (mut sender, _replies) = b.split();
-    let mut sent = 0;
-    while sender.has_space(64).unwrap() {
-        send(&mut sender, 100).unwrap();
-        sent += RECORD;
-    }
-    assert_eq!(sent, RING - 19 * RECORD + before - RECORD);
-    assert_eq!((number(&copied), number(&old)), (4, 8));
-    drop((copied, old));
-    while receiver.try_recv().unwrap().is_some() {}
-    assert_eq!((receiver.held().count, receiver.held().bytes), (0, 0));
-    assert!(sender.has_space(RING - 64).unwrap());
-}
-
-/// A message of a channel that is gone by now.
-fn batch_of_one() -> Message {
+fn descriptors_are_taken_out_of_a_batch() {
     let ((mut sender, _a), (_b, mut receiver)) = channel();
-    send(&mut sender, 0).unwrap();
-    receiver.recv_timeout(SOON).unwrap()
+    let file = File::open("/dev/null").unwrap();
+    sender.send(Control::new(b"").fd(&file)).unwrap();
+    let mut batch = receiver.recv_batch_timeout(SOON).unwrap();
+    let mut message = batch.next().unwrap();
+    let fds = message.take_fds();
+    assert_eq!((fds.len(), message.fds().len()), (1, 0));
 }
 
 #[test]
@@ -528,7 +530,7 @@ fn a_batch_that_is_forgotten_holds_its_space_and_no_more() {
     (0..10).for_each(|n| send(&mut sender, n).unwrap());
     let mut batch = receiver.recv_batch().unwrap();
     for n in 0..4 {
-        assert_eq!(number(batch.advance().unwrap()), n);
+        assert_eq!(number(&batch.next().unwrap()), n);
     }
     mem::forget(batch);
     assert_eq!((receiver.held().count, receiver.held().bytes), (4, 4 * RECORD as u64));
@@ -555,8 +557,8 @@ fn panic_in_batch_keeps_messages() {
     for n in 0..2 {
         let panicking = AssertUnwindSafe(|| {
             let mut batch = receiver.recv_batch().unwrap();
-            assert_eq!(number(batch.advance().unwrap()), 2 * n);
-            assert_eq!(number(batch.advance().unwrap()), 2 * n + 1);
+            assert_eq!(number(&batch.next().unwrap()), 2 * n);
+            assert_eq!(number(&batch.next().unwrap()), 2 * n + 1);
             panic!("on purpose");
         });
         assert!(catch_unwind(panicking).is_err());
@@ -569,17 +571,17 @@ fn panic_in_batch_keeps_messages() {
 #[test]
 fn a_batch_may_be_gone_through_in_another_thread() {
     const fn is_send<T: Send>() {}
-    const { is_send::<Batch<'static>>() };
+    const { is_send::<RecvBatch<'static>>() };
     let ((mut sender, _a), (_b, mut receiver)) = channel();
     (0..10).for_each(|n| send(&mut sender, n).unwrap());
     let mut batch = receiver.recv_batch().unwrap();
-    assert_eq!(number(batch.advance().unwrap()), 0);
+    assert_eq!(number(&batch.next().unwrap()), 0);
     thread::scope(|scope| {
         scope.spawn(move || {
             for n in 1..10 {
-                assert_eq!(number(batch.advance().unwrap()), n);
+                assert_eq!(number(&batch.next().unwrap()), n);
             }
-            assert!(batch.advance().is_none());
+            assert!(batch.next().is_none());
         });
     });
     assert_eq!(receiver.held().count, 0);
@@ -599,7 +601,8 @@ fn taken_payloads_may_be_dropped_while_the_batch_gives_space_back() {
     });
     let sending = start(move || {
         for first in (0..COUNT).step_by(50) {
-            sender.batch(|sender| (first..first + 50).try_for_each(|n| send(sender, n))).unwrap();
+            let mut batch = sender.batch();
+            (first..first + 50).try_for_each(|n| send_in(&mut batch, n)).unwrap();
         }
         sender
     });
@@ -607,8 +610,8 @@ fn taken_payloads_may_be_dropped_while_the_batch_gives_space_back() {
         let mut n = 0;
         while n < COUNT {
             let mut batch = receiver.recv_batch().unwrap();
-            while let Some(message) = batch.advance() {
-                assert_eq!(number(message), n);
+            while let Some(mut message) = batch.next() {
+                assert_eq!(number(&message), n);
                 if n.is_multiple_of(3) {
                     give.send((n, message.take_payload().unwrap())).unwrap();
                 }

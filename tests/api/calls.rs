@@ -30,7 +30,7 @@ fn asked(channel: &mut Channel) -> (Message, ReplyToken) {
 /// A request that was given up, and the right to answer it nevertheless.
 fn given_up(a: &mut Channel, b: &mut Channel) -> ReplyToken {
     let request = a.request(b"?").unwrap();
-    assert!(matches!(a.wait_reply(request, NOW), Err(Error::Timeout)));
+    assert!(matches!(a.receiver.wait_reply(request, NOW), Err(Error::Timeout)));
     asked(b).1
 }
 
@@ -41,7 +41,7 @@ fn forge_reply(channel: &Channel, sequence: u64, request: u64) {
     header[8..16].copy_from_slice(&sequence.to_le_bytes());
     header[16..24].copy_from_slice(&(request + 1).to_le_bytes());
     let packet = [IoSlice::new(&header)];
-    sendmsg(channel, &packet, &mut SendAncillaryBuffer::default(), SendFlags::DONTWAIT).unwrap();
+    sendmsg(&channel.receiver, &packet, &mut SendAncillaryBuffer::default(), SendFlags::DONTWAIT).unwrap();
 }
 
 #[test]
@@ -49,9 +49,9 @@ fn a_call_sees_what_was_set_before_it() {
     let (mut channel, mut child) = Channel::spawn(role(keeps_a_number)).unwrap();
     for n in 0..1000_u32 {
         if n % 2 == 0 {
-            channel.send_timeout(Control::of(&n), SOON).unwrap();
+            channel.sender.send_timeout(Control::of(&n), SOON).unwrap();
         } else {
-            let mut loan = channel.loan_timeout(4, SOON).unwrap();
+            let mut loan = channel.sender.loan_timeout(4, SOON).unwrap();
             loan.copy_from_slice(&n.to_le_bytes());
             loan.send().unwrap();
         }
@@ -106,7 +106,7 @@ fn open_requests_are_answered_in_any_order_by_whatever_a_message_can_hold() {
     }
     for n in [2, 0, 5, 1, 4, 3_u8] {
         let request = requests[usize::from(n)];
-        let reply = a.wait_reply(request, SOON).unwrap();
+        let reply = a.receiver.wait_reply(request, SOON).unwrap();
         assert_eq!((reply.control(), reply.in_reply_to()), (&[n][..], Some(request)));
         assert_eq!(reply.payload().map(Payload::len), (n % 3 != 0).then_some(100));
         assert_eq!(reply.fds().len(), usize::from(n % 3 != 1));
@@ -121,7 +121,7 @@ fn converse(mut channel: Channel) {
     let (mut asked, mut answered, mut open) = (0, 0, HashMap::new());
     while asked < QUESTIONS || answered < QUESTIONS || !open.is_empty() {
         while asked < QUESTIONS && open.len() < 10 {
-            open.insert(channel.request_timeout(Control::of(&asked), SOON).unwrap(), asked);
+            open.insert(channel.sender.request_timeout(Control::of(&asked), SOON).unwrap(), asked);
             asked += 1;
         }
         let message = channel.recv_timeout(SOON).unwrap();
@@ -129,7 +129,7 @@ fn converse(mut channel: Channel) {
         match (message.reply_token(), message.in_reply_to()) {
             (Some(token), None) => {
                 let double = number * 2;
-                channel.send_timeout(Control::of(&double).in_reply_to(token), SOON).unwrap();
+                channel.sender.send_timeout(Control::of(&double).in_reply_to(token), SOON).unwrap();
                 answered += 1;
             }
             (None, Some(request)) => assert_eq!(number, open.remove(&request).unwrap() * 2),
@@ -202,11 +202,11 @@ fn messages_before_an_awaited_reply_are_kept_in_order() {
     }
     drop(b);
 
-    assert_eq!(a.wait_reply(first, SOON).unwrap().control(), b"first");
+    assert_eq!(a.receiver.wait_reply(first, SOON).unwrap().control(), b"first");
     assert_eq!(a.recv_timeout(SOON).unwrap().control(), [0]);
     assert_eq!(a.try_recv().unwrap().unwrap().control(), [1]);
     // It was kept too, and is there though the peer is gone.
-    assert_eq!(a.wait_reply(second, NOW).unwrap().control(), b"second");
+    assert_eq!(a.receiver.wait_reply(second, NOW).unwrap().control(), b"second");
     assert_eq!(a.recv_timeout(NOW).unwrap().control(), [2]);
     let (_, mut receiver) = a.split();
     for n in [3, 4, 5, 6, 7, 8, 9, 11, 13] {
@@ -226,8 +226,8 @@ fn the_backlog_is_bounded_and_the_request_stays_open() {
         let send = |channel: &mut Channel| {
             let control = Control::default().fds(vec![&null; fds]);
             match payload {
-                Some(len) => channel.loan_timeout(len, SOON).and_then(|loan| loan.send_with(control)),
-                None => channel.send_timeout(control, SOON),
+                Some(len) => channel.sender.loan_timeout(len, SOON).and_then(|loan| loan.send_with(control)),
+                None => channel.sender.send_timeout(control, SOON),
             }
         };
         let (mut a, mut b) = Channel::builder().ring_capacity(8 << 20).pair().unwrap();
@@ -235,13 +235,13 @@ fn the_backlog_is_bounded_and_the_request_stays_open() {
         let (_, token) = asked(&mut b);
         (0..=kept).for_each(|_| send(&mut b).unwrap());
         for _ in 0..3 {
-            assert!(matches!(a.wait_reply(request, SOON), Err(Error::Backlog)));
+            assert!(matches!(a.receiver.wait_reply(request, SOON), Err(Error::Backlog)));
         }
         assert_eq!(a.stats().messages_received, u64::try_from(kept).unwrap());
         b.reply(token, b"!").unwrap();
         let mut next = || a.recv_timeout(SOON).unwrap().sequence();
         assert!((0..u64::try_from(kept).unwrap()).all(|sequence| next() == sequence));
-        assert_eq!(a.wait_reply(request, SOON).unwrap().control(), b"!");
+        assert_eq!(a.receiver.wait_reply(request, SOON).unwrap().control(), b"!");
         assert_eq!(a.recv_timeout(SOON).unwrap().sequence(), u64::try_from(kept).unwrap());
         assert!(matches!(a.recv_timeout(NOW), Err(Error::Timeout)));
     }
@@ -251,11 +251,11 @@ fn the_backlog_is_bounded_and_the_request_stays_open() {
 fn streams_then_answers(mut channel: Channel, before: u8, len: usize) {
     let (_, token) = asked(&mut channel);
     for n in 0..before {
-        let mut loan = channel.loan_timeout(1000, SOON).unwrap();
+        let mut loan = channel.sender.loan_timeout(1000, SOON).unwrap();
         loan.fill(n);
         loan.send().unwrap();
     }
-    let loan = channel.loan_timeout(len, Duration::from_secs(2)).unwrap();
+    let loan = channel.sender.loan_timeout(len, Duration::from_secs(2)).unwrap();
     loan.send_with(Control::default().in_reply_to(token)).unwrap();
 }
 
@@ -296,7 +296,7 @@ fn a_late_reply_is_dropped_counted_and_releases_what_it_brought() {
             reply = reply.fd(&other_end);
         }
         let sent = if payload {
-            b.loan_timeout(most, SOON).and_then(|loan| loan.send_with(reply))
+            b.sender.loan_timeout(most, SOON).and_then(|loan| loan.send_with(reply))
         } else {
             b.send(reply)
         };
@@ -304,8 +304,8 @@ fn a_late_reply_is_dropped_counted_and_releases_what_it_brought() {
         drop(other_end);
         b.send(b"news").unwrap();
         assert_eq!(a.recv_timeout(SOON).unwrap().control(), b"news");
-        assert_eq!(a.held().count, 0);
-        assert!(b.has_space(most).unwrap());
+        assert_eq!(a.receiver.held().count, 0);
+        assert!(b.sender.has_space(most).unwrap());
         assert!(is_abandoned(&end), "somebody holds the other end");
     }
     assert_eq!(a.stats().late_replies, 3);
@@ -402,7 +402,7 @@ fn only_an_open_request_of_this_channel_can_be_waited_for() {
     let (mut a, mut b) = Channel::pair().unwrap();
     let (mut c, mut d) = Channel::pair().unwrap();
     let not_open = |channel: &mut Channel, request| {
-        assert!(matches!(channel.wait_reply(request, SOON), Err(Error::UnknownRequest)));
+        assert!(matches!(channel.receiver.wait_reply(request, SOON), Err(Error::UnknownRequest)));
     };
     let [answered, received, given_up, open] = [(); 4].map(|()| a.request(b"?").unwrap());
     // Theirs have the same numbers.
@@ -410,13 +410,13 @@ fn only_an_open_request_of_this_channel_can_be_waited_for() {
         assert!((0..4).all(|_| channel.request(b"?").is_ok()));
         not_open(channel, open);
     }
-    assert!(matches!(a.wait_reply(given_up, NOW), Err(Error::Timeout)));
+    assert!(matches!(a.receiver.wait_reply(given_up, NOW), Err(Error::Timeout)));
     not_open(&mut a, given_up);
     for _ in 0..2 {
         let (_, token) = asked(&mut b);
         b.reply(token, b"!").unwrap();
     }
-    a.wait_reply(answered, SOON).unwrap();
+    a.receiver.wait_reply(answered, SOON).unwrap();
     not_open(&mut a, answered);
     assert!((0..4).all(|_| a.recv_timeout(SOON).unwrap().reply_token().is_some()));
     assert_eq!(a.recv_timeout(SOON).unwrap().in_reply_to(), Some(received));
@@ -440,7 +440,7 @@ fn a_request_is_answered_once() {
     let loan = b.loan(8).unwrap();
     assert!(matches!(loan.send_with(Control::new(b"!").in_reply_to(token)), Err(Error::UnknownRequest)));
     assert_eq!(b.stats(), before);
-    a.wait_reply(request, SOON).unwrap();
+    a.receiver.wait_reply(request, SOON).unwrap();
 
     // A peer that answers again nevertheless has broken the protocol.
     forge_reply(&b, before.messages_sent, 1);
@@ -490,7 +490,7 @@ fn any_timeout_will_do() {
         let request = a.request(b"?").unwrap();
         let (_, token) = asked(&mut b);
         b.reply(token, b"in time").unwrap();
-        assert_eq!(a.wait_reply(request, NOW).unwrap().control(), b"in time");
+        assert_eq!(a.receiver.wait_reply(request, NOW).unwrap().control(), b"in time");
         assert_eq!(a.stats().late_replies, 1);
 
         let calling = start(move || a.call(b"?", Duration::MAX).map(|reply| reply.control().to_vec()));

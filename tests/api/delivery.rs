@@ -187,7 +187,7 @@ fn every_boundary_is_crossed_whole() {
         for control in [0, 1, 64, 200, a.limits().max_control] {
             for fds in [0, 1, 253] {
                 let bytes: Vec<u8> = (0..len.max(control)).map(|i| u8::try_from(i % 251).unwrap()).collect();
-                let mut loan = a.loan_timeout(len, SOON).unwrap();
+                let mut loan = a.sender.loan_timeout(len, SOON).unwrap();
                 loan.copy_from_slice(&bytes[..len]);
                 loan.send_with(Control::new(&bytes[..control]).fds(vec![&null; fds])).unwrap();
                 let message = b.recv_timeout(SOON).unwrap();
@@ -219,38 +219,38 @@ fn messages_one_above_the_limits_are_refused_and_the_channel_goes_on() {
 fn a_kept_payload_holds_the_space_behind_it() {
     let (mut a, mut b) = Channel::builder().ring_capacity(4096).pair().unwrap();
     let mut next = |len: usize| {
-        a.loan_timeout(len, SOON).unwrap().send().unwrap();
+        a.sender.loan_timeout(len, SOON).unwrap().send().unwrap();
         b.recv_timeout(SOON).unwrap().take_payload().unwrap()
     };
     // Records of 1024 bytes, header included.
     let [first, second, third] = [960; 3].map(&mut next);
-    let held = b.held();
+    let held = b.receiver.held();
     assert_eq!((held.count, held.bytes), (3, 3072));
     assert!(held.oldest.is_some());
     drop(second);
-    assert_eq!((b.held().count, b.held().bytes), (2, 2048));
-    assert!(!a.has_space(1500).unwrap(), "the first is still there");
+    assert_eq!((b.receiver.held().count, b.receiver.held().bytes), (2, 2048));
+    assert!(!a.sender.has_space(1500).unwrap(), "the first is still there");
     drop(first);
-    assert!(a.has_space(3072 - 64).unwrap() && !a.has_space(3073 - 64).unwrap());
+    assert!(a.sender.has_space(3072 - 64).unwrap() && !a.sender.has_space(3073 - 64).unwrap());
     drop(third);
-    assert_eq!((b.held().count, b.held().bytes, b.held().oldest), (0, 0, None));
-    assert!(a.has_space(4032).unwrap());
+    assert_eq!((b.receiver.held().count, b.receiver.held().bytes, b.receiver.held().oldest), (0, 0, None));
+    assert!(a.sender.has_space(4032).unwrap());
 }
 
 #[test]
 fn a_batch_goes_on_behind_what_is_left_out() {
     let mib = 1 << 20;
     let (mut a, mut b) = Channel::builder().ring_capacity(16 * mib).pair().unwrap();
-    let mut send = || a.loan_timeout(5 * mib, SOON).unwrap().send().unwrap();
+    let mut send = || a.sender.loan_timeout(5 * mib, SOON).unwrap().send().unwrap();
     send();
     send();
     // The third begins where the first was.
     drop(b.recv_timeout(SOON).unwrap());
     send();
-    let mut batch = b.recv_batch().unwrap();
-    assert_eq!(batch.advance().unwrap().sequence(), 1);
-    assert_eq!(batch.advance().unwrap().sequence(), 2);
-    assert!(batch.advance().is_none());
+    let mut batch = b.receiver.recv_batch().unwrap();
+    assert_eq!(batch.next().unwrap().sequence(), 1);
+    assert_eq!(batch.next().unwrap().sequence(), 2);
+    assert!(batch.next().is_none());
     drop(batch);
     assert!(a.stats().ring_high_water > 11 << 20, "nothing was left out");
 }
@@ -262,7 +262,7 @@ fn large_payloads_begin_at_the_start_again_and_arrive_whole() {
     let capacity = 16 * MIB;
     let (mut a, mut b) = Channel::builder().ring_capacity(capacity).max_control(8).pair().unwrap();
     for _ in 0..3 {
-        a.loan_timeout(5 * MIB, SOON).unwrap().send().unwrap();
+        a.sender.loan_timeout(5 * MIB, SOON).unwrap().send().unwrap();
         drop(b.recv_timeout(SOON).unwrap());
     }
     let record = 5 * MIB + 64;
@@ -290,7 +290,7 @@ fn large_payloads_begin_at_the_start_again_and_arrive_whole() {
     };
     let lens = [5 * MIB, 5 * MIB, 4 * MIB, 64, 5 * MIB, 9 * MIB, 3 * MIB, capacity - 72, 7 * MIB];
     for (number, len) in (0..).zip(lens.into_iter().cycle().take(20 * lens.len())) {
-        while !a.has_space(len).unwrap() {
+        while !a.sender.has_space(len).unwrap() {
             receive(&mut sent);
         }
         if number % 3 == 0 {
@@ -322,7 +322,7 @@ fn a_detached_payload_keeps_its_bytes_and_gives_its_space_back() {
         loan.fill(n);
         loan.send().unwrap();
         copies.push(b.recv_timeout(SOON).unwrap().take_payload().unwrap().detach());
-        assert_eq!(b.held().count, 0);
+        assert_eq!(b.receiver.held().count, 0);
     }
     for (n, copy) in (0..).zip(copies) {
         assert_eq!(copy.detach().to_vec(), [n; 3000]);
@@ -335,7 +335,7 @@ fn payloads_that_another_thread_drops_wake_a_sleeping_sender() {
     for round in 0..20 {
         let mut kept: Vec<Message> = Vec::new();
         for _ in 0..4 {
-            a.loan_timeout(960, SOON).unwrap().send().unwrap();
+            a.sender.loan_timeout(960, SOON).unwrap().send().unwrap();
             kept.push(b.recv_timeout(SOON).unwrap());
         }
         let sending = start(move || (a.loan(1100).and_then(Loan::send), a)).asleep();

@@ -18,7 +18,7 @@ fn assert_disconnected<T: std::fmt::Debug>(what: &str, result: Result<T>) {
 fn assert_ended(mut channel: Channel) {
     assert_disconnected("loan", channel.loan(1).map(drop));
     assert_disconnected("try_loan", channel.try_loan(1).map(drop));
-    assert_disconnected("has_space", channel.has_space(1));
+    assert_disconnected("has_space", channel.sender.has_space(1));
     assert_disconnected("send", channel.send(b""));
     assert_disconnected("try_send", channel.try_send(b""));
     assert_disconnected("request", channel.request(b""));
@@ -26,7 +26,7 @@ fn assert_ended(mut channel: Channel) {
     assert_disconnected("recv", channel.recv());
     assert_disconnected("try_recv", channel.try_recv());
     assert_disconnected("recv_timeout", channel.recv_timeout(SOON));
-    assert_disconnected("recv_batch", channel.recv_batch().map(drop));
+    assert_disconnected("recv_batch", channel.receiver.recv_batch().map(drop));
 }
 
 type Notice = fn(&mut Channel) -> Result<()>;
@@ -39,7 +39,7 @@ const RECEIVING: [(&str, Notice); 5] = [
             channel.try_recv()?;
         }
     }),
-    ("recv_batch", |channel| channel.recv_batch().map(drop)),
+    ("recv_batch", |channel| channel.receiver.recv_batch().map(drop)),
     ("call", |channel| channel.call(b"", SOON).map(drop)),
 ];
 

@@ -113,7 +113,7 @@ impl Item {
                     Some(loan) => loan.request(control).unwrap(),
                     None => channel.request(control).unwrap(),
                 };
-                channel.wait_reply(asked, SOON).unwrap();
+                channel.receiver.wait_reply(asked, SOON).unwrap();
             }
         }
     }
@@ -132,7 +132,7 @@ fn a_receiver_is_told_of_everything<L: EventLoop>() {
     command.env("SEED", seed.to_string());
     let (mut channel, mut child) = small().spawn(command).unwrap();
     let mut events = L::new();
-    events.add(channel.as_fd(), 0);
+    events.add(channel.receiver.as_fd(), 0);
 
     let (mut stream, mut random) = (Item::stream(seed), Random(!seed));
     let (mut received, mut vain, mut idle) = (0, 0, 0);
@@ -294,16 +294,16 @@ fn a_sender_is_told_when_trying_again_is_worthwhile<L: EventLoop>() {
 fn ring_and_socket_hide_no_room_from_each_other<L: EventLoop>() {
     let (mut a, mut b) = small().pair().unwrap();
     let mut events = L::new();
-    events.add(a.space_fd(), 0);
+    events.add(a.sender.as_fd(), 0);
     let mut receive_all = || -> Vec<_> { iter::from_fn(|| b.try_recv().unwrap()).collect() };
     let most = a.limits().max_payload;
     for _ in 0..3 {
         a.try_loan(most).unwrap().unwrap().send().unwrap();
-        assert!(!a.has_space(1).unwrap());
+        assert!(!a.sender.has_space(1).unwrap());
         a.try_send(b"passes a full ring").unwrap();
         drop(receive_all());
         assert_eq!(events.wait(SOON), [0], "room in the ring was not announced");
-        assert!(a.has_space(most).unwrap());
+        assert!(a.sender.has_space(most).unwrap());
 
         while a.try_send(b"until the socket is full").is_ok() {}
         a.try_loan(1).unwrap().unwrap().send().unwrap();
@@ -313,11 +313,11 @@ fn ring_and_socket_hide_no_room_from_each_other<L: EventLoop>() {
         drop(held);
 
         a.try_loan(most).unwrap().unwrap().send().unwrap();
-        assert!(!a.has_space(1).unwrap());
+        assert!(!a.sender.has_space(1).unwrap());
         drop(receive_all());
         while a.try_send(b"until the socket is full").is_ok() {}
         assert_eq!(events.wait(SOON), [0], "room in the ring, before the socket was full, was not announced");
-        assert!(a.has_space(most).unwrap());
+        assert!(a.sender.has_space(most).unwrap());
         drop(receive_all());
     }
 }
@@ -326,7 +326,7 @@ fn ring_and_socket_hide_no_room_from_each_other<L: EventLoop>() {
 fn late_replies_hide_nothing<L: EventLoop>() {
     let (mut a, mut b) = Channel::pair().unwrap();
     let mut events = L::new();
-    events.add(a.as_fd(), 0);
+    events.add(a.receiver.as_fd(), 0);
     for _ in 0..200 {
         assert!(matches!(a.call(b"?", NOW), Err(Error::Timeout)));
     }
@@ -552,7 +552,7 @@ fn go_on(end: &mut Stage, is_client: bool, edge: bool) -> bool {
         let Stage::Handshake(handshake) = std::mem::replace(end, Stage::Over) else { unreachable!() };
         let mut channel = handshake.finish().unwrap();
         if is_client {
-            channel.try_request(b"?").unwrap();
+            channel.sender.try_request(b"?").unwrap();
         }
         *end = Stage::Channel(channel);
     }

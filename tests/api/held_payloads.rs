@@ -41,9 +41,9 @@ fn a_deadline_says_that_what_is_held_here_keeps_the_peer_from_sending() {
             assert_holding(receiver.recv_timeout(timeout), (3, size));
             assert_holding(receiver.call(b"?", timeout), (3, size));
             let request = receiver.request(b"?").unwrap();
-            assert_holding(receiver.wait_reply(request, timeout), (3, size));
+            assert_holding(receiver.receiver.wait_reply(request, timeout), (3, size));
             // It was given up, as at any other timeout.
-            assert!(matches!(receiver.wait_reply(request, timeout), Err(Error::UnknownRequest)));
+            assert!(matches!(receiver.receiver.wait_reply(request, timeout), Err(Error::UnknownRequest)));
         }
         // The newest is given back: that makes no room behind the oldest.
         let [first, second, third] = held;
@@ -72,7 +72,8 @@ fn a_peer_that_sleeps_for_room_is_seen_too() {
     let (mut sender, mut receiver) = pair(Wait::Block);
     sender.loan(64 << 9).unwrap().send().unwrap();
     let held = receiver.recv().unwrap();
-    let sending = start(move || sender.loan_timeout(64 << 9, SOON).and_then(sealane::Loan::send)).asleep();
+    let sending =
+        start(move || sender.sender.loan_timeout(64 << 9, SOON).and_then(sealane::Loan::send)).asleep();
     assert_holding(receiver.recv_timeout(SHORT), (1, (64 << 9) + 64));
     drop(held);
     sending.result().unwrap();

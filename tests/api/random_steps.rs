@@ -8,7 +8,7 @@ use std::{
 
 use proptest::{prelude::*, sample::Index};
 use rustix::fs::{MemfdFlags, fstat, memfd_create};
-use sealane::{Channel, Control, Error, Message, Payload, ReplyToken, RequestId};
+use sealane::{BatchMessage, Channel, Control, Error, Message, Payload, ReplyToken, RequestId};
 
 const RING: u64 = 8192;
 const MOST: usize = 8192 - 64;
@@ -207,7 +207,21 @@ impl Model {
         }
     }
 
-    fn received(&mut self, message: &mut Message, fate: &Fate, back: &mut Self) {
+    fn received(&mut self, message: &mut impl Received, fate: &Fate, back: &mut Self) {
+        let payload = self.compare(message.message(), back);
+        let Some((start, bytes)) = payload else { return };
+        match fate {
+            Fate::Keep => self.kept.push((start, message.take_payload().unwrap(), bytes)),
+            Fate::Detach => assert_eq!(message.take_payload().unwrap().detach().to_vec(), bytes),
+            Fate::Drop => {}
+        }
+        if !matches!(fate, Fate::Keep) {
+            self.spans.remove(&start);
+        }
+    }
+
+    /// Compares a message with the queue. Where its payload begins, and its bytes.
+    fn compare(&mut self, message: &Message, back: &mut Self) -> Option<(u64, Vec<u8>)> {
         let (expected, span) = self.queue.pop_front().expect("nothing more was sent");
         let found = Expected {
             sequence: message.sequence(),
@@ -222,16 +236,8 @@ impl Model {
         self.received += 1;
         self.unanswered.extend(message.reply_token().map(|token| (found.sequence, token)));
         back.open.retain(|_, request| Some(*request) != found.in_reply_to);
-        let Some((start, _)) = span else { return };
-        let bytes = expected.payload.unwrap_or_default();
-        match fate {
-            Fate::Keep => self.kept.push((start, message.take_payload().unwrap(), bytes)),
-            Fate::Detach => assert_eq!(message.take_payload().unwrap().detach().to_vec(), bytes),
-            Fate::Drop => {}
-        }
-        if !matches!(fate, Fate::Keep) {
-            self.spans.remove(&start);
-        }
+        let (start, _) = span?;
+        Some((start, expected.payload.unwrap_or_default()))
     }
 
     fn release(&mut self, at: usize, elsewhere: bool) {
@@ -246,6 +252,32 @@ impl Model {
             release();
         }
         self.spans.remove(&start);
+    }
+}
+
+/// A message, alone or lent by a batch.
+trait Received {
+    fn message(&self) -> &Message;
+    fn take_payload(&mut self) -> Option<Payload>;
+}
+
+impl Received for Message {
+    fn message(&self) -> &Message {
+        self
+    }
+
+    fn take_payload(&mut self) -> Option<Payload> {
+        self.take_payload()
+    }
+}
+
+impl Received for BatchMessage<'_> {
+    fn message(&self) -> &Message {
+        self
+    }
+
+    fn take_payload(&mut self) -> Option<Payload> {
+        self.take_payload()
     }
 }
 
@@ -291,11 +323,14 @@ impl End<'_> {
         let Self { channel, there, here, files } = self;
         match step {
             Step::Loan { len, .. } | Step::HasSpace(len) if *len > MOST => {
-                assert!(matches!(channel.has_space(*len), Err(Error::PayloadTooLarge { max: MOST, .. })));
+                assert!(matches!(
+                    channel.sender.has_space(*len),
+                    Err(Error::PayloadTooLarge { max: MOST, .. })
+                ));
                 assert!(matches!(channel.try_loan(*len), Err(Error::PayloadTooLarge { max: MOST, .. })));
             }
             Step::HasSpace(len) => {
-                assert_eq!(channel.has_space(*len).unwrap(), 64 + padded(*len) <= there.room());
+                assert_eq!(channel.sender.has_space(*len).unwrap(), 64 + padded(*len) <= there.room());
             }
             Step::Loan { len, cut, then } => self.lend(*len, *cut, then),
             Step::Send(with) => {
@@ -305,13 +340,13 @@ impl End<'_> {
             }
             Step::Request(with) => {
                 let parts = Parts::new(with, files, there, here);
-                let request = channel.try_request(parts.control(here)).unwrap();
+                let request = channel.sender.try_request(parts.control(here)).unwrap();
                 there.sent(parts, Some(request), None, here);
             }
             Step::GiveUp(which) => {
                 if !there.open.is_empty() {
                     let (sequence, request) = there.open.iter().nth(which.index(there.open.len())).unwrap();
-                    channel.give_up(*request);
+                    channel.receiver.cancel(*request);
                     there.given_up.insert(*sequence);
                 }
             }
@@ -364,14 +399,15 @@ impl End<'_> {
 
     fn receive_batch(&mut self, fates: &[Fate]) {
         let Self { channel, there, here, .. } = self;
-        let batch = channel.try_recv_batch().unwrap();
+        let batch = channel.receiver.try_recv_batch().unwrap();
         here.drop_late_replies(there);
         let Some(mut batch) = batch else {
             return assert!(here.queue.is_empty(), "what was sent is there to be received");
         };
         for (number, fate) in fates.iter().enumerate() {
-            match batch.advance() {
-                Some(message) => here.received(message, fate, there),
+            match batch.next() {
+                Some(message) if number % 3 == 2 => here.received(&mut message.take(), fate, there),
+                Some(mut message) => here.received(&mut message, fate, there),
                 // What comes through the socket, and replies, are the first of a batch.
                 None => return assert!(number > 0, "there is a first message"),
             }
@@ -393,7 +429,7 @@ proptest! {
                 if *at_a { (&mut a, &mut to_b, &mut to_a) } else { (&mut b, &mut to_a, &mut to_b) };
             End { channel, there, here, files: &files }.take(step);
             let held: u64 = here.kept.iter().map(|(start, ..)| here.spans[start] - start).sum();
-            prop_assert_eq!((channel.held().count, channel.held().bytes), (here.kept.len() as u64, held));
+            prop_assert_eq!((channel.receiver.held().count, channel.receiver.held().bytes), (here.kept.len() as u64, held));
         }
         for at_a in [true, false] {
             let (channel, there, here) =
@@ -411,7 +447,7 @@ proptest! {
             let stats = channel.stats();
             prop_assert_eq!((stats.messages_sent, stats.packets_sent), (there.sent, there.packets));
             prop_assert_eq!(stats.late_replies, there.late);
-            prop_assert!(channel.has_space(MOST).unwrap(), "all of the ring has come back");
+            prop_assert!(channel.sender.has_space(MOST).unwrap(), "all of the ring has come back");
         }
     }
 }

@@ -267,7 +267,7 @@ fn a_loan_that_is_dropped_or_cut_gives_its_space_back() {
     let mut loan = a.try_loan(4032).unwrap().unwrap();
     loan.truncate(0);
     loan.send().unwrap();
-    assert!(a.has_space(4032 - 64).unwrap() && !a.has_space(4033 - 64).unwrap());
+    assert!(a.sender.has_space(4032 - 64).unwrap() && !a.sender.has_space(4033 - 64).unwrap());
     let message = b.recv_timeout(SOON).unwrap();
     assert_eq!((message.sequence(), message.payload().unwrap().len()), (0, 0), "nothing else was sent");
 }

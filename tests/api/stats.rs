@@ -65,14 +65,14 @@ fn each_message_is_counted_once_at_both_ends() {
 fn a_call_counts_what_it_keeps_once_and_what_comes_late_apart() {
     let (mut a, mut b) = Channel::pair().unwrap();
     let late = a.request(b"?").unwrap();
-    assert!(matches!(a.wait_reply(late, NOW), Err(Error::Timeout)));
+    assert!(matches!(a.receiver.wait_reply(late, NOW), Err(Error::Timeout)));
     let request = a.request(b"?").unwrap();
     let mut token = || b.recv_timeout(SOON).unwrap().reply_token().unwrap();
     let [late, in_time] = [token(), token()];
     b.reply(late, b"too late").unwrap();
     b.send(b"kept").unwrap();
     b.reply(in_time, b"!").unwrap();
-    a.wait_reply(request, SOON).unwrap();
+    a.receiver.wait_reply(request, SOON).unwrap();
     a.recv_timeout(NOW).unwrap();
     let counted = stats(|stats| {
         (stats.messages_sent, stats.bytes_sent, stats.packets_sent) = (2, 2, 2);
@@ -136,7 +136,7 @@ fn calls_that_find_no_room_count_as_waits_for_space() {
         assert_eq!(a.stats().waits_for_space, round);
     }
     while a.try_send(&[0; 500]).is_ok() {}
-    assert!(matches!(a.try_request(b""), Err(Error::Full)));
+    assert!(matches!(a.sender.try_request(b""), Err(Error::Full)));
     assert_eq!((a.stats().waits_for_space, a.stats().sleeps), (5, 0));
 }
 
@@ -147,8 +147,13 @@ fn a_spin_that_spares_a_sleep_has_paid() {
         // A message, as docs/protocol.md has it, that no word in memory tells of: it is found after the first look.
         let mut header = [0; 32];
         header[0] = 4;
-        sendmsg(&a, &[IoSlice::new(&header)], &mut SendAncillaryBuffer::default(), SendFlags::empty())
-            .unwrap();
+        sendmsg(
+            &a.receiver,
+            &[IoSlice::new(&header)],
+            &mut SendAncillaryBuffer::default(),
+            SendFlags::empty(),
+        )
+        .unwrap();
         b.recv_timeout(SOON).unwrap();
         assert_eq!((b.stats().spins_paid, b.stats().sleeps), (paid, 0));
     }

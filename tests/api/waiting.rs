@@ -61,15 +61,15 @@ fn a_deadline_passes_and_nothing_is_lost() {
         let (mut a, mut b) = small(wait);
         assert!(matches!(b.recv_timeout(SHORT), Err(Error::Timeout)));
         fill_ring(&mut a);
-        assert!(matches!(a.loan_timeout(1, SHORT), Err(Error::Timeout)));
+        assert!(matches!(a.sender.loan_timeout(1, SHORT), Err(Error::Timeout)));
         let packets = fill_socket(&mut a);
-        assert!(matches!(a.send_timeout(b"", SHORT), Err(Error::Timeout)));
+        assert!(matches!(a.sender.send_timeout(b"", SHORT), Err(Error::Timeout)));
         assert!(b.recv_timeout(SOON).unwrap().payload().is_some());
         for _ in 0..packets {
             assert_eq!(b.recv_timeout(SOON).unwrap().control().len(), 500);
         }
-        a.loan_timeout(1, SOON).unwrap().send().unwrap();
-        a.send_timeout(b"last", SOON).unwrap();
+        a.sender.loan_timeout(1, SOON).unwrap().send().unwrap();
+        a.sender.send_timeout(b"last", SOON).unwrap();
         assert_eq!(b.recv_timeout(SOON).unwrap().payload().unwrap().len(), 1);
         assert_eq!(b.recv_timeout(SOON).unwrap().control(), b"last");
         assert!(matches!(b.recv_timeout(SHORT), Err(Error::Timeout)));
@@ -82,11 +82,11 @@ fn trying_never_blocks() {
     assert!(b.try_recv().unwrap().is_none());
     fill_ring(&mut a);
     assert!(a.try_loan(0).unwrap().is_none());
-    assert!(!a.has_space(0).unwrap());
+    assert!(!a.sender.has_space(0).unwrap());
     drop(b.try_recv().unwrap().unwrap());
     fill_socket(&mut a);
     assert!(matches!(a.try_send(b""), Err(Error::Full)));
-    assert!(matches!(a.try_request(b""), Err(Error::Full)));
+    assert!(matches!(a.sender.try_request(b""), Err(Error::Full)));
     let file = std::fs::File::open("/dev/null").unwrap();
     let unsent = a.try_loan(8).unwrap().unwrap().try_send_with(Control::new(b"").fd(&file)).unwrap_err();
     assert!(matches!(unsent.error(), Error::Full));
@@ -105,9 +105,9 @@ fn a_zero_timeout_polls_once() {
             assert_eq!(b.recv_timeout(NOW).unwrap().control(), b"a packet");
             assert!(matches!(b.recv_timeout(NOW), Err(Error::Timeout)));
             fill_ring(&mut a);
-            assert!(matches!(a.loan_timeout(1, NOW), Err(Error::Timeout)));
+            assert!(matches!(a.sender.loan_timeout(1, NOW), Err(Error::Timeout)));
             drop(b.recv_timeout(NOW).unwrap());
-            drop(a.loan_timeout(1, NOW).unwrap());
+            drop(a.sender.loan_timeout(1, NOW).unwrap());
         }
     }
 }
@@ -116,9 +116,9 @@ fn a_zero_timeout_polls_once() {
 fn a_fresh_channel_is_armed() {
     for send in SENDS {
         let (mut a, mut b) = small(Wait::default());
-        assert!(!readable(&b, NOW));
+        assert!(!readable(&b.receiver, NOW));
         send(&mut a);
-        assert!(readable(&b, SOON), "before anybody has tried to receive");
+        assert!(readable(&b.receiver, SOON), "before anybody has tried to receive");
         assert!(b.try_recv().unwrap().is_some());
     }
 }
@@ -138,12 +138,12 @@ fn an_armed_receiver_becomes_readable_and_stays_so_until_it_is_drained() {
     let (mut a, mut b) = small(Wait::default());
     for round in 0..30 {
         assert!(b.try_recv().unwrap().is_none());
-        assert!(!readable(&b, NOW), "nothing to receive");
+        assert!(!readable(&b.receiver, NOW), "nothing to receive");
         for i in 0..=round % 3 {
             SENDS[(round + i) % 3](&mut a);
         }
-        assert!(readable(&b, SOON));
-        assert!(readable(&b, NOW), "it is level-triggered");
+        assert!(readable(&b.receiver, SOON));
+        assert!(readable(&b.receiver, NOW), "it is level-triggered");
         for _ in 0..=round % 3 {
             assert_eq!(b.try_recv().unwrap().unwrap().control(), b"control");
         }
@@ -154,16 +154,16 @@ fn an_armed_receiver_becomes_readable_and_stays_so_until_it_is_drained() {
 fn a_sender_that_was_told_no_becomes_readable_when_there_is_space() {
     let (mut a, mut b) = small(Wait::default());
     let asks: [fn(&mut Channel) -> bool; 3] = [
-        |channel| channel.has_space(1).unwrap(),
+        |channel| channel.sender.has_space(1).unwrap(),
         |channel| channel.try_loan(1).unwrap().is_some(),
-        |channel| !matches!(channel.loan_timeout(1, SHORT), Err(Error::Timeout)),
+        |channel| !matches!(channel.sender.loan_timeout(1, SHORT), Err(Error::Timeout)),
     ];
     for ask in asks {
         fill_ring(&mut a);
         let message = b.recv_timeout(SOON).unwrap();
-        assert!(!ask(&mut a) && !readable(a.space_fd(), NOW));
+        assert!(!ask(&mut a) && !readable(&a.sender, NOW));
         drop(message);
-        assert!(readable(a.space_fd(), SOON));
+        assert!(readable(&a.sender, SOON));
         assert!(ask(&mut a));
     }
 }
@@ -174,13 +174,13 @@ fn a_sender_that_was_told_no_becomes_readable_when_the_socket_has_room() {
     let (mut a, mut b) = small(Wait::default());
     for _ in 0..3 {
         let count = fill_socket(&mut a);
-        assert!(!readable(a.space_fd(), NOW));
+        assert!(!readable(&a.sender, NOW));
         let loan = a.try_loan(8).unwrap().unwrap();
         let unsent = loan.try_send_with(Control::default().fd(&file)).unwrap_err();
         drop(unsent);
-        assert!(!readable(a.space_fd(), NOW));
+        assert!(!readable(&a.sender, NOW));
         b.recv_timeout(SOON).unwrap();
-        assert!(readable(a.space_fd(), SOON));
+        assert!(readable(&a.sender, SOON));
         a.try_send(b"one more").unwrap();
         for _ in 1..count {
             b.recv_timeout(SOON).unwrap();
@@ -192,12 +192,12 @@ fn a_sender_that_was_told_no_becomes_readable_when_the_socket_has_room() {
 #[test]
 fn both_descriptors_are_readable_when_the_peer_is_gone() {
     let (mut a, b) = small(Wait::default());
-    assert!(!readable(&a, NOW) && !readable(a.space_fd(), NOW));
+    assert!(!readable(&a.receiver, NOW) && !readable(&a.sender, NOW));
     drop(b);
-    assert!(readable(&a, SOON) && readable(a.space_fd(), SOON));
+    assert!(readable(&a.receiver, SOON) && readable(&a.sender, SOON));
     assert!(matches!(a.try_recv(), Err(Error::Disconnected)));
     assert!(matches!(a.try_send(b""), Err(Error::Disconnected)));
-    assert!(readable(&a, NOW), "for ever");
+    assert!(readable(&a.receiver, NOW), "for ever");
 }
 
 /// Two event loops that never ask twice before they are told to: whatever is not announced hangs them.
@@ -256,7 +256,7 @@ fn event_loops_are_told_of_everything() {
 fn control_messages_pass_a_full_ring_in_order() {
     let (mut a, mut b) = small(Wait::default());
     fill_ring(&mut a);
-    assert!(!a.has_space(0).unwrap());
+    assert!(!a.sender.has_space(0).unwrap());
     for n in 0..50_u32 {
         a.send(Control::of(&n)).unwrap();
     }
@@ -264,9 +264,9 @@ fn control_messages_pass_a_full_ring_in_order() {
     for n in 0..50_u32 {
         assert_eq!(b.recv_timeout(SOON).unwrap().control_as::<u32>().unwrap(), &n);
     }
-    assert!(!a.has_space(0).unwrap());
+    assert!(!a.sender.has_space(0).unwrap());
     drop(held);
-    assert!(a.has_space(0).unwrap());
+    assert!(a.sender.has_space(0).unwrap());
 }
 
 #[test]
@@ -352,7 +352,7 @@ fn a_receiver_sleeps_once_however_its_socket_waits() {
 fn a_receiver_that_sleeps_holds_up_nobody() {
     const MESSAGES: u32 = 1000;
     let (a, mut b) = small(Wait::Block);
-    let socket = a.as_fd().try_clone_to_owned().unwrap();
+    let socket = a.receiver.as_fd().try_clone_to_owned().unwrap();
     let (mut sender, mut receiver) = a.split();
     let receiving = start(move || receiver.recv().map(|message| message.control().to_vec())).asleep();
     let looked = start(move || recv(&socket, &mut [0; 32], RecvFlags::DONTWAIT).map(drop));
@@ -441,7 +441,7 @@ fn spinning_never_sleeps() {
     for _ in 0..5 {
         assert!(matches!(b.recv_timeout(SHORT), Err(Error::Timeout)));
         fill_ring(&mut a);
-        assert!(matches!(a.loan_timeout(1, SHORT), Err(Error::Timeout)));
+        assert!(matches!(a.sender.loan_timeout(1, SHORT), Err(Error::Timeout)));
         drop(b.recv_timeout(SOON).unwrap());
     }
     assert_eq!((a.stats().sleeps, b.stats().sleeps), (0, 0));
@@ -492,7 +492,7 @@ fn streaming_makes_no_system_call_per_message() {
     let builder = Channel::builder().wait(Wait::Spin).ring_capacity(64 << 10);
     let (mut channel, mut child) = builder.spawn(role(streams_back)).unwrap();
     for n in 0..STREAMED {
-        let mut loan = channel.loan_timeout(1000, SOON).unwrap();
+        let mut loan = channel.sender.loan_timeout(1000, SOON).unwrap();
         loan.fill(1);
         loan.send_with(Control::of(&n)).unwrap();
     }
@@ -519,7 +519,7 @@ fn streams_back() {
         assert_eq!(message.payload().unwrap().bytes().iter().map(usize::from).sum::<usize>(), 1000);
     }
     for n in 0..STREAMED {
-        channel.loan_timeout(1000, SOON).unwrap().send_with(Control::of(&n)).unwrap();
+        channel.sender.loan_timeout(1000, SOON).unwrap().send_with(Control::of(&n)).unwrap();
     }
     let stats = channel.stats();
     channel.send(Control::of(&(stats.packets_sent + stats.doorbells_sent + stats.sleeps))).unwrap();
@@ -532,7 +532,7 @@ fn late_replies_hide_no_message() {
         let (mut a, mut b) = Channel::pair().unwrap();
         for _ in 0..late {
             let request = a.request(b"?").unwrap();
-            assert!(matches!(a.wait_reply(request, NOW), Err(Error::Timeout)));
+            assert!(matches!(a.receiver.wait_reply(request, NOW), Err(Error::Timeout)));
         }
         for _ in 0..late {
             let token = b.recv_timeout(SOON).unwrap().reply_token().unwrap();
@@ -542,7 +542,7 @@ fn late_replies_hide_no_message() {
         let message = loop {
             match a.try_recv().unwrap() {
                 Some(message) => break message,
-                None => assert!(readable(&a, NOW), "after {late} late replies"),
+                None => assert!(readable(&a.receiver, NOW), "after {late} late replies"),
             }
         };
         assert_eq!(message.control(), b"news");
@@ -559,7 +559,9 @@ fn a_peer_that_rings_without_end_does_not_hold_up_a_deadline() {
     for wait in WAITS {
         let (a, mut b) = small(wait);
         let mut rung = 0;
-        while sendmsg(&a, &doorbell, &mut SendAncillaryBuffer::default(), SendFlags::DONTWAIT).is_ok() {
+        while sendmsg(&a.receiver, &doorbell, &mut SendAncillaryBuffer::default(), SendFlags::DONTWAIT)
+            .is_ok()
+        {
             rung += 1;
         }
         assert!(matches!(b.recv_timeout(NOW), Err(Error::Timeout | Error::Protocol(_))));
@@ -576,5 +578,5 @@ fn a_side_without_a_ring_sends_control_messages_only() {
     assert!(matches!(a.try_loan(1), Err(Error::PayloadTooLarge { len: 1, max: 0 })));
     // Not even an empty payload has room: there is none for its record's header.
     assert!(matches!(a.try_loan(0), Err(Error::PayloadTooLarge { len: 0, max: 0 })));
-    assert!(matches!(a.has_space(0), Err(Error::PayloadTooLarge { len: 0, max: 0 })));
+    assert!(matches!(a.sender.has_space(0), Err(Error::PayloadTooLarge { len: 0, max: 0 })));
 }

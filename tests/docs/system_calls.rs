@@ -1,4 +1,4 @@
-//! The lists of system calls in docs/security.md are complete: each part of the library runs under a filter that allows what
+//! The lists of system calls in docs/sandbox.md are complete: each part of the library runs under a filter that allows what
 //! the page names, and nothing else.
 #![expect(unsafe_code, reason = "a handler of SIGSYS, which says what was missing")]
 
@@ -22,7 +22,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use crate::support::{role, threads::SOON};
 
-const PAGE: &str = include_str!("../../docs/security.md");
+const PAGE: &str = include_str!("../../docs/sandbox.md");
 /// Where a role listens, or connects.
 const SOCKET: &str = "SEALANE_TEST_SOCKET";
 /// Of waits that end without what they wait for.
@@ -58,8 +58,8 @@ fn numbers() -> BTreeMap<&'static str, i64> {
 
 /// The part of the page below a heading, up to the next one.
 fn section(heading: &str) -> &'static str {
-    let mut found = PAGE.split("\n### ").filter(|section| section.starts_with(heading));
-    found.next().unwrap_or_else(|| panic!("docs/security.md has no part {heading:?}"))
+    let mut found = PAGE.split("\n## ").filter(|section| section.starts_with(heading));
+    found.next().unwrap_or_else(|| panic!("docs/sandbox.md has no part {heading:?}"))
 }
 
 /// All words in backticks.
@@ -102,7 +102,7 @@ fn install_handler() {
     extern "C" fn say(_: i32, info: *const [i32; 7]) {
         // SAFETY: a `siginfo_t` has 128 bytes; of SIGSYS, the call's number is behind three numbers, padding and an address.
         let [.., number] = unsafe { info.read() };
-        eprintln!("system call {number} is not in docs/security.md");
+        eprintln!("system call {number} is not in docs/sandbox.md");
         exit(1);
     }
     // SAFETY: all of a `sigaction` may be zero.
@@ -127,7 +127,7 @@ fn exchange(a: &mut Channel, b: &mut Channel) {
 
 fn passes(child: &mut Child) {
     let status = child.wait().unwrap();
-    assert!(status.success(), "{status}: what is missing in docs/security.md is said above");
+    assert!(status.success(), "{status}: what is missing in docs/sandbox.md is said above");
 }
 
 fn passes_alone(role: &mut Command) {
@@ -154,14 +154,14 @@ fn uses_a_channel() {
     while let Some(loan) = a.try_loan(10_000).unwrap() {
         loan.send().unwrap();
     }
-    assert!(!a.has_space(10_000).unwrap());
-    assert!(matches!(a.loan_timeout(10_000, BRIEFLY), Err(Error::Timeout)));
+    assert!(!a.sender.has_space(10_000).unwrap());
+    assert!(matches!(a.sender.loan_timeout(10_000, BRIEFLY), Err(Error::Timeout)));
     while a.try_send(&[0; 1000]).is_ok() {}
     let mut held = Vec::new();
     while let Some(mut message) = b.try_recv().unwrap() {
         held.extend(message.take_payload());
     }
-    assert!(a.has_space(10_000).is_ok());
+    assert!(a.sender.has_space(10_000).is_ok());
     drop(held);
     drop(a);
     assert!(matches!(b.recv(), Err(Error::Disconnected)));

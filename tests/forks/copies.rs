@@ -120,11 +120,11 @@ fn a_fork_that_drops_batches_and_loans_is_not_noticed() {
         send(&mut sender, byte);
     }
     let mut batch = receiver.recv_batch().unwrap();
-    assert_eq!(batch.advance().unwrap().payload().unwrap().len(), PAYLOAD);
+    assert_eq!(batch.next().unwrap().payload().unwrap().len(), PAYLOAD);
     let mut batch = in_fork(batch, drop);
     assert_eq!(fill(&mut sender, 4), 0, "the batch has not given back anything");
     let mut bytes = 2;
-    while let Some(message) = batch.advance() {
+    while let Some(message) = batch.next() {
         assert_eq!(message.payload().unwrap().to_vec(), [bytes; PAYLOAD]);
         bytes += 1;
     }
@@ -137,15 +137,19 @@ fn a_fork_that_drops_batches_and_loans_is_not_noticed() {
     assert!(matches!(receiver.try_recv(), Ok(None)));
     // Forked in the middle of a sender's batch: both processes come to its end, and only one rings.
     let is_readable = || readable([receiver.as_fd()], Duration::ZERO)[0];
-    let fork = sender.batch(|sender| {
-        send(sender, 6);
-        split()?.wait();
-        assert!(!is_readable());
-        Some(())
-    });
-    if fork.is_none() {
-        end(0);
+    let mut batch = sender.batch();
+    let mut loan = batch.loan(PAYLOAD).unwrap();
+    loan.fill(6);
+    loan.send().unwrap();
+    match split() {
+        Some(fork) => fork.wait(),
+        None => {
+            drop(batch);
+            end(0);
+        }
     }
+    assert!(!is_readable());
+    drop(batch);
     assert!(is_readable());
     assert_eq!(receiver.recv_timeout(LONG).unwrap().payload().unwrap().to_vec(), [6; PAYLOAD]);
     assert!(matches!(receiver.try_recv(), Ok(None)));
@@ -182,8 +186,8 @@ fn a_fork_that_receives_owns_the_channel() {
         |b| drop(b.recv().unwrap()),
         |b| drop(b.recv_timeout(LONG).unwrap()),
         |b| drop(b.try_recv().unwrap().unwrap()),
-        |b| drop(b.recv_batch().unwrap()),
-        |b| drop(b.try_recv_batch().unwrap().unwrap()),
+        |b| drop(b.receiver.recv_batch().unwrap()),
+        |b| drop(b.receiver.try_recv_batch().unwrap().unwrap()),
     ];
     for r#use in uses {
         let (mut a, b) = pair();

@@ -107,7 +107,7 @@ fn a_fork_of_a_busy_process_lets_go_of_a_payload() {
         let (over, ours) = (&over, &ours);
         scope.spawn(move || {
             while !over.load(Relaxed) {
-                let _ = ours.held();
+                let _ = ours.receiver.held();
             }
         });
         let mut payloads = payloads;

@@ -77,9 +77,9 @@ fn a_payload_that_is_kept_before_a_million_empty_ones_costs_no_more() {
         }
     });
     assert!(noted < 64 << 10, "{noted} bytes were allocated for {EMPTY} records that were released");
-    assert_eq!((receiver.held().count, receiver.held().bytes), (1, 192));
+    assert_eq!((receiver.receiver.held().count, receiver.receiver.held().bytes), (1, 192));
     drop(kept);
-    assert_eq!((receiver.held().count, receiver.held().bytes), (0, 0));
+    assert_eq!((receiver.receiver.held().count, receiver.receiver.held().bytes), (0, 0));
     assert!(sender.try_loan(RING - 64).unwrap().is_some(), "all of it is free again");
 
     // All at once, and the youngest first.
@@ -89,7 +89,7 @@ fn a_payload_that_is_kept_before_a_million_empty_ones_costs_no_more() {
     let mut held: Vec<_> = (0..HELD).map(|_| receiver.recv().unwrap().take_payload().unwrap()).collect();
     let noted = most_allocated(|| while held.pop().is_some() {});
     assert!(noted < 64 << 10, "{noted} bytes were allocated for {HELD} records that were released");
-    assert_eq!((receiver.held().count, receiver.held().bytes), (0, 0));
+    assert_eq!((receiver.receiver.held().count, receiver.receiver.held().bytes), (0, 0));
 }
 
 fn requests_without_replies_cost_what_the_builder_says() {
@@ -101,7 +101,7 @@ fn requests_without_replies_cost_what_the_builder_says() {
     let noted = most_allocated(|| {
         let mut refused = 0;
         for _ in 0..65_536 {
-            match a.try_request(b"?") {
+            match a.sender.try_request(b"?") {
                 Ok(_) => drop(b.recv().unwrap()),
                 Err(Error::TooManyRequests { .. }) => refused += 1,
                 other => panic!("{other:?}"),

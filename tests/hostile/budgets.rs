@@ -90,7 +90,7 @@ fn doorbells_that_come_at_once_do_not_hold_up_a_try() {
         assert!(read <= BUDGET, "half: {half}: {read} packets were read by one call");
         // A loop is told to come again, until it has it.
         let message = loop {
-            assert_eq!(readable([channel.as_fd()], LONG), [true]);
+            assert_eq!(readable([channel.receiver.as_fd()], LONG), [true]);
             let (read, result) = read_by(&mut channel, Channel::try_recv);
             assert!(read <= BUDGET, "half: {half}: {read} packets were read by one call");
             if let Some(message) = result.unwrap() {
@@ -146,7 +146,7 @@ fn give_up(hostile: &Hostile, channel: &mut Channel, requests: u64) {
     for count in 1..=requests {
         let request = channel.loan(0).unwrap().request(b"").unwrap();
         hostile.set(TAIL, 64 * count);
-        channel.give_up(request);
+        channel.receiver.cancel(request);
     }
 }
 
@@ -163,7 +163,7 @@ fn late_replies_in_packets_do_not_hold_up_a_try() {
     let (read, result) = read_by(&mut channel, Channel::try_recv);
     assert!(result.unwrap().is_none());
     assert!(read <= BUDGET, "{read} packets were read by one call");
-    assert_eq!(readable([channel.as_fd()], LONG), [true]);
+    assert_eq!(readable([channel.receiver.as_fd()], LONG), [true]);
     assert_eq!(channel.try_recv().unwrap().unwrap().sequence(), packets - 1);
     assert_eq!(channel.stats().late_replies, packets - 1);
 }
@@ -199,8 +199,9 @@ fn a_peer_that_answers_none_is_not_asked_more_than_it_said() {
     assert_eq!(channel.limits().max_requests, 3);
     let requests = [(); 3].map(|()| channel.request(b"").unwrap());
     // Given up or not: the peer has them.
-    channel.give_up(requests[0]);
-    let refused = [channel.request(b""), channel.try_request(b""), channel.loan(1).unwrap().request(b"")];
+    channel.receiver.cancel(requests[0]);
+    let refused =
+        [channel.request(b""), channel.sender.try_request(b""), channel.loan(1).unwrap().request(b"")];
     for refused in refused {
         assert!(matches!(refused, Err(Error::TooManyRequests { max: 3 })), "{refused:?}");
     }

@@ -341,10 +341,10 @@ fn act(channel: &mut Channel, random: &mut Random) -> Result<(), Error> {
     match random.below(8) {
         0 => channel.recv_timeout(short).map(|mut message| read(&mut message)),
         1 => channel.try_send(b"control"),
-        2 => channel.send_timeout(b"control", short),
+        2 => channel.sender.send_timeout(b"control", short),
         3 => channel.try_loan(len)?.map_or(Ok(()), |loan| loan.send_with(b"payload")),
-        4 => channel.loan_timeout(len, short)?.send(),
-        5 => channel.has_space(len).map(drop),
+        4 => channel.sender.loan_timeout(len, short)?.send(),
+        5 => channel.sender.has_space(len).map(drop),
         6 => channel.call(b"?", short).map(|mut message| read(&mut message)),
         _ => channel.try_recv().map(|message| message.into_iter().for_each(|mut message| read(&mut message))),
     }

@@ -52,7 +52,7 @@ fn assert_over(hostile: &Hostile, channel: &mut Channel, violation: ProtocolErro
     assert_violated(channel.try_send(b""), violation);
     assert_violated(channel.loan(1).map(drop), violation);
     assert_violated(channel.try_loan(1).map(drop), violation);
-    assert_violated(channel.has_space(1), violation);
+    assert_violated(channel.sender.has_space(1), violation);
     hostile.socket.hear_all();
     hostile.own_credit.hear_all();
     assert_eq!(hostile.socket.try_send(Packet::new(DOORBELL)), Err(Errno::PIPE));
@@ -68,7 +68,7 @@ fn assert_receiving_violated(violation: ProtocolError, play: Play) {
         |channel| channel.recv().map(Some),
         |channel| channel.recv_timeout(LONG).map(Some),
         Channel::try_recv,
-        |channel| channel.recv_batch().map(|_| None),
+        |channel| channel.receiver.recv_batch().map(|_| None),
     ];
     for receive in receive {
         let (hostile, mut channel) = Hostile::meet(&builder());
@@ -210,7 +210,7 @@ fn padding_ends_where_the_ring_does_and_a_record_follows() {
     };
     let (second, hostile, mut channel) = play(padding, record, true, capacity + 64);
     assert_eq!(second.unwrap(), Some(1));
-    assert_eq!((channel.held().count, channel.held().bytes), (0, 0));
+    assert_eq!((channel.receiver.held().count, channel.receiver.held().bytes), (0, 0));
     // All of it has been released: there may be a whole ring more.
     let long = Record { sequence: 2, payload_len: capacity - 64, ..Record::default() };
     hostile.publish(capacity + 64, long, 2 * capacity + 64);
@@ -262,10 +262,10 @@ fn a_violation_ends_a_batch_and_is_reported_after_it() {
         let (hostile, mut channel) = Hostile::meet(&builder());
         hostile.publish(64, record, 64);
         hostile.publish(0, Record::default(), 192);
-        let mut batch = channel.recv_batch().unwrap();
-        assert_eq!(batch.advance().unwrap().sequence(), 0);
-        assert!(batch.advance().is_none());
-        assert!(batch.advance().is_none());
+        let mut batch = channel.receiver.recv_batch().unwrap();
+        assert_eq!(batch.next().unwrap().sequence(), 0);
+        assert!(batch.next().is_none());
+        assert!(batch.next().is_none());
         drop(batch);
         assert_over(&hostile, &mut channel, violation);
     }
@@ -525,7 +525,7 @@ fn more_doorbells_than_sleeps_are_a_violation() {
     fill(&mut channel);
     hostile.credit.send(Packet::new(DOORBELL));
     let violation = ProtocolError::Doorbells { shown: 0, heard: 1 };
-    assert_violated(channel.loan_timeout(1, LONG).map(drop), violation);
+    assert_violated(channel.sender.loan_timeout(1, LONG).map(drop), violation);
     assert_over(&hostile, &mut channel, violation);
 }
 
@@ -541,9 +541,9 @@ fn a_tail_that_is_no_tail_is_a_violation() {
     let full = capacity();
     let loan: [fn(&mut Channel) -> Result<()>; 4] = [
         |channel| channel.loan(1).map(drop),
-        |channel| channel.loan_timeout(1, LONG).map(drop),
+        |channel| channel.sender.loan_timeout(1, LONG).map(drop),
         |channel| channel.try_loan(1).map(drop),
-        |channel| channel.has_space(1).map(drop),
+        |channel| channel.sender.has_space(1).map(drop),
     ];
     for loan in loan {
         for found in [full + 64, 2 * full, u64::MAX, u64::MAX - 63, 1 << 63] {
@@ -610,7 +610,7 @@ fn a_peer_that_announces_room_no_more_only_stops_our_sending() {
     let (hostile, mut channel) = Hostile::meet(&builder());
     fill(&mut channel);
     hostile.credit.shut(Shutdown::Both);
-    assert!(matches!(channel.loan_timeout(1, LONG).map(drop), Err(Error::Disconnected)));
+    assert!(matches!(channel.sender.loan_timeout(1, LONG).map(drop), Err(Error::Disconnected)));
     hostile.socket.send(Packet::control(0));
     assert_eq!(receive(&mut channel).sequence(), 0);
 }
@@ -701,9 +701,9 @@ fn an_epoch_that_never_rests_costs_bells_and_no_more() {
 fn bells_on_the_credit_socket_do_not_hold_up_a_sender() {
     let _guard = bounded();
     let wait: [fn(&mut Channel) -> Result<bool>; 3] = [
-        |channel| channel.loan_timeout(1, Duration::ZERO).map(|_| true),
+        |channel| channel.sender.loan_timeout(1, Duration::ZERO).map(|_| true),
         |channel| channel.try_loan(1).map(|loan| loan.is_some()),
-        |channel| channel.has_space(1),
+        |channel| channel.sender.has_space(1),
     ];
     for wait in wait {
         let (hostile, mut channel) = Hostile::meet(&builder().wait(Wait::Block));
@@ -729,7 +729,7 @@ fn late_replies_are_no_more_than_requests() {
         for count in 1..=REQUESTS {
             let request = channel.loan(0).unwrap().request(b"").unwrap();
             hostile.set(TAIL, 64 * count);
-            assert!(matches!(channel.wait_reply(request, Duration::ZERO), Err(Error::Timeout)));
+            assert!(matches!(channel.receiver.wait_reply(request, Duration::ZERO), Err(Error::Timeout)));
         }
         // Replies without end would hold up a call without end.
         let replies = 3 * REQUESTS;
@@ -776,8 +776,8 @@ fn more_requests_than_we_leave_unanswered_are_a_violation() {
         hostile.write(64 * sequence, Record { sequence, flags: WANTS_REPLY.into(), ..Record::default() });
     }
     hostile.set(HEAD, 64 * 3);
-    let mut batch = channel.recv_batch().unwrap();
-    assert_eq!([(); 3].map(|()| batch.advance().is_some()), [true, true, false]);
+    let mut batch = channel.receiver.recv_batch().unwrap();
+    assert_eq!([(); 3].map(|()| batch.next().is_some()), [true, true, false]);
     drop(batch);
     assert_over(&hostile, &mut channel, ProtocolError::Requests { max: 2 });
 }
@@ -788,7 +788,7 @@ fn a_peer_that_hears_nothing_more_does_not_keep_a_sender_busy() {
     let (hostile, mut channel) = Hostile::meet(&builder().wait(Wait::Block));
     fill(&mut channel);
     hostile.socket.shut(Shutdown::Both);
-    let result = channel.loan_timeout(1, SHORT).map(drop);
+    let result = channel.sender.loan_timeout(1, SHORT).map(drop);
     assert!(matches!(result, Err(Error::Disconnected | Error::Timeout)), "{result:?}");
     let sleeps = channel.stats().sleeps;
     assert!(sleeps < 10, "it was woken {sleeps} times by nothing");
@@ -815,7 +815,7 @@ fn a_peer_holds_no_end_that_we_read() {
     let (hostile, mut channel) = Hostile::meet(&builder());
     let number = |fd: BorrowedFd<'_>| fstat(fd).unwrap().st_ino;
     let theirs = [&hostile.socket, &hostile.credit, &hostile.own_credit].map(|end| number(end.as_fd()));
-    for ours in [channel.as_fd(), channel.space_fd()].map(number) {
+    for ours in [channel.receiver.as_fd(), channel.sender.as_fd()].map(number) {
         assert!(!theirs.contains(&ours), "{ours} is among {theirs:?}");
     }
     // What the peer sends there comes to us, and not back to it.
@@ -825,7 +825,7 @@ fn a_peer_holds_no_end_that_we_read() {
     hostile.credit.send(Packet::new(DOORBELL));
     let taken = recv(&hostile.credit, &mut [0; 64], RecvFlags::DONTWAIT);
     assert!(matches!(taken, Err(Errno::AGAIN)), "{taken:?}");
-    assert_eq!(readable([channel.space_fd()], LONG), [true]);
+    assert_eq!(readable([channel.sender.as_fd()], LONG), [true]);
 }
 
 #[test]
@@ -844,7 +844,7 @@ fn an_empty_packet_is_the_end_of_its_direction() {
     let (hostile, mut channel) = Hostile::meet(&builder());
     fill(&mut channel);
     hostile.credit.send(Packet::raw(b""));
-    assert!(matches!(channel.loan_timeout(1, LONG).map(drop), Err(Error::Disconnected)));
+    assert!(matches!(channel.sender.loan_timeout(1, LONG).map(drop), Err(Error::Disconnected)));
     hostile.socket.send(Packet::control(0));
     assert_eq!(receive(&mut channel).sequence(), 0);
 }

@@ -225,7 +225,7 @@ fn an_inherited_descriptor_stays_its_owners() {
     let mut parent = prepared.started().finish().unwrap();
     let mut taken = taken.join().unwrap();
     assert!(fcntl_getfd(&owned).unwrap().contains(FdFlags::CLOEXEC), "no program gets it by accident");
-    assert_ne!(taken.as_raw_fd(), owned.as_raw_fd());
+    assert_ne!(taken.receiver.as_raw_fd(), owned.as_raw_fd());
     assert_eq!(handshake_error(small().inherited_as(&name)), HandshakeError::AlreadyInherited);
     taken.send(b"last").unwrap();
     assert_eq!(parent.recv_timeout(LONG).unwrap().control(), b"last");

@@ -209,7 +209,7 @@ fn does_nothing() {
     let mut channel = Channel::inherited().unwrap();
     channel.send(b"established").unwrap();
     // Until the parent is gone, if it does not kill us.
-    let mut end = [PollFd::new(&channel, PollFlags::RDHUP)];
+    let mut end = [PollFd::new(&channel.receiver, PollFlags::RDHUP)];
     poll(&mut end, None).unwrap();
 }
 
@@ -362,7 +362,7 @@ fn half_a_message_is_not_delivered_and_its_descriptors_are_closed() {
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let fds = [writer.as_fd()];
     assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
-    sendmsg(&a, &[IoSlice::new(&packet)], &mut ancillary, SendFlags::empty()).unwrap();
+    sendmsg(&a.receiver, &[IoSlice::new(&packet)], &mut ancillary, SendFlags::empty()).unwrap();
     drop((a, writer));
     assert!(is_disconnected(b.recv_timeout(SOON)));
     drop(b);

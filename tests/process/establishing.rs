@@ -350,7 +350,7 @@ fn a_channel_keeps_the_descriptor_of_its_handshake() {
     assert_eq!([ours.as_raw_fd(), ours.as_fd().as_raw_fd()], [number; 2]);
     let theirs = thread::spawn(|| theirs.finish());
     let ours = ours.finish().unwrap();
-    assert_eq!([ours.as_raw_fd(), ours.as_fd().as_raw_fd()], [number; 2]);
+    assert_eq!([ours.receiver.as_raw_fd(), ours.receiver.as_fd().as_raw_fd()], [number; 2]);
     theirs.join().unwrap().unwrap();
 }
 
@@ -394,7 +394,7 @@ fn a_child_inherits_its_channel_once() {
 fn answers() {
     let mut channel = Channel::inherited().unwrap();
     assert_eq!(channel.peer().credentials().pid.map(u32::from), Some(std::os::unix::process::parent_id()));
-    assert!(fcntl_getfd(&channel).unwrap().contains(FdFlags::CLOEXEC));
+    assert!(fcntl_getfd(&channel.receiver).unwrap().contains(FdFlags::CLOEXEC));
     assert_eq!(handshake_error(Channel::inherited()), HandshakeError::AlreadyInherited);
     while let Ok(message) = channel.recv() {
         channel.send(message.control()).unwrap();
@@ -762,8 +762,11 @@ fn a_side_without_a_ring_sends_control_messages_only() {
     let (mut a, mut b) = (a.unwrap(), b.unwrap());
     assert_eq!(a.limits().max_payload, 0);
     for len in [0, 1, 64, usize::MAX] {
-        let refused =
-            [a.loan_timeout(len, SHORT).map(drop), a.try_loan(len).map(drop), a.has_space(len).map(drop)];
+        let refused = [
+            a.sender.loan_timeout(len, SHORT).map(drop),
+            a.try_loan(len).map(drop),
+            a.sender.has_space(len).map(drop),
+        ];
         for result in refused {
             assert!(
                 matches!(result, Err(Error::PayloadTooLarge { len: found, max: 0 }) if found == len),

@@ -203,9 +203,9 @@ fn killed_in_a_call(random: &mut Random) {
             let reply = if n % 2 == 0 {
                 channel.call(Control::of(&n), SOON)
             } else {
-                let loan = channel.loan_timeout(5000, SOON);
+                let loan = channel.sender.loan_timeout(5000, SOON);
                 let request = loan.and_then(|loan| loan.request(Control::of(&n)));
-                request.and_then(|request| channel.wait_reply(request, SOON))
+                request.and_then(|request| channel.receiver.wait_reply(request, SOON))
             };
             match reply {
                 Ok(reply) => assert_eq!(reply.control_as::<u64>().unwrap(), &n),

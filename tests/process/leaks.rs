@@ -136,7 +136,7 @@ fn messages_kept_for_later() {
     let request = a.request(b"?").unwrap();
     b.send(Control::default().fds(&files(3))).unwrap();
     b.loan(100).unwrap().send().unwrap();
-    assert!(matches!(a.wait_reply(request, Duration::ZERO), Err(Error::Timeout)));
+    assert!(matches!(a.receiver.wait_reply(request, Duration::ZERO), Err(Error::Timeout)));
 }
 
 fn sealed_buffers() {
@@ -331,7 +331,7 @@ fn descriptors_lost_to_our_limit() {
     for spare in 0..5 {
         a.send(Control::new(b"lost").fds(&five)).unwrap();
         // All of the ring; lost too, and its room is given back.
-        a.loan_timeout(max, LONG).unwrap().send_with(Control::new(b"lost").fds(&five)).unwrap();
+        a.sender.loan_timeout(max, LONG).unwrap().send_with(Control::new(b"lost").fds(&five)).unwrap();
         a.send(b"not lost").unwrap();
         with_spare_descriptors(spare, || {
             for _ in 0..2 {

@@ -53,7 +53,7 @@ fn unprivileged(test: impl Fn(), body: impl FnOnce()) {
         let mut parent = Channel::inherited().unwrap();
         setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
         body();
-        return parent.send_timeout(Control::of(&identity(&parent)), SOON).unwrap();
+        return parent.sender.send_timeout(Control::of(&identity(&parent)), SOON).unwrap();
     }
     let _turn = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
     let (user, group) = (getuid().as_raw(), getgid().as_raw());
@@ -197,7 +197,7 @@ fn channels_up_to_the_limit_of_descriptors_work() {
             let request = a.loan(100).unwrap().request(b"?").unwrap();
             let token = b.recv_timeout(SOON).unwrap().reply_token().unwrap();
             b.reply(token, b"!").unwrap();
-            assert_eq!(a.wait_reply(request, SOON).unwrap().control(), b"!");
+            assert_eq!(a.receiver.wait_reply(request, SOON).unwrap().control(), b"!");
         }
         let count = channels.len();
         assert!((5..64).contains(&count), "{count} channels");
@@ -213,7 +213,11 @@ fn a_receiver_at_its_limit_loses_that_message_and_goes_on() {
         let (null, most) = (File::open("/dev/null").unwrap(), a.limits().max_payload);
         let send = |a: &mut Channel, payload: bool| {
             let control = Control::new(b"five descriptors").fds([&null; 5]);
-            if payload { a.loan_timeout(most, SOON).unwrap().send_with(control) } else { a.send(control) }
+            if payload {
+                a.sender.loan_timeout(most, SOON).unwrap().send_with(control)
+            } else {
+                a.send(control)
+            }
         };
         let before = left();
         for free in 0..5 {
@@ -229,8 +233,8 @@ fn a_receiver_at_its_limit_loses_that_message_and_goes_on() {
                 assert_eq!(b.try_recv().unwrap().unwrap().control(), b"after");
                 drop(taken);
                 assert_eq!(left(), before);
-                assert_eq!(b.held().count, 0);
-                assert!(a.has_space(most).unwrap());
+                assert_eq!(b.receiver.held().count, 0);
+                assert!(a.sender.has_space(most).unwrap());
             }
         }
         send(&mut a, true).unwrap();
@@ -248,9 +252,12 @@ fn a_reply_that_is_lost_is_not_waited_for_again() {
         let null = File::open("/dev/null").unwrap();
         b.reply(token, Control::default().fd(&null)).unwrap();
         let all = leave(0);
-        assert!(matches!(a.wait_reply(request, SOON), Err(Error::FdsLost { expected: 1, received: 0 })));
+        assert!(matches!(
+            a.receiver.wait_reply(request, SOON),
+            Err(Error::FdsLost { expected: 1, received: 0 })
+        ));
         drop(all);
-        assert!(matches!(a.wait_reply(request, SOON), Err(Error::UnknownRequest)));
+        assert!(matches!(a.receiver.wait_reply(request, SOON), Err(Error::UnknownRequest)));
     });
 }
 
@@ -265,11 +272,11 @@ fn descriptors_in_flight_are_back_pressure() {
         let mut flooded = flood(&mut a, &null);
 
         assert!(matches!(c.try_send(one()), Err(Error::FdsInFlight)));
-        assert!(matches!(c.try_request(one()), Err(Error::FdsInFlight)));
+        assert!(matches!(c.sender.try_request(one()), Err(Error::FdsInFlight)));
         let unsent = c.try_loan(8).unwrap().unwrap().try_send_with(one()).unwrap_err();
         assert!(matches!(unsent.error(), Error::FdsInFlight));
         drop(unsent);
-        assert!(matches!(c.send_timeout(one(), SHORT), Err(Error::Timeout)));
+        assert!(matches!(c.sender.send_timeout(one(), SHORT), Err(Error::Timeout)));
         assert!(matches!(c.call(one(), SHORT), Err(Error::Timeout)));
         // What has no descriptors passes, and nothing else has.
         c.send(b"first").unwrap();

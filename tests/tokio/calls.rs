@@ -16,7 +16,7 @@ fn a_call_sees_what_was_set_before_it() {
             assert_eq!(channel.call(b"").await.unwrap().control_as::<u64>().unwrap(), &i);
         }
         drop(channel);
-        assert!(child.wait().unwrap().success());
+        assert!(child.wait().await.unwrap().success());
     });
 }
 
@@ -57,8 +57,8 @@ fn replies_come_in_any_order_and_what_comes_meanwhile_is_kept() {
             b
         });
         for (n, request) in (0..).zip(&requests) {
-            assert_eq!(a.wait_reply(*request).await.unwrap().control(), [n]);
-            assert!(matches!(a.wait_reply(*request).await, Err(Error::UnknownRequest)));
+            assert_eq!(a.receiver.wait_reply(*request).await.unwrap().control(), [n]);
+            assert!(matches!(a.receiver.wait_reply(*request).await, Err(Error::UnknownRequest)));
         }
         assert_eq!(a.recv().await.unwrap().control(), b"before");
         for n in [2, 1, 0] {
@@ -77,17 +77,17 @@ fn a_call_that_is_dropped_is_given_up_and_a_wait_is_not() {
         assert!(timeout(Duration::ZERO, a.call(b"dropped")).await.is_err());
         let waited = a.request(b"waited for twice").await.unwrap();
         let given_up = a.request(b"given up").await.unwrap();
-        assert!(polled(a.wait_reply(waited), 3).await.is_none());
-        assert!(polled(a.wait_reply(given_up), 3).await.is_none());
-        a.give_up(given_up);
+        assert!(polled(a.receiver.wait_reply(waited), 3).await.is_none());
+        assert!(polled(a.receiver.wait_reply(given_up), 3).await.is_none());
+        a.receiver.cancel(given_up);
         for control in [&b"dropped"[..], b"waited for twice", b"given up"] {
             let question = b.recv().await.unwrap();
             assert_eq!(question.control(), control);
             b.reply(question.reply_token().unwrap(), control).await.unwrap();
         }
         b.send(b"news").await.unwrap();
-        assert_eq!(a.wait_reply(waited).await.unwrap().control(), b"waited for twice");
-        assert!(matches!(a.wait_reply(given_up).await, Err(Error::UnknownRequest)));
+        assert_eq!(a.receiver.wait_reply(waited).await.unwrap().control(), b"waited for twice");
+        assert!(matches!(a.receiver.wait_reply(given_up).await, Err(Error::UnknownRequest)));
         assert_eq!(a.recv().await.unwrap().control(), b"news");
         assert_eq!(a.stats().late_replies, 2);
     });
@@ -109,7 +109,7 @@ fn late_replies_hide_no_message() {
             }
             b.send(b"news").await.unwrap();
             if late % 2 == 0 {
-                a.wait_reply(waiting).await.unwrap();
+                a.receiver.wait_reply(waiting).await.unwrap();
             } else {
                 assert_eq!(a.recv().await.unwrap().in_reply_to(), Some(waiting));
             }

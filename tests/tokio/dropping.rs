@@ -149,7 +149,7 @@ impl Side {
     async fn wait_reply(&mut self) {
         let polls = self.polls();
         let Some(request) = self.asked.front() else { return };
-        match polled(self.channel.wait_reply(*request), polls).await {
+        match polled(self.channel.receiver.wait_reply(*request), polls).await {
             Some(Ok(reply)) => {
                 assert_eq!(reply.in_reply_to(), Some(*request));
                 self.check_reply(&reply);
@@ -218,7 +218,7 @@ fn dropped_futures_lose_nothing_and_leak_nothing() {
             assert_eq!(from.heard, to.replies + received.late_replies, "a reply was lost");
             assert!(from.sent > 1000 && received.late_replies > 50 && to.replies > 50, "{received:?}");
             assert!(sent.waits_for_space > 50, "{sent:?}");
-            assert_eq!(to.channel.held().count, 0);
+            assert_eq!(to.channel.receiver.held().count, 0);
         }
         // All room is free, at once.
         for side in [&mut a, &mut b] {

@@ -16,7 +16,7 @@ const WAITS: [fn(&mut Channel) -> Waiting<'_>; 6] = [
     |channel| {
         Box::pin(async {
             let request = channel.request(b"?").await?;
-            channel.wait_reply(request).await.map(drop)
+            channel.receiver.wait_reply(request).await.map(drop)
         })
     },
     |channel| {
@@ -65,8 +65,8 @@ fn a_killed_peer_wakes_all_waiting_calls() {
             let (mut channel, mut child) = Channel::spawn_with(&builder, command).await.unwrap();
             // From here on the child reads nothing, not even the rest of the handshake.
             channel.recv().await.unwrap();
-            is_woken_by(channel, wait, || child.kill().unwrap()).await;
-            child.wait().unwrap();
+            is_woken_by(channel, wait, || child.start_kill().unwrap()).await;
+            child.wait().await.unwrap();
         }
     });
 }
@@ -77,7 +77,7 @@ fn does_nothing() {
     let mut channel = sealane::Channel::inherited().unwrap();
     channel.send(b"established").unwrap();
     // Until the parent is gone, if it does not kill us.
-    poll(&mut [PollFd::new(&channel, PollFlags::RDHUP)], None).unwrap();
+    poll(&mut [PollFd::new(&channel.receiver, PollFlags::RDHUP)], None).unwrap();
 }
 
 #[test]

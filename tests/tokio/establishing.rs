@@ -315,7 +315,7 @@ fn a_child_that_is_refused_reports_it_before_it_ends() {
         let report = std::io::read_to_string(reader).unwrap();
         assert!(report.contains("the peer refused us") && report.contains("by itself"), "{report}");
 
-        let exits = Channel::spawn(std::process::Command::new("sh").args(["-c", "exit 3"])).await;
+        let exits = Channel::spawn(tokio::process::Command::new("sh").args(["-c", "exit 3"])).await;
         let Err(Error::Handshake(HandshakeError::ChildEnded { awaited: "Hello", status })) = exits else {
             panic!("{exits:?}");
         };

@@ -13,9 +13,10 @@ use std::{
 };
 
 use sealane::{Builder, Error, tokio::Channel};
-use support::{is_disconnected, role, script};
-use tokio::{runtime, task::yield_now, time::timeout};
+use support::{is_disconnected, script};
+use tokio::{process::Command, runtime, task::yield_now, time::timeout};
 
+mod batches;
 mod calls;
 mod dropping;
 mod ends;
@@ -49,6 +50,11 @@ fn run_on<F: Future<Output = ()>>(mut builder: runtime::Builder, test: impl Fn()
     if let Err(panic) = running.join() {
         resume_unwind(panic);
     }
+}
+
+/// This program as a child that plays the role of a test.
+fn role<Test: Fn()>(test: Test) -> Command {
+    support::role(test).into()
 }
 
 /// Polls a future once, for no reason.

@@ -69,7 +69,8 @@ fn doorbells_without_messages_hide_none() {
             let (mut a, b) = builder().pair().unwrap();
             for _ in 0..doorbells {
                 let doorbell = [IoSlice::new(&doorbell)];
-                sendmsg(&a, &doorbell, &mut SendAncillaryBuffer::default(), SendFlags::DONTWAIT).unwrap();
+                sendmsg(&a.receiver, &doorbell, &mut SendAncillaryBuffer::default(), SendFlags::DONTWAIT)
+                    .unwrap();
             }
             let mut b = Channel::try_from(b).unwrap();
             let mut receiving = pin!(b.recv());

@@ -68,7 +68,7 @@ fn messages_cross_between_processes_whole_and_in_order() {
         let sending = tokio::spawn(send_script(sender, seed));
         check_script(&mut receiver, !seed).await;
         sending.await.unwrap();
-        assert!(child.wait().unwrap().success());
+        assert!(child.wait().await.unwrap().success());
     });
 }
 

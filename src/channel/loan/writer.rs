@@ -5,18 +5,24 @@
 use std::{
     fmt,
     io::{self, Seek, SeekFrom, Write},
+    time::Duration,
 };
 
 use super::{Loan, Unsent};
 use crate::{
-    channel::{control::Control, message::RequestId, seek::sought},
+    channel::{
+        control::Control,
+        message::{ReplyToken, RequestId},
+        seek::sought,
+    },
     error::Result,
     protocol::layout::{to_u64, to_usize},
 };
 
 /// A loan as [`io::Write`] and [`io::Seek`]: for formats that write a stream. From [`Loan::writer`].
 ///
-/// It sends the bytes up to the furthest one that was written, and never what stood in the ring before. A write behind a
+/// Its methods that send are those of the [loan](Self::into_loan), cut to the furthest byte that was written: the peer never
+/// receives old bytes of the ring. A write behind a
 /// seek past that end fills the gap with zeros, as a file does. [`SeekFrom::End`] counts from the furthest byte written.
 ///
 /// A write that does not fit writes what does and returns its length; `write_all` then fails with
@@ -69,7 +75,7 @@ impl<'s> LoanWriter<'s> {
         loan
     }
 
-    /// Sends what was written, see [`Loan::send`].
+    /// See [`Loan::send`].
     ///
     /// # Errors
     /// Those of [`Loan::send`].
@@ -77,7 +83,7 @@ impl<'s> LoanWriter<'s> {
         self.into_loan().send()
     }
 
-    /// Sends what was written together with control bytes and descriptors, see [`Loan::send_with`].
+    /// See [`Loan::send_with`].
     ///
     /// # Errors
     /// Those of [`Loan::send_with`].
@@ -85,24 +91,81 @@ impl<'s> LoanWriter<'s> {
         self.into_loan().send_with(control)
     }
 
-    /// As [`send_with`](Self::send_with), but never blocks, and gives the writer back if it was not sent: with all of its
-    /// room, and where it was.
+    /// See [`Loan::send_with_timeout`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::send_with_timeout`].
+    pub fn send_with_timeout<'c>(self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()> {
+        self.into_loan().send_with_timeout(control, timeout)
+    }
+
+    /// See [`Loan::try_send_with`].
     ///
     /// # Errors
     /// Those of [`Loan::try_send_with`].
-    pub fn try_send_with<'c>(mut self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Self>> {
-        match self.loan.try_commit_first(self.written(), &control.into(), false) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Unsent { error, loan: self }),
-        }
+    pub fn try_send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>> {
+        self.into_loan().try_send_with(control)
     }
 
-    /// Sends what was written as a request, see [`Loan::request`].
+    /// See [`Loan::request`].
     ///
     /// # Errors
     /// Those of [`Loan::request`].
     pub fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId> {
         self.into_loan().request(control)
+    }
+
+    /// See [`Loan::request_timeout`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::request_timeout`].
+    pub fn request_timeout<'c>(
+        self,
+        control: impl Into<Control<'c>>,
+        timeout: Duration,
+    ) -> Result<RequestId> {
+        self.into_loan().request_timeout(control, timeout)
+    }
+
+    /// See [`Loan::try_request`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::try_request`].
+    pub fn try_request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId, Unsent<Loan<'s>>> {
+        self.into_loan().try_request(control)
+    }
+
+    /// See [`Loan::reply`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::reply`].
+    pub fn reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
+        self.into_loan().reply(token, control)
+    }
+
+    /// See [`Loan::reply_timeout`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::reply_timeout`].
+    pub fn reply_timeout<'c>(
+        self,
+        token: ReplyToken,
+        control: impl Into<Control<'c>>,
+        timeout: Duration,
+    ) -> Result<()> {
+        self.into_loan().reply_timeout(token, control, timeout)
+    }
+
+    /// See [`Loan::try_reply`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::try_reply`].
+    pub fn try_reply<'c>(
+        self,
+        token: ReplyToken,
+        control: impl Into<Control<'c>>,
+    ) -> Result<(), Unsent<Loan<'s>>> {
+        self.into_loan().try_reply(token, control)
     }
 
     /// Zeros from the end of what was written to the position. What is never written behind them does not send them.

@@ -43,9 +43,9 @@ const READ_AHEAD: usize = 2048;
 /// let payload = b.recv()?.take_payload().unwrap();
 /// let mut tasks = Tasks { lines: payload.into_reader().lines() };
 /// assert_eq!(tasks.lines.next().unwrap().unwrap(), "tea");
-/// assert_eq!(b.held().count, 1);
+/// assert_eq!(b.receiver.held().count, 1);
 /// drop(tasks);
-/// assert_eq!(b.held().count, 0);
+/// assert_eq!(b.receiver.held().count, 0);
 /// # Ok::<(), sealane::Error>(())
 /// ```
 pub struct PayloadReader<'a> {

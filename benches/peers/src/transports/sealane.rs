@@ -73,15 +73,13 @@ impl<const BATCH: bool> End for Sealane<BATCH> {
         let mut number = 0;
         while number < count {
             let end = count.min(number + MAX_BATCH);
-            self.0.batch(|sender| {
-                while number < end {
-                    let mut loan = sender.loan(len)?;
-                    fill(number, &mut loan);
-                    loan.send()?;
-                    number += 1;
-                }
-                Ok::<_, ::sealane::Error>(())
-            })?;
+            let mut batch = self.0.sender.batch();
+            while number < end {
+                let mut loan = batch.loan(len)?;
+                fill(number, &mut loan);
+                loan.send()?;
+                number += 1;
+            }
         }
         Ok(())
     }
@@ -98,8 +96,8 @@ impl<const BATCH: bool> End for Sealane<BATCH> {
         }
         let mut number = 0;
         while number < count {
-            let mut batch = self.0.recv_batch()?;
-            while let Some(message) = batch.advance() {
+            let mut batch = self.0.receiver.recv_batch()?;
+            while let Some(message) = batch.next() {
                 read(number, message.payload().context("expected a payload, found none")?.bytes());
                 number += 1;
             }
