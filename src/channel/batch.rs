@@ -216,6 +216,7 @@ pub struct BatchMessage<'b> {
 
 impl BatchMessage<'_> {
     /// Takes the message out of the batch. Its payload is held until it is dropped.
+    #[must_use = "dropping a message releases its payload and closes its descriptors"]
     pub fn take(mut self) -> Message {
         self.note();
         self.message.take()
@@ -275,12 +276,12 @@ mod tests {
                 sender.loan(8).unwrap().send().unwrap();
             }
             let mut batch = receiver.recv_batch().unwrap();
-            drop(batch.next().unwrap());
+            batch.next().unwrap();
             // As if the first were long ago.
             batch.inbox.receipts = Receipts::default();
             let taken = batch.next().unwrap().take_payload();
             if go_on {
-                drop(batch.next().unwrap());
+                batch.next().unwrap();
             }
             drop(batch);
             let soon = Deadline::after(Duration::from_secs(20));
