@@ -10,7 +10,7 @@ use crate::{support::may_open, threads::SOON};
 const LISTENER: u64 = 0;
 
 enum Guest {
-    Arriving(Handshake),
+    Arriving(Box<Handshake>),
     Client(Box<Channel>),
 }
 
@@ -57,7 +57,7 @@ impl Server {
         while let Some(handshake) = self.listener.try_accept()? {
             // The receiver of the channel will have the same descriptor.
             self.watch(&handshake, self.next);
-            self.guests.insert(self.next, Guest::Arriving(handshake));
+            self.guests.insert(self.next, Guest::Arriving(Box::new(handshake)));
             self.next += 1;
         }
         Ok(())
