@@ -9,7 +9,7 @@ use crate::{
     error::{CastError, Result},
     memory::aligned_bytes::PrivateBytes,
     protocol::packet::Heading,
-    ring::consumer::{Intake, Span},
+    ring::release::{Intake, Span},
     socket::seqpacket::ReceivedFds,
 };
 

@@ -22,7 +22,7 @@ use crate::{
         layout::{LINE, Word, padded, record_size, to_u64, to_usize},
         packet::{Heading, Kind, PACKET_HEADER, PacketHeader, Record, RecordHeader},
     },
-    ring::{consumer::Intake, producer::Producer},
+    ring::{producer::Producer, release::Intake},
     socket::{
         death::Watch,
         doorbell::{Bell, Epoch, Rung},

@@ -16,7 +16,7 @@ use crate::{
     error::{CastError, Error, Result},
     memory::shared_slice::SharedSlice,
     protocol::layout::to_usize,
-    ring::consumer::{Intake, Span},
+    ring::release::{Intake, Span},
     sys::foreign::Foreign,
     wait::{Deadline, sleep},
 };

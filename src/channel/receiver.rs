@@ -28,7 +28,7 @@ use crate::{
         packet::{Heading, Kind, Record},
         requests::Answer,
     },
-    ring::consumer::{Consumer, Intake},
+    ring::{consumer::Consumer, release::Intake},
     socket::{
         death::Watch,
         doorbell::Epoch,

@@ -20,7 +20,7 @@ use crate::{
     },
     error::{Error, Result},
     protocol::layout::LINE,
-    ring::consumer::Intake,
+    ring::release::Intake,
     socket::{death::Watch, link::Closer},
     sys::mapping::{OwnWords, RingWriter},
     wait::{Deadline, Spinner},

@@ -26,7 +26,7 @@ use crate::{
         negotiation::Terms,
         packet::{HELLO_MAX, Kind, Packet, PacketHeader, Reject},
     },
-    ring::consumer::Intake,
+    ring::release::Intake,
     socket::{
         link::Link,
         seqpacket::{Arrival, Incoming, SendFailure, Socket},

@@ -1,270 +1,23 @@
-//! The peer's ring, read: records come out in order, their bytes are released in any order, by any thread.
+//! The peer's ring, read: records come out in order.
 
-use std::{
-    collections::BTreeMap,
-    hint::spin_loop,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{
-            AtomicU64,
-            Ordering::{Acquire, Relaxed, Release, SeqCst},
-            fence,
-        },
-    },
-    time::{Duration, Instant},
+use std::sync::{
+    Arc,
+    atomic::{Ordering::Acquire, fence},
 };
 
 use crate::{
-    error::{ProtocolError, Result},
+    error::ProtocolError,
     protocol::{
         layout::{LINE, Word, padded, record_size, to_u64, to_usize},
         packet::{Record, RecordHeader},
     },
-    socket::{doorbell::Bell, link::Link},
-    sys::{
-        foreign::Foreign,
-        mapping::{OwnWords, PeerRegion},
+    ring::{
+        pacing::Pace,
+        release::{Intake, Span},
     },
-    wait::{Attempts, Deadline, lock_unless_lost},
+    sys::{foreign::Foreign, mapping::PeerRegion},
+    wait::Deadline,
 };
-
-/// The peer's lead, in bytes, at which its writing and our reading do not meet; but no more than this part of the ring. With
-/// 64 KiB, payloads of 4 KiB are a fifth slower; with 1 MiB they are no faster.
-const LEAD: u64 = 256 << 10;
-const PART: u64 = 4;
-/// A peer that goes on writes a byte a nanosecond. It is judged after so long, in which a message of 4 KiB comes even if the
-/// two were close.
-const JUDGED: Duration = Duration::from_nanos(700);
-/// A peer that goes on is never still for so long: a message of 64 KiB takes less.
-const STILL: Duration = Duration::from_micros(2);
-/// The longest rest: what lead there is by then has to do. 256 KiB take some 8 µs.
-const MOST: Duration = Duration::from_micros(10);
-/// Pauses between two looks.
-const PAUSES: u32 = 16;
-/// Looks that find little after a rest in vain, at least and at most.
-const SKIPPED: (u32, u32) = (8, 1024);
-
-/// The part that payloads share with the receiver: the peer's ring, and what of it has been released.
-#[derive(Debug)]
-pub(crate) struct Intake {
-    pub(crate) peer: PeerRegion,
-    pub(crate) link: Arc<Link>,
-    /// The `tail` word is moved by who releases the record that begins there, so by one thread at a time.
-    words: OwnWords,
-    /// Records before `tail`; written by who moves that.
-    count: AtomicU64,
-    /// How many entries of the ledger are early; written under its lock.
-    early: AtomicU64,
-    ledger: Mutex<Ledger>,
-}
-
-/// What happens under a lock: an epoch is rung once, and one thread moves `tail` past what was released early.
-#[derive(Debug)]
-struct Ledger {
-    /// Released before an older one: where it begins; its end, and how many records it is. Those that touch are one, so there
-    /// are no more entries than payloads that are held.
-    early: BTreeMap<u64, (u64, u64)>,
-    bell: Bell,
-}
-
-impl Ledger {
-    /// Notes `records` records that are released early, together with those that they touch. Where all that begins.
-    fn note(&mut self, span: Span, records: u64) -> u64 {
-        let Span { mut start, end } = span;
-        let mut all = (end, records);
-        if let Some((behind, more)) = self.early.remove(&end) {
-            all = (behind, all.1.wrapping_add(more));
-        }
-        // As a rule, what was released before it ends here: that entry grows.
-        if let Some((before, (its_end, its_records))) = self.early.range_mut(..start).next_back()
-            && *its_end == start
-        {
-            start = *before;
-            (*its_end, *its_records) = (all.0, its_records.wrapping_add(all.1));
-        } else {
-            self.early.insert(start, all);
-        }
-        start
-    }
-}
-
-/// Bytes of the ring: a record from `start` to `end`, both positions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Span {
-    pub(crate) start: u64,
-    pub(crate) end: u64,
-}
-
-impl Span {
-    /// Bytes.
-    #[inline]
-    pub(crate) fn len(self) -> u64 {
-        self.end.wrapping_sub(self.start)
-    }
-}
-
-impl Intake {
-    pub(crate) fn new(peer: PeerRegion, link: Arc<Link>, words: OwnWords) -> Arc<Self> {
-        let ledger = Ledger { early: BTreeMap::new(), bell: Bell::new(Word::SenderEpoch) };
-        let (count, early) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { peer, link, words, count, early, ledger: Mutex::new(ledger) })
-    }
-
-    /// A panic of another thread cannot leave the ledger half-changed: nothing in its critical sections panics.
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The same for who lets go of a payload. `None` in a fork that has not used the channel, if another thread was in the ledger
-    /// when it was forked: nobody there ever leaves it.
-    fn ledger_for_a_note(&self) -> Option<MutexGuard<'_, Ledger>> {
-        if self.link.is_ours() { Some(self.ledger()) } else { lock_unless_lost(&self.ledger) }
-    }
-
-    /// Gives the space of `records` records, one behind the other, or of padding, back to the peer, as soon as all older ones
-    /// are given back too. A fork that has not used the channel only makes a note of it. Not inlined: what drops a payload
-    /// would not keep it in registers.
-    #[inline(never)]
-    pub(crate) fn release(&self, span: Span, records: u64) {
-        // ORDERING: Acquire pairs with the Release store in `move_tail`: the reading of those who moved it before is done
-        // before we move it on, and so is their count.
-        if !self.link.is_ours_at_a_glance() || self.words.word(Word::Tail).load(Acquire) != span.start {
-            return self.release_early(span, records);
-        }
-        self.move_tail(span.end, records);
-        // ORDERING: pairs with the fence in `release_early`, and in `Epoch::arm`: who releases early sees our `tail`, or
-        // we see it; and so does a peer that is about to sleep.
-        fence(SeqCst);
-        if self.early.load(Relaxed) > 0 || self.is_wanted() {
-            self.settle(&mut self.ledger());
-        }
-    }
-
-    /// Moves `tail` from the beginning of `records` records to their end. For who releases what begins there.
-    #[inline]
-    fn move_tail(&self, end: u64, records: u64) {
-        self.count.store(self.count.load(Relaxed).wrapping_add(records), Relaxed);
-        // ORDERING: Release pairs with the Acquire fence in `Producer::look`: our reads of these bytes are done before
-        // the peer writes there again.
-        self.words.word(Word::Tail).store(end, Release);
-    }
-
-    #[cold]
-    fn release_early(&self, span: Span, records: u64) {
-        let Some(mut ledger) = self.ledger_for_a_note() else { return };
-        ledger.note(span, records);
-        self.early.store(to_u64(ledger.early.len()), Relaxed);
-        // ORDERING: pairs with the fence in `release`: who has moved `tail` to where we begin sees that we are early, or we
-        // see that we are not.
-        fence(SeqCst);
-        if self.link.is_ours() && ledger.early.contains_key(&self.tail()) {
-            self.settle(&mut ledger);
-        }
-    }
-
-    /// This process uses the channel, and gives back the space of payloads that it dropped before that. An error if it is
-    /// closed here.
-    pub(crate) fn take_over(&self) -> Result<()> {
-        self.link.check()?;
-        if self.early.load(Relaxed) > 0 {
-            let mut ledger = self.ledger();
-            if ledger.early.contains_key(&self.tail()) {
-                self.settle(&mut ledger);
-            }
-        }
-        Ok(())
-    }
-
-    /// Moves `tail` on, as far as what comes next was released early, and wakes the peer if it waits.
-    #[cold]
-    fn settle(&self, ledger: &mut Ledger) {
-        // ORDERING: as in `release`.
-        while let Some((end, records)) = ledger.early.remove(&self.words.word(Word::Tail).load(Acquire)) {
-            self.move_tail(end, records);
-        }
-        self.early.store(to_u64(ledger.early.len()), Relaxed);
-        // If the peer is gone there is nobody to tell.
-        let _ = ledger.bell.ring(&self.peer, &self.link.credit_out);
-    }
-
-    /// Tells a peer whose sender waits that there is room in the socket.
-    pub(crate) fn announce_room(&self) {
-        // ORDERING: pairs with the fence in `Epoch::renew`: we see the odd epoch, or its owner's next attempt finds the room
-        // that our reading made. The bell, which only one thread may ring, has a fence of its own.
-        fence(SeqCst);
-        if self.is_wanted() {
-            let _ = self.ledger().bell.ring(&self.peer, &self.link.credit_out);
-        }
-    }
-
-    /// Whether the peer's sender waits for room, as far as one can see: it may not yet, or not any more.
-    #[inline]
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.peer.load(Word::SenderEpoch) & 1 == 1
-    }
-
-    /// Records and bytes released so far.
-    pub(crate) fn released(&self) -> (u64, u64) {
-        let ledger = self.ledger();
-        let so_far = (self.count.load(Relaxed), self.tail());
-        ledger.early.iter().fold(so_far, |(count, bytes), (start, (end, records))| {
-            (count.wrapping_add(*records), bytes.wrapping_add(end.wrapping_sub(*start)))
-        })
-    }
-
-    /// End of the oldest space that was given back.
-    #[inline]
-    pub(crate) fn tail(&self) -> u64 {
-        self.words.word(Word::Tail).load(Relaxed)
-    }
-
-    /// The payload of a record.
-    #[inline]
-    pub(crate) fn payload(&self, span: Span, len: usize) -> Foreign<'_> {
-        self.peer.bytes(span.start.wrapping_add(LINE), len).unwrap_or(Foreign::private(&[]))
-    }
-}
-
-/// How close we read behind what the peer writes.
-///
-/// Who reads close behind a peer that goes on takes away the lines that it is about to write: the processor fetches some
-/// ahead of what it is asked for, and each look fetches the line of `head`. What was written a moment ago comes from the
-/// peer's own cache, besides, and not from the one that we share. Both sides have a fraction of the speed then that they have
-/// at a distance, and stay close for that. So we rest now and then until the peer has a lead; and seldom if that turns out to
-/// be in vain, as it is where all that is small comes one by one.
-#[derive(Debug)]
-struct Pace {
-    /// The lead that is enough, in bytes.
-    lead: u64,
-    /// It is time to rest, when all that the last look found is read: it was little.
-    close: bool,
-    /// To rest. Each look that finds little is an occasion.
-    attempts: Attempts,
-}
-
-impl Pace {
-    /// For a ring of so many bytes.
-    fn new(capacity: usize) -> Self {
-        let lead = LEAD.min(to_u64(capacity) / PART);
-        Self { lead, close: false, attempts: Attempts::new(SKIPPED).later() }
-    }
-
-    /// A look has found so many bytes, and at least some.
-    #[inline]
-    fn found(&mut self, bytes: u64) {
-        self.close = bytes < self.lead && self.attempts.is_due();
-    }
-
-    /// We have rested; it `paid` if the peer went on.
-    fn rested(&mut self, paid: Option<bool>) {
-        self.close = false;
-        match paid {
-            Some(true) => self.attempts.paid(),
-            Some(false) => self.attempts.in_vain(),
-            None => {}
-        }
-    }
-}
 
 /// The receiver's place in the peer's ring.
 #[derive(Debug)]
@@ -374,35 +127,7 @@ impl Consumer {
     /// Waits a moment, 10 µs at most, for as long as the peer goes on, until it has a lead.
     #[cold]
     pub(crate) fn let_more_be_published(&mut self, deadline: Deadline) {
-        let paid = self.rest(deadline);
-        self.pace.rested(paid);
-    }
-
-    /// Rests, and says whether the peer went on, if that can be told.
-    fn rest(&self, deadline: Deadline) -> Option<bool> {
-        let (start, began) = (self.peer.load(Word::Head), Instant::now());
-        let (mut head, mut moved) = (start, Duration::ZERO);
-        while head.wrapping_sub(self.head) < self.pace.lead {
-            if deadline.passed() {
-                return None;
-            }
-            for _ in 0..PAUSES {
-                spin_loop();
-            }
-            let before = std::mem::replace(&mut head, self.peer.load(Word::Head));
-            let rested = began.elapsed();
-            if head != before {
-                moved = rested;
-            }
-            let is_slow = rested >= JUDGED && u128::from(head.wrapping_sub(start)) < rested.as_nanos();
-            if is_slow || rested.saturating_sub(moved) >= STILL {
-                return Some(false);
-            }
-            if rested >= MOST {
-                break;
-            }
-        }
-        (head != start).then_some(true)
+        self.pace.rest(&self.peer, self.head, deadline);
     }
 
     /// UNTRUSTED: the header is copied out once; then its lengths must fit between here and `head`, before and after they
@@ -484,10 +209,14 @@ impl Consumer {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use std::{os::fd::AsFd, sync::atomic::Ordering::Release, time::Duration};
 
     use super::*;
-    use crate::{memory::region, protocol::packet::Heading, socket::seqpacket::Socket};
+    use crate::{
+        memory::region,
+        protocol::packet::Heading,
+        socket::{link::Link, seqpacket::Socket},
+    };
 
     /// A consumer of our own ring, as if we were our own peer.
     fn consumer(own: &region::OwnRegion) -> Consumer {
@@ -518,33 +247,6 @@ mod tests {
         assert_eq!(control.to_vec::<u8>().unwrap(), b"abc");
         assert_eq!(consumer.take(checked), Span { start: 0, end: 3 * LINE });
         assert_eq!(consumer.peek(), Ok(None));
-    }
-
-    #[test]
-    fn who_reads_close_behind_rests_unless_it_is_in_vain() {
-        let mut pace = Pace::new(1 << 20);
-        let looks = |pace: &mut Pace, found: &[u64]| {
-            for bytes in found {
-                pace.found(*bytes);
-            }
-            pace.close
-        };
-        assert!(!looks(&mut pace, &[LEAD; 100]), "what is much is not close");
-        assert!(!looks(&mut Pace::new(4096), &[1024; 100]), "a quarter of a small ring is much");
-        assert!(!looks(&mut pace, &[128; 8]), "it may be a few only");
-        assert!(looks(&mut pace, &[128]));
-        pace.rested(Some(true));
-        assert!(!pace.close);
-        assert!(looks(&mut pace, &[LEAD - 64]), "it pays");
-        // In vain: ever more looks go by.
-        for skip in [8, 16, 32, 64, 128, 256, 512, 1024, 1024] {
-            pace.rested(Some(false));
-            assert!(!looks(&mut pace, &vec![128; skip]));
-            assert!(looks(&mut pace, &[128]), "{skip}");
-        }
-        pace.rested(Some(true));
-        pace.rested(Some(false));
-        assert!(!looks(&mut pace, &[128; 8]) && looks(&mut pace, &[128]), "it has paid meanwhile");
     }
 
     #[test]
@@ -623,28 +325,6 @@ mod tests {
         };
         assert_eq!([2, 1, 0, 3].map(&mut release), [(0, 3), (0, 2), (6, 1), (8, 0)]);
         assert_eq!(consumer.held(), (0, 0));
-    }
-
-    #[test]
-    fn spans_that_touch_are_one() {
-        let span = |start: u64, end: u64| Span { start: start * LINE, end: end * LINE };
-        let spans = [span(1, 2), span(2, 4), span(4, 5), span(5, 8)];
-        // In every order.
-        for order in (0..256_usize).map(|n| [n & 3, n >> 2 & 3, n >> 4 & 3, n >> 6]) {
-            if (0..4).any(|n| !order.contains(&n)) {
-                continue;
-            }
-            let mut ledger = Ledger { early: BTreeMap::new(), bell: Bell::new(Word::SenderEpoch) };
-            for (n, at) in order.into_iter().enumerate() {
-                let start = ledger.note(spans[at], 1);
-                let (end, _) = ledger.early[&start];
-                assert!(start <= spans[at].start && end >= spans[at].end, "{order:?}");
-                let all = ledger.early.iter().map(|(_, (_, records))| records).sum::<u64>();
-                assert_eq!(all, n as u64 + 1, "{order:?}");
-            }
-            let whole = BTreeMap::from([(LINE, (8 * LINE, 4))]);
-            assert_eq!(ledger.early, whole, "{order:?}");
-        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::Receiver;
 use crate::{
     channel::{ages::now, message::Message},
     protocol::{layout::to_u64, packet::Record},
-    ring::consumer::Span,
+    ring::release::Span,
 };
 
 /// Space is given back at the latest when it is so large a part of the ring, an eighth, or is so many records': a sender that
