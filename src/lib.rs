@@ -128,12 +128,13 @@ mod readme {}
 
 pub use channel::{
     Channel,
+    batch::Batch,
     control::{Control, IntoBorrowedFd},
     loan::{Loan, LoanWriter, Unsent},
     message::{Message, ReplyToken, RequestId},
     payload::{Payload, PayloadReader},
     peer::{Credentials, Peer},
-    receiver::{Batch, Receiver},
+    receiver::Receiver,
     sender::Sender,
     stats::{Held, Limits, Stats},
 };

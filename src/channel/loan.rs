@@ -9,11 +9,7 @@ use std::{
 
 pub use self::writer::LoanWriter;
 use crate::{
-    channel::{
-        control::Control,
-        message::RequestId,
-        outbox::{Outgoing, Patience},
-    },
+    channel::{control::Control, message::RequestId, outbox::Outbox, space::Block},
     error::{Error, Result},
     sys::mapping::Slot,
     wait::Deadline,
@@ -50,12 +46,12 @@ use crate::{
 #[must_use = "a loan that is dropped is not sent"]
 pub struct Loan<'s, T = u8> {
     slot: Slot<'s, T>,
-    out: &'s mut Outgoing,
+    out: &'s mut Outbox,
 }
 
 impl<'s, T> Loan<'s, T> {
     #[inline]
-    pub(crate) fn new(slot: Slot<'s, T>, out: &'s mut Outgoing) -> Self {
+    pub(crate) fn new(slot: Slot<'s, T>, out: &'s mut Outbox) -> Self {
         Self { slot, out }
     }
 
@@ -71,7 +67,7 @@ impl<'s, T> Loan<'s, T> {
     /// [`Error::Disconnected`] if the peer is known not to read any more, [`Error::Protocol`].
     #[inline]
     pub fn send(self) -> Result<()> {
-        self.commit(&Control::default(), false, Patience::Try).map(drop)
+        self.commit(&Control::default(), false, Block::No).map(drop)
     }
 
     /// Sends it together with control bytes and descriptors, as one message. If they need a packet of their own
@@ -82,7 +78,7 @@ impl<'s, T> Loan<'s, T> {
     /// [`Error::UnknownRequest`]; nothing was sent, and the loan is gone.
     #[inline]
     pub fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.commit(&control.into(), false, Patience::Until(Deadline::Never)).map(drop)
+        self.commit(&control.into(), false, Block::Until(Deadline::Never)).map(drop)
     }
 
     /// As [`send_with`](Self::send_with), but never blocks, and gives the loan back if it was not sent.
@@ -104,7 +100,7 @@ impl<'s, T> Loan<'s, T> {
 
     /// As [`try_commit`](Self::try_commit), the first `len` bytes, and does not cut the loan for that.
     fn try_commit_first(&mut self, len: usize, control: &Control<'_>, reply: bool) -> Result<RequestId> {
-        self.out.commit(self.slot.ring(), len, control, reply, Patience::Try)
+        self.out.commit(self.slot.ring(), len, control, reply, Block::No)
     }
 
     /// Sends it as a request, see [`Sender::request`](crate::Sender::request).
@@ -112,13 +108,13 @@ impl<'s, T> Loan<'s, T> {
     /// # Errors
     /// Those of [`send_with`](Self::send_with), and [`Error::TooManyRequests`].
     pub fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.commit(&control.into(), true, Patience::Until(Deadline::Never))
+        self.commit(&control.into(), true, Block::Until(Deadline::Never))
     }
 
     #[inline]
-    fn commit(self, control: &Control<'_>, wants_reply: bool, patience: Patience) -> Result<RequestId> {
+    fn commit(self, control: &Control<'_>, wants_reply: bool, block: Block) -> Result<RequestId> {
         let len = size_of_val(self.slot.as_slice());
-        self.out.commit(self.slot.finish(), len, control, wants_reply, patience)
+        self.out.commit(self.slot.finish(), len, control, wants_reply, block)
     }
 }
 

@@ -9,7 +9,10 @@
 //! May import: all folders but `connect` and `tokio`.
 
 pub(crate) mod ages;
+pub(crate) mod backlog;
+pub(crate) mod batch;
 pub(crate) mod control;
+pub(crate) mod inbox;
 pub(crate) mod loan;
 pub(crate) mod message;
 pub(crate) mod outbox;
@@ -18,6 +21,7 @@ pub(crate) mod peer;
 pub(crate) mod receiver;
 pub(crate) mod seek;
 pub(crate) mod sender;
+pub(crate) mod space;
 pub(crate) mod stats;
 
 use std::{
@@ -29,11 +33,12 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     channel::{
+        batch::Batch,
         control::Control,
         loan::Loan,
         message::{Message, ReplyToken, RequestId},
         peer::Peer,
-        receiver::{Batch, Receiver},
+        receiver::Receiver,
         sender::Sender,
         stats::{Held, Limits, Stats},
     },

@@ -14,8 +14,9 @@ use crate::{
         control::Control,
         loan::Loan,
         message::{ReplyToken, RequestId},
-        outbox::{Outgoing, Patience},
+        outbox::Outbox,
         peer::Peer,
+        space::Block,
         stats::{Limits, Stats},
     },
     error::{Error, Result},
@@ -64,7 +65,7 @@ use crate::{
 /// ```
 pub struct Sender {
     ring: RingWriter,
-    out: Outgoing,
+    out: Outbox,
     peer: Peer,
 }
 
@@ -78,7 +79,7 @@ impl Sender {
         spinner: Spinner,
     ) -> Self {
         let watch = Watch::new(peer.shared_pidfd());
-        let out = Outgoing::new(intake, ring.capacity(), words, limits, spinner, watch);
+        let out = Outbox::new(intake, ring.capacity(), words, limits, spinner, watch);
         Self { ring, out, peer }
     }
 
@@ -95,7 +96,7 @@ impl Sender {
     #[doc(alias = "borrow")]
     #[inline]
     pub fn loan(&mut self, len: usize) -> Result<Loan<'_>> {
-        self.lend(len, Patience::Until(Deadline::Never))
+        self.lend(len, Block::Until(Deadline::Never))
     }
 
     /// As [`loan`](Self::loan), for at most `timeout`.
@@ -103,7 +104,7 @@ impl Sender {
     /// # Errors
     /// [`Error::Timeout`], or those of [`loan`](Self::loan).
     pub fn loan_timeout(&mut self, len: usize, timeout: Duration) -> Result<Loan<'_>> {
-        self.lend(len, Patience::Until(Deadline::after(timeout)))
+        self.lend(len, Block::Until(Deadline::after(timeout)))
     }
 
     /// As [`loan`](Self::loan) if there is room now; never blocks. `None` arms the descriptor.
@@ -112,7 +113,7 @@ impl Sender {
     /// Those of [`loan`](Self::loan).
     #[inline]
     pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>> {
-        match self.lend(len, Patience::Try) {
+        match self.lend(len, Block::No) {
             Ok(loan) => Ok(Some(loan)),
             Err(Error::Full) => Ok(None),
             Err(error) => Err(error),
@@ -144,7 +145,7 @@ impl Sender {
     /// Those of [`loan`](Self::loan).
     #[inline]
     pub fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
-        self.lend(count, Patience::Until(Deadline::Never))
+        self.lend(count, Block::Until(Deadline::Never))
     }
 
     /// Whether a loan of `len` bytes would not block. `false` arms the descriptor; never blocks.
@@ -152,8 +153,8 @@ impl Sender {
     /// # Errors
     /// Those of [`loan`](Self::loan).
     pub fn has_space(&mut self, len: usize) -> Result<bool> {
-        let size = self.out.size_of_record(len)?;
-        match self.out.make_room(size, Patience::Try) {
+        let size = self.out.record_size(len)?;
+        match self.out.wait_for_space(size, Block::No) {
             Ok(()) => Ok(true),
             Err(Error::Full) => Ok(false),
             Err(error) => Err(error),
@@ -161,11 +162,11 @@ impl Sender {
     }
 
     #[inline]
-    fn lend<T: FromBytes + IntoBytes>(&mut self, count: usize, patience: Patience) -> Result<Loan<'_, T>> {
+    fn lend<T: FromBytes + IntoBytes>(&mut self, count: usize, block: Block) -> Result<Loan<'_, T>> {
         // So long that it cannot be counted is too long for any ring.
         let len = count.saturating_mul(size_of::<T>());
-        let size = self.out.size_of_record(len)?;
-        self.out.make_room(size, patience)?;
+        let size = self.out.record_size(len)?;
+        self.out.wait_for_space(size, block)?;
         let start = self.out.place(size)?;
         match self.ring.slot(start.wrapping_add(LINE), count) {
             Some(slot) => Ok(Loan::new(slot, &mut self.out)),
@@ -213,7 +214,7 @@ impl Sender {
     /// [`Error::ControlTooLarge`], [`Error::TooManyFds`], [`Error::Disconnected`], [`Error::UnknownRequest`] for a
     /// reply to another channel's request.
     pub fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.out.send_control(&control.into(), false, Patience::Until(Deadline::Never)).map(drop)
+        self.out.send_control(&control.into(), false, Block::Until(Deadline::Never)).map(drop)
     }
 
     /// As [`send`](Self::send), for at most `timeout`.
@@ -221,8 +222,8 @@ impl Sender {
     /// # Errors
     /// [`Error::Timeout`], or those of [`send`](Self::send).
     pub fn send_timeout<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()> {
-        let patience = Patience::Until(Deadline::after(timeout));
-        self.out.send_control(&control.into(), false, patience).map(drop)
+        let block = Block::Until(Deadline::after(timeout));
+        self.out.send_control(&control.into(), false, block).map(drop)
     }
 
     /// As [`send`](Self::send) if there is room now; never blocks.
@@ -230,7 +231,7 @@ impl Sender {
     /// # Errors
     /// [`Error::Full`] or [`Error::FdsInFlight`], with the descriptor armed, or those of [`send`](Self::send).
     pub fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.out.send_control(&control.into(), false, Patience::Try).map(drop)
+        self.out.send_control(&control.into(), false, Block::No).map(drop)
     }
 
     /// Sends a message that asks for a reply; waits as [`send`](Self::send) does. The reply comes as a message whose
@@ -239,7 +240,7 @@ impl Sender {
     /// # Errors
     /// [`Error::TooManyRequests`], or those of [`send`](Self::send).
     pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.out.send_control(&control.into(), true, Patience::Until(Deadline::Never))
+        self.out.send_control(&control.into(), true, Block::Until(Deadline::Never))
     }
 
     /// As [`request`](Self::request), for at most `timeout`.
@@ -259,7 +260,7 @@ impl Sender {
         control: impl Into<Control<'c>>,
         deadline: Deadline,
     ) -> Result<RequestId> {
-        self.out.send_control(&control.into(), true, Patience::Until(deadline))
+        self.out.send_control(&control.into(), true, Block::Until(deadline))
     }
 
     /// As [`request`](Self::request) if there is room now; never blocks.
@@ -267,7 +268,7 @@ impl Sender {
     /// # Errors
     /// Those of [`try_send`](Self::try_send) and [`request`](Self::request).
     pub fn try_request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.out.send_control(&control.into(), true, Patience::Try)
+        self.out.send_control(&control.into(), true, Block::No)
     }
 
     /// Replies to a request; waits as [`send`](Self::send) does. For other ways to send a reply, give the token to
@@ -288,7 +289,7 @@ impl Sender {
     /// What this half has counted.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.out.stats
+        self.out.space.stats
     }
 
     /// How large a message to the peer may be.
@@ -300,7 +301,7 @@ impl Sender {
     /// A handle to end the whole channel with, from any thread.
     #[must_use]
     pub fn closer(&self) -> Closer {
-        Closer(Arc::downgrade(&self.out.link))
+        Closer(Arc::downgrade(&self.out.space.link))
     }
 }
 
@@ -308,13 +309,13 @@ impl Sender {
 /// A copy in a fork that has not used it [closes nothing](crate#processes-as-they-are).
 impl Drop for Sender {
     fn drop(&mut self) {
-        self.out.link.close_sending();
+        self.out.space.link.close_sending();
     }
 }
 
 impl AsFd for Sender {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.out.link.credit_in.as_fd()
+        self.out.space.link.credit_in.as_fd()
     }
 }
 
@@ -330,7 +331,7 @@ impl fmt::Debug for Sender {
             .field("next_sequence", &self.out.sequence)
             .field("ring_used", &self.out.producer.used())
             .field("ring_capacity", &self.ring.capacity())
-            .field("gone", &self.out.gone)
+            .field("gone", &self.out.space.peer_closed)
             .finish_non_exhaustive()
     }
 }

@@ -18,7 +18,7 @@ use ::tokio::{
 };
 
 use crate::{
-    channel::{message::Message, receiver::Found},
+    channel::{inbox::Poll, message::Message},
     error::{Error, Result},
     sys::{cmsg::close_registered, owner::Owner},
 };
@@ -50,12 +50,12 @@ impl<T> Attempt<T> {
     }
 }
 
-impl From<Found> for Attempt<Message> {
-    fn from(found: Found) -> Self {
+impl From<Poll> for Attempt<Message> {
+    fn from(found: Poll) -> Self {
         match found {
-            Found::Message(message) => Self::Done(message),
-            Found::Nothing => Self::Wait,
-            Found::More => Self::Again,
+            Poll::Message(message) => Self::Done(message),
+            Poll::Empty => Self::Wait,
+            Poll::Budget => Self::Again,
         }
     }
 }

@@ -5,9 +5,8 @@
 
 use std::fmt;
 
-use super::Receiver;
 use crate::{
-    channel::{ages::now, message::Message},
+    channel::{ages::now, backlog::Backlog, inbox::Inbox, message::Message},
     protocol::{layout::to_u64, packet::Record},
     ring::release::Span,
 };
@@ -17,7 +16,7 @@ use crate::{
 const PART: u64 = 8;
 const RECORDS: u64 = 32;
 
-/// The messages that are here, one by one: from [`Receiver::recv_batch`].
+/// The messages that are here, one by one: from [`Receiver::recv_batch`](crate::Receiver::recv_batch).
 ///
 /// Each is whole, and is there until the next one is asked for, or for as long as what is taken out of it. The space of those
 /// payloads that were not taken is given back together: when the batch is dropped, and before that whenever it is an eighth
@@ -46,7 +45,8 @@ const RECORDS: u64 = 32;
 /// ```
 #[must_use = "a batch gives its messages when asked to advance"]
 pub struct Batch<'r> {
-    receiver: &'r mut Receiver,
+    inbox: &'r mut Inbox,
+    backlog: &'r mut Backlog,
     /// There always is one, until the batch is dropped.
     message: Option<Message>,
     stage: Stage,
@@ -70,14 +70,14 @@ enum Stage {
 
 impl<'r> Batch<'r> {
     #[inline]
-    pub(super) fn new(receiver: &'r mut Receiver, first: Message, rests: bool) -> Self {
+    pub(super) fn new(inbox: &'r mut Inbox, backlog: &'r mut Backlog, first: Message, rests: bool) -> Self {
         let over = Span { start: 0, end: 0 };
-        Self { receiver, message: Some(first), stage: Stage::Waiting, rests, over, records: 0 }
+        Self { inbox, backlog, message: Some(first), stage: Stage::Waiting, rests, over, records: 0 }
     }
 
     /// The next message; the one before it is over, but for what was taken out of it. The first time there is one; `None` if
     /// there is no more now, or if a sender that goes on is to get [a lead](crate::Wait::Adaptive), for which the next
-    /// [`recv_batch`](Receiver::recv_batch) waits. Never blocks, makes no system call but to wake a sender.
+    /// [`recv_batch`](crate::Receiver::recv_batch) waits. Never blocks, makes no system call but to wake a sender.
     ///
     /// A batch goes on with messages that are in the ring. One that came through the socket, as those with descriptors do, or
     /// that was kept while a reply was awaited, is the first of a batch of its own; so after `None` receive again.
@@ -88,12 +88,12 @@ impl<'r> Batch<'r> {
         } else {
             // What is kept came before all that is in the ring. What is wrong ends the channel: the next call tells. And if it
             // is time to rest, the next call does.
-            if !self.receiver.kept.is_empty() || (self.rests && self.receiver.should_rest()) {
+            if !self.backlog.is_empty() || (self.rests && self.inbox.should_rest()) {
                 return None;
             }
-            let receiver = &mut *self.receiver;
-            let record = match receiver.whole() {
-                None if receiver.consumer.passes_padding() => receiver.whole(),
+            let inbox = &mut *self.inbox;
+            let record = match inbox.try_inline() {
+                None if inbox.consumer.passes_padding() => inbox.try_inline(),
                 record => record,
             };
             self.step(record?)?;
@@ -105,11 +105,11 @@ impl<'r> Batch<'r> {
     #[inline]
     fn step(&mut self, record: Record) -> Option<()> {
         self.note_taken();
-        let Self { receiver, message, .. } = self;
-        let extras = receiver.begin_whole(record).ok()?;
-        let span = receiver.consumer.take(record);
+        let Self { inbox, message, .. } = self;
+        let extras = inbox.begin_inline(record).ok()?;
+        let span = inbox.consumer.take(record);
         let message = message.as_mut()?;
-        let (intake, channel) = (receiver.consumer.intake(), receiver.link.id);
+        let (intake, channel) = (inbox.consumer.intake(), inbox.link.id);
         let over = message.move_to(intake, record.heading, channel, extras, span, record.payload_len);
         self.stage = Stage::Later(span);
         if let Some(over) = over {
@@ -129,7 +129,7 @@ impl<'r> Batch<'r> {
         }
         self.over.end = span.end;
         self.records = self.records.wrapping_add(1);
-        let intake = self.receiver.consumer.intake();
+        let intake = self.inbox.consumer.intake();
         let enough = self.records >= RECORDS || self.over.len() >= to_u64(intake.peer.capacity()) / PART;
         if enough || intake.is_wanted() {
             self.give_back();
@@ -139,7 +139,7 @@ impl<'r> Batch<'r> {
     #[cold]
     fn give_back(&mut self) {
         if self.records > 0 {
-            self.receiver.consumer.intake().release(self.over, self.records);
+            self.inbox.consumer.intake().release(self.over, self.records);
             self.records = 0;
         }
     }
@@ -151,8 +151,8 @@ impl<'r> Batch<'r> {
         if let (Stage::Later(span), Some(message)) = (self.stage, &self.message)
             && message.payload().is_none()
         {
-            let intake = self.receiver.consumer.intake();
-            self.receiver.receipts.note(span, now(), || intake.tail());
+            let intake = self.inbox.consumer.intake();
+            self.inbox.receipts.note(span, now(), || intake.tail());
         }
     }
 }
@@ -166,7 +166,7 @@ impl Drop for Batch<'_> {
         if self.stage == Stage::Waiting
             && let Some(first) = self.message.take()
         {
-            self.receiver.kept.push_front(first);
+            self.backlog.put_back(first);
         }
     }
 }
@@ -198,7 +198,7 @@ mod tests {
             let mut batch = receiver.recv_batch().unwrap();
             batch.advance().unwrap();
             // As if the first were long ago.
-            batch.receiver.receipts = Receipts::default();
+            batch.inbox.receipts = Receipts::default();
             let taken = batch.advance().unwrap().take_payload();
             if go_on {
                 batch.advance().unwrap();
