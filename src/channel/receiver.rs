@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     ring::release::Intake,
     socket::{death::Watch, link::Closer},
-    sys::mapping::OwnWords,
+    sys::own_region::OwnWords,
     wait::{Deadline, Spinner},
 };
 

@@ -31,7 +31,7 @@ use crate::{
         link::Link,
         seqpacket::{Arrival, Incoming, SendFailure, Socket},
     },
-    sys::mapping::PeerRegion,
+    sys::peer_region::PeerRegion,
     wait::{Deadline, MOST_PACKETS, Spinner, share_the_only_cpu, sleep},
 };
 

@@ -12,3 +12,4 @@ pub(crate) mod consumer;
 pub(crate) mod pacing;
 pub(crate) mod producer;
 pub(crate) mod release;
+pub(crate) mod writer;

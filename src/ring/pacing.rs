@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    protocol::layout::{Word, to_u64},
-    sys::mapping::PeerRegion,
+    protocol::layout::{Position, Word, to_u64},
+    sys::peer_region::PeerRegion,
     wait::{Attempts, Deadline},
 };
 
@@ -68,28 +68,29 @@ impl Pace {
     }
     /// Waits a moment, 10 µs at most, for as long as the peer goes on, until it has a lead on `seen`, the head as it was last
     /// seen.
-    pub(crate) fn rest(&mut self, peer: &PeerRegion, seen: u64, deadline: Deadline) {
+    pub(crate) fn rest(&mut self, peer: &PeerRegion, seen: Position, deadline: Deadline) {
         let paid = self.try_rest(peer, seen, deadline);
         self.rested(paid);
     }
 
     /// Rests, and says whether the peer went on, if that can be told.
-    fn try_rest(&self, peer: &PeerRegion, seen: u64, deadline: Deadline) -> Option<bool> {
-        let (start, began) = (peer.load(Word::Head), Instant::now());
+    fn try_rest(&self, peer: &PeerRegion, seen: Position, deadline: Deadline) -> Option<bool> {
+        let head_now = || Position::new(peer.load(Word::Head));
+        let (start, began) = (head_now(), Instant::now());
         let (mut head, mut moved) = (start, Duration::ZERO);
-        while head.wrapping_sub(seen) < self.lead {
+        while head.since(seen) < self.lead {
             if deadline.passed() {
                 return None;
             }
             for _ in 0..PAUSES {
                 spin_loop();
             }
-            let before = std::mem::replace(&mut head, peer.load(Word::Head));
+            let before = std::mem::replace(&mut head, head_now());
             let rested = began.elapsed();
             if head != before {
                 moved = rested;
             }
-            let is_slow = rested >= JUDGED && u128::from(head.wrapping_sub(start)) < rested.as_nanos();
+            let is_slow = rested >= JUDGED && u128::from(head.since(start)) < rested.as_nanos();
             if is_slow || rested.saturating_sub(moved) >= STILL {
                 return Some(false);
             }

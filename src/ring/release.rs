@@ -14,12 +14,12 @@ use std::{
 
 use crate::{
     error::Result,
-    protocol::layout::{LINE, Word, to_u64},
-    socket::{doorbell::Bell, link::Link},
-    sys::{
-        foreign::Foreign,
-        mapping::{OwnWords, PeerRegion},
+    protocol::{
+        layout::{Position, Word, to_u64},
+        record::Record,
     },
+    socket::{doorbell::Bell, link::Link},
+    sys::{foreign::Foreign, own_region::OwnWords, peer_region::PeerRegion},
     wait::lock_unless_lost,
 };
 
@@ -42,14 +42,14 @@ pub(crate) struct Intake {
 struct Ledger {
     /// Released before an older one: where it begins; its end, and how many records it is. Those that touch are one, so there
     /// are no more entries than payloads that are held.
-    early: BTreeMap<u64, (u64, u64)>,
+    early: BTreeMap<Position, (Position, u64)>,
     bell: Bell,
 }
 
 impl Ledger {
     /// Notes `records` records that are released early, together with those that they touch. Where all that begins.
-    fn note(&mut self, span: Span, records: u64) -> u64 {
-        let Span { mut start, end } = span;
+    fn note(&mut self, span: Span, records: u64) -> Position {
+        let Span { mut start, end, .. } = span;
         let mut all = (end, records);
         if let Some((behind, more)) = self.early.remove(&end) {
             all = (behind, all.1.wrapping_add(more));
@@ -67,18 +67,20 @@ impl Ledger {
     }
 }
 
-/// Bytes of the ring: a record from `start` to `end`, both positions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Bytes of the ring that are released together: a record, several that touch, or padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Span {
-    pub(crate) start: u64,
-    pub(crate) end: u64,
+    pub(crate) start: Position,
+    pub(crate) end: Position,
+    /// Where `start` is in the ring: the ring's byte.
+    pub(crate) at: u64,
 }
 
 impl Span {
     /// Bytes.
     #[inline]
     pub(crate) fn len(self) -> u64 {
-        self.end.wrapping_sub(self.start)
+        self.end.since(self.start)
     }
 }
 
@@ -107,7 +109,7 @@ impl Intake {
     pub(crate) fn release(&self, span: Span, records: u64) {
         // ORDERING: Acquire pairs with the Release store in `move_tail`: the reading of those who moved it before is done
         // before we move it on, and so is their count.
-        if !self.link.is_ours_at_a_glance() || self.words.word(Word::Tail).load(Acquire) != span.start {
+        if !self.link.is_ours_at_a_glance() || self.words.word(Word::Tail).load(Acquire) != span.start.get() {
             return self.release_early(span, records);
         }
         self.move_tail(span.end, records);
@@ -121,11 +123,11 @@ impl Intake {
 
     /// Moves `tail` from the beginning of `records` records to their end. For who releases what begins there.
     #[inline]
-    fn move_tail(&self, end: u64, records: u64) {
+    fn move_tail(&self, end: Position, records: u64) {
         self.count.store(self.count.load(Relaxed).wrapping_add(records), Relaxed);
         // ORDERING: Release pairs with the Acquire fence in `Producer::look`: our reads of these bytes are done before
         // the peer writes there again.
-        self.words.word(Word::Tail).store(end, Release);
+        self.words.word(Word::Tail).store(end.get(), Release);
     }
 
     #[cold]
@@ -158,7 +160,8 @@ impl Intake {
     #[cold]
     fn settle(&self, ledger: &mut Ledger) {
         // ORDERING: as in `release`.
-        while let Some((end, records)) = ledger.early.remove(&self.words.word(Word::Tail).load(Acquire)) {
+        let tail = || Position::new(self.words.word(Word::Tail).load(Acquire));
+        while let Some((end, records)) = ledger.early.remove(&tail()) {
             self.move_tail(end, records);
         }
         self.early.store(to_u64(ledger.early.len()), Relaxed);
@@ -185,32 +188,34 @@ impl Intake {
     /// Records and bytes released so far.
     pub(crate) fn released(&self) -> (u64, u64) {
         let ledger = self.ledger();
-        let so_far = (self.count.load(Relaxed), self.tail());
+        let so_far = (self.count.load(Relaxed), self.tail().get());
         ledger.early.iter().fold(so_far, |(count, bytes), (start, (end, records))| {
-            (count.wrapping_add(*records), bytes.wrapping_add(end.wrapping_sub(*start)))
+            (count.wrapping_add(*records), bytes.wrapping_add(end.since(*start)))
         })
     }
 
     /// End of the oldest space that was given back.
     #[inline]
-    pub(crate) fn tail(&self) -> u64 {
-        self.words.word(Word::Tail).load(Relaxed)
+    pub(crate) fn tail(&self) -> Position {
+        Position::new(self.words.word(Word::Tail).load(Relaxed))
     }
 
-    /// The payload of a record.
+    /// The `len` bytes of a record's payload.
     #[inline]
     pub(crate) fn payload(&self, span: Span, len: usize) -> Foreign<'_> {
-        self.peer.bytes(span.start.wrapping_add(LINE), len).unwrap_or(Foreign::private(&[]))
+        self.peer.bytes(span.at.wrapping_add(Record::PAYLOAD), len)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::layout::LINE;
 
     #[test]
     fn spans_that_touch_are_one() {
-        let span = |start: u64, end: u64| Span { start: start * LINE, end: end * LINE };
+        let at = |line: u64| Position::new(line * LINE);
+        let span = |start: u64, end: u64| Span { start: at(start), end: at(end), at: start * LINE };
         let spans = [span(1, 2), span(2, 4), span(4, 5), span(5, 8)];
         // In every order.
         for order in (0..256_usize).map(|n| [n & 3, n >> 2 & 3, n >> 4 & 3, n >> 6]) {
@@ -218,14 +223,14 @@ mod tests {
                 continue;
             }
             let mut ledger = Ledger { early: BTreeMap::new(), bell: Bell::new(Word::SenderEpoch) };
-            for (n, at) in order.into_iter().enumerate() {
-                let start = ledger.note(spans[at], 1);
+            for (n, next) in order.into_iter().enumerate() {
+                let start = ledger.note(spans[next], 1);
                 let (end, _) = ledger.early[&start];
-                assert!(start <= spans[at].start && end >= spans[at].end, "{order:?}");
+                assert!(start <= spans[next].start && end >= spans[next].end, "{order:?}");
                 let all = ledger.early.iter().map(|(_, (_, records))| records).sum::<u64>();
                 assert_eq!(all, n as u64 + 1, "{order:?}");
             }
-            let whole = BTreeMap::from([(LINE, (8 * LINE, 4))]);
+            let whole = BTreeMap::from([(at(1), (at(8), 4))]);
             assert_eq!(ledger.early, whole, "{order:?}");
         }
     }
