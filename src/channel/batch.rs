@@ -10,8 +10,8 @@ use std::{fmt, ops::Deref, os::fd::OwnedFd, sync::Arc};
 
 use crate::{
     channel::{ages::now, backlog::Backlog, inbox::Inbox, message::Message, payload::Payload},
-    protocol::{layout::to_u64, packet::Record},
-    ring::consumer::Span,
+    protocol::{layout::to_u64, record::Record},
+    ring::release::Span,
 };
 
 /// Space is released at the latest when it is this part of the ring, an eighth, or this number of records: a sender that
@@ -74,7 +74,7 @@ enum Stage {
 impl<'r> RecvBatch<'r> {
     #[inline]
     pub(super) fn new(inbox: &'r mut Inbox, backlog: &'r mut Backlog, first: Message, rests: bool) -> Self {
-        let unreleased = Span { start: 0, end: 0 };
+        let unreleased = Span::default();
         Self { inbox, backlog, message: first, stage: Stage::Waiting, rests, unreleased, records: 0 }
     }
 
@@ -97,15 +97,22 @@ impl<'r> RecvBatch<'r> {
             if !self.backlog.is_empty() || (self.rests && self.inbox.should_rest()) {
                 return None;
             }
-            let inbox = &mut *self.inbox;
-            let record = match inbox.try_inline() {
-                None if inbox.consumer.passes_padding() => inbox.try_inline(),
+            let record = match self.inbox.try_inline() {
+                None if self.passes_padding() => self.inbox.try_inline(),
                 record => record,
             };
             self.step(record?)?;
         }
         let is_noted = self.stage == Stage::First;
         Some(BatchMessage { message: &mut self.message, inbox: self.inbox, is_noted })
+    }
+
+    /// Passes padding, if that stands next. What the batch holds is released first, so that the padding is released in its
+    /// turn.
+    #[cold]
+    fn passes_padding(&mut self) -> bool {
+        self.release();
+        self.inbox.consumer.passes_padding()
     }
 
     /// Goes to the message that is all in the ring's next record.
@@ -119,7 +126,7 @@ impl<'r> RecvBatch<'r> {
             Some((intake, before)) => (intake, Some(before)),
             None => (Arc::clone(inbox.consumer.intake()), None),
         };
-        let payload = Payload::new(intake, span, record.payload_len);
+        let payload = Payload::new(intake, span, record.payload_len());
         *message = Message::new(record.heading, inbox.link.id, extras, Some(payload));
         self.stage = Stage::Later;
         if let Some(before) = before {
@@ -216,6 +223,7 @@ pub struct BatchMessage<'b> {
 
 impl BatchMessage<'_> {
     /// Takes the message out of the batch. Its payload is held until it is dropped.
+    #[must_use = "dropping a message releases its payload and closes its descriptors"]
     pub fn take(mut self) -> Message {
         self.note();
         self.message.take()
@@ -275,12 +283,12 @@ mod tests {
                 sender.loan(8).unwrap().send().unwrap();
             }
             let mut batch = receiver.recv_batch().unwrap();
-            drop(batch.next().unwrap());
+            batch.next().unwrap();
             // As if the first were long ago.
             batch.inbox.receipts = Receipts::default();
             let taken = batch.next().unwrap().take_payload();
             if go_on {
-                drop(batch.next().unwrap());
+                batch.next().unwrap();
             }
             drop(batch);
             let soon = Deadline::after(Duration::from_secs(20));

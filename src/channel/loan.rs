@@ -17,7 +17,7 @@ use crate::{
         space::Block,
     },
     error::{Error, Result},
-    sys::mapping::Slot,
+    ring::writer::Reservation,
     wait::Deadline,
 };
 
@@ -53,20 +53,20 @@ use crate::{
 /// ```
 #[must_use = "a loan that is dropped is not sent"]
 pub struct Loan<'s, T = u8> {
-    slot: Slot<'s, T>,
+    reservation: Reservation<'s, T>,
     out: &'s mut Outbox,
     wake: Wake,
 }
 
 impl<'s, T> Loan<'s, T> {
     #[inline]
-    pub(crate) fn new(slot: Slot<'s, T>, out: &'s mut Outbox, wake: Wake) -> Self {
-        Self { slot, out, wake }
+    pub(crate) fn new(reservation: Reservation<'s, T>, out: &'s mut Outbox, wake: Wake) -> Self {
+        Self { reservation, out, wake }
     }
 
     /// Keeps the first `len` values and gives the rest of the space back; does nothing if there are fewer.
     pub fn truncate(&mut self, len: usize) {
-        self.slot.truncate(len);
+        self.reservation.payload.truncate(len);
     }
 
     /// Sends the loan. Never blocks, and makes no system call unless the receiver sleeps. `Ok` means committed, not seen:
@@ -186,14 +186,14 @@ impl<'s, T> Loan<'s, T> {
 
     /// Sends the loan without blocking. After that it can only be dropped.
     pub(crate) fn try_commit(&mut self, control: &Control<'_>, wants_reply: bool) -> Result<RequestId> {
-        let len = size_of_val(self.slot.as_slice());
-        self.out.commit(self.slot.ring(), len, control, wants_reply, Block::No, self.wake)
+        let len = size_of_val(self.reservation.payload.as_slice());
+        self.out.commit(&mut self.reservation, len, control, wants_reply, Block::No, self.wake)
     }
 
     #[inline]
-    fn commit(self, control: &Control<'_>, wants_reply: bool, block: Block) -> Result<RequestId> {
-        let len = size_of_val(self.slot.as_slice());
-        self.out.commit(self.slot.finish(), len, control, wants_reply, block, self.wake)
+    fn commit(mut self, control: &Control<'_>, wants_reply: bool, block: Block) -> Result<RequestId> {
+        let len = size_of_val(self.reservation.payload.as_slice());
+        self.out.commit(&mut self.reservation, len, control, wants_reply, block, self.wake)
     }
 }
 
@@ -215,21 +215,23 @@ impl<T> Deref for Loan<'_, T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        self.slot.as_slice()
+        self.reservation.payload.as_slice()
     }
 }
 
 impl<T> DerefMut for Loan<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
-        self.slot.as_mut_slice()
+        self.reservation.payload.as_mut_slice()
     }
 }
 
 /// Tells the length, never the contents.
 impl<T> fmt::Debug for Loan<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Loan").field("len", &self.slot.as_slice().len()).finish_non_exhaustive()
+        f.debug_struct("Loan")
+            .field("len", &self.reservation.payload.as_slice().len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     channel::payload::Payload,
     error::{CastError, Result},
     memory::aligned_bytes::PrivateBytes,
-    protocol::packet::Heading,
+    protocol::record::Heading,
     socket::seqpacket::ReceivedFds,
 };
 

@@ -17,9 +17,9 @@ use crate::{
         stats::{Held, Limits, Stats},
     },
     error::{Error, Result},
-    ring::consumer::Intake,
+    ring::release::Intake,
     socket::{death::Watch, link::Closer},
-    sys::mapping::OwnWords,
+    sys::own_region::OwnWords,
     wait::{Deadline, Spinner},
 };
 
@@ -146,7 +146,7 @@ impl Receiver {
     /// Arms the descriptor and receives nothing; never blocks. True if there is no message: the descriptor becomes readable
     /// when there is one. False if there is a message, or may be one: receive, then arm again.
     ///
-    /// It is for event loops that dispatch one event at a time (Qt, GLib, libcamera), where a handler does not drain the
+    /// It is for event loops that dispatch one event at a time (`Qt`, `GLib`, libcamera), where a handler does not drain the
     /// receiver.
     ///
     /// ```
@@ -274,7 +274,7 @@ impl Receiver {
             }
             match self.inbox.find()? {
                 Poll::Message(message) if message.in_reply_to() != Some(request) => {
-                    self.backlog.keep(message)
+                    self.backlog.keep(message);
                 }
                 found => return Ok(found),
             }

@@ -14,17 +14,17 @@ use crate::{
     },
     error::{Error, ProtocolError, Result},
     protocol::{
-        layout::{Word, to_u64},
+        layout::{RecordSize, Word, to_u64},
         packet::{Kind, PACKET_HEADER, PacketHeader},
     },
-    ring::{consumer::Intake, producer::Producer},
+    ring::{producer::Producer, release::Intake},
     socket::{
         death::Watch,
         doorbell::Epoch,
         link::Link,
         seqpacket::{Arrival, SendFailure},
     },
-    sys::mapping::OwnWords,
+    sys::own_region::OwnWords,
     wait::{Budget, Deadline, Spinner, Spun},
 };
 
@@ -51,7 +51,7 @@ pub(crate) enum Space {
 #[derive(Debug, Default)]
 struct Interest {
     /// For a record of so many bytes.
-    ring: Option<u64>,
+    ring: Option<RecordSize>,
     socket: bool,
 }
 
@@ -86,6 +86,13 @@ impl SpaceWaiter {
         self.link.violated(violation)
     }
 
+    /// Ends the channel by ourselves: the peer receives what was committed.
+    #[cold]
+    pub(crate) fn end(&self) -> Error {
+        self.link.close();
+        self.link.ended()
+    }
+
     /// Every way to send passes here before it has any effect.
     #[inline]
     pub(crate) fn check(&mut self) -> Result<()> {
@@ -96,12 +103,17 @@ impl SpaceWaiter {
     }
 
     #[inline]
-    pub(crate) fn has_space(&self, producer: &mut Producer, size: u64) -> Result<bool> {
+    pub(crate) fn has_space(&self, producer: &mut Producer, size: RecordSize) -> Result<bool> {
         producer.has_room(size).map_err(|violation| self.link.violated(violation))
     }
 
     #[cold]
-    pub(crate) fn wait_or_arm(&mut self, producer: &mut Producer, size: u64, block: Block) -> Result<()> {
+    pub(crate) fn wait_or_arm(
+        &mut self,
+        producer: &mut Producer,
+        size: RecordSize,
+        block: Block,
+    ) -> Result<()> {
         count(&mut self.stats.waits_for_space, 1);
         match block {
             Block::No => {
@@ -120,7 +132,7 @@ impl SpaceWaiter {
         }
     }
 
-    fn wait_for_ring(&mut self, producer: &mut Producer, size: u64, deadline: Deadline) -> Result<()> {
+    fn wait_for_ring(&mut self, producer: &mut Producer, size: RecordSize, deadline: Deadline) -> Result<()> {
         let mut budget = Budget::until(deadline);
         loop {
             self.check()?;

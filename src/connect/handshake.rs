@@ -26,12 +26,12 @@ use crate::{
         negotiation::Terms,
         packet::{HELLO_MAX, Kind, Packet, PacketHeader, Reject},
     },
-    ring::consumer::Intake,
+    ring::release::Intake,
     socket::{
         link::Link,
         seqpacket::{Arrival, Incoming, SendFailure, Socket},
     },
-    sys::mapping::PeerRegion,
+    sys::peer_region::PeerRegion,
     wait::{Deadline, MOST_PACKETS, Spinner, share_the_only_cpu, sleep},
 };
 

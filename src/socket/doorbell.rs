@@ -17,7 +17,7 @@ use crate::{
         packet::{Kind, PacketHeader},
     },
     socket::seqpacket::{SendFailure, Socket},
-    sys::mapping::{OwnWords, PeerRegion},
+    sys::{own_region::OwnWords, peer_region::PeerRegion},
 };
 
 /// Doorbells that may be under way before it is looked how many are.

@@ -467,23 +467,20 @@ fn messages_taken_out_of_batches_are_released_once() {
     b.reply(token, b"!").unwrap();
     assert_eq!(a.receiver.wait_reply(request, SOON).unwrap().control(), b"!");
     (1..20).for_each(|n| send(&mut b.sender, n).unwrap());
-    let mut taken = Vec::new();
+    let mut kept = Vec::new();
     let mut n = 0;
     while n < 20 {
         let mut batch = a.receiver.recv_batch().unwrap();
         while let Some(message) = batch.next() {
             assert_eq!((number(&message), message.sequence()), (n, n + u64::from(n > 0)));
             if [0, 1, 4, 8, 19].contains(&n) {
-                taken.push((n, message.take()));
+                kept.push((n, message.take()));
             }
             n += 1;
         }
     }
-    assert!(
-        format!("{:?}", taken[0].1).contains("detached: true"),
-        "it was kept while the reply was awaited"
-    );
-    for (n, message) in &taken {
+    assert!(format!("{:?}", kept[0].1).contains("detached: true"), "it was kept while the reply was awaited");
+    for (n, message) in &kept {
         assert_eq!(number(message), *n, "it holds still");
     }
     assert_eq!((a.receiver.held().count, a.receiver.held().bytes), (4, 4 * RECORD as u64));
@@ -494,7 +491,7 @@ fn messages_taken_out_of_batches_are_released_once() {
         sent += RECORD;
     }
     assert_eq!(sent, RING - 19 * RECORD);
-    drop(taken);
+    drop(kept);
     while a.try_recv().unwrap().is_some() {}
     assert_eq!((a.receiver.held().count, a.receiver.held().bytes), (0, 0));
     assert!(b.sender.has_space(RING - 64).unwrap());

@@ -15,4 +15,5 @@ mod stats;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod verbs;
 mod waiting;

@@ -141,12 +141,11 @@ fn a_fork_that_drops_batches_and_loans_is_not_noticed() {
     let mut loan = batch.loan(PAYLOAD).unwrap();
     loan.fill(6);
     loan.send().unwrap();
-    match split() {
-        Some(fork) => fork.wait(),
-        None => {
-            drop(batch);
-            end(0);
-        }
+    if let Some(fork) = split() {
+        fork.wait();
+    } else {
+        drop(batch);
+        end(0);
     }
     assert!(!is_readable());
     drop(batch);

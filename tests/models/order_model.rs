@@ -17,7 +17,7 @@ mod error {
 }
 /// What src/protocol/order.rs imports; of a heading it needs no more.
 mod protocol {
-    pub(crate) mod packet {
+    pub(crate) mod record {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
         pub(crate) struct Heading {
             pub(crate) sequence: u64,
@@ -42,7 +42,7 @@ mod protocol {
 }
 
 use order::{Order, Turn};
-use protocol::packet::Heading;
+use protocol::record::Heading;
 
 /// Messages that the sender sends.
 const MESSAGES: u64 = 3;

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use doorbell::{Bell, Epoch, Rung};
 use protocol::layout::Word;
 use socket::seqpacket::Socket;
-use sys::mapping::{OwnWords, PeerRegion};
+use sys::{own_region::OwnWords, peer_region::PeerRegion};
 
 #[path = "../../src/socket/doorbell.rs"]
 mod doorbell;
@@ -42,7 +42,7 @@ mod protocol {
     }
 }
 mod sys {
-    pub(crate) mod mapping {
+    pub(crate) mod own_region {
         use std::sync::{Arc, atomic::AtomicU64};
 
         use crate::protocol::layout::Word;
@@ -55,6 +55,9 @@ mod sys {
                 &self.0
             }
         }
+    }
+    pub(crate) mod peer_region {
+        use crate::protocol::layout::Word;
 
         /// The other side's word, as it was when it was loaded.
         pub(crate) struct PeerRegion(pub(crate) u64);
@@ -69,7 +72,7 @@ mod sys {
 /// For the tests of src/socket/doorbell.rs.
 mod memory {
     pub(crate) mod region {
-        use crate::{sys::mapping::OwnWords, wait::Deadline};
+        use crate::{sys::own_region::OwnWords, wait::Deadline};
 
         pub(crate) struct OwnRegion {
             pub(crate) words: OwnWords,

@@ -6,11 +6,9 @@
 
 use std::{fs::File, io::Write, time::Duration};
 
-use sealane::{Channel, Control, Error, Receiver, ReplyToken, Result, Sender};
-use threads::{SOON, start};
+use sealane::{Channel, Control, Error, Loan, LoanWriter, Receiver, ReplyToken, Result, Sender};
 
-#[path = "support/threads.rs"]
-mod threads;
+use crate::support::threads::{SOON, start};
 
 const BRIEFLY: Duration = Duration::from_millis(1);
 /// Bytes of a ring, and a payload that takes up more than a quarter of it.
@@ -91,11 +89,11 @@ macro_rules! loan_verbs {
     };
 }
 
-fn loan(sender: &mut Sender) -> Result<sealane::Loan<'_>> {
+fn loan(sender: &mut Sender) -> Result<Loan<'_>> {
     sender.loan(100)
 }
 
-fn writer(sender: &mut Sender) -> Result<sealane::LoanWriter<'_>> {
+fn writer(sender: &mut Sender) -> Result<LoanWriter<'_>> {
     let mut writer = sender.loan(100)?.writer();
     writer.write_all(b"some bytes").unwrap();
     Ok(writer)
@@ -107,7 +105,7 @@ fn verbs() -> Vec<Verb> {
             "loan",
             Ring,
             |s| s.sender.loan(PAYLOAD)?.send(),
-            |s| Ok(s.sender.try_loan(PAYLOAD)?.map(|loan| loan.send()).transpose()?.is_some()),
+            |s| Ok(s.sender.try_loan(PAYLOAD)?.map(Loan::send).transpose()?.is_some()),
             |s, time| s.sender.loan_timeout(PAYLOAD, time)?.send(),
         ),
         verb!(
@@ -116,7 +114,7 @@ fn verbs() -> Vec<Verb> {
             |s| s.sender.loan_slice::<u64>(PAYLOAD / 8)?.send(),
             |s| {
                 let loan = s.sender.try_loan_slice::<u64>(PAYLOAD / 8)?;
-                Ok(loan.map(|loan| loan.send()).transpose()?.is_some())
+                Ok(loan.map(Loan::send).transpose()?.is_some())
             },
             |s, time| s.sender.loan_slice_timeout::<u64>(PAYLOAD / 8, time)?.send(),
         ),
@@ -124,7 +122,7 @@ fn verbs() -> Vec<Verb> {
             "loan of a batch",
             Ring,
             |s| s.sender.batch().loan(PAYLOAD)?.send(),
-            |s| Ok(s.sender.batch().try_loan(PAYLOAD)?.map(|loan| loan.send()).transpose()?.is_some()),
+            |s| Ok(s.sender.batch().try_loan(PAYLOAD)?.map(Loan::send).transpose()?.is_some()),
             |s, time| s.sender.batch().loan_timeout(PAYLOAD, time)?.send(),
         ),
         verb!(
@@ -134,7 +132,7 @@ fn verbs() -> Vec<Verb> {
             |s| {
                 let mut batch = s.sender.batch();
                 let loan = batch.try_loan_slice::<u64>(PAYLOAD / 8)?;
-                Ok(loan.map(|loan| loan.send()).transpose()?.is_some())
+                Ok(loan.map(Loan::send).transpose()?.is_some())
             },
             |s, time| s.sender.batch().loan_slice_timeout::<u64>(PAYLOAD / 8, time)?.send(),
         ),
@@ -270,11 +268,11 @@ fn verbs_that_receive_have_three_forms() {
 #[test]
 fn public_verbs_with_a_timeout_have_the_other_forms() {
     for (file, source) in [
-        ("sender.rs", include_str!("../src/channel/sender.rs")),
-        ("send_batch.rs", include_str!("../src/channel/send_batch.rs")),
-        ("loan.rs", include_str!("../src/channel/loan.rs")),
-        ("loan/writer.rs", include_str!("../src/channel/loan/writer.rs")),
-        ("receiver.rs", include_str!("../src/channel/receiver.rs")),
+        ("sender.rs", include_str!("../../src/channel/sender.rs")),
+        ("send_batch.rs", include_str!("../../src/channel/send_batch.rs")),
+        ("loan.rs", include_str!("../../src/channel/loan.rs")),
+        ("loan/writer.rs", include_str!("../../src/channel/loan/writer.rs")),
+        ("receiver.rs", include_str!("../../src/channel/receiver.rs")),
     ] {
         let names: Vec<_> = source
             .lines()

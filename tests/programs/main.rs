@@ -1,0 +1,26 @@
+//! Small programs, as users write them: they show that the public interface has a shape in which real code is short. Each
+//! runs, and asserts what it came to.
+#![forbid(unsafe_code)]
+
+mod batches;
+mod camera;
+mod clients;
+mod decoder;
+mod halves;
+mod late_reply;
+mod numbers;
+mod one_event;
+mod restart;
+mod serde;
+mod support {
+    #[path = "../../support/process.rs"]
+    pub(crate) mod process;
+    #[path = "../../support/role.rs"]
+    pub(crate) mod role;
+    #[path = "../../support/threads.rs"]
+    pub(crate) mod threads;
+}
+#[cfg(feature = "tokio")]
+mod tokio;
+mod try_loop;
+mod until_the_end;
