@@ -8,7 +8,7 @@ use sealane::{
     zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout},
 };
 
-use crate::support::threads::{SOON, start};
+use crate::threads::{SOON, start};
 
 const FRAMES: u64 = 30;
 const ZONES: usize = 32 * 24;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, os::fd::AsFd, thread};
 use rustix::event::{Timespec, epoll};
 use sealane::{Channel, Control, Error, Handshake, Listener, Result};
 
-use crate::support::{process::may_open, threads::SOON};
+use crate::{process::may_open, threads::SOON};
 
 const LISTENER: u64 = 0;
 

@@ -9,7 +9,7 @@ use std::{
 
 use sealane::{Channel, Control, Message, Result};
 
-use crate::support::threads::{SOON, start};
+use crate::threads::{SOON, start};
 
 /// Answers each request, with pixels or with the reason why there are none.
 fn decoder(mut channel: Channel) -> Result<()> {

@@ -8,7 +8,7 @@ use std::{
 
 use sealane::{Channel, Closer, Control, Message, Receiver, RequestId, Result, Sender};
 
-use crate::support::threads::start;
+use crate::threads::start;
 
 type Waiting = Arc<Mutex<HashMap<u64, mpsc::Sender<Message>>>>;
 

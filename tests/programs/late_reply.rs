@@ -4,7 +4,7 @@ use std::{sync::mpsc, time::Duration};
 
 use sealane::{Channel, Error, ReplyToken, Result};
 
-use crate::support::threads::{SOON, start};
+use crate::threads::{SOON, start};
 
 const SHORT: Duration = Duration::from_millis(1);
 

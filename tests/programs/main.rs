@@ -10,16 +10,14 @@ mod halves;
 mod late_reply;
 mod numbers;
 mod one_event;
+#[path = "../support/process.rs"]
+mod process;
 mod restart;
+#[path = "../support/role.rs"]
+mod role;
 mod serde;
-mod support {
-    #[path = "../../support/process.rs"]
-    pub(crate) mod process;
-    #[path = "../../support/role.rs"]
-    pub(crate) mod role;
-    #[path = "../../support/threads.rs"]
-    pub(crate) mod threads;
-}
+#[path = "../support/threads.rs"]
+mod threads;
 #[cfg(feature = "tokio")]
 mod tokio;
 mod try_loop;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use sealane::{Channel, Result};
 
-use crate::support::threads::SOON;
+use crate::threads::SOON;
 
 /// Jobs that wait for their answer: by priority, then by the number of the request.
 #[derive(Default)]

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, fs::File, os::fd::AsFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sealane::{Channel, Control, Receiver, Result, Sender};
 
-use crate::support::threads::{SOON, start};
+use crate::threads::{SOON, start};
 
 const MESSAGES: u64 = 300;
 

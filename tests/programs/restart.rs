@@ -4,7 +4,7 @@ use std::process::{Child, Command, exit};
 
 use sealane::{Builder, Channel, Error, Message, Result};
 
-use crate::support::{role::role, threads::SOON};
+use crate::{role::role, threads::SOON};
 
 struct Supervised {
     builder: Builder,

@@ -10,7 +10,7 @@ use tokio::{
     time::{interval, timeout},
 };
 
-use crate::support::threads::SOON;
+use crate::threads::SOON;
 
 /// Answers questions and sends its count now and then, until the client has gone or the service stops.
 async fn serve(mut channel: Channel, mut stop: watch::Receiver<bool>) -> Result<u64> {

@@ -3,7 +3,7 @@
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sealane::{Channel, Loan, Receiver, Result, Sender};
 
-use crate::support::threads::{SOON, start};
+use crate::threads::{SOON, start};
 
 const BLOCK: usize = 4000;
 const BLOCKS: u32 = 200;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, thread};
 
 use sealane::{Channel, Error, Receiver, Result};
 
-use crate::support::threads::start;
+use crate::threads::start;
 
 /// All words of one worker, counted.
 fn collect(receiver: &mut Receiver) -> Result<BTreeMap<String, u32>> {

@@ -1,4 +1,5 @@
 //! This process: its descriptors, its mappings, its files.
+#![allow(clippy::allow_attributes, dead_code, reason = "each test binary uses its part of this")]
 
 use std::{fs, os::fd::AsFd, path::PathBuf};
 

@@ -1,4 +1,5 @@
 //! Calls that may block, in threads of their own: none of them can hang a test.
+#![allow(clippy::allow_attributes, dead_code, reason = "each test binary uses its part of this")]
 
 use std::{
     convert::Infallible,
