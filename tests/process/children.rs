@@ -1,5 +1,4 @@
 //! A child with a channel, however it is started; and what is left of it here, and there.
-#![expect(unsafe_code, reason = "no safe interface forks")]
 
 use std::{
     env, fs,
@@ -8,7 +7,7 @@ use std::{
         fd::{AsFd, AsRawFd},
         unix::process::ExitStatusExt,
     },
-    process::{self, Command},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -17,11 +16,11 @@ use command_fds::{CommandFdExt, FdMapping};
 use rustix::{
     io::{FdFlags, fcntl_getfd},
     net::sockopt,
-    process::{Pid, WaitOptions, waitpid},
 };
-use sealane::{Builder, Channel, Error, HandshakeError, Prepared, Reason, Refusal};
+use sealane::{Builder, Channel, Error, HandshakeError, Reason, Refusal};
 
 use crate::support::{
+    forks::{fork, in_fork},
     handshake_error,
     hostile::{LONG, seqpacket_pair},
     is_abandoned, role,
@@ -258,49 +257,25 @@ fn a_fork_takes_a_prepared_channel() {
     assert!(role(forks).status().unwrap().success());
 }
 
-fn in_fork(child: impl FnOnce() -> bool) -> Pid {
-    // SAFETY: contract of `fork`: the child has this thread alone, and ends in it. The other thread of this
-    // process, libtest's, waits for this one, and holds no lock that the child needs.
-    match unsafe { libc::fork() } {
-        0 => {
-            let succeeds = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(false);
-            process::exit(i32::from(!succeeds));
-        }
-        pid => Pid::from_raw(pid).unwrap(),
-    }
-}
-
-fn succeeded(child: Pid) -> bool {
-    waitpid(Some(child), WaitOptions::empty()).unwrap().unwrap().1.exit_status() == Some(0)
-}
-
 #[test]
 #[ignore = "the child of another test"]
 fn forks() {
     // The child keeps the child's end, and the parent the other.
     let prepared = small().prepare().unwrap();
     let text = prepared.to_string();
-    let mut prepared = Some(prepared);
-    let child = in_fork(|| {
-        let mut channel = Builder::inherited_as(&small(), &text).unwrap();
-        drop(prepared.take());
+    let (prepared, child) = fork(prepared, |prepared| {
+        let mut channel = small().inherited_as(&text).unwrap();
+        drop(prepared);
         let message = channel.recv_timeout(LONG).unwrap();
         channel.send(message.control()).unwrap();
         // The parent is the only one left with the other end.
-        matches!(channel.recv_timeout(LONG), Err(Error::Disconnected))
+        assert!(matches!(channel.recv_timeout(LONG), Err(Error::Disconnected)));
     });
-    let handshake = prepared.take().unwrap().started();
-    assert_answers(handshake.finish().unwrap());
-    assert!(succeeded(child));
+    assert_answers(prepared.started().finish().unwrap());
+    child.wait();
 
-    // Another fork, which drops its copy, is noticed by nobody.
-    let mut prepared: Option<Prepared> = Some(small().prepare().unwrap());
-    let child = in_fork(|| {
-        drop(prepared.take());
-        true
-    });
-    assert!(succeeded(child));
-    let prepared = prepared.unwrap();
+    // Another fork drops its copy, and the parent's stays usable.
+    let prepared = in_fork(small().prepare().unwrap(), drop);
     let mut command = role(answers);
     prepared.attach(&mut command);
     let mut child = command.spawn().unwrap();

@@ -1,8 +1,5 @@
 //! A peer that is killed while somebody else holds a copy of its socket: a shell that started it, or a child that it has
 //! forked. Who asked for its pidfd learns of it.
-//!
-//! Forks, so this binary is alone.
-#![expect(unsafe_code, reason = "no safe interface forks")]
 
 use std::{
     io::{Read, stdin},
@@ -18,6 +15,7 @@ use rustix::{
 use sealane::{Builder, Channel, Error, Wait};
 
 use crate::support::{
+    forks::{end, split},
     hostile::LONG,
     role,
     threads::{bounded, bounded_by},
@@ -90,20 +88,6 @@ impl Drop for Started {
     }
 }
 
-/// A copy of this process, which goes on with what it has.
-fn fork() -> bool {
-    // SAFETY: contract of `fork(2)` in a program with threads: the child calls what is safe after a fork only. libtest's
-    // main thread waits for this one, and holds no lock that either side needs.
-    let pid = unsafe { libc::fork() };
-    assert!(pid >= 0);
-    pid == 0
-}
-
-fn leave(status: i32) -> ! {
-    // SAFETY: `_exit(2)` runs nothing of this process any more.
-    unsafe { libc::_exit(status) }
-}
-
 /// Until the test lets its input end.
 fn stay() {
     let _ = stdin().read(&mut [0]);
@@ -126,9 +110,9 @@ fn stays() {
 #[ignore = "the child of another test"]
 fn stays_with_a_helper() {
     let channel = up();
-    if fork() {
+    if split().is_none() {
         stay();
-        leave(0);
+        end(0);
     }
     stay();
     drop(channel);
@@ -138,34 +122,34 @@ fn stays_with_a_helper() {
 #[ignore = "the child of another test"]
 fn becomes_a_daemon() {
     let mut channel = up();
-    if !fork() {
-        leave(0);
+    if split().is_some() {
+        end(0);
     }
     while let Ok(message) = channel.recv() {
         channel.send(message.control()).unwrap();
     }
     drop(channel);
-    leave(0);
+    end(0);
 }
 
 #[test]
 #[ignore = "the child of another test"]
 fn exits_before_its_helper() {
     let _channel = up();
-    if !fork() {
-        leave(0);
+    if split().is_some() {
+        end(0);
     }
     stay();
-    leave(0);
+    end(0);
 }
 
 #[test]
 #[ignore = "the child of another test"]
 fn sends_much_and_is_killed() {
     let mut channel = up();
-    if fork() {
+    if split().is_none() {
         stay();
-        leave(0);
+        end(0);
     }
     channel.loan(100).unwrap().send_with(b"first").unwrap();
     channel.send(b"second").unwrap();

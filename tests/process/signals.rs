@@ -7,7 +7,6 @@ mod support;
 
 use std::{
     mem::MaybeUninit,
-    os::fd::OwnedFd,
     process::Command,
     ptr,
     sync::{
@@ -20,15 +19,14 @@ use std::{
 
 use rustix::{
     fs::{FlockOperation, flock},
-    net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept, bind, listen, socket_with, socketpair,
-    },
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept, bind, listen, socketpair},
     process::getpid,
     thread::{Pid, gettid},
 };
 use sealane::{Builder, Channel, Control, Error, Result, Wait};
 
 use crate::support::{
+    hostile::seqpacket,
     role, socket_path,
     threads::{SOON, Started, start},
 };
@@ -57,10 +55,6 @@ fn set_handlers() {
         let result = unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
         assert_eq!(result, 0);
     }
-}
-
-fn seqpacket() -> OwnedFd {
-    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
 }
 
 fn send(signal: libc::c_int, thread: Pid) {
