@@ -21,7 +21,7 @@ use crate::{
         stats::{Held, Limits, Stats, count},
     },
     error::{Error, ProtocolError, Result},
-    memory::aligned_bytes::PrivateBytes,
+    memory::aligned_bytes::AlignedBytes,
     protocol::{
         layout::{Word, to_usize},
         order::{Order, Turn},
@@ -33,7 +33,7 @@ use crate::{
         death::Watch,
         doorbell::Epoch,
         link::{Closer, Link},
-        seqpacket::{Arrival, Incoming, ReceivedFds},
+        seqpacket::{Arrival, ReceivedFds, ReceivedPacket},
     },
     sys::mapping::OwnWords,
     wait::{Budget, Deadline, Spinner, Spun},
@@ -545,7 +545,7 @@ impl Receiver {
         if found > max {
             return Err(self.link.violated(ProtocolError::ControlLength { max, found }));
         }
-        let control = PrivateBytes::copy(self.consumer.control(payload_len, control_len));
+        let control = AlignedBytes::copy(self.consumer.control(payload_len, control_len));
         Ok(Box::new(Extras { control, fds: ReceivedFds::default() }))
     }
 
@@ -612,7 +612,7 @@ impl Receiver {
         Ok(Read::Something)
     }
 
-    fn file_packet(&mut self, incoming: Incoming) -> Result<(), ProtocolError> {
+    fn file_packet(&mut self, incoming: ReceivedPacket) -> Result<(), ProtocolError> {
         let fd_count = incoming.packet.fd_count;
         match incoming.packet.kind {
             Kind::Doorbell if fd_count == 0 => {
@@ -633,7 +633,7 @@ impl Receiver {
         }
         self.packets = self.packets.wrapping_add(1);
         count(&mut self.stats.packets_received, 1);
-        let lost = incoming.fds_cut.then_some(fd_count);
+        let lost = incoming.fds_truncated.then_some(fd_count);
         let extras = Box::new(Extras { control: incoming.body, fds: incoming.fds });
         self.order.hold(incoming.packet.heading, HeldPacket { extras, lost })?;
         // A sender may be waiting for the room that this packet took.

@@ -13,15 +13,15 @@ use rustix::param::page_size;
 use crate::{
     channel::Channel,
     connect::{
-        child as process,
-        child::Prepared,
+        child,
         handshake::Handshake,
         listener::{self, Listener},
+        prepared::Prepared,
         settings::{Role, Settings, random},
     },
     error::{self, Result},
     protocol::{layout::Geometry, packet::SCM_MAX_FD},
-    socket::seqpacket::{MOST_BODY, Socket},
+    socket::seqpacket::{MAX_PACKET_BODY, Socket},
     wait::{Deadline, Wait},
 };
 
@@ -191,7 +191,7 @@ impl Builder {
 
     /// The settings, if they can be kept.
     fn settings(&self) -> Result<Settings> {
-        let (len, max) = (self.settings.max_control, MOST_BODY);
+        let (len, max) = (self.settings.max_control, MAX_PACKET_BODY);
         if len > max {
             return Err(error::Error::ControlTooLarge { len, max });
         }
@@ -263,7 +263,7 @@ impl Builder {
         let deadline = handshake.deadline();
         match handshake.finish() {
             Ok(channel) => Ok((channel, child)),
-            Err(error) => Err(process::end(&mut child, deadline, error)),
+            Err(error) => Err(child::end(&mut child, deadline, error)),
         }
     }
 
@@ -273,7 +273,7 @@ impl Builder {
     /// [`Error::Io`](crate::Error::Io) if it cannot be started.
     pub fn try_spawn(&self, mut command: impl BorrowMut<Command>) -> Result<(Handshake, Child)> {
         let prepared = self.prepare()?;
-        let child = process::start(command.borrow_mut(), &prepared)?;
+        let child = child::spawn(command.borrow_mut(), &prepared)?;
         Ok((prepared.started(), child))
     }
 
@@ -297,7 +297,7 @@ impl Builder {
     /// # Errors
     /// [`Error::Handshake`](crate::Error::Handshake), [`Error::Timeout`](crate::Error::Timeout).
     pub fn inherited(&self) -> Result<Channel> {
-        self.inherit(process::inherited)?.finish()
+        self.inherit(child::inherited)?.finish()
     }
 
     /// In a child that was started in another way: the channel that the parent [prepared](Self::prepare). `name` is the
@@ -307,7 +307,7 @@ impl Builder {
     /// # Errors
     /// Those of [`inherited`](Self::inherited).
     pub fn inherited_as(&self, name: &str) -> Result<Channel> {
-        self.inherit(|| process::inherited_as(name))?.finish()
+        self.inherit(|| child::inherited_as(name))?.finish()
     }
 
     /// Begins the handshake over a socket that this process inherited. With settings that cannot be kept it is not taken.
@@ -374,7 +374,7 @@ impl Builder {
     /// [`HandshakeError::NotSeqpacket`](crate::HandshakeError::NotSeqpacket), [`Error::Io`](crate::Error::Io).
     pub fn handshake(&self, socket: OwnedFd) -> Result<Handshake> {
         let settings = self.settings()?;
-        Handshake::new(Socket::adopt(socket)?, settings, Role::Caller)
+        Handshake::new(Socket::from_fd(socket)?, settings, Role::Caller)
     }
 }
 

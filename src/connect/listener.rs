@@ -33,8 +33,8 @@ use crate::{
         settings::{Role, Settings},
     },
     error::{Error, HandshakeError, Result},
-    socket::seqpacket::{Socket, check_kind, take},
-    sys::{cmsg::above_stdio, owner::Owner},
+    socket::seqpacket::{Socket, other_kind, take},
+    sys::{descriptor::above_stdio, owner::Owner},
     wait::{Deadline, sleep},
 };
 
@@ -124,10 +124,12 @@ impl Listener {
 
     /// Accepts clients on a socket that somebody else made.
     pub(crate) fn on(socket: OwnedFd, settings: Settings) -> Result<Self> {
-        let refuse = |found| HandshakeError::NotListening { found };
-        check_kind(&socket).map_err(refuse)?;
+        let refuse = |found| Err(HandshakeError::NotListening { found }.into());
+        if let Some(found) = other_kind(&socket)? {
+            return refuse(found);
+        }
         if sockopt::socket_acceptconn(&socket) != Ok(true) {
-            return Err(refuse("a socket that does not listen").into());
+            return refuse("a socket that does not listen");
         }
         let socket = take(socket)?;
         pass_credentials(&socket)?;
@@ -231,7 +233,7 @@ impl Listener {
         loop {
             match accept_with(&self.socket, SocketFlags::CLOEXEC) {
                 Ok(client) => {
-                    let socket = Socket::adopt(client)?;
+                    let socket = Socket::from_fd(client)?;
                     return Handshake::new(socket, self.settings, Role::Listener).map(Some);
                 }
                 Err(Errno::AGAIN) => return Ok(None),
@@ -423,5 +425,5 @@ pub(crate) fn connect(path: &Path, patience: Option<Deadline>) -> Result<Socket>
     if patience.is_some() {
         limit(None)?;
     }
-    Socket::adopt(socket)
+    Socket::from_fd(socket)
 }
