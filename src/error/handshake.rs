@@ -203,7 +203,7 @@ impl Reason {
     pub(crate) fn code(self) -> u32 {
         match self {
             Self::Unknown(code) => code,
-            known => (1..).find(|code| Self::from_code(*code) == known).unwrap_or(0),
+            known => (1..u32::MAX).find(|code| Self::from_code(*code) == known).unwrap_or(0),
         }
     }
 }

@@ -9,7 +9,7 @@ use rustix::net::Shutdown;
 
 use crate::{
     error::{Error, ProtocolError, Result},
-    protocol::requests::{Requests, Unanswered},
+    protocol::requests::{IncomingRequests, OutgoingRequests},
     socket::seqpacket::Socket,
     sys::owner::Owner,
 };
@@ -28,9 +28,9 @@ pub(crate) struct Link {
     /// The peer's socket that takes our doorbells for room.
     pub(crate) credit_out: Socket,
     /// Requests of ours without a reply.
-    pub(crate) requests: Requests,
+    pub(crate) requests: OutgoingRequests,
     /// Requests of the peer without a reply.
-    pub(crate) unanswered: Unanswered,
+    pub(crate) unanswered: IncomingRequests,
     /// The process whose drops end directions. Given up when the channel is closed here, by a violation or by a [`Closer`].
     owner: Owner,
     violation: OnceLock<ProtocolError>,
@@ -43,8 +43,8 @@ impl Link {
             socket,
             credit_in,
             credit_out,
-            requests: Requests::default(),
-            unanswered: Unanswered::default(),
+            requests: OutgoingRequests::default(),
+            unanswered: IncomingRequests::default(),
             owner: Owner::here(),
             violation: OnceLock::new(),
         }
