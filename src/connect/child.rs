@@ -7,13 +7,14 @@ use std::{
     env, fmt,
     os::fd::{AsFd, RawFd},
     process::{Child, Command, ExitStatus},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::PollFlags,
     io::Errno,
+    net::sockopt,
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
@@ -22,7 +23,7 @@ use crate::{
     error::{Error, HandshakeError, Result},
     socket::seqpacket::Socket,
     sys::descriptor::{above_stdio, close_on_exec, duplicate, is_above_stdio},
-    wait::{Deadline, sleep},
+    wait::{Deadline, lock_unless_lost, sleep},
 };
 
 /// The time that a child has to end by itself after a failed handshake, and again after it was killed.
@@ -142,14 +143,14 @@ fn take((number, cookie): (RawFd, Option<u64>), refuse: impl Fn(String) -> Hands
         // The limit of open files is this process's own failure.
         _ => Error::io("fcntl(F_DUPFD_CLOEXEC)")(error),
     })?;
-    let found = rustix::net::sockopt::socket_cookie(&socket).map_err(|error| no_socket(&error))?;
+    let found = sockopt::socket_cookie(&socket).map_err(|error| no_socket(&error))?;
     if cookie.is_some_and(|cookie| cookie != found) {
         return Err(refuse(format!("another socket at {number}")).into());
     }
     let socket = Socket::from_fd(socket)?;
     close_on_exec(number).map_err(Error::io("fcntl(F_SETFD)"))?;
     // The last step, so that an attempt that has failed can be repeated.
-    if TAKEN.lock().unwrap_or_else(PoisonError::into_inner).insert(found) {
+    if lock_unless_lost(&TAKEN).is_some_and(|mut taken| taken.insert(found)) {
         Ok(socket)
     } else {
         Err(HandshakeError::AlreadyInherited.into())

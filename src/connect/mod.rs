@@ -14,3 +14,4 @@ pub(crate) mod listener;
 mod offer;
 pub(crate) mod prepared;
 pub(crate) mod settings;
+mod steps;

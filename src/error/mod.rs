@@ -1,6 +1,6 @@
 //! Everything that can go wrong, as variants that a caller can act on.
 //!
-//! Owns the public error types: [`Error`], and one file for each group of causes. No type of a dependency appears here.
+//! Owns the public error types: [`enum@Error`], and one file for each group of causes. No type of a dependency appears here.
 //! Every message says what was expected and what was found.
 //!
 //! May import: nothing of this crate.

@@ -212,6 +212,18 @@ fn page_size_of(fd: BorrowedFd<'_>) -> rustix::io::Result<usize> {
     }
 }
 
+/// A file as a peer could send it: `size` bytes, all or none of them allocated.
+#[cfg(test)]
+pub(super) fn foreign_file(size: u64, dense: bool, seals: SealFlags) -> OwnedFd {
+    let file = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    ftruncate(&file, size).unwrap();
+    if dense && size > 0 {
+        fallocate(&file, FallocateFlags::empty(), 0, size).unwrap();
+    }
+    rustix::fs::fcntl_add_seals(&file, seals).unwrap();
+    file
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;

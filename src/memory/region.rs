@@ -188,17 +188,13 @@ pub(crate) fn adopt(memfd: impl AsFd, geometry: Geometry, prefault: bool) -> Res
 mod tests {
     use std::os::fd::AsFd;
 
-    use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create};
+    use rustix::fs::{FallocateFlags, fallocate, fcntl_add_seals};
 
     use super::*;
+    use crate::memory::memfd::foreign_file;
 
     fn unsealed(size: u64, dense: bool) -> OwnedFd {
-        let memfd = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
-        ftruncate(&memfd, size).unwrap();
-        if dense && size > 0 {
-            fallocate(&memfd, FallocateFlags::empty(), 0, size).unwrap();
-        }
-        memfd
+        foreign_file(size, dense, SealFlags::empty())
     }
 
     fn create(capacity: usize, prefault: bool) -> OwnRegion {
@@ -252,19 +248,14 @@ mod tests {
         assert_eq!(reason(tempfile::tempfile().unwrap(), SMALL), Reason::RegionSeals);
         assert_eq!(reason(unsealed(8192, true), SMALL), Reason::RegionSeals);
         for missing in [SealFlags::SHRINK, SealFlags::GROW, SealFlags::FUTURE_WRITE, SealFlags::SEAL] {
-            let memfd = unsealed(8192, true);
-            fcntl_add_seals(&memfd, SEALS.difference(missing)).unwrap();
+            let memfd = foreign_file(8192, true, SEALS.difference(missing));
             assert_eq!(reason(memfd, SMALL), Reason::RegionSeals, "without {missing:?}");
         }
         for size in [0, 4096, 8191, 8193, 1 << 20] {
-            let memfd = unsealed(size, true);
-            fcntl_add_seals(&memfd, SEALS).unwrap();
-            assert_eq!(reason(memfd, SMALL), Reason::RegionSize, "of {size} bytes");
+            assert_eq!(reason(foreign_file(size, true, SEALS), SMALL), Reason::RegionSize, "of {size} bytes");
         }
-        let sparse = unsealed(8192, false);
-        fcntl_add_seals(&sparse, SEALS).unwrap();
-        assert_eq!(reason(sparse, SMALL), Reason::RegionHoles);
-        // Seen before anything is mapped: so all that is there is known, and nothing more was allocated.
+        assert_eq!(reason(foreign_file(8192, false, SEALS), SMALL), Reason::RegionHoles);
+        // The hole is found before anything is mapped, so that the number is exact and no page was allocated.
         let half = unsealed(8192, false);
         fallocate(&half, FallocateFlags::empty(), 0, 4096).unwrap();
         fcntl_add_seals(&half, SEALS).unwrap();
@@ -275,12 +266,10 @@ mod tests {
         fallocate(&disguised, FallocateFlags::KEEP_SIZE, 8192, 8192).unwrap();
         fcntl_add_seals(&disguised, SEALS).unwrap();
         assert_eq!(reason(disguised, SMALL), Reason::RegionHoles);
-        let shifted = unsealed(12288, true);
-        fcntl_add_seals(&shifted, SEALS).unwrap();
+        let shifted = foreign_file(12288, true, SEALS);
         let refused = refusal(shifted, Geometry { offset: 8192, capacity: 4096 });
         assert_eq!(refused, Refusal { reason: Reason::Geometry, expected: 4096, found: 8192 });
-        let uneven = unsealed(4096 + 64, true);
-        fcntl_add_seals(&uneven, SEALS).unwrap();
+        let uneven = foreign_file(4096 + 64, true, SEALS);
         let refused = refusal(uneven, Geometry { offset: 4096, capacity: 64 });
         assert_eq!(refused, Refusal { reason: Reason::Geometry, expected: 4096, found: 64 });
     }

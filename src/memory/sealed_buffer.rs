@@ -199,11 +199,10 @@ impl fmt::Debug for SealedBuffer {
 mod tests {
     use std::os::unix::fs::OpenOptionsExt as _;
 
-    use rustix::fs::{
-        FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
-    };
+    use rustix::fs::{FallocateFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate};
 
     use super::*;
+    use crate::memory::memfd::foreign_file;
 
     fn refused(fd: OwnedFd) -> SealError {
         match SealedBuffer::try_from(fd) {
@@ -213,14 +212,11 @@ mod tests {
     }
 
     fn memfd(size: u64, seals: SealFlags) -> OwnedFd {
-        let memfd = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
-        ftruncate(&memfd, size).unwrap();
-        fcntl_add_seals(&memfd, seals).unwrap();
-        memfd
+        foreign_file(size, false, seals)
     }
 
     #[test]
-    fn a_buffer_keeps_its_bytes_and_its_length() {
+    fn buffer_keeps_its_bytes_and_its_length() {
         for len in [0, 1, 4095, 4096, 100_000] {
             let mut draft = SealedBufferMut::new(len).unwrap();
             assert_eq!(*draft, vec![0; len]);
@@ -254,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_may_be_as_large_as_the_limit() {
+    fn buffer_may_be_as_large_as_the_limit() {
         let of = |len: usize| SealedBufferMut::new(len).unwrap().seal().unwrap();
         let copy = |buffer: &SealedBuffer| buffer.as_fd().try_clone_to_owned().unwrap();
         assert_eq!(SealedBuffer::with_limit(copy(&of(8192)), 8192).unwrap().len(), 8192);

@@ -387,6 +387,11 @@ mod tests {
     use super::*;
     use crate::protocol::packet::Kind;
 
+    fn connected() -> (Socket, Socket) {
+        let (ours, theirs) = Socket::pair().unwrap();
+        (Socket::from(ours), Socket::from(theirs))
+    }
+
     fn body(arrival: Result<Arrival>) -> Vec<u8> {
         match arrival {
             Ok(Arrival::Packet(Ok(incoming))) => incoming.body.as_slice().to_vec(),
@@ -403,8 +408,7 @@ mod tests {
 
     #[test]
     fn bodies_up_to_a_default_buffer_are_sent_where_the_kernel_permits() {
-        let (ours, theirs) = Socket::pair().unwrap();
-        let (ours, theirs) = (Socket::from(ours), Socket::from(theirs));
+        let (ours, theirs) = connected();
         // The smallest buffer there is: `reserve` asks for the rest, which the kernel doubles.
         sockopt::set_socket_send_buffer_size(&ours, 1).unwrap();
         let limit = std::fs::read_to_string("/proc/sys/net/core/wmem_max");
@@ -421,8 +425,7 @@ mod tests {
     fn socket_has_room_until_it_is_full_and_again_when_it_is_read() {
         // Some kernels let the smallest buffer be used to its last byte.
         for smallest in [false, true] {
-            let (ours, theirs) = Socket::pair().unwrap();
-            let (ours, theirs) = (Socket::from(ours), Socket::from(theirs));
+            let (ours, theirs) = connected();
             if smallest {
                 sockopt::set_socket_send_buffer_size(&ours, 1).unwrap();
             }
@@ -480,8 +483,7 @@ mod tests {
 
     #[test]
     fn packets_of_a_peer_that_closed_early_are_read_to_the_end() {
-        let (ours, theirs) = Socket::pair().unwrap();
-        let (ours, theirs) = (Socket::from(ours), Socket::from(theirs));
+        let (ours, theirs) = connected();
         ours.send(PacketHeader::plain(Kind::Doorbell, 0), &[], &[]).unwrap();
         theirs.send(PacketHeader::plain(Kind::Control, 0), b"last", &[]).unwrap();
         drop(theirs);

@@ -56,3 +56,18 @@ impl Owner {
         self.0.store(NOBODY, Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn value_belongs_to_the_process_that_uses_it() {
+        let owner = Owner::unused();
+        // A process that has not taken a number yet must not take itself for the owner.
+        assert!(!owner.is_here_at_a_glance() && !owner.is_here());
+        assert!(owner.claim() && owner.is_here() && owner.is_here_at_a_glance());
+        owner.give_up();
+        assert!(!owner.claim() && !owner.is_here() && !owner.is_here_at_a_glance());
+    }
+}
