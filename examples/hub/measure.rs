@@ -179,7 +179,7 @@ impl Process {
         Ok(())
     }
 
-    /// Of clients. In the middle of the round, `half_time` is called.
+    /// Runs a round of the clients, and calls `half_time` in the middle.
     fn round(
         &mut self,
         name: &'static str,

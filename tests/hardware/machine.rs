@@ -11,7 +11,7 @@ use video::{Capture, Device, Format, Frame};
 
 /// Longer than anything here takes, in a machine that is emulated.
 pub(crate) const LONG: Duration = Duration::from_mins(1);
-/// The driver of the device.
+/// Buffers of the device.
 pub(crate) const BUFFERS: usize = 4;
 
 /// Has the device capture small frames.
