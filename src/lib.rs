@@ -159,9 +159,9 @@ pub use channel::{
 };
 pub use connect::{
     builder::Builder,
-    child::{Inheritable, Prepared},
     handshake::Handshake,
     listener::Listener,
+    prepared::{Inheritable, Prepared},
 };
 pub use error::{CastError, Error, HandshakeError, ProtocolError, Reason, Refusal, Result, SealError};
 pub use memory::{

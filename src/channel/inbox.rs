@@ -15,7 +15,7 @@ use crate::{
         stats::{Held, Limits, Stats, count},
     },
     error::{Error, ProtocolError, Result},
-    memory::aligned_bytes::PrivateBytes,
+    memory::aligned_bytes::AlignedBytes,
     protocol::{
         layout::Word,
         order::{Order, Turn},
@@ -28,7 +28,7 @@ use crate::{
         death::Watch,
         doorbell::Epoch,
         link::Link,
-        seqpacket::{Arrival, Incoming, ReceivedFds},
+        seqpacket::{Arrival, ReceivedFds, ReceivedPacket},
     },
     sys::own_region::OwnWords,
     wait::{Budget, Deadline, Spinner, Spun},
@@ -425,7 +425,7 @@ impl Inbox {
         if found > max {
             return Err(self.link.violated(ProtocolError::ControlLength { max, found }));
         }
-        let control = PrivateBytes::copy(self.consumer.control(record));
+        let control = AlignedBytes::copy(self.consumer.control(record));
         Ok(Box::new(Extras { control, fds: ReceivedFds::default() }))
     }
 
@@ -492,7 +492,7 @@ impl Inbox {
         Ok(true)
     }
 
-    fn on_packet(&mut self, incoming: Incoming) -> Result<(), ProtocolError> {
+    fn on_packet(&mut self, incoming: ReceivedPacket) -> Result<(), ProtocolError> {
         let fd_count = incoming.packet.fd_count;
         match incoming.packet.kind {
             Kind::Doorbell if fd_count == 0 => {
@@ -513,7 +513,7 @@ impl Inbox {
         }
         self.packets = self.packets.wrapping_add(1);
         count(&mut self.stats.packets_received, 1);
-        let lost = incoming.fds_cut.then_some(fd_count);
+        let lost = incoming.fds_truncated.then_some(fd_count);
         let extras = Box::new(Extras { control: incoming.body, fds: incoming.fds });
         self.order.hold(incoming.packet.heading, BufferedPacket { extras, lost })?;
         // A sender may be waiting for the room that this packet took.

@@ -7,7 +7,7 @@ use zerocopy::{Immutable, KnownLayout, TryFromBytes};
 use crate::{
     channel::payload::Payload,
     error::{CastError, Result},
-    memory::aligned_bytes::PrivateBytes,
+    memory::aligned_bytes::AlignedBytes,
     protocol::record::Heading,
     socket::seqpacket::ReceivedFds,
 };
@@ -40,7 +40,7 @@ pub struct Message {
 /// What comes with a message beside its payload.
 #[derive(Debug, Default)]
 pub(crate) struct Extras {
-    pub(crate) control: PrivateBytes,
+    pub(crate) control: AlignedBytes,
     pub(crate) fds: ReceivedFds,
 }
 

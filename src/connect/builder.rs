@@ -1,4 +1,4 @@
-//! [`Builder`]: the settings of channels, and every way to establish one.
+//! [`Builder`]: the settings of channels, and all ways to establish one.
 
 use std::{
     borrow::BorrowMut,
@@ -13,27 +13,27 @@ use rustix::param::page_size;
 use crate::{
     channel::Channel,
     connect::{
-        child as process,
-        child::Prepared,
+        child,
         handshake::Handshake,
         listener::{self, Listener},
+        prepared::Prepared,
         settings::{Role, Settings, random},
     },
     error::{self, Result},
     protocol::{layout::Geometry, packet::SCM_MAX_FD},
-    socket::seqpacket::{MOST_BODY, Socket},
+    socket::seqpacket::{MAX_PACKET_BODY, Socket},
     wait::{Deadline, Wait},
 };
 
-/// Settings for channels. The methods that establish one borrow the builder, so that it can be used again, for instance
+/// The settings of channels. The methods that establish one borrow the builder, so that it can be used again, for instance
 /// to restart a crashed peer.
 ///
-/// Each side has its own settings. Limits bind what a side *receives*; the handshake tells them to the other side, which
-/// then refuses too much before anything is sent.
+/// Each side has its own settings. A side's limits bind what it *receives*. The handshake carries them to the other side,
+/// which then refuses longer messages before it sends anything.
 ///
-/// The memory of a channel is what they say: the ring of this side, some 20 bytes for each request without a reply
-/// ([`max_requests`](Self::max_requests)), the messages that the application has not dropped, and 4 MiB of those that came while a
-/// reply was awaited, with one more.
+/// A channel takes the memory that its settings say: the ring of this side, some 20 bytes for each request without a reply
+/// ([`max_requests`](Self::max_requests)), the messages that the application has not dropped, and 4 MiB of messages that came
+/// while a reply was awaited, with one more.
 ///
 /// ```
 /// use sealane::{Channel, Wait};
@@ -49,7 +49,7 @@ use crate::{
 /// # Ok::<(), sealane::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "a builder does nothing until it is told to establish a channel"]
+#[must_use = "a builder does nothing until one of its methods establishes a channel"]
 pub struct Builder {
     settings: Settings,
 }
@@ -114,48 +114,48 @@ impl Builder {
         Geometry::capacity_for(payload, kept, page_size())
     }
 
-    /// The largest ring of the other side that is accepted, in bytes; rounded up as [`ring_capacity`](Self::ring_capacity)
-    /// is, so that the same number at both ends fits. Default: 64 MiB, and 8 MiB for what a [`Listener`] accepts: looking at
-    /// a ring takes time, of which a stranger should not have much.
+    /// Bytes of the largest ring of the other side that is accepted; rounded up as [`ring_capacity`](Self::ring_capacity) is,
+    /// so that the same number at both ends fits. Default: 64 MiB, and 8 MiB for the clients of a [`Listener`], because
+    /// looking at a stranger's ring takes this process's time.
     ///
-    /// The larger ring is refused at both ends with [`Reason::RingTooLarge`](crate::Reason::RingTooLarge).
+    /// A larger ring is refused at both ends with [`Reason::RingTooLarge`](crate::Reason::RingTooLarge).
     pub fn max_peer_ring_capacity(self, bytes: usize) -> Self {
         let rounded = Geometry::new(bytes, page_size()).map_or(bytes, |geometry| geometry.capacity);
         self.with(|settings| settings.max_peer_ring = Some(rounded))
     }
 
-    /// Most control bytes of a message that this side receives. Default: 64 KiB; most: 212,928, as many as a packet can
-    /// hold. With more, establishing fails
-    /// ([`Error::ControlTooLarge`](crate::Error::ControlTooLarge)).
+    /// Most control bytes of a message that this side receives. Default: 64 KiB; at most 212,928, which is what a packet can
+    /// hold. With more, establishing fails ([`Error::ControlTooLarge`](crate::Error::ControlTooLarge)).
     ///
-    /// What goes as a packet of its own must also fit into the sender's socket buffer, which holds that many unless the
-    /// system's default was made smaller (`net.core.wmem_default`, `socket(7)`). What came of it is in the peer's
-    /// [`Limits`](crate::Limits).
+    /// A packet must also fit into the sender's socket buffer, which holds 212,928 bytes unless the system's default was
+    /// lowered (`net.core.wmem_default`, `socket(7)`). The resulting limit is in the peer's [`Limits`](crate::Limits).
     ///
-    /// The memory that this takes is a buffer of each thread that receives, as long as the longest packet so far.
+    /// Each thread that receives keeps a buffer as long as its longest packet so far.
     pub fn max_control(self, bytes: usize) -> Self {
         self.with(|settings| settings.max_control = bytes)
     }
 
-    /// Most descriptors with a message that this side receives: 253 is the kernel's own limit (`SCM_MAX_FD`, `unix(7)`),
-    /// and taken for more. Default: 64.
+    /// Most descriptors with a message that this side receives. Default: 64. Numbers above the kernel's own limit of 253
+    /// (`SCM_MAX_FD`, `unix(7)`) mean 253.
     pub fn max_fds(self, count: usize) -> Self {
         self.with(|settings| settings.max_fds = u32::try_from(count.min(SCM_MAX_FD)).unwrap_or(u32::MAX))
     }
 
-    /// Most requests that may be without a reply at once, in either direction: those of the other side, which is told and
-    /// refuses more before anything is sent ([`Error::TooManyRequests`](crate::Error::TooManyRequests)), and those of this side,
-    /// of which the other may allow fewer. 0 allows none. Default: 1,024.
+    /// Most requests that may be without a reply at once, in either direction. Default: 1,024; 0 allows none.
+    ///
+    /// The other side learns the limit, and refuses more before it sends anything
+    /// ([`Error::TooManyRequests`](crate::Error::TooManyRequests)). This side's own requests are limited by the lower of both
+    /// sides' numbers.
     ///
     /// A request counts until its reply is received, even if it is given up meanwhile. So answer every request, if only with an
-    /// empty reply: one that is never answered counts as long as the channel lives. Each takes some 20 bytes at either side,
-    /// and one call may have to drop as many late replies.
+    /// empty reply: a request without any counts as long as the channel lives. Each takes some 20 bytes at either side, and
+    /// one call may have to drop that many late replies.
     pub fn max_requests(self, count: usize) -> Self {
         self.with(|settings| settings.max_requests = u32::try_from(count).unwrap_or(u32::MAX))
     }
 
-    /// How long a handshake may take in all, from connecting to the other side's last word. Making our ring and looking at the
-    /// other side's are part of it. Default: 5 s.
+    /// Longest duration of a whole handshake, from connecting to the other side's last packet. Allocating this side's ring and
+    /// looking at the other side's are parts of it. Default: 5 s.
     pub fn handshake_timeout(self, timeout: Duration) -> Self {
         self.with(|settings| settings.timeout = timeout)
     }
@@ -165,40 +165,42 @@ impl Builder {
         self.settings.timeout
     }
 
-    /// How blocking calls wait. Default: [`Wait::Adaptive`] for at most 50 µs.
+    /// The way in which blocking calls wait. Default: [`Wait::Adaptive`] for at most 50 µs.
     pub fn wait(self, wait: Wait) -> Self {
         self.with(|settings| settings.wait = wait)
     }
 
-    /// Whether the page tables of both regions are filled when the channel is established. Default: true. If not, each
-    /// first touch of a page costs a fault; memory is allocated at once in any case.
+    /// True fills the page tables of both regions when the channel is established. Default: true. Otherwise the first access
+    /// to each page costs a fault. The memory is allocated at once in any case.
     pub fn prefault(self, prefault: bool) -> Self {
         self.with(|settings| settings.prefault = prefault)
     }
 
-    /// Whether our region is made of 2 MiB pages (`MFD_HUGETLB`, `memfd_create(2)`). Fails if not enough are reserved
-    /// (`vm.nr_hugepages`); there is no silent fallback. Default: false.
+    /// True makes this side's region of 2 MiB pages (`MFD_HUGETLB`, `memfd_create(2)`). Default: false. Establishing fails if
+    /// not enough pages are reserved (`vm.nr_hugepages`); there is no silent fallback.
     pub fn huge_pages(self, huge_pages: bool) -> Self {
         self.with(|settings| settings.huge_pages = huge_pages)
     }
 
-    /// Whether to ask the kernel for a descriptor of the peer's process: [`Peer::pidfd`](crate::Peer::pidfd). It costs a
-    /// descriptor a channel. Default: false.
+    /// True asks the kernel for a descriptor of the peer's process: [`Peer::pidfd`](crate::Peer::pidfd). Default: false. Each
+    /// channel then takes one descriptor more.
     ///
-    /// Calls that block then end with [`Error::Disconnected`](crate::Error::Disconnected) when the process that said `Hello`
-    /// was killed by a signal and all that it sent has been received, even if a copy of its socket lives on: in a shell that
-    /// started it, or in a child that it has forked. Without this, a channel ends when the last copy is closed. What remains
-    /// unseen while there is a copy: a process that exits by itself, as a daemon's first process does; one whose parent
-    /// has not waited for it yet, unless that is us; one in a pid namespace that we do not see; and any but a child of ours
-    /// before Linux 6.15.
+    /// A channel ends when the last copy of the peer's socket is closed. A shell that started the peer, or a child that it has
+    /// forked, may hold a copy after the peer's death. With this setting, blocking calls end with
+    /// [`Error::Disconnected`](crate::Error::Disconnected) all the same, when a signal has killed the process that sent
+    /// `Hello` and everything that it sent has been received.
     ///
-    /// The calls of `sealane::tokio` and the `try_` forms do not look; nor does `recv_timeout` with zero. Watch
+    /// These deaths stay unseen while there is a copy: of a process that exits by itself, as a daemon's first process does; of
+    /// one whose parent has not waited for it yet, unless this process is the parent; of one in a pid namespace that this
+    /// process does not see; and before Linux 6.15 of all but this process's children.
+    ///
+    /// The calls of `sealane::tokio`, the `try_` forms, and `recv_timeout` with zero do not look at the process. Watch
     /// [`Peer::pidfd`](crate::Peer::pidfd) there.
     pub fn peer_pidfd(self, peer_pidfd: bool) -> Self {
         self.with(|settings| settings.peer_pidfd = peer_pidfd)
     }
 
-    /// Both ends of a channel, in this process: for threads, and for tests.
+    /// Establishes a channel with both ends in this process: for threads, and for tests.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io); [`Error::Handshake`](crate::Error::Handshake) if the settings do not accept
@@ -207,14 +209,14 @@ impl Builder {
     pub fn pair(&self) -> Result<(Channel, Channel)> {
         let (a, b) = Socket::pair()?;
         let (mut a, mut b) = (self.handshake(a)?, self.handshake(b)?);
-        // Each reads what the other has said, or looks at a piece of the other's region; and a refusal ends it.
+        // Each call reads a packet or looks at a piece of the other's region; a refusal ends the loop with an error.
         while !(a.advance()? & b.advance()?) {}
         Ok((a.finish()?, b.finish()?))
     }
 
-    /// The settings, if they can be kept.
+    /// The settings, after a check.
     fn settings(&self) -> Result<Settings> {
-        let (len, max) = (self.settings.max_control, MOST_BODY);
+        let (len, max) = (self.settings.max_control, MAX_PACKET_BODY);
         if len > max {
             return Err(error::Error::ControlTooLarge { len, max });
         }
@@ -224,36 +226,36 @@ impl Builder {
     /// Connects to a [`Listener`]; blocks for the handshake timeout at most. `@name` is an abstract name (`unix(7)`).
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) if nobody listens, or with the kind `InvalidInput` for a name that can be none;
+    /// [`Error::Io`](crate::Error::Io) if nobody listens, or with the kind `InvalidInput` for an invalid name;
     /// [`Error::Timeout`](crate::Error::Timeout), [`Error::Handshake`](crate::Error::Handshake).
     pub fn connect(&self, path: impl AsRef<Path>) -> Result<Channel> {
         let settings = self.settings()?;
-        // One deadline covers both.
+        // One deadline covers connecting and the handshake.
         let deadline = Deadline::after(settings.timeout);
         let socket = listener::connect(path.as_ref(), Some(deadline))?;
         let timeout = deadline.left().unwrap_or(settings.timeout);
         Handshake::new(socket, Settings { timeout, ..settings }, Role::Caller)?.finish()
     }
 
-    /// As [`connect`](Self::connect), without blocking.
+    /// Does the same as [`connect`](Self::connect), without blocking.
     ///
     /// # Errors
-    /// [`Error::Full`](crate::Error::Full) if too many clients wait for the listener: the kernel gives no sign when that
-    /// is over, so try again after some milliseconds. [`Error::Io`](crate::Error::Io) if nobody listens.
+    /// [`Error::Full`](crate::Error::Full) if too many clients wait for the listener. The kernel does not announce the end of
+    /// this state: try again after some milliseconds. [`Error::Io`](crate::Error::Io) if nobody listens.
     pub fn try_connect(&self, path: impl AsRef<Path>) -> Result<Handshake> {
         let settings = self.settings()?;
         Handshake::new(listener::connect(path.as_ref(), None)?, settings, Role::Caller)
     }
 
-    /// Starts a child process with a channel to it, which the child takes by [`inherited`](Self::inherited). A command may
-    /// be lent: nothing is left behind in it, and it can start other children, with a channel or without.
+    /// Starts a child process with a channel to it, which the child takes by [`inherited`](Self::inherited). A command that is
+    /// lent is unchanged afterwards, and can start other children, with a channel or without.
     ///
     /// ```standalone_crate
     /// use sealane::Channel;
     /// use std::{env, process::Command, time::Duration};
     ///
     /// fn main() -> sealane::Result<()> {
-    ///     // One program is both here. Two programs have a half each.
+    ///     // This program is both parent and child. Two programs have one part each.
     ///     if env::args().any(|argument| argument == "child") {
     ///         let mut channel = Channel::inherited()?;
     ///         let request = channel.recv()?;
@@ -268,39 +270,40 @@ impl Builder {
     /// }
     /// ```
     ///
-    /// The call blocks for the handshake timeout at most, but for two things:
-    /// - `Command::spawn`, which the kernel keeps until the child has executed its program (`execve(2)`): on a file system
-    ///   that does not answer, for as long;
-    /// - the end of a child whose handshake fails. Both sides know the reason by then: the child has until the deadline,
-    ///   but at most a second, to report it and to end by itself. Then it is killed, and reaped, which may take another
-    ///   second. A child that the kernel has not ended by then (it waits for a device, or has much memory to give back:
-    ///   closing the last copy of 1 GiB takes some 115 ms) ends later, and stays a zombie.
+    /// The call blocks for the handshake timeout at most, with two exceptions:
+    /// - `Command::spawn` blocks until the child has executed its program (`execve(2)`), without a limit where that is on a
+    ///   file system that does not answer.
+    /// - A child whose handshake fails is ended. Both sides know the reason by then: the child has until the deadline, but at
+    ///   most a second, to report it and to end by itself. Then it is killed and reaped, which may take another second. A
+    ///   child that the kernel has not ended by then (it waits for a device, or frees much memory: closing the last copy of
+    ///   1 GiB takes some 115 ms) ends later, and stays a zombie.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if it cannot be started, [`Error::Timeout`](crate::Error::Timeout),
     /// [`Error::Handshake`](crate::Error::Handshake), with
-    /// [`HandshakeError::ChildEnded`](crate::HandshakeError::ChildEnded) for a child that has ended: a program that does
-    /// not take its channel is known by that.
+    /// [`HandshakeError::ChildEnded`](crate::HandshakeError::ChildEnded) for a child that has ended, for instance because its
+    /// program does not take a channel.
     pub fn spawn(&self, command: impl BorrowMut<Command>) -> Result<(Channel, Child)> {
         let (handshake, mut child) = self.try_spawn(command)?;
         let deadline = handshake.deadline();
         match handshake.finish() {
             Ok(channel) => Ok((channel, child)),
-            Err(error) => Err(process::end(&mut child, deadline, error)),
+            Err(error) => Err(child::end(&mut child, deadline, error)),
         }
     }
 
-    /// As [`spawn`](Self::spawn), without waiting for the child's handshake. The caller kills and reaps it.
+    /// Does the same as [`spawn`](Self::spawn), without waiting for the child's handshake. The caller kills and reaps the
+    /// child.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if it cannot be started.
     pub fn try_spawn(&self, mut command: impl BorrowMut<Command>) -> Result<(Handshake, Child)> {
         let prepared = self.prepare()?;
-        let child = process::start(command.borrow_mut(), &prepared)?;
+        let child = child::spawn(command.borrow_mut(), &prepared)?;
         Ok((prepared.started(), child))
     }
 
-    /// Makes a channel for a child that is started in another way than by [`spawn`](Self::spawn). Does not block. The
+    /// Prepares a channel for a child that is started in another way than by [`spawn`](Self::spawn). Does not block. The
     /// handshake's time begins here.
     ///
     /// # Errors
@@ -310,67 +313,70 @@ impl Builder {
         Prepared::new(self.handshake(ours)?, childs)
     }
 
-    /// In a child that was started by [`spawn`](Self::spawn): the channel to its parent. Blocks for the handshake timeout
-    /// at most. Works once in a process; a grandchild, which inherits the variable but not the descriptor, gets an error.
+    /// Establishes the channel to the parent, in a child that was started by [`spawn`](Self::spawn). Blocks for the handshake
+    /// timeout at most. Works once in a process; a grandchild, which inherits the variable but not the descriptor, gets an
+    /// error.
     ///
-    /// The descriptor that the parent left stays open under its number, and is close-on-exec from then on: this process
-    /// may have an owner for it. The channel has one of its own, and ends for both sides when it is dropped
+    /// The descriptor that the parent left stays open under its number, because another part of this process may own it. It
+    /// becomes close-on-exec. The channel has a descriptor of its own, and ends for both sides when it is dropped
     /// (`shutdown(2)`), or when this process ends.
     ///
     /// # Errors
     /// [`Error::Handshake`](crate::Error::Handshake), [`Error::Timeout`](crate::Error::Timeout).
     pub fn inherited(&self) -> Result<Channel> {
-        self.inherit(process::inherited)?.finish()
+        self.inherit(child::inherited)?.finish()
     }
 
-    /// In a child that was started in another way: the channel that the parent [prepared](Self::prepare). `name` is the
-    /// text of the parent's [`Prepared`], or where a launcher gave the descriptor another number, that number; 0 to 2, the
-    /// standard streams', are refused. Otherwise as [`inherited`](Self::inherited).
+    /// Establishes the channel that the parent [prepared](Self::prepare), in a child that was started in another way.
+    /// Everything else is as in [`inherited`](Self::inherited).
+    ///
+    /// `name` is the text of the parent's [`Prepared`]. Where a launcher gave the descriptor another number, `name` is that
+    /// number. The standard streams' numbers, 0 to 2, are refused.
     ///
     /// # Errors
     /// Those of [`inherited`](Self::inherited).
     pub fn inherited_as(&self, name: &str) -> Result<Channel> {
-        self.inherit(|| process::inherited_as(name))?.finish()
+        self.inherit(|| child::inherited_as(name))?.finish()
     }
 
-    /// Begins the handshake over a socket that this process inherited. With settings that cannot be kept it is not taken.
+    /// Begins the handshake over a socket that this process inherited. Wrong settings are found before the socket is taken.
     pub(crate) fn inherit(&self, socket: impl FnOnce() -> Result<Socket>) -> Result<Handshake> {
         let settings = self.settings()?;
         Handshake::new(socket()?, settings, Role::Caller)
     }
 
-    /// Listens for clients. `@name` is an abstract name (`unix(7)`), which any process of this network namespace can connect
-    /// to. A path gets mode 0600, and is removed when the listener is dropped.
+    /// Listens for clients at a path, or at an abstract name (`@name`, `unix(7)`), to which any process of this network
+    /// namespace can connect. A path gets mode 0600, and is removed when the listener is dropped.
     ///
-    /// The listener takes over the socket of one that was killed: a socket file of this user at which nobody listens. That
-    /// needs a lock of the directory (`flock(2)`), for which the call waits for the handshake timeout at most. A helper that
-    /// was forked by the killed process may have a copy of its listener: then somebody listens, and the path is in use.
+    /// The listener takes over the path of a listener that was killed: a socket file of this user at which nobody listens.
+    /// That needs a lock of the directory (`flock(2)`), for which the call waits for the handshake timeout at most. A helper
+    /// that the killed process forked may have a copy of its listener; then the path is in use.
     ///
-    /// What a client may bring is less here by default: see [`max_peer_ring_capacity`](Self::max_peer_ring_capacity).
+    /// Clients may have smaller rings by default: see [`max_peer_ring_capacity`](Self::max_peer_ring_capacity).
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io): with the kind `AddrInUse` if somebody listens there, if what is there is no socket,
-    /// or another user's, or if the directory cannot be locked; with `InvalidInput` for a name that can be none: it is
-    /// empty, a lone `@`, longer than 107 bytes, or has a zero byte.
+    /// [`Error::Io`](crate::Error::Io), with the kind `AddrInUse` if a process listens there, if the file is no socket or
+    /// belongs to another user, or if the directory cannot be locked; with the kind `InvalidInput` for a name that is empty, a
+    /// lone `@`, longer than 107 bytes, or has a zero byte.
     pub fn listen(&self, path: impl AsRef<Path>) -> Result<Listener> {
         Listener::new(path.as_ref(), self.settings()?)
     }
 
-    /// Listens on a socket that somebody else bound, for instance a service manager that starts this program when a client
-    /// connects (socket activation). Nothing is removed when the listener is dropped.
+    /// Listens on a socket that another program bound, for instance a service manager that starts this program when a client
+    /// connects (socket activation). A drop of the listener removes nothing.
     ///
-    /// The socket becomes close-on-exec and non-blocking (`O_NONBLOCK`, which all that share it see), and asks for
-    /// credentials (`SO_PASSCRED`, `unix(7)`). Clients that have connected before, when it did not, are refused for want of
-    /// them if they did not name theirs: sealane's always do.
+    /// The socket becomes close-on-exec and non-blocking (`O_NONBLOCK`, which all processes that share it see), and asks for
+    /// credentials (`SO_PASSCRED`, `unix(7)`). Clients that connected before this are refused unless they name their
+    /// credentials, as sealane's always do.
     ///
-    /// What a client may bring is less here by default: see [`max_peer_ring_capacity`](Self::max_peer_ring_capacity).
+    /// Clients may have smaller rings by default: see [`max_peer_ring_capacity`](Self::max_peer_ring_capacity).
     ///
     /// ```
     /// use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
     /// use sealane::Channel;
     ///
     /// # let name = format!("sealane-doc-{}", std::process::id());
-    /// // What a service manager does.
+    /// // A service manager does this.
     /// let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
     /// bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap()).unwrap();
     /// listen(&socket, 10).unwrap();
@@ -389,21 +395,22 @@ impl Builder {
         Listener::on(socket, self.settings()?)
     }
 
-    /// Begins a handshake over a socket of one's own: a connected `SOCK_SEQPACKET` socket of which nobody else, above all
-    /// not the peer, holds this end: who did could freeze this process in a read. It is close-on-exec from then on, and
-    /// moved if its number is a standard stream's. Does not block.
+    /// Begins a handshake over a connected `SOCK_SEQPACKET` socket of the application. Does not block. The socket becomes
+    /// close-on-exec, and is moved if its number is a standard stream's.
+    ///
+    /// No other process may hold this end, above all not the peer: a process that reads here can freeze this one in a read.
     ///
     /// # Errors
     /// [`HandshakeError::NotSeqpacket`](crate::HandshakeError::NotSeqpacket), [`Error::Io`](crate::Error::Io).
     pub fn handshake(&self, socket: OwnedFd) -> Result<Handshake> {
         let settings = self.settings()?;
-        Handshake::new(Socket::adopt(socket)?, settings, Role::Caller)
+        Handshake::new(Socket::from_fd(socket)?, settings, Role::Caller)
     }
 }
 
-/// Establishing one, with the default [`Builder`].
+/// The ways to establish a channel with the default [`Builder`].
 impl Channel {
-    /// Settings, and all ways to establish a channel.
+    /// A [`Builder`] with the default settings.
     pub fn builder() -> Builder {
         Builder::default()
     }

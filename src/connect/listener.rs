@@ -1,6 +1,6 @@
-//! [`Listener`] and connecting: sockets with a name.
+//! [`Listener`], and connecting to one.
 //!
-//! A listener takes over the path of one that was killed, and no other: see [`bind_or_take_over`].
+//! A listener takes over the path of a listener that was killed, and of no other: see [`bind_or_take_over`].
 
 use std::{
     fs, io,
@@ -33,22 +33,22 @@ use crate::{
         settings::{Role, Settings},
     },
     error::{Error, HandshakeError, Result},
-    socket::seqpacket::{Socket, check_kind, take},
-    sys::{cmsg::above_stdio, owner::Owner},
+    socket::seqpacket::{Socket, other_kind, take},
+    sys::{descriptor::above_stdio, owner::Owner},
     wait::{Deadline, sleep},
 };
 
-/// Longest name of a socket, in bytes: a path, or what stands behind the `@` of an abstract name (`unix(7)`).
+/// Bytes of the longest name of a socket: a path, or an abstract name behind its `@` (`unix(7)`).
 const MAX_NAME: usize = 107;
-/// Pause between two attempts at what the kernel does not announce.
+/// Pause between two attempts to lock a directory, which the kernel does not announce.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Clients that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
+/// Number of clients that may wait to be accepted. The kernel reduces it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Accepts clients at a path or an abstract name.
+/// A socket at a path or an abstract name, which accepts clients.
 ///
-/// In an event loop, its descriptor is readable when [`try_accept`](Self::try_accept) has something; the [`Handshake`]s
-/// that come of it are then driven one beside the other, so that a silent client holds up nobody.
+/// In an event loop, its descriptor is readable when [`try_accept`](Self::try_accept) has a client. The loop then drives the
+/// [`Handshake`]s of all clients side by side, so that a silent client delays nobody.
 ///
 /// ```
 /// use sealane::{Channel, Listener};
@@ -69,14 +69,14 @@ const BACKLOG: i32 = 4096;
 /// ```
 #[derive(Debug)]
 pub struct Listener {
-    /// The file to remove on drop. It stands before the socket, to be removed while that still listens: a file whose
-    /// socket is closed may be taken over by another listener, which would then lose it.
+    /// The file to remove on drop. The first field, so that it is removed while the socket still listens: once the socket is
+    /// closed another listener may take the path over, and would lose its file.
     file: Option<SocketFile>,
     socket: OwnedFd,
     settings: Settings,
 }
 
-/// A socket's name in the file system; removed on drop by its owner, if it is still the same file.
+/// A socket's file. A drop by its owner removes it, if it is still the same file.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -104,9 +104,9 @@ impl Listener {
     pub(crate) fn new(path: &Path, settings: Settings) -> Result<Self> {
         let address = address("bind", path)?;
         let socket = new_socket(SocketType::SEQPACKET, SocketFlags::NONBLOCK)?;
-        // The file gets its mode from the socket's: there is no moment at which others could connect.
+        // The file inherits its mode from the socket, so that other users cannot connect at any moment.
         fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(Error::io("fchmod"))?;
-        // Before anybody can connect, so that no packet comes without credentials.
+        // This comes before any client can connect, so that no packet lacks credentials.
         pass_credentials(&socket)?;
         if address.path().is_none() {
             bind(&socket, &address).map_err(Error::io_at("bind", path))?;
@@ -122,12 +122,14 @@ impl Listener {
         Ok(Self { file, socket, settings })
     }
 
-    /// Accepts clients on a socket that somebody else made.
+    /// Listens on a socket that another program bound.
     pub(crate) fn on(socket: OwnedFd, settings: Settings) -> Result<Self> {
-        let refuse = |found| HandshakeError::NotListening { found };
-        check_kind(&socket).map_err(refuse)?;
+        let refuse = |found| Err(HandshakeError::NotListening { found }.into());
+        if let Some(found) = other_kind(&socket)? {
+            return refuse(found);
+        }
         if sockopt::socket_acceptconn(&socket) != Ok(true) {
-            return Err(refuse("a socket that does not listen").into());
+            return refuse("a socket that does not listen");
         }
         let socket = take(socket)?;
         pass_credentials(&socket)?;
@@ -135,14 +137,14 @@ impl Listener {
         Ok(Self { file: None, socket, settings })
     }
 
-    /// Waits for a client, without limit, and for its handshake, until that one's deadline.
+    /// Waits for a client, without limit, and for its handshake, until the handshake's deadline.
     ///
-    /// A client that says nothing holds up the others for the handshake timeout. The application has no turn to refuse the
-    /// client before it is given a ring, which it can keep for as long as it lives. So a server for strangers uses
+    /// A silent client delays the others for the handshake timeout. The application cannot refuse a client before that is given
+    /// a ring, which the client may keep for as long as it lives. A server for strangers therefore uses
     /// [`try_accept`](Self::try_accept), and looks at the [credentials](Handshake::peer_credentials) of each client.
     ///
-    /// A server pauses on a shortage of its own only ([`Error::Io`]). What a client did wrong costs that client's own turn:
-    /// a server that pauses for it too is one that bad clients can keep from honest ones.
+    /// Pause only after a shortage of the server's own ([`Error::Io`]). A server that pauses after a client's fault too can be
+    /// kept from its honest clients by bad ones.
     ///
     /// ```no_run
     /// use sealane::{Error, Listener};
@@ -151,7 +153,7 @@ impl Listener {
     /// loop {
     ///     match listener.accept() {
     ///         Ok(channel) => drop(std::thread::spawn(move || drop(channel))),
-    ///         // At the limit of open files, for instance, the next attempt would fail at once, too.
+    ///         // The next attempt would fail at once, for instance at the limit of open files.
     ///         Err(error @ Error::Io { .. }) => {
     ///             eprintln!("not accepted: {error}");
     ///             std::thread::sleep(std::time::Duration::from_millis(10));
@@ -163,16 +165,16 @@ impl Listener {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Handshake`], [`Error::Timeout`] and [`Error::FdsLost`] are about this client: the listener works as before,
-    /// and the next call takes the next client. [`Error::Io`] is about this process.
+    /// [`Error::Handshake`], [`Error::Timeout`] and [`Error::FdsLost`] are about this client: the next call takes the next
+    /// client. [`Error::Io`] is about this process.
     pub fn accept(&self) -> Result<Channel> {
         self.accept_until(Deadline::Never)
     }
 
-    /// Waits for a client for at most `timeout`; then for its handshake, until that one's own deadline.
+    /// Waits for a client for at most `timeout`, and then for its handshake, until the handshake's deadline.
     ///
     /// # Errors
-    /// Those of [`accept`](Self::accept); [`Error::Timeout`] also if no client came in time.
+    /// Those of [`accept`](Self::accept), and [`Error::Timeout`] if no client came in time.
     pub fn accept_timeout(&self, timeout: Duration) -> Result<Channel> {
         self.accept_until(Deadline::after(timeout))
     }
@@ -189,11 +191,11 @@ impl Listener {
         }
     }
 
-    /// Takes a client that has connected, if there is one; never blocks. Its handshake is still to be done.
+    /// Takes a client that has connected, if there is one, and begins its handshake. Never blocks.
     ///
-    /// The client need not have said anything yet. To decide by its [credentials](Handshake::peer_credentials), call
-    /// [`Handshake::advance`] until they are there, and wait for the handshake's descriptor in between, until its
-    /// [deadline](Handshake::deadline). Then refuse it, or call `advance` on, which gives the client its ring.
+    /// The client may not have sent anything yet. To decide by its [credentials](Handshake::peer_credentials), call
+    /// [`Handshake::advance`] until they are known, and wait for the handshake's descriptor in between, until its
+    /// [deadline](Handshake::deadline). Then refuse the client, or call `advance` again, which gives it a ring.
     ///
     /// ```
     /// use rustix::event::{PollFd, PollFlags, poll};
@@ -205,9 +207,9 @@ impl Listener {
     /// # let client = std::thread::spawn(move || Channel::connect(path));
     /// # poll(&mut [PollFd::new(&listener, PollFlags::IN)], None).unwrap();
     /// let mut handshake = listener.try_accept()?.expect("the listener is readable");
-    /// // A server of many waits for all handshakes at once, each until its deadline.
+    /// // A server with many clients waits for all handshakes at once, each until its deadline.
     /// let credentials = loop {
-    ///     assert!(!handshake.advance()?, "nothing is given before the credentials were seen");
+    ///     assert!(!handshake.advance()?, "the client gets nothing before its credentials are known");
     ///     if let Some(credentials) = handshake.peer_credentials() {
     ///         break credentials;
     ///     }
@@ -223,7 +225,7 @@ impl Listener {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Io`], for instance at this process's limit of open files: then the client goes on waiting.
+    /// [`Error::Io`], for instance at this process's limit of open files. The client stays in the backlog then.
     pub fn try_accept(&self) -> Result<Option<Handshake>> {
         if let Some(file) = &self.file {
             file.owner.claim();
@@ -231,7 +233,7 @@ impl Listener {
         loop {
             match accept_with(&self.socket, SocketFlags::CLOEXEC) {
                 Ok(client) => {
-                    let socket = Socket::adopt(client)?;
+                    let socket = Socket::from_fd(client)?;
                     return Handshake::new(socket, self.settings, Role::Listener).map(Some);
                 }
                 Err(Errno::AGAIN) => return Ok(None),
@@ -241,7 +243,7 @@ impl Listener {
         }
     }
 
-    /// The path that will be removed on drop; `None` for an abstract name, and for a socket that was given
+    /// The path that a drop removes; `None` for an abstract name, and for a socket of the application
     /// ([`Builder::listen_on`](crate::Builder::listen_on)).
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
@@ -266,13 +268,13 @@ fn new_socket(kind: SocketType, flags: SocketFlags) -> Result<OwnedFd> {
     above_stdio(socket.map_err(Error::io("socket"))?)
 }
 
-/// The kernel adds the credentials of clients that connect from now on (`SO_PASSCRED`, `unix(7)`): accepted sockets inherit
-/// this.
+/// Makes the kernel attach credentials to the packets of clients that connect from now on (`SO_PASSCRED`, `unix(7)`).
+/// Accepted sockets inherit the option.
 fn pass_credentials(listener: &OwnedFd) -> Result<()> {
     sockopt::set_socket_passcred(listener, true).map_err(Error::io("setsockopt(SO_PASSCRED)"))
 }
 
-/// The address of a name. `@name` is an abstract one; a file of that name is `./@name`. Errors name the `operation`.
+/// The address of a name. `@name` is an abstract name; a file of that name is `./@name`. Errors name the `operation`.
 fn address(operation: &'static str, path: &Path) -> Result<SocketAddrUnix> {
     let (name, is_abstract) = match path.as_os_str().as_bytes() {
         [b'@', name @ ..] => (name, true),
@@ -281,7 +283,8 @@ fn address(operation: &'static str, path: &Path) -> Result<SocketAddrUnix> {
     let refuse =
         |why: String| Error::io_at(operation, path)(io::Error::new(io::ErrorKind::InvalidInput, why));
     if name.is_empty() {
-        // To the kernel this is an abstract name of no bytes, which everybody would share, or a request for any name.
+        // The kernel would take this for an abstract name of no bytes, which all programs share, or for a request for any
+        // name.
         return Err(refuse("a path, or @ and a name, expected; found no name".to_owned()));
     }
     if name.len() > MAX_NAME {
@@ -293,18 +296,19 @@ fn address(operation: &'static str, path: &Path) -> Result<SocketAddrUnix> {
     address.map_err(|_| refuse("a path without zero bytes expected".to_owned()))
 }
 
-/// Binds `socket` to a path. If a dead socket is there, its file is removed first.
-/// Returns the lock of the path's directory, if that was needed; it is held until the socket listens.
+/// Binds `socket` to a path, after removing the file of a dead socket there.
 ///
-/// A file is removed only if it is a socket of this user to which the kernel knows no listener. Three things could make a
-/// living listener's file look so:
-/// - It is replaced while it is looked at. So takers hold a lock of its directory, and listeners remove their own files
-///   before they close.
-/// - It is so new that its socket is not found yet: `bind(2)` makes the file first, and holds the directory until it has
-///   finished (`unix_bind_bsd`, `net/unix/af_unix.c`). So a file is looked at, then waited for by a `bind` of our own, and
-///   only then connected to.
-/// - Its socket is bound, and does not listen yet. So the connecting socket is of another type, of which the kernel says
-///   so (`EPROTOTYPE`) before it looks whether somebody listens; it also disturbs nobody, and never blocks.
+/// Returns the lock of the path's directory, if that was needed. The caller holds it until the socket listens.
+///
+/// A file is removed only if it is a socket of this user without a listener. A living listener's file could look so in three
+/// cases, each of which has a remedy:
+/// - The file is replaced while we look at it. All processes that take over a path hold a lock of its directory, and
+///   listeners remove their own files before they close.
+/// - The file is so new that the kernel does not find its socket: `bind(2)` makes the file first, and holds the directory
+///   until it has finished (`unix_bind_bsd`, `net/unix/af_unix.c`). We look at the file, then call `bind` ourselves, which
+///   waits for that, and only then connect.
+/// - The socket is bound, and does not listen yet. The connecting socket is of another type, which the kernel refuses
+///   (`EPROTOTYPE`) before it looks for a listener. Such a connect never blocks, and the listener does not notice it.
 fn bind_or_take_over(
     socket: &OwnedFd,
     address: &SocketAddrUnix,
@@ -339,12 +343,12 @@ fn bind_or_take_over(
                         })?);
                     }
                     Err(Errno::CONNREFUSED) => remove_if_same(path, &file)?,
-                    // It has gone in between.
+                    // The file is gone by now.
                     Err(Errno::NOENT) => {}
                     _ => return Err(in_use("another process uses the socket there".to_owned())),
                 }
             }
-            // It has come in between.
+            // The file did not exist when we looked, and did when we called `bind`.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io_at("lstat", path)(error)),
         }
@@ -364,12 +368,12 @@ fn remove_if_same(path: &Path, file: &fs::Metadata) -> Result<()> {
     Ok(())
 }
 
-/// The lock of a directory (`flock(2)`), which one process at a time holds that takes over a socket there.
+/// The lock of a directory (`flock(2)`). A process holds it while it takes over a socket there.
 #[derive(Debug)]
 struct DirectoryLock(OwnedFd);
 
 impl DirectoryLock {
-    /// Waits for it until the deadline.
+    /// Takes the lock of the directory of `path`; waits until the deadline.
     fn of(path: &Path, deadline: Deadline) -> Result<Self> {
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -389,39 +393,39 @@ impl DirectoryLock {
     }
 }
 
-/// A child that was forked meanwhile holds the same lock: closing it here is not enough.
+/// Unlocks explicitly, because a child that was forked meanwhile shares the lock, and keeps it when this copy is closed.
 impl Drop for DirectoryLock {
     fn drop(&mut self) {
         let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 
-/// A socket that is connected to a listener. Waits for a place in its backlog until `patience`; without, not at all.
-pub(crate) fn connect(path: &Path, patience: Option<Deadline>) -> Result<Socket> {
+/// Connects a socket to a listener. Waits for a place in its backlog until `deadline`; does not wait without one.
+pub(crate) fn connect(path: &Path, deadline: Option<Deadline>) -> Result<Socket> {
     let address = address("connect", path)?;
-    let flags = if patience.is_none() { SocketFlags::NONBLOCK } else { SocketFlags::empty() };
+    let flags = if deadline.is_none() { SocketFlags::NONBLOCK } else { SocketFlags::empty() };
     let socket = new_socket(SocketType::SEQPACKET, flags)?;
     let limit = |time| {
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, time)
             .map_err(Error::io("setsockopt(SO_SNDTIMEO)"))
     };
     loop {
-        if let Some(deadline) = patience {
-            // A full backlog has no readiness, but this bounds the wait; zero would mean for ever. It begins anew with
-            // each call: after a signal (`EINTR`) it is what is left.
+        if let Some(deadline) = deadline {
+            // `poll(2)` does not report room in a backlog, so the socket's own timeout bounds the wait. Zero would mean no
+            // limit. It counts from each call anew, so that after a signal (`EINTR`) the rest is set.
             limit(deadline.left().map(|left| left.max(Duration::from_micros(1))))?;
         }
         match connect_socket(&socket, &address) {
             Ok(()) => break,
-            Err(Errno::INTR) if patience.is_some_and(Deadline::passed) => return Err(Error::Timeout),
+            Err(Errno::INTR) if deadline.is_some_and(Deadline::passed) => return Err(Error::Timeout),
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) if patience.is_some() => return Err(Error::Timeout),
+            Err(Errno::AGAIN) if deadline.is_some() => return Err(Error::Timeout),
             Err(Errno::AGAIN) => return Err(Error::Full),
             Err(error) => return Err(Error::io_at("connect", path)(error)),
         }
     }
-    if patience.is_some() {
+    if deadline.is_some() {
         limit(None)?;
     }
-    Socket::adopt(socket)
+    Socket::from_fd(socket)
 }

@@ -1,4 +1,4 @@
-//! [`Settings`]: what a builder asks of a handshake, and which side of it a process is.
+//! [`Settings`]: the values of a builder, and the role of a process in a handshake.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{protocol::negotiation::Bounds, wait::Wait};
+use crate::{protocol::negotiation::LocalLimits, wait::Wait};
 
-/// What a builder asks of a handshake.
+/// The values of a [`Builder`](crate::Builder).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
     pub(crate) ring_capacity: usize,
-    /// What the builder says, if anything.
+    /// Bytes, if the builder sets a limit.
     pub(crate) max_peer_ring: Option<usize>,
     pub(crate) max_control: usize,
     pub(crate) max_fds: u32,
@@ -22,35 +22,35 @@ pub(crate) struct Settings {
     pub(crate) prefault: bool,
     pub(crate) huge_pages: bool,
     pub(crate) peer_pidfd: bool,
-    /// See [`random`]: of all regions that listeners of this builder give.
+    /// The mark of all regions that listeners of this builder give, see [`random`].
     pub(crate) origin: u64,
 }
 
 impl Settings {
-    pub(crate) fn bounds(&self, role: Role) -> Bounds {
+    pub(crate) fn limits(&self, role: Role) -> LocalLimits {
         let ring = self.max_peer_ring.unwrap_or(match role {
             Role::Caller => 64 << 20,
             Role::Listener => 8 << 20,
         });
         let control = u32::try_from(self.max_control).unwrap_or(u32::MAX);
-        Bounds { ring, control, fds: self.max_fds, requests: self.max_requests }
+        LocalLimits { ring, control, fds: self.max_fds, requests: self.max_requests }
     }
 }
 
-/// A number that nobody else has.
+/// Draws a number that no other process has, and that is not 0.
 pub(crate) fn random() -> u64 {
-    // The standard library's hash maps begin with random keys. A fork draws the keys that its parent, and its siblings, draw
-    // next: so what tells them apart goes in, too.
+    // The standard library's hash maps begin with random keys. A fork draws the same keys as its parent and its siblings
+    // next, so the process id and the time go in, too.
     RandomState::new().hash_one((process::id(), Instant::now())) | 1
 }
 
-/// Who speaks first.
+/// The role of a process in a handshake, which decides who sends `Hello` first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Says `Hello` at once, and `Ready` when the peer's `Hello` is found good.
+    /// Sends `Hello` at once, and `Ready` when it has found the peer's `Hello` good.
     Caller,
-    /// Accepted by a listener: says `Hello` when the application, which could look at the client's credentials, has called
-    /// [`Handshake::advance`](crate::Handshake::advance) again, and `Ready` after the client's. So a client that says nothing costs no ring, nor does
-    /// one that the application refuses.
+    /// Sends `Hello` after the application's look at the client's credentials, in the next call of
+    /// [`Handshake::advance`](crate::Handshake::advance), and `Ready` after the client's. So a client that sends nothing, or
+    /// that the application refuses, costs no ring.
     Listener,
 }

@@ -1,4 +1,4 @@
-//! [`PrivateBytes`]: what a packet or a record carries beside a payload, copied, and out of the peer's reach.
+//! [`AlignedBytes`]: a private copy of control bytes, out of the peer's reach.
 
 use std::mem::size_of;
 
@@ -6,38 +6,39 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::sys::foreign::Foreign;
 
-/// Bytes in private memory, aligned so that types can be read in place.
+/// Bytes in private memory, aligned to 16, so that types can be parsed in place.
 #[derive(Debug, Default)]
-pub(crate) struct PrivateBytes {
-    lines: Vec<Aligned>,
+pub(crate) struct AlignedBytes {
+    units: Vec<Unit>,
+    /// Bytes, of which the last unit may hold fewer than 16.
     len: usize,
 }
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C, align(16))]
-struct Aligned([u8; 16]);
+struct Unit([u8; 16]);
 
-impl PrivateBytes {
-    /// Copies bytes that somebody else may be changing: from here on they hold still.
+impl AlignedBytes {
+    /// Copies bytes that another process may be changing. The copy does not change.
     #[inline]
     pub(crate) fn copy(bytes: Foreign<'_>) -> Self {
         let len = bytes.len();
         if len == 0 {
             return Self::default();
         }
-        let mut lines = vec![Aligned::new_zeroed(); len.div_ceil(size_of::<Aligned>())];
-        let copied = lines.as_mut_bytes().get_mut(..len).is_some_and(|to| bytes.copy_over(to));
-        debug_assert!(copied, "the lines are at least as long");
-        Self { lines, len }
+        let mut units = vec![Unit::new_zeroed(); len.div_ceil(size_of::<Unit>())];
+        let copied = units.as_mut_bytes().get_mut(..len).is_some_and(|to| bytes.copy_over(to));
+        debug_assert!(copied, "the units are at least as long");
+        Self { units, len }
     }
 
     #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
-        self.lines.as_bytes().get(..self.len).unwrap_or_default()
+        self.units.as_bytes().get(..self.len).unwrap_or_default()
     }
 }
 
-impl From<&[u8]> for PrivateBytes {
+impl From<&[u8]> for AlignedBytes {
     fn from(bytes: &[u8]) -> Self {
         Self::copy(Foreign::private(bytes))
     }

@@ -1,8 +1,9 @@
-//! Memory as a file: making one whose pages are all there, and looking at one that somebody else made.
+//! Files of memory (memfds): creation, allocation and sealing, and the check of a file that somebody else made.
 
 use std::{
     fs::File,
     io,
+    ops::RangeInclusive,
     os::fd::{BorrowedFd, OwnedFd},
 };
 
@@ -19,54 +20,50 @@ use rustix::{
 };
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, SealError},
     protocol::layout::to_u64,
-    sys::cmsg::above_stdio,
+    sys::descriptor::above_stdio,
     wait::Deadline,
 };
 
 /// `f_type` of files of huge pages (`statfs(2)`).
 const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
-/// The only huge page size that is asked for: 2 MiB.
+/// Bytes of a huge page: 2 MiB, the only size that is used.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
-/// Most bytes that are allocated, or entered into page tables, by one system call: about a millisecond's work. A multiple of
-/// all pages that are used.
-pub(crate) const STEP: usize = 4 << 20;
+/// Most bytes that one system call allocates, or enters into page tables: about a millisecond's work. A multiple of every
+/// page size that is used.
+pub(crate) const POPULATE_STEP: usize = 4 << 20;
 
-/// Makes a memfd of `size` bytes that can be sealed. All its pages are allocated, so that they are charged to this process
-/// and no later touch, by whomever, can fail.
+/// Creates a memfd of `size` bytes that can be sealed. All its pages are allocated and charged to this process, so that no
+/// later access by any process fails.
 ///
 /// # Errors
 /// [`Error::Timeout`] if the deadline passes before the last step; those of the system calls.
 pub(crate) fn create(size: usize, huge_pages: bool, deadline: Deadline) -> Result<Memfd> {
     let size = to_u64(size);
-    // `fallocate(2)` of more than there is ends in the OOM killer, not in an error.
+    // `fallocate(2)` beyond the machine's memory ends in the OOM killer, not in an error.
     let machine = sysinfo();
     let memory =
         u64::from(machine.mem_unit).saturating_mul(machine.totalram.saturating_add(machine.totalswap));
-    let refuse = |kind, why: String| Err(Error::io("allocating a file in memory")(io::Error::new(kind, why)));
+    let refuse = |operation, kind, why: String| Err(Error::io(operation)(io::Error::new(kind, why)));
     if size > memory {
-        let why = format!("{size} bytes asked for, memory and swap of {memory} bytes in all found");
-        return refuse(io::ErrorKind::OutOfMemory, why);
+        let why = format!("at most {memory} bytes, the machine's memory and swap, expected, {size} found");
+        return refuse("fallocate", io::ErrorKind::OutOfMemory, why);
     }
-    // Above this limit `ftruncate(2)` raises SIGXFSZ.
+    // `ftruncate(2)` above this limit raises SIGXFSZ.
     if let Some(limit) = getrlimit(Resource::Fsize).current
         && limit < size
     {
-        let why = format!("{size} bytes asked for, a limit of {limit} found (RLIMIT_FSIZE, getrlimit(2))");
-        return refuse(io::ErrorKind::FileTooLarge, why);
+        let why = format!("at most {limit} bytes (RLIMIT_FSIZE, getrlimit(2)) expected, {size} found");
+        return refuse("ftruncate", io::ErrorKind::FileTooLarge, why);
     }
     let memfd = empty(huge_pages)?;
     ftruncate(memfd.as_file(), size).map_err(Error::io("ftruncate"))?;
-    let operation = if huge_pages {
-        "fallocate of huge pages (are enough reserved in vm.nr_hugepages?)"
-    } else {
-        "fallocate"
-    };
-    // A signal undoes a whole call: it is tried again with half of the step, so that it ends between two of a timer's.
+    let operation = if huge_pages { "fallocate of huge pages (vm.nr_hugepages)" } else { "fallocate" };
+    // A signal undoes a whole call. Halving the step makes the next call short enough to end between two signals of a timer.
     let smallest = to_u64(if huge_pages { HUGE_PAGE } else { page_size() });
-    let (mut done, mut step) = (0, to_u64(STEP));
+    let (mut done, mut step) = (0, to_u64(POPULATE_STEP));
     while done < size {
         if done > 0 && deadline.passed() {
             return Err(Error::Timeout);
@@ -82,9 +79,9 @@ pub(crate) fn create(size: usize, huge_pages: bool, deadline: Deadline) -> Resul
     Ok(memfd)
 }
 
-/// Makes an empty memfd that can be sealed, and that nobody can execute where the kernel knows of that
-/// (`MFD_NOEXEC_SEAL`, Linux 6.3). The crate `memfd` has no name for this flag, without which the kernel makes none at all
-/// where `vm.memfd_noexec` is 2.
+/// Creates an empty memfd that can be sealed. No process can execute it, from Linux 6.3 on (`MFD_NOEXEC_SEAL`).
+///
+/// The crate `memfd` does not have this flag, without which the kernel refuses every memfd where `vm.memfd_noexec` is 2.
 fn empty(huge_pages: bool) -> Result<Memfd> {
     let pages = if huge_pages { MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB } else { MemfdFlags::empty() };
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::NOEXEC_SEAL;
@@ -94,16 +91,16 @@ fn empty(huge_pages: bool) -> Result<Memfd> {
     }
     .map_err(Error::io("memfd_create"))?;
     Memfd::try_from_fd(above_stdio(memfd)?)
-        .map_err(|_| Error::io("sealing a new memfd")(io::Error::from(io::ErrorKind::Unsupported)))
+        .map_err(|_| Error::io("memfd_create")(io::Error::from(io::ErrorKind::Unsupported)))
 }
 
-/// The same on kernels before 6.3, which know no other memfds.
+/// Creates an empty memfd on kernels before 6.3, which do not know `MFD_NOEXEC_SEAL`.
 fn executable(huge_pages: bool) -> io::Result<Memfd> {
     let pages = huge_pages.then_some(HugetlbSize::Huge2MB);
     MemfdOptions::new().allow_sealing(true).hugetlb(pages).create("sealane").map_err(cause)
 }
 
-/// Adds seals to a file that was made here (`F_ADD_SEALS`, `fcntl(2)`).
+/// Adds seals to a memfd of this process (`F_ADD_SEALS`, `fcntl(2)`).
 ///
 /// # Errors
 /// Those of `fcntl(2)`; `EBUSY` if [`FileSeal::SealWrite`] is asked for while a writable mapping exists.
@@ -111,12 +108,12 @@ pub(crate) fn seal(memfd: &Memfd, seals: &[FileSeal]) -> io::Result<()> {
     memfd.add_seals(seals).map_err(cause)
 }
 
-/// The descriptor alone.
+/// Unwraps the descriptor.
 pub(crate) fn into_fd(memfd: Memfd) -> OwnedFd {
     File::into(memfd.into_file())
 }
 
-/// The system's own error.
+/// Unwraps the system's error.
 fn cause(error: ::memfd::Error) -> io::Error {
     match error {
         ::memfd::Error::Create(error) | ::memfd::Error::AddSeals(error) | ::memfd::Error::GetSeals(error) => {
@@ -125,33 +122,36 @@ fn cause(error: ::memfd::Error) -> io::Error {
     }
 }
 
-/// What can be known of a file without touching its contents. None of it blocks.
+/// Everything that can be learned about a file without touching its contents. No part of it blocks.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Facts {
-    /// How it was opened: `O_ACCMODE` and `O_PATH` of its flags.
-    pub(crate) access: OFlags,
-    pub(crate) kind: FileType,
-    /// Empty for what has none: only files in memory have. The kernel may have added some (`F_SEAL_EXEC`).
-    pub(crate) seals: SealFlags,
-    /// Bytes. Of what has no seals, neither this nor what follows is known.
+pub(crate) struct FileInfo {
+    /// The access mode and `O_PATH` of the descriptor's flags.
+    access: OFlags,
+    kind: FileType,
+    /// Seals, which only files of memory have; empty without any. The kernel may have added some (`F_SEAL_EXEC`).
+    seals: SealFlags,
+    /// Bytes; unknown (0) unless the file has seals.
     pub(crate) size: u64,
-    /// Bytes that have a page, beyond the end too. Where they are shows only when they are mapped.
-    pub(crate) allocated: u64,
-    /// Bytes of its pages, which the kernel rounds every mapping up to.
+    /// Bytes of the pages that exist, beyond the file's end too; unknown (0) unless the file has seals. Their positions show
+    /// only when they are mapped.
+    allocated: u64,
+    /// Bytes of a page of the file. The kernel rounds every mapping up to whole pages.
     pub(crate) page: usize,
 }
 
-impl Facts {
-    /// UNTRUSTED: `fd` may be on a file system whose server never answers (FUSE, NFS). There `fstat(2)` would wait for it,
-    /// so of what has no seals only the kind is asked for, as the kernel remembers it.
+impl FileInfo {
+    /// Asks the kernel about a file.
+    ///
+    /// UNTRUSTED: `fd` may be on a file system whose server never answers (FUSE, NFS), for which `fstat(2)` would wait. So a
+    /// file without seals is only asked for its type, which the kernel remembers.
     pub(crate) fn of(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         let access = fcntl_getfl(fd)?.intersection(OFlags::ACCMODE.union(OFlags::PATH));
         let seals = match fcntl_get_seals(fd) {
             Ok(seals) => seals,
-            // It has none, or is only a path.
+            // The file has no seals, or the descriptor is only a path (`O_PATH`).
             Err(Errno::INVAL | Errno::BADF) => {
-                // One that may not be looked at, as another user's FUSE file (`fuse_getattr`, `fs/fuse/dir.c`), has no seals
-                // all the same.
+                // The kernel refuses even the type of another user's FUSE file (`fuse_getattr`, `fs/fuse/dir.c`). The missing
+                // seals decide then.
                 let kind = kind_of(fd).unwrap_or(FileType::RegularFile);
                 let seals = SealFlags::empty();
                 return Ok(Self { access, kind, seals, size: 0, allocated: 0, page: page_size() });
@@ -169,13 +169,34 @@ impl Facts {
         })
     }
 
-    /// Whether it was opened for reading.
-    pub(crate) fn is_readable(&self) -> bool {
-        self.access == OFlags::RDONLY || self.access == OFlags::RDWR
+    /// Checks that the file may be mapped: a readable regular file with at least `seals`, of a size in `sizes`, without
+    /// holes.
+    ///
+    /// # Errors
+    /// The first fault. [`SealError::TooLarge`] stands for any size outside of `sizes`.
+    pub(crate) fn check(&self, seals: SealFlags, sizes: RangeInclusive<u64>) -> Result<(), SealError> {
+        if self.kind != FileType::RegularFile {
+            let (expected, found) = (FileType::RegularFile.as_raw_mode(), self.kind.as_raw_mode());
+            return Err(SealError::Kind { expected, found });
+        }
+        if self.access != OFlags::RDONLY && self.access != OFlags::RDWR {
+            return Err(SealError::Access { found: self.access.bits() });
+        }
+        if !self.seals.contains(seals) {
+            return Err(SealError::Seals { expected: seals.bits(), found: self.seals.bits() });
+        }
+        if !sizes.contains(&self.size) {
+            return Err(SealError::TooLarge { max: *sizes.end(), found: self.size });
+        }
+        // The first access to a hole would allocate a page, charged to this process.
+        if self.allocated < self.size {
+            return Err(SealError::Holes { expected: self.size, found: self.allocated });
+        }
+        Ok(())
     }
 }
 
-/// Without asking whoever serves the file.
+/// The file's type as the kernel remembers it, without a question to the file system's server.
 fn kind_of(fd: BorrowedFd<'_>) -> rustix::io::Result<FileType> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let mode = statx(fd, c"", flags, StatxFlags::TYPE)?.stx_mode;
@@ -191,6 +212,18 @@ fn page_size_of(fd: BorrowedFd<'_>) -> rustix::io::Result<usize> {
     }
 }
 
+/// A file as a peer could send it: `size` bytes, all or none of them allocated.
+#[cfg(test)]
+pub(super) fn foreign_file(size: u64, dense: bool, seals: SealFlags) -> OwnedFd {
+    let file = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    ftruncate(&file, size).unwrap();
+    if dense && size > 0 {
+        fallocate(&file, FallocateFlags::empty(), 0, size).unwrap();
+    }
+    rustix::fs::fcntl_add_seals(&file, seals).unwrap();
+    file
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
@@ -203,14 +236,14 @@ mod tests {
     const F_SEAL_EXEC: u32 = 0x20;
 
     #[test]
-    fn no_other_program_inherits_the_memory() {
+    fn memfds_are_close_on_exec() {
         for memfd in [empty(false).unwrap(), executable(false).unwrap()] {
             assert!(fcntl_getfd(memfd.as_file()).unwrap().contains(FdFlags::CLOEXEC));
         }
     }
 
     #[test]
-    fn memory_of_every_kernel_can_be_sealed_and_is_executed_only_on_old_ones() {
+    fn memfds_can_be_sealed_and_are_executable_on_old_kernels_only() {
         let sealed = |memfd: Memfd| {
             seal(&memfd, &[FileSeal::SealShrink, FileSeal::SealFutureWrite]).unwrap();
             fcntl_get_seals(into_fd(memfd)).unwrap()
@@ -227,20 +260,20 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_huge_pages_is_known_without_having_any() {
+    fn page_size_of_a_huge_page_file_is_known_without_pages() {
         for memfd in [empty(true).ok(), executable(true).ok()] {
             let Some(memfd) = memfd else {
                 return println!("left out: no huge pages in this kernel");
             };
-            assert_eq!(Facts::of(memfd.as_file().as_fd()).unwrap().page, HUGE_PAGE);
+            assert_eq!(FileInfo::of(memfd.as_file().as_fd()).unwrap().page, HUGE_PAGE);
         }
     }
 
     #[test]
     fn huge_pages_are_huge_or_an_error() {
         match create(HUGE_PAGE, true, Deadline::Never) {
-            Ok(memfd) => assert_eq!(Facts::of(memfd.as_file().as_fd()).unwrap().page, HUGE_PAGE),
-            // None reserved, or none in this kernel.
+            Ok(memfd) => assert_eq!(FileInfo::of(memfd.as_file().as_fd()).unwrap().page, HUGE_PAGE),
+            // No page is reserved, or the kernel has no huge pages.
             Err(Error::Io { operation, .. }) => {
                 assert!(operation.contains("huge pages") || operation == "memfd_create", "{operation}");
             }
@@ -249,13 +282,11 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_machine_has_is_an_error() {
+    fn sizes_beyond_the_machines_memory_are_errors() {
         let error = create(1 << 50, false, Deadline::Never).unwrap_err();
         assert!(matches!(&error, Error::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory));
         let text = error.to_string();
-        assert!(
-            text.starts_with("allocating a file in memory failed: 1125899906842624 bytes asked for"),
-            "{text}"
-        );
+        assert!(text.starts_with("fallocate failed: at most "), "{text}");
+        assert!(text.ends_with(" expected, 1125899906842624 found"), "{text}");
     }
 }

@@ -1,7 +1,7 @@
-//! The region's file: ours is made, allocated, sealed and tested here; the peer's is looked at before it is mapped.
+//! The file behind a region. Ours is created, allocated, sealed and tested here; the peer's is checked before it is mapped.
 //!
-//! Invariant: a descriptor leaves this module only after the kernel has shown that it refuses a further writable
-//! mapping, and a peer's region comes out of it only dense, sealed, and of the size that was announced.
+//! Invariant: a descriptor of ours leaves this module only after the kernel has refused another writable mapping of it. A
+//! peer's region leaves it only dense, sealed, and of the announced size.
 
 use std::{
     io,
@@ -10,14 +10,11 @@ use std::{
 };
 
 use ::memfd::FileSeal;
-use rustix::{
-    fs::{FileType, OFlags, SealFlags},
-    io::Errno,
-};
+use rustix::fs::{OFlags, SealFlags};
 
 use crate::{
-    error::{Error, Reason, Refusal, Result},
-    memory::memfd::{self, Facts, HUGE_PAGE, STEP},
+    error::{Error, Reason, Refusal, Result, SealError},
+    memory::memfd::{self, FileInfo, HUGE_PAGE, POPULATE_STEP},
     protocol::layout::{Geometry, Word, to_u64},
     sys::{
         own_region::{OwnRing, OwnWords, map_own, try_writable},
@@ -26,17 +23,18 @@ use crate::{
     wait::Deadline,
 };
 
-/// No resizing, no further writable mapping, no further seals (`F_ADD_SEALS`, `fcntl(2)`; Linux 5.1): what our region gets.
+/// The seals of our region: no resizing, no further writable mapping, no further seals (`F_ADD_SEALS`, `fcntl(2)`; Linux
+/// 5.1).
 const OUR_SEALS: [FileSeal; 4] =
     [FileSeal::SealShrink, FileSeal::SealGrow, FileSeal::SealFutureWrite, FileSeal::SealSeal];
-/// The same, without which a peer's region is refused.
+/// The seals that a peer's region must have: the same ones.
 const SEALS: SealFlags =
     SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::FUTURE_WRITE).union(SealFlags::SEAL);
 
 /// Our own region, mapped writable.
 #[derive(Debug)]
 pub(crate) struct OwnRegion {
-    /// To be sent to the peer, and closed when both have mapped it.
+    /// The descriptor for the peer. Closed when both sides have mapped the region.
     pub(crate) memfd: OwnedFd,
     pub(crate) geometry: Geometry,
     pub(crate) ring: OwnRing,
@@ -44,10 +42,10 @@ pub(crate) struct OwnRegion {
 }
 
 impl OwnRegion {
-    /// Makes a region with a ring of at least `capacity` bytes (rounded up to a page; 0 for none).
+    /// Creates a region with a ring of at least `capacity` bytes (rounded up to a page; 0 for none).
     ///
-    /// All pages are allocated here, whatever `prefault` says, so that they are charged to this process and no later
-    /// touch of ours or the peer's can fail; `prefault` fills the page tables too.
+    /// All pages are allocated here and charged to this process, so that no later access of either side fails. `prefault`
+    /// fills the page tables too.
     ///
     /// # Errors
     /// [`Error::Timeout`] if the deadline passes between two steps; [`Error::RingTooLarge`], [`Error::Io`].
@@ -60,15 +58,14 @@ impl OwnRegion {
         let page = if huge_pages { HUGE_PAGE } else { rustix::param::page_size() };
         let geometry = Geometry::new(capacity, page)?;
         let memfd = memfd::create(geometry.size(), huge_pages, deadline)?;
-        let (ring, words) =
-            map_own(memfd.as_file().as_fd(), geometry).map_err(Error::io("mmap of our region"))?;
-        // A new receiver is armed, so that an event loop may wait before it first looks.
+        let (ring, words) = map_own(memfd.as_file().as_fd(), geometry).map_err(Error::io("mmap"))?;
+        // A new receiver is armed, so that an event loop may wait before the first `try_recv`.
         words.word(Word::ReceiverEpoch).store(1, Relaxed);
         let mut populated = 0;
         while prefault
-            && words.populate(populated, STEP).map_err(Error::io("madvise(MADV_POPULATE_WRITE)"))?
+            && words.populate(populated, POPULATE_STEP).map_err(Error::io("madvise(MADV_POPULATE_WRITE)"))?
         {
-            populated = populated.saturating_add(STEP);
+            populated = populated.saturating_add(POPULATE_STEP);
             if populated < geometry.size() && deadline.passed() {
                 return Err(Error::Timeout);
             }
@@ -77,23 +74,23 @@ impl OwnRegion {
         let memfd = memfd::into_fd(memfd);
         match try_writable(memfd.as_fd(), geometry.size()) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-            Err(error) => return Err(Error::io("the test of a sealed region")(error)),
+            Err(error) => return Err(Error::io("mmap of a sealed memfd")(error)),
+            // The kernel must refuse what the peer would do: otherwise a loan would be no `&mut`.
             Ok(()) => {
-                return Err(Error::io("sealing (this kernel maps a sealed memfd writable)")(
-                    Errno::OPNOTSUPP,
-                ));
+                let why = "this kernel maps a sealed memfd writable";
+                return Err(Error::io("fcntl(F_ADD_SEALS)")(io::Error::new(io::ErrorKind::Unsupported, why)));
             }
         }
         Ok(Self { memfd, geometry, ring, words })
     }
 }
 
-/// Why what a peer offers is not taken.
+/// The reason for which a peer's offer is not accepted.
 #[derive(Debug)]
 pub(crate) enum Unfit {
-    /// It is the peer's fault, and the peer learns of it.
+    /// A fault of the peer's, which the peer is to read.
     Refused(Refusal),
-    /// We failed by ourselves, or the peer has ended it.
+    /// A failure of ours, or an end that the peer has made.
     Failed(Error),
 }
 
@@ -109,7 +106,19 @@ impl From<Error> for Unfit {
     }
 }
 
-/// A file that the peer sent as its region, on its way to being one.
+/// A fault of a file, in the terms of the handshake.
+fn refusal(fault: SealError) -> Refusal {
+    let (reason, expected, found) = match fault {
+        SealError::Kind { expected, found } => (Reason::RegionKind, expected.into(), found.into()),
+        SealError::Access { found } => (Reason::RegionAccess, OFlags::RDONLY.bits().into(), found.into()),
+        SealError::Seals { expected, found } => (Reason::RegionSeals, expected.into(), found.into()),
+        SealError::TooLarge { max, found } => (Reason::RegionSize, max, found),
+        SealError::Holes { expected, found } => (Reason::RegionHoles, expected, found),
+    };
+    Refusal { reason, expected, found }
+}
+
+/// A file that the peer sent as its region, checked and not yet fully mapped.
 pub(crate) struct Offered {
     memfd: OwnedFd,
     geometry: Geometry,
@@ -117,60 +126,41 @@ pub(crate) struct Offered {
 }
 
 impl Offered {
-    /// Looks at what the peer sent, without mapping it.
+    /// Checks the file that the peer sent, without mapping it.
     ///
     /// UNTRUSTED: `memfd` may be anything. None of the calls blocks.
     ///
     /// # Errors
-    /// A refusal if it is not what `geometry` says; what is no fault of the peer's as [`Error::Io`].
+    /// A refusal if the file is not what `geometry` says; [`Error::Io`] for failures of this process.
     pub(crate) fn examine(memfd: OwnedFd, geometry: Geometry) -> Result<Self, Unfit> {
-        let refuse = |reason, expected, found| Err(Refusal { reason, expected, found }.into());
-        let facts = Facts::of(memfd.as_fd()).map_err(Error::io("looking at the peer's region"))?;
-        let Facts { access, kind, seals, size, page, allocated } = facts;
-        if kind != FileType::RegularFile {
-            let (expected, found) = (FileType::RegularFile.as_raw_mode(), kind.as_raw_mode());
-            return refuse(Reason::RegionKind, expected.into(), found.into());
-        }
-        if !facts.is_readable() {
-            return refuse(Reason::RegionAccess, OFlags::RDONLY.bits().into(), access.bits().into());
-        }
-        if !seals.contains(SEALS) {
-            return refuse(Reason::RegionSeals, SEALS.bits().into(), seals.bits().into());
-        }
-        let expected = to_u64(geometry.size());
-        if size != expected {
-            return refuse(Reason::RegionSize, expected, size);
-        }
-        // Mappings are rounded up to the file's pages: what is not aligned to them would reach further than it says.
-        if geometry.offset != page || !geometry.capacity.is_multiple_of(page) {
-            let found = if geometry.offset == page { geometry.capacity } else { geometry.offset };
-            return refuse(Reason::Geometry, to_u64(page), to_u64(found));
-        }
-        // Holes would be filled on first touch, by us and charged to us.
-        if allocated < expected {
-            return refuse(Reason::RegionHoles, expected, allocated);
+        let info = FileInfo::of(memfd.as_fd()).map_err(Error::io("fstat"))?;
+        let size = to_u64(geometry.size());
+        info.check(SEALS, size..=size).map_err(refusal)?;
+        // The kernel rounds mappings up to the file's pages: a region that is not aligned to them would reach past its size.
+        if geometry.offset != info.page || !geometry.capacity.is_multiple_of(info.page) {
+            let found = if geometry.offset == info.page { geometry.capacity } else { geometry.offset };
+            let (reason, expected) = (Reason::Geometry, to_u64(info.page));
+            return Err(Refusal { reason, expected, found: to_u64(found) }.into());
         }
         Ok(Self { memfd, geometry, region: None })
     }
 
-    /// Maps it read-only and populates a piece of it, [`STEP`] bytes. The region, if that was the last; `prefault` leaves the
-    /// page tables filled.
+    /// Maps the file read-only and populates [`POPULATE_STEP`] bytes of it. Returns the region after the last piece;
+    /// `prefault` leaves its page tables filled.
     ///
-    /// UNTRUSTED: the file's pages may be freed meanwhile. A piece that finds a hole has little memory charged to us.
+    /// UNTRUSTED: the peer may free the file's pages meanwhile. A piece with a hole has at most its own length charged to us.
     ///
     /// # Errors
-    /// As [`examine`](Self::examine). After one there is nothing more to do.
-    pub(crate) fn adopt(&mut self, prefault: bool) -> Result<Option<PeerRegion>, Unfit> {
+    /// Those of [`examine`](Self::examine). The offer is of no use after one.
+    pub(crate) fn map_peer(&mut self, prefault: bool) -> Result<Option<PeerRegion>, Unfit> {
         let fd = self.memfd.as_fd();
         let mut region = match self.region.take() {
             Some(region) => region,
-            None => {
-                UncheckedRegion::map(fd, self.geometry).map_err(Error::io("mmap of the peer's region"))?
-            }
+            None => UncheckedRegion::map(fd, self.geometry).map_err(Error::io("mmap"))?,
         };
-        match region.populate(fd, STEP) {
+        match region.populate(fd, POPULATE_STEP) {
             Ok(true) => {
-                let region = region.finish(prefault).map_err(Error::io("madvise of the peer's region"))?;
+                let region = region.finish(prefault).map_err(Error::io("madvise"))?;
                 Ok(Some(region))
             }
             Ok(false) => {
@@ -179,21 +169,19 @@ impl Offered {
             }
             Err(Unmapped::Hole { dense }) => {
                 let (expected, found) = (to_u64(self.geometry.size()), to_u64(dense));
-                Err(Refusal { reason: Reason::RegionHoles, expected, found }.into())
+                Err(refusal(SealError::Holes { expected, found }).into())
             }
-            Err(Unmapped::Failed(error)) => {
-                Err(Error::io("madvise(MADV_POPULATE_READ) of the peer's region")(error).into())
-            }
+            Err(Unmapped::Failed(error)) => Err(Error::io("madvise(MADV_POPULATE_READ)")(error).into()),
         }
     }
 }
 
-/// All of it at once.
+/// Checks and maps a whole file at once.
 #[cfg(test)]
 pub(crate) fn adopt(memfd: impl AsFd, geometry: Geometry, prefault: bool) -> Result<PeerRegion, Unfit> {
     let mut offered = Offered::examine(memfd.as_fd().try_clone_to_owned().unwrap(), geometry)?;
     loop {
-        if let Some(region) = offered.adopt(prefault)? {
+        if let Some(region) = offered.map_peer(prefault)? {
             return Ok(region);
         }
     }
@@ -203,17 +191,13 @@ pub(crate) fn adopt(memfd: impl AsFd, geometry: Geometry, prefault: bool) -> Res
 mod tests {
     use std::os::fd::AsFd;
 
-    use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create};
+    use rustix::fs::{FallocateFlags, fallocate, fcntl_add_seals};
 
     use super::*;
+    use crate::memory::memfd::foreign_file;
 
     fn unsealed(size: u64, dense: bool) -> OwnedFd {
-        let memfd = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
-        ftruncate(&memfd, size).unwrap();
-        if dense && size > 0 {
-            fallocate(&memfd, FallocateFlags::empty(), 0, size).unwrap();
-        }
-        memfd
+        foreign_file(size, dense, SealFlags::empty())
     }
 
     fn create(capacity: usize, prefault: bool) -> OwnRegion {
@@ -285,19 +269,14 @@ mod tests {
         assert_eq!(reason(tempfile::tempfile().unwrap(), SMALL), Reason::RegionSeals);
         assert_eq!(reason(unsealed(8192, true), SMALL), Reason::RegionSeals);
         for missing in [SealFlags::SHRINK, SealFlags::GROW, SealFlags::FUTURE_WRITE, SealFlags::SEAL] {
-            let memfd = unsealed(8192, true);
-            fcntl_add_seals(&memfd, SEALS.difference(missing)).unwrap();
+            let memfd = foreign_file(8192, true, SEALS.difference(missing));
             assert_eq!(reason(memfd, SMALL), Reason::RegionSeals, "without {missing:?}");
         }
         for size in [0, 4096, 8191, 8193, 1 << 20] {
-            let memfd = unsealed(size, true);
-            fcntl_add_seals(&memfd, SEALS).unwrap();
-            assert_eq!(reason(memfd, SMALL), Reason::RegionSize, "of {size} bytes");
+            assert_eq!(reason(foreign_file(size, true, SEALS), SMALL), Reason::RegionSize, "of {size} bytes");
         }
-        let sparse = unsealed(8192, false);
-        fcntl_add_seals(&sparse, SEALS).unwrap();
-        assert_eq!(reason(sparse, SMALL), Reason::RegionHoles);
-        // Seen before anything is mapped: so all that is there is known, and nothing more was allocated.
+        assert_eq!(reason(foreign_file(8192, false, SEALS), SMALL), Reason::RegionHoles);
+        // The hole is found before anything is mapped, so that the number is exact and no page was allocated.
         let half = unsealed(8192, false);
         fallocate(&half, FallocateFlags::empty(), 0, 4096).unwrap();
         fcntl_add_seals(&half, SEALS).unwrap();
@@ -308,17 +287,15 @@ mod tests {
         fallocate(&disguised, FallocateFlags::KEEP_SIZE, 8192, 8192).unwrap();
         fcntl_add_seals(&disguised, SEALS).unwrap();
         assert_eq!(reason(disguised, SMALL), Reason::RegionHoles);
-        let shifted = unsealed(12288, true);
-        fcntl_add_seals(&shifted, SEALS).unwrap();
+        let shifted = foreign_file(12288, true, SEALS);
         let refused = refusal(shifted, Geometry { offset: 8192, capacity: 4096 });
         assert_eq!(refused, Refusal { reason: Reason::Geometry, expected: 4096, found: 8192 });
-        let uneven = unsealed(4096 + 64, true);
-        fcntl_add_seals(&uneven, SEALS).unwrap();
+        let uneven = foreign_file(4096 + 64, true, SEALS);
         let refused = refusal(uneven, Geometry { offset: 4096, capacity: 64 });
         assert_eq!(refused, Refusal { reason: Reason::Geometry, expected: 4096, found: 64 });
     }
 
-    /// What makes us refuse a kernel that does not keep the seals: such a kernel is not at hand.
+    /// This test is the reason for which a kernel that ignores the seals would be refused; no such kernel is available.
     #[test]
     fn trying_to_map_tells_a_sealed_file_from_one_that_is_not() {
         let memfd = unsealed(8192, true);

@@ -1,4 +1,4 @@
-//! [`SealedBuffer`]: bytes that nobody can change, in a descriptor that goes along with any message.
+//! [`SealedBuffer`]: immutable bytes behind a descriptor that any message can carry.
 
 use std::{
     fmt,
@@ -9,28 +9,27 @@ use std::{
 };
 
 use ::memfd::{FileSeal, Memfd};
-use rustix::fs::FileType;
 use zerocopy::{FromBytes, Immutable as NoInterior, KnownLayout};
 
 use crate::{
     error::{CastError, Error, Result, SealError},
-    memory::memfd::{self, Facts},
+    memory::memfd::{self, FileInfo},
     protocol::layout::{to_u64, to_usize},
     sys::{
-        cmsg::above_stdio,
+        descriptor::above_stdio,
         peer_region::Unmapped,
         sealed::{Draft, Immutable},
     },
     wait::Deadline,
 };
 
-/// Largest buffer that is taken without asking: 64 MiB.
+/// Bytes of the largest buffer that `try_from` accepts: 64 MiB.
 const LIMIT: u64 = 64 << 20;
-/// [`Immutable::SEALS`], and no further seals.
+/// The seals of our buffers: [`Immutable::SEALS`], and no further seals.
 const SEALS: [FileSeal; 4] =
     [FileSeal::SealWrite, FileSeal::SealShrink, FileSeal::SealGrow, FileSeal::SealSeal];
 
-/// A buffer to be filled, then [sealed](Self::seal). It starts as zeros.
+/// A writable buffer of zeros, to be filled and then [sealed](Self::seal).
 ///
 /// ```
 /// use sealane::SealedBufferMut;
@@ -43,24 +42,24 @@ const SEALS: [FileSeal; 4] =
 /// ```
 #[must_use = "a buffer is of use once it is sealed"]
 pub struct SealedBufferMut {
-    // Unmapped before the descriptor is closed or handed on.
+    // The first field, so that it is unmapped before the descriptor is closed or handed on.
     draft: Draft,
     memfd: Memfd,
 }
 
 impl SealedBufferMut {
-    /// A buffer of `len` bytes, page-aligned. All its memory is allocated now and counts as this process's.
+    /// Creates a buffer of `len` bytes, page-aligned. All its memory is allocated at once and charged to this process.
     ///
     /// # Errors
-    /// [`Error::Io`], for instance for want of memory.
+    /// [`Error::Io`], for instance without enough memory.
     pub fn new(len: usize) -> Result<Self> {
         let memfd = memfd::create(len, false, Deadline::Never)?;
-        let draft = Draft::map(memfd.as_file().as_fd(), len).map_err(Error::io("mmap of a buffer"))?;
+        let draft = Draft::map(memfd.as_file().as_fd(), len).map_err(Error::io("mmap"))?;
         Ok(Self { draft, memfd })
     }
 
-    /// Makes it immutable, for everyone and for ever (`F_SEAL_WRITE`, `fcntl(2)`). The kernel refuses that while a
-    /// fork of this process has the buffer too: then a copy is sealed.
+    /// Makes the buffer immutable, for every process and for ever (`F_SEAL_WRITE`, `fcntl(2)`). While a fork of this process
+    /// has the buffer too, the kernel refuses that: then a copy is sealed.
     ///
     /// # Errors
     /// [`Error::Io`] if the kernel refuses.
@@ -79,13 +78,11 @@ impl SealedBufferMut {
     }
 }
 
-/// A file with the same bytes and no mapping: a fork has mapped `memfd` writable.
+/// Copies the bytes to a new file without a mapping, because a fork has mapped `memfd` writable.
 fn copy(memfd: &Memfd, len: usize) -> Result<Memfd> {
-    let draft = Draft::map(memfd.as_file().as_fd(), len).map_err(Error::io("mmap of a buffer"))?;
+    let draft = Draft::map(memfd.as_file().as_fd(), len).map_err(Error::io("mmap"))?;
     let copy = memfd::create(len, false, Deadline::Never)?;
-    copy.as_file()
-        .write_all(draft.as_slice())
-        .map_err(Error::io("write to the copy of a buffer that a fork has mapped"))?;
+    copy.as_file().write_all(draft.as_slice()).map_err(Error::io("write"))?;
     Ok(copy)
 }
 
@@ -109,10 +106,10 @@ impl fmt::Debug for SealedBufferMut {
     }
 }
 
-/// Bytes that nobody can change: a memfd with `F_SEAL_WRITE`, mapped. A plain `&[u8]`, page-aligned.
+/// An immutable buffer: a memfd with `F_SEAL_WRITE`, mapped. A plain `&[u8]`, page-aligned.
 ///
-/// Its descriptor goes along with any message; who receives one verifies it with `try_from`. For tables and tuning files,
-/// and for what many peers get: it is in memory once. Cloning shares it.
+/// Any message can carry its descriptor, and the receiver verifies that by `try_from`. The bytes are in memory once, however
+/// many processes have them, which fits tables and tuning files for many peers. A clone shares the buffer.
 ///
 /// ```
 /// use sealane::{Channel, Control, SealedBuffer, SealedBufferMut};
@@ -140,35 +137,20 @@ struct Shared {
 }
 
 impl SealedBuffer {
-    /// Verifies and maps a received descriptor of at most `max` bytes: a memfd that is sealed against writing and
-    /// resizing, without holes. Everything else is refused, whatever it is, without blocking.
+    /// Verifies and maps a received descriptor: a memfd of at most `max` bytes, sealed against writing and resizing, without
+    /// holes. Does not block, whatever the descriptor is.
     ///
     /// # Errors
-    /// [`Error::Sealed`] with what was expected and found; the descriptor is closed. [`Error::Io`].
+    /// [`Error::Sealed`] with what was expected and found; the descriptor is closed. [`Error::Io`] for failures of this
+    /// process.
     pub fn with_limit(fd: OwnedFd, max: u64) -> Result<Self> {
         let fd = above_stdio(fd)?;
-        let facts = Facts::of(fd.as_fd()).map_err(Error::io("fstat"))?;
-        let Facts { kind, access, seals, size, allocated, .. } = facts;
-        if kind != FileType::RegularFile {
-            let (expected, found) = (FileType::RegularFile.as_raw_mode(), kind.as_raw_mode());
-            return Err(SealError::Kind { expected, found }.into());
-        }
-        if !facts.is_readable() {
-            return Err(SealError::Access { found: access.bits() }.into());
-        }
-        if !seals.contains(Immutable::SEALS) {
-            return Err(SealError::Seals { expected: Immutable::SEALS.bits(), found: seals.bits() }.into());
-        }
-        if size > max {
-            return Err(SealError::TooLarge { max, found: size }.into());
-        }
-        let holes = |found| SealError::Holes { expected: size, found };
-        if allocated < size {
-            return Err(holes(allocated).into());
-        }
-        let mapping = Immutable::map(fd.as_fd(), to_usize(size)).map_err(|unmapped| match unmapped {
-            Unmapped::Failed(error) => Error::io("mmap of a sealed buffer")(error),
-            Unmapped::Hole { dense } => holes(to_u64(dense)).into(),
+        let info = FileInfo::of(fd.as_fd()).map_err(Error::io("fstat"))?;
+        info.check(Immutable::SEALS, 0..=max)?;
+        let mapping = Immutable::map(fd.as_fd(), to_usize(info.size)).map_err(|unmapped| match unmapped {
+            Unmapped::Failed(error) => Error::io("mmap")(error),
+            // Pages beyond the end count as allocated, and had hidden the hole.
+            Unmapped::Hole { dense } => SealError::Holes { expected: info.size, found: to_u64(dense) }.into(),
         })?;
         Ok(Self { shared: Arc::new(Shared { mapping, memfd: fd }) })
     }
@@ -176,7 +158,7 @@ impl SealedBuffer {
     /// The bytes as values of `T`.
     ///
     /// # Errors
-    /// [`CastError::Remainder`] if they are no whole number of values.
+    /// [`CastError::Remainder`] if the bytes are no whole number of values.
     pub fn slice_of<T: FromBytes + KnownLayout + NoInterior>(&self) -> Result<&[T]> {
         const { assert!(align_of::<T>() <= 4096, "buffers are aligned to a page, no more") };
         let (size, found) = (size_of::<T>(), self.len());
@@ -184,7 +166,7 @@ impl SealedBuffer {
     }
 }
 
-/// Of at most 64 MiB; see [`with_limit`](SealedBuffer::with_limit) for more or less.
+/// Accepts buffers of at most 64 MiB; see [`with_limit`](SealedBuffer::with_limit) for another limit.
 impl TryFrom<OwnedFd> for SealedBuffer {
     type Error = Error;
 
@@ -201,7 +183,7 @@ impl Deref for SealedBuffer {
     }
 }
 
-/// For a message: `Control::fd(&buffer)`.
+/// The descriptor, for `Control::fd(&buffer)`.
 impl AsFd for SealedBuffer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.memfd.as_fd()
@@ -218,11 +200,10 @@ impl fmt::Debug for SealedBuffer {
 mod tests {
     use std::os::unix::fs::OpenOptionsExt as _;
 
-    use rustix::fs::{
-        FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
-    };
+    use rustix::fs::{FallocateFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate};
 
     use super::*;
+    use crate::memory::memfd::foreign_file;
 
     fn refused(fd: OwnedFd) -> SealError {
         match SealedBuffer::try_from(fd) {
@@ -232,14 +213,11 @@ mod tests {
     }
 
     fn memfd(size: u64, seals: SealFlags) -> OwnedFd {
-        let memfd = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
-        ftruncate(&memfd, size).unwrap();
-        fcntl_add_seals(&memfd, seals).unwrap();
-        memfd
+        foreign_file(size, false, seals)
     }
 
     #[test]
-    fn a_buffer_keeps_its_bytes_and_its_length() {
+    fn buffer_keeps_its_bytes_and_its_length() {
         for len in [0, 1, 4095, 4096, 100_000] {
             let mut draft = SealedBufferMut::new(len).unwrap();
             assert_eq!(*draft, vec![0; len]);
@@ -253,9 +231,9 @@ mod tests {
         }
     }
 
-    /// Whatever was looked at before: a view of bytes that somebody can write would be unsound.
+    /// The mapping checks for itself, whatever its caller has checked: a slice of writable memory would be unsound.
     #[test]
-    fn nothing_is_mapped_as_immutable_that_is_not() {
+    fn mutable_files_are_not_mapped_as_immutable() {
         let refused = |memfd: OwnedFd, len| match Immutable::map(memfd.as_fd(), len) {
             Err(Unmapped::Failed(error)) => error.kind() == io::ErrorKind::PermissionDenied,
             _ => false,
@@ -273,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_may_be_as_large_as_the_limit() {
+    fn buffer_may_be_as_large_as_the_limit() {
         let of = |len: usize| SealedBufferMut::new(len).unwrap().seal().unwrap();
         let copy = |buffer: &SealedBuffer| buffer.as_fd().try_clone_to_owned().unwrap();
         assert_eq!(SealedBuffer::with_limit(copy(&of(8192)), 8192).unwrap().len(), 8192);
@@ -311,7 +289,7 @@ mod tests {
             Ok(writable) => assert!(matches!(refused(writable), SealError::Access { .. })),
             Err(error) => println!("left out: this kernel opens no sealed file for writing ({error})"),
         }
-        // A ring is sealed against new writers only: its owner can still write.
+        // A ring is sealed against new writers only, so that its owner can still write.
         let ring = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
         assert!(matches!(refused(memfd(4096, ring)), SealError::Seals { .. }));
         assert_eq!(refused(memfd(8192, Immutable::SEALS)), SealError::Holes { expected: 8192, found: 0 });

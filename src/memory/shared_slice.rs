@@ -1,8 +1,8 @@
 //! [`SharedSlice`]: values in memory that the peer may be changing, read by value only.
 
 use std::{
+    convert::Infallible,
     fmt,
-    iter::FusedIterator,
     marker::PhantomData,
     mem::size_of,
     ops::{Bound, RangeBounds},
@@ -11,23 +11,23 @@ use std::{
 
 use zerocopy::FromBytes;
 
+pub use super::shared_iter::{ArrayChunks, Iter};
 use crate::{
     error::{CastError, Result},
-    sys::foreign::{Block, Foreign},
+    sys::foreign::{BounceBuffer, Foreign},
 };
 
-/// A view of values of `T` in a payload. Like a slice, but every read copies out.
+/// A view of values of `T` in a payload: a slice whose every read copies the value out.
 ///
-/// The memory belongs to the peer, who may write there at any time, so a `&[T]` to it cannot exist. What has been read is
-/// private: check it, then use it, and it will not have changed in between. Reading the same element twice may give two
-/// values.
+/// The memory belongs to the peer, which may write there at any time, so a `&[T]` to it cannot exist. A value that was read is
+/// private: check it, then use it, and it is the same. Reading one element twice may give two values.
 ///
-/// No alignment is needed. All of `T`'s bit patterns must be values (`FromBytes`), as the peer chooses them. Nothing here
-/// blocks or makes a system call, but [`write_to`](SharedSlice::write_to).
+/// The bytes may be unaligned. All of `T`'s bit patterns must be values (`FromBytes`), as the peer chooses them. Only
+/// [`write_to`](SharedSlice::write_to) makes a system call, or may block.
 ///
-/// How fast: what consumes an [`iter`](Self::iter) as a whole (`fold`, `sum`, `for_each`, `max`), if 64 bytes are a whole number
-/// of values, and [`array_chunks`](Self::array_chunks) of 64 bytes are as fast as with a plain slice;
-/// [`for_each_block`](Self::for_each_block) is half as fast; a `for` loop over values, or [`get`](Self::get), goes one by one.
+/// Two ways to read are as fast as a plain slice: a call that consumes an [`iter`](Self::iter) as a whole (`fold`, `sum`,
+/// `for_each`, `max`) where 64 bytes are a whole number of values, and [`array_chunks`](Self::array_chunks) of 64 bytes.
+/// [`for_each_block`](Self::for_each_block) is half as fast. A `for` loop and [`get`](Self::get) load the values one by one.
 ///
 /// ```
 /// use sealane::Channel;
@@ -60,13 +60,13 @@ impl<T> Clone for SharedSlice<'_, T> {
 impl<T> Copy for SharedSlice<'_, T> {}
 
 impl<'a, T: FromBytes> SharedSlice<'a, T> {
-    /// Refused at compile time for a `T` without a size.
+    /// Bytes of a value. A `T` without a size is refused at compile time.
     const SIZE: usize = {
         assert!(size_of::<T>() > 0, "a type without a size cannot be read");
         size_of::<T>()
     };
 
-    /// The whole of `bytes`, if it is a whole number of values.
+    /// A view of all of `bytes`, which must be a whole number of values.
     pub(crate) fn new(bytes: Foreign<'a>) -> Result<Self> {
         if bytes.len().checked_rem(Self::SIZE) == Some(0) {
             Ok(Self { bytes, values: PhantomData })
@@ -75,7 +75,7 @@ impl<'a, T: FromBytes> SharedSlice<'a, T> {
         }
     }
 
-    /// `count` values from byte `offset` of `bytes` on.
+    /// A view of `count` values from byte `offset` of `bytes` on.
     pub(crate) fn at(bytes: Foreign<'a>, offset: usize, count: usize) -> Result<Self> {
         let part = count.checked_mul(Self::SIZE).and_then(|len| bytes.part(offset, len));
         let (size, available) = (Self::SIZE, bytes.len());
@@ -92,7 +92,7 @@ impl<'a, T: FromBytes> SharedSlice<'a, T> {
         }
     }
 
-    /// Whether there are none.
+    /// True without any values.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.bytes.len() == 0
@@ -108,10 +108,10 @@ impl<'a, T: FromBytes> SharedSlice<'a, T> {
     /// Reads the values one by one.
     #[must_use]
     pub const fn iter(&self) -> Iter<'a, T> {
-        Iter { rest: *self }
+        Iter::new(*self)
     }
 
-    /// The values in `range`; `None` if it is not within.
+    /// A view of the values in `range`; `None` if the range reaches past the end.
     #[must_use]
     pub fn subslice(&self, range: impl RangeBounds<usize>) -> Option<Self> {
         let start = match range.start_bound() {
@@ -127,7 +127,7 @@ impl<'a, T: FromBytes> SharedSlice<'a, T> {
         Self::at(self.bytes, start.checked_mul(Self::SIZE)?, end.checked_sub(start)?).ok()
     }
 
-    /// Copies all values out.
+    /// Copies all values to `values`.
     ///
     /// # Errors
     /// [`CastError::Length`] unless `values` is exactly as long as `self`.
@@ -136,52 +136,48 @@ impl<'a, T: FromBytes> SharedSlice<'a, T> {
         if self.bytes.copy_over(values) { Ok(()) } else { Err(CastError::Length { expected, found }.into()) }
     }
 
-    /// Copies all values out.
+    /// Copies all values to a new vector.
     #[must_use]
     pub fn to_vec(&self) -> Vec<T> {
         self.bytes.to_vec().unwrap_or_default()
     }
 
-    /// Hands all values on as ordinary slices of at most 2 KiB (or one value, if that is larger), each a private copy.
+    /// Calls `each` with all values, as ordinary slices of at most 2 KiB (or one value, if that is larger). Each slice is a
+    /// private copy.
     #[inline]
     pub fn for_each_block(&self, mut each: impl FnMut(&[T])) {
-        let done: Result<(), std::convert::Infallible> = self.try_for_each_block(|block| {
+        let Ok(()) = self.try_for_each_block(|block| {
             each(block);
-            Ok(())
+            Ok::<(), Infallible>(())
         });
-        match done {
-            Ok(()) => {}
-            Err(never) => match never {},
-        }
     }
 
-    /// As [`for_each_block`](Self::for_each_block), until `each` fails.
+    /// Does the same as [`for_each_block`](Self::for_each_block), until `each` fails.
     ///
     /// # Errors
-    /// That of `each`.
+    /// The error of `each`.
     #[inline]
     pub fn try_for_each_block<E>(&self, mut each: impl FnMut(&[T]) -> Result<(), E>) -> Result<(), E> {
-        let per_block = Block::count::<T>();
+        let per_block = BounceBuffer::count::<T>();
         if per_block == 0 {
             return self.iter().try_for_each(|value| each(std::slice::from_ref(&value)));
         }
-        let mut block = Block::new();
-        let step = per_block.wrapping_mul(Self::SIZE);
-        let mut offset = 0_usize;
-        while offset < self.bytes.len() {
-            let len = step.min(self.bytes.len().wrapping_sub(offset));
-            let Some(values) = self.bytes.part(offset, len).and_then(|part| block.fill(part)) else { break };
+        let mut buffer = BounceBuffer::new();
+        let mut rest = self.bytes;
+        while rest.len() > 0 {
+            let (block, behind) = rest.split_at(per_block.wrapping_mul(Self::SIZE));
+            let Some(values) = buffer.fill(block) else { break };
             each(values)?;
-            offset = offset.wrapping_add(len);
+            rest = behind;
         }
         Ok(())
     }
 
-    /// Reads `N` values at a time, as arrays by value; what is left over is the iterator's
+    /// Reads `N` values at a time, as arrays by value. Values behind the last whole chunk are the iterator's
     /// [`remainder`](ArrayChunks::remainder). Chunks of 64 bytes are the fastest.
     ///
-    /// A result for each place in the chunk, put together at the end, is what vector instructions do best: with a single
-    /// one, each step waits for the one before.
+    /// Keep one result for each place of the chunk, and combine them at the end: vector instructions then work side by side.
+    /// With a single result, each step waits for the one before.
     ///
     /// ```
     /// use sealane::SharedSlice;
@@ -205,7 +201,7 @@ impl<'a, T: FromBytes> SharedSlice<'a, T> {
     /// # Ok::<(), sealane::Error>(())
     /// ```
     ///
-    /// The rest:
+    /// The remainder:
     ///
     /// ```
     /// # let (mut a, mut b) = sealane::Channel::pair()?;
@@ -220,35 +216,41 @@ impl<'a, T: FromBytes> SharedSlice<'a, T> {
     #[must_use]
     pub fn array_chunks<const N: usize>(&self) -> ArrayChunks<'a, T, N> {
         const { assert!(N > 0, "chunks have a size") };
-        let chunk = Self::SIZE.saturating_mul(N);
-        let whole = self.bytes.len().wrapping_sub(self.bytes.len().checked_rem(chunk).unwrap_or(0));
-        // Both ranges are within by construction.
-        let part = |at, len| Self {
-            bytes: self.bytes.part(at, len).unwrap_or(Foreign::private(&[])),
-            values: PhantomData,
-        };
-        let rest = part(whole, self.bytes.len().wrapping_sub(whole));
-        let chunks = SharedSlice { bytes: part(0, whole).bytes, values: PhantomData };
-        ArrayChunks { chunks: chunks.iter(), rest }
+        let left_over = self.bytes.len().checked_rem(Self::SIZE.saturating_mul(N)).unwrap_or(0);
+        let (chunks, rest) = self.bytes.split_at(self.bytes.len().saturating_sub(left_over));
+        let chunks = SharedSlice { bytes: chunks, values: PhantomData };
+        ArrayChunks::new(chunks.iter(), Self { bytes: rest, values: PhantomData })
+    }
+
+    /// Reads the first value and takes it off the view.
+    #[inline]
+    pub(super) fn take_first(&mut self) -> Option<T> {
+        self.bytes.take_first()
+    }
+
+    /// Reads the last value and takes it off the view.
+    #[inline]
+    pub(super) fn take_last(&mut self) -> Option<T> {
+        self.bytes.take_last()
     }
 }
 
 impl<'a> SharedSlice<'a, u8> {
-    /// All of `bytes`.
+    /// A view of all of `bytes`.
     pub(crate) const fn bytes(bytes: Foreign<'a>) -> Self {
         Self { bytes, values: PhantomData }
     }
 
-    /// The same bytes as values of `U`, whatever their alignment.
+    /// The same bytes as values of `U`, at any alignment.
     ///
     /// # Errors
-    /// [`CastError::Remainder`] if they are no whole number of values.
+    /// [`CastError::Remainder`] if the bytes are no whole number of values.
     pub fn cast<U: FromBytes>(self) -> Result<SharedSlice<'a, U>> {
         SharedSlice::new(self.bytes)
     }
 
-    /// One `write(2)` of as many bytes as the kernel takes, straight from the shared memory. Blocks if `fd` does; on a
-    /// pipe or socket whose reader is gone it raises `SIGPIPE`, which Rust programs ignore unless told otherwise.
+    /// Makes one `write(2)`, straight from the shared memory, and returns how many bytes the kernel took. Blocks if `fd` does.
+    /// A pipe or socket without a reader raises `SIGPIPE`, which Rust programs ignore by default.
     ///
     /// # Errors
     /// Those of `write(2)`.
@@ -257,7 +259,7 @@ impl<'a> SharedSlice<'a, u8> {
     }
 }
 
-/// Prints the length, not the values: they may change while they are printed.
+/// Shows the length, not the values, which may change meanwhile.
 impl<T: FromBytes> fmt::Debug for SharedSlice<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedSlice").field("len", &self.len()).finish_non_exhaustive()
@@ -282,132 +284,6 @@ impl<'a, T: FromBytes> IntoIterator for &SharedSlice<'a, T> {
     }
 }
 
-/// The values of a [`SharedSlice`], one by one, each read when it is asked for.
-///
-/// ```
-/// # let (mut a, mut b) = sealane::Channel::pair()?;
-/// # a.loan(3)?.send()?;
-/// # let message = b.recv()?;
-/// let bytes = message.payload().unwrap().bytes();
-/// assert_eq!(bytes.iter().rev().len(), 3);
-/// # Ok::<(), sealane::Error>(())
-/// ```
-pub struct Iter<'a, T> {
-    rest: SharedSlice<'a, T>,
-}
-
-impl<T: FromBytes> Iterator for Iter<'_, T> {
-    type Item = T;
-
-    #[inline]
-    fn next(&mut self) -> Option<T> {
-        self.rest.bytes.take_first()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let len = self.rest.len();
-        (len, Some(len))
-    }
-
-    fn nth(&mut self, n: usize) -> Option<T> {
-        self.rest = self.rest.subslice(n.min(self.rest.len())..)?;
-        self.next()
-    }
-
-    /// By lines, which is what makes `sum`, `max`, `for_each` and the like fast.
-    #[inline]
-    fn fold<B, F: FnMut(B, T) -> B>(self, first: B, each: F) -> B {
-        match size_of::<T>() {
-            1 => self.fold_by::<64, _>(first, each),
-            2 => self.fold_by::<32, _>(first, each),
-            8 => self.fold_by::<8, _>(first, each),
-            16 => self.fold_by::<4, _>(first, each),
-            32 => self.fold_by::<2, _>(first, each),
-            // Of 4 bytes these are a line, too; of others several, and a part.
-            ..64 => self.fold_by::<16, _>(first, each),
-            _ => self.fold_by::<1, _>(first, each),
-        }
-    }
-}
-
-impl<T: FromBytes> Iter<'_, T> {
-    #[inline]
-    fn fold_by<const N: usize, B>(self, first: B, mut each: impl FnMut(B, T) -> B) -> B {
-        let mut chunks = self.rest.array_chunks::<N>();
-        let mut result = first;
-        for chunk in chunks.by_ref() {
-            result = chunk.into_iter().fold(result, &mut each);
-        }
-        for value in chunks.remainder() {
-            result = each(result, value);
-        }
-        result
-    }
-}
-
-impl<T: FromBytes> DoubleEndedIterator for Iter<'_, T> {
-    #[inline]
-    fn next_back(&mut self) -> Option<T> {
-        self.rest.bytes.take_last()
-    }
-}
-
-impl<T: FromBytes> ExactSizeIterator for Iter<'_, T> {}
-impl<T: FromBytes> FusedIterator for Iter<'_, T> {}
-
-impl<T: FromBytes> fmt::Debug for Iter<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Iter").field("left", &self.len()).finish_non_exhaustive()
-    }
-}
-
-/// Arrays of `N` values of a [`SharedSlice`], see [`SharedSlice::array_chunks`].
-pub struct ArrayChunks<'a, T, const N: usize> {
-    chunks: Iter<'a, [T; N]>,
-    rest: SharedSlice<'a, T>,
-}
-
-impl<'a, T: FromBytes, const N: usize> ArrayChunks<'a, T, N> {
-    /// The values behind the last whole chunk: fewer than `N`.
-    #[must_use]
-    pub const fn remainder(&self) -> SharedSlice<'a, T> {
-        self.rest
-    }
-}
-
-impl<T: FromBytes, const N: usize> Iterator for ArrayChunks<'_, T, N> {
-    type Item = [T; N];
-
-    #[inline]
-    fn next(&mut self) -> Option<[T; N]> {
-        self.chunks.next()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.chunks.size_hint()
-    }
-
-    fn nth(&mut self, n: usize) -> Option<[T; N]> {
-        self.chunks.nth(n)
-    }
-}
-
-impl<T: FromBytes, const N: usize> DoubleEndedIterator for ArrayChunks<'_, T, N> {
-    #[inline]
-    fn next_back(&mut self) -> Option<[T; N]> {
-        self.chunks.next_back()
-    }
-}
-
-impl<T: FromBytes, const N: usize> ExactSizeIterator for ArrayChunks<'_, T, N> {}
-impl<T: FromBytes, const N: usize> FusedIterator for ArrayChunks<'_, T, N> {}
-
-impl<T: FromBytes, const N: usize> fmt::Debug for ArrayChunks<'_, T, N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ArrayChunks").field("left", &self.chunks.len()).finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -418,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_read_agrees_with_a_plain_slice() {
+    fn all_reads_agree_with_a_plain_slice() {
         let bytes: Vec<u8> = (0..10_000_u32).map(|i| u8::try_from(i % 253).unwrap()).collect();
         for len in [0, 1, 7, 8, 63, 64, 65, 2047, 2048, 2049, 10_000] {
             let (plain, view) = (&bytes[..len], shared(&bytes[..len]));
@@ -443,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_a_slices_chunks_from_either_end() {
+    fn chunks_from_either_end_are_a_slices_chunks() {
         let bytes: Vec<u8> = (0..35).collect();
         let mut chunks = shared(&bytes).array_chunks::<8>();
         assert_eq!(chunks.size_hint(), (4, Some(4)));
@@ -455,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_is_iterated_over_as_a_slice_is() {
+    fn views_are_iterated_as_slices_are() {
         let view = shared(&[1, 2, 3]);
         let (mut lent, mut given) = (Vec::new(), Vec::new());
         for value in &view {
@@ -480,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_do_not_fit_are_errors() {
+    fn wrong_lengths_are_errors() {
         let bytes = [0_u8; 10];
         let view = shared(&bytes);
         assert!(matches!(view.cast::<u32>(), Err(Error::Cast(CastError::Remainder { size: 4, found: 10 }))));
@@ -498,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_block_ends_the_reading() {
+    fn error_of_a_block_ends_the_reading() {
         let bytes = [1_u8; 5000];
         let mut blocks = 0;
         let result = shared(&bytes).try_for_each_block(|_| {
@@ -514,15 +390,5 @@ mod tests {
         let mut seen = 0;
         shared(&bytes).cast::<[u8; 3000]>().unwrap().for_each_block(|block| seen += block.len());
         assert_eq!(seen, 3);
-    }
-
-    #[test]
-    fn an_iterator_can_be_cut_from_both_ends() {
-        let bytes: Vec<u8> = (0..10).collect();
-        let mut iter = shared(&bytes).iter();
-        assert_eq!((iter.next(), iter.next_back(), iter.nth(2), iter.len()), (Some(0), Some(9), Some(3), 5));
-        assert_eq!(iter.rest.to_vec(), [4, 5, 6, 7, 8]);
-        assert_eq!((iter.nth(4), iter.len(), iter.next(), iter.next_back()), (Some(8), 0, None, None));
-        assert_eq!(shared(&bytes).iter().nth(usize::MAX), None);
     }
 }

@@ -1,55 +1,56 @@
-//! Negotiation, without memory or sockets: what we say, and what we make of the peer's `Hello`.
+//! Negotiation, without memory or sockets: our `Hello`, and the verdict on the peer's.
 
-use zerocopy::FromBytes;
+use zerocopy::transmute;
 
 use crate::{
     error::{Reason, Refusal},
     protocol::{
+        hello::{HELLO_FIXED, HELLO_LEN, Hello, MAGIC, VERSION},
         layout::{Geometry, to_u64, to_usize},
-        packet::{HELLO_FIXED, Hello, MAGIC, SCM_MAX_FD, VERSION},
+        packet::SCM_MAX_FD,
     },
 };
 
 /// Features that this version knows: none yet.
 const FEATURES: u64 = 0;
-/// Furthest offset of a ring in its region: the largest page there is.
+/// Largest offset of a ring in its region, in bytes: the largest page there is.
 const MAX_OFFSET: u64 = 1 << 30;
 
-/// The most that we accept.
+/// The limits of this side.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    /// Largest ring of the peer that we map.
+pub(crate) struct LocalLimits {
+    /// Largest ring of the peer that is mapped, in bytes.
     pub(crate) ring: usize,
-    /// Most control bytes that we receive in one message.
+    /// Most control bytes of a message that is received.
     pub(crate) control: u32,
-    /// Most descriptors that we receive with one message.
+    /// Most descriptors of a message that is received.
     pub(crate) fds: u32,
     /// Most requests that may be without a reply, in either direction.
     pub(crate) requests: u32,
 }
 
-/// What the two sides agree on.
+/// The result of a negotiation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Terms {
+pub(crate) struct Negotiated {
     pub(crate) version: u32,
-    /// Of the peer's region.
+    /// Geometry of the peer's region.
     pub(crate) geometry: Geometry,
     /// Most control bytes that the peer receives in one message.
     pub(crate) max_control: usize,
     /// Most descriptors that the peer receives with one message.
     pub(crate) max_fds: usize,
-    /// Most requests of ours that may be without a reply: the least that one of us said.
+    /// Most requests of ours that may be without a reply: the lower of both sides' limits.
     pub(crate) max_requests: usize,
 }
 
-impl Bounds {
-    /// What we say, with a region of `geometry`.
+impl LocalLimits {
+    /// The body of our `Hello`, for a region of `geometry`.
     pub(crate) fn hello(&self, geometry: Geometry) -> Hello {
         Hello {
             magic: MAGIC.into(),
             lowest_version: VERSION.into(),
             highest_version: VERSION.into(),
-            length: u32::try_from(size_of::<Hello>()).unwrap_or(u32::MAX).into(),
+            length: HELLO_LEN.into(),
             reserved: 0.into(),
             features: FEATURES.into(),
             required: 0.into(),
@@ -66,20 +67,15 @@ impl Bounds {
 
     /// Checks the body of the peer's `Hello`.
     ///
-    /// UNTRUSTED: every field. A newer peer may append to the body, and shows by its lowest version whether it can do
-    /// without.
-    pub(crate) fn judge(&self, body: &[u8]) -> Result<Terms, Refusal> {
+    /// UNTRUSTED: every field. A newer peer may append to the body; its lowest version says whether it can do without.
+    pub(crate) fn negotiate(&self, body: &[u8]) -> Result<Negotiated, Refusal> {
         let refuse = |reason, expected, found| Err(Refusal { reason, expected, found });
         let found = to_u64(body.len());
-        // The part that never changes is read by itself: a stranger's bytes may be fewer than ours.
-        let mut padded = [0; size_of::<Hello>()];
-        let known = body.len().min(padded.len());
-        if let (Some(to), Some(from)) = (padded.get_mut(..known), body.get(..known)) {
-            to.copy_from_slice(from);
-        }
-        let Ok(hello) = Hello::read_from_bytes(&padded) else {
-            return refuse(Reason::HelloLength, to_u64(size_of::<Hello>()), found);
-        };
+        // A body may be shorter than ours: zeros stand for the missing bytes until the length is checked below. So a
+        // stranger's short packet is refused for its magic, and an older peer's for its length.
+        let mut bytes = [0; size_of::<Hello>()];
+        bytes.iter_mut().zip(body).for_each(|(to, from)| *to = *from);
+        let hello: Hello = transmute!(bytes);
         if hello.magic.get() != MAGIC {
             return refuse(Reason::Magic, MAGIC, hello.magic.get());
         }
@@ -93,7 +89,7 @@ impl Bounds {
         if lowest > VERSION {
             return refuse(Reason::Version, VERSION.into(), lowest.into());
         }
-        let needed = hello.length.get().max(u32::try_from(size_of::<Hello>()).unwrap_or(u32::MAX));
+        let needed = hello.length.get().max(HELLO_LEN);
         if found < needed.into() || hello.length.get() < needed {
             return refuse(Reason::HelloLength, needed.into(), found.min(hello.length.get().into()));
         }
@@ -117,7 +113,7 @@ impl Bounds {
                 return refuse(Reason::Start, 0, first);
             }
         }
-        Ok(Terms {
+        Ok(Negotiated {
             version: VERSION,
             geometry: Geometry { offset: to_usize(offset), capacity: to_usize(capacity) },
             max_control: to_usize(hello.max_control.get().into()),
@@ -134,27 +130,27 @@ mod tests {
     use super::*;
 
     const GEOMETRY: Geometry = Geometry { offset: 4096, capacity: 8192 };
-    const BOUNDS: Bounds = Bounds { ring: 1 << 20, control: 100, fds: 300, requests: 20 };
+    const LIMITS: LocalLimits = LocalLimits { ring: 1 << 20, control: 100, fds: 300, requests: 20 };
 
     fn reason(change: impl FnOnce(&mut Hello)) -> Reason {
-        let mut hello = BOUNDS.hello(GEOMETRY);
+        let mut hello = LIMITS.hello(GEOMETRY);
         change(&mut hello);
-        BOUNDS.judge(hello.as_bytes()).unwrap_err().reason
+        LIMITS.negotiate(hello.as_bytes()).unwrap_err().reason
     }
 
     #[test]
     fn our_own_hello_is_accepted() {
-        let terms =
-            Terms { version: 1, geometry: GEOMETRY, max_control: 100, max_fds: 253, max_requests: 20 };
-        assert_eq!(BOUNDS.judge(BOUNDS.hello(GEOMETRY).as_bytes()), Ok(terms));
+        let negotiated =
+            Negotiated { version: 1, geometry: GEOMETRY, max_control: 100, max_fds: 253, max_requests: 20 };
+        assert_eq!(LIMITS.negotiate(LIMITS.hello(GEOMETRY).as_bytes()), Ok(negotiated));
     }
 
     #[test]
     fn open_requests_are_what_both_sides_allow() {
         for (theirs, agreed) in [(0, 0), (19, 19), (21, 20), (u32::MAX, 20)] {
-            let hello = Bounds { requests: theirs, ..BOUNDS }.hello(GEOMETRY);
-            let terms = BOUNDS.judge(hello.as_bytes()).unwrap();
-            assert_eq!(terms.max_requests, agreed, "{theirs}");
+            let hello = LocalLimits { requests: theirs, ..LIMITS }.hello(GEOMETRY);
+            let negotiated = LIMITS.negotiate(hello.as_bytes()).unwrap();
+            assert_eq!(negotiated.max_requests, agreed, "{theirs}");
         }
     }
 
@@ -164,23 +160,23 @@ mod tests {
             [(4096, 1 << 20), (4096, 0), (1 << 30, 4096), (4096, 12288), (4096, (1 << 20) - 4096)]
         {
             let geometry = Geometry { offset, capacity };
-            let terms = BOUNDS.judge(BOUNDS.hello(geometry).as_bytes());
-            assert_eq!(terms.map(|terms| terms.geometry), Ok(geometry));
+            let negotiated = LIMITS.negotiate(LIMITS.hello(geometry).as_bytes());
+            assert_eq!(negotiated.map(|negotiated| negotiated.geometry), Ok(geometry));
         }
     }
 
     #[test]
     fn a_newer_peer_may_append() {
-        let mut hello = BOUNDS.hello(GEOMETRY);
+        let mut hello = LIMITS.hello(GEOMETRY);
         hello.highest_version = 7.into();
         hello.length = 100.into();
         hello.features = u64::MAX.into();
         let longer = [hello.as_bytes(), b"more"].concat();
-        assert!(BOUNDS.judge(&longer).is_ok());
+        assert!(LIMITS.negotiate(&longer).is_ok());
     }
 
     #[test]
-    fn each_wrong_field_is_refused_by_name() {
+    fn wrong_fields_are_refused_by_name() {
         assert_eq!(reason(|h| h.magic = 1.into()), Reason::Magic);
         assert_eq!(reason(|h| h.lowest_version = 2.into()), Reason::Version);
         assert_eq!(reason(|h| h.highest_version = 0.into()), Reason::Version);
@@ -200,9 +196,9 @@ mod tests {
 
     #[test]
     fn every_shorter_hello_is_refused() {
-        let hello = BOUNDS.hello(GEOMETRY);
+        let hello = LIMITS.hello(GEOMETRY);
         for len in 0..96 {
-            let refusal = BOUNDS.judge(&hello.as_bytes()[..len]).unwrap_err();
+            let refusal = LIMITS.negotiate(&hello.as_bytes()[..len]).unwrap_err();
             let (reason, expected) = match len {
                 0..7 => (Reason::Magic, MAGIC),
                 7..24 => (Reason::HelloLength, 24),

@@ -1,34 +1,34 @@
-//! One order over two carriers: whose turn it is, the ring's next record or a packet that was read.
+//! [`Order`]: one order of messages over two carriers, the ring and the socket.
 //!
-//! A direction numbers all its messages with one counter. A message is a record, a packet, or both with the same number;
-//! of both, the packet was sent first. So a packet can be read before a record that was published earlier is seen: it is
-//! judged only together with a look at the ring that was taken *after* it was read, and held until its turn. Here is the
-//! judgement, without memory or sockets; the caller brings the looks.
+//! A direction numbers all its messages with one counter. A message is a record, a packet, or both with the same number; of
+//! both, the sender sends the packet first. The receiver can read a packet before it sees a record that was published
+//! earlier. Therefore a packet waits here, and is judged only against a look at the ring that was taken *after* the packet
+//! was read. This module is the judgement alone, without memory or sockets; the caller does the looking.
 
 use crate::{error::ProtocolError, protocol::record::Heading};
 
-/// Whose turn it is.
+/// The next message of the order, if it can be known.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Turn<P> {
-    /// The ring's next record is the message, or with the packet makes up the message.
+    /// The ring's next record is the message, together with the packet, if there is one.
     Record(Option<P>),
-    /// The packet is the message.
+    /// The packet alone is the message.
     Packet(Heading, P),
-    /// The ring's next record says that a packet was sent before it: it must be there to be read.
+    /// The ring's next record proves that a packet was sent before it, which must be in the socket.
     MustRead,
-    /// Nothing yet.
+    /// The next message has not arrived.
     Nothing,
 }
 
-/// The order of one direction, at its receiver.
+/// The order of one direction, as its receiver keeps it.
 #[derive(Debug)]
 pub(crate) struct Order<P> {
     /// Sequence of the next message.
     next: u64,
-    /// The packet that was read first of those held.
+    /// The older of the packets that wait.
     first: Option<(Heading, P)>,
-    /// An honest peer can make us hold one more: the first may wait for its record, and this have been read before that was
-    /// seen.
+    /// The newer one. An honest peer never makes us hold a third: the first may wait for its record, and the second may have
+    /// been read before that record was seen.
     second: Option<(Heading, P)>,
 }
 
@@ -37,7 +37,7 @@ impl<P> Order<P> {
         Self { next: 0, first: None, second: None }
     }
 
-    /// Takes up a packet that was read; the next [`turn`](Self::turn) judges it.
+    /// Stores a packet that was read. The next [`turn`](Self::turn) judges it.
     pub(crate) fn hold(&mut self, heading: Heading, packet: P) -> Result<(), ProtocolError> {
         let before = self.second.as_ref().or(self.first.as_ref());
         let least = before.map_or(self.next, |(before, _)| before.sequence.wrapping_add(1));
@@ -49,30 +49,30 @@ impl<P> Order<P> {
         Ok(())
     }
 
-    /// Whether the ring's next record is the whole message whose turn it is, with nothing held before it, as nearly all are.
-    /// If not, [`turn`](Self::turn) tells more.
+    /// True if the ring's next record is the whole next message, and no packet waits: the usual case. Otherwise
+    /// [`turn`](Self::turn) decides.
     #[inline]
     pub(crate) fn is_alone(&self, record: Heading) -> bool {
         record.sequence == self.next && !record.other_half() && self.first.is_none()
     }
 
-    /// A record that [is alone](Self::is_alone) has its turn.
+    /// Counts a record that [is alone](Self::is_alone) as delivered.
     #[inline]
     pub(crate) fn passed(&mut self) {
         self.next = self.next.wrapping_add(1);
     }
 
-    /// Says whose turn it is, and gives out its packet. `record` is the ring's next record as seen after the last
+    /// Decides which message is next, and hands out its packet. `record` is the ring's next record, seen after the last
     /// [`hold`](Self::hold).
     pub(crate) fn turn(&mut self, record: Option<Heading>) -> Result<Turn<P>, ProtocolError> {
         let expected = self.next;
         let held = self.first.as_ref().map(|(heading, _)| *heading);
         let turn = match (record, held) {
             (Some(record), _) if record.sequence < expected => return self.out_of_turn(record),
-            // The record's turn.
+            // The record has the next number.
             (Some(record), held) if record.sequence == expected => match held {
                 Some(held) if held.sequence == expected => {
-                    // The two must say the same of the message, each other included.
+                    // Record and packet must have equal headings, each with the flag for the other.
                     if !record.other_half() || record != held {
                         return Err(ProtocolError::Halves { sequence: expected });
                     }
@@ -82,7 +82,7 @@ impl<P> Order<P> {
                 None if record.other_half() => Turn::MustRead,
                 _ => Turn::Record(None),
             },
-            // A packet's turn: the record is a later message.
+            // The record is a later message, so that a packet must have the next number.
             (Some(record), Some(held)) => {
                 if held.sequence != expected {
                     return self.out_of_turn(held);
@@ -93,7 +93,7 @@ impl<P> Order<P> {
                 self.packet()
             }
             (Some(_), None) => Turn::MustRead,
-            // All that was published before a held packet was sent is visible, and there is nothing.
+            // Everything that was published before the waiting packet was sent is visible, and the ring is empty.
             (None, Some(held)) if held.sequence != expected => return self.out_of_turn(held),
             (None, Some(held)) if held.other_half() && self.second.is_some() => {
                 return Err(ProtocolError::Halves { sequence: expected });
@@ -120,7 +120,7 @@ impl<P> Order<P> {
         Err(ProtocolError::Sequence { expected: self.next, found: found.sequence })
     }
 
-    /// The violation of a packet that [`Turn::MustRead`] says, because of `record`, is there, and is not.
+    /// The violation by a peer whose socket lacks the packet of [`Turn::MustRead`], which `record` has proved.
     pub(crate) fn missing(&self, record: Option<Heading>) -> ProtocolError {
         match record {
             Some(Heading { sequence: found, .. }) if found != self.next => {
@@ -130,12 +130,12 @@ impl<P> Order<P> {
         }
     }
 
-    /// Drops the packets whose records will never come.
+    /// Drops the packets that wait, because their records will never come.
     pub(crate) fn abandon(&mut self) {
         (self.first, self.second) = (None, None);
     }
 
-    /// Sequence of the next message.
+    /// The sequence of the next message.
     pub(crate) fn next(&self) -> u64 {
         self.next
     }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_read_early_waits_for_the_records_before_it() {
+    fn packet_read_early_waits_for_earlier_records() {
         let mut order = Order::new();
         order.hold(alone(2), 'p').unwrap();
         assert_eq!(order.turn(Some(alone(0))), Ok(Turn::Record(None)));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn both_halves_make_one_message() {
+    fn record_and_packet_make_one_message() {
         let mut order = Order::new();
         assert_eq!(order.turn(Some(half(0))), Ok(Turn::MustRead));
         order.hold(half(0), 'a').unwrap();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_alone_needs_no_more_judgement() {
+    fn record_alone_is_the_next_message() {
         let mut order = Order::new();
         assert!(!order.is_alone(half(0)), "a packet belongs to it");
         assert!(!order.is_alone(alone(1)), "a packet comes before it");
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_packet_is_the_other_half_or_the_message_before() {
+    fn missing_packet_is_a_half_or_an_earlier_message() {
         let order = Order::<()>::new();
         assert_eq!(order.missing(Some(half(0))), ProtocolError::Halves { sequence: 0 });
         assert_eq!(order.missing(Some(alone(3))), ProtocolError::Sequence { expected: 0, found: 3 });
@@ -241,7 +241,7 @@ mod tests {
         assert!(order.hold(alone(7), ()).is_err(), "a third");
     }
 
-    /// The two carriers, and what has come out of them: of each message its record or packet, and the packet that it had.
+    /// The two carriers, and the messages that came out of them: each with its heading, and its packet if it had one.
     #[derive(Default)]
     struct Carriers {
         ring: VecDeque<Heading>,
@@ -267,7 +267,7 @@ mod tests {
             self.socket.pop_front().map_or(Ok(()), |packet| order.hold(packet, packet))
         }
 
-        /// One of the things that a receiver does; a read is followed by a look.
+        /// One action of a receiver. A look follows each read.
         fn receive(&mut self, order: &mut Order<Heading>, step: u8) -> Result<(), ProtocolError> {
             match step {
                 0 => self.read(order)?,
@@ -286,12 +286,12 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn any_schedule_gives_what_was_sent(
+        fn every_schedule_delivers_what_was_sent(
             ways in vec(select(&["record", "packet", "both"][..]), 0..20),
             steps in vec(0..4_u8, 0..100),
         ) {
             let (mut order, mut carriers) = (Order::new(), Carriers::default());
-            // The halves in the order in which they go out, and the messages.
+            // The records and packets in the order of sending, and the messages.
             let (mut unsent, mut expected) = (VecDeque::new(), Vec::new());
             for (sequence, way) in (0..).zip(ways) {
                 let heading = if way == "both" { half(sequence) } else { alone(sequence) };
@@ -328,7 +328,7 @@ mod tests {
         ) {
             let (mut order, mut carriers) = (Order::new(), Carriers::default());
             for (by, halved, wants_reply, in_ring, step) in halves {
-                // Mostly the next, sometimes one that was, or is not yet.
+                // The number is mostly the next one, sometimes an earlier or a later one.
                 let sequence = (order.next() + by).saturating_sub(1);
                 let heading = Heading::new(sequence, wants_reply, None);
                 let heading = if halved { heading.halved() } else { heading };

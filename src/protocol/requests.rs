@@ -1,40 +1,40 @@
-//! Which requests are open, ours and the peer's: a reply must answer one, once.
+//! The tables of open requests, ours and the peer's. A reply must answer one of them, once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// What became of a reply's request.
+/// The state of the request that a reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// It was open, and is answered now.
+    /// The request was open, and is answered by this reply.
     InTime,
-    /// It was given up: drop the reply.
+    /// The request was given up: the reply is dropped.
     Late,
-    /// It was never asked, or answered before.
+    /// The request never existed, or was answered before.
     Unasked,
 }
 
-/// The requests of one direction: written by its sender, answered at the receiver of the other.
+/// Our requests without a reply. The sender adds them, and the receiver removes them with their replies.
 ///
-/// Each counts from before it is sent until its reply is read, given up or not: so the peer never counts more of them.
+/// A request counts from before it is sent until its reply is read, given up or not. So the peer never counts more of them.
 #[derive(Debug, Default)]
-pub(crate) struct Requests(Mutex<BTreeMap<u64, Asked>>);
+pub(crate) struct OutgoingRequests(Mutex<BTreeMap<u64, Asked>>);
 
-/// Whether somebody waits for the reply.
+/// The state of a request without a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Open,
     GivenUp,
 }
 
-impl Requests {
+impl OutgoingRequests {
     fn book(&self) -> MutexGuard<'_, BTreeMap<u64, Asked>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a request that is about to be sent. False if `max` have no reply.
+    /// Adds a request that is about to be sent. False if `max` have no reply yet.
     #[must_use]
     pub(crate) fn ask(&self, sequence: u64, max: usize) -> bool {
         let mut book = self.book();
@@ -45,24 +45,24 @@ impl Requests {
         room
     }
 
-    /// It was not sent after all.
+    /// Removes a request that was not sent after all.
     pub(crate) fn withdraw(&self, sequence: u64) {
         self.book().remove(&sequence);
     }
 
-    /// Nobody waits for its reply any more.
+    /// Marks a request whose reply is not wanted any more.
     pub(crate) fn give_up(&self, sequence: u64) {
         if let Some(asked) = self.book().get_mut(&sequence) {
             *asked = Asked::GivenUp;
         }
     }
 
-    /// Whether its reply is still to come.
+    /// True if the request waits for its reply, and is not given up.
     pub(crate) fn is_open(&self, sequence: u64) -> bool {
         self.book().get(&sequence) == Some(&Asked::Open)
     }
 
-    /// A reply came.
+    /// Removes the request that a reply answers.
     pub(crate) fn answer(&self, sequence: u64) -> Answer {
         match self.book().remove(&sequence) {
             Some(Asked::Open) => Answer::InTime,
@@ -72,16 +72,16 @@ impl Requests {
     }
 }
 
-/// Requests of the peer that wait for our reply: each may be answered once.
+/// The peer's requests without a reply of ours.
 #[derive(Debug, Default)]
-pub(crate) struct Unanswered(Mutex<BTreeSet<u64>>);
+pub(crate) struct IncomingRequests(Mutex<BTreeSet<u64>>);
 
-impl Unanswered {
+impl IncomingRequests {
     fn set(&self) -> MutexGuard<'_, BTreeSet<u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request came. False if `max` others are unanswered.
+    /// Adds a request that was received. False if `max` others are unanswered.
     #[must_use]
     pub(crate) fn note(&self, sequence: u64, max: usize) -> bool {
         let mut set = self.set();
@@ -96,12 +96,12 @@ impl Unanswered {
         self.set().contains(&sequence)
     }
 
-    /// It is being answered.
+    /// Removes a request whose reply is about to be sent.
     pub(crate) fn remove(&self, sequence: u64) {
         self.set().remove(&sequence);
     }
 
-    /// It was not answered after all.
+    /// Adds a request again whose reply was not sent after all.
     pub(crate) fn restore(&self, sequence: u64) {
         self.set().insert(sequence);
     }
@@ -112,8 +112,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reply_answers_once() {
-        let requests = Requests::default();
+    fn reply_answers_once() {
+        let requests = OutgoingRequests::default();
         assert!(requests.ask(3, 9) && requests.ask(4, 9));
         requests.give_up(4);
         assert!(requests.ask(5, 9));
@@ -127,12 +127,12 @@ mod tests {
     }
 
     #[test]
-    fn a_request_counts_until_it_is_answered() {
-        let requests = Requests::default();
+    fn request_counts_until_it_is_answered() {
+        let requests = OutgoingRequests::default();
         assert!(!requests.ask(0, 0));
         assert!(requests.ask(1, 2) && requests.ask(2, 2) && !requests.ask(3, 2));
         requests.give_up(1);
-        assert!(!requests.ask(3, 2), "the peer has it still");
+        assert!(!requests.ask(3, 2), "the peer still counts it");
         assert_eq!(requests.answer(1), Answer::Late);
         assert!(requests.ask(3, 2) && !requests.ask(4, 2));
         requests.withdraw(3);
@@ -140,10 +140,10 @@ mod tests {
     }
 
     #[test]
-    fn a_request_of_the_peer_is_answered_once() {
-        let unanswered = Unanswered::default();
+    fn request_of_the_peer_is_answered_once() {
+        let unanswered = IncomingRequests::default();
         assert!(unanswered.note(1, 2) && unanswered.note(2, 2) && !unanswered.note(3, 2));
-        assert!(!unanswered.contains(3), "it is one too many");
+        assert!(!unanswered.contains(3), "it is above the limit");
         unanswered.remove(1);
         assert!(!unanswered.contains(1) && unanswered.contains(2));
         unanswered.restore(1);

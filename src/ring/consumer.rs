@@ -271,7 +271,7 @@ mod tests {
     /// A consumer of our own ring, as if we were our own peer.
     fn consumer(own: &region::OwnRegion) -> Consumer {
         let peer = region::adopt(own.memfd.as_fd(), own.geometry, true).unwrap();
-        let [a, b, c] = [(); 3].map(|()| Socket::adopt(Socket::pair().unwrap().0));
+        let [a, b, c] = [(); 3].map(|()| Socket::from_fd(Socket::pair().unwrap().0));
         // The other ends are closed, so nobody is told of anything.
         let link = Link::new(1, a.unwrap(), b.unwrap(), c.unwrap());
         Consumer::new(Intake::new(peer, Arc::new(link), own.words.clone()))

@@ -1,9 +1,10 @@
-//! [`Watch`]: the death of the peer's process, where a copy of its socket hides that from us.
+//! [`Watch`]: the death of the peer's process, where a copy of its socket hides it.
 //!
-//! The kernel closes a socket with the last of its copies, and a wrapper of the peer's, or a child that it has forked, may
-//! hold another. So who asked for the peer's pidfd sleeps on that too. Invariant: a process that has ended is not polled
-//! any more, as it would be readable for ever; and that it was killed ends a wait only after everything that it left
-//! has been looked at.
+//! The kernel closes a socket with the last of its copies. A wrapper of the peer's, or a child that it has forked, may hold
+//! another one. So a channel with a pidfd of the peer sleeps on that too.
+//!
+//! Invariant: a process that has ended is polled no more, as its pidfd stays readable. A killed process ends a wait only
+//! after the caller has looked at everything that the process left.
 
 use std::{
     array,
@@ -19,26 +20,26 @@ use rustix::{
 
 use crate::{
     error::{Error, Result},
-    sys::cmsg::exit_status,
+    sys::descriptor::exit_status,
     wait::{Deadline, sleep, sleep_on},
 };
 
-/// More descriptors than anybody here sleeps on: two sockets, and the process.
-const MOST: usize = 3;
+/// Most descriptors of one wait: two sockets and the pidfd.
+const MAX_POLLED: usize = 3;
 
-/// What is known of the process.
+/// The last known state of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Lives,
-    /// It has ended, and how is known only when its parent has waited for it, if at all.
+    /// The process has ended. Its status is known only after its parent has waited for it, if at all.
     Ended,
-    /// It has exited, which a daemon's first process does too; or it is not known how it ended.
+    /// The process has exited, as a daemon's first process does, or ended in an unknown way.
     Left,
-    /// By a signal.
+    /// A signal has killed the process.
     Killed,
 }
 
-/// One half's look at the peer's process, if there is one to look at.
+/// One half's view of the peer's process, if the channel has a pidfd.
 #[derive(Debug, Clone)]
 pub(crate) struct Watch {
     pidfd: Option<Arc<OwnedFd>>,
@@ -50,22 +51,22 @@ impl Watch {
         Self { pidfd, state: State::Lives }
     }
 
-    /// Whether there is a process to be watched. If not, [`sleep`](Self::sleep) is as good as any other way to wait.
+    /// True if there is a process to watch. Otherwise [`sleep`](Self::sleep) has no advantage over other ways to wait.
     pub(crate) fn is_on(&self) -> bool {
         self.pidfd.is_some() && self.state != State::Left
     }
 
-    /// Whether the process was killed, as far as has been noticed.
+    /// True if the process is known to have been killed.
     pub(crate) fn was_killed(&self) -> bool {
         self.state == State::Killed
     }
 
-    /// [Sleeps](sleep()) until something is ready on one of `fds`, the deadline passes, or `at_most`; or the peer's process
-    /// ends. Says what is ready.
+    /// [Sleeps](sleep()) until one of `fds` is ready, the deadline or `at_most` passes, or the peer's process ends. Returns
+    /// the ready events.
     ///
     /// # Errors
-    /// [`Error::Disconnected`] if the process had been killed already when this was called the last time. So whoever calls it
-    /// looks at everything once more in between.
+    /// [`Error::Disconnected`] if the previous call found that the process was killed. So a caller looks at everything once
+    /// more in between.
     pub(crate) fn sleep<const N: usize>(
         &mut self,
         fds: [(BorrowedFd<'_>, PollFlags); N],
@@ -77,12 +78,12 @@ impl Watch {
         };
         let awaited = match self.state {
             State::Killed => return Err(Error::Disconnected),
-            // `POLLHUP`, which comes unasked, says that it has been waited for (Linux 6.9).
+            // `POLLHUP`, which is always reported, says that the process has been waited for (Linux 6.9).
             State::Ended => PollFlags::empty(),
             _ => PollFlags::IN,
         };
-        const { assert!(N < MOST) };
-        let mut polled: [PollFd<'_>; MOST] =
+        const { assert!(N < MAX_POLLED) };
+        let mut polled: [PollFd<'_>; MAX_POLLED] =
             array::from_fn(|_| PollFd::from_borrowed_fd(pidfd.as_fd(), awaited));
         for (place, (fd, flags)) in polled.iter_mut().zip(fds) {
             *place = PollFd::from_borrowed_fd(fd, flags);
@@ -96,7 +97,7 @@ impl Watch {
         Ok(array::from_fn(ready))
     }
 
-    /// As [`sleep`](Self::sleep), for who does not sleep: looks.
+    /// Looks at the process without sleeping.
     ///
     /// # Errors
     /// Those of [`sleep`](Self::sleep).
@@ -108,10 +109,10 @@ impl Watch {
     }
 }
 
-/// Of a process whose pidfd is `ready`.
+/// The state of a process whose pidfd is `ready`.
 fn how_it_ended(pidfd: BorrowedFd<'_>, ready: PollFlags) -> State {
     let by_signal = |killed| if killed { State::Killed } else { State::Left };
-    // Of a child of ours the kernel says it at once, and leaves it for who started it.
+    // The status of our own child is known at once. `WNOWAIT` leaves it for the code that started the child.
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     if let Ok(Some(status)) = waitid(WaitId::PidFd(pidfd), options) {
         return by_signal(status.killed() || status.dumped());
@@ -119,7 +120,7 @@ fn how_it_ended(pidfd: BorrowedFd<'_>, ready: PollFlags) -> State {
     match exit_status(pidfd) {
         // The number of the signal, as `wait(2)` has it.
         Some(status) => by_signal(status & 0x7f != 0),
-        // It has been waited for, and this kernel does not say more.
+        // The process has been waited for, and this kernel does not keep its status.
         None if ready.contains(PollFlags::HUP) => State::Left,
         None => State::Ended,
     }
@@ -143,7 +144,7 @@ mod tests {
         Watch::new(Some(Arc::new(pidfd_open(pid, PidfdFlags::empty()).unwrap())))
     }
 
-    /// What is ready of a pipe that nobody writes to any more: something that a process has left.
+    /// Sleeps on a pipe without a writer, which stands for something that the process has left.
     fn left(watch: &mut Watch) -> Result<[PollFlags; 1]> {
         let (reader, _) = pipe().unwrap();
         watch.sleep([(reader.as_fd(), PollFlags::IN)], Deadline::after(LONG), None)
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_death_ends_a_wait_only_after_another_look() {
+    fn death_ends_a_wait_only_after_another_look() {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let (mut early, mut late) = (watch(&child), watch(&child));
         early.look().unwrap();
@@ -167,14 +168,14 @@ mod tests {
         for killed in [early.sleep([], Deadline::Never, None).map(drop), early.look()] {
             assert!(matches!(killed, Err(Error::Disconnected)));
         }
-        // Who has not looked yet learns of what is there first, and then of the death.
+        // A watch that has not looked yet reports the pipe first, and the death in the next call.
         assert_eq!(left(&mut late).unwrap(), [PollFlags::HUP]);
         assert!(matches!(left(&mut late), Err(Error::Disconnected)));
         child.wait().unwrap();
     }
 
     #[test]
-    fn a_process_that_exits_is_not_watched_any_more() {
+    fn process_that_exited_is_not_watched() {
         let mut child = Command::new("true").spawn().unwrap();
         let mut watch = watch(&child);
         assert!(watch.is_on());

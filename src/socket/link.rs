@@ -1,4 +1,4 @@
-//! What the two halves of a channel, its payloads and its closers share: the descriptors, and whether it has ended.
+//! [`Link`]: the state that the two halves of a channel, its payloads and its closers share.
 
 use std::sync::{
     OnceLock, Weak,
@@ -9,30 +9,29 @@ use rustix::net::Shutdown;
 
 use crate::{
     error::{Error, ProtocolError, Result},
-    protocol::requests::{Requests, Unanswered},
+    protocol::requests::{IncomingRequests, OutgoingRequests},
     socket::seqpacket::Socket,
     sys::owner::Owner,
 };
 
-/// The sockets of a channel.
+/// The sockets of a channel, its open requests, and whether it has ended.
 ///
-/// Of the three descriptors, `socket` is read by the receiver and written by the sender, `credit_in` is read by the sender
-/// and `credit_out` written by the receiver: no two halves read the same one, and none that is read here is held by the
-/// peer.
+/// The receiver reads `socket` and writes `credit_out`; the sender writes `socket` and reads `credit_in`. So no two halves
+/// read one descriptor, and the peer holds none that is read here.
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// Unique on this machine while it is up: tells channels apart.
+    /// Number of the channel, unique on this machine while it is up.
     pub(crate) id: u64,
     pub(crate) socket: Socket,
-    /// Where the peer announces room.
+    /// Our end of the socket that brings the peer's doorbells for room.
     pub(crate) credit_in: Socket,
-    /// Where we announce room to the peer.
+    /// The peer's socket that takes our doorbells for room.
     pub(crate) credit_out: Socket,
-    /// Our requests that the peer has not answered.
-    pub(crate) requests: Requests,
-    /// The peer's requests that we have not answered.
-    pub(crate) unanswered: Unanswered,
-    /// Whose drops the peer learns of. Given up when the channel is closed here, by a violation or by a [`Closer`].
+    /// Requests of ours without a reply.
+    pub(crate) requests: OutgoingRequests,
+    /// Requests of the peer without a reply.
+    pub(crate) unanswered: IncomingRequests,
+    /// The process whose drops end directions. Given up when the channel is closed here, by a violation or by a [`Closer`].
     owner: Owner,
     violation: OnceLock<ProtocolError>,
 }
@@ -44,25 +43,25 @@ impl Link {
             socket,
             credit_in,
             credit_out,
-            requests: Requests::default(),
-            unanswered: Unanswered::default(),
+            requests: OutgoingRequests::default(),
+            unanswered: IncomingRequests::default(),
             owner: Owner::here(),
             violation: OnceLock::new(),
         }
     }
 
-    /// Whether this process has used the channel, or made it, and it is not closed here.
+    /// True if this process has made or used the channel, and has not closed it.
     pub(crate) fn is_ours(&self) -> bool {
         self.owner.is_here()
     }
 
-    /// Says the same as [`is_ours`](Self::is_ours), or no, for callers that have a slower way then.
+    /// Answers as [`is_ours`](Self::is_ours), or false, for callers that have a slower path then.
     #[inline]
     pub(crate) fn is_ours_at_a_glance(&self) -> bool {
         self.owner.is_here_at_a_glance()
     }
 
-    /// This process uses the channel: it [is ours](Self::is_ours) from now on. An error if it is closed here.
+    /// Makes the channel [ours](Self::is_ours), because this process uses it. An error if it is closed here.
     #[inline]
     pub(crate) fn check(&self) -> Result<()> {
         if self.is_ours_at_a_glance() { Ok(()) } else { self.claim() }
@@ -71,42 +70,42 @@ impl Link {
     #[cold]
     fn claim(&self) -> Result<()> {
         let claimed = self.owner.claim();
-        // ORDERING: pairs with the fence in `Intake::release_early`: who notes a payload sees that the channel is ours, or our
-        // caller sees the note.
+        // ORDERING: pairs with the fence in `Intake::release_early`. Either the thread that notes a released payload sees that
+        // the channel is ours, or our caller sees the note.
         fence(SeqCst);
         if claimed { Ok(()) } else { Err(self.ended()) }
     }
 
-    /// The error for a channel that has ended.
+    /// The error of a channel that has ended.
     pub(crate) fn ended(&self) -> Error {
         self.violation.get().map_or(Error::Disconnected, |violation| Error::Protocol(*violation))
     }
 
-    /// Our sender is dropped: the peer learns that nothing more comes, if the channel is ours.
+    /// Ends our direction, because the sender is dropped. Does nothing unless the channel is ours.
     pub(crate) fn close_sending(&self) {
         if self.is_ours() {
-            self.socket.shut(Shutdown::Write);
-            self.credit_in.shut(Shutdown::Both);
+            self.socket.shutdown(Shutdown::Write);
+            self.credit_in.shutdown(Shutdown::Both);
         }
     }
 
-    /// Our receiver is dropped: the peer learns that nothing more is read, if the channel is ours.
+    /// Ends the peer's direction, because the receiver is dropped. Does nothing unless the channel is ours.
     pub(crate) fn close_receiving(&self) {
         if self.is_ours() {
-            self.socket.shut(Shutdown::Read);
-            self.credit_out.shut(Shutdown::Both);
+            self.socket.shutdown(Shutdown::Read);
+            self.credit_out.shutdown(Shutdown::Both);
         }
     }
 
-    /// Closes both directions of everything, which wakes the other half and the peer.
+    /// Ends both directions, which wakes the other half and the peer.
     pub(crate) fn close(&self) {
         self.owner.give_up();
         for socket in [&self.socket, &self.credit_in, &self.credit_out] {
-            socket.shut(Shutdown::Both);
+            socket.shutdown(Shutdown::Both);
         }
     }
 
-    /// The peer broke the protocol: nothing more is said or heard.
+    /// Ends the channel for a violation by the peer. Returns the error of the first violation.
     pub(crate) fn violated(&self, violation: ProtocolError) -> Error {
         let first = *self.violation.get_or_init(|| violation);
         self.close();
@@ -114,8 +113,9 @@ impl Link {
     }
 }
 
-/// Ends a channel from any thread: both halves, at once. Who waits in one of them, or calls it later, gets
-/// [`Error::Disconnected`]; the peer sees the end of the channel.
+/// A handle that ends both halves of a channel at once, from any thread.
+///
+/// Calls that wait in one of the halves, and later ones, return [`Error::Disconnected`]. The peer sees the end of the channel.
 ///
 /// A `Closer` does not keep the channel's descriptors open.
 ///
@@ -136,7 +136,8 @@ impl Link {
 pub struct Closer(pub(crate) Weak<Link>);
 
 impl Closer {
-    /// Ends the channel. Does not block; does nothing if it has ended. A call in a fork ends the parent's channel too.
+    /// Ends the channel. Does not block, and does nothing if the channel has ended. A call in a fork ends the parent's channel
+    /// too.
     pub fn close(&self) {
         if let Some(link) = self.0.upgrade() {
             link.close();

@@ -1,16 +1,13 @@
-//! A `SOCK_SEQPACKET` socket: one packet and its descriptors at a time, never blocking; and the buffer of each thread that
-//! packets are read to.
+//! A `SOCK_SEQPACKET` socket: one packet and its descriptors at a time.
 //!
-//! What the kernel does is told by `unix(7)`; what of it surprises is handled here and nowhere else. Received
-//! descriptors are owned from the first moment ([`ReceivedFds`]). Nothing depends on `O_NONBLOCK`: every call says
-//! `MSG_DONTWAIT` but [`Socket::wait`], and sleeping is `poll(2)`, with or without that.
+//! `unix(7)` says what the kernel does; its surprises are handled here and nowhere else. Received descriptors are owned from
+//! the first moment. Nothing depends on `O_NONBLOCK`: every call but [`Socket::wait`] says `MSG_DONTWAIT`, and sleeping is
+//! `poll(2)`.
 
 use std::{
-    cell::Cell,
     io::{self, IoSlice},
     mem::MaybeUninit,
-    ops::Deref,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
@@ -26,172 +23,45 @@ use rustix::{
 };
 use zerocopy::IntoBytes;
 
+use super::received::PacketBuffer;
+pub(crate) use super::received::{Arrival, ReceivedFds, ReceivedPacket};
 use crate::{
-    error::{Error, HandshakeError, ProtocolError, Result},
-    memory::aligned_bytes::PrivateBytes,
+    error::{Error, HandshakeError, Result},
     protocol::{
         layout::to_u64,
-        packet::{PACKET_HEADER, Packet, PacketHeader, SCM_MAX_FD},
+        packet::{PACKET_HEADER, PacketHeader, SCM_MAX_FD},
     },
     sys::{
-        cmsg::{
-            Ancillary, RawCredentials, Read, Receipt, above_stdio, duplicate, is_above_stdio, pass_pidfd,
-            quiet, receive, refuse_fds, unread_by_peer,
-        },
+        cmsg::{Read, recvmsg},
+        descriptor::above_stdio,
         owner::Owner,
+        sockopt::{disable_ancillary_options, pass_pidfd, refuse_fds, unread_by_peer},
     },
     wait::{Deadline, sleep},
 };
 
-/// The kernel counts this much of a packet against the send buffer beside its bytes.
+/// Bytes that the kernel counts against the send buffer beside those of a packet.
 const SEND_OVERHEAD: usize = 32;
-/// Longest body that is sent in a packet, whatever the buffers allow: a default buffer's (`net.core.wmem_default`). Of longer
-/// ones the kernel was seen to ask itself for so much memory in one piece that it often had none (`ENOBUFS`). No builder
-/// accepts more.
-pub(crate) const MOST_BODY: usize = 212_992 - SEND_OVERHEAD - PACKET_HEADER;
-/// Longest body that is copied behind its header, to be sent in one piece.
-const SMALL_BODY: usize = 256;
+/// Bytes of the longest body that is sent in a packet: what a default send buffer holds (`net.core.wmem_default`). No builder
+/// accepts more. The kernel asks itself for a longer packet's memory in one piece, which it often does not have (`ENOBUFS`).
+pub(crate) const MAX_PACKET_BODY: usize = 212_992 - SEND_OVERHEAD - PACKET_HEADER;
+/// Bytes of the longest body that is copied behind its header, to be sent in one piece.
+const SMALL_BODY_MAX: usize = 256;
 const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
-/// How many `ECONNRESET`s one read skips: the kernel reports a peer that closed with our packets unread once, ahead of
+/// Number of `ECONNRESET`s that one read skips. The kernel reports once that a peer closed with our packets unread, ahead of
 /// that peer's own packets.
-const RESETS: u32 = 2;
+const MAX_RESETS_SKIPPED: u32 = 2;
 
-/// Descriptors that came from the peer. Closed on drop, sockets without lingering: a peer can send one whose close would
-/// wait for years (`SO_LINGER`, `socket(7)`).
-#[derive(Debug, Default)]
-pub(crate) struct ReceivedFds(Vec<OwnedFd>);
-
-impl ReceivedFds {
-    /// Takes what the kernel has installed, moved [above the standard streams](above_stdio). False if this process may not
-    /// open as many for that: then those from there on are closed.
-    fn adopt(fds: Vec<OwnedFd>) -> (Self, bool) {
-        let mut fds = Self(fds);
-        let stays = |fd: &mut OwnedFd| {
-            let number = fd.as_raw_fd();
-            !is_above_stdio(number) && duplicate(number).map(|moved| *fd = moved).is_err()
-        };
-        let lost = fds.0.iter_mut().position(stays);
-        if let Some(lost) = lost {
-            drop(Self(fds.0.split_off(lost)));
-        }
-        (fds, lost.is_none())
-    }
-
-    /// Takes one out.
-    pub(crate) fn remove(&mut self, index: usize) -> Option<OwnedFd> {
-        (index < self.0.len()).then(|| self.0.remove(index))
-    }
-
-    /// Hands them to the user, who also closes them.
-    pub(crate) fn take(&mut self) -> Vec<OwnedFd> {
-        std::mem::take(&mut self.0)
-    }
-}
-
-impl Deref for ReceivedFds {
-    type Target = [OwnedFd];
-
-    fn deref(&self) -> &[OwnedFd] {
-        &self.0
-    }
-}
-
-impl Drop for ReceivedFds {
-    fn drop(&mut self) {
-        for fd in &self.0 {
-            let _ = sockopt::set_socket_linger(fd, None);
-        }
-    }
-}
-
-/// What a read of the socket found.
-#[derive(Debug)]
-pub(crate) enum Arrival {
-    /// A packet, unless it is none of ours.
-    Packet(Result<Incoming, ProtocolError>),
-    Nothing,
-    /// The peer has shut its writing side, or is gone.
-    End,
-}
-
-/// A received packet: header checked, body copied, descriptors counted and owned.
-#[derive(Debug)]
-pub(crate) struct Incoming {
-    pub(crate) packet: Packet,
-    pub(crate) body: PrivateBytes,
-    pub(crate) fds: ReceivedFds,
-    /// Descriptors were lost to our own limit (`MSG_CTRUNC`).
-    pub(crate) fds_cut: bool,
-    pub(crate) credentials: Option<RawCredentials>,
-    /// See [`Receipt::pidfd`].
-    pub(crate) pidfd: Option<io::Result<OwnedFd>>,
-}
-
-impl Incoming {
-    /// Bytes of the packet.
-    #[inline]
-    pub(crate) fn bytes(&self) -> u64 {
-        to_u64(PACKET_HEADER.saturating_add(self.body.as_slice().len()))
-    }
-}
-
-/// Where a thread reads packets to, of whatever channel: so it is in the cache. As long as the longest may have been so far;
-/// it takes memory as far as one was long, until the thread ends.
-struct PacketBuffer {
-    bytes: Vec<u8>,
-    ancillary: Box<Ancillary>,
-}
-
-thread_local! {
-    static BUFFER: Cell<Option<PacketBuffer>> = const { Cell::new(None) };
-}
-
-impl PacketBuffer {
-    /// This thread's, or a new one where that is gone: a thread that ends may still drop a channel, say.
-    fn take() -> Self {
-        let own = BUFFER.try_with(Cell::take).ok().flatten();
-        own.unwrap_or_else(|| Self { bytes: Vec::new(), ancillary: Ancillary::new() })
-    }
-
-    fn put_back(self) {
-        let _ = BUFFER.try_with(|own| own.set(Some(self)));
-    }
-
-    /// Room for packets of `max` bytes, and for what comes with them.
-    fn room(&mut self, max: usize) -> (&mut [u8], &mut Ancillary) {
-        if self.bytes.len() < max {
-            // Zeros from the kernel, as far as possible: what no packet is written to takes no memory.
-            self.bytes = vec![0; max];
-        }
-        (self.bytes.get_mut(..max).unwrap_or_default(), &mut self.ancillary)
-    }
-}
-
-/// Judges a packet that was read.
-///
-/// UNTRUSTED: lengths, header and the number of descriptors are checked here, for every kind of packet.
-fn open(bytes: &[u8], max: usize, receipt: Receipt, fds: ReceivedFds) -> Result<Incoming, ProtocolError> {
-    if receipt.cut {
-        return Err(ProtocolError::PacketTooLong { max });
-    }
-    let (packet, body) = PacketHeader::parse(bytes)?;
-    if packet.fd_count != fds.len() && !(receipt.fds_cut && fds.len() < packet.fd_count) {
-        return Err(ProtocolError::FdCount { announced: packet.fd_count, found: fds.len() });
-    }
-    let Receipt { fds_cut, credentials, pidfd, .. } = receipt;
-    Ok(Incoming { packet, body: PrivateBytes::from(body), fds, fds_cut, credentials, pidfd })
-}
-
-/// Why a packet was not sent.
+/// The reason for which a packet was not sent.
 #[derive(Debug)]
 pub(crate) enum SendFailure {
-    /// As many packets are queued as the kernel lets us.
+    /// The queue of packets is full.
     Full,
-    /// As many descriptors of this user are in flight as the kernel lets it.
+    /// This user has as many descriptors in flight as the kernel permits.
     FdsInFlight,
-    /// The kernel has no memory for the packet, at the moment.
+    /// The kernel has no memory for the packet at the moment.
     NoMemory(io::Error),
-    /// The peer does not read any more.
+    /// The peer has stopped reading, or is gone.
     Gone,
     Other(io::Error),
 }
@@ -201,7 +71,7 @@ impl From<Errno> for SendFailure {
         match error {
             Errno::AGAIN => Self::Full,
             Errno::TOOMANYREFS => Self::FdsInFlight,
-            // `ECONNREFUSED` where the other end is being closed at this moment, before Linux 6.2.
+            // `ECONNREFUSED` is what kernels before 6.2 say while the other end is being closed.
             Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED => Self::Gone,
             Errno::NOBUFS | Errno::NOMEM => Self::NoMemory(error.into()),
             error => Self::Other(error.into()),
@@ -220,17 +90,24 @@ impl From<SendFailure> for Error {
     }
 }
 
-/// Whether a descriptor is an `AF_UNIX` `SOCK_SEQPACKET` socket; else what it is instead.
-pub(crate) fn check_kind(fd: &OwnedFd) -> Result<(), &'static str> {
-    match (sockopt::socket_domain(fd), sockopt::socket_type(fd)) {
-        (Err(_), _) | (_, Err(_)) => Err("no socket"),
-        (Ok(AddressFamily::UNIX), Ok(SocketType::SEQPACKET)) => Ok(()),
-        (Ok(AddressFamily::UNIX), _) => Err("an AF_UNIX socket of another type"),
-        _ => Err("a socket of another family"),
+/// The kind of a descriptor that is no `AF_UNIX` `SOCK_SEQPACKET` socket; `None` if it is one.
+///
+/// # Errors
+/// [`Error::Io`] if the kernel does not tell, which is this process's own failure: a sandbox forbids the question.
+pub(crate) fn other_kind(fd: &OwnedFd) -> Result<Option<&'static str>> {
+    let domain_and_type =
+        sockopt::socket_domain(fd).and_then(|domain| Ok((domain, sockopt::socket_type(fd)?)));
+    match domain_and_type {
+        Ok((AddressFamily::UNIX, SocketType::SEQPACKET)) => Ok(None),
+        Ok((AddressFamily::UNIX, _)) => Ok(Some("an AF_UNIX socket of another type")),
+        Ok(_) => Ok(Some("a socket of another family")),
+        // A descriptor of another file, or one that is only a path (`O_PATH`).
+        Err(Errno::NOTSOCK | Errno::BADF) => Ok(Some("no socket")),
+        Err(error) => Err(Error::io("getsockopt(SO_DOMAIN)")(error)),
     }
 }
 
-/// Takes a descriptor that the application made: moved [above the standard streams](above_stdio), and close-on-exec.
+/// Takes a descriptor from the application: moves it [above the standard streams](above_stdio), and makes it close-on-exec.
 pub(crate) fn take(fd: OwnedFd) -> Result<OwnedFd> {
     let fd = above_stdio(fd)?;
     fcntl_setfd(&fd, FdFlags::CLOEXEC).map_err(Error::io("fcntl(F_SETFD)"))?;
@@ -241,14 +118,14 @@ pub(crate) fn take(fd: OwnedFd) -> Result<OwnedFd> {
 #[derive(Debug)]
 pub(crate) struct Socket {
     fd: OwnedFd,
-    /// Whose drop of it is noticed at the other end, whatever copies there are: nobody's, as a rule.
+    /// The process whose drop of this end shuts the connection for all its copies. As a rule no process.
     owner: Owner,
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
         if self.owner.is_here() {
-            self.shut(Shutdown::Both);
+            self.shutdown(Shutdown::Both);
         }
     }
 }
@@ -266,89 +143,80 @@ impl AsFd for Socket {
 }
 
 impl Socket {
-    /// Two connected ends.
+    /// Creates two connected ends.
     pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd)> {
         let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(Error::io("socketpair"))?;
         Ok((above_stdio(a)?, above_stdio(b)?))
     }
 
-    /// Takes a connected socket that the application vouches for; it is close-on-exec from then on.
-    pub(crate) fn adopt(fd: OwnedFd) -> Result<Self> {
-        let refuse = |found| HandshakeError::NotSeqpacket { found };
-        check_kind(&fd).map_err(refuse)?;
+    /// Takes a connected socket from the application, which answers for its other end. The socket becomes close-on-exec.
+    pub(crate) fn from_fd(fd: OwnedFd) -> Result<Self> {
+        let refuse = |found| Err(HandshakeError::NotSeqpacket { found }.into());
+        if let Some(found) = other_kind(&fd)? {
+            return refuse(found);
+        }
         if getpeername(&fd).is_err() {
-            return Err(refuse("a socket that is not connected").into());
+            return refuse("a socket that is not connected");
         }
         let fd = take(fd)?;
-        quiet(fd.as_fd());
+        disable_ancillary_options(fd.as_fd());
         Ok(Self::from(fd))
     }
 
-    /// Whether the writing end of a peer's credit socket is what it should be: anything else might block.
-    pub(crate) fn is_credit(fd: &OwnedFd) -> Result<bool> {
-        let facts = sockopt::socket_domain(fd).and_then(|domain| Ok((domain, sockopt::socket_type(fd)?)));
-        match facts {
-            Ok(facts) => Ok(facts == (AddressFamily::UNIX, SocketType::SEQPACKET)),
-            // It is no socket, or only a path to one.
-            Err(Errno::NOTSOCK | Errno::BADF) => Ok(false),
-            Err(error) => Err(Error::io("getsockopt of the peer's credit socket")(error)),
-        }
-    }
-
-    /// What the kernel calls the socket, and no other one while this machine is up (`SO_COOKIE`, `socket(7)`).
+    /// The kernel's number of the socket, which no other one has while this machine is up (`SO_COOKIE`, `socket(7)`).
     pub(crate) fn cookie(fd: impl AsFd) -> Result<u64> {
         sockopt::socket_cookie(fd).map_err(Error::io("getsockopt(SO_COOKIE)"))
     }
 
-    /// Takes the writing end of a peer's credit socket, which [is one](Self::is_credit).
-    pub(crate) fn peer_credit(fd: OwnedFd) -> Self {
-        Self::from(fd)
-    }
-
-    /// Takes our own end of the credit pair that we made; nobody has any business to send descriptors there.
+    /// Takes our own end of the credit pair that we made. The kernel refuses descriptors there, which an honest peer never
+    /// sends.
     pub(crate) fn own_credit(fd: OwnedFd) -> Self {
         refuse_fds(fd.as_fd());
         Self::from(fd)
     }
 
-    /// Lets the kernel refuse descriptors to this end, where it can (Linux 6.16).
+    /// Makes the kernel refuse descriptors to this end (Linux 6.16; no effect before).
     pub(crate) fn refuse_fds(&self) {
         refuse_fds(self.as_fd());
     }
 
-    /// Whether the kernel notes the sender of each packet that is sent or received here from this moment on (`SO_PASSCRED`,
-    /// `unix(7)`). A socket that has no name is given an abstract one when it first sends (autobind). That is no door: nobody
-    /// listens there.
+    /// Makes the kernel attach the sender's credentials to each packet that is sent or received here from now on, or not
+    /// (`SO_PASSCRED`, `unix(7)`).
+    ///
+    /// A socket without a name gets an abstract one when it first sends (autobind). Nobody can connect to it, as it does not
+    /// listen.
     pub(crate) fn pass_credentials(&self, pass: bool) -> Result<()> {
         sockopt::set_socket_passcred(&self.fd, pass).map_err(Error::io("setsockopt(SO_PASSCRED)"))
     }
 
-    /// Whether a descriptor of the sending process comes with each packet that is read here (`SO_PASSPIDFD`, Linux 6.5).
+    /// Makes each packet that is read here bring a descriptor of the sending process, or not (`SO_PASSPIDFD`, Linux 6.5).
     pub(crate) fn pass_pidfd(&self, pass: bool) {
         pass_pidfd(self.as_fd(), pass);
     }
 
-    /// Makes the send buffer large enough for packets with bodies of `body` bytes, if the kernel lets us
-    /// (`net.core.wmem_max`), and says how large they may be.
+    /// Enlarges the send buffer for packets with bodies of `body` bytes, as far as the kernel permits
+    /// (`net.core.wmem_max`). Returns the length of the longest body that it holds, at most `body`.
     pub(crate) fn reserve(&self, body: usize) -> Result<usize> {
-        let size = || sockopt::socket_send_buffer_size(&self.fd).map_err(Error::io("getsockopt(SO_SNDBUF)"));
         let overhead = SEND_OVERHEAD.saturating_add(PACKET_HEADER);
-        let body = body.min(MOST_BODY);
+        let body = body.min(MAX_PACKET_BODY);
         let needed = body.saturating_add(overhead);
-        if size()? < needed {
-            // The kernel doubles what it is told, and cuts it to its limit.
+        if self.send_buffer()? < needed {
+            // The kernel doubles the number, and cuts it to its limit.
             sockopt::set_socket_send_buffer_size(&self.fd, needed)
                 .map_err(Error::io("setsockopt(SO_SNDBUF)"))?;
         }
-        Ok(size()?.saturating_sub(overhead).min(body))
+        Ok(self.send_buffer()?.saturating_sub(overhead).min(body))
     }
 
-    /// Whether the kernel takes another packet: what it counts when it is asked to.
+    fn send_buffer(&self) -> Result<usize> {
+        sockopt::socket_send_buffer_size(&self.fd).map_err(Error::io("getsockopt(SO_SNDBUF)"))
+    }
+
+    /// True if the kernel would accept another packet now: its own condition, computed from the numbers that it gives.
     pub(crate) fn has_room(&self) -> Result<bool> {
-        let size = sockopt::socket_send_buffer_size(&self.fd).map_err(Error::io("getsockopt(SO_SNDBUF)"))?;
         let unread = unread_by_peer(self.as_fd()).map_err(Error::io("ioctl(SIOCOUTQ)"))?;
-        Ok(unread < size)
+        Ok(unread < self.send_buffer()?)
     }
 
     /// Bytes of all packets that wait to be read.
@@ -356,18 +224,18 @@ impl Socket {
         ioctl_fionread(&self.fd).map_err(Error::io("ioctl(FIONREAD)"))
     }
 
-    /// Doorbells that wait to be read, if nothing else can: all packets are as long as one.
+    /// Number of doorbells that wait to be read, in a socket that carries nothing else: all packets are headers then.
     pub(crate) fn doorbells(&self) -> Result<u64> {
         Ok(self.unread()?.div_ceil(to_u64(PACKET_HEADER)))
     }
 
-    /// Whether the other end is shut or gone, whatever is still to be read.
+    /// True if the other end is shut or gone, even while packets wait to be read.
     pub(crate) fn is_abandoned(&self) -> Result<bool> {
         let [ready] = sleep([(self.as_fd(), PollFlags::RDHUP)], Deadline::Never, Some(Duration::ZERO))?;
         Ok(ready.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR))
     }
 
-    /// Whether both directions are over: the other end is closed, or shut both ways.
+    /// True if both directions have ended: the other end is closed, or shut both ways.
     pub(crate) fn is_dead(&self) -> bool {
         let ready = sleep([(self.as_fd(), PollFlags::empty())], Deadline::Never, Some(Duration::ZERO));
         ready.is_ok_and(|[ready]| ready.contains(PollFlags::HUP))
@@ -383,10 +251,12 @@ impl Socket {
         self.send_with(header, body, fds, None)
     }
 
-    /// As [`send`](Self::send), with this process's credentials spelled out, so that they are right even if the peer asked
-    /// for them after the packet was sent. False if we have none to spell out: a user namespace that does not map us
-    /// (`user_namespaces(7)`). Then the kernel attaches what it knows of us, as this end
-    /// [passes credentials](Self::pass_credentials), which it does for what is sent and what is received.
+    /// Sends a packet with this process's credentials spelled out, so that they are right even if the peer asks for them
+    /// after the packet was sent.
+    ///
+    /// Returns false if this process has none to spell out, in a user namespace that does not map it (`user_namespaces(7)`).
+    /// The kernel then attaches its own view of this process, because this end [passes
+    /// credentials](Self::pass_credentials).
     pub(crate) fn send_identified(
         &self,
         header: PacketHeader,
@@ -409,7 +279,7 @@ impl Socket {
         fds: &[BorrowedFd<'_>],
         credentials: Option<UCred>,
     ) -> Result<(), SendFailure> {
-        if fds.is_empty() && credentials.is_none() && body.len() <= SMALL_BODY {
+        if fds.is_empty() && credentials.is_none() && body.len() <= SMALL_BODY_MAX {
             return self.send_small(&header, body);
         }
         let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(body)];
@@ -424,9 +294,9 @@ impl Socket {
         Ok(())
     }
 
-    /// As [`send_with`](Self::send_with), in one piece and with nothing beside it, which costs the kernel less.
+    /// Sends a packet in one piece and without ancillary data, which costs the kernel less.
     fn send_small(&self, header: &PacketHeader, body: &[u8]) -> Result<(), SendFailure> {
-        let mut packet = [0; PACKET_HEADER + SMALL_BODY];
+        let mut packet = [0; PACKET_HEADER + SMALL_BODY_MAX];
         let len = PACKET_HEADER.saturating_add(body.len()).min(packet.len());
         let packet = packet.get_mut(..len).unwrap_or_default();
         if let Some((start, rest)) = packet.split_at_mut_checked(PACKET_HEADER) {
@@ -437,19 +307,21 @@ impl Socket {
         Ok(())
     }
 
-    /// Reads a packet without blocking, with a body of at most `max_body` bytes.
+    /// Reads a packet with a body of at most `max_body` bytes. Does not block.
     pub(crate) fn receive(&self, max_body: usize) -> Result<Arrival> {
         self.read(max_body, Read::Now)
     }
 
-    /// As [`receive`](Self::receive), and leaves the packet where it is, so that the socket stays readable. The descriptors
-    /// are ours already; the read that takes the packet brings them once more.
+    /// Reads a packet and leaves it in the socket, which stays readable. Does not block.
+    ///
+    /// The packet's descriptors are installed all the same. The read that takes the packet installs them once more.
     pub(crate) fn peek(&self, max_body: usize) -> Result<Arrival> {
         self.read(max_body, Read::Peek)
     }
 
-    /// As [`receive`](Self::receive), but waits for a packet or the end, as long as it takes: in one system call, where
-    /// [`sleep`] and a read are two. `Nothing` only if somebody has set `O_NONBLOCK` or `SO_RCVTIMEO`.
+    /// Waits for a packet or the end of file, without a limit. One system call, where [`sleep`] and a read are two.
+    ///
+    /// `Nothing` comes only if some process has set `O_NONBLOCK` or `SO_RCVTIMEO`.
     pub(crate) fn wait(&self, max_body: usize) -> Result<Arrival> {
         self.read(max_body, Read::Wait)
     }
@@ -462,25 +334,28 @@ impl Socket {
     }
 
     fn read_to(&self, buffer: &mut PacketBuffer, max: usize, how: Read) -> Result<Arrival> {
-        let (bytes, ancillary) = buffer.room(max);
+        let (bytes, ancillary) = buffer.lend(max);
         let mut resets = 0;
         loop {
             let mut fds = Vec::new();
-            let received = receive(self.as_fd(), bytes, ancillary, &mut fds, how);
-            let (fds, all) = ReceivedFds::adopt(fds);
+            let received = recvmsg(self.as_fd(), bytes, ancillary, &mut fds, how);
+            let (fds, all) = ReceivedFds::take_installed(fds);
             match received {
-                // A packet of ours is never empty.
-                Ok(receipt) if receipt.len == 0 => return Ok(Arrival::End),
-                Ok(mut receipt) => {
-                    receipt.fds_cut |= !all;
-                    receipt.pidfd = receipt.pidfd.map(|pidfd| Ok(above_stdio(pidfd?)?));
-                    let bytes = bytes.get(..receipt.len).unwrap_or_default();
-                    return Ok(Arrival::Packet(open(bytes, max, receipt, fds)));
+                // No packet of the protocol is empty, so that no bytes are the end of file.
+                Ok(meta) if meta.len == 0 => return Ok(Arrival::End),
+                Ok(mut meta) => {
+                    meta.fds_truncated |= !all;
+                    meta.pidfd = meta.pidfd.map(|pidfd| Ok(above_stdio(pidfd?)?));
+                    let bytes = bytes.get(..meta.len).unwrap_or_default();
+                    return Ok(Arrival::Packet(ReceivedPacket::parse(bytes, max, meta, fds)));
                 }
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::AGAIN) => return Ok(Arrival::Nothing),
                     Some(Errno::INTR) => {}
-                    Some(Errno::CONNRESET) if resets < RESETS => resets = resets.saturating_add(1),
+                    // The peer closed with our packets unread. Its own packets come behind this error.
+                    Some(Errno::CONNRESET) if resets < MAX_RESETS_SKIPPED => {
+                        resets = resets.saturating_add(1);
+                    }
                     Some(Errno::CONNRESET | Errno::NOTCONN) => return Ok(Arrival::End),
                     _ => return Err(Error::io("recvmsg")(error)),
                 },
@@ -488,19 +363,19 @@ impl Socket {
         }
     }
 
-    /// This process uses the connection, and its drop of it shuts it from now on, until it is [disowned](Self::disown): a
-    /// connection that came to nothing must not be kept open by the copy of a fork.
+    /// Makes this process the owner, whose drop shuts the connection, until it [disowns](Self::disown) it. So a handshake that
+    /// failed is not kept open by a fork's copy.
     pub(crate) fn own(&self) {
         self.owner.claim();
     }
 
-    /// What becomes of the connection is somebody else's affair from now on.
+    /// Leaves the connection without an owner: the channel's link shuts it from now on.
     pub(crate) fn disown(&self) {
         self.owner.give_up();
     }
 
-    /// Shuts a direction, for everyone who holds this end (`shutdown(2)`).
-    pub(crate) fn shut(&self, how: Shutdown) {
+    /// Ends a direction for all copies of this end (`shutdown(2)`).
+    pub(crate) fn shutdown(&self, how: Shutdown) {
         let _ = shutdown(&self.fd, how);
     }
 }
@@ -512,6 +387,11 @@ mod tests {
     use super::*;
     use crate::protocol::packet::Kind;
 
+    fn connected() -> (Socket, Socket) {
+        let (ours, theirs) = Socket::pair().unwrap();
+        (Socket::from(ours), Socket::from(theirs))
+    }
+
     fn body(arrival: Result<Arrival>) -> Vec<u8> {
         match arrival {
             Ok(Arrival::Packet(Ok(incoming))) => incoming.body.as_slice().to_vec(),
@@ -520,25 +400,16 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_is_closing_is_gone() {
+    fn peer_that_is_closing_is_gone() {
         for error in [Errno::PIPE, Errno::CONNRESET, Errno::NOTCONN, Errno::CONNREFUSED] {
             assert!(matches!(SendFailure::from(error), SendFailure::Gone), "{error}");
         }
     }
 
     #[test]
-    fn missing_descriptors_are_not_taken() {
-        let mut fds = ReceivedFds(vec![Socket::pair().unwrap().0]);
-        assert!(fds.remove(1).is_none());
-        assert!(fds.remove(0).is_some());
-        assert!(fds.remove(0).is_none() && fds.take().is_empty());
-    }
-
-    #[test]
-    fn a_body_may_be_as_long_as_a_default_buffer_holds_if_the_kernel_lets_us() {
-        let (ours, theirs) = Socket::pair().unwrap();
-        let (ours, theirs) = (Socket::from(ours), Socket::from(theirs));
-        // As small as it can be: what is missing is asked for, and doubled by the kernel.
+    fn bodies_up_to_a_default_buffer_are_sent_where_the_kernel_permits() {
+        let (ours, theirs) = connected();
+        // The smallest buffer there is: `reserve` asks for the rest, which the kernel doubles.
         sockopt::set_socket_send_buffer_size(&ours, 1).unwrap();
         let limit = std::fs::read_to_string("/proc/sys/net/core/wmem_max");
         let limit = limit.map_or(212_992, |limit| limit.trim().parse::<usize>().unwrap());
@@ -551,11 +422,10 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_has_room_until_it_is_full_and_again_when_it_is_read() {
-        // Of the smallest buffer some kernels let us use all, to the last byte.
+    fn socket_has_room_until_it_is_full_and_again_when_it_is_read() {
+        // Some kernels let the smallest buffer be used to its last byte.
         for smallest in [false, true] {
-            let (ours, theirs) = Socket::pair().unwrap();
-            let (ours, theirs) = (Socket::from(ours), Socket::from(theirs));
+            let (ours, theirs) = connected();
             if smallest {
                 sockopt::set_socket_send_buffer_size(&ours, 1).unwrap();
             }
@@ -573,13 +443,13 @@ mod tests {
         }
     }
 
-    /// Of what a thread keeps to its very end, something is dropped after its buffer, whichever goes first.
+    /// A thread's values are dropped in some order at its end, so that one of the two below outlives the buffer.
     #[test]
-    fn a_thread_that_ends_can_still_read_packets() {
+    fn ending_thread_can_still_read_packets() {
         struct ReadsWhenDropped(Socket, mpsc::Sender<(bool, Vec<u8>)>);
         impl Drop for ReadsWhenDropped {
             fn drop(&mut self) {
-                let has_buffer = BUFFER.try_with(|_| ()).is_ok();
+                let has_buffer = PacketBuffer::is_alive();
                 self.1.send((has_buffer, body(self.0.receive(4)))).unwrap();
             }
         }
@@ -612,13 +482,12 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_closes_before_it_has_read_is_heard_to_the_end() {
-        let (ours, theirs) = Socket::pair().unwrap();
-        let (ours, theirs) = (Socket::from(ours), Socket::from(theirs));
+    fn packets_of_a_peer_that_closed_early_are_read_to_the_end() {
+        let (ours, theirs) = connected();
         ours.send(PacketHeader::plain(Kind::Doorbell, 0), &[], &[]).unwrap();
         theirs.send(PacketHeader::plain(Kind::Control, 0), b"last", &[]).unwrap();
         drop(theirs);
-        // The kernel says `ECONNRESET` first.
+        // The kernel reports `ECONNRESET` first.
         assert_eq!(body(ours.receive(4)), b"last");
         for _ in 0..2 {
             assert!(matches!(ours.receive(4), Ok(Arrival::End)));

@@ -5,18 +5,20 @@
 //!
 //! May import: `error`, `protocol`, `wait`.
 //!
-//! What its interface relies on:
-//! - [`mapping`]: a mapping lives as long as what borrows from it.
+//! The interface relies on this:
+//! - [`mapping`]: a mapping lives as long as everything that borrows from it.
 //! - [`own_region`]: our own ring has one writer, [`own_region::OwnRing`], and the kernel keeps the peer from writing there.
-//! - [`peer_region`]: what a peer can write is only ever loaded.
+//! - [`peer_region`]: memory that a peer can write is only ever loaded.
 //! - [`sealed`]: a sealed file never changes.
-//! - [`foreign`]: memory that somebody else may be changing is read by opaque or atomic loads, and only into private
-//!   memory. No reference to it exists.
-//! - [`generation`]: a page of which the kernel wipes the copy of a fork holds nothing else.
-//! - [`cmsg`]: a number becomes an owned descriptor only where the kernel just gave it to us.
+//! - [`foreign`] and [`copy`]: memory that another process may be changing is read by opaque or atomic loads, and only to
+//!   private memory. No reference to it exists.
+//! - [`generation`]: the page that the kernel wipes in a fork holds nothing else.
+//! - [`cmsg`] and [`descriptor`]: a number becomes an owned descriptor only where the kernel has just installed it for us.
 #![expect(unsafe_code, clippy::disallowed_methods, reason = "the home of all unsafe code")]
 
 pub(crate) mod cmsg;
+mod copy;
+pub(crate) mod descriptor;
 pub(crate) mod foreign;
 pub(crate) mod generation;
 mod mapping;
@@ -24,3 +26,4 @@ pub(crate) mod own_region;
 pub(crate) mod owner;
 pub(crate) mod peer_region;
 pub(crate) mod sealed;
+pub(crate) mod sockopt;

@@ -24,7 +24,7 @@ use ::tokio::{
 use crate::{
     channel::{inbox, message::Message},
     error::{Error, Result},
-    sys::{cmsg::close_registered, owner::Owner},
+    sys::{descriptor::close_registered, owner::Owner},
 };
 
 /// First and longest pause between two attempts that no descriptor asks for.

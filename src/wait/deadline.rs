@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 
 /// Packets that a call reads without a look at the clock: a peer that floods us with packets cannot keep it.
-pub(crate) const MOST_PACKETS: u32 = 64;
+const MOST_PACKETS: u32 = 64;
 /// Packets that a call reads which does not wait. They are more than an honest peer's socket holds (278 of the smallest, by
 /// default: `net.core.wmem_default`), so that what is left comes later, and makes the descriptor readable anew even to who
 /// looks for edges.

@@ -14,7 +14,7 @@ mod spin;
 
 use std::time::Duration;
 
-pub(crate) use deadline::{Budget, Deadline, MOST_PACKETS};
+pub(crate) use deadline::{Budget, Deadline};
 pub(crate) use lock::lock_unless_lost;
 pub(crate) use poll::{sleep, sleep_on};
 pub(crate) use spin::{Attempts, Spinner, Spun, share_the_only_cpu};

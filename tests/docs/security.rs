@@ -66,7 +66,12 @@ fn the_table_of_attacks_names_files_and_tests_that_exist() {
     assert!(count > 70, "{count} rows found");
 }
 
-/// The variants of an enum of src/error.rs.
+/// All files of src/error, one after the other.
+fn errors() -> String {
+    sources(&root().join("src/error")).iter().map(text).collect()
+}
+
+/// The variants of an enum of src/error.
 fn variants(errors: &str, name: &str) -> Vec<String> {
     let (_, body) = errors.split_once(&format!("pub enum {name} {{")).unwrap();
     let (body, _) = body.split_once("\n}").unwrap();
@@ -81,7 +86,7 @@ fn variants(errors: &str, name: &str) -> Vec<String> {
 
 #[test]
 fn every_error_is_what_some_test_expects() {
-    let errors = text("src/error.rs");
+    let errors = errors();
     let mut tests: String = sources(&root().join("tests"))
         .iter()
         .filter(|path| !path.ends_with(file!()))
@@ -114,7 +119,7 @@ fn every_error_is_what_some_test_expects() {
 /// A violation is what a peer does, so a peer must do it: not only the code that finds it is tested.
 #[test]
 fn every_violation_is_committed_by_a_peer_in_some_test() {
-    let errors = text("src/error.rs");
+    let errors = errors();
     let tests = text("tests/hostile/stream.rs");
     for variant in variants(&errors, "ProtocolError") {
         let full = format!("ProtocolError::{variant}");

@@ -92,10 +92,7 @@ fn lends_its_command() {
     }
     // Nor where it could not be started.
     let mut missing = Command::new("/nonexistent/program");
-    assert!(matches!(
-        small().spawn(&mut missing),
-        Err(Error::Io { operation: "starting the child process", .. })
-    ));
+    assert!(matches!(small().spawn(&mut missing), Err(Error::Io { operation: "spawn", .. })));
     assert_eq!(descriptors(), before);
     assert!(missing.get_envs().all(|(_, value)| value.is_none()));
     // Used without sealane, it starts a program without a channel, whatever stands at that number then.

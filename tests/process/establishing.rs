@@ -497,7 +497,7 @@ fn memory_above_the_limit_of_file_sizes_is_an_error() {
 fn is_limited_in_the_size_of_files() {
     let limit = Rlimit { current: Some(2 * page()), ..getrlimit(Resource::Fsize) };
     setrlimit(Resource::Fsize, limit).unwrap();
-    let too_large = ("allocating a file in memory", ErrorKind::FileTooLarge);
+    let too_large = ("ftruncate", ErrorKind::FileTooLarge);
     let page = usize::try_from(page()).unwrap();
     let ring = |bytes| Channel::builder().ring_capacity(bytes).pair();
     // The control page counts too.
@@ -522,7 +522,7 @@ fn starts_children_that_fail() {
     childless();
     let builder = Channel::builder().handshake_timeout(Duration::from_millis(300));
     let missing = Command::new("/nonexistent/program");
-    assert_eq!(io_error(builder.spawn(missing)), ("starting the child process", ErrorKind::NotFound));
+    assert_eq!(io_error(builder.spawn(missing)), ("spawn", ErrorKind::NotFound));
     childless();
     let exits = builder.clone().handshake_timeout(LONG).spawn(role(exits));
     let HandshakeError::ChildEnded { awaited: "Hello", status } = handshake_error(exits) else {

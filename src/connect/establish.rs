@@ -1,0 +1,55 @@
+//! The end of a handshake: a channel is built of both sides' offers.
+
+use std::sync::Arc;
+
+use crate::{
+    channel::{Channel, peer::Peer, receiver::Receiver, sender::Sender, stats::Limits},
+    connect::{
+        offer::{Offer, PeerOffer},
+        settings::Settings,
+    },
+    error::Result,
+    memory::region::OwnRegion,
+    protocol::layout::to_usize,
+    ring::release::Intake,
+    socket::{link::Link, seqpacket::Socket},
+    sys::peer_region::PeerRegion,
+    wait::{Spinner, share_the_only_cpu},
+};
+
+/// Builds the channel. The memfd, and the peer's end of our credit pair, are closed here: the peer has its own.
+pub(super) fn channel(
+    socket: Socket,
+    settings: &Settings,
+    offer: Offer,
+    peer: PeerOffer<PeerRegion>,
+) -> Result<Channel> {
+    let PeerOffer { region: peer_region, credit_out, negotiated, credentials, pidfd } = peer;
+    let Offer { region: OwnRegion { ring, words, geometry, .. }, credit_in, .. } = offer;
+    if settings.max_fds == 0 {
+        socket.refuse_fds();
+    }
+    let sending = Limits {
+        max_payload: geometry.max_payload(),
+        max_control: socket.reserve(negotiated.max_control)?,
+        max_fds: negotiated.max_fds,
+        max_requests: negotiated.max_requests,
+    };
+    let receiving = Limits {
+        max_payload: negotiated.geometry.max_payload(),
+        max_control: settings.max_control,
+        max_fds: to_usize(settings.max_fds.into()),
+        max_requests: to_usize(settings.max_requests.into()),
+    };
+    let id = Socket::cookie(&socket)?;
+    // The link shuts the connection from now on, direction by direction.
+    socket.disown();
+    let link = Arc::new(Link::new(id, socket, credit_in, credit_out));
+    let peer = Peer::new(credentials, pidfd, negotiated.version);
+    let spinner = Spinner::new(settings.wait, share_the_only_cpu(credentials.pid));
+    let intake = Intake::new(peer_region, link, words.clone());
+    let sender =
+        Sender::new(Arc::clone(&intake), ring, words.clone(), sending, peer.clone(), spinner.clone());
+    let receiver = Receiver::new(intake, words, receiving, peer, spinner);
+    Ok(Channel::new(sender, receiver))
+}

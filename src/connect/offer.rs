@@ -1,0 +1,157 @@
+//! [`Offer`] and [`PeerOffer`]: what each side brings with its `Hello`.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use rustix::io::Errno;
+use zerocopy::IntoBytes;
+
+use crate::{
+    channel::peer::Credentials,
+    connect::settings::Settings,
+    error::{Error, HandshakeError, ProtocolError, Reason, Refusal, Result},
+    memory::region::{Offered, OwnRegion, Unfit},
+    protocol::{
+        hello::Reject,
+        layout::{Word, to_u64},
+        negotiation::{LocalLimits, Negotiated},
+        packet::{Kind, PacketHeader},
+    },
+    socket::seqpacket::{ReceivedPacket, SendFailure, Socket, other_kind},
+    wait::Deadline,
+};
+
+/// The refusal of an offer that is our own.
+pub(super) const REFLECTED: Refusal = Refusal { reason: Reason::Reflected, expected: 0, found: 0 };
+
+/// Our offer: a region, and a socket for the peer's doorbells.
+pub(super) struct Offer {
+    pub(super) region: OwnRegion,
+    /// Our end of the credit pair, which we read.
+    pub(super) credit_in: Socket,
+    credit_for_peer: OwnedFd,
+    /// The kernel has no name for us that we could give to the peer: see [`Credentials::of`].
+    nameless: bool,
+}
+
+impl Offer {
+    /// Allocates a region, marked with `origin`, and a credit pair.
+    pub(super) fn create(settings: &Settings, origin: u64, deadline: Deadline) -> Result<Self> {
+        let Settings { ring_capacity, prefault, huge_pages, .. } = *settings;
+        let region = OwnRegion::create(ring_capacity, prefault, huge_pages, deadline)?;
+        region.words.word(Word::Origin).store(origin, Relaxed);
+        let (credit_in, credit_for_peer) = Socket::pair()?;
+        Ok(Self { region, credit_in: Socket::own_credit(credit_in), credit_for_peer, nameless: false })
+    }
+
+    /// Sends the offer with `Hello`.
+    ///
+    /// A peer that is gone is no error: it may have left its reason in the socket, to be read next.
+    pub(super) fn send(&mut self, socket: &Socket, limits: &LocalLimits) -> Result<()> {
+        let fds = [self.region.memfd.as_fd(), self.credit_for_peer.as_fd()];
+        let header = PacketHeader::plain(Kind::Hello, 2);
+        let hello = limits.hello(self.region.geometry);
+        match socket.send_identified(header, hello.as_bytes(), &fds) {
+            Ok(named) => self.nameless = !named,
+            Err(SendFailure::Gone) => {}
+            // The peer's socket takes no descriptors (`SO_PASSRIGHTS`, Linux 6.16). The credentials, for which the kernel may
+            // answer `EPERM` too, are true.
+            Err(SendFailure::Other(error)) if Errno::from_io_error(&error) == Some(Errno::PERM) => {
+                let refusal = Refusal { reason: Reason::Descriptors, expected: 0, found: to_u64(fds.len()) };
+                return Err(HandshakeError::Rejected(refusal).into());
+            }
+            Err(failure) => return Err(failure.into()),
+        }
+        log::debug!("handshake: sent Hello with a ring of {} bytes", self.region.geometry.capacity);
+        Ok(())
+    }
+}
+
+/// The peer's offer, found good; its region is `Offered` first, and a `PeerRegion` when all of it has been looked at.
+pub(super) struct PeerOffer<R> {
+    pub(super) region: R,
+    pub(super) credit_out: Socket,
+    pub(super) negotiated: Negotiated,
+    pub(super) credentials: Credentials,
+    pub(super) pidfd: Option<Arc<OwnedFd>>,
+}
+
+impl<R> PeerOffer<R> {
+    /// The same offer with its region in another state.
+    pub(super) fn with_region<S>(self, region: S) -> PeerOffer<S> {
+        let Self { region: _, credit_out, negotiated, credentials, pidfd } = self;
+        PeerOffer { region, credit_out, negotiated, credentials, pidfd }
+    }
+}
+
+impl PeerOffer<Offered> {
+    /// Checks the packet that should be the peer's `Hello`.
+    ///
+    /// UNTRUSTED: everything in the packet. Nothing is used before it was checked; surplus descriptors are closed.
+    pub(super) fn examine(
+        packet: Result<ReceivedPacket, ProtocolError>,
+        limits: &LocalLimits,
+        ours: Option<&Offer>,
+    ) -> Result<Self, Unfit> {
+        let ReceivedPacket { packet, body, mut fds, fds_truncated, credentials, pidfd } =
+            awaited(packet, Kind::Hello)?;
+        let negotiated = limits.negotiate(body.as_slice())?;
+        if fds_truncated {
+            return Err(Error::FdsLost { expected: packet.fd_count, received: fds.len() }.into());
+        }
+        let credentials = Credentials::of(credentials, ours.is_some_and(|ours| ours.nameless))?;
+        let pidfd = match pidfd {
+            // A kernel before 6.5, or a sender that has ended already: a channel without a pidfd.
+            None => None,
+            Some(Err(error)) if Errno::from_io_error(&error).is_some_and(is_gone) => None,
+            Some(pidfd) => Some(Arc::new(pidfd.map_err(Error::io("recvmsg(SCM_PIDFD)"))?)),
+        };
+        // A newer peer may send more than these two.
+        let found = to_u64(fds.len());
+        let (Some(credit_out), Some(memfd)) = (fds.remove(1), fds.remove(0)) else {
+            return Err(Refusal { reason: Reason::Descriptors, expected: 2, found }.into());
+        };
+        let region = Offered::examine(memfd, negotiated.geometry)?;
+        // Any other file might block when a doorbell is written to it.
+        if other_kind(&credit_out)?.is_some() {
+            return Err(Refusal { reason: Reason::CreditSocket, expected: 1, found: 0 }.into());
+        }
+        if let Some(ours) = ours
+            && Socket::cookie(&ours.credit_for_peer)? == Socket::cookie(&credit_out)?
+        {
+            return Err(REFLECTED.into());
+        }
+        Ok(Self { region, credit_out: Socket::from(credit_out), negotiated, credentials, pidfd })
+    }
+}
+
+/// The packet, if it is of the awaited kind.
+pub(super) fn awaited(
+    packet: Result<ReceivedPacket, ProtocolError>,
+    kind: Kind,
+) -> Result<ReceivedPacket, Unfit> {
+    let wrong = |found: u16| {
+        let expected = kind.code().into();
+        Unfit::Refused(Refusal { reason: Reason::Packet, expected, found: found.into() })
+    };
+    let received = packet.map_err(|violation| {
+        log::debug!("handshake: {violation}");
+        wrong(0)
+    })?;
+    match received.packet.kind {
+        Kind::Reject => {
+            let refusal = Reject::parse(received.body.as_slice());
+            Err(Unfit::Failed(HandshakeError::Rejected(refusal).into()))
+        }
+        found if found == kind => Ok(received),
+        other => Err(wrong(other.code())),
+    }
+}
+
+/// True for the kernel's answers about a process that has ended, when it is to be opened (`pidfd_prepare`, `kernel/fork.c`):
+/// `EINVAL` before Linux 6.15.
+fn is_gone(error: Errno) -> bool {
+    matches!(error, Errno::SRCH | Errno::INVAL | Errno::NOENT)
+}

@@ -1,0 +1,181 @@
+//! Received packets: the buffer that they are read to, their checks, and the descriptors that came with them.
+
+use std::{
+    cell::Cell,
+    io,
+    ops::Deref,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use rustix::net::sockopt;
+
+use crate::{
+    error::ProtocolError,
+    memory::aligned_bytes::AlignedBytes,
+    protocol::{
+        layout::to_u64,
+        packet::{PACKET_HEADER, Packet, PacketHeader},
+    },
+    sys::{
+        cmsg::{Ancillary, RawCredentials, RecvMeta},
+        descriptor::{duplicate, is_above_stdio},
+    },
+};
+
+/// Descriptors that came from the peer.
+///
+/// A drop closes them, sockets without lingering: the close of a socket that the peer has prepared could take years
+/// (`SO_LINGER`, `socket(7)`).
+#[derive(Debug, Default)]
+pub(crate) struct ReceivedFds(Vec<OwnedFd>);
+
+impl ReceivedFds {
+    /// Takes descriptors that the kernel has installed, and moves them off the numbers of the standard streams. False if this
+    /// process may not open enough for that; then the first descriptor that could not be moved, and all behind it, are closed.
+    pub(super) fn take_installed(fds: Vec<OwnedFd>) -> (Self, bool) {
+        let mut fds = Self(fds);
+        let stays = |fd: &mut OwnedFd| {
+            let number = fd.as_raw_fd();
+            !is_above_stdio(number) && duplicate(number).map(|moved| *fd = moved).is_err()
+        };
+        let lost = fds.0.iter_mut().position(stays);
+        if let Some(lost) = lost {
+            drop(Self(fds.0.split_off(lost)));
+        }
+        (fds, lost.is_none())
+    }
+
+    /// Removes one descriptor; `None` past the end.
+    pub(crate) fn remove(&mut self, index: usize) -> Option<OwnedFd> {
+        (index < self.0.len()).then(|| self.0.remove(index))
+    }
+
+    /// Removes all descriptors, which the user closes from now on.
+    pub(crate) fn take(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Deref for ReceivedFds {
+    type Target = [OwnedFd];
+
+    fn deref(&self) -> &[OwnedFd] {
+        &self.0
+    }
+}
+
+impl Drop for ReceivedFds {
+    fn drop(&mut self) {
+        for fd in &self.0 {
+            let _ = sockopt::set_socket_linger(fd, None);
+        }
+    }
+}
+
+/// The result of a read of the socket.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// A packet, or the fault for which it is none.
+    Packet(Result<ReceivedPacket, ProtocolError>),
+    /// The socket is empty.
+    Nothing,
+    /// The peer has shut its writing side, or is gone.
+    End,
+}
+
+/// A received packet: header checked, body copied, descriptors counted and owned.
+#[derive(Debug)]
+pub(crate) struct ReceivedPacket {
+    pub(crate) packet: Packet,
+    pub(crate) body: AlignedBytes,
+    pub(crate) fds: ReceivedFds,
+    /// Descriptors were lost to this process's own limit (`MSG_CTRUNC`).
+    pub(crate) fds_truncated: bool,
+    pub(crate) credentials: Option<RawCredentials>,
+    /// The sender's process, see [`RecvMeta::pidfd`].
+    pub(crate) pidfd: Option<io::Result<OwnedFd>>,
+}
+
+impl ReceivedPacket {
+    /// Checks a packet that was read.
+    ///
+    /// UNTRUSTED: the packet's length, its header and its number of descriptors. Packets of every kind pass here.
+    pub(super) fn parse(
+        bytes: &[u8],
+        max: usize,
+        meta: RecvMeta,
+        fds: ReceivedFds,
+    ) -> Result<Self, ProtocolError> {
+        if meta.truncated {
+            return Err(ProtocolError::PacketTooLong { max });
+        }
+        let (packet, body) = PacketHeader::parse(bytes)?;
+        // Fewer descriptors than announced are the peer's fault, unless the kernel says that it dropped some of them.
+        if packet.fd_count != fds.len() && !(meta.fds_truncated && fds.len() < packet.fd_count) {
+            return Err(ProtocolError::FdCount { announced: packet.fd_count, found: fds.len() });
+        }
+        let RecvMeta { fds_truncated, credentials, pidfd, .. } = meta;
+        Ok(Self { packet, body: AlignedBytes::from(body), fds, fds_truncated, credentials, pidfd })
+    }
+
+    /// Bytes of the packet.
+    #[inline]
+    pub(crate) fn bytes(&self) -> u64 {
+        to_u64(PACKET_HEADER.saturating_add(self.body.as_slice().len()))
+    }
+}
+
+/// A thread's receive buffer, shared by all channels that the thread reads, so that it stays in the cache.
+///
+/// It grows to the longest packet that any of these channels may receive, and lives until the thread ends. Pages that no
+/// packet has reached take no memory.
+pub(super) struct PacketBuffer {
+    bytes: Vec<u8>,
+    ancillary: Box<Ancillary>,
+}
+
+thread_local! {
+    static BUFFER: Cell<Option<PacketBuffer>> = const { Cell::new(None) };
+}
+
+impl PacketBuffer {
+    /// Takes this thread's buffer. The result is a new one where a thread that ends has dropped its own already, and still
+    /// reads: while it drops a channel, for instance.
+    pub(super) fn take() -> Self {
+        let own = BUFFER.try_with(Cell::take).ok().flatten();
+        own.unwrap_or_else(|| Self { bytes: Vec::new(), ancillary: Ancillary::new() })
+    }
+
+    pub(super) fn put_back(self) {
+        let _ = BUFFER.try_with(|own| own.set(Some(self)));
+    }
+
+    /// Lends `max` bytes for a packet, and the buffer for its ancillary data.
+    pub(super) fn lend(&mut self, max: usize) -> (&mut [u8], &mut Ancillary) {
+        if self.bytes.len() < max {
+            // A new vector of zeros comes from the kernel as untouched pages; growing the old one would touch them.
+            self.bytes = vec![0; max];
+        }
+        (self.bytes.get_mut(..max).unwrap_or_default(), &mut self.ancillary)
+    }
+
+    /// True in a thread that has not dropped its buffer yet.
+    #[cfg(test)]
+    pub(super) fn is_alive() -> bool {
+        BUFFER.try_with(|_| ()).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::seqpacket::Socket;
+
+    #[test]
+    fn missing_descriptors_are_not_removed() {
+        let mut fds = ReceivedFds(vec![Socket::pair().unwrap().0]);
+        assert!(fds.remove(1).is_none());
+        assert!(fds.remove(0).is_some());
+        assert!(fds.remove(0).is_none() && fds.take().is_empty());
+    }
+}
