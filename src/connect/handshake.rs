@@ -155,8 +155,8 @@ impl Handshake {
         Err(self.failed_by(error))
     }
 
-    /// True if [`advance`](Self::advance) has more to do at once. An edge-triggered loop then calls it again without waiting for
-    /// the descriptor, after a look at the [credentials](Self::peer_credentials), if it wants one.
+    /// True if [`advance`](Self::advance) has more to do at once. An edge-triggered loop then calls it again, without waiting
+    /// for the descriptor, after a look at the [credentials](Self::peer_credentials), if it wants one.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();

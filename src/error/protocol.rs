@@ -10,13 +10,13 @@ pub enum ProtocolError {
     /// The count of committed bytes went backwards, or ahead by more than a ring.
     #[error("ring head: {from} to {limit} expected, {found} found")]
     Head { from: u64, limit: u64, found: u64 },
-    /// The count of released bytes went backwards, or past what was committed.
+    /// The count of released bytes went backwards, or past the committed bytes.
     #[error("ring tail: {from} to {limit} expected, {found} found")]
     Tail { from: u64, limit: u64, found: u64 },
     /// A head or tail between two records.
     #[error("ring position: a multiple of 64 expected, {found} found")]
     Misaligned { found: u64 },
-    /// A record that is longer than what was committed.
+    /// A record that reaches past the committed bytes.
     #[error(
         "record: at most {available} bytes expected, payload of {payload} and control of {control} bytes found"
     )]
