@@ -96,8 +96,7 @@ impl Handshake {
             needs_advance: false,
         };
         match handshake.begin() {
-            // `advance` sends the `Hello` again.
-            Ok(()) | Err(Error::Full | Error::FdsInFlight) => Ok(handshake),
+            Ok(()) => Ok(handshake),
             Err(error) => Err(handshake.failed_by(error)),
         }
     }
@@ -108,6 +107,7 @@ impl Handshake {
         self.socket.pass_pidfd(self.settings.peer_pidfd);
         if self.role == Role::Caller {
             self.state = State::SendHello(self.create_offer()?, None);
+            // A `Hello` for which there is no room yet is sent by `advance`.
             self.step()?;
         }
         Ok(())
@@ -126,37 +126,33 @@ impl Handshake {
         }
         self.socket.own();
         let mut budget = Budget::once();
-        self.needs_advance = true;
-        let mut passing = None;
-        while budget.spend()? {
+        let progress = loop {
+            if let State::Complete(..) = self.state {
+                self.needs_advance = false;
+                return Ok(true);
+            }
+            if !budget.spend()? {
+                break Progress::Paused;
+            }
             match self.step() {
-                Ok(Progress::Again) => continue,
-                Ok(Progress::Done) => {
-                    self.needs_advance = false;
-                    return Ok(true);
-                }
-                Ok(Progress::Paused) => {}
-                Ok(Progress::Waiting) => self.needs_advance = false,
-                Ok(Progress::Later(error)) => {
-                    self.needs_advance = false;
-                    passing = Some(error);
-                }
+                Ok(Progress::Again) => {}
+                Ok(progress) => break progress,
                 Err(error) => return Err(self.failed_by(error)),
             }
-            break;
-        }
-        if Instant::now() < self.deadline {
-            return passing.map_or(Ok(false), Err);
-        }
-        let error = match self.state {
-            State::Refused(refusal) => HandshakeError::Refused(refusal).into(),
-            _ => Error::Timeout,
         };
-        Err(self.failed_by(error))
+        if Instant::now() >= self.deadline {
+            let error = match self.state {
+                State::Refused(refusal) => HandshakeError::Refused(refusal).into(),
+                _ => Error::Timeout,
+            };
+            return Err(self.failed_by(error));
+        }
+        self.needs_advance = matches!(progress, Progress::Paused);
+        if let Progress::Later(error) = progress { Err(error) } else { Ok(false) }
     }
 
-    /// True if [`advance`](Self::advance) has more to do at once. An edge-triggered loop then calls it again without waiting for
-    /// the descriptor, after a look at the [credentials](Self::peer_credentials), if it wants one.
+    /// True if [`advance`](Self::advance) has more to do at once. An edge-triggered loop then calls it again, without waiting
+    /// for the descriptor, after a look at the [credentials](Self::peer_credentials), if it wants one.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -242,7 +238,6 @@ impl fmt::Debug for Handshake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handshake")
             .field("role", &self.role)
-            .field("state", &self.state)
             .field("peer", &self.credentials)
             .finish_non_exhaustive()
     }

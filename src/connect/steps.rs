@@ -8,7 +8,7 @@
 //! | 4 | sends `Ready` | awaits `Ready` |
 //! | 5 | awaits `Ready` | sends `Ready` |
 
-use std::{fmt, io, mem, time::Instant};
+use std::{io, mem, time::Instant};
 
 use rustix::{io::Errno, net::Shutdown};
 use zerocopy::IntoBytes;
@@ -58,23 +58,6 @@ pub(super) enum Progress {
     Paused,
     /// The packet could not be sent for the moment: the same step is tried again in another call.
     Later(Error),
-    Done,
-}
-
-/// Shows the state's name alone.
-impl fmt::Debug for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::SendHello(..) => "SendHello",
-            Self::AwaitHello(_) => "AwaitHello",
-            Self::Examine(..) => "Examine",
-            Self::SendReady(..) => "SendReady",
-            Self::AwaitReady(..) => "AwaitReady",
-            Self::Complete(..) => "Complete",
-            Self::Refused(_) => "Refused",
-            Self::Failed(_) => "Failed",
-        })
-    }
 }
 
 impl Handshake {
@@ -181,7 +164,8 @@ impl Handshake {
                     (state, Progress::Again)
                 }
             },
-            State::Complete(offer, peer) => (State::Complete(offer, peer), Progress::Done),
+            // No step follows: `advance` asks for none.
+            State::Complete(..) => (state, Progress::Again),
             State::Refused(refusal) => match self.socket.receive(HELLO_MAX)? {
                 Arrival::End => return Err(Error::from(HandshakeError::Refused(refusal)).into()),
                 Arrival::Packet(_) if Instant::now() < self.deadline => {

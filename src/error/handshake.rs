@@ -9,7 +9,7 @@ use zerocopy::{TryFromBytes, try_transmute};
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    /// This side refused the peer's offer, and told the peer so.
+    /// This side refused the peer's offer, and sent the peer the reason.
     #[error("we refused the peer: {0}")]
     Refused(Refusal),
     /// The peer refused this side's offer.
@@ -105,7 +105,7 @@ impl fmt::Display for Refusal {
                 write!(f, "credentials: a process or user that has a name here expected, none found")
             }
             Reason::Packet if found == 0 => {
-                write!(f, "{} expected, a packet that is none of sealane's found", PacketName(expected))
+                write!(f, "{} expected, a malformed packet found", PacketName(expected))
             }
             Reason::Packet => write!(f, "{} expected, {} found", PacketName(expected), PacketName(found)),
             Reason::Application => write!(f, "refused by the application"),
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn refusal_of_a_packet_names_the_kinds() {
         let refusal = |expected, found| Refusal { reason: Reason::Packet, expected, found }.to_string();
-        assert_eq!(refusal(1, 0), "Hello expected, a packet that is none of sealane's found");
+        assert_eq!(refusal(1, 0), "Hello expected, a malformed packet found");
         assert_eq!(refusal(2, 4), "Ready expected, Control found");
         assert_eq!(refusal(1, 99), "Hello expected, packet of kind 99 found");
     }

@@ -10,7 +10,7 @@ pub enum ProtocolError {
     /// The count of committed bytes went backwards, or ahead by more than a ring.
     #[error("ring head: {from} to {limit} expected, {found} found")]
     Head { from: u64, limit: u64, found: u64 },
-    /// The count of released bytes went backwards, or past what was committed.
+    /// The count of released bytes went backwards, or past the committed bytes.
     #[error("ring tail: {from} to {limit} expected, {found} found")]
     Tail { from: u64, limit: u64, found: u64 },
     /// A head or tail between two records.

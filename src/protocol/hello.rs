@@ -126,7 +126,7 @@ mod tests {
             assert_eq!(reason.code(), code);
             round_trip(reason);
         }
-        // What is beyond the table has no name, however large, and keeps its number.
+        // Numbers beyond the table have no name, and are kept.
         let beyond = u32::try_from(rows.len()).unwrap() + 1;
         for code in [0, beyond, beyond + 1, 999, u32::MAX] {
             assert_eq!(Reason::from_code(code), Reason::Unknown(code));

@@ -40,7 +40,7 @@ use crate::{
     wait::{Deadline, sleep},
 };
 
-/// Bytes that the kernel counts against the send buffer beside those of a packet.
+/// Bytes that the kernel counts against the send buffer for each packet, in addition to the packet's own.
 const SEND_OVERHEAD: usize = 32;
 /// Bytes of the longest body that is sent in a packet: what a default send buffer holds (`net.core.wmem_default`). No builder
 /// accepts more. The kernel asks itself for a longer packet's memory in one piece, which it often does not have (`ENOBUFS`).

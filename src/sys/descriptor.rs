@@ -49,7 +49,7 @@ pub(crate) fn is_above_stdio(number: RawFd) -> bool {
 /// Those of `fcntl(2)`: `EBADF` if the number is not open.
 pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: `fcntl(2)` with `F_DUPFD_CLOEXEC` takes integers and accesses no memory. It reads the table of descriptors, and
-    // answers `EBADF` for a number that is not open; the original is neither closed nor changed, whoever owns it.
+    // answers `EBADF` for a number that is not open; the original is neither closed nor changed.
     let duplicate = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, LOWEST) };
     if duplicate < 0 {
         return Err(io::Error::last_os_error());

@@ -1,7 +1,7 @@
 //! All unsafe code, behind a safe interface: mappings, loads from memory that a peer can write, descriptors by number.
 //!
-//! Owns every mapping, `recvmsg(2)` and its ancillary data, the number that tells forks apart, and the rule of who owns a
-//! value. Refuses ranges beyond a mapping, misaligned values, and descriptors that the kernel did not just install.
+//! Owns every mapping, `recvmsg(2)` and its ancillary data, the number that distinguishes forks, and the owner of a value.
+//! Refuses ranges beyond a mapping, misaligned values, and descriptors that the kernel did not just install.
 //!
 //! May import: `error`, `protocol`, `wait`.
 //!
