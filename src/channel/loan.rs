@@ -187,13 +187,14 @@ impl<'s, T> Loan<'s, T> {
     /// Sends the loan without blocking. After that it can only be dropped.
     pub(crate) fn try_commit(&mut self, control: &Control<'_>, wants_reply: bool) -> Result<RequestId> {
         let len = size_of_val(self.reservation.payload.as_slice());
-        self.out.commit(&mut self.reservation, len, control, wants_reply, Block::No, self.wake)
+        self.out.commit(self.reservation.frame(), len, control, wants_reply, Block::No, self.wake)
     }
 
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a loan must stay in registers on its way")]
     fn commit(mut self, control: &Control<'_>, wants_reply: bool, block: Block) -> Result<RequestId> {
         let len = size_of_val(self.reservation.payload.as_slice());
-        self.out.commit(&mut self.reservation, len, control, wants_reply, block, self.wake)
+        self.out.commit(self.reservation.frame(), len, control, wants_reply, block, self.wake)
     }
 }
 
