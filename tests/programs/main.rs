@@ -12,6 +12,7 @@ mod numbers;
 mod one_event;
 mod restart;
 mod serde;
+mod state_machine;
 #[path = "../support/mod.rs"]
 mod support;
 #[path = "../support/threads.rs"]
