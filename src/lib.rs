@@ -150,6 +150,7 @@ pub use channel::{
     control::{Control, IntoBorrowedFd},
     loan::{Loan, LoanWriter, Unsent},
     message::{Message, ReplyToken, RequestId},
+    owned_loan::OwnedLoan,
     payload::{Payload, PayloadReader},
     peer::{Credentials, Peer},
     receiver::{Messages, Receiver},

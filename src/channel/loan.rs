@@ -14,6 +14,7 @@ use crate::{
         control::Control,
         message::{ReplyToken, RequestId},
         outbox::{Outbox, Wake},
+        sender::Sender,
         space::Block,
     },
     error::{Error, Result},
@@ -237,7 +238,7 @@ impl<T> fmt::Debug for Loan<'_, T> {
 }
 
 /// A loan that was not sent, and why: the error of [`Loan::try_send_with`], [`try_request`](Loan::try_request) and
-/// [`try_reply`](Loan::try_reply).
+/// [`try_reply`](Loan::try_reply). It holds a [`Loan`], an [`OwnedLoan`](crate::OwnedLoan), or the [`Sender`] of one.
 ///
 /// ```
 /// use sealane::{Channel, Error};
@@ -255,6 +256,10 @@ pub struct Unsent<L> {
 }
 
 impl<L> Unsent<L> {
+    pub(super) fn new(error: Error, loan: L) -> Self {
+        Self { error, loan }
+    }
+
     /// Why it was not sent.
     pub fn error(&self) -> &Error {
         &self.error
@@ -273,6 +278,13 @@ impl<L> Unsent<L> {
     /// The error; the loan is dropped.
     pub fn into_error(self) -> Error {
         self.error
+    }
+}
+
+impl Unsent<Sender> {
+    /// The sender of an [`OwnedLoan`](crate::OwnedLoan) that was not sent, or of a loan that was not made.
+    pub fn into_sender(self) -> Sender {
+        self.loan
     }
 }
 

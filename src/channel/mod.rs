@@ -16,6 +16,7 @@ pub(crate) mod inbox;
 pub(crate) mod loan;
 pub(crate) mod message;
 pub(crate) mod outbox;
+pub(crate) mod owned_loan;
 pub(crate) mod payload;
 pub(crate) mod peer;
 pub(crate) mod receiver;

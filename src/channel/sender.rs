@@ -12,9 +12,10 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::{
     channel::{
         control::Control,
-        loan::Loan,
+        loan::{Loan, Unsent},
         message::{ReplyToken, RequestId},
         outbox::{Outbox, Wake},
+        owned_loan::OwnedLoan,
         peer::Peer,
         send_batch::SendBatch,
         space::Block,
@@ -22,7 +23,7 @@ use crate::{
     },
     error::{Error, Result},
     protocol::layout::RecordSize,
-    ring::{release::Intake, writer::Writer},
+    ring::{producer::Place, release::Intake, writer::Writer},
     socket::{death::Watch, link::Closer},
     sys::own_region::{OwnRing, OwnWords},
     wait::{Deadline, Spinner},
@@ -66,7 +67,7 @@ use crate::{
 /// # Ok::<(), sealane::Error>(())
 /// ```
 pub struct Sender {
-    writer: Writer,
+    pub(super) writer: Writer,
     out: Outbox,
     peer: Peer,
 }
@@ -202,13 +203,29 @@ impl Sender {
         wake: Wake,
     ) -> Result<Loan<'_, T>> {
         // A product that overflows is too long for any ring.
-        let len = count.saturating_mul(size_of::<T>());
+        let place = self.reserve(count.saturating_mul(size_of::<T>()), block)?;
+        self.lend_at(place, count, wake)
+    }
+
+    /// Reserves room for a loan of `len` bytes.
+    #[inline]
+    pub(super) fn reserve(&mut self, len: usize, block: Block) -> Result<Place> {
         let size = self.loan_size(len)?;
         self.out.wait_for_space(&mut self.writer.producer, size, block)?;
-        let place = self.writer.reserve(size).map_err(|violation| self.out.space.violated(violation))?;
+        self.writer.reserve(size).map_err(|violation| self.out.space.violated(violation))
+    }
+
+    /// Lends the values at a reserved place.
+    #[inline]
+    pub(super) fn lend_at<T: FromBytes + IntoBytes>(
+        &mut self,
+        place: Place,
+        count: usize,
+        wake: Wake,
+    ) -> Result<Loan<'_, T>> {
         match self.writer.lend(place, count) {
             Some(reservation) => Ok(Loan::new(reservation, &mut self.out, wake)),
-            None => Err(self.out.too_large(len)),
+            None => Err(self.out.too_large(count.saturating_mul(size_of::<T>()))),
         }
     }
 
@@ -223,6 +240,21 @@ impl Sender {
     /// A batch is the fastest way to send many small payloads. See [`SendBatch`].
     pub fn batch(&mut self) -> SendBatch<'_> {
         SendBatch::new(self)
+    }
+
+    /// Makes a loan that owns the sender and borrows nothing: for state machines, async code and other languages, which store
+    /// a loan. Waits for room for at most `timeout`; with zero, looks once.
+    ///
+    /// Whatever is done with the [`OwnedLoan`], the sender comes back.
+    ///
+    /// # Errors
+    /// [`Unsent`], with the sender in it, and [`Error::Timeout`] or an error of [`loan`](Self::loan).
+    #[expect(clippy::result_large_err, reason = "the sender comes back as it was")]
+    pub fn into_loan(mut self, len: usize, timeout: Duration) -> Result<OwnedLoan, Unsent<Self>> {
+        match self.reserve(len, Block::Until(Deadline::after(timeout))) {
+            Ok(place) => Ok(OwnedLoan::new(self, place, len)),
+            Err(error) => Err(Unsent::new(error, self)),
+        }
     }
 
     /// Wakes the receiver for what a batch has sent, unless this is a fork's copy that the fork has not used.

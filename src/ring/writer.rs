@@ -70,6 +70,21 @@ impl Writer {
     }
 }
 
+/// A place whose loan is kept as a value, and lent anew each time.
+impl Writer {
+    /// The bytes of a place's payload. `None` where [`lend`](Self::lend) says `None`.
+    pub(crate) fn bytes(&self, place: Place, len: usize) -> Option<&[u8]> {
+        let at = place.at.wrapping_add(Record::PAYLOAD);
+        self.producer.is_reserved(place).then(|| self.ring.bytes(at, len))?
+    }
+
+    /// The same, to be written.
+    pub(crate) fn bytes_mut(&mut self, place: Place, len: usize) -> Option<&mut [u8]> {
+        let at = place.at.wrapping_add(Record::PAYLOAD);
+        self.producer.is_reserved(place).then(|| self.ring.bytes_mut(at, len))?
+    }
+}
+
 /// Room for a record whose payload is being written. Nothing of it is published until it is committed.
 pub(crate) struct Reservation<'w, T> {
     /// The values.

@@ -89,6 +89,27 @@ impl OwnRing {
         Some(Slot { start: Address(start), count, values: PhantomData, ring: self })
     }
 
+    /// The `len` bytes from the ring's byte `at` on, to be read. `None` if they reach past the ring's end.
+    pub(crate) fn bytes(&self, at: u64, len: usize) -> Option<&[u8]> {
+        let (start, within) = self.region.ring(at, len);
+        if within < len {
+            return None;
+        }
+        // SAFETY: contract of `from_raw_parts`: `Region::ring` gives `len` mapped, initialised bytes; not written meanwhile for
+        // the reasons in `Slot::as_slice`, as `self` is borrowed.
+        Some(unsafe { slice::from_raw_parts(start.as_ptr(), len) })
+    }
+
+    /// The `len` bytes from the ring's byte `at` on, to be written. `None` if they reach past the ring's end.
+    pub(crate) fn bytes_mut(&mut self, at: u64, len: usize) -> Option<&mut [u8]> {
+        let (start, within) = self.region.ring(at, len);
+        if within < len {
+            return None;
+        }
+        // SAFETY: as in `bytes`; unique, because `self` is borrowed uniquely.
+        Some(unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) })
+    }
+
     /// Writes `value` to the ring's byte `at`. False if it reaches past the ring's end, or is misaligned.
     #[must_use]
     #[inline]

@@ -16,6 +16,7 @@ mod restart;
 #[path = "../support/role.rs"]
 mod role;
 mod serde;
+mod state_machine;
 #[path = "../support/threads.rs"]
 mod threads;
 #[cfg(feature = "tokio")]

@@ -1,0 +1,231 @@
+//! [`OwnedLoan`]: a loan that owns its sender, and so can be stored.
+//!
+//! Invariant: nothing is sent between the reservation of `place` and the loan's own sending, as the loan owns the sender.
+//! So the place stays reserved.
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+use crate::{
+    channel::{
+        control::Control,
+        loan::{Loan, Unsent},
+        message::{ReplyToken, RequestId},
+        outbox::Wake,
+        sender::Sender,
+    },
+    error::Result,
+    ring::producer::Place,
+};
+
+/// A loan without a lifetime: it owns its sender, and gives it back. From [`Sender::into_loan`].
+///
+/// It is for programs that store a loan: state machines, async code that is polled piece by piece, and bindings to other
+/// languages. Where a borrow will do, [`Sender::loan`] is simpler.
+///
+/// The methods that send consume the loan and return the sender. If they fail, the sender is in the error
+/// ([`Unsent::into_sender`]), and the loan is gone; the `try_` forms give the whole loan back instead.
+///
+/// ```
+/// use std::time::Duration;
+/// use sealane::{OwnedLoan, Sender};
+///
+/// /// A frame that is filled row by row, by an event loop.
+/// struct Frame {
+///     loan: OwnedLoan,
+///     row: usize,
+/// }
+///
+/// impl Frame {
+///     fn push(&mut self, row: &[u8]) {
+///         self.loan[self.row * 4..][..4].copy_from_slice(row);
+///         self.row += 1;
+///     }
+/// }
+///
+/// # let (a, mut b) = sealane::Channel::pair()?;
+/// let sender: Sender = a.sender;
+/// let mut frame = Frame { loan: sender.into_loan(8, Duration::from_secs(1))?, row: 0 };
+/// frame.push(b"row1");
+/// frame.push(b"row2");
+/// let mut sender = frame.loan.send()?;
+/// sender.send("that was the first frame")?;
+/// assert_eq!(b.recv()?.payload().unwrap().to_vec(), b"row1row2");
+/// # Ok::<(), sealane::Error>(())
+/// ```
+#[must_use = "a loan that is dropped is not sent, and closes its sender"]
+pub struct OwnedLoan {
+    sender: Sender,
+    place: Place,
+    len: usize,
+}
+
+#[expect(clippy::result_large_err, reason = "the sender comes back as it was")]
+impl OwnedLoan {
+    pub(super) fn new(sender: Sender, place: Place, len: usize) -> Self {
+        Self { sender, place, len }
+    }
+
+    /// Keeps the first `len` bytes and gives the rest of the space back; does nothing if there are fewer.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Sends nothing, and returns the sender.
+    pub fn discard(self) -> Sender {
+        self.sender
+    }
+
+    /// Sends the loan, see [`Loan::send`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::send`], with the sender.
+    pub fn send(self) -> Result<Sender, Unsent<Sender>> {
+        self.finish(|loan| loan.send()).map(|(sender, ())| sender)
+    }
+
+    /// See [`Loan::send_with`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::send_with`], with the sender.
+    pub fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<Sender, Unsent<Sender>> {
+        self.finish(|loan| loan.send_with(control)).map(|(sender, ())| sender)
+    }
+
+    /// See [`Loan::send_with_timeout`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::send_with_timeout`], with the sender.
+    pub fn send_with_timeout<'c>(
+        self,
+        control: impl Into<Control<'c>>,
+        timeout: Duration,
+    ) -> Result<Sender, Unsent<Sender>> {
+        self.finish(|loan| loan.send_with_timeout(control, timeout)).map(|(sender, ())| sender)
+    }
+
+    /// See [`Loan::try_send_with`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::try_send_with`], with the loan.
+    pub fn try_send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<Sender, Unsent<Self>> {
+        self.attempt(|loan| loan.try_send_with(control)).map(|(sender, ())| sender)
+    }
+
+    /// See [`Loan::request`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::request`], with the sender.
+    pub fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<(Sender, RequestId), Unsent<Sender>> {
+        self.finish(|loan| loan.request(control))
+    }
+
+    /// See [`Loan::request_timeout`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::request_timeout`], with the sender.
+    pub fn request_timeout<'c>(
+        self,
+        control: impl Into<Control<'c>>,
+        timeout: Duration,
+    ) -> Result<(Sender, RequestId), Unsent<Sender>> {
+        self.finish(|loan| loan.request_timeout(control, timeout))
+    }
+
+    /// See [`Loan::try_request`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::try_request`], with the loan.
+    pub fn try_request<'c>(
+        self,
+        control: impl Into<Control<'c>>,
+    ) -> Result<(Sender, RequestId), Unsent<Self>> {
+        self.attempt(|loan| loan.try_request(control))
+    }
+
+    /// See [`Loan::reply`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::reply`], with the sender.
+    pub fn reply<'c>(
+        self,
+        token: ReplyToken,
+        control: impl Into<Control<'c>>,
+    ) -> Result<Sender, Unsent<Sender>> {
+        self.finish(|loan| loan.reply(token, control)).map(|(sender, ())| sender)
+    }
+
+    /// See [`Loan::reply_timeout`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::reply_timeout`], with the sender.
+    pub fn reply_timeout<'c>(
+        self,
+        token: ReplyToken,
+        control: impl Into<Control<'c>>,
+        timeout: Duration,
+    ) -> Result<Sender, Unsent<Sender>> {
+        self.finish(|loan| loan.reply_timeout(token, control, timeout)).map(|(sender, ())| sender)
+    }
+
+    /// See [`Loan::try_reply`].
+    ///
+    /// # Errors
+    /// Those of [`Loan::try_reply`], with the loan.
+    pub fn try_reply<'c>(
+        self,
+        token: ReplyToken,
+        control: impl Into<Control<'c>>,
+    ) -> Result<Sender, Unsent<Self>> {
+        self.attempt(|loan| loan.try_reply(token, control)).map(|(sender, ())| sender)
+    }
+
+    fn finish<R>(mut self, send: impl FnOnce(Loan<'_>) -> Result<R>) -> Result<(Sender, R), Unsent<Sender>> {
+        match self.lend().and_then(send) {
+            Ok(sent) => Ok((self.sender, sent)),
+            Err(error) => Err(Unsent::new(error, self.sender)),
+        }
+    }
+
+    fn attempt<R>(
+        mut self,
+        send: impl FnOnce(Loan<'_>) -> Result<R, Unsent<Loan<'_>>>,
+    ) -> Result<(Sender, R), Unsent<Self>> {
+        match self.lend().and_then(|loan| Ok(send(loan)?)) {
+            Ok(sent) => Ok((self.sender, sent)),
+            Err(error) => Err(Unsent::new(error, self)),
+        }
+    }
+
+    fn lend(&mut self) -> Result<Loan<'_>> {
+        self.sender.lend_at(self.place, self.len, Wake::AtOnce)
+    }
+}
+
+impl Deref for OwnedLoan {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let bytes = self.sender.writer.bytes(self.place, self.len);
+        debug_assert!(bytes.is_some(), "the place stays reserved");
+        bytes.unwrap_or_default()
+    }
+}
+
+impl DerefMut for OwnedLoan {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let bytes = self.sender.writer.bytes_mut(self.place, self.len);
+        debug_assert!(bytes.is_some(), "the place stays reserved");
+        bytes.unwrap_or_default()
+    }
+}
+
+/// Prints the length, never the contents.
+impl fmt::Debug for OwnedLoan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnedLoan").field("len", &self.len).finish_non_exhaustive()
+    }
+}
