@@ -1,11 +1,11 @@
 //! A channel in a `calloop` loop: a process and its worker. Run it: `cargo run --example calloop`.
 //!
 //! The rule: after [`Receiver::try_recv`] has said `None`, the receiver's descriptor becomes readable when there is
-//! something to receive. **Only then**: who stops earlier, to be fair to the loop's other sources, must come back without
+//! something to receive. **Only then**: a source that stops earlier, to be fair to the loop's others, must come back without
 //! waiting. [`ChannelSource`] does both: copy it.
 //!
-//! It watches a duplicate of the descriptor: `calloop` wants to own what it watches, and must close it itself; and a
-//! duplicate hides nothing from the peer, which is told the end of a channel by `shutdown(2)`.
+//! The source watches a duplicate of the descriptor, because `calloop` closes the descriptors that it watches. A duplicate
+//! hides no end from the peer: a channel ends with `shutdown(2)`.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -94,7 +94,7 @@ impl EventSource for ChannelSource {
     }
 }
 
-/// What the callbacks of the loop share.
+/// State that the callbacks of the loop share.
 #[derive(Default)]
 struct State {
     answers: u32,

@@ -1,12 +1,12 @@
 //! A channel in a `mio` loop: an echo server that never blocks. Run it: `cargo run --example mio`.
 //!
-//! The rule, for both halves: **a no arms the descriptor; it becomes readable when trying again is worthwhile.** `mio` is
-//! edge-triggered: it tells of that once. So go on until something says no, then wait:
+//! The rule for both halves: **a call that finds nothing arms the descriptor, which becomes readable when trying again is
+//! worthwhile.** `mio` is edge-triggered and reports that once. So repeat each call until it finds nothing, then wait:
 //! - receive until [`Receiver::try_recv`] says `None`;
 //! - send until [`Sender::try_loan`] says `None`, or a `try_send` says `Full`. The sender has a descriptor of its own.
 //!
-//! Who stops earlier, for instance to be fair to others, must come back without waiting. Here, an echo that has no room
-//! stops the receiving too: so a client that does not read its echoes is not listened to, and nothing piles up.
+//! A loop that stops earlier, to be fair to other channels, must come back without waiting. Here an echo without room stops
+//! the receiving, too: nothing piles up for a client that does not read its echoes.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -56,7 +56,7 @@ impl Echo {
         Ok(Self { receiver, sender, owed: None, echoed: 0 })
     }
 
-    /// Goes on until it is told no, whichever descriptor was readable.
+    /// Echoes until a call finds nothing or no room, whichever descriptor was readable.
     fn go_on(&mut self) -> Result<(), Error> {
         loop {
             if let Some(payload) = &self.owed {

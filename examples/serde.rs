@@ -83,7 +83,7 @@ struct Receiving {
     channel: Channel,
     stream: UnixStream,
     buffer: Vec<u8>,
-    /// For what the format reads at one go, a number or a short name. A value that borrows needs more.
+    /// Bytes for one value that the format reads at once, a number or a short name. A type that borrows needs more.
     scratch: [u8; 64],
 }
 
@@ -168,7 +168,7 @@ fn print(seconds: &mut [Vec<f64>; WAYS.len()]) {
     }
 }
 
-/// The other process: receives, and checks that it is what was sent.
+/// The other process: receives, and compares with the scans that were sent.
 fn receive() -> Result<()> {
     let mut channel = Channel::inherited()?;
     keep_to_a_cpu(true)?;

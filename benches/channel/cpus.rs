@@ -6,7 +6,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Keeps this thread on the first CPU that it may use, until this is dropped.
 ///
-/// A pair is to be established before that: who shares its only CPU with its peer does not spin.
+/// Establish a pair before that: a channel whose peer shares its only CPU does not spin.
 #[must_use]
 pub(crate) struct Pinned {
     before: CpuSet,

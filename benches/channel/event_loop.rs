@@ -10,7 +10,7 @@ use sealane::{Closer, Message, Receiver, Sender};
 
 use crate::endpoints::pair;
 
-/// Of each channel.
+/// Bytes of each ring.
 pub(crate) const RING: usize = 4096;
 /// A control message that ends the loop's thread.
 const STOP: u64 = u64::MAX;
@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     Payload,
     /// In the socket.
     Control,
-    /// A datagram over a pair of sockets beside each channel, without sealane: what the kernel takes.
+    /// A datagram over a pair of sockets beside each channel, without sealane: the kernel's share.
     Bare,
 }
 
@@ -82,7 +82,7 @@ impl Client {
         self.senders[0].send(&STOP.to_ne_bytes()).unwrap();
     }
 
-    /// To end a channel of the loop's with, which wakes it.
+    /// Ends a channel of the loop's, which wakes it.
     pub(crate) fn closer(&self) -> Closer {
         self.senders[0].closer()
     }
@@ -126,13 +126,13 @@ impl Server {
         Ok(Self { poll, events: Events::with_capacity(1024), receivers, bare, taken: 0, sum: 0 })
     }
 
-    /// Waits for news, and takes all of it. False if it was told to stop.
+    /// Waits for messages, and takes all of them. False after the order to stop.
     pub(crate) fn look(&mut self) -> bool {
         let mut goes_on = true;
         self.poll.poll(&mut self.events, None).unwrap();
         for event in &self.events {
             let at = event.token().0;
-            // To the end, even if it was told to stop: only `None` arms the receiver, for whoever waits next.
+            // All of them, also after the order to stop: only `None` arms the receiver for the next wait.
             while let Some(number) = next(&mut self.receivers, &self.bare, at) {
                 if number == STOP {
                     goes_on = false;
@@ -146,7 +146,7 @@ impl Server {
     }
 }
 
-/// The number of the next message from what is watched as `at`.
+/// The number of the next message on the channel `at`.
 fn next(receivers: &mut [Receiver], bare: &[UnixDatagram], at: usize) -> Option<u64> {
     let count = receivers.len();
     if let Some(receiver) = receivers.get_mut(at) {

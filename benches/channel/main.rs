@@ -1,4 +1,4 @@
-//! What sealane costs within one process, piece by piece. Every benchmark first asserts that what it moves is right.
+//! The costs of sealane within one process, piece by piece. Every benchmark first asserts that the bytes it moves are right.
 //!
 //! ```sh
 //! cargo bench --bench channel                        # all of it takes some ten minutes
@@ -7,8 +7,8 @@
 //! cargo bench --bench channel -- --test              # everything once, unmeasured
 //! ```
 //!
-//! An id names what was chosen: `stream/threads=2,ring=4MiB/64KiB`. Where there are two threads each has a CPU of its own,
-//! if this machine has two. What is left out for want of descriptors is told.
+//! An id names its parameters: `stream/threads=2,ring=4MiB/64KiB`. Two threads have a CPU each, if this machine has two.
+//! Benchmarks that need more descriptors than the limit are left out, with a message.
 #![forbid(unsafe_code)]
 
 mod cpus;

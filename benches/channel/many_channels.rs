@@ -1,17 +1,16 @@
-//! Many channels in one event loop: what a message costs, by their number.
+//! Many channels in one event loop: the cost of a message by their number.
 //!
-//! The loop is `mio`'s: it waits for descriptors and takes from each that has news until it is told `None`, so every
-//! receiver is armed again when it waits. The client sends a burst and waits until that has come to pass. So in a burst of
-//! one message, each is sent to a receiver that sleeps: a doorbell, an event, and two reads of the socket, whatever the
-//! number of channels. What differs is how much memory is gone through.
+//! The loop is `mio`'s. It receives from each readable channel until `None`, so every receiver is armed again when it waits.
+//! The client sends a burst, and waits until all of it is received. In a burst of one message the receiver sleeps, so that a
+//! message takes a doorbell, an event, and two reads of the socket for any number of channels. The memory that is touched
+//! differs.
 //!
 //! - `threads=1`: the client's and the loop's work are done in turn by one thread. Nobody is woken.
 //! - `threads=2`: as between processes, the loop sleeps on a CPU of its own when a burst begins, and is woken. The time is
 //!   that from the first message's sending until the loop has taken the last.
-//! - `threads=2,time=cpu`: likewise, and the time is what the loop's thread takes of its CPU: what the channels cost whoever
-//!   serves them, without what they cost their clients.
-//! - `burst=1`: one message, to a channel at random. `burst=32`: so many, each to a channel at random; of one channel only
-//!   the first of them needs a doorbell. `burst=each`: one message to every channel, in random order.
+//! - `threads=2,time=cpu`: likewise, and the time is the CPU time of the loop's thread: the server's cost without the clients'.
+//! - `burst=1`: one message, to a channel at random. `burst=32`: 32 messages, each to a channel at random; only the first
+//!   to a channel needs a doorbell. `burst=each`: one message to every channel, in random order.
 //!
 //! An iteration is one message.
 
@@ -37,9 +36,9 @@ use crate::{
 };
 
 const CHANNELS: [usize; 4] = [1, 10, 100, 1000];
-/// Of both ends of a channel, and of all else.
+/// Descriptors of both ends of a channel, and of everything else.
 const DESCRIPTORS: (usize, usize) = (8, 64);
-/// As many payloads of 64 bytes as fit into one ring.
+/// Payloads of 64 bytes that fit into one ring.
 const BURST: usize = RING / 128;
 
 /// After which a loop that has nothing to do sleeps.
@@ -63,11 +62,11 @@ enum Way {
     TwoThreads(Time),
 }
 
-/// What is measured.
+/// The time that is measured.
 #[derive(Clone, Copy)]
 enum Time {
     Passed,
-    /// What the loop's thread took of its CPU.
+    /// The CPU time of the loop's thread.
     OfTheLoop,
 }
 
@@ -98,7 +97,7 @@ pub(crate) fn channels(c: &mut Criterion) {
     group.finish();
 }
 
-/// For how many channels this process may open descriptors, having asked for as many as it can get.
+/// How many channels this process may open, with the limit of descriptors raised as far as it may.
 fn most_channels() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });

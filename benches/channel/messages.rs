@@ -1,4 +1,4 @@
-//! The kinds of messages, small ones, and what it takes to have one answered.
+//! Small messages of each kind, and round trips.
 
 use std::time::Duration;
 

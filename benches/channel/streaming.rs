@@ -102,7 +102,7 @@ impl Stream {
         Self { sender: Some(sender), reader: Some(reader), size, touch, number: 0 }
     }
 
-    /// Sends so many messages, and takes the time until the reader is done with the last.
+    /// Sends `count` messages, and measures the time until the reader is done with the last.
     fn batch(&mut self, count: u64) -> Duration {
         let _pinned = Pinned::first();
         let sender = self.sender.as_mut().unwrap();
@@ -121,7 +121,7 @@ impl Stream {
 }
 
 impl Drop for Stream {
-    /// The reader ends with its channel; what it found wrong is told here.
+    /// Ends the reader with its channel, and reports the fault that it found.
     fn drop(&mut self) {
         self.sender = None;
         let result = self.reader.take().unwrap().join();

@@ -1,4 +1,4 @@
-//! Auto-exposure and auto-white-balance: from the statistics of a frame, and what it was taken with, to the next settings.
+//! Auto-exposure and auto-white-balance: from the statistics of a frame and its settings to the next settings.
 //!
 //! Pure and stateless: an answer that comes late is still right for the frame that it answers.
 
@@ -24,10 +24,10 @@ pub(crate) const COLOUR_TOLERANCE: f64 = 0.03;
 #[derive(Debug, Default)]
 pub(crate) struct GreyWorld {
     trusted: [u64; PLANES],
-    /// Of these, the zones that are nearly grey already: a coloured thing that fills the frame is none of them.
+    /// Sums of the zones among them that are nearly grey: a coloured thing that fills the frame is not.
     near_grey: [u64; PLANES],
     near_grey_pixels: u64,
-    /// Of all zones.
+    /// Pixels of all zones.
     pixels: u64,
     focus: u128,
 }

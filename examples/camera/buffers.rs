@@ -30,7 +30,7 @@ pub(crate) fn create(size: Size) -> io::Result<File> {
 pub(crate) enum Layout {
     /// A memfd: red, green and blue, one plane after the other.
     Planes,
-    /// A dmabuf: two pixels in four bytes, so many bytes from a row to the next.
+    /// A dmabuf: two pixels in four bytes, with this number of bytes from a row to the next.
     Yuyv { stride: usize },
 }
 
@@ -81,7 +81,7 @@ impl Buffer {
     }
 }
 
-/// What the algorithm was given: buffers of frames of one size.
+/// The buffers that the algorithm has: frames of one size.
 pub(crate) struct Buffers {
     size: Size,
     layout: Layout,

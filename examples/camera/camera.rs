@@ -1,4 +1,4 @@
-//! Where frames come from: something that fills buffers, which the algorithm is told of once.
+//! The source of frames: it fills buffers, which the algorithm gets once.
 
 use std::os::fd::BorrowedFd;
 
@@ -37,7 +37,7 @@ pub(crate) trait Camera {
     /// One buffer at least must be free. It is so no longer, until [`release`](Self::release).
     fn take(&mut self, pixels: &mut [u8]) -> Result<Option<Frame>>;
 
-    /// Frees a buffer: what it holds may be overwritten.
+    /// Frees a buffer: its content may be overwritten.
     fn release(&mut self, buffer: usize) -> Result<()>;
 
     /// Says how frames are to be taken from now on.

@@ -156,7 +156,7 @@ struct Tally {
     in_picture: bool,
 }
 
-/// Counts what is read. The decoder does not say how far it came.
+/// A reader that counts bytes, because the decoder does not report its position.
 struct Tallied<R> {
     input: R,
     tally: Rc<Cell<Tally>>,
@@ -231,7 +231,7 @@ impl Format {
     }
 }
 
-/// Says what the decoder's terse errors mean for who gave the file.
+/// Explains the decoder's terse errors to the user.
 fn explain(error: y4m::Error) -> Box<dyn std::error::Error> {
     match error {
         y4m::Error::EOF => "the clip ends before its first picture".into(),

@@ -19,7 +19,7 @@ use crate::colour::planes_of_yuyv;
 use crate::protocol::{BUFFERS, Settings};
 use crate::sensor::Size;
 
-/// What is asked for; the device may have another one.
+/// The requested size; the device may have another one.
 const SIZE: Size = Size { width: 640, height: 480 };
 const DEFAULT_RATE: u32 = 30;
 /// `V4L2_EXPOSURE_MANUAL` of `linux/v4l2-controls.h`.
@@ -42,7 +42,7 @@ pub(crate) struct Webcam {
     before: Vec<(Control, i32)>,
 }
 
-/// By what the device's exposure is set.
+/// The control that sets the device's exposure.
 enum Exposure {
     Time { time: Range, gain: Option<Range> },
     Brightness(Range),
@@ -62,7 +62,7 @@ impl Webcam {
         let capture = Capture::start(device, u32::try_from(BUFFERS)?)?;
         let map = |buffer: DmaBuf| buffer.map();
         let buffers = capture.export()?.into_iter().map(map).collect::<io::Result<_>>()?;
-        // A sensor that is exposed by time is one frame ahead; what is computed after it is not.
+        // A sensor that is exposed by time is one frame ahead; gains that are computed after it are not.
         let ahead = if matches!(exposure, Exposure::Time { .. }) { 2 } else { 0 };
         let latency = Duration::from_secs(ahead) / rate;
         let raw = vec![0; Layout::Yuyv { stride }.bytes(width, height)];
@@ -73,7 +73,7 @@ impl Webcam {
         Ok(webcam)
     }
 
-    /// Notes what the device is set to, and sets it by hand from now on.
+    /// Saves the device's settings, and switches its automatic modes off.
     fn take_over(&mut self) -> Result<()> {
         let device = self.capture.device();
         let has_automatic = device.range(Control::EXPOSURE_AUTO)?.is_some();

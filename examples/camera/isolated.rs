@@ -1,4 +1,4 @@
-//! The algorithm process: statistics in, controls out. Whatever the pipeline sends is checked, and read by value.
+//! The algorithm process: statistics in, controls out. It checks everything that the pipeline sends, and reads it by value.
 
 use sealane::{Channel, Control, Error, Message, Payload};
 

@@ -1,4 +1,4 @@
-//! Frames as PNG files, to look at what the algorithm did.
+//! Frames as PNG files, which show the algorithm's effect.
 
 use std::fs;
 use std::path::{Path, PathBuf};

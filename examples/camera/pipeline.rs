@@ -154,7 +154,7 @@ fn stream(
     ))
 }
 
-/// What is shown while the loop runs.
+/// The display of the running loop.
 fn progress(camera: &dyn Camera, options: &Options) -> Progress {
     if options.json {
         return Progress::hidden();

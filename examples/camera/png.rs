@@ -7,7 +7,7 @@ use miniz_oxide::deflate::compress_to_vec_zlib;
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// Eight bits a colour, red, green and blue; compressed and filtered by the only methods there are; not interlaced.
 const FORMAT: [u8; 5] = [8, 2, 0, 0, 0];
-/// Of 0 to 10.
+/// A level from 0 to 10.
 const COMPRESSION: u8 = 6;
 
 /// A picture as a PNG file. `rgb` has three bytes a pixel, row by row.

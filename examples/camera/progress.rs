@@ -1,4 +1,4 @@
-//! What a terminal shows while the loop runs: a bar, and above it how brightness and colour move to their targets.
+//! The terminal's view of a running loop: a bar, and above it how brightness and colour move to their targets.
 //!
 //! Nothing is shown where the standard error is no terminal. The loop pays for a sample; lines are made when they are drawn.
 
@@ -26,7 +26,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Shows how far a run of so many frames is, if it is known how many there will be. Colour is plotted if the loop sets it.
+    /// Shows the progress of a run of `frames` frames, if their number is known. Colour is plotted if the loop sets it.
     pub(crate) fn new(frames: Option<u64>, has_colour: bool) -> Self {
         let bar = ProgressBar::with_draw_target(frames, ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND));
         let mut plots = vec![Series::new("brightness", TARGET_LUMA, 0)];
@@ -47,7 +47,7 @@ impl Progress {
         Self { bar: ProgressBar::hidden(), plots: Arc::default() }
     }
 
-    /// Takes note of what was seen in a frame, and of how many frames were taken.
+    /// Notes the observation of a frame, and the number of frames taken.
     pub(crate) fn answered(&self, frames: u32, seen: &Observation) {
         if self.bar.is_hidden() {
             return;

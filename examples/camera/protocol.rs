@@ -1,4 +1,4 @@
-//! What the two processes say to each other. Each side checks what it reads before it uses it.
+//! The messages between the two processes. Each side checks a message before it uses it.
 //!
 //! The pipeline registers its frame buffers once: a control message with [`Register`] and one fd per buffer, whose ids are
 //! their places in that message. Then comes a payload per frame, the statistics, with [`FrameReady`] as its control
@@ -15,7 +15,7 @@ pub(crate) const BUFFERS: usize = 4;
 pub(crate) struct Register {
     pub(crate) width: u32,
     pub(crate) height: u32,
-    /// Of dmabufs of YUYV, the bytes from a row to the next; 0 for memfds of planes.
+    /// Bytes from a row to the next for dmabufs of YUYV; 0 for memfds of planes.
     pub(crate) stride: u32,
     /// Whether the camera has colour gains.
     pub(crate) has_colour_gains: u32,
@@ -38,7 +38,7 @@ pub(crate) struct FrameReady {
     pub(crate) columns: u32,
     pub(crate) rows: u32,
     pub(crate) reserved: u32,
-    /// What the frame was taken with.
+    /// The settings of the frame.
     pub(crate) settings: Settings,
 }
 
@@ -73,7 +73,7 @@ impl Settings {
     }
 }
 
-/// What the algorithm saw in a frame.
+/// The algorithm's measurements of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Observation {
@@ -98,7 +98,7 @@ pub(crate) struct Controls {
     pub(crate) frame: u64,
     /// Whether exposure and white balance were right in that frame.
     pub(crate) converged: u32,
-    /// Whether the statistics are those of what the frame's buffer holds.
+    /// Whether the statistics agree with the content of the frame's buffer.
     pub(crate) buffer_agrees: u32,
     /// Forbidden acts that a sandboxed algorithm tried meanwhile, and how many of them it was refused.
     pub(crate) acts_tried: u32,

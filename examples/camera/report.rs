@@ -1,4 +1,4 @@
-//! What a run shows: collected while it lasts, and its facts at the end, as sentences ([`story`](crate::story)) or as JSON.
+//! The results of a run: collected while it lasts, and reported at the end as sentences ([`story`](crate::story)) or as JSON.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(crate) struct Ending {
     pub(crate) first_settings: Settings,
     pub(crate) settings: Settings,
     pub(crate) has_colour_gains: bool,
-    /// Of the whole run.
+    /// Counters of the whole run.
     pub(crate) channel: Stats,
     pub(crate) played: Option<Played>,
     /// Where the first frame and the last are, if that was asked for, or why they are not there.
@@ -103,13 +103,13 @@ impl Report {
     }
 }
 
-/// The time that so many percent do not exceed, in microseconds; 0 of none.
+/// The time that `percent` of the times do not exceed, in microseconds; 0 for no times.
 fn percentile_us(sorted: &[Duration], percent: usize) -> f64 {
     let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(place).map_or(0.0, |time| time.as_secs_f64() * 1e6)
 }
 
-/// What the channel counted from the registration of the buffers to their revocation: the frames and their controls alone.
+/// The channel's counts from the registration of the buffers to their revocation: the frames and their controls alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Streaming {
     pub(crate) doorbells: u64,
@@ -119,7 +119,7 @@ pub(crate) struct Streaming {
 }
 
 impl Streaming {
-    /// What was counted between two moments.
+    /// The difference between two moments.
     pub(crate) fn between(before: &Stats, after: &Stats) -> Self {
         let counted = |count: fn(&Stats) -> u64| count(after).saturating_sub(count(before));
         Self {
@@ -131,7 +131,7 @@ impl Streaming {
     }
 }
 
-/// Everything that a run showed. Of the channel, what the pipeline's end saw.
+/// All results of a run. The channel's counters are those of the pipeline's end.
 pub(crate) struct Facts {
     pub(crate) frames: u32,
     pub(crate) streaming: Streaming,
@@ -139,7 +139,7 @@ pub(crate) struct Facts {
     pub(crate) round_trip_p99_us: f64,
     pub(crate) late_controls: u32,
     pub(crate) frame_buffers_verified: u64,
-    /// What a sandboxed algorithm tried: opening a file, making a socket, having a signal sent.
+    /// Attempts of a sandboxed algorithm: opening a file, making a socket, having a signal sent.
     pub(crate) forbidden_acts_tried: u32,
     pub(crate) forbidden_acts_refused: u32,
     pub(crate) converged_at_frame: Option<u64>,
@@ -150,7 +150,7 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Prints the report. What is wrong with a clip is said beside it, too, unless a person reads it there already.
+    /// Prints the report. A clip's fault goes to the standard error as well, unless the report is on a terminal.
     ///
     /// # Errors
     ///
@@ -198,7 +198,7 @@ impl Facts {
             "round_trip_p99_us": rounded(self.round_trip_p99_us),
             "late_controls": self.late_controls,
             "frames_sent_without_system_call": self.frames_without_system_call(),
-            // What it took to wake the other side, to be woken and to sleep: a system call each.
+            // Wake-ups sent, wake-ups received and sleeps: a system call each.
             "doorbells_sent": channel.doorbells_sent,
             "doorbells_received": channel.doorbells_received,
             "sleeps": channel.sleeps,
@@ -229,7 +229,7 @@ impl Facts {
     }
 }
 
-/// To three decimals: nobody reads more.
+/// Rounded to three decimals.
 fn rounded(value: f64) -> Value {
     json!((value * 1000.0).round() / 1000.0)
 }

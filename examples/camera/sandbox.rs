@@ -16,7 +16,7 @@ use seccompiler::{
 
 use crate::{Result, output::note};
 
-/// What a `Receiver` and a `Sender` call once the handshake is done: packets and descriptors; sleeping; the end.
+/// System calls of a `Receiver` and a `Sender` after the handshake: packets and descriptors; sleeping; the end.
 const CHANNEL: [i64; 8] = [
     libc::SYS_sendto,
     libc::SYS_sendmsg,
@@ -27,7 +27,7 @@ const CHANNEL: [i64; 8] = [
     libc::SYS_munmap,
     libc::SYS_futex,
 ];
-/// What the standard library and its allocator call, and the clock where it is a system call.
+/// System calls of the standard library and its allocator, and the clock where it is one.
 const RUNTIME: [i64; 10] = [
     libc::SYS_mmap,
     libc::SYS_mremap,
@@ -40,7 +40,7 @@ const RUNTIME: [i64; 10] = [
     libc::SYS_write,
     libc::SYS_exit_group,
 ];
-/// What the algorithm itself calls: it looks at frame buffers. Dmabufs are mapped, too, and there is one more call for them.
+/// System calls of the algorithm itself, which reads frame buffers. Dmabufs are mapped, too, and there is one more call for them.
 const BUFFERS: [i64; 3] = [libc::SYS_pread64, libc::SYS_fstat, libc::SYS_fstatfs];
 /// What may be asked of `fcntl(2)`: the state of a descriptor, the seals of a memfd, a copy of what the kernel put below 3.
 ///

@@ -1,4 +1,4 @@
-//! The simulated sensor: turns what a source shows into the linear frame that a camera would give with these settings.
+//! The simulated sensor: turns a source's picture into the linear frame that a camera would give with these settings.
 //!
 //! A source is display-encoded; the sensor decodes it, lights it with the illuminant, exposes and amplifies it, clips,
 //! applies the colour gains and clips again, all in one table of 256 entries per plane.
@@ -9,7 +9,7 @@ use crate::protocol::Settings;
 /// Red, green and blue, one plane after the other.
 pub(crate) const PLANES: usize = 3;
 
-/// Tungsten light: what the white balance has to undo.
+/// Tungsten light, which the white balance has to undo.
 const ILLUMINANT: [f64; PLANES] = [1.0, 0.72, 0.42];
 
 /// With this exposure and gain 1, a white of the source is just white in the frame.
@@ -42,13 +42,13 @@ impl Size {
     }
 }
 
-/// What was played of a recording.
+/// The part of a recording that was played.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Played {
     pub(crate) name: String,
     /// How many whole pictures the recording has; `None` if its end was not reached.
     pub(crate) length: Option<u64>,
-    /// What is wrong with its end: there is more than whole pictures.
+    /// The fault at its end, where there is more than whole pictures.
     pub(crate) damage: Option<String>,
 }
 
@@ -63,7 +63,7 @@ pub(crate) trait Source {
     fn expected_length(&self) -> Option<u64> {
         None
     }
-    /// What was played, if it is a recording.
+    /// The part that was played, if it is a recording.
     fn played(&self) -> Option<Played> {
         None
     }

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::sensor::{PLANES, Size};
 
-/// From this value on, a pixel has lost what it saw.
+/// From this value on, a pixel is saturated.
 pub(crate) const SATURATED: u8 = 250;
 /// Below this value in every plane, a pixel is mostly noise.
 const DARK: u8 = 6;
@@ -87,7 +87,7 @@ impl Meter {
         }
     }
 
-    /// Writes the statistics of `frame` into `place`, whatever it held before.
+    /// Writes the statistics of `frame` over the content of `place`.
     ///
     /// # Panics
     ///

@@ -9,7 +9,7 @@ use crate::protocol::{Observation, Settings};
 use crate::report::{Facts, Streaming};
 use crate::sensor::Played;
 
-/// What a line may take where nobody looks at it, and at most.
+/// Columns of a line where the output is no terminal, and at most.
 const DEFAULT_WIDTH: usize = 80;
 const INDENT: &str = "  ";
 
@@ -68,7 +68,7 @@ fn picture(facts: &Facts) -> Vec<String> {
     sentences
 }
 
-/// What was seen in the first frame and in the last, what the target is, and which settings the loop changed.
+/// The first frame's measurements and the last's, the target, and the settings that the loop changed.
 fn figures(facts: &Facts) -> Vec<String> {
     let (Some(first), Some(last)) = (facts.first, facts.last) else { return Vec::new() };
     let row = |name: &str, first: &str, last: &str, target: &str| {
@@ -157,7 +157,7 @@ fn isolation(facts: &Facts) -> Vec<String> {
     sentences
 }
 
-/// How much of the clip was played, how often, and what is wrong with it.
+/// How much of the clip was played, how often, and its fault.
 fn clip(facts: &Facts, played: &Played) -> Vec<String> {
     let frames = u64::from(facts.frames);
     let whole = |length| count(length, "whole frame");
@@ -176,7 +176,7 @@ fn pictures(facts: &Facts) -> Vec<String> {
     vec![format!("The first frame is in {}, the last in {}.", first.display(), last.display())]
 }
 
-/// What is wrong with the clip, and what was used of it: a line for the standard error.
+/// The clip's fault and the part that was used: a line for the standard error.
 pub(crate) fn warning(facts: &Facts) -> Option<String> {
     let Played { name, length, damage } = facts.ending.played.as_ref()?;
     let (whole, damage) = (count((*length)?, "whole frame"), damage.as_ref()?);

@@ -51,7 +51,7 @@ impl Crowd {
         for number in 0..usize::try_from(options.clients)? {
             let channel = builder.connect(&options.socket)?;
             let (registry, token) = (poll.registry(), Token(number));
-            // Whatever is readable, the client goes on with what it was doing.
+            // Whichever descriptor is readable, the client continues where it stopped.
             registry.register(&mut SourceFd(&channel.receiver.as_raw_fd()), token, Interest::READABLE)?;
             registry.register(&mut SourceFd(&channel.sender.as_raw_fd()), token, Interest::READABLE)?;
             clients.push(Client { channel, tally: Tally::default(), doing: Doing::Nothing });
@@ -141,7 +141,7 @@ impl Round {
 
 struct Client {
     channel: Channel,
-    /// What the hub must have got.
+    /// The tally that the hub must have.
     tally: Tally,
     doing: Doing,
 }
@@ -155,7 +155,7 @@ enum Doing {
 }
 
 impl Client {
-    /// Goes on until it is told no, or has its answer: tells how long that took.
+    /// Sends and receives until a call finds nothing, or the answer is there; then returns how long that took.
     fn go_on(&mut self) -> Result<Option<Duration>> {
         loop {
             match self.doing {

@@ -1,7 +1,7 @@
 //! A hub: one thread and one event loop that serve many clients, of which some behave badly.
 //!
-//! Every client streams payloads and, after some of them, asks what the hub has seen: the answer must be exact. All of
-//! them live in one process of their own, the bad ones in others, started and killed as the measurement wants it.
+//! Every client streams payloads and, after some of them, asks for the hub's count, which must be exact. The good clients
+//! live in one process, the bad ones in others, which the measurement starts and kills.
 //!
 //! ```text
 //!  measure ──orders──► clients ══ N channels ══► server: the hub
@@ -9,11 +9,11 @@
 //!     └────────────── counters ────────────────────┘
 //! ```
 //! First all clients go as fast as they can. Then come rounds at a steady pace, one without and one with the bad clients in
-//! turn: what matters is how long the calls of the good ones take in both. Of each kind of rounds, quantiles are medians.
+//! turn: the result is how long the calls of the good ones take in both. Quantiles are medians over the rounds of a kind.
 //!
-//! Memory per client is what the clients have added, divided by their number: of the hub and of the clients' process the
-//! proportional set size (`/proc/PID/smaps_rollup`), in which each counts half of the rings that they share; of the kernel
-//! its slabs and page tables (`/proc/meminfo`), both ends together and whatever else the machine does.
+//! Memory per client is the memory that the clients have added, divided by their number. For the hub and for the clients'
+//! process it is the proportional set size (`/proc/PID/smaps_rollup`), half of the shared rings each; for the kernel it is slabs
+//! and page tables (`/proc/meminfo`), of both ends and of everything else on the machine.
 #![forbid(unsafe_code)]
 
 mod clients;
@@ -51,7 +51,7 @@ struct Options {
     /// Calls per second of all clients together, in the rounds at a steady pace
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
     pace: u32,
-    /// Clients of one user that the hub serves; whoever comes beyond that is refused
+    /// Clients of one user that the hub serves; further ones are refused
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
     per_user: u32,
     /// Bad clients that connect and say nothing

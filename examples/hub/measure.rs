@@ -48,7 +48,7 @@ pub(crate) fn run(options: &Options) -> Result<Facts> {
     let has_bad = options.silent + options.slow + options.flooding + options.dying > 0;
     let millis = u64::from(options.seconds) * 1000;
     let flat_out = Order { millis: millis / 4, calls_per_second: 0 };
-    // What is left of the time.
+    // The rest of the time.
     let kinds = if has_bad { 2 } else { 1 };
     let steady =
         Order { millis: millis * 3 / 4 / u64::from(ROUNDS * kinds), calls_per_second: options.pace.into() };
@@ -162,12 +162,12 @@ impl Process {
         if message.control() == word { Ok(()) } else { Err("another word was expected".into()) }
     }
 
-    /// Of a hub.
+    /// Reads the counters of a hub.
     fn counters(&mut self) -> Result<Counters> {
         Ok(*self.channel.call(COUNTERS, PATIENCE)?.control_as()?)
     }
 
-    /// Of a hub: until the bad ones are buried.
+    /// Waits until a hub has dropped the bad clients.
     fn wait_for_guests(&mut self, count: u32) -> Result<()> {
         let end = Instant::now() + PATIENCE;
         while self.counters()?.guests > count.into() {
@@ -179,7 +179,7 @@ impl Process {
         Ok(())
     }
 
-    /// Of clients. In the middle of the round, `half_time` is called.
+    /// Runs a round of the clients, and calls `half_time` in the middle.
     fn round(
         &mut self,
         name: &'static str,

@@ -1,5 +1,5 @@
-//! Clients that behave badly, in a process that runs only when nothing else wants to (`SCHED_IDLE`, `sched(7)`): what counts
-//! is what they do to the hub, not that they use up the machine's processors.
+//! Clients that behave badly, in a process that runs only on an idle processor (`SCHED_IDLE`, `sched(7)`): the measurement
+//! is about their effect on the hub, not about the processors that they use.
 
 use std::{os::fd::OwnedFd, thread, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What the processes say to each other.
+//! The messages between the processes.
 
 use std::time::Duration;
 
@@ -23,23 +23,23 @@ pub(crate) fn settings(options: &Options) -> Builder {
         .wait(Wait::Block)
 }
 
-/// The answer to an empty request: what the hub has got of this client's stream.
+/// The answer to an empty request: the hub's count of this client's stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub(crate) struct Tally {
     pub(crate) messages: u64,
-    /// Of all bytes.
+    /// Sum of all bytes.
     pub(crate) sum: u64,
 }
 
 /// A request for [`Counters`].
 pub(crate) const COUNTERS: &[u8] = b"counters";
 
-/// What the hub has counted, of all clients.
+/// The hub's counters over all clients.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub(crate) struct Counters {
-    /// Of everybody.
+    /// Messages of all clients.
     pub(crate) messages: u64,
     /// Connected now, handshakes under way included.
     pub(crate) guests: u64,
@@ -53,12 +53,12 @@ pub(crate) struct Counters {
     pub(crate) failed: u64,
 }
 
-/// What the clients have to do: a round.
+/// An order to the clients: a round.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub(crate) struct Order {
     pub(crate) millis: u64,
-    /// Of all clients together; 0 is as many as they can.
+    /// Rate of all clients together; 0 is as fast as they can.
     pub(crate) calls_per_second: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What a run showed, as a table or as one JSON object.
+//! The results of a run, as a table or as one JSON object.
 
 use comfy_table::{Table, presets};
 use hdrhistogram::Histogram;

@@ -1,18 +1,18 @@
-//! The hub: one thread, one loop, and nothing in it that blocks.
+//! The hub: one thread, one loop, and no call that blocks.
 //!
-//! What keeps one client from harming another:
-//! - **A turn is short**: [`TURN`] messages at most, a burst of a well-behaved client. Who has more to say comes again after a
-//!   [`BREATH`], so that clients who never stop cannot take all of the hub's time: their own ring and socket fill up.
-//! - **Whoever has just begun to speak comes first**: between two looks at who that is, one step is done of the work that can
-//!   wait. Such work is a client with more to say, a step of a handshake, accepting, and burying.
-//! - **Nothing piles up**: a client whose answer finds no room is not listened to until there is some.
-//! - **Memory is bounded** by the settings, per client, and by a number of clients per user: whoever has more is refused before
-//!   there is a channel. Both are needed: a ring that a client has received stays allocated, and charged to the hub, for as long
-//!   as the client likes. One that has not said Hello costs a socket, until its deadline.
-//! - **Accepting rests only for the hub's own shortage**, until somebody leaves or for a while; never for what a client did.
-//! - Whoever breaks the protocol, or is gone, is dropped, and nobody else hears of it.
+//! These rules keep one client from harming another:
+//! - **A turn is short**: [`TURN`] messages at most, a burst of a well-behaved client. A client with more messages comes again
+//!   after a [`BREATH`], so that a client that never stops fills its own ring and socket, and not the hub's time.
+//! - **New activity comes first**: between two polls the hub does one step of the work that can wait. Such work is a client
+//!   with more messages, a step of a handshake, accepting, and closing.
+//! - **Nothing piles up**: a client whose answer finds no room is not read until there is some.
+//! - **Memory is bounded** by the settings of each client, and by a number of clients per user, beyond which a client is refused
+//!   before there is a channel. Both are needed: a ring that a client has received stays allocated, and charged to the hub,
+//!   for as long as the client likes. A client before its Hello costs a socket, until its deadline.
+//! - **Accepting pauses for a shortage of the hub's own only**, until a client leaves or for a while; never for a client's fault.
+//! - A client that breaks the protocol, or is gone, is dropped, and the others do not notice.
 //!
-//! `mio` is edge-triggered: whatever was woken goes on until it is told no, or comes again without being woken.
+//! `mio` is edge-triggered: a client that was woken is served until a call finds nothing, or is served again without a wake-up.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry},
@@ -30,12 +30,11 @@ use crate::{
     protocol::{COUNTERS, Counters, Tally, settings},
 };
 
-/// Messages of one client in a row: what a client streams, its request, and one look more, which finds nothing.
+/// Messages of one client in a row: a stream, its request, and one more poll, which finds nothing.
 const TURN: u32 = 10;
-/// And of one that has taken a breath: while it speaks the others wait.
+/// Messages in a row of a client that comes again: the others wait meanwhile.
 const SHORT_TURN: u32 = 3;
-/// From the end of a turn to the next one of a client that has more to say. `epoll_wait(2)` counts milliseconds, so where
-/// nothing else happens it is one.
+/// Pause between two turns of a client with more messages. `epoll_wait(2)` counts milliseconds, so an idle hub pauses for one.
 const BREATH: Duration = Duration::from_micros(250);
 /// Events of one look.
 const LOOK: usize = 256;
@@ -45,7 +44,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// How long to accept nobody where there was a shortage.
 const REST: Duration = Duration::from_millis(50);
 
-/// Who started the hub: a client like any other, but the hub ends with it.
+/// The process that started the hub: a client like any other, but the hub ends with it.
 const PARENT: usize = 0;
 const LISTENER: Token = Token(usize::MAX);
 /// No guest, but the end of a [`REST`], among the deadlines.
@@ -85,7 +84,7 @@ struct Hub {
     /// The newest guest's key. None is used twice, so an event cannot reach the wrong one.
     arrived: usize,
     later: VecDeque<Work>,
-    /// When to go on with a guest although its descriptor says nothing: at a handshake's end, after a breath.
+    /// When to serve a guest without a wake-up: at a handshake's deadline, after a breath.
     deadlines: BTreeSet<(Instant, usize)>,
     counters: Counters,
     /// How many guests each user has, by its number; and may have.
@@ -126,7 +125,7 @@ impl Hub {
         self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
     }
 
-    /// Serves everybody who has just begun to speak, then does one step of what can wait.
+    /// Serves all clients that were woken, then does one step of the work that can wait.
     fn look(&mut self, events: &mut Events) -> Result<()> {
         let next = self.deadlines.first().map(|(at, _)| at.saturating_duration_since(Instant::now()));
         let at_most = if self.later.is_empty() { next } else { Some(Duration::ZERO) };
@@ -159,7 +158,7 @@ impl Hub {
         Ok(())
     }
 
-    /// A client has its turn now; whatever else there is to do with a guest can wait.
+    /// A client has its turn now; any other work for a guest can wait.
     fn woken(&mut self, key: usize) {
         let Some(guest) = self.guests.get_mut(&key) else { return };
         match &mut guest.stage {
@@ -193,7 +192,7 @@ impl Hub {
                 }
                 self.later.push_back(Work::Accept);
             }
-            // At our limit of open files, for instance: the clients go on waiting.
+            // At our limit of open files, for instance: the clients keep waiting.
             Err(Error::Io { .. }) => {
                 self.counters.failed += 1;
                 self.deadlines.insert((Instant::now() + REST, RESTED));
@@ -291,7 +290,7 @@ impl Hub {
     }
 }
 
-/// What a turn came to.
+/// The outcome of a turn.
 enum Next {
     /// It will be woken.
     Wait,
@@ -316,7 +315,7 @@ impl Client {
         Self { channel, tally: Tally::default(), owed: None }
     }
 
-    /// Listens and answers until it is told no, or the turn is over.
+    /// Receives and answers until a call finds nothing, or the turn ends.
     fn turn(&mut self, most: u32, counters: &mut Counters) -> std::result::Result<Next, Error> {
         for _ in 0..most {
             if let Some(question) = self.owed {

@@ -1,4 +1,4 @@
-//! What the kernel says about processes and memory.
+//! The kernel's numbers on processes and memory.
 
 use std::fs;
 
@@ -38,12 +38,12 @@ pub(crate) fn keep_to(place: Place) -> Result<()> {
     Ok(sched_setaffinity(None, &cpus)?)
 }
 
-/// What a process uses.
+/// Memory of a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     /// Proportional set size, in KiB: its own memory, and its share of what it shares. Half of each ring is the peer's.
     pub(crate) pss: u64,
-    /// Of that, shared memory: rings and control pages.
+    /// The shared part of it: rings and control pages.
     pub(crate) pss_shared: u64,
     /// Open descriptors.
     pub(crate) fds: u64,

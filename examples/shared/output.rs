@@ -1,4 +1,4 @@
-//! What the examples print. A full disk, or a reader that has gone, is an error and no panic, as it is with `println!`.
+//! Output of the examples. A full disk or a closed pipe is an error, where `println!` would panic.
 
 use std::{
     error::Error,

@@ -1,6 +1,6 @@
-//! Two processes send each other everything that there is to send, for as long as you like, and check all of it.
+//! Two processes send each other every kind of message, for as long as you like, and check all of it.
 //!
-//! Both do the same: one thread sends what the other side can foretell (`script.rs`), one receives and compares every byte,
+//! Both do the same: one thread sends messages that the other side can compute (`script.rs`), one receives and compares them,
 //! one holds payloads for a while and releases them in any order (`traffic.rs`). This process watches both (`process.rs`):
 //! neither descriptors nor memory may grow.
 //!
@@ -44,7 +44,7 @@ struct Options {
     /// Bytes of each ring
     #[arg(long, default_value_t = 1 << 18, value_parser = clap::value_parser!(u32).range(4096..))]
     ring_capacity: u32,
-    /// What the messages are made of; the same seed makes the same messages, but for replies [default: the time]
+    /// Seed of the messages; the same seed makes the same messages, but for replies [default: the time]
     #[arg(long)]
     seed: Option<u64>,
     /// Be the other process (the first one starts it)
@@ -75,7 +75,7 @@ impl Options {
     }
 }
 
-/// The other process: sends until it is told to stop.
+/// The other process: sends until the order to stop comes.
 fn peer(options: &Options) -> Result<()> {
     let seed = options.seed.ok_or("the seed of this process expected, none found")?;
     let channel = options.builder()?.inherited()?;
@@ -125,7 +125,7 @@ fn watch(options: &Options) -> Result<()> {
             Ok(())
         };
         let observed = observe();
-        // Whatever was seen: the traffic ends first.
+        // The traffic ends first, also after a failure.
         progress.stop.store(true, Relaxed);
         running.join().map_err(|_| "a thread has panicked")?.and(observed)
     });

@@ -1,10 +1,10 @@
-//! What a process has: its descriptors and its memory, as the kernel counts them; and whether they grow.
+//! A process's descriptors and memory, as the kernel counts them, and whether they grow.
 
 use std::{fmt, fs, path::Path};
 
 use crate::Result;
 
-/// What a process has at one moment.
+/// Descriptors and memory of a process at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Reading {
     pub(crate) descriptors: u64,
@@ -13,7 +13,7 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Of the process `pid`, or of `self`.
+    /// Reads them for the process `pid`, or for `self`.
     pub(crate) fn of(pid: &str) -> Result<Self> {
         let process = Path::new("/proc").join(pid);
         let descriptors = u64::try_from(fs::read_dir(process.join("fd"))?.count())?;
@@ -24,7 +24,7 @@ impl Reading {
         Ok(Self { descriptors, memory })
     }
 
-    /// Now that all is over: as many descriptors as there should be.
+    /// Fails unless the traffic has left the expected number of descriptors.
     pub(crate) fn settled(self, expected: u64) -> Result<()> {
         if self.descriptors == expected {
             return Ok(());
@@ -33,7 +33,7 @@ impl Reading {
     }
 }
 
-/// What a process had, second by second.
+/// Descriptors and memory of a process, second by second.
 #[derive(Debug, Default)]
 pub(crate) struct Trend(Vec<Reading>);
 
@@ -42,7 +42,7 @@ impl Trend {
         self.0.push(reading);
     }
 
-    /// Whether it had more at the end than ever at the beginning: what is in use goes up and down, what leaks only goes up.
+    /// Whether the end has more than the beginning ever had: use goes up and down, a leak only goes up.
     pub(crate) fn judge(&self, name: &str) -> Result<()> {
         let quarter = self.0.len() / 4;
         if quarter == 0 {
@@ -60,7 +60,7 @@ impl Trend {
             )
             .into());
         }
-        // The allocator may keep some of what it got.
+        // The allocator may keep some freed memory.
         if let Some((most, least)) = grown(|reading| reading.memory, 2048) {
             return Err(
                 format!("{name}: at most {most} KiB expected, never less than {least} KiB found").into()

@@ -1,5 +1,4 @@
-//! What each message is made of: a function of the seed of its direction and of its number, so that who receives it can
-//! foretell it.
+//! The content of each message: a function of its direction's seed and its number, so that the receiver can compute it.
 
 use std::os::fd::OwnedFd;
 
@@ -40,14 +39,14 @@ impl Random {
     }
 }
 
-/// What a message is made of.
+/// The content of a message.
 pub(crate) struct Item {
     pub(crate) wants_reply: bool,
     pub(crate) control: Vec<u8>,
     /// Numbers of buffers.
     pub(crate) buffers: Vec<u64>,
     pub(crate) payload: Option<usize>,
-    /// Of the payload's bytes.
+    /// Seed of the payload's bytes.
     seed: u64,
 }
 
@@ -152,7 +151,7 @@ impl Item {
     }
 }
 
-/// What the buffer of a number holds.
+/// The bytes of the buffer with this number.
 fn contents(number: u64) -> Vec<u8> {
     let mut bytes = vec![0; BUFFER];
     Random(number).fill(&mut bytes);

@@ -1,4 +1,4 @@
-//! One process's share: it sends, receives and holds, in a thread each, until it is told to stop.
+//! The traffic of one process: a thread each sends, receives and holds payloads, until the order to stop comes.
 
 use std::{
     collections::BTreeMap,
@@ -45,7 +45,7 @@ pub(crate) struct Progress {
     pub(crate) stop: AtomicBool,
     sent: AtomicU64,
     received: AtomicU64,
-    /// Of payloads, both ways.
+    /// Bytes of payloads, both ways.
     bytes: AtomicU64,
     replies: AtomicU64,
 }
@@ -61,7 +61,7 @@ impl fmt::Display for Progress {
 /// The traffic of one process.
 #[derive(Clone, Copy)]
 pub(crate) struct Traffic<'p> {
-    /// Of what is sent and what is received.
+    /// Seeds of the messages sent and received.
     pub(crate) seeds: [u64; 2],
     pub(crate) progress: &'p Progress,
 }
@@ -119,7 +119,7 @@ impl Traffic<'_> {
             let requests = &open;
             let sending = scope.spawn(move || {
                 let result = self.send(sender, &asked, requests);
-                // Whoever fails stops the others.
+                // A thread that fails stops the others.
                 self.progress.stop.store(true, Relaxed);
                 result
             });
@@ -132,11 +132,11 @@ impl Traffic<'_> {
             });
             let receiving = self.receive(receiver, most, &questions, &payloads, &open);
             self.progress.stop.store(true, Relaxed);
-            // That is the end for who holds them.
+            // This ends the thread that holds them.
             drop(payloads);
             let sent = sending.join().map_err(|_| "the sending thread has panicked")?;
             let held = holding.join().map_err(|_| "the holding thread has panicked")?;
-            // Of one that failed, the others only see the end.
+            // Only the thread that failed has the cause; the others see the end.
             held.and(receiving).and(sent)
         })
     }
@@ -145,7 +145,7 @@ impl Traffic<'_> {
         let (buffers, most) = (buffers()?, sender.limits().max_payload);
         let mut n = 0;
         while !self.progress.stop.load(Relaxed) {
-            // Answers first: a message, like the others, but for what it holds.
+            // Answers first: they are messages like the others, with other content.
             if let Ok((question, token)) = asked.try_recv() {
                 sender.send_timeout(Control::of(&question).in_reply_to(token), SOON)?;
                 self.sent(0);

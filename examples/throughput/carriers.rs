@@ -1,4 +1,4 @@
-//! What the carriers do: a batch of payloads is written here, and read there.
+//! The carriers: each writes a batch of payloads here, and reads it in the other process.
 
 use std::{os::fd::OwnedFd, time::Duration};
 
@@ -16,7 +16,7 @@ pub(crate) const CARRIERS: [&str; 3] = ["sealane", "SOCK_SEQPACKET", "SOCK_STREA
 pub(crate) const SOCKETS: [SocketType; 2] = [SocketType::SEQPACKET, SocketType::STREAM];
 /// The largest piece that goes through a socket at once: a packet must fit into the socket's buffer.
 pub(crate) const PIECE: usize = 64 << 10;
-/// "Read so many payloads from this carrier."
+/// An order: "read this number of payloads from this carrier".
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Order {
@@ -26,7 +26,7 @@ pub(crate) struct Order {
     pub(crate) first: u64,
 }
 
-/// "They are read, and right. It took this process so many nanoseconds of CPU."
+/// An answer: "all are read and right, and took this number of nanoseconds of CPU".
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Done {
@@ -92,7 +92,7 @@ pub(crate) fn read_batch(
             }
         } else {
             let payload = channel.recv()?.take_payload().ok_or("a payload expected, found none")?;
-            // By value, where it is: the memory is the sender's, who may be changing it.
+            // By value and in place: the sender owns the memory, and may be changing it.
             let chunks = payload.shared::<u64>()?.array_chunks::<8>();
             let rest = chunks.remainder();
             sum = add(sum, chunks, rest.iter());

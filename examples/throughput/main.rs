@@ -1,7 +1,7 @@
 //! How fast this machine moves payloads between two processes: over sealane, and over bare sockets.
 //!
-//! Every payload is written by this process and added up by the other, byte by byte, whatever carries it. The carriers take
-//! turns, so that what else the machine does meets all of them alike.
+//! This process writes every payload, and the other adds up its bytes, over each carrier alike. The carriers take turns, so
+//! that other load on the machine meets all of them.
 //!
 //! ```text
 //!  sender                                        the same program, started with --reader

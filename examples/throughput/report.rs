@@ -1,4 +1,4 @@
-//! What was measured, as a table or as one JSON object.
+//! The measurements, as a table or as one JSON object.
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Map, Value, json};
@@ -18,7 +18,7 @@ fn figures(size: usize, moved: &Moved) -> [(&'static str, f64); 3] {
     [
         ("gib_per_second", rounded(gib / moved.seconds)),
         ("messages_per_second", (messages / moved.seconds).round()),
-        // Of both processes, in user mode and in the kernel.
+        // Both processes together, in user mode and in the kernel.
         ("cpu_seconds_per_gib", rounded(moved.cpu_seconds / gib)),
     ]
 }

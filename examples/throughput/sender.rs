@@ -16,7 +16,7 @@ use crate::{
     keep_to_a_cpu, report,
 };
 
-/// The other process is given up when it does not answer for so long.
+/// How long the other process may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What one carrier has moved, in all batches.
@@ -52,7 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     report::print(options, ring, &moved)
 }
 
-/// Batch by batch, until the time is over.
+/// Sends batches until the time has passed.
 fn take_turns(options: &Options, channel: &mut Channel, sockets: &[OwnedFd]) -> Result<[Moved; 3]> {
     let time = Duration::from_secs(options.seconds.into());
     // Long enough that an order's own time is nothing, short enough for several turns.
@@ -73,7 +73,7 @@ fn take_turns(options: &Options, channel: &mut Channel, sockets: &[OwnedFd]) -> 
             let answer = channel.receiver.wait_reply(request, PATIENCE)?;
             let (seconds, cpu) = (before.elapsed().as_secs_f64(), cpu_time().saturating_sub(cpu));
             sent += order.count;
-            // What is much too short was there to find out how many payloads a turn has.
+            // The shortest batches only served to find how many payloads a turn has.
             if seconds > turn / 4.0 {
                 moved.messages += order.count;
                 moved.seconds += seconds;

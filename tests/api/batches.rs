@@ -1,4 +1,4 @@
-//! Batches: the peer is woken once for many payloads, and gets the space of many messages back at once; nothing else changes.
+//! Batches wake the peer once for many payloads, and release the space of many messages at once. They change nothing else.
 
 use std::{
     fs::File,
@@ -13,7 +13,7 @@ use sealane::{Channel, Control, Error, Loan, Message, Receiver, RecvBatch, Resul
 
 use crate::support::threads::{SOON, start};
 
-/// Bytes of a ring, and of it what a record with 64 bytes takes.
+/// Bytes of a ring, and of a record with 64 bytes of payload.
 const RING: usize = 64 << 10;
 const RECORD: usize = 128;
 

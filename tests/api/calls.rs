@@ -1,4 +1,4 @@
-//! Calls: requests find their replies, whatever else crosses meanwhile, and nobody waits for one in vain.
+//! Calls: requests find their replies among all other messages, and no call waits for a reply that cannot come.
 
 #![forbid(unsafe_code)]
 
@@ -329,7 +329,7 @@ fn late_replies_are_no_more_than_requests_that_were_given_up() {
     panic!("it would never have ended");
 }
 
-/// The peer may ask anew as soon as it has a reply, however late the thread that sent that goes on.
+/// The peer may ask anew as soon as it has a reply, however late the replying thread runs again.
 #[test]
 fn answered_requests_make_room_before_their_reply_arrives() {
     const ROUNDS: u32 = 20_000;
@@ -430,7 +430,7 @@ fn a_request_is_answered_once() {
     let request = a.request(b"?").unwrap();
     b.recv_timeout(SOON).unwrap();
     let (_, token) = asked(&mut b);
-    // What is not sent answers nothing.
+    // A reply that is not sent answers nothing.
     while b.try_send(b"fills the socket").is_ok() {}
     assert!(matches!(b.try_send(Control::new(b"!").in_reply_to(token)), Err(Error::Full)));
     while a.try_recv().unwrap().is_some() {}

@@ -1,4 +1,4 @@
-//! Messages arrive whole and in the order in which they were sent, whatever they are made of.
+//! Messages of every kind arrive whole and in the order in which they were sent.
 
 use std::{
     collections::VecDeque,
@@ -113,7 +113,7 @@ fn send_too_much(sender: &mut Sender) {
 /// Checks each message; and many payloads once more, later: copies, and those that stay in the ring, in other threads.
 fn receive_all(mut receiver: Receiver, plan: Plan, direction: u64) {
     let mut random = Random(plan.seed);
-    // For all of it: otherwise a message that is only found at the end of its own time would go unnoticed.
+    // One deadline for all: otherwise a message that is found only at its own deadline would go unnoticed.
     let end = Instant::now() + 3 * SOON;
     let left = || end.saturating_duration_since(Instant::now());
     thread::scope(|scope| {
@@ -255,7 +255,7 @@ fn a_batch_goes_on_behind_what_is_left_out() {
     assert!(a.stats().ring_high_water > 11 << 20, "nothing was left out");
 }
 
-/// Large records do not go round the end of the ring, so what is before it is left out.
+/// Large records do not go round the end of the ring: the bytes before it are left out.
 #[test]
 fn large_payloads_begin_at_the_start_again_and_arrive_whole() {
     const MIB: usize = 1 << 20;

@@ -1,4 +1,5 @@
-//! A channel whose peer is gone has ended in both halves, whichever notices it; one whose peer has dropped a half has not.
+//! A channel whose peer is gone has ended in both halves, whichever notices it; a channel whose peer has dropped a half has
+//! not.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! The rule of readiness, with real event loops: who waits for nothing but its descriptors misses nothing, and is not
-//! woken in vain without end.
+//! Readiness with real event loops: a loop that waits for its descriptors only misses nothing, and is not woken endlessly.
 
 use std::{
     fs::File,
@@ -75,7 +74,7 @@ struct Item {
     control: Vec<u8>,
     payload: Option<Vec<u8>>,
     files: usize,
-    /// The sender goes on only when it is told to.
+    /// The sender tries again only when its descriptor is readable.
     pause: bool,
 }
 
@@ -156,7 +155,7 @@ fn a_receiver_is_told_of_everything<L: EventLoop>() {
                 channel.try_send(Control::default().in_reply_to(token)).unwrap();
             }
             if random.below(4) == 0 {
-                // Who stops early does not wait before going on, whatever is announced meanwhile.
+                // A loop that stops early continues without waiting, whichever descriptors are readable.
                 events.wait(NOW);
             }
         }
@@ -362,7 +361,7 @@ fn two_ends_on_one_loop_keep_each_other_going<L: EventLoop>() {
         let (sender, receiver) = channel.split();
         End { sender, receiver, streams: Streams::new(OF_EACH), received: [0; 3] }
     });
-    // Keys 0 and 1: something to receive. Keys 2 and 3: room; watched only by who waits for it.
+    // Keys 0 and 1: something to receive. Keys 2 and 3: room; watched only while an end waits for it.
     let mut events = L::new();
     for (key, end) in ends.iter().enumerate() {
         events.add(end.receiver.as_fd(), key);
@@ -481,7 +480,7 @@ fn silent_clients_hold_up_nobody<L: EventLoop>() {
     let mut events = L::new();
     events.add(listener.as_fd(), LISTENER);
 
-    // They stand first in the row: who never says anything, and who says Hello and nothing more.
+    // The first clients in the backlog: one never says anything, one says Hello and nothing more.
     let _silent = [(); SILENT].map(|()| connect_and_say_nothing(&path));
     let _half_silent = [(); SILENT].map(|()| builder.try_connect(&path).unwrap());
     let clients = (0..TALKING).map(|_| Stage::Handshake(builder.try_connect(&path).unwrap()));

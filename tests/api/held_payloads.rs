@@ -1,4 +1,4 @@
-//! Who holds payloads that its peer needs the room of is told so, instead of waiting for nothing.
+//! A caller that holds payloads whose space its peer needs gets an error that says so, and not a plain timeout.
 
 use std::{io, time::Duration};
 

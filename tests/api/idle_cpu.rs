@@ -1,4 +1,6 @@
-//! Who waits uses no CPU. Alone in its file, because it measures the whole process.
+//! Waiting calls use no CPU.
+//!
+//! The CPU time of the whole process is measured, so this binary has one test only.
 
 use std::{thread, time::Duration};
 
@@ -36,6 +38,6 @@ fn idle_channels_use_no_cpu() {
         }
     });
     let used = cpu_time().saturating_sub(before);
-    // Six waits of a second each: who spun, even now and then, would use more.
+    // Six waits of a second each: a call that spun, even now and then, would use more.
     assert!(used < IDLE / 10, "{used:?} of CPU time used");
 }

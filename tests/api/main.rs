@@ -1,4 +1,4 @@
-//! The public interface between two ends that keep to the rules: what a user may rely on.
+//! The promises of the public interface, between two ends that keep to the rules.
 //!
 //! The modules share one process. A test that measures or changes its whole process has a binary of its own beside this
 //! one (`[[test]]` in Cargo.toml).

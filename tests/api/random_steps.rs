@@ -1,4 +1,4 @@
-//! Any steps that never block, in any order, agree with a queue: what is received, and to the byte what room there is.
+//! Random steps that never block agree with a queue: the messages received, and the free space to the byte.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -105,7 +105,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a message must be.
+/// The expected message.
 #[derive(Debug, PartialEq)]
 struct Expected {
     sequence: u64,
@@ -188,7 +188,7 @@ impl Model {
         self.sent += 1;
     }
 
-    /// What the receiver drops without a word: replies that nobody waits for.
+    /// The messages that the receiver drops silently: replies that nobody waits for.
     fn drop_late_replies(&mut self, back: &mut Self) {
         while let Some((Expected { in_reply_to: Some(request), .. }, span)) = self.queue.front() {
             let Some(sequence) = back.open.iter().find(|(_, id)| *id == request).map(|(at, _)| *at) else {

@@ -1,4 +1,4 @@
-//! What a program without unsafe code can do with messages and loans, over a real channel.
+//! Messages and loans in a program without unsafe code, over a real channel.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -340,7 +340,7 @@ fn payloads_and_messages_may_go_to_other_threads_and_outlive_their_channel() {
     assert_eq!(read, (vec![1, 2, 3], b"control".to_vec()));
 }
 
-/// Whatever is printed may end up in a log, and shared memory may change while it is printed.
+/// Printed text may end up in a log, and shared memory may change while it is printed.
 #[test]
 fn debug_output_hides_the_bytes() {
     let secret = [0x5a; 100];

@@ -1,4 +1,4 @@
-//! What a channel counts is what has happened, neither more nor less.
+//! A channel's counters count each event once.
 
 #![forbid(unsafe_code)]
 
@@ -32,7 +32,7 @@ fn each_message_is_counted_once_at_both_ends() {
     a.loan(10).unwrap().send_with(b"123").unwrap();
     a.loan(1).unwrap().send_with(Control::new(b"12").fds([&null; 3])).unwrap();
     a.send(Control::default().fd(&null)).unwrap();
-    // What is not sent is not counted.
+    // Messages that are not sent are not counted.
     drop(a.loan(50).unwrap());
     assert!(matches!(a.loan(1).unwrap().send_with(&vec![0; 100_000]), Err(Error::ControlTooLarge { .. })));
     assert!(matches!(a.send(Control::default().fds([&null; 65])), Err(Error::TooManyFds { .. })));
@@ -144,7 +144,7 @@ fn calls_that_find_no_room_count_as_waits_for_space() {
 fn a_spin_that_spares_a_sleep_has_paid() {
     for (wait, paid) in [(Wait::Spin, 1), (Wait::Block, 0)] {
         let (a, mut b) = Channel::builder().wait(wait).pair().unwrap();
-        // A message, as docs/protocol.md has it, that no word in memory tells of: it is found after the first look.
+        // A message, as docs/protocol.md has it, that no word in memory announces: the first poll misses it.
         let mut header = [0; 32];
         header[0] = 4;
         sendmsg(

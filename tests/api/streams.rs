@@ -1,4 +1,4 @@
-//! What `io::Write` sends and `io::Read` reads: a loan's writer and a payload's reader beside cursors over plain bytes.
+//! Streams agree with cursors over plain bytes: a loan's writer (`io::Write`) and a payload's reader (`io::Read`).
 #![forbid(unsafe_code)]
 
 use std::{
@@ -165,18 +165,18 @@ fn debug_output_of_streams_hides_the_payload() {
 /// One call of a program that writes or reads.
 #[derive(Debug, Clone)]
 enum Call {
-    /// `write`, or `read`, of so many bytes.
+    /// `write`, or `read`, of this number of bytes.
     Some(usize),
     /// `write_all`, or `read_exact`.
     All(usize),
     Seek(SeekFrom),
-    /// `fill_buf`, and so many per mille of it consumed.
+    /// `fill_buf`, and this per mille of it consumed.
     Buffer(usize),
     Until(u8),
     ToEnd,
 }
 
-/// Longer than what a reader copies at once.
+/// Longer than a reader's buffer.
 const LEN: usize = 6000;
 
 fn calls() -> impl Strategy<Value = Vec<Call>> {

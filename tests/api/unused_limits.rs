@@ -1,4 +1,6 @@
-//! What a builder allows is not allocated before it comes. Alone in its file, because it measures the whole process.
+//! Memory within a builder's limits is allocated when messages need it, and not before.
+//!
+//! The memory of the whole process is measured, so this binary has one test only.
 
 use std::fs;
 

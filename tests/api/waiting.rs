@@ -1,4 +1,4 @@
-//! Waiting: how long calls block, what wakes them, and when descriptors say that trying is worthwhile.
+//! Waiting: how long calls block, which events wake them, and when a descriptor says that trying again is worthwhile.
 
 use std::{
     hint::spin_loop,
@@ -37,7 +37,7 @@ fn fill_ring(channel: &mut Channel) {
     channel.loan(len).unwrap().send().unwrap();
 }
 
-/// Fills the socket; tells how many messages that took.
+/// Fills the socket, and returns the number of messages.
 fn fill_socket(channel: &mut Channel) -> usize {
     let mut count = 0;
     loop {
@@ -200,7 +200,7 @@ fn both_descriptors_are_readable_when_the_peer_is_gone() {
     assert!(readable(&a.receiver, NOW), "for ever");
 }
 
-/// Two event loops that never ask twice before they are told to: whatever is not announced hangs them.
+/// Two event loops that never try twice without a wake-up: a missing one hangs them.
 #[test]
 fn event_loops_are_told_of_everything() {
     const MESSAGES: u64 = 20_000;
@@ -347,7 +347,7 @@ fn a_receiver_sleeps_once_however_its_socket_waits() {
     }
 }
 
-/// A receiver that sleeps holds nothing that its sender, or who looks at the same socket, would have to wait for.
+/// A sleeping receiver holds no lock that its sender, or another reader of the same socket, would have to wait for.
 #[test]
 fn a_receiver_that_sleeps_holds_up_nobody() {
     const MESSAGES: u32 = 1000;
@@ -417,7 +417,7 @@ fn no_wake_up_is_lost_however_the_two_sides_meet() {
     let (a, b) = small(Wait::Block);
     let ((mut sender, _receiver), (_sender, mut receiver)) = (a.split(), b.split());
     let dawdle = |n: usize| (0..n * 7919 % 997).for_each(|_| spin_loop());
-    // For all of it: a call that has slept to the end of its own time would still find what it has missed.
+    // One deadline for all: a call that slept to its own deadline would still find the message that it has missed.
     let end = Instant::now() + 3 * SOON;
     let left = move || end.saturating_duration_since(Instant::now());
     let sending = start(move || {
@@ -447,7 +447,7 @@ fn spinning_never_sleeps() {
     assert_eq!((a.stats().sleeps, b.stats().sleeps), (0, 0));
 }
 
-/// A packet that did not go is announced for ever; who spins, and who reads and sleeps, gets what comes all the same.
+/// A packet that was not sent stays announced; a receiver that spins, and one that sleeps, gets the next messages all the same.
 #[test]
 fn a_packet_that_was_announced_in_vain_hides_none() {
     for wait in WAITS {
@@ -527,7 +527,7 @@ fn streams_back() {
 
 #[test]
 fn late_replies_hide_no_message() {
-    // As many as one call of `try_recv` looks at, and some less and more.
+    // About as many as one call of `try_recv` reads.
     for late in 60..70 {
         let (mut a, mut b) = Channel::pair().unwrap();
         for _ in 0..late {

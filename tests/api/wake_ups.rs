@@ -1,7 +1,8 @@
-//! No wake-up is lost: two processes on one CPU, where each step needs the other to sleep and to be woken, with rings that
-//! hold one message, both ways at once.
+//! Wake-ups are never lost: two processes on one CPU with rings of one message, both ways at once. Each step needs the
+//! other process to sleep and to be woken.
 //!
-//! A wake-up that is lost shows as a wait that lasts to the end of its time, though what it waited for was there.
+//! A lost wake-up shows as a wait that lasts to its deadline although its message is there. The processes pin themselves to
+//! a CPU, so this binary is alone.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -34,9 +35,9 @@ enum Way {
     Block,
     /// The same, but receivers set no deadline, so that they sleep in `recvmsg(2)`.
     ForEver,
-    /// As by default where there is one CPU.
+    /// The default on one CPU.
     Default,
-    /// As by default where there are more, but then they all run on one: they spin in vain before they sleep.
+    /// The default on more CPUs, although both run on one: they spin uselessly before they sleep.
     SpinInVain,
     /// Never in a call: in `poll(2)`, as an event loop.
     EventLoop,

@@ -29,7 +29,7 @@ fn imports(text: &str) -> Vec<String> {
         let mut words = String::new();
         for letter in statement.chars() {
             depth += i32::from(letter == '{') - i32::from(letter == '}');
-            // What is in a brace of its own belongs to the name before it.
+            // Names in a brace of their own belong to the name before it.
             words.push(if depth > i32::from(statement.starts_with('{')) { ' ' } else { letter });
         }
         let names =

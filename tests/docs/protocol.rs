@@ -1,4 +1,4 @@
-//! Sentences of docs/protocol.md that no attack is about, said by a peer that knows nothing but that page.
+//! Sentences of docs/protocol.md that no attack is about, sent by a peer that is written from that page alone.
 
 use rustix::{io::Errno, net::sockopt};
 use sealane::{Channel, Wait};
@@ -26,7 +26,7 @@ fn a_bell_may_come_before_its_receiver_has_looked_and_long_after() {
     for _ in 0..3 {
         assert!(channel.try_recv().unwrap().is_none());
     }
-    // For the epoch that `try_recv` has shown, which is over when the message is taken.
+    // For the epoch that `try_recv` has shown, which ends when the message is taken.
     peer.publish(64, Record { sequence: 1, ..Record::default() }, 128);
     assert_eq!(channel.recv_timeout(LONG).unwrap().sequence(), 1);
     peer.socket.send(Packet::new(DOORBELL));

@@ -1,5 +1,5 @@
-//! What docs/security.md says is checked is checked: its table names tests and files that exist, and every error that a peer
-//! can cause is the expectation of a test.
+//! The tables of docs/security.md name tests and files that exist, and every error that a peer can cause is expected by a
+//! test.
 
 use std::{
     fs,
@@ -116,7 +116,7 @@ fn every_error_is_what_some_test_expects() {
     }
 }
 
-/// A violation is what a peer does, so a peer must do it: not only the code that finds it is tested.
+/// Every violation is committed by a peer: testing the code that finds it is not enough.
 #[test]
 fn every_violation_is_committed_by_a_peer_in_some_test() {
     let errors = errors();

@@ -25,7 +25,7 @@ use crate::support::{role, threads::SOON};
 const PAGE: &str = include_str!("../../docs/sandbox.md");
 /// Where a role listens, or connects.
 const SOCKET: &str = "SEALANE_TEST_SOCKET";
-/// Of waits that end without what they wait for.
+/// The time of waits that end with a timeout.
 const BRIEFLY: Duration = Duration::from_millis(1);
 
 macro_rules! numbers {
@@ -67,7 +67,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// What a part's table names: for `role`, and for every side.
+/// The system calls in a part's table: those of `role`, and those of every side.
 fn table(heading: &str, role: &str) -> Vec<&'static str> {
     let rows = section(heading).lines().filter(|line| line.starts_with("| `"));
     rows.filter(|row| {
@@ -90,7 +90,7 @@ fn allow_only(calls: impl IntoIterator<Item = &'static str>) {
     install_handler();
     let numbers = numbers();
     let number = |call| *numbers.get(call).unwrap_or_else(|| panic!("{call}: add its number to this test"));
-    // What a test says to its parent is written.
+    // A test reports to its parent by writing.
     let calls = calls.into_iter().chain(runtime()).map(number).chain([libc::SYS_write]);
     let rules = calls.map(|call| (call, Vec::new())).collect();
     let architecture = env::consts::ARCH.try_into().unwrap();

@@ -70,7 +70,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// What the output says, wherever its lines are broken.
+/// The words of the output, wherever its lines are broken.
 fn words(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,4 +1,4 @@
-//! The sandbox of the example `camera`: whoever is in it reaches no other process.
+//! The sandbox of the example `camera`: a process in it reaches no other process.
 #![expect(unsafe_code, reason = "fcntl(2) and ioctl(2) as an attacker calls them")]
 
 use std::{

@@ -1,4 +1,4 @@
-//! The examples end as programs do where their output cannot be written: no panic, and a status that says so.
+//! Examples whose output cannot be written end as programs do: without a panic, and with a status.
 
 use std::{
     env::current_exe,

@@ -1,4 +1,4 @@
-//! Forks of a process that has channels: what they drop is not noticed, what they use is theirs.
+//! Forks of a process that has channels: copies that a fork drops are not noticed, copies that it uses are its own.
 
 use std::{
     cell::RefCell,
@@ -68,7 +68,7 @@ fn a_fork_that_drops_a_channel_is_not_noticed() {
     let ((sender, mut receiver), (mut peer_sender, peer_receiver)) = halves;
     peer_sender.send(b"still there").unwrap();
     assert_eq!(receiver.recv_timeout(LONG).unwrap().control(), b"still there");
-    // And what this process drops is heard.
+    // The peer notices the drops of this process.
     drop((peer_sender, peer_receiver));
     assert!(matches!(receiver.recv_timeout(LONG), Err(Error::Disconnected)));
     drop(sender);
@@ -246,7 +246,7 @@ fn payloads_dropped_by_a_fork_release_space_once_it_receives() {
         let b = in_fork((held, peer_sender, receiver), |(held, mut peer_sender, mut receiver)| {
             drop(held);
             assert_eq!(receiver.held().count, 0);
-            // As a daemon that goes on.
+            // Like a daemon.
             if sends_first {
                 peer_sender.send(b"first").unwrap();
             }

@@ -15,7 +15,7 @@ use crate::support::{
     threads::bounded,
 };
 
-/// Forks have the same memory: what is drawn from it is the same in all of them.
+/// Forks have the same memory: random numbers drawn from its state are the same in all of them.
 #[test]
 fn two_forks_of_one_process_are_no_reflection_of_each_other() {
     let _guard = bounded();

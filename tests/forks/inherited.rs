@@ -1,4 +1,4 @@
-//! Attempts to take an inherited channel that come to nothing, and what is left of it.
+//! Failed attempts to take an inherited channel, and the state that they leave.
 
 use std::{
     os::fd::{AsFd, AsRawFd},

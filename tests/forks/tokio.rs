@@ -1,4 +1,4 @@
-//! Forks of a process whose runtime watches channels: what they drop stays watched in the process that they left.
+//! Forks of a process whose runtime watches channels: a channel that a fork drops stays watched in the parent.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -29,7 +29,7 @@ fn a_fork_that_drops_a_registered_channel_leaves_it_registered() {
         let poll = recv.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(poll, Poll::Pending), "{poll:?}");
         b.send(b"news").unwrap();
-        // Only the runtime tells, as it has waited already.
+        // Only the runtime can report it, as the receiver has waited already.
         let message = tokio::time::timeout(LONG, recv).await.expect("it is still watched").unwrap();
         assert_eq!(message.control(), b"news");
         drop(sender);

@@ -1,5 +1,5 @@
-//! Dmabufs that a process makes: of its own memory (udmabuf), and from the system heap. They ride with control messages, in
-//! both directions, and who receives them may write to them.
+//! Dmabufs that a process makes: of its own memory (udmabuf), and from the system heap. They travel with control messages
+//! in both directions, and the receiver may write to them.
 
 use std::{
     fs::File,
@@ -36,7 +36,7 @@ fn dmabufs_of_both_kinds_cross_both_ways() {
     let mut message = channel.recv_timeout(LONG).unwrap();
     sent.check(2);
     assert_eq!(first(&memory), pattern(2), "what the peer wrote to the udmabuf is in the memfd");
-    // And from there.
+    // The other direction.
     assert_eq!(*message.control_as::<u64>().unwrap(), 3);
     let mut received = Pair::received(message.take_fds());
     received.check(3);
@@ -103,7 +103,7 @@ fn no_ring_and_no_sealed_buffer_becomes_a_dmabuf() {
     let refused = |memory: &dyn AsFd| udmabuf(memory.as_fd(), PAGE).unwrap_err().kind();
     let memory = memfd(PAGE).unwrap();
     let mut earlier = udmabuf(&memory, PAGE).unwrap().map_writable().unwrap();
-    // As docs/protocol.md has it for a ring.
+    // The seals of a ring (docs/protocol.md).
     fcntl_add_seals(&memory, SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL).unwrap();
     assert_eq!(refused(&memory), ErrorKind::InvalidInput);
     let sealed = SealedBufferMut::new(PAGE).unwrap().seal().unwrap();

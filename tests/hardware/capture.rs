@@ -1,6 +1,6 @@
-//! A pipeline and an algorithm. The device's buffers are registered once, as dmabufs, and revoked at the end; frames are
-//! announced by the buffer's index, with statistics in a loan; the algorithm compares them with what it maps, and answers
-//! with a control, which a later frame shows.
+//! A pipeline and an algorithm. The device's buffers are registered once, as dmabufs, and revoked at the end. A frame is
+//! announced by its buffer's index, with statistics in a loan; the algorithm compares them with the mapped frame, and
+//! answers with a control, which a later frame shows.
 
 use std::{
     fs::File,
@@ -42,7 +42,7 @@ pub(crate) struct FrameReady {
 #[repr(C)]
 struct Answer {
     sequence: u32,
-    /// What the device's brightness is to be.
+    /// The brightness that the device is to have.
     brightness: i32,
     mean_luma: u32,
     /// Whether everything that the algorithm wanted to see has been seen.
@@ -155,7 +155,7 @@ pub(crate) fn registered(channel: &mut Channel) -> (Register, Vec<Mapping>) {
     let inodes: Vec<_> = fds.iter().map(|fd| dmabuf(fd).inode().unwrap()).collect();
     assert_eq!(inodes, register.inodes, "descriptors are lost, or out of order");
     for fd in &fds {
-        // The device's buffers are for reading, whatever their holder does.
+        // The device's buffers are for reading only.
         assert_eq!(dmabuf(fd).map_writable().unwrap_err().kind(), ErrorKind::PermissionDenied);
         let again = format!("/proc/self/fd/{}", fd.as_raw_fd());
         File::options().write(true).open(again).unwrap_err();

@@ -26,7 +26,7 @@ fn an_algorithm_that_is_killed_with_a_frame_leaves_nothing() {
     child.wait().unwrap();
     assert!(matches!(channel.recv_timeout(LONG), Err(Error::Disconnected)));
     drop(channel);
-    // The frame's buffer has come back, and the device goes on.
+    // The frame's buffer has come back, and the device still captures.
     capture.requeue(frame.buffer).unwrap();
     for _ in 0..2 * BUFFERS {
         let frame = next(&mut capture);
@@ -81,7 +81,7 @@ fn frames_of_a_killed_pipeline_can_be_read_until_they_are_dropped() {
     child.wait().unwrap();
     assert!(matches!(channel.recv_timeout(LONG), Err(Error::Disconnected)));
 
-    // The device is free for the next one, and what we have is not its concern.
+    // The device is free for the next process, although we hold its buffers.
     let (mut capture, format) = capture();
     for _ in 0..2 * BUFFERS {
         let frame = next(&mut capture);

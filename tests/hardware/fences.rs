@@ -1,4 +1,4 @@
-//! A buffer that is handed on before it is filled, as GPUs do: who receives it can wait for its fence.
+//! A buffer that is handed on before it is filled, as a GPU's are: the receiver can wait for its fence.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The machine that the tests run in: its capture device, and what all of it holds at a moment.
+//! The machine that the tests run in: its capture device, and the resources that are in use on it.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use video::{Capture, Device, Format, Frame};
 
 /// Longer than anything here takes, in a machine that is emulated.
 pub(crate) const LONG: Duration = Duration::from_mins(1);
-/// Of the device.
+/// Buffers of the device.
 pub(crate) const BUFFERS: usize = 4;
 
 /// Has the device capture small frames.

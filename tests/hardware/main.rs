@@ -1,7 +1,7 @@
-//! Real dmabufs and a real capture device: `vivid`, `vgem`, udmabuf and the system heap of Linux, over sealane, between two processes.
+//! Real dmabufs and a real capture device between two processes: `vivid`, `vgem`, udmabuf and the system heap of Linux.
 //!
-//! All tests are ignored where they are not asked for: they need a machine of their own, and `tests/hardware/run` boots one.
-//! Some count what is left over in all of it, so they run one after the other.
+//! All tests are ignored by default: they need a machine of their own, which `tests/hardware/run` boots. Some count
+//! resources of the whole machine, so they run one after the other.
 
 mod buffers;
 mod camera;

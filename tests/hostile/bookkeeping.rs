@@ -1,5 +1,6 @@
-//! What is noted of a channel's messages is bounded by the builder, whatever the peer sends. Alone in its file, because it
-//! counts all memory that the process allocates.
+//! Bookkeeping of a channel's messages is bounded by the builder, whatever messages the peer sends.
+//!
+//! All memory that the process allocates is counted, so this binary has one test only.
 #![expect(unsafe_code, reason = "an allocator is implemented by unsafe functions")]
 
 use std::{

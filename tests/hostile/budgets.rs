@@ -1,6 +1,6 @@
-//! A peer that gives us more to do than one call may do: each call returns within its budget, and what is left is not lost.
+//! A peer that provokes more work than one call may do: each call returns within its budget, and the rest is not lost.
 //!
-//! Nothing here is timed: what a call has done is counted by what it has read.
+//! Nothing here is timed: the number of packets read is the work that a call has done.
 
 use std::{os::fd::AsFd, time::Duration};
 
@@ -88,7 +88,7 @@ fn doorbells_that_come_at_once_do_not_hold_up_a_try() {
         let (read, result) = read_by(&mut channel, Channel::try_recv);
         assert!(result.unwrap().is_none(), "half: {half}");
         assert!(read <= BUDGET, "half: {half}: {read} packets were read by one call");
-        // A loop is told to come again, until it has it.
+        // The descriptor stays readable until the loop has the message.
         let message = loop {
             assert_eq!(readable([channel.receiver.as_fd()], LONG), [true]);
             let (read, result) = read_by(&mut channel, Channel::try_recv);
@@ -108,7 +108,7 @@ fn doorbells_that_come_at_once_move_no_deadline() {
         let (hostile, mut channel) = Hostile::meet(&builder());
         ring_for_each(&hostile, &mut channel, 200);
         message_behind(&hostile, 200, half);
-        // As if packets were on their way all the time.
+        // Looks like packets that are on their way all the time.
         hostile.set(PACKETS, u64::MAX);
         let (read, result) = read_by(&mut channel, |channel| channel.recv_timeout(Duration::ZERO));
         assert!(matches!(result, Err(Error::Timeout)), "half: {half}: {result:?}");
@@ -141,7 +141,7 @@ fn doorbells_cannot_be_saved_up_by_never_letting_the_socket_run_empty() {
     assert!(matches!(ended, Err(Error::Protocol(ProtocolError::Doorbells { .. }))), "{ended:?}");
 }
 
-/// Gives up so many requests, none of which the peer has answered.
+/// Gives up this number of requests, none of which the peer has answered.
 fn give_up(hostile: &Hostile, channel: &mut Channel, requests: u64) {
     for count in 1..=requests {
         let request = channel.loan(0).unwrap().request(b"").unwrap();
@@ -186,7 +186,7 @@ fn a_hundred_thousand_late_replies_move_no_deadline_and_hide_nothing() {
         assert!(matches!(result, Err(Error::Timeout)), "{result:?}");
         let late = channel.stats().late_replies;
         assert!(late <= BETWEEN_LOOKS, "{late} replies were dropped after the deadline");
-        // No descriptor tells of what is in the ring: so a try may not leave it there.
+        // No descriptor announces a message in the ring, so a try may not leave it there.
         assert_eq!(receive(&mut channel).unwrap().unwrap().sequence(), REQUESTS);
         assert_eq!(channel.stats().late_replies, REQUESTS);
     }
@@ -206,7 +206,7 @@ fn a_peer_that_answers_none_is_not_asked_more_than_it_said() {
         assert!(matches!(refused, Err(Error::TooManyRequests { max: 3 })), "{refused:?}");
     }
     assert!(matches!(channel.call(b"", LONG), Err(Error::TooManyRequests { max: 3 })));
-    // What is no request is sent as ever, and nothing was sent of what was refused.
+    // Other messages are sent as ever, and nothing was sent of the refused ones.
     channel.send(b"no request").unwrap();
     let heard: Vec<u16> = (0..4).map(|_| hostile.socket.hear().unwrap().flags).collect();
     assert_eq!(heard, [WANTS_REPLY, WANTS_REPLY, WANTS_REPLY, 0]);

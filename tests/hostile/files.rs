@@ -1,5 +1,5 @@
-//! Descriptors that are traps: files that nobody serves, sockets that linger, memory that is not there. They are refused or
-//! closed by name, without waiting and without paying for them.
+//! Descriptors that are traps: files that nobody serves, sockets that linger, memory that is not there. They are refused by
+//! name or closed, without waiting and without paying for them.
 
 use std::{
     fs::File,
@@ -60,7 +60,7 @@ fn unanswering() -> Option<(OwnedFd, Player)> {
     unanswering_of(0, &["--user", "--map-root-user", "--mount"])
 }
 
-/// As [`unanswering`], of a user in the namespaces that are made by these arguments.
+/// Like [`unanswering`], for a user in the namespaces that these arguments make.
 fn unanswering_of(user: u32, namespaces: &[&str]) -> Option<(OwnedFd, Player)> {
     let (player, theirs) = Player::pair();
     let mut command = Command::new("unshare");
@@ -192,7 +192,7 @@ fn a_hole_that_is_hidden_costs_us_a_step_and_no_more() {
     let hello = Hello { ring_capacity: 4 << 20, ..Hello::honest(1) };
     let size = hello.region();
     let allocated = |file: &OwnedFd| u64::try_from(fstat(file).unwrap().st_blocks).unwrap() * 512;
-    // As many pages beyond the end as are missing; a whole number of steps before the hole.
+    // The missing pages stand beyond the end instead; a whole number of steps is before the hole.
     for dense in [0, step, 16 * step] {
         let region = memfd(size, dense, SealFlags::empty());
         fallocate(&region, FallocateFlags::KEEP_SIZE, size, size - dense).unwrap();
@@ -211,7 +211,7 @@ fn lingering() -> (OwnedFd, OwnedFd, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (other, _) = listener.accept().unwrap();
-    // What the other end does not read is what closing would wait for.
+    // Closing would wait for the bytes that the other end does not read.
     socket.set_nonblocking(true).unwrap();
     while (&socket).write(&[0; 1 << 12]).is_ok() {}
     sockopt::set_socket_linger(&socket, Some(Duration::from_mins(500))).unwrap();

@@ -1,4 +1,6 @@
-//! What the fuzzer kept runs as an ordinary test: each file of fuzz/corpus/ through the body of its target.
+//! The fuzzer's corpus as an ordinary test: each file of fuzz/corpus/ runs through the body of its target.
+//!
+//! A binary of its own, because it is not in the published package.
 
 #[path = "../support/mod.rs"]
 mod support;

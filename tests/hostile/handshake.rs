@@ -1,4 +1,4 @@
-//! Whatever a peer does instead of a handshake, it is refused by name, told why, and over by the deadline.
+//! Peers that break the handshake are refused by name, learn the reason, and are done with by the deadline.
 
 use std::{
     fs::File,
@@ -125,7 +125,7 @@ fn assert_refused(side: Side, mut packets: Vec<Packet>, refusal: Refusal) {
     assert_eq!(heard.last().unwrap().refusal(), (code, expected, found), "{side:?}");
 }
 
-/// As [`assert_refused`], for both sides.
+/// Like [`assert_refused`], for both sides.
 fn refused(reason: Reason, expected: u64, found: u64, packets: impl Fn() -> Vec<Packet>) {
     for side in [Side::Caller, Side::Listener] {
         assert_refused(side, packets(), Refusal { reason, expected, found });
@@ -249,7 +249,7 @@ fn a_region_with_more_seals_than_it_needs_is_accepted() {
     let _guard = bounded();
     let hello = Hello::honest(1);
     let region = memfd(hello.region(), hello.region(), SealFlags::empty());
-    // To a file that may be executed the kernel would add more.
+    // The kernel would add another seal to a file that may be executed.
     fchmod(&region, Mode::RUSR | Mode::WUSR).unwrap();
     if fcntl_add_seals(&region, SealFlags::from_bits_retain(F_SEAL_EXEC)).is_err() {
         eprintln!("left out: this kernel knows no F_SEAL_EXEC (Linux 6.3)");
@@ -345,7 +345,7 @@ fn a_credit_descriptor_of_another_kind_is_refused() {
 #[test]
 fn a_hello_from_nobody_is_refused() {
     let _guard = bounded();
-    // A listener's kernel says who it was, whatever the peer does.
+    // The kernel gives a listener the peer's credentials, without the peer's help.
     let refusal = Refusal { reason: Reason::Credentials, expected: 1, found: 0 };
     assert_refused(Side::Caller, vec![Packet { identified: false, ..honest() }], refusal);
 }
@@ -407,7 +407,7 @@ fn a_ready_with_anything_to_it_is_refused() {
     refused(Reason::Packet, 2, 0, || vec![honest(), Packet { announced: Some(1), ..Packet::new(READY) }]);
 }
 
-/// What a peer says.
+/// A peer's packets.
 type Said = fn() -> Vec<Packet>;
 
 /// A `Reject` of the peer's, after what it said `before`, is reported.
@@ -485,7 +485,7 @@ fn a_peer_that_stops_half_way_is_a_timeout() {
     }
 }
 
-/// A timeout, what the peer says, whether it leaves then, and how that ends.
+/// A timeout, the peer's packets, whether it leaves then, and the outcome.
 type Ending = (Duration, fn() -> Vec<Packet>, bool, fn(&Error) -> bool);
 
 #[test]
@@ -619,7 +619,7 @@ fn a_refusal_for_a_limit_names_the_setting() {
     let _guard = bounded();
     let setting = "Builder::max_peer_ring_capacity";
     let name = abstract_name();
-    // What a listener accepts by default is less than what others do.
+    // A listener accepts less by default than the other ways do.
     let (listener, client) =
         (Channel::builder().ring_capacity(1), Channel::builder().ring_capacity(16 << 20));
     let listener = listener.listen(&name).unwrap();

@@ -1,5 +1,6 @@
-//! Huge pages, of which a machine has as many as were reserved: none of ours are taken for a file that a peer sends. The
-//! kernel counts them for the whole machine, so this binary has one test only.
+//! Huge pages are never reserved for a file that a peer sends.
+//!
+//! The kernel counts them for the whole machine, so this binary has one test only.
 
 use std::{fs, os::fd::OwnedFd};
 

@@ -1,5 +1,5 @@
-//! Every process writes only memory that it owns, and the kernel enforces it: a peer tries to write our region in every
-//! way that there is, and is refused each time.
+//! The kernel lets every process write its own memory only: a peer tries to write our region in every way, and is refused
+//! each time.
 #![expect(unsafe_code, reason = "the peer does what no safe interface offers")]
 
 use std::{
@@ -23,7 +23,7 @@ use crate::support::{
     threads::bounded,
 };
 
-/// What we keep in our loan, at the beginning of the ring.
+/// The byte in our loan, at the beginning of the ring.
 const OURS: u8 = 0x5a;
 
 /// A system call by its number.
@@ -101,7 +101,7 @@ fn full_pipe() -> OwnedFd {
     reader
 }
 
-/// A way to write, and what the kernel has to say to it: 0 for any error, where kernels differ.
+/// A way to write, and the kernel's error: 0 for any, where kernels differ.
 type Attempt = (&'static str, c_int, fn(&Region) -> io::Result<usize>);
 
 const ATTEMPTS: [Attempt; 42] = [
@@ -206,13 +206,13 @@ const ATTEMPTS: [Attempt; 42] = [
     }),
 ];
 
-/// For who may (`CAP_CHECKPOINT_RESTORE`); to others the kernel says `EPERM` here.
+/// Needs `CAP_CHECKPOINT_RESTORE`; without it the kernel says `EPERM` here.
 fn map_file(r: &Region) -> io::Result<File> {
     let path = format!("/proc/self/map_files/{:x}-{:x}", r.at, r.at + r.size);
     File::options().read(true).write(true).open(path)
 }
 
-/// Registers the mapping for user faults. To who may not do that the kernel says `EPERM` anyway.
+/// Registers the mapping for user faults. Without the right to do that the kernel says `EPERM` anyway.
 fn user_fault(r: &Region, mode: u64) -> io::Result<usize> {
     let refused = io::Error::from_raw_os_error(EPERM);
     let Ok(fd) = call(libc::SYS_userfaultfd, [bits(libc::O_CLOEXEC), 0, 0, 0, 0, 0]) else {
@@ -379,7 +379,7 @@ fn tries_to_write() {
     call(libc::SYS_fchmod, [number(&region.memfd), 0, 0, 0, 0, 0]).unwrap();
     say(2, b"harmless");
 
-    // The channel goes on, and it sees what was sent.
+    // The channel works, and the peer sees the messages.
     let heard = player.hear().unwrap();
     assert_eq!((heard.kind, &heard.body[..]), (CONTROL, &b"look"[..]));
     let payload = usize::try_from(page()).unwrap() + 64;

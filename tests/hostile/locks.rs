@@ -1,7 +1,8 @@
-//! A peer that holds the kernel's lock of a file that it sends: nothing that we do with the file waits for that lock.
+//! A peer that holds the kernel's lock of a file that it sends: no call of ours on the file waits for that lock.
 //!
-//! It writes to the sealed file from memory whose faults nobody answers (`userfaultfd(2)`; a file on a FUSE server would do
-//! as well). Linux 6.16 and later refuse before they look at that memory; earlier ones look first, with the lock held.
+//! The peer writes to the sealed file from memory whose faults nobody answers (`userfaultfd(2)`; a file on a FUSE server
+//! would do as well). Linux 6.16 and later refuse before they read that memory; earlier versions read first, with the lock
+//! held.
 #![expect(unsafe_code, reason = "the peer does what no safe interface offers")]
 
 use std::{
@@ -43,7 +44,7 @@ fn a_peer_that_holds_a_files_lock_holds_up_nobody() {
 #[ignore = "the child of another test"]
 fn holds_locks() {
     let Some(memory) = unanswering_memory() else { std::process::exit(0) };
-    // Whoever waits for us in vain does so for no longer than this.
+    // A process that waits for us uselessly does so for no longer than this.
     // SAFETY: `alarm(2)` only sets a timer.
     unsafe { libc::alarm(60) };
     let player = Player::from(stdin().as_fd().try_clone_to_owned().unwrap());

@@ -50,7 +50,7 @@ fn is_readable(fd: impl AsFd) -> bool {
     readable([fd.as_fd()], Duration::ZERO) == [true]
 }
 
-/// It has said who it is; the application may look.
+/// Its credentials are there for the application.
 fn accept(listener: &Listener) -> Handshake {
     let mut server = listener.try_accept().unwrap().unwrap();
     assert!(!server.advance().unwrap());
@@ -78,7 +78,7 @@ fn clients_that_say_hello_and_no_more_are_given_nothing() {
     let mut servers: Vec<_> = clients.iter().map(|_| accept(&listener)).collect();
     assert_eq!(mapped(), before);
 
-    // One may go on, one is refused, one is dropped, and all others time out.
+    // One continues, one is refused, one is dropped, and all others time out.
     let (mut accepted, refused, dropped) = (servers.remove(0), servers.remove(0), servers.remove(0));
     assert!(!accepted.advance().unwrap());
     assert!(mapped() > before, "both regions");

@@ -1,6 +1,7 @@
-//! A failure of our own is reported here, and the peer reads that it is not its fault: sandboxes refuse system calls.
+//! Failures of our own, in sandboxes that refuse system calls, are reported here, and the peer learns that they are not its
+//! fault.
 //!
-//! A filter (`seccomp(2)`) binds the thread that sets it, until that ends.
+//! A filter (`seccomp(2)`) binds the thread that sets it, until the thread ends.
 
 use std::{collections::BTreeMap, thread};
 
@@ -48,7 +49,7 @@ fn a_sandbox_that_keeps_us_from_looking_is_our_own_failure() {
     ] {
         let (player, result) = apart(move || {
             let (player, ours) = Player::pair();
-            // Ours is made already; what is left is to look at the peer's.
+            // Ours is made already; only the peer's is still to be checked.
             let handshake = Channel::builder().ring_capacity(1).handshake(ours).unwrap();
             let hello = Hello::honest(1);
             let region = memfd(hello.region(), hello.region(), SEALS);
@@ -91,7 +92,7 @@ fn a_region_that_cannot_be_made_is_no_fault_of_the_peer() {
 fn memory_is_allocated_under_a_timer_that_interrupts_each_long_call() {
     let _guard = bounded();
     let result: Result<()> = apart(|| {
-        // As if the timer were faster than 1 MiB is allocated.
+        // Like a timer that is faster than the allocation of 1 MiB.
         let long = SeccompCondition::new(3, SeccompCmpArgLen::Qword, SeccompCmpOp::Gt, 1 << 20).unwrap();
         refuse(libc::SYS_fallocate, vec![SeccompRule::new(vec![long]).unwrap()], libc::EINTR);
         Channel::pair().map(drop)
@@ -99,7 +100,7 @@ fn memory_is_allocated_under_a_timer_that_interrupts_each_long_call() {
     result.unwrap();
 }
 
-/// As if a signal came for each page.
+/// Like a signal for each page.
 #[test]
 fn memory_that_can_never_be_allocated_ends_at_the_deadline() {
     let _guard = bounded();

@@ -1,5 +1,5 @@
-//! A peer that rewrites headers, words and payloads *while* we read them: whatever comes of it, each message that we get
-//! is what was checked, and the end is an error by name.
+//! A peer that rewrites headers, words and payloads *while* we read them: each message that we get was checked, and the end
+//! is an error by name.
 //!
 //! Descriptors and mappings are counted for the whole process, so this binary has one test only.
 
@@ -61,7 +61,7 @@ fn bytes_rewritten_while_they_are_read_were_checked_or_are_an_error() {
     for (end, count) in words(Random(seed), time()) {
         *ends.entry(end).or_default() += count;
     }
-    // Should the peer not have rewritten much, it goes on until the test's limit.
+    // A peer that has not rewritten much continues until the test's limit.
     while ends.len() < KINDS {
         ends.extend(headers(Random(Random::seed()), time()));
     }
@@ -288,7 +288,7 @@ fn words(mut random: Random, time: Duration) -> Ends {
         assert!(error.is_fatal(), "{error:?}");
         // What ended one half ended the other, unless only one direction was closed.
         if matches!(error, Error::Protocol(_)) {
-            // What a call has kept was received before.
+            // Messages that a call has kept were received before.
             let mut rest = std::iter::from_fn(|| Some(channel.recv()));
             assert!(matches!(rest.find_map(Result::err), Some(Error::Protocol(_))));
             assert!(matches!(channel.send(b""), Err(Error::Protocol(_))));

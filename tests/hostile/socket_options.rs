@@ -1,5 +1,5 @@
-//! A socket that says more than it was asked: what the kernel adds to each packet on an option's behalf is switched off
-//! before we read, since nobody would close it.
+//! Socket options that add ancillary data to each packet are switched off before we read, since nobody would close its
+//! descriptors.
 //!
 //! Descriptors are counted for the whole process, so this binary has one test only.
 #![expect(unsafe_code, reason = "no safe interface has these options")]

@@ -1,4 +1,4 @@
-//! A peer that breaks the protocol on an established channel: the violation is named, and ends both halves and nothing else.
+//! Peers that break the protocol on an established channel: the violation is named, and ends both halves and nothing else.
 
 use std::{
     fs::File,
@@ -441,7 +441,7 @@ fn a_malformed_packet_is_a_violation() {
     ];
     for (mut packet, violation) in cases {
         let (hostile, mut channel) = Hostile::meet(&builder());
-        // Whatever comes along must be closed.
+        // Descriptors that come along must be closed.
         let (reader, writer) = pipe();
         if let Some(last) = packet.fds.last_mut() {
             *last = writer;
@@ -476,12 +476,12 @@ fn a_reply_that_nobody_waits_for_is_a_violation() {
         (0, |hostile, _| hostile.socket.send(Packet { reply_to: 1, ..Packet::control(0) })),
         (u64::MAX - 1, |hostile, _| hostile.socket.send(Packet { reply_to: u64::MAX, ..Packet::control(0) })),
         (4, |hostile, _| hostile.publish(0, Record { reply_to: 5, ..Record::default() }, 64)),
-        // To a message that asked for none.
+        // A reply to a message that asked for none.
         (0, |hostile, channel| {
             channel.send(b"").unwrap();
             hostile.socket.send(Packet { reply_to: 1, ..Packet::control(0) });
         }),
-        // To the next request.
+        // A reply to the next request.
         (1, |hostile, channel| {
             channel.request(b"").unwrap();
             hostile.socket.send(Packet { reply_to: 2, ..Packet::control(0) });
@@ -746,7 +746,7 @@ fn late_replies_are_no_more_than_requests() {
 #[test]
 fn more_requests_than_we_leave_unanswered_are_a_violation() {
     let _guard = bounded();
-    // In packets and in records; what is answered does not count, what is dropped does.
+    // In packets and in records; answered requests do not count, dropped ones do.
     let send: [fn(&Hostile, u64); 2] = [
         |hostile, sequence| {
             hostile.socket.send(Packet { flags: WANTS_REPLY, ..Packet::control(sequence) });
@@ -808,7 +808,7 @@ fn half_a_message_whose_sender_dies_is_none() {
     assert!(is_abandoned(&reader));
 }
 
-/// Who holds the end that somebody else reads can take what comes there, and freeze the reader in the kernel.
+/// A holder of the end that another process reads can take its packets, and freeze the reader in the kernel.
 #[test]
 fn a_peer_holds_no_end_that_we_read() {
     let _guard = bounded();
@@ -818,7 +818,7 @@ fn a_peer_holds_no_end_that_we_read() {
     for ours in [channel.receiver.as_fd(), channel.sender.as_fd()].map(number) {
         assert!(!theirs.contains(&ours), "{ours} is among {theirs:?}");
     }
-    // What the peer sends there comes to us, and not back to it.
+    // The peer's packets there come to us, and not back to it.
     while let Some(loan) = channel.try_loan(1000).unwrap() {
         loan.send().unwrap();
     }

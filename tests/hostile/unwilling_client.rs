@@ -1,4 +1,4 @@
-//! A client whose fault could be taken for a failure of the server's own, for which that would pause.
+//! A client whose fault looks like a failure of the server's own, for which the server would pause.
 
 use std::os::fd::{AsFd, AsRawFd};
 

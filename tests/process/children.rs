@@ -1,4 +1,4 @@
-//! A child with a channel, however it is started; and what is left of it here, and there.
+//! A child with a channel, started in every way, and the descriptors that are left here and there.
 
 use std::{
     env, fs,
@@ -95,7 +95,7 @@ fn lends_its_command() {
     assert!(matches!(small().spawn(&mut missing), Err(Error::Io { operation: "spawn", .. })));
     assert_eq!(descriptors(), before);
     assert!(missing.get_envs().all(|(_, value)| value.is_none()));
-    // Used without sealane, it starts a program without a channel, whatever stands at that number then.
+    // Used without sealane, it starts a program without a channel, whichever file has that number then.
     let _others: Vec<_> = (0..10).map(|_| seqpacket_pair()).collect();
     command = role(counts_its_sockets);
     let (_handshake, mut child) = small().try_spawn(&mut command).unwrap();

@@ -1,4 +1,4 @@
-//! Programs that go into the background by `daemon(3)`, which forks: what they had goes on in the daemon.
+//! Programs that go into the background by `daemon(3)`, which forks: their channels work in the daemon.
 #![expect(unsafe_code, reason = "`daemon` has no safe interface here")]
 
 use std::{env, fs::File, io, path::Path};
@@ -14,7 +14,7 @@ const PATH: &str = "DAEMONS_PATH";
 
 /// Goes on in a fork, in the background; the process that was started ends with status 0, and drops nothing.
 fn daemon() {
-    // SAFETY: in the fork only this thread goes on, as it would in a program with one thread.
+    // SAFETY: the fork has this thread only, as in a program with one thread.
     let result = unsafe { libc::daemon(1, 1) };
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
 }
@@ -28,7 +28,7 @@ fn is_untouched(heap: &[Vec<u8>]) -> bool {
     heap.iter().flatten().all(|byte| *byte == 1)
 }
 
-/// Runs `body` in the daemon, which ends when that has returned. What it says when it panics is seen.
+/// Runs `body` in the daemon, which ends when that has returned. The message of a panic appears in the test's output.
 fn in_daemon(body: impl FnOnce() + std::panic::UnwindSafe) -> ! {
     end(i32::from(std::panic::catch_unwind(body).is_err()))
 }

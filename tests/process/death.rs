@@ -1,4 +1,4 @@
-//! Ends: of a process, of a half, of a channel. What was committed arrives, and nobody waits for the dead.
+//! Ends of a process, of a half, of a channel: committed messages arrive, and nobody waits for the dead.
 
 use std::{
     fs::File,
@@ -98,7 +98,7 @@ fn sends_and_ends() {
     }
 }
 
-/// Both may happen between a look at the ring and a look at the socket, which then tells of the end first.
+/// Both may happen between a poll of the ring and a poll of the socket, which then reports the end first.
 #[test]
 fn a_message_that_was_committed_just_before_the_end_is_not_overlooked() {
     for n in 0..500 {
@@ -183,7 +183,7 @@ fn both_halves_are_ended_by(
 ) {
     let (mut sender, mut receiver) = channel.split();
     let blocked = [start(move || receiver.recv().map(drop)), start(move || block(&mut sender))];
-    // Who spins never sleeps.
+    // A spinning call never sleeps.
     let blocked = if wait == Wait::Spin { blocked } else { blocked.map(Started::asleep) };
     end();
     for blocked in blocked {

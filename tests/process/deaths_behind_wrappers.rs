@@ -1,5 +1,5 @@
-//! A peer that is killed while somebody else holds a copy of its socket: a shell that started it, or a child that it has
-//! forked. Who asked for its pidfd learns of it.
+//! A peer that is killed while another process holds a copy of its socket: a shell that started it, or a child that it has
+//! forked. A channel that asked for the peer's pidfd learns of the death.
 
 use std::{
     io::{Read, stdin},
@@ -21,14 +21,14 @@ use crate::support::{
     threads::{bounded, bounded_by},
 };
 
-/// What a wait takes that must not end.
+/// The time of a wait that must not end.
 const SHORT: Duration = Duration::from_millis(200);
 
 fn builder() -> Builder {
     Channel::builder().ring_capacity(4096).peer_pidfd(true)
 }
 
-/// A channel to who runs `role`, started by `wrap` if there is any, which ends when its standard input does.
+/// A channel to a peer that the shell's script `wrap` starts, if there is one. The peer ends with its standard input.
 struct Started {
     channel: Channel,
     child: Child,
@@ -66,14 +66,14 @@ impl Started {
         can
     }
 
-    /// Kills who said `Hello`, and waits until that has ended.
+    /// Kills the process that sent `Hello`, and waits for its end.
     fn kill(&self) {
         let pid = self.channel.peer().credentials().pid.unwrap().get();
         kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
         self.ended();
     }
 
-    /// Waits until who said `Hello` has ended.
+    /// Waits until the process that sent `Hello` has ended.
     fn ended(&self) {
         let pidfd = self.channel.peer().pidfd().unwrap();
         let mut fds = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
@@ -281,7 +281,7 @@ fn a_peer_that_exits_by_itself_is_seen_when_the_last_copy_is_closed() {
     assert!(matches!(started.channel.recv(), Err(Error::Disconnected)));
 }
 
-/// What the page of `Peer::pidfd` tells event loops to do.
+/// An event loop as the page of `Peer::pidfd` describes it.
 #[test]
 fn a_short_wait_tells_how_a_peer_ended_and_calls_that_do_not_wait_tell_nothing() {
     let _guard = bounded();

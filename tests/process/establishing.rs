@@ -1,4 +1,4 @@
-//! A channel is established by every way there is, or a typed error says in time why not.
+//! Channels are established in every way that there is, or a typed error gives the reason in time.
 
 use std::{
     env,
@@ -238,7 +238,7 @@ fn handshakes_go_side_by_side_and_a_silent_client_holds_up_nobody() {
     let (mut clients, mut servers) = (Vec::new(), Vec::new());
     let mut pending: Vec<(Handshake, Side)> =
         (0..CLIENTS).map(|_| (builder.try_connect(&name).unwrap(), Side::Client)).collect();
-    // An event loop: it goes on only where something is readable, and calls nothing that blocks.
+    // An event loop: it advances a handshake only when its descriptor is readable, and calls nothing that blocks.
     while clients.len() + servers.len() < 2 * usize::from(CLIENTS) {
         let mut ready = readable([listener.as_fd()], Duration::ZERO) == [true];
         while let Some(handshake) = listener.try_accept().unwrap() {
@@ -388,7 +388,7 @@ fn a_child_inherits_its_channel_once() {
     assert!(child.wait().unwrap().success());
 }
 
-/// Sends back what it gets, until the end.
+/// Echoes messages until the end.
 #[test]
 #[ignore = "the child of another test"]
 fn answers() {
@@ -652,7 +652,7 @@ fn a_wait_for_a_client_is_limited_and_a_client_that_comes_has_its_own_time() {
     let start = Instant::now();
     assert!(matches!(listener.accept_timeout(SHORT), Err(Error::Timeout)));
     assert!(start.elapsed() >= SHORT);
-    // It has connected; what it has to say comes when the time to wait for a client is over.
+    // It has connected; its Hello comes after the time to wait for a client.
     let mut server = thread::scope(|scope| {
         let client = Player::connect(&name);
         let accepting = scope.spawn(|| listener.accept_timeout(Duration::ZERO));
@@ -840,7 +840,7 @@ fn a_ring_that_is_too_large_is_refused_by_the_same_numbers_at_both_ends() {
     let (small, large) = establish(&small, &large);
     assert_eq!(handshake_error(small), HandshakeError::Refused(refusal));
     assert_eq!(handshake_error(large), HandshakeError::Rejected(refusal));
-    // And if both refuse each other, each says what it refuses.
+    // If both refuse each other, each reports its own refusal.
     let mutual = Channel::builder().ring_capacity(1 << 19).max_peer_ring_capacity(1 << 18);
     let (a, b) = establish(&mutual, &mutual);
     assert_eq!(handshake_error(a), HandshakeError::Refused(refusal));

@@ -1,4 +1,4 @@
-//! A process that is killed, or stopped for a while, at a random instant: all that it committed arrives, nothing arrives
+//! A process that is killed, or stopped for a while, at a random instant: its committed messages arrive, nothing arrives
 //! partly, nobody waits for it, and nothing of it is left.
 //!
 //! Descriptors and mappings are counted for the whole process, so this binary has one test only.

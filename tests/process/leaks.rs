@@ -1,6 +1,6 @@
-//! No descriptor, mapping, file or child is left over, however a channel ends.
+//! Descriptors, mappings, files and children are all gone, however a channel ends.
 //!
-//! Descriptors are counted for the whole process, so this binary has one test only.
+//! Descriptors and mappings are counted for the whole process, so this binary has one test only.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -299,7 +299,7 @@ fn violations() {
     let violation = ProtocolError::Halves { sequence: 0 };
     let result = channel.try_recv();
     assert!(matches!(&result, Err(Error::Protocol(found)) if *found == violation), "{result:?}");
-    // What is no packet, with descriptors.
+    // Malformed packets, with descriptors.
     let (player, mut channel) = established();
     player.send(Packet { fds: files(253), ..Packet::raw(b"garbage") });
     assert!(matches!(channel.try_recv(), Err(Error::Protocol(ProtocolError::PacketLength { .. }))));
@@ -361,7 +361,7 @@ fn handshakes_at_our_limit() {
         assert!(matches!(result, Err(Error::FdsLost { expected: 2, received: 1 })), "{result:?}");
     });
     assert!(client.finish().is_err());
-    // There is room for all three, but not for what we make: a memfd and a credit pair, one of the three being closed.
+    // There is room for all three, but not for those that we make: a memfd and a credit pair, one of the three being closed.
     for spare in [3, 4] {
         let client = builder().try_connect(&name).unwrap();
         let result = with_spare_descriptors(spare, || listener.accept());

@@ -1,4 +1,4 @@
-//! Mappings that fail leave nothing behind, and say why: counted in processes of their own.
+//! Mappings that fail leave nothing behind, and say why. They are counted in processes of their own.
 #![expect(unsafe_code, reason = "what is locked, and who one is, has no safe interface here")]
 
 use std::{

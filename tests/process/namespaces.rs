@@ -1,6 +1,6 @@
-//! Two processes that live in different namespaces have a channel, and know of each other what the kernel can name.
+//! Two processes in different namespaces have a channel, and know of each other as much as the kernel can name.
 //!
-//! The sandbox is `unshare(1)`; what of it this machine forbids is left out.
+//! The sandbox is `unshare(1)`; the cases that this machine forbids are left out.
 
 use std::{
     env,
@@ -29,7 +29,7 @@ const CASES: [(&str, &[&str], Seen); 6] = [
         Seen { pid: false, ids: Some(0) },
     ),
 ];
-/// For a role: where to listen, or to connect.
+/// The variable that tells a role where to listen, or to connect.
 const SOCKET: &str = "SOCKET";
 
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +66,7 @@ fn inside(case: &str, options: &[&str], role: Command) -> Option<Command> {
 /// Both sides know of each other what they can.
 fn assert_known(case: &str, seen: Seen, channel: &mut Channel, child: &Child) {
     let [pid, uid, gid] = numbers(channel.peer().credentials());
-    // Whoever is in there is seen from here, by its number here, and as who started it.
+    // The peer in there is seen from here by its number here, and as the user who started it.
     assert_ne!(pid, 0, "{case}");
     if case == "none" {
         assert_eq!(pid, child.id());
@@ -98,7 +98,7 @@ fn says_whom_it_inherited() {
     say_who(builder().inherited().unwrap());
 }
 
-/// Says who the peer is, and waits for the end.
+/// Reports the peer's credentials, and waits for the end.
 fn say_who(mut channel: Channel) {
     let peer = numbers(channel.peer().credentials());
     channel.send(Control::of(&peer)).unwrap();

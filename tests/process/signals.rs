@@ -1,5 +1,7 @@
-//! Signals: a handler that runs while somebody waits, with `SA_RESTART` (`sigaction(2)`) or without, ends no wait; and a
-//! timer that ticks again and again keeps no call past its limit.
+//! Signals: a handler that runs during a wait, with `SA_RESTART` (`sigaction(2)`) or without, ends no wait; and a timer
+//! that ticks again and again keeps no call past its limit.
+//!
+//! Handlers are the whole process's, so this binary is alone.
 #![expect(unsafe_code, reason = "no safe interface sets a handler that interrupts calls")]
 
 #[path = "../support/mod.rs"]
@@ -144,7 +146,7 @@ fn a_timer_keeps_no_channel_from_being_established_or_given_up_in_time() {
         });
         let result = connecting.result();
         assert!(matches!(result, Err(Error::Timeout)), "{result:?}");
-        // And one that does not.
+        // One that does not.
         let connecting = ticking(signal, {
             let (patient, name) = (patient.clone(), name.clone());
             move || patient.connect(name)
@@ -228,7 +230,7 @@ fn a_signal_ends_no_wait() {
         let record = |peer: &mut Channel| peer.loan(8).unwrap().send_with(b"record").unwrap();
         assert_eq!(goes_on(channel(), move |a| a.recv().map(control), record), b"record");
         assert_eq!(goes_on(channel(), move |a| a.recv_timeout(3 * SOON).map(control), record), b"record");
-        // Who waits for room, in the ring and in the socket.
+        // Waits for room, in the ring and in the socket.
         let (mut a, b) = channel();
         a.loan(4000).unwrap().send().unwrap();
         goes_on((a, b), |a| a.loan(4000).map(drop), |b| drop(b.recv().unwrap()));

@@ -1,5 +1,5 @@
-//! A process whose standard streams are closed, as a daemon's often are: no descriptor of ours takes their numbers. What is
-//! printed there must not go into a socket.
+//! A process whose standard streams are closed, as a daemon's often are: no descriptor of ours takes their numbers, so that
+//! nothing printed goes into a socket.
 //!
 //! The streams are a process's, so each case is a process of its own.
 #![expect(unsafe_code, reason = "no safe interface closes a descriptor by its number, or writes to one")]
@@ -39,13 +39,13 @@ fn close_streams() -> Vec<RawFd> {
     let closed = env::var(CLOSED).unwrap();
     let closed: Vec<RawFd> = closed.chars().map(|stream| stream.to_string().parse().unwrap()).collect();
     for stream in &closed {
-        // SAFETY: contract of `close(2)`: a number; the standard library does not rely on what it is.
+        // SAFETY: contract of `close(2)`: a number; the standard library does not rely on its file.
         assert_eq!(unsafe { libc::close(*stream) }, 0);
     }
     closed
 }
 
-/// Nothing is open under these numbers; so what is printed goes nowhere.
+/// Asserts that nothing is open under these numbers, so that printed text goes nowhere.
 #[track_caller]
 fn assert_free(streams: &[RawFd]) {
     for stream in streams {

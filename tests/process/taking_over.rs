@@ -1,4 +1,4 @@
-//! The path of a listener that was killed is taken over by the next; that of one that lives never is.
+//! The path of a listener that was killed is taken over by the next; that of a living listener never is.
 
 use std::{
     env, fs,

@@ -1,7 +1,8 @@
-//! A user that is not root, with 64 descriptors: who runs out of them gets errors, loses nothing else, and goes on.
+//! A user that is not root, with 64 descriptors: running out of them is an error that loses nothing else, and passes.
 //!
 //! Each test runs its body in a process of its own (this program again), as another user if root started it: root's
 //! descriptors in flight are not counted. They are counted by user, so the tests take turns, and no two runs share a user.
+//! For the same reason this binary is alone.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -90,7 +91,7 @@ fn left() -> usize {
     leave(0).len()
 }
 
-/// Tries with no descriptor left, with one, and so on until it succeeds. It can give back what was taken.
+/// Tries with no descriptor left, with one, and so on until it succeeds. It can give the others back.
 fn needs_descriptors<T>(mut attempt: impl FnMut(&mut Vec<File>) -> Result<T>) {
     let before = left();
     for free in 0.. {
@@ -108,7 +109,7 @@ fn needs_descriptors<T>(mut attempt: impl FnMut(&mut Vec<File>) -> Result<T>) {
     assert_eq!(left(), before, "some have leaked");
 }
 
-/// Sends descriptors until too many are in flight; tells how many messages that took.
+/// Sends descriptors until too many are in flight, and returns the number of messages.
 fn flood(channel: &mut Channel, file: &File) -> usize {
     let mut count = 0;
     loop {
@@ -285,7 +286,7 @@ fn descriptors_in_flight_are_back_pressure() {
         assert_eq!(d.recv_timeout(SOON).unwrap().control(), b"second");
         assert!(d.try_recv().unwrap().is_none());
 
-        // Who waits goes on when a peer has read, be it its own or another one.
+        // A waiting call continues when a peer has read, its own or another one.
         let waiting: [fn(&mut Channel, Control<'_>) -> Result<()>; 3] = [
             |channel, control| channel.send(control),
             |channel, control| channel.loan(8).unwrap().send_with(control),

@@ -1,11 +1,13 @@
 //! A program that uses the library runs under valgrind, which gives it another auxiliary vector (`getauxval(3)`) than the
 //! kernel's.
+//!
+//! Valgrind loads all of this binary, so it is a small one of its own.
 
 use std::{env::current_exe, process::Command, thread};
 
 use sealane::{Channel, Control, SealedBufferMut};
 
-/// What a first program does; also what the other test runs under valgrind.
+/// A first program, which the other test runs under valgrind.
 #[test]
 fn a_first_program_works() {
     let (mut here, mut there) = Channel::pair().unwrap();

@@ -1,4 +1,4 @@
-//! Forks of this process, for the tests: a body that runs in one, and what came of it.
+//! Forks of this process: a body that runs in one, and its outcome.
 #![allow(clippy::allow_attributes, dead_code, reason = "each test binary uses its part of this")]
 #![expect(unsafe_code, reason = "a fork is not to be had otherwise")]
 
@@ -14,8 +14,8 @@ pub(crate) struct Fork(libc::pid_t);
 
 /// Forks this process: `None` in the fork, which has to [`end`] before it comes back to the test's harness.
 pub(crate) fn split() -> Option<Fork> {
-    // SAFETY: in the child only this thread goes on, and it uses what of the library and of the C library may be used in the
-    // fork of a program whose other threads are idle.
+    // SAFETY: the child has this thread only, and uses those parts of the library and of the C library that the fork of a
+    // program with idle threads may use.
     match unsafe { libc::fork() } {
         -1 => panic!("{}", std::io::Error::last_os_error()),
         0 => None,
@@ -37,7 +37,7 @@ pub(crate) fn fork<T>(value: T, body: impl FnOnce(T)) -> (T, Fork) {
     end(i32::from(result.is_err()))
 }
 
-/// As [`fork`], and waits until the fork has ended well.
+/// Like [`fork`], and waits until the fork has ended well.
 pub(crate) fn in_fork<T>(value: T, body: impl FnOnce(T)) -> T {
     let (value, fork) = fork(value, body);
     fork.wait();

@@ -1,5 +1,5 @@
-//! Event loops of several makes, behind one small face: which descriptors are readable. They watch duplicates, as loops
-//! that own their descriptors do.
+//! Event loops of several makes, behind one small interface: which descriptors are readable. They watch duplicates, as
+//! loops that own their descriptors do.
 
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -10,7 +10,7 @@ use rustix::event::{Timespec, epoll};
 
 /// An event loop as the tests see it.
 pub(crate) trait EventLoop {
-    /// Whether it tells only once of what is readable.
+    /// Whether it reports a readable descriptor only once.
     const EDGE: bool = false;
 
     fn new() -> Self;
@@ -20,7 +20,7 @@ pub(crate) trait EventLoop {
 
     fn remove(&mut self, key: usize);
 
-    /// Waits until something is readable, for at most this time. Tells what.
+    /// Waits until a descriptor is readable, for at most this time, and returns the keys.
     fn wait(&mut self, at_most: Duration) -> Vec<usize>;
 }
 
@@ -136,7 +136,7 @@ impl EventLoop for Mio {
     }
 }
 
-/// `polling`, which tells of each descriptor once and is then asked anew: its default.
+/// `polling`, which reports each descriptor once until it is asked anew: its default.
 pub(crate) struct Polling {
     poller: polling::Poller,
     events: polling::Events,

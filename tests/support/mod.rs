@@ -1,4 +1,4 @@
-//! What the tests share: roles for other processes, raw peers, forks, event loops, scripts of messages.
+//! Helpers of all tests: roles for other processes, raw peers, forks, event loops, scripts of messages.
 #![allow(
     clippy::allow_attributes,
     dead_code,

@@ -1,4 +1,4 @@
-//! A random stream of messages that both ends know: who has the seed can send it, and check every bit of it.
+//! A random stream of messages that both ends know: the seed is enough to send it, and to check every bit of it.
 
 use std::{
     fs::File,

@@ -1,4 +1,4 @@
-//! Calls that may block, in threads of their own: none of them can hang a test.
+//! Calls that may block, in threads of their own, and the limits of their time: no test hangs.
 #![allow(clippy::allow_attributes, dead_code, reason = "each test binary uses its part of this")]
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// In what time anything must happen that must happen at all: much, for a machine that is busy, but an end.
+/// The deadline of everything that must happen: generous, for a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// A call that was started.
@@ -48,7 +48,7 @@ impl<T> Started<T> {
         self
     }
 
-    /// What the call comes to, soon.
+    /// The result of the call, which must come soon.
     pub(crate) fn result(self) -> T {
         self.result.recv_timeout(SOON).expect("the call has ended, without a panic")
     }
@@ -60,7 +60,7 @@ pub(crate) fn bounded() -> mpsc::Sender<Infallible> {
     bounded_by(2 * SOON)
 }
 
-/// As [`bounded`], for a test that may take longer.
+/// Like [`bounded`], for a test that may take longer.
 #[must_use]
 pub(crate) fn bounded_by(time: Duration) -> mpsc::Sender<Infallible> {
     let (guard, end) = mpsc::channel();

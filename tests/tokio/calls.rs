@@ -1,4 +1,4 @@
-//! Requests and replies: a call sees what was sent before it, and one that is dropped is given up.
+//! Requests and replies: a call sees the messages sent before it, and a dropped call is given up.
 
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ fn a_call_that_is_dropped_is_given_up_and_a_wait_is_not() {
 #[test]
 fn late_replies_hide_no_message() {
     run(|| async {
-        // As many packets as one look reads, and some less and more: tokio tells of new ones only.
+        // About as many packets as one poll reads: tokio reports new ones only.
         for late in [60, 63, 64, 65, 130, 200] {
             let (mut a, mut b) = small();
             for _ in 0..late {

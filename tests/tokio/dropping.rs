@@ -11,9 +11,9 @@ use tokio::task::yield_now;
 use crate::{builder, is_disconnected, pair_of, polled, run, script::Random, support::is_abandoned};
 
 const STEPS: usize = 20_000;
-/// What a request says; else it is one of the numbered messages.
+/// The number in a request; others are those of messages.
 const REQUEST: u64 = u64::MAX;
-/// What the last message says.
+/// The number in the last message.
 const LAST: u64 = u64::MAX - 1;
 
 /// One side of a conversation, in which every future may be dropped.
@@ -22,7 +22,7 @@ struct Side {
     random: Random,
     /// Duplicates of it go along with messages.
     pipe: PipeWriter,
-    /// Of the next message to send, and to receive.
+    /// Numbers of the next message to send, and to receive.
     sent: u64,
     received: u64,
     questions: VecDeque<ReplyToken>,

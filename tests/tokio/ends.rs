@@ -1,4 +1,4 @@
-//! Ends wake whoever waits, and what was committed arrives before them.
+//! Ends wake all waiting calls, and committed messages arrive before them.
 
 use std::{fs::File, future::Future, pin::Pin};
 
@@ -108,7 +108,7 @@ fn committed_messages_arrive_before_the_end() {
         for _ in 0..3 {
             assert!(is_disconnected(receiver.recv().await));
         }
-        // The other direction goes on, until its receiver goes.
+        // The other direction lives until its receiver is gone.
         forth.send(b"still there").await.unwrap();
         assert_eq!(back.recv().await.unwrap().control(), b"still there");
         drop(back);

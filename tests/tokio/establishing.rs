@@ -1,4 +1,4 @@
-//! Listening, connecting and spawning: nobody is held up by somebody else, and nothing is left of what was dropped.
+//! Listening, connecting and spawning: no peer holds up another, and dropped futures leave nothing.
 
 use std::{
     io::{BufRead, BufReader, pipe},
@@ -68,7 +68,7 @@ fn silent_clients_hold_up_nobody() {
             channel.reply(question.reply_token().unwrap(), b"welcome").await.unwrap();
             assert_eq!(client.await.unwrap().unwrap().control(), b"welcome");
         }
-        // What becomes of one is told, and is no harm to the listener.
+        // The failure of one is reported, and does not harm the listener.
         rustix::io::write(silent.pop().unwrap(), b"no Hello").unwrap();
         assert!(matches!(listener.accept().await, Err(Error::Handshake(HandshakeError::Refused(_)))));
         drop(stopped);

@@ -1,4 +1,4 @@
-//! The feature `tokio`: what is promised of channels, awaited; and that a future that is dropped loses nothing.
+//! The feature `tokio`: the promises of channels, awaited; and a dropped future loses nothing.
 
 #![cfg(feature = "tokio")]
 
@@ -63,7 +63,7 @@ async fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     poll_fn(|cx| Poll::Ready(future.take().unwrap().poll(cx))).await
 }
 
-/// Polls a future so many times, then drops it.
+/// Polls a future up to `times` times, then drops it.
 async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
     let mut future = pin!(future);
     for _ in 0..times {

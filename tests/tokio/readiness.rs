@@ -1,5 +1,5 @@
-//! Waiting, where descriptors tell little: what was there before, packets without messages, descriptors in flight, and
-//! tasks that need not wait.
+//! Waiting where descriptors say little: messages from before, packets without messages, descriptors in flight, and tasks
+//! that need not wait.
 
 use std::{
     env,
@@ -35,7 +35,7 @@ fn messages_from_before_the_conversion_are_found() {
     run(|| async {
         let (mut a, b) = builder().pair().unwrap();
         let (mut sender, mut receiver) = (a, b);
-        // A receiver that is not armed: of what comes now, no descriptor tells.
+        // A receiver that is not armed: no descriptor reports the next messages.
         sender.loan(1).unwrap().send().unwrap();
         assert!(receiver.try_recv().unwrap().is_some());
         for _ in 0..3 {
@@ -45,7 +45,7 @@ fn messages_from_before_the_conversion_are_found() {
         for _ in 0..3 {
             assert_eq!(receiver.recv().await.unwrap().payload().unwrap().len(), 2);
         }
-        // And back: the halves work on their own again.
+        // Converted back, the halves work on their own again.
         let receiving = tokio::spawn(async move {
             receiver.recv().await.unwrap();
             receiver
@@ -64,7 +64,7 @@ fn doorbells_without_messages_hide_none() {
     let mut doorbell = [0; 32];
     doorbell[0] = 5;
     run(move || async move {
-        // As many as one look reads, and some less and more.
+        // About as many as one poll reads.
         for doorbells in [1, 63, 64, 65, 200] {
             let (mut a, b) = builder().pair().unwrap();
             for _ in 0..doorbells {
@@ -167,7 +167,7 @@ fn too_many_descriptors_in_flight_are_waited_for() {
         for _ in 0..sent {
             assert_eq!(reader.recv().await.unwrap().fds().len(), 8);
         }
-        // It is another channel that has ended the shortage: nothing tells this one but time.
+        // Another channel has ended the shortage: this one only finds out by trying again.
         sending.await;
         assert_eq!(b.recv().await.unwrap().fds().len(), 8);
         assert!(b.recv().await.unwrap().payload().is_some());

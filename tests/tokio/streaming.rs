@@ -1,4 +1,4 @@
-//! Messages arrive whole and in order, and who sends waits for room.
+//! Messages arrive whole and in order, and a sender waits for room.
 
 use std::{
     fs,

@@ -67,7 +67,7 @@ impl Capture {
         &self.device
     }
 
-    /// The device's buffers as dmabufs, in the order of their indices, for reading only: who gets them cannot write.
+    /// The device's buffers as dmabufs, in the order of their indices, for reading only: a holder cannot write.
     ///
     /// # Errors
     /// Those of `VIDIOC_EXPBUF`.

@@ -126,7 +126,7 @@ impl Device {
         })
     }
 
-    /// Asks for so many frames a second; the device does what it can.
+    /// Requests a frame rate; the device sets one that it has.
     ///
     /// # Errors
     /// Those of `VIDIOC_S_PARM`.
@@ -136,7 +136,7 @@ impl Device {
             .make(self, &mut StreamParameters { kind: CAPTURE, interval, ..StreamParameters::new_zeroed() })
     }
 
-    /// What a control may be set to; `None` if the device has no such control.
+    /// The range of a control; `None` if the device has no such control.
     ///
     /// # Errors
     /// Those of `VIDIOC_QUERYCTRL`.
@@ -150,7 +150,7 @@ impl Device {
         }
     }
 
-    /// What a control is set to.
+    /// The value of a control.
     ///
     /// # Errors
     /// Those of `VIDIOC_G_CTRL`.

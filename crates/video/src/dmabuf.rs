@@ -1,7 +1,7 @@
 //! A dmabuf: memory that devices and processes share by a descriptor.
 //!
 //! Its size never changes, and it cannot be read or written but through a mapping. Each access stands between two
-//! `DMA_BUF_IOCTL_SYNC`, which wait for what a device still has to write and keep the caches right.
+//! `DMA_BUF_IOCTL_SYNC`, which waits for a device that still writes, and keeps the caches coherent.
 
 use std::{
     fs::File,
@@ -22,7 +22,7 @@ pub struct DmaBuf {
     len: usize,
 }
 
-/// Of the file system that all dmabufs live in: `DMA_BUF_MAGIC` of `linux/magic.h`.
+/// Magic number of the file system of all dmabufs (`DMA_BUF_MAGIC` of `linux/magic.h`).
 const MAGIC: u64 = 0x444d_4142;
 
 impl TryFrom<OwnedFd> for DmaBuf {
@@ -41,7 +41,7 @@ impl TryFrom<OwnedFd> for DmaBuf {
 }
 
 impl DmaBuf {
-    /// Bytes: whole pages, so rarely what was asked for.
+    /// Length in bytes, rounded up to whole pages.
     #[expect(clippy::len_without_is_empty, reason = "none is empty")]
     #[must_use]
     pub fn len(&self) -> usize {
@@ -85,7 +85,7 @@ impl From<DmaBuf> for OwnedFd {
     }
 }
 
-// As in `sys/mman.h`.
+// The values of `sys/mman.h`.
 const PROT_READ: i32 = 1;
 const PROT_WRITE: i32 = 2;
 const MAP_SHARED: i32 = 1;
@@ -128,7 +128,7 @@ impl Mapping {
     /// Copies bytes in, from `offset` on.
     ///
     /// # Errors
-    /// As for [`read_at`](Self::read_at); `PermissionDenied` if it is not mapped for writing.
+    /// The errors of [`read_at`](Self::read_at); `PermissionDenied` if it is not mapped for writing.
     pub fn write_at(&mut self, offset: usize, bytes: &[u8]) -> io::Result<()> {
         if self.region.prot() & PROT_WRITE == 0 {
             let text = "a dmabuf that is mapped for reading, expected one that is mapped for writing";

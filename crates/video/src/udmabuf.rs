@@ -12,7 +12,7 @@ use crate::{DmaBuf, kernel::dmabuf};
 
 /// Makes a dmabuf of the first `len` bytes of a memfd, which must be whole pages.
 ///
-/// The memfd has to be sealed against shrinking, and must not be sealed against writing: whoever has the dmabuf may write.
+/// The memfd has to be sealed against shrinking, and must not be sealed against writing: every holder of the dmabuf may write.
 ///
 /// # Errors
 /// Those of opening `/dev/udmabuf`, and of `UDMABUF_CREATE`.

@@ -1,4 +1,4 @@
-//! What a GPU gives: a buffer that is handed on before it is filled. `vgem` is Linux's driver to test that.
+//! A buffer that is handed on before it is filled, as a GPU's are. `vgem` is Linux's driver to test that.
 
 use std::{fs::File, io, os::fd::AsFd};
 
@@ -51,7 +51,7 @@ impl Vgem {
         Ok(Fence(attach.fence))
     }
 
-    /// Has written. False if it took so long that the driver had ended it.
+    /// Signals that the writing is done. False if the driver has ended the fence after its timeout.
     ///
     /// # Errors
     /// Those of `DRM_IOCTL_VGEM_FENCE_SIGNAL`.

@@ -15,7 +15,7 @@ pub(crate) const TAIL: usize = 0x040;
 pub(crate) const RECEIVER_EPOCH: usize = 0x080;
 pub(crate) const SENDER_EPOCH: usize = 0x0c0;
 
-/// Pages of a ring: so many that none is rounded up.
+/// Pages of a ring: a number that is not rounded up.
 pub(crate) const PAGES: u64 = 2;
 
 /// Bytes of either side's ring.
@@ -23,7 +23,7 @@ pub(crate) fn capacity() -> u64 {
     PAGES * page()
 }
 
-/// A peer that has shaken hands, and now writes what it likes into its own region and the sockets.
+/// A peer behind its handshake, which writes any bytes into its own region and the sockets.
 #[derive(Debug)]
 pub(crate) struct Hostile {
     pub(crate) socket: Player,
@@ -31,7 +31,7 @@ pub(crate) struct Hostile {
     pub(crate) credit: Player,
     pub(crate) own_credit: Player,
     pub(crate) memory: MmapRegion,
-    /// Of its ring.
+    /// Bytes of its ring.
     pub(crate) capacity: u64,
 }
 
@@ -52,7 +52,7 @@ impl Hostile {
         Self::meet_with(builder, PAGES)
     }
 
-    /// As [`meet`](Self::meet), with a ring of its own of so many pages.
+    /// Like [`meet`](Self::meet), with a ring of its own of `pages` pages.
     pub(crate) fn meet_with(builder: &Builder, pages: u64) -> (Self, Channel) {
         let (socket, ours) = Player::pair();
         let handshake =

@@ -1,7 +1,7 @@
-//! A peer without manners: it speaks the protocol byte by byte, and breaks it where it is told to.
+//! A raw peer: it speaks the protocol byte by byte, and breaks it where a test wants that.
 //!
-//! The numbers stand here as docs/protocol.md has them. Nothing of the library is used, so that it is checked against the
-//! text and not against itself.
+//! The numbers are those of docs/protocol.md. Nothing of the library is used, so that the library is checked against the
+//! page and not against itself.
 #![allow(clippy::allow_attributes, dead_code, reason = "each test binary uses its part of this")]
 
 pub(crate) mod memory;
@@ -235,7 +235,7 @@ impl Player {
         self.try_send(packet).unwrap();
     }
 
-    /// As [`send`](Self::send), where that may fail, and never blocking.
+    /// Like [`send`](Self::send), but returns the error. Never blocks.
     pub(crate) fn try_send(&self, packet: Packet) -> rustix::io::Result<()> {
         let (bytes, identified, owned) = (packet.bytes(), packet.identified, packet.fds);
         let fds: Vec<_> = owned.iter().map(AsFd::as_fd).collect();
@@ -260,7 +260,7 @@ impl Player {
         let flags = RecvFlags::CMSG_CLOEXEC;
         let received = loop {
             match recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags) {
-                // Comes once, before what is queued, of an end that was closed with packets unread.
+                // Comes once, ahead of the queue, from an end that was closed with packets unread.
                 Err(Errno::CONNRESET) => {}
                 Err(Errno::AGAIN) => panic!("nothing is heard"),
                 result => break result.unwrap(),
@@ -304,7 +304,7 @@ pub(crate) fn abstract_name() -> std::path::PathBuf {
     format!("@sealane-test-{}-{}", process::id(), NEXT.fetch_add(1, Relaxed)).into()
 }
 
-/// Of a path, or of an abstract name.
+/// The address of a path, or of an abstract name.
 pub(crate) fn address(path: &Path) -> SocketAddrUnix {
     match path.to_str().unwrap().strip_prefix('@') {
         Some(name) => SocketAddrUnix::new_abstract_name(name.as_bytes()),
@@ -326,7 +326,7 @@ pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
     (reader.into(), writer.into())
 }
 
-/// `F_SEAL_SEAL`, `_SHRINK`, `_GROW` and `_FUTURE_WRITE`: what a region must have.
+/// `F_SEAL_SEAL`, `_SHRINK`, `_GROW` and `_FUTURE_WRITE`, which a region must have.
 pub(crate) const SEALS: SealFlags = SealFlags::from_bits_retain(0x17);
 
 /// A memfd of `size` bytes, dense but for the pages from `dense` on, sealed.

@@ -1,4 +1,4 @@
-//! Of `linux/dma-buf.h` and `linux/udmabuf.h`.
+//! Structures and requests of `linux/dma-buf.h` and `linux/udmabuf.h`.
 
 use std::{
     io,

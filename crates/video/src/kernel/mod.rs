@@ -41,7 +41,7 @@ impl<T: FromBytes + IntoBytes> Request<T> {
         Ok(())
     }
 
-    /// Makes the request; what the kernel says to it is as it is.
+    /// Makes the request, and passes the kernel's result on.
     pub(crate) fn try_make(&self, fd: BorrowedFd<'_>, value: &mut T) -> Result<IoctlOutput, Errno> {
         retry_on_intr(|| {
             let call = Call { number: self.number, value: &mut *value };

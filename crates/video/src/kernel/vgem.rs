@@ -1,4 +1,4 @@
-//! Of `drm/drm.h`, `drm/drm_mode.h` and `drm/vgem_drm.h`: buffers with fences.
+//! Structures and requests of `drm/drm.h`, `drm/drm_mode.h` and `drm/vgem_drm.h`: buffers with fences.
 
 use std::{
     io,
@@ -62,7 +62,7 @@ pub(crate) struct Attach {
 impl Attach {
     const WRITE: u32 = 1;
 
-    /// A fence of somebody who writes.
+    /// An exclusive fence, for a writer.
     pub(crate) fn writer(handle: u32) -> Self {
         Self { handle, flags: Self::WRITE, ..Self::new_zeroed() }
     }

@@ -1,4 +1,4 @@
-//! Of `linux/videodev2.h`: capture into memory of the device.
+//! Structures and requests of `linux/videodev2.h`: capture into memory of the device.
 
 use std::{
     io,
@@ -43,7 +43,7 @@ pub(crate) const FIELD_NONE: u32 = 1;
 
 /// A buffer of a device, as a dmabuf (`VIDIOC_EXPBUF`).
 pub(crate) fn export(device: impl AsFd, index: u32) -> io::Result<OwnedFd> {
-    // Without `RDWR` the kernel refuses to map it for writing, whoever holds it.
+    // Without `RDWR` the kernel refuses every holder to map it for writing.
     let flags = (OFlags::RDONLY | OFlags::CLOEXEC).bits();
     let mut export = ExportBuffer { kind: CAPTURE, index, plane: 0, flags, fd: -1, reserved: [0; 11] };
     EXPORT_BUFFER.make(device, &mut export)?;
@@ -118,7 +118,7 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// `V4L2_BUF_FLAG_ERROR`: what the frame holds is not to be relied on.
+    /// `V4L2_BUF_FLAG_ERROR`: the frame's content may be wrong.
     pub(crate) const ERROR: u32 = 0x40;
 
     /// The buffer with this index, as the device's own memory.
