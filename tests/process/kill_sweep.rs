@@ -32,7 +32,8 @@ use crate::support::{
     threads::{SOON, start},
 };
 
-const MOST: Most = Most { control: 500, fds: 3, payload: 8000 };
+const MOST: Most = Most { control: 500, fds: 3, payload: 3000 };
+const WAITS: [Wait; 3] = [Wait::Adaptive { max_spin: Duration::from_micros(50) }, Wait::Block, Wait::Spin];
 
 fn builder(random: &mut Random) -> Builder {
     Channel::builder().ring_capacity(8192).wait(WAITS[random.below(WAITS.len())])
@@ -203,7 +204,7 @@ fn killed_in_a_call(random: &mut Random) {
             let reply = if n % 2 == 0 {
                 channel.call(Control::of(&n), SOON)
             } else {
-                let loan = channel.sender.loan_timeout(5000, SOON);
+                let loan = channel.sender.loan_timeout(3000, SOON);
                 let request = loan.and_then(|loan| loan.request(Control::of(&n)));
                 request.and_then(|request| channel.receiver.wait_reply(request, SOON))
             };
@@ -223,7 +224,7 @@ fn answers_for_ever() {
     while let Ok(request) = channel.recv() {
         let token = request.reply_token().unwrap();
         if request.payload().is_some() {
-            let mut loan = channel.loan(5000).unwrap();
+            let mut loan = channel.loan(3000).unwrap();
             loan.fill(1);
             loan.send_with(Control::new(request.control()).in_reply_to(token)).unwrap();
         } else {
