@@ -34,6 +34,7 @@
 //! | fork, or go into the background | [below](#processes-as-they-are) |
 //! | read payloads | [`SharedSlice`], [`PayloadReader`] |
 //! | serialise to a payload | [`LoanWriter`] |
+//! | store a loan in a struct | [`OwnedLoan`] |
 //! | send one table to many | [`SealedBuffer`] |
 //!
 //! # Requirements
