@@ -272,11 +272,15 @@ impl fmt::Debug for BatchMessage<'_> {
 mod tests {
     use std::time::Duration;
 
+    use super::*;
     use crate::{Channel, channel::ages::Receipts, wait::Deadline};
 
     #[test]
     fn payloads_taken_out_of_a_batch_are_held_since_then() {
-        for go_on in [false, true] {
+        type Take = fn(BatchMessage<'_>) -> Option<Payload>;
+        let payload: Take = |mut message| message.take_payload();
+        let whole: Take = |message| message.take().take_payload();
+        for (take, go_on) in [(payload, false), (payload, true), (whole, true)] {
             let (mut sender, peer) = Channel::pair().unwrap();
             let (_, mut receiver) = peer.split();
             for _ in 0..3 {
@@ -286,7 +290,7 @@ mod tests {
             batch.next().unwrap();
             // As if the first were long ago.
             batch.inbox.receipts = Receipts::default();
-            let taken = batch.next().unwrap().take_payload();
+            let taken = take(batch.next().unwrap());
             if go_on {
                 batch.next().unwrap();
             }

@@ -792,9 +792,9 @@ fn capacity_is_rounded_up_to_a_page() {
         assert_eq!(max, given / 2 - 1088, "{asked} bytes");
         // The ring is as long as that: with all control bytes that are reserved, two payloads fill it.
         for _ in 0..2 {
-            a.loan_timeout(max, LONG).unwrap().send_with(&[0; 1024]).unwrap();
+            a.sender.loan_timeout(max, LONG).unwrap().send_with(&[0; 1024]).unwrap();
         }
-        assert!(!a.has_space(0).unwrap());
+        assert!(!a.sender.has_space(0).unwrap());
         for _ in 0..2 {
             assert_eq!(b.recv_timeout(LONG).unwrap().payload().unwrap().len(), max);
         }

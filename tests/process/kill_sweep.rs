@@ -33,7 +33,6 @@ use crate::support::{
 };
 
 const MOST: Most = Most { control: 500, fds: 3, payload: 3000 };
-const WAITS: [Wait; 3] = [Wait::Adaptive { max_spin: Duration::from_micros(50) }, Wait::Block, Wait::Spin];
 
 fn builder(random: &mut Random) -> Builder {
     Channel::builder().ring_capacity(8192).wait(WAITS[random.below(WAITS.len())])

@@ -70,9 +70,14 @@ fn requests_that_are_cancelled_by_hand() {
     assert_eq!(client.stats().late_replies, 1);
     // A request of another channel is none of its affair.
     let (mut other, _peer) = Channel::pair().unwrap();
-    let foreign = other.request("3").unwrap();
+    let third = client.request("3").unwrap();
+    let foreign = [(); 3].map(|()| other.request("3").unwrap())[2];
+    assert_eq!(foreign.number(), third.number());
     client.receiver.cancel(foreign);
     assert!(matches!(client.receiver.wait_reply(foreign, SOON), Err(Error::UnknownRequest)));
+    let token = token(&mut server);
+    server.reply(token, b"!").unwrap();
+    client.receiver.wait_reply(third, SOON).unwrap();
     // A channel of halves that do not fit sends no call.
     let mut mixed = client;
     mixed.receiver = other.receiver;

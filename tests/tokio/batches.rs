@@ -1,6 +1,7 @@
 //! Batches and streams, awaited.
 
 use std::{
+    fs::File,
     future::Future,
     sync::{
         Arc,
@@ -9,8 +10,8 @@ use std::{
     task::{Context, Wake, Waker},
 };
 
-use futures_util::{Stream, StreamExt};
-use sealane::{Error, tokio::Receiver};
+use futures_util::StreamExt;
+use sealane::{Control, Error};
 use tokio::task::yield_now;
 
 use crate::{builder, is_disconnected, pair_of, poll_once, run, small};
@@ -68,35 +69,26 @@ fn a_batch_wakes_the_receiver_when_it_is_flushed_or_dropped() {
     });
 }
 
-/// Every kind of message wakes the task that waits for a stream's next item.
+/// Every kind of message wakes the task that waits for a stream's next item. It is sent by another task.
 #[test]
 fn a_stream_wakes_its_task() {
-    fn waits(receiver: &mut Receiver) -> impl Stream<Item = sealane::Result<sealane::Message>> + Unpin {
-        receiver
-    }
     run(|| async {
         let (mut a, mut b) = small();
         for round in 0..100_u32 {
-            let next = async { waits(&mut b.receiver).next().await.unwrap().unwrap() };
-            let sends = async {
+            let sending = tokio::spawn(async move {
                 yield_now().await;
+                let number = round.to_le_bytes();
+                let file = File::open("/dev/null").unwrap();
                 match round % 3 {
-                    0 => a.send(&round.to_le_bytes()).await.unwrap(),
-                    1 => a.loan(8).await.unwrap().send_with(&round.to_le_bytes()).await.unwrap(),
-                    _ => {
-                        let file = std::fs::File::open("/dev/null").unwrap();
-                        let control = round.to_le_bytes();
-                        a.loan(8)
-                            .await
-                            .unwrap()
-                            .send_with(sealane::Control::new(&control).fd(&file))
-                            .await
-                            .unwrap();
-                    }
+                    0 => a.send(&number).await.unwrap(),
+                    1 => a.loan(8).await.unwrap().send_with(&number).await.unwrap(),
+                    _ => a.loan(8).await.unwrap().send_with(Control::new(&number).fd(&file)).await.unwrap(),
                 }
-            };
-            let (message, ()) = tokio::join!(next, sends);
+                a
+            });
+            let message = b.receiver.next().await.unwrap().unwrap();
             assert_eq!(*message.control_as::<u32>().unwrap(), round);
+            a = sending.await.unwrap();
         }
     });
 }
