@@ -50,22 +50,30 @@ impl<'a> Foreign<'a> {
         self.len
     }
 
+    /// The range without its first `count` bytes, or without all if there are fewer.
+    #[inline]
+    fn skip(self, count: usize) -> Self {
+        let count = count.min(self.len);
+        // SAFETY: `byte_add` demands that the result is within the same allocation, or at its end. The range is within one
+        // mapping or slice by the invariant, and `count <= self.len`.
+        let at = unsafe { self.at.byte_add(count) };
+        Self { at, len: self.len.wrapping_sub(count), ..self }
+    }
+
     /// The first `len` bytes, or all if there are fewer, and the rest.
     #[inline]
     pub(crate) fn split_at(self, len: usize) -> (Self, Self) {
-        let len = len.min(self.len);
-        // SAFETY: `byte_add` demands that the result is within the same allocation, or at its end. The range is within one
-        // mapping or slice by the invariant, and `len <= self.len`.
-        let behind = unsafe { self.at.byte_add(len) };
-        let rest = Self { at: behind, len: self.len.wrapping_sub(len), lifetime: PhantomData };
-        (Self { at: self.at, len, lifetime: PhantomData }, rest)
+        (Self { len: len.min(self.len), ..self }, self.skip(len))
     }
 
     /// The `len` bytes from `offset` on; `None` if they reach past the end.
     #[inline]
     pub(crate) fn part(self, offset: usize, len: usize) -> Option<Self> {
-        let (part, _) = self.split_at(offset).1.split_at(len);
-        (offset <= self.len && part.len == len).then_some(part)
+        if offset > self.len {
+            return None;
+        }
+        let rest = self.skip(offset);
+        (len <= rest.len).then_some(Self { len, ..rest })
     }
 
     /// Copies the value at `offset`, aligned or not; `None` if it reaches past the end.
@@ -85,7 +93,7 @@ impl<'a> Foreign<'a> {
     #[inline]
     pub(crate) fn take_first<T: FromBytes>(&mut self) -> Option<T> {
         let value = self.load(0)?;
-        *self = self.split_at(size_of::<T>()).1;
+        *self = self.skip(size_of::<T>());
         Some(value)
     }
 
