@@ -50,30 +50,24 @@ impl<'a> Foreign<'a> {
         self.len
     }
 
-    /// The range without its first `count` bytes, or without all if there are fewer.
-    #[inline]
-    fn skip(self, count: usize) -> Self {
-        let count = count.min(self.len);
+    /// The `len` bytes from `offset` on; `None` if they reach past the end.
+    pub(crate) fn part(self, offset: usize, len: usize) -> Option<Self> {
+        if offset > self.len || len > self.len.wrapping_sub(offset) {
+            return None;
+        }
         // SAFETY: `byte_add` demands that the result is within the same allocation, or at its end. The range is within one
-        // mapping or slice by the invariant, and `count <= self.len`.
-        let at = unsafe { self.at.byte_add(count) };
-        Self { at, len: self.len.wrapping_sub(count), ..self }
+        // mapping or slice by the invariant, and `offset <= self.len` was checked.
+        let at = unsafe { self.at.byte_add(offset) };
+        Some(Self { at, len, lifetime: PhantomData })
     }
 
     /// The first `len` bytes, or all if there are fewer, and the rest.
-    #[inline]
     pub(crate) fn split_at(self, len: usize) -> (Self, Self) {
-        (Self { len: len.min(self.len), ..self }, self.skip(len))
-    }
-
-    /// The `len` bytes from `offset` on; `None` if they reach past the end.
-    #[inline]
-    pub(crate) fn part(self, offset: usize, len: usize) -> Option<Self> {
-        if offset > self.len {
-            return None;
-        }
-        let rest = self.skip(offset);
-        (len <= rest.len).then_some(Self { len, ..rest })
+        let len = len.min(self.len);
+        // SAFETY: `byte_add` demands that the result is within the same allocation, or at its end. The range is within one
+        // mapping or slice by the invariant, and `len <= self.len`.
+        let behind = unsafe { self.at.byte_add(len) };
+        (Self { len, ..self }, Self { at: behind, len: self.len.wrapping_sub(len), ..self })
     }
 
     /// Copies the value at `offset`, aligned or not; `None` if it reaches past the end.
@@ -93,7 +87,7 @@ impl<'a> Foreign<'a> {
     #[inline]
     pub(crate) fn take_first<T: FromBytes>(&mut self) -> Option<T> {
         let value = self.load(0)?;
-        *self = self.skip(size_of::<T>());
+        *self = self.part(size_of::<T>(), self.len.wrapping_sub(size_of::<T>()))?;
         Some(value)
     }
 
