@@ -50,22 +50,24 @@ impl<'a> Foreign<'a> {
         self.len
     }
 
+    /// The `len` bytes from `offset` on; `None` if they reach past the end.
+    pub(crate) fn part(self, offset: usize, len: usize) -> Option<Self> {
+        if offset > self.len || len > self.len.wrapping_sub(offset) {
+            return None;
+        }
+        // SAFETY: `byte_add` demands that the result is within the same allocation, or at its end. The range is within one
+        // mapping or slice by the invariant, and `offset <= self.len` was checked.
+        let at = unsafe { self.at.byte_add(offset) };
+        Some(Self { at, len, lifetime: PhantomData })
+    }
+
     /// The first `len` bytes, or all if there are fewer, and the rest.
-    #[inline]
     pub(crate) fn split_at(self, len: usize) -> (Self, Self) {
         let len = len.min(self.len);
         // SAFETY: `byte_add` demands that the result is within the same allocation, or at its end. The range is within one
         // mapping or slice by the invariant, and `len <= self.len`.
         let behind = unsafe { self.at.byte_add(len) };
-        let rest = Self { at: behind, len: self.len.wrapping_sub(len), lifetime: PhantomData };
-        (Self { at: self.at, len, lifetime: PhantomData }, rest)
-    }
-
-    /// The `len` bytes from `offset` on; `None` if they reach past the end.
-    #[inline]
-    pub(crate) fn part(self, offset: usize, len: usize) -> Option<Self> {
-        let (part, _) = self.split_at(offset).1.split_at(len);
-        (offset <= self.len && part.len == len).then_some(part)
+        (Self { len, ..self }, Self { at: behind, len: self.len.wrapping_sub(len), ..self })
     }
 
     /// Copies the value at `offset`, aligned or not; `None` if it reaches past the end.
@@ -85,7 +87,7 @@ impl<'a> Foreign<'a> {
     #[inline]
     pub(crate) fn take_first<T: FromBytes>(&mut self) -> Option<T> {
         let value = self.load(0)?;
-        *self = self.split_at(size_of::<T>()).1;
+        *self = self.part(size_of::<T>(), self.len.wrapping_sub(size_of::<T>()))?;
         Some(value)
     }
 
