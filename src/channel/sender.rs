@@ -156,7 +156,7 @@ impl Sender {
     pub fn has_space(&mut self, len: usize) -> Result<bool> {
         let size = self.loan_size(len)?;
         match self.out.wait_for_space(&mut self.writer.producer, size, Block::No) {
-            Ok(()) => Ok(true),
+            Ok(_) => Ok(true),
             Err(Error::Full) => Ok(false),
             Err(error) => Err(error),
         }
@@ -167,8 +167,7 @@ impl Sender {
         // So long that it cannot be counted is too long for any ring.
         let len = count.saturating_mul(size_of::<T>());
         let size = self.loan_size(len)?;
-        self.out.wait_for_space(&mut self.writer.producer, size, block)?;
-        let place = self.writer.reserve(size).map_err(|violation| self.out.space.violated(violation))?;
+        let place = self.out.wait_for_space(&mut self.writer.producer, size, block)?;
         match self.writer.lend(place, count) {
             Some(reservation) => Ok(Loan::new(reservation, &mut self.out)),
             None => Err(self.out.too_large(len)),
