@@ -176,7 +176,7 @@ impl Sender {
     pub fn has_space(&mut self, len: usize) -> Result<bool> {
         let size = self.loan_size(len)?;
         match self.out.wait_for_space(&mut self.writer.producer, size, Block::No) {
-            Ok(()) => Ok(true),
+            Ok(_) => Ok(true),
             Err(Error::Full) => Ok(false),
             Err(error) => Err(error),
         }
@@ -211,8 +211,7 @@ impl Sender {
     #[inline]
     pub(super) fn reserve(&mut self, len: usize, block: Block) -> Result<Place> {
         let size = self.loan_size(len)?;
-        self.out.wait_for_space(&mut self.writer.producer, size, block)?;
-        self.writer.reserve(size).map_err(|violation| self.out.space.violated(violation))
+        self.out.wait_for_space(&mut self.writer.producer, size, block)
     }
 
     /// Lends the values at a reserved place.

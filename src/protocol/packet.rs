@@ -127,7 +127,7 @@ mod tests {
         error::{Reason, Refusal},
         protocol::{
             page::{assert_documented, table},
-            record::{OTHER_HALF, PADDING, RecordHeader, WANTS_REPLY},
+            record::RecordHeader,
         },
     };
 
@@ -178,7 +178,10 @@ mod tests {
 
     #[test]
     fn the_documented_numbers_are_these() {
-        use crate::protocol::layout::Word;
+        use crate::protocol::{
+            layout::Word,
+            record::{OTHER_HALF, PADDING, WANTS_REPLY},
+        };
         let words =
             [Word::Head, Word::Packets, Word::Tail, Word::ReceiverEpoch, Word::SenderEpoch, Word::Origin];
         let rows = table("| offset | word");

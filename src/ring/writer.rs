@@ -47,15 +47,8 @@ impl Writer {
         (len < self.too_long).then(|| RecordSize::of_loan(len))
     }
 
-    /// Chooses the place of a record of `size` bytes, for which there is [room](Producer::has_room). Shows the peer nothing,
-    /// and keeps nothing: a place that is not used is forgotten.
-    #[inline]
-    pub(crate) fn reserve(&mut self, size: RecordSize) -> Result<Place, ProtocolError> {
-        self.producer.place(size)
-    }
-
     /// Lends the bytes of a place for a payload of `count` values. `None` if a record was published since the place was
-    /// reserved, or if the payload reaches past the ring's end.
+    /// chosen, or if the payload reaches past the ring's end.
     #[inline]
     pub(crate) fn lend<T: FromBytes + IntoBytes>(
         &mut self,
@@ -166,7 +159,7 @@ mod tests {
     fn place(writer: &mut Writer, len: usize) -> Place {
         let size = writer.loan_size(len).unwrap();
         assert_eq!(writer.producer.has_room(size), Ok(true));
-        writer.reserve(size).unwrap()
+        writer.producer.place(size).unwrap()
     }
 
     #[test]

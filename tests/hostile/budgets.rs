@@ -10,7 +10,7 @@ use sealane::{Builder, Channel, Error, Message, ProtocolError, Result};
 use crate::support::{
     hostile::{
         self, DOORBELL, LONG, OTHER_HALF, Packet, WANTS_REPLY,
-        memory::{HEAD, Hostile, PACKETS, Record, TAIL},
+        memory::{HEAD, Hostile, PACKETS, Record, TAIL, head_after},
         readable,
     },
     threads::bounded,
@@ -145,7 +145,7 @@ fn doorbells_cannot_be_saved_up_by_never_letting_the_socket_run_empty() {
 fn give_up(hostile: &Hostile, channel: &mut Channel, requests: u64) {
     for count in 1..=requests {
         let request = channel.loan(0).unwrap().request(b"").unwrap();
-        hostile.set(TAIL, 64 * count);
+        hostile.set(TAIL, head_after(count));
         channel.receiver.cancel(request);
     }
 }
