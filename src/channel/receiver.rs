@@ -178,7 +178,7 @@ impl Receiver {
             }
             match self.inbox.find()? {
                 Poll::Message(message) if message.in_reply_to() != Some(request) => {
-                    self.backlog.keep(message)
+                    self.backlog.keep(message);
                 }
                 found => return Ok(found),
             }
