@@ -25,27 +25,24 @@ use crate::{
     ring::consumer::{Consumer, Intake},
     socket::{
         death::Watch,
-        doorbell::Epoch,
+        doorbell::{ControlWord, is_doorbell},
         link::Link,
         seqpacket::{Arrival, Incoming, ReceivedFds},
     },
     sys::mapping::OwnWords,
-    wait::{Budget, Deadline, Spinner, Spun},
+    wait::{Budget, Deadline, News, Outcome, SleepWord, SpinResult, Spinner, WaitState, Waiter, run},
 };
-
-/// Reads in vain of a packet that is announced, some 0.2 µs each: longer than it takes to send one.
-const ANNOUNCED_READS: u32 = 16;
 
 /// All of a receiver but what was kept while a reply was awaited.
 pub(crate) struct Inbox {
     pub(crate) link: Arc<Link>,
     pub(crate) consumer: Consumer,
     order: Order<BufferedPacket>,
-    epoch: Epoch,
+    word: SleepWord<ControlWord>,
     spinner: Spinner,
     /// Sequenced packets read.
     packets: u64,
-    /// A value of the peer's `packets` word that turned out to announce nothing.
+    /// The last value of the peer's `packets` word for which no packet arrived. It announces nothing any more.
     stale_packet_count: u64,
     /// End of file was read: what is not in the ring now will never come.
     pub(crate) eof: bool,
@@ -71,11 +68,14 @@ struct NextMessage {
     record: Option<Record>,
 }
 
-/// What a call that waits carries from look to look.
-struct Waiting {
-    budget: Budget,
-    /// When the last spin began that found something: some microseconds ago, while there was time to look at the clock.
-    since: Option<Timespec>,
+/// One wait for a message.
+struct MessageWait<'i> {
+    inbox: &'i mut Inbox,
+    /// When the last spin began that found something, some microseconds ago. Used as the delivery time, which saves a clock
+    /// read.
+    spin_start: Option<Timespec>,
+    /// The count of packets that the peer announces.
+    announced: u64,
 }
 
 /// What one look that does not wait came to.
@@ -101,7 +101,7 @@ impl Inbox {
             link: Arc::clone(&intake.link),
             consumer: Consumer::new(intake),
             order: Order::new(),
-            epoch: Epoch::new(words, Word::ReceiverEpoch),
+            word: SleepWord::new(ControlWord::new(words, Word::ReceiverEpoch)),
             spinner,
             packets: 0,
             stale_packet_count: 0,
@@ -113,22 +113,23 @@ impl Inbox {
         }
     }
 
-    /// The next message from ring and socket, whatever is kept.
+    /// Waits for the next message from ring and socket.
     #[inline(always)]
     pub(crate) fn receive(&mut self, deadline: Deadline) -> Result<Message> {
-        let mut waiting = Waiting { budget: Budget::until(deadline), since: None };
+        let (mut state, mut budget) = (WaitState::blocking(News::Message), Budget::until(deadline));
+        let mut spin_start = None;
         loop {
             if self.should_rest() {
                 self.consumer.let_more_be_published(deadline);
             }
             if let Some(record) = self.try_inline() {
-                if waiting.since.is_some() {
+                if spin_start.is_some() {
                     self.end_wait();
                 }
-                return self.finish_inline(record, waiting.since);
+                return self.finish_inline(record, spin_start);
             }
-            if let Some(due) = self.wait_for_message(deadline, &mut waiting)? {
-                return self.assemble(due);
+            if let Some(next) = self.wait_for_message(&mut state, &mut budget, &mut spin_start)? {
+                return self.assemble(next);
             }
         }
     }
@@ -162,7 +163,7 @@ impl Inbox {
     #[inline(always)]
     pub(crate) fn begin_inline(&mut self, record: Record) -> Result<Option<Box<Extras>>> {
         self.order.passed();
-        self.epoch.disarm();
+        self.word.disarm();
         if record.heading.wants_reply() {
             self.note_request(record.heading.sequence)?;
         }
@@ -182,27 +183,11 @@ impl Inbox {
     #[cold]
     fn try_slow(&mut self) -> Result<Poll> {
         self.consumer.intake().take_over()?;
-        let mut budget = Budget::once();
-        loop {
-            self.link.check()?;
-            if let Some(due) = self.poll(&mut budget)? {
-                return self.assemble(due).map(Poll::Message);
-            }
-            if self.eof {
-                return Err(self.end());
-            }
-            let was_armed = self.epoch.is_armed();
-            self.epoch.arm();
-            if !was_armed && self.consumer.head_moved() {
-                continue;
-            }
-            // Only here: whatever the last packet was, we have armed since, and looked.
-            if !budget.spend()? {
-                return Ok(Poll::Budget);
-            }
-            if !self.read_packet()? {
-                return Ok(Poll::Empty);
-            }
+        let mut wait = MessageWait { inbox: self, spin_start: None, announced: 0 };
+        match run(&mut wait, &mut WaitState::trying(News::Message), &mut Budget::once())? {
+            Outcome::Done(next) => self.assemble(next).map(Poll::Message),
+            Outcome::Spent => Ok(Poll::Budget),
+            Outcome::Empty | Outcome::Changed => Ok(Poll::Empty),
         }
     }
 
@@ -226,94 +211,33 @@ impl Inbox {
         }
     }
 
-    /// Waits for the next message. `None` if it seems to be in the ring: look there, and come again if it is not.
+    /// Waits for the next message. `None` if the peer published something: the caller tries inline, and comes again if that
+    /// gets nothing.
     #[cold]
-    fn wait_for_message(&mut self, deadline: Deadline, waiting: &mut Waiting) -> Result<Option<NextMessage>> {
+    fn wait_for_message(
+        &mut self,
+        state: &mut WaitState,
+        budget: &mut Budget,
+        spin_start: &mut Option<Timespec>,
+    ) -> Result<Option<NextMessage>> {
         self.consumer.intake().take_over()?;
-        let result = self.spin_and_sleep(deadline, waiting).map_err(|error| self.explain(error));
-        if !matches!(result, Ok(None)) {
+        let mut wait = MessageWait { inbox: self, spin_start: *spin_start, announced: 0 };
+        let result = run(&mut wait, state, budget);
+        *spin_start = wait.spin_start;
+        // A false alarm does not end the wait: a peer could keep us spinning by moving `head` back and forth.
+        if !matches!(result, Ok(Outcome::Changed)) {
             self.end_wait();
         }
-        result
+        match result.map_err(|error| self.explain(error))? {
+            Outcome::Done(next) => Ok(Some(next)),
+            _ => Ok(None),
+        }
     }
 
-    /// A wait is over, if there was one. What only seemed to be there does not end it: else a peer that shows it again and
-    /// again would keep us awake.
+    /// Ends the current wait.
     fn end_wait(&mut self) {
         if self.spinner.done() {
             count(&mut self.stats.spins_paid, 1);
-        }
-    }
-
-    fn spin_and_sleep(
-        &mut self,
-        deadline: Deadline,
-        Waiting { budget, since }: &mut Waiting,
-    ) -> Result<Option<NextMessage>> {
-        loop {
-            self.link.check()?;
-            budget.spend()?;
-            if let Some(due) = self.poll(budget)? {
-                return Ok(Some(due));
-            }
-            if self.eof {
-                return Err(self.end());
-            }
-            // The peer's count of packets is a hint that spares a spin, no more: it may lie, or come never.
-            let hint = self.consumer.packets();
-            if hint != self.packets && hint != self.stale_packet_count {
-                if self.read_expected_packet()? {
-                    continue;
-                }
-                self.stale_packet_count = hint;
-                if deadline.passed() {
-                    return Err(Error::Timeout);
-                }
-            }
-            let (consumer, vain) = (&self.consumer, self.stale_packet_count);
-            let packets = self.packets;
-            let news = || {
-                let hint = consumer.packets();
-                consumer.head_moved() || (hint != packets && hint != vain)
-            };
-            let began = now();
-            match self.spinner.spin(deadline, news) {
-                Spun::Ready => {
-                    *since = Some(began);
-                    // It may be gone when it is looked at.
-                    return Ok(None);
-                }
-                Spun::LookAtSocket => {
-                    if !self.read_packet()? && self.watch.look().is_err() {
-                        self.eof = true;
-                    }
-                    continue;
-                }
-                Spun::Enough => {}
-            }
-            // Say that we are about to sleep, then look again: whoever publishes later will ring.
-            self.epoch.arm();
-            if self.consumer.head_moved() {
-                continue;
-            }
-            if self.read_packet()? {
-                continue;
-            }
-            if deadline.passed() {
-                return Err(Error::Timeout);
-            }
-            count(&mut self.stats.sleeps, 1);
-            let in_one_call = deadline == Deadline::Never && !self.watch.is_on();
-            if !in_one_call || !self.wait_for_packet()? {
-                match self.watch.sleep([(self.link.socket.as_fd(), PollFlags::IN)], deadline, None) {
-                    Ok(_) => {
-                        self.read_packet()?;
-                    }
-                    // The peer was killed, and what it left has been looked at.
-                    Err(Error::Disconnected) => self.eof = true,
-                    Err(error) => return Err(error),
-                }
-            }
         }
     }
 
@@ -341,7 +265,7 @@ impl Inbox {
                 Turn::Packet(heading, packet) => NextMessage { heading, packet: Some(packet), record: None },
                 Turn::Record(packet) => NextMessage { heading: heading.unwrap_or_default(), packet, record },
             };
-            self.epoch.disarm();
+            self.word.disarm();
             match due.heading.in_reply_to() {
                 Some(sequence) if !self.is_wanted(sequence)? => {
                     // What came as a packet has been paid for. What is in the ring is dropped even by a call whose budget is
@@ -456,16 +380,6 @@ impl Inbox {
         self.on_arrival(arrival)
     }
 
-    /// As [`read_packet`](Self::read_packet), a few times if need be: the peer's count of packets says that it is sending one.
-    fn read_expected_packet(&mut self) -> Result<bool> {
-        for _ in 0..ANNOUNCED_READS {
-            if self.read_packet()? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// As [`read_packet`](Self::read_packet), but sleeps until there is one, if the socket lets us.
     fn wait_for_packet(&mut self) -> Result<bool> {
         let arrival = self.link.socket.wait(self.limits.max_control)?;
@@ -475,7 +389,7 @@ impl Inbox {
     fn on_arrival(&mut self, arrival: Arrival) -> Result<bool> {
         match arrival {
             Arrival::Nothing => {
-                self.epoch.drained();
+                self.word.drained();
                 return Ok(false);
             }
             Arrival::End => self.eof = true,
@@ -485,28 +399,19 @@ impl Inbox {
                     self.on_packet(incoming).map(|()| bytes)
                 });
                 let bytes = filed.map_err(|violation| self.link.violated(violation))?;
-                self.epoch.passed(bytes, || self.link.socket.unread().ok());
+                self.word.passed(bytes, || self.link.socket.unread().ok());
             }
         }
         Ok(true)
     }
 
+    /// UNTRUSTED: a packet is a doorbell, or part of a message within our limits.
     fn on_packet(&mut self, incoming: Incoming) -> Result<(), ProtocolError> {
-        let fd_count = incoming.packet.fd_count;
-        match incoming.packet.kind {
-            Kind::Doorbell if fd_count == 0 => {
-                count(&mut self.stats.doorbells_received, 1);
-                return self.epoch.heard();
-            }
-            Kind::Doorbell => return Err(ProtocolError::FdLimit { max: 0, found: fd_count }),
-            Kind::Control => {}
-            other => {
-                return Err(ProtocolError::PacketKind {
-                    expected: Kind::Control.code(),
-                    found: other.code(),
-                });
-            }
+        if is_doorbell(&incoming, Kind::Control)? {
+            count(&mut self.stats.doorbells_received, 1);
+            return self.word.on_doorbell();
         }
+        let fd_count = incoming.packet.fd_count;
         if fd_count > self.limits.max_fds {
             return Err(ProtocolError::FdLimit { max: self.limits.max_fds, found: fd_count });
         }
@@ -530,5 +435,78 @@ impl Inbox {
     /// The sequence number of the next message.
     pub(crate) fn next_sequence(&self) -> u64 {
         self.order.next()
+    }
+}
+
+impl Waiter for MessageWait<'_> {
+    type Item = NextMessage;
+
+    fn attempt(&mut self, budget: &mut Budget) -> Result<Option<NextMessage>> {
+        self.inbox.link.check()?;
+        let next = self.inbox.poll(budget)?;
+        // The ring was looked at after the end of file was read, so that what a dying sender left is delivered.
+        if next.is_none() && self.inbox.eof { Err(self.inbox.end()) } else { Ok(next) }
+    }
+
+    /// UNTRUSTED: the peer's count of packets is a hint that saves a spin. It may lie, or never come.
+    fn is_announced(&mut self) -> bool {
+        self.announced = self.inbox.consumer.packets();
+        self.announced != self.inbox.packets && self.announced != self.inbox.stale_packet_count
+    }
+
+    fn forget_announcement(&mut self) {
+        self.inbox.stale_packet_count = self.announced;
+    }
+
+    fn spin(&mut self, deadline: Deadline) -> SpinResult {
+        let began = now();
+        let Inbox { consumer, packets, stale_packet_count: stale, spinner, .. } = &mut *self.inbox;
+        let result = spinner.spin(deadline, || {
+            consumer.head_moved() || {
+                let announced = consumer.packets();
+                announced != *packets && announced != *stale
+            }
+        });
+        if result == SpinResult::Ready {
+            self.spin_start = Some(began);
+        }
+        result
+    }
+
+    fn poll_socket(&mut self) -> Result<()> {
+        if !self.inbox.read_packet()? && self.inbox.watch.look().is_err() {
+            self.inbox.eof = true;
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self) -> bool {
+        self.inbox.word.arm()
+    }
+
+    fn has_news(&mut self) -> Result<bool> {
+        Ok(self.inbox.consumer.head_moved())
+    }
+
+    fn read(&mut self) -> Result<bool> {
+        self.inbox.read_packet()
+    }
+
+    fn sleep(&mut self, deadline: Deadline) -> Result<bool> {
+        let inbox = &mut *self.inbox;
+        count(&mut inbox.stats.sleeps, 1);
+        // One system call that sleeps and reads, where nothing else has to be watched.
+        if deadline == Deadline::Never && !inbox.watch.is_on() && inbox.wait_for_packet()? {
+            return Ok(true);
+        }
+        match inbox.watch.sleep([(inbox.link.socket.as_fd(), PollFlags::IN)], deadline, None) {
+            Ok(_) => Ok(false),
+            // The peer was killed, and what it left has been looked at.
+            Err(Error::Disconnected) => {
+                inbox.eof = true;
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
     }
 }

@@ -7,8 +7,9 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use crate::{
     channel::{
         control::Control,
+        interest::Space,
         message::{ReplyToken, RequestId},
-        space::{Block, Space, SpaceWaiter},
+        space::{Block, SpaceWaiter},
         stats::{Limits, count},
     },
     error::{Error, Result},
@@ -17,13 +18,9 @@ use crate::{
         packet::{Heading, PacketHeader, Record, RecordHeader},
     },
     ring::{consumer::Intake, producer::Producer},
-    socket::{
-        death::Watch,
-        doorbell::{Bell, Rung},
-        seqpacket::SendFailure,
-    },
+    socket::{death::Watch, doorbell::PeerHalf, seqpacket::SendFailure},
     sys::mapping::{OwnWords, PeerRegion, RingWriter},
-    wait::Spinner,
+    wait::{Notified, Notifier, Spinner},
 };
 
 /// Within a batch the peer is woken for so many bytes: to write that many takes about as long as to wake it.
@@ -35,7 +32,7 @@ pub(crate) struct Outbox {
     pub(crate) producer: Producer,
     region: PeerRegion,
     words: OwnWords,
-    bell: Bell,
+    notifier: Notifier,
     /// Several loans are sent one after the other, and the peer is woken when they are.
     batching: bool,
     /// Bytes that were published last, for which the peer has not been woken.
@@ -61,7 +58,7 @@ impl Outbox {
             space: SpaceWaiter::new(intake, words.clone(), spinner, watch),
             producer: Producer::new(words.clone(), region.clone(), capacity),
             region,
-            bell: Bell::new(Word::ReceiverEpoch),
+            notifier: Notifier::default(),
             batching: false,
             unnotified: 0,
             words,
@@ -95,10 +92,10 @@ impl Outbox {
         self.region.expect_word(Word::ReceiverEpoch);
         self.space.check()?;
         if self.space.has_space(&mut self.producer, size)? {
-            return self.space.disarm(Space::Ring);
+            return self.space.disarm(Space::Ring(size));
         }
         self.flush_notification();
-        self.space.wait_or_arm(&mut self.producer, size, block)
+        self.space.wait_for_ring(&mut self.producer, size, block)
     }
 
     /// From now on the peer is not woken, until [`end_batch`](Self::end_batch) or something has to wait. Says how it was.
@@ -286,11 +283,13 @@ impl Outbox {
     /// Wakes the peer, if it sleeps, after a publication.
     #[inline]
     fn notify(&mut self) {
-        match self.bell.ring(&self.region, &self.space.link.socket) {
-            Rung::NoNeed => {}
-            Rung::Sent => count(&mut self.space.stats.doorbells_sent, 1),
+        let receiver =
+            PeerHalf { region: &self.region, word: Word::ReceiverEpoch, socket: &self.space.link.socket };
+        match self.notifier.notify(&receiver) {
+            Notified::NoNeed => {}
+            Notified::Sent => count(&mut self.space.stats.doorbells_sent, 1),
             // What was published is sent, whatever comes of it: the next call tells.
-            Rung::Gone => self.space.peer_closed = true,
+            Notified::Gone => self.space.peer_closed = true,
         }
     }
 }

@@ -32,7 +32,7 @@ use crate::{
         seqpacket::{Arrival, Incoming, SendFailure, Socket},
     },
     sys::mapping::PeerRegion,
-    wait::{Deadline, MOST_PACKETS, Spinner, share_the_only_cpu, sleep},
+    wait::{Deadline, MAX_PACKETS_PER_CALL, Spinner, pinned_to_same_cpu, sleep},
 };
 
 const REFLECTED: Refusal = Refusal { reason: Reason::Reflected, expected: 0, found: 0 };
@@ -241,7 +241,7 @@ impl Handshake {
         self.socket.own();
         self.unfinished = true;
         let mut passing = None;
-        for _ in 0..MOST_PACKETS {
+        for _ in 0..MAX_PACKETS_PER_CALL {
             match self.step() {
                 Ok(Step::Again) => {}
                 Ok(Step::Done) => {
@@ -541,7 +541,7 @@ impl Handshake {
         socket.disown();
         let link = Arc::new(Link::new(id, socket, credit_in, credit_out));
         let peer = Peer::new(credentials, pidfd, terms.version);
-        let spinner = Spinner::new(settings.wait, share_the_only_cpu(credentials.pid));
+        let spinner = Spinner::new(settings.wait, pinned_to_same_cpu(credentials.pid));
         let intake = Intake::new(peer_region, link, words.clone());
         let sender =
             Sender::new(Arc::clone(&intake), ring, words.clone(), sending, peer.clone(), spinner.clone());

@@ -20,12 +20,12 @@ use crate::{
         layout::{LINE, Word, padded, record_size, to_u64, to_usize},
         packet::{Record, RecordHeader},
     },
-    socket::{doorbell::Bell, link::Link},
+    socket::{doorbell::PeerHalf, link::Link},
     sys::{
         foreign::Foreign,
         mapping::{OwnWords, PeerRegion},
     },
-    wait::{Attempts, Deadline, lock_unless_lost},
+    wait::{Backoff, Deadline, Notifier, lock_unless_lost},
 };
 
 /// The peer's lead, in bytes, at which its writing and our reading do not meet; but no more than this part of the ring. With
@@ -64,7 +64,7 @@ struct Ledger {
     /// Released before an older one: where it begins; its end, and how many records it is. Those that touch are one, so there
     /// are no more entries than payloads that are held.
     early: BTreeMap<u64, (u64, u64)>,
-    bell: Bell,
+    notifier: Notifier,
 }
 
 impl Ledger {
@@ -105,7 +105,7 @@ impl Span {
 
 impl Intake {
     pub(crate) fn new(peer: PeerRegion, link: Arc<Link>, words: OwnWords) -> Arc<Self> {
-        let ledger = Ledger { early: BTreeMap::new(), bell: Bell::new(Word::SenderEpoch) };
+        let ledger = Ledger { early: BTreeMap::new(), notifier: Notifier::default() };
         let (count, early) = (AtomicU64::new(0), AtomicU64::new(0));
         Arc::new(Self { peer, link, words, count, early, ledger: Mutex::new(ledger) })
     }
@@ -132,7 +132,7 @@ impl Intake {
             return self.release_early(span, records);
         }
         self.move_tail(span.end, records);
-        // ORDERING: pairs with the fence in `release_early`, and in `Epoch::arm`: who releases early sees our `tail`, or
+        // ORDERING: pairs with the fence in `release_early`, and in `SleepWord::rearm`: who releases early sees our `tail`, or
         // we see it; and so does a peer that is about to sleep.
         fence(SeqCst);
         if self.early.load(Relaxed) > 0 || self.is_wanted() {
@@ -183,17 +183,23 @@ impl Intake {
             self.move_tail(end, records);
         }
         self.early.store(to_u64(ledger.early.len()), Relaxed);
+        self.notify(ledger);
+    }
+
+    /// Wakes the peer's sender, if it sleeps.
+    fn notify(&self, ledger: &mut Ledger) {
+        let sender = PeerHalf { region: &self.peer, word: Word::SenderEpoch, socket: &self.link.credit_out };
         // If the peer is gone there is nobody to tell.
-        let _ = ledger.bell.ring(&self.peer, &self.link.credit_out);
+        let _ = ledger.notifier.notify(&sender);
     }
 
     /// Tells a peer whose sender waits that there is room in the socket.
     pub(crate) fn announce_room(&self) {
-        // ORDERING: pairs with the fence in `Epoch::renew`: we see the odd epoch, or its owner's next attempt finds the room
+        // ORDERING: pairs with the fence in `SleepWord::rearm`: we see the odd epoch, or its owner's next attempt finds the room
         // that our reading made. The bell, which only one thread may ring, has a fence of its own.
         fence(SeqCst);
         if self.is_wanted() {
-            let _ = self.ledger().bell.ring(&self.peer, &self.link.credit_out);
+            self.notify(&mut self.ledger());
         }
     }
 
@@ -239,28 +245,28 @@ struct Pace {
     /// It is time to rest, when all that the last look found is read: it was little.
     close: bool,
     /// To rest. Each look that finds little is an occasion.
-    attempts: Attempts,
+    attempts: Backoff,
 }
 
 impl Pace {
     /// For a ring of so many bytes.
     fn new(capacity: usize) -> Self {
         let lead = LEAD.min(to_u64(capacity) / PART);
-        Self { lead, close: false, attempts: Attempts::new(SKIPPED).later() }
+        Self { lead, close: false, attempts: Backoff::new(SKIPPED).delayed() }
     }
 
     /// A look has found so many bytes, and at least some.
     #[inline]
     fn found(&mut self, bytes: u64) {
-        self.close = bytes < self.lead && self.attempts.is_due();
+        self.close = bytes < self.lead && self.attempts.should_try();
     }
 
     /// We have rested; it `paid` if the peer went on.
     fn rested(&mut self, paid: Option<bool>) {
         self.close = false;
         match paid {
-            Some(true) => self.attempts.paid(),
-            Some(false) => self.attempts.in_vain(),
+            Some(true) => self.attempts.succeeded(),
+            Some(false) => self.attempts.failed(),
             None => {}
         }
     }
@@ -634,7 +640,7 @@ mod tests {
             if (0..4).any(|n| !order.contains(&n)) {
                 continue;
             }
-            let mut ledger = Ledger { early: BTreeMap::new(), bell: Bell::new(Word::SenderEpoch) };
+            let mut ledger = Ledger { early: BTreeMap::new(), notifier: Notifier::default() };
             for (n, at) in order.into_iter().enumerate() {
                 let start = ledger.note(spans[at], 1);
                 let (end, _) = ledger.early[&start];

@@ -1,0 +1,43 @@
+//! [`Interest`]: what a sender's descriptor has to signal.
+
+/// Space that a sender needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Space {
+    /// Space for a record of this many bytes.
+    Ring(u64),
+    /// Space for a packet.
+    Socket,
+}
+
+/// The space that `try_` calls were refused, at most one of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Interest {
+    ring: Option<u64>,
+    socket: bool,
+}
+
+impl Interest {
+    pub(crate) fn add(&mut self, space: Space) {
+        match space {
+            Space::Ring(size) => self.ring = Some(size),
+            Space::Socket => self.socket = true,
+        }
+    }
+
+    /// Removes a kind of space. True if none is left.
+    pub(crate) fn remove(&mut self, space: Space) -> bool {
+        match space {
+            Space::Ring(_) => self.ring = None,
+            Space::Socket => self.socket = false,
+        }
+        self.ring.is_none() && !self.socket
+    }
+
+    /// The space of the other kind than this, if a call was refused that.
+    pub(crate) fn other(&self, space: Space) -> Option<Space> {
+        match space {
+            Space::Ring(_) => self.socket.then_some(Space::Socket),
+            Space::Socket => self.ring.map(Space::Ring),
+        }
+    }
+}
