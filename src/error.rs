@@ -412,7 +412,7 @@ pub enum ProtocolError {
     /// A head or tail between two records.
     #[error("ring position: a multiple of 64 expected, {found} found")]
     Misaligned { found: u64 },
-    /// A record that is longer than what was committed.
+    /// A record that is longer than what was committed, or than the rest of the ring.
     #[error(
         "record: at most {available} bytes expected, payload of {payload} and control of {control} bytes found"
     )]

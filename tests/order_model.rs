@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 
 use order::{Order, Turn};
-use protocol::packet::Heading;
+use protocol::record::Heading;
 use wait::{
     ModelWord, Seen,
     engine::{Came, End, News, SpinResult, Step, WaitState},
@@ -28,7 +28,7 @@ mod error {
 }
 /// What src/protocol/order.rs imports; of a heading it needs no more.
 mod protocol {
-    pub(crate) mod packet {
+    pub(crate) mod record {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
         pub(crate) struct Heading {
             pub(crate) sequence: u64,

@@ -9,7 +9,7 @@
 
 use std::collections::HashSet;
 
-use interest::{Interest, Space};
+use interest::Interest;
 use wait::{
     ModelWord, Seen,
     engine::{Came, End, News, SpinResult, Step, WaitState},
@@ -26,6 +26,8 @@ mod wait;
 mod error {
     pub(crate) use sealane::{Error, ProtocolError, Result};
 }
+
+type Space = interest::Space<u64>;
 
 /// Bytes of the ring, which is full at the beginning; a record takes some.
 const RING: u8 = 2;
@@ -137,7 +139,7 @@ struct State {
     waiting: Waiting,
     sending: Sending,
     word: SleepWord<ModelWord>,
-    interest: Interest,
+    interest: Interest<u64>,
     /// What has been sent.
     sent: Both<u8>,
     /// What the program will try before it waits.
@@ -161,7 +163,7 @@ impl State {
             waiting,
             sending: Sending::Choose,
             word: SleepWord::new(ModelWord::default()),
-            interest: Interest::default(),
+            interest: Interest::NONE,
             sent: Both::default(),
             untried: Both { ring: true, socket: waiting != Waiting::Blocking },
             restless: 0,

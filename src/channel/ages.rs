@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use crate::ring::consumer::Span;
+use crate::{protocol::layout::Position, ring::release::Span};
 
 /// The time, by a clock that is read in some nanoseconds and goes on tick by tick.
 #[inline]
@@ -23,8 +23,8 @@ const MOST: usize = 64;
 pub(crate) struct Receipts {
     /// Where the first record of the oldest tick begins, and when it was delivered. Apart from the others: mostly there are
     /// none.
-    oldest: Option<(u64, Timespec)>,
-    later: VecDeque<(u64, Timespec)>,
+    oldest: Option<(Position, Timespec)>,
+    later: VecDeque<(Position, Timespec)>,
     last: Option<Timespec>,
     /// Entries are no closer than that.
     step: Duration,
@@ -33,14 +33,14 @@ pub(crate) struct Receipts {
 impl Receipts {
     /// Notes a record that is delivered `now`; `tail` says which are released, and so to be forgotten.
     #[inline]
-    pub(crate) fn note(&mut self, span: Span, now: Timespec, tail: impl FnOnce() -> u64) {
+    pub(crate) fn note(&mut self, span: Span, now: Timespec, tail: impl FnOnce() -> Position) {
         if self.last != Some(now) {
             self.begin(span.start, now, tail());
         }
     }
 
     #[cold]
-    fn begin(&mut self, start: u64, now: Timespec, tail: u64) {
+    fn begin(&mut self, start: Position, now: Timespec, tail: Position) {
         // The last entry that begins at or before the tail may still have records behind it.
         while let Some(next) = self.later.pop_front_if(|(start, _)| *start <= tail) {
             self.oldest = Some(next);
@@ -73,7 +73,7 @@ impl Receipts {
     }
 
     /// How long ago the record at `tail`, the oldest that is held, was delivered.
-    pub(crate) fn age(&self, tail: u64) -> Duration {
+    pub(crate) fn age(&self, tail: Position) -> Duration {
         let mut ticks = self.later.iter().rev().chain(&self.oldest);
         let then = ticks.find(|(start, _)| *start <= tail).map(|(_, then)| *then);
         then.map(|then| between(then, now())).unwrap_or_default()
@@ -88,48 +88,52 @@ fn between(earlier: Timespec, later: Timespec) -> Duration {
 mod tests {
     use super::*;
 
+    fn at(bytes: u64) -> Position {
+        Position::new(bytes)
+    }
+
     #[test]
     fn the_oldest_record_that_is_held_tells_the_age() {
         let now = now();
         let ago = |tv_sec| now.checked_sub(Timespec { tv_sec, tv_nsec: 0 }).unwrap();
         let mut receipts = Receipts::default();
         for (start, seconds) in [(0, 5000), (64, 3000), (192, 1000)] {
-            receipts.begin(start, ago(seconds), 0);
+            receipts.begin(at(start), ago(seconds), at(0));
         }
         // However busy the machine is, this does not take a thousand seconds.
-        let age = |receipts: &Receipts, tail| receipts.age(tail).as_secs() / 1000;
+        let age = |receipts: &Receipts, tail| receipts.age(at(tail)).as_secs() / 1000;
         assert_eq!([0, 64, 128, 192, 256].map(|tail| age(&receipts, tail)), [5, 3, 3, 1, 1]);
-        receipts.begin(320, now, 192);
+        receipts.begin(at(320), now, at(192));
         assert_eq!(receipts.later.len(), 1, "what is released is forgotten");
         assert_eq!([192, 256, 320].map(|tail| age(&receipts, tail)), [1, 1, 0]);
-        receipts.begin(384, now, 384);
+        receipts.begin(at(384), now, at(384));
         assert_eq!(
             (receipts.oldest, receipts.later.len()),
-            (Some((384, now)), 0),
+            (Some((at(384), now)), 0),
             "all before it is released"
         );
-        assert_eq!(Receipts::default().age(0), Duration::ZERO);
+        assert_eq!(Receipts::default().age(at(0)), Duration::ZERO);
     }
 
     #[test]
     fn one_that_is_kept_long_costs_no_more_and_is_known_nearly() {
         let start = now().checked_sub(Timespec { tv_sec: 100_000, tv_nsec: 0 }).unwrap();
-        let at = |seconds: i64| start.checked_add(Timespec { tv_sec: seconds, tv_nsec: 0 }).unwrap();
+        let then = |seconds: i64| start.checked_add(Timespec { tv_sec: seconds, tv_nsec: 0 }).unwrap();
         let mut receipts = Receipts::default();
         for seconds in 0..100_000_i64 {
-            receipts.begin(64 * u64::try_from(seconds).unwrap(), at(seconds), 0);
+            receipts.begin(at(64 * u64::try_from(seconds).unwrap()), then(seconds), at(0));
             assert!(receipts.later.len() <= MOST);
         }
         for seconds in [0, 1, 100, 5000, 50_000, 90_000, 99_999_u32] {
-            let age = receipts.age(64 * u64::from(seconds)).as_secs();
+            let age = receipts.age(at(64 * u64::from(seconds))).as_secs();
             let right = u64::from(100_000 - seconds);
             assert!((right..=right + 100_000 / 16).contains(&age), "{seconds}: {age} found");
         }
         // When they are released, it is as fine again as it was.
         let end = 64 * 100_000;
-        receipts.begin(end, at(100_000), end);
-        receipts.begin(end + 64, at(100_001), end);
-        receipts.begin(end + 128, at(100_002), end);
+        receipts.begin(at(end), then(100_000), at(end));
+        receipts.begin(at(end + 64), then(100_001), at(end));
+        receipts.begin(at(end + 128), then(100_002), at(end));
         assert_eq!((receipts.later.len(), receipts.step), (2, Duration::ZERO));
     }
 
@@ -137,9 +141,10 @@ mod tests {
     fn there_is_an_entry_a_tick_and_no_more() {
         let mut receipts = Receipts::default();
         for n in 0..10_000 {
-            receipts.note(Span { start: n * 64, end: n * 64 + 64 }, now(), || 0);
+            let span = Span { start: at(n * 64), end: at(n * 64 + 64), at: 0 };
+            receipts.note(span, now(), || at(0));
         }
-        assert_eq!(receipts.oldest.map(|(start, _)| start), Some(0));
+        assert_eq!(receipts.oldest.map(|(start, _)| start), Some(at(0)));
         let ticks = || receipts.oldest.iter().chain(&receipts.later);
         assert!(ticks().zip(ticks().skip(1)).all(|(a, b)| a.1 < b.1));
     }

@@ -7,8 +7,8 @@ use std::fmt;
 
 use crate::{
     channel::{ages::now, backlog::Backlog, inbox::Inbox, message::Message},
-    protocol::{layout::to_u64, packet::Record},
-    ring::consumer::Span,
+    protocol::{layout::to_u64, record::Record},
+    ring::release::Span,
 };
 
 /// Space is given back at the latest when it is so large a part of the ring, an eighth, or is so many records': a sender that
@@ -71,7 +71,7 @@ enum Stage {
 impl<'r> Batch<'r> {
     #[inline]
     pub(super) fn new(inbox: &'r mut Inbox, backlog: &'r mut Backlog, first: Message, rests: bool) -> Self {
-        let over = Span { start: 0, end: 0 };
+        let over = Span::default();
         Self { inbox, backlog, message: Some(first), stage: Stage::Waiting, rests, over, records: 0 }
     }
 
@@ -91,14 +91,21 @@ impl<'r> Batch<'r> {
             if !self.backlog.is_empty() || (self.rests && self.inbox.should_rest()) {
                 return None;
             }
-            let inbox = &mut *self.inbox;
-            let record = match inbox.try_inline() {
-                None if inbox.consumer.passes_padding() => inbox.try_inline(),
+            let record = match self.inbox.try_inline() {
+                None if self.passes_padding() => self.inbox.try_inline(),
                 record => record,
             };
             self.step(record?)?;
         }
         self.message.as_mut()
+    }
+
+    /// Passes padding, if that is what stands next. What the batch holds is given back first, so that the padding is released
+    /// in its turn.
+    #[cold]
+    fn passes_padding(&mut self) -> bool {
+        self.give_back();
+        self.inbox.consumer.passes_padding()
     }
 
     /// Makes the message the ring's next record, which is a whole one.
@@ -110,7 +117,7 @@ impl<'r> Batch<'r> {
         let span = inbox.consumer.take(record);
         let message = message.as_mut()?;
         let (intake, channel) = (inbox.consumer.intake(), inbox.link.id);
-        let over = message.move_to(intake, record.heading, channel, extras, span, record.payload_len);
+        let over = message.move_to(intake, record.heading, channel, extras, span, record.payload_len());
         self.stage = Stage::Later(span);
         if let Some(over) = over {
             self.put_by(over);

@@ -17,19 +17,20 @@ use crate::{
     error::{Error, ProtocolError, Result},
     memory::aligned_bytes::PrivateBytes,
     protocol::{
-        layout::{Word, to_usize},
+        layout::Word,
         order::{Order, Turn},
-        packet::{Heading, Kind, Record},
+        packet::Kind,
+        record::{Heading, Record},
         requests::Answer,
     },
-    ring::consumer::{Consumer, Intake},
+    ring::{consumer::Consumer, release::Intake},
     socket::{
         death::Watch,
         doorbell::{ControlWord, is_doorbell},
         link::Link,
         seqpacket::{Arrival, Incoming, ReceivedFds},
     },
-    sys::mapping::OwnWords,
+    sys::own_region::OwnWords,
     wait::{Budget, Deadline, News, Outcome, SleepWord, SpinResult, Spinner, WaitState, Waiter, run},
 };
 
@@ -310,7 +311,7 @@ impl Inbox {
         let NextMessage { heading, packet, record } = due;
         let (mut extras, mut payload) = (None, None);
         if let Some(record) = record {
-            if packet.is_some() && record.control_len > 0 {
+            if packet.is_some() && record.control_len() > 0 {
                 return Err(self.link.violated(ProtocolError::Halves { sequence: heading.sequence }));
             }
             extras = self.extras_of(record)?;
@@ -332,23 +333,23 @@ impl Inbox {
         let span = self.consumer.take(record);
         let intake = self.consumer.intake();
         self.receipts.note(span, since.unwrap_or_else(now), || intake.tail());
-        Payload::new(Arc::clone(intake), span, record.payload_len)
+        Payload::new(Arc::clone(intake), span, record.payload_len())
     }
 
     /// What a record has beside its payload.
     #[inline(always)]
-    fn extras_of(&mut self, Record { payload_len, control_len, .. }: Record) -> Result<Option<Box<Extras>>> {
-        if control_len == 0 { Ok(None) } else { self.control_of(payload_len, control_len).map(Some) }
+    fn extras_of(&mut self, record: Record) -> Result<Option<Box<Extras>>> {
+        if record.control_len() == 0 { Ok(None) } else { self.control_of(record).map(Some) }
     }
 
     /// UNTRUSTED: the length was checked against the ring; here, against our limit.
-    fn control_of(&self, payload_len: u64, control_len: u32) -> Result<Box<Extras>> {
-        let found = to_usize(control_len.into());
+    fn control_of(&self, record: Record) -> Result<Box<Extras>> {
+        let found = record.control_len();
         let max = self.limits.max_control;
         if found > max {
             return Err(self.link.violated(ProtocolError::ControlLength { max, found }));
         }
-        let control = PrivateBytes::copy(self.consumer.control(payload_len, control_len));
+        let control = PrivateBytes::copy(self.consumer.control(record));
         Ok(Box::new(Extras { control, fds: ReceivedFds::default() }))
     }
 

@@ -2,22 +2,24 @@
 
 /// Space that a sender needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Space {
-    /// Space for a record of this many bytes.
-    Ring(u64),
+pub(crate) enum Space<S> {
+    /// Space for a record of this size.
+    Ring(S),
     /// Space for a packet.
     Socket,
 }
 
 /// The space that `try_` calls were refused, at most one of each kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Interest {
-    ring: Option<u64>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Interest<S> {
+    ring: Option<S>,
     socket: bool,
 }
 
-impl Interest {
-    pub(crate) fn add(&mut self, space: Space) {
+impl<S: Copy> Interest<S> {
+    pub(crate) const NONE: Self = Self { ring: None, socket: false };
+
+    pub(crate) fn add(&mut self, space: Space<S>) {
         match space {
             Space::Ring(size) => self.ring = Some(size),
             Space::Socket => self.socket = true,
@@ -25,7 +27,7 @@ impl Interest {
     }
 
     /// Removes a kind of space. True if none is left.
-    pub(crate) fn remove(&mut self, space: Space) -> bool {
+    pub(crate) fn remove(&mut self, space: Space<S>) -> bool {
         match space {
             Space::Ring(_) => self.ring = None,
             Space::Socket => self.socket = false,
@@ -34,7 +36,7 @@ impl Interest {
     }
 
     /// The space of the other kind than this, if a call was refused that.
-    pub(crate) fn other(&self, space: Space) -> Option<Space> {
+    pub(crate) fn other(&self, space: Space<S>) -> Option<Space<S>> {
         match space {
             Space::Ring(_) => self.socket.then_some(Space::Socket),
             Space::Socket => self.ring.map(Space::Ring),

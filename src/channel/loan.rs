@@ -11,7 +11,7 @@ pub use self::writer::LoanWriter;
 use crate::{
     channel::{control::Control, message::RequestId, outbox::Outbox, space::Block},
     error::{Error, Result},
-    sys::mapping::Slot,
+    ring::writer::Reservation,
     wait::Deadline,
 };
 
@@ -45,19 +45,19 @@ use crate::{
 /// ```
 #[must_use = "a loan that is dropped is not sent"]
 pub struct Loan<'s, T = u8> {
-    slot: Slot<'s, T>,
+    reservation: Reservation<'s, T>,
     out: &'s mut Outbox,
 }
 
 impl<'s, T> Loan<'s, T> {
     #[inline]
-    pub(crate) fn new(slot: Slot<'s, T>, out: &'s mut Outbox) -> Self {
-        Self { slot, out }
+    pub(crate) fn new(reservation: Reservation<'s, T>, out: &'s mut Outbox) -> Self {
+        Self { reservation, out }
     }
 
     /// Keeps the first `len` values and gives the rest of the space back; does nothing if there are fewer.
     pub fn truncate(&mut self, len: usize) {
-        self.slot.truncate(len);
+        self.reservation.payload.truncate(len);
     }
 
     /// Sends it. Never blocks, and makes no system call unless the receiver sleeps. `Ok` means committed, not seen: the
@@ -94,13 +94,13 @@ impl<'s, T> Loan<'s, T> {
 
     /// Sends it, without blocking. Once it is sent, all that is left is to drop it.
     pub(crate) fn try_commit(&mut self, control: &Control<'_>, wants_reply: bool) -> Result<RequestId> {
-        let len = size_of_val(self.slot.as_slice());
+        let len = size_of_val(self.reservation.payload.as_slice());
         self.try_commit_first(len, control, wants_reply)
     }
 
     /// As [`try_commit`](Self::try_commit), the first `len` bytes, and does not cut the loan for that.
     fn try_commit_first(&mut self, len: usize, control: &Control<'_>, reply: bool) -> Result<RequestId> {
-        self.out.commit(self.slot.ring(), len, control, reply, Block::No)
+        self.out.commit(&mut self.reservation, len, control, reply, Block::No)
     }
 
     /// Sends it as a request, see [`Sender::request`](crate::Sender::request).
@@ -112,9 +112,9 @@ impl<'s, T> Loan<'s, T> {
     }
 
     #[inline]
-    fn commit(self, control: &Control<'_>, wants_reply: bool, block: Block) -> Result<RequestId> {
-        let len = size_of_val(self.slot.as_slice());
-        self.out.commit(self.slot.finish(), len, control, wants_reply, block)
+    fn commit(mut self, control: &Control<'_>, wants_reply: bool, block: Block) -> Result<RequestId> {
+        let len = size_of_val(self.reservation.payload.as_slice());
+        self.out.commit(&mut self.reservation, len, control, wants_reply, block)
     }
 }
 
@@ -130,21 +130,23 @@ impl<T> Deref for Loan<'_, T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        self.slot.as_slice()
+        self.reservation.payload.as_slice()
     }
 }
 
 impl<T> DerefMut for Loan<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
-        self.slot.as_mut_slice()
+        self.reservation.payload.as_mut_slice()
     }
 }
 
 /// Tells the length, never the contents.
 impl<T> fmt::Debug for Loan<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Loan").field("len", &self.slot.as_slice().len()).finish_non_exhaustive()
+        f.debug_struct("Loan")
+            .field("len", &self.reservation.payload.as_slice().len())
+            .finish_non_exhaustive()
     }
 }
 

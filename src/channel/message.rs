@@ -8,8 +8,8 @@ use crate::{
     channel::payload::Payload,
     error::{CastError, Result},
     memory::aligned_bytes::PrivateBytes,
-    protocol::packet::Heading,
-    ring::consumer::{Intake, Span},
+    protocol::record::Heading,
+    ring::release::{Intake, Span},
     socket::seqpacket::ReceivedFds,
 };
 
@@ -66,7 +66,7 @@ impl Message {
         channel: u64,
         extras: Option<Box<Extras>>,
         span: Span,
-        len: u64,
+        len: usize,
     ) -> Option<Span> {
         (self.heading, self.channel, self.extras) = (heading, channel, extras);
         if let Some(payload) = &mut self.payload {

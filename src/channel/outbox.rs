@@ -14,22 +14,22 @@ use crate::{
     },
     error::{Error, Result},
     protocol::{
-        layout::{LINE, Word, padded, record_size, to_u64, to_usize},
-        packet::{Heading, PacketHeader, Record, RecordHeader},
+        layout::{RecordSize, Word},
+        packet::PacketHeader,
+        record::{Heading, Record},
     },
-    ring::{consumer::Intake, producer::Producer},
+    ring::{producer::Producer, release::Intake, writer::Reservation},
     socket::{death::Watch, doorbell::PeerHalf, seqpacket::SendFailure},
-    sys::mapping::{OwnWords, PeerRegion, RingWriter},
+    sys::{own_region::OwnWords, peer_region::PeerRegion},
     wait::{Notified, Notifier, Spinner},
 };
 
 /// Within a batch the peer is woken for so many bytes: to write that many takes about as long as to wake it.
 const NOTIFY_EVERY_BYTES: u64 = 256 << 10;
 
-/// All of a sender but the ring's memory, which a loan borrows beside it.
+/// All of a sender but the writer of its ring, which a loan borrows beside it.
 pub(crate) struct Outbox {
     pub(crate) space: SpaceWaiter,
-    pub(crate) producer: Producer,
     region: PeerRegion,
     words: OwnWords,
     notifier: Notifier,
@@ -47,7 +47,6 @@ pub(crate) struct Outbox {
 impl Outbox {
     pub(crate) fn new(
         intake: Arc<Intake>,
-        capacity: usize,
         words: OwnWords,
         limits: Limits,
         spinner: Spinner,
@@ -56,7 +55,6 @@ impl Outbox {
         let region = intake.peer.clone();
         Self {
             space: SpaceWaiter::new(intake, words.clone(), spinner, watch),
-            producer: Producer::new(words.clone(), region.clone(), capacity),
             region,
             notifier: Notifier::default(),
             batching: false,
@@ -68,34 +66,30 @@ impl Outbox {
         }
     }
 
-    /// Bytes that a record with a payload of `len` takes; an error if no ring of this size ever has them.
-    #[inline]
-    pub(crate) fn record_size(&self, len: usize) -> Result<u64> {
-        let max = self.limits.max_payload;
-        match record_size(to_u64(len), 0) {
-            Some(size) if size <= self.producer.capacity() => Ok(size),
-            _ => Err(Error::PayloadTooLarge { len, max }),
-        }
-    }
-
-    /// Where a record of `size` bytes, for which there is room, begins.
-    #[inline]
-    pub(crate) fn place(&mut self, size: u64) -> Result<u64> {
-        self.producer.place(size).map_err(|violation| self.space.violated(violation))?;
-        Ok(self.producer.head())
+    #[cold]
+    pub(crate) fn too_large(&self, len: usize) -> Error {
+        Error::PayloadTooLarge { len, max: self.limits.max_payload }
     }
 
     /// Waits until a record of `size` bytes has room. [`Error::Full`] if the call must not block.
     #[inline]
-    pub(crate) fn wait_for_space(&mut self, size: u64, block: Block) -> Result<()> {
+    pub(crate) fn wait_for_space(
+        &mut self,
+        producer: &mut Producer,
+        size: RecordSize,
+        block: Block,
+    ) -> Result<()> {
         // For the bell, which has to wait for all that is stored until then.
-        self.region.expect_word(Word::ReceiverEpoch);
+        self.region.prefetch_word(Word::ReceiverEpoch);
         self.space.check()?;
-        if self.space.has_space(&mut self.producer, size)? {
+        if self.space.has_space(producer, size)? {
             return self.space.disarm(Space::Ring(size));
         }
         self.flush_notification();
-        self.space.wait_for_ring(&mut self.producer, size, block)
+        if producer.is_exhausted() {
+            return Err(self.space.end());
+        }
+        self.space.wait_for_ring(producer, size, block)
     }
 
     /// From now on the peer is not woken, until [`end_batch`](Self::end_batch) or something has to wait. Says how it was.
@@ -123,12 +117,13 @@ impl Outbox {
     /// Sends a message that is only a packet.
     pub(crate) fn send_control(
         &mut self,
+        producer: &mut Producer,
         control: &Control<'_>,
         wants_reply: bool,
         block: Block,
     ) -> Result<RequestId> {
         let heading = self.heading(control, wants_reply)?;
-        self.with_sequence(heading, |out| out.send_packet(heading, control, block))?;
+        self.with_sequence(heading, |out| out.send_packet(producer, heading, control, block))?;
         count(&mut self.space.stats.bytes_sent, control.bytes.len());
         Ok(RequestId { channel: self.space.link.id, sequence: heading.sequence })
     }
@@ -181,7 +176,13 @@ impl Outbox {
     }
 
     /// Sends a sequenced packet, or nothing.
-    fn send_packet(&mut self, heading: Heading, control: &Control<'_>, block: Block) -> Result<()> {
+    fn send_packet(
+        &mut self,
+        producer: &mut Producer,
+        heading: Heading,
+        control: &Control<'_>,
+        block: Block,
+    ) -> Result<()> {
         // At most 253, by the limit.
         let fd_count = u32::try_from(control.fds.len()).unwrap_or(u32::MAX);
         let header = PacketHeader::control(heading, fd_count);
@@ -193,7 +194,7 @@ impl Outbox {
             Ok(()) => drop(self.space.disarm(Space::Socket)),
             Err(SendFailure::Full | SendFailure::FdsInFlight | SendFailure::NoMemory(_)) => {
                 self.flush_notification();
-                self.space.wait_to_send(&mut self.producer, header, control, block)?;
+                self.space.wait_to_send(producer, header, control, block)?;
             }
             Err(failure) => return Err(self.space.map_send_error(failure)),
         }
@@ -203,81 +204,60 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends what a loan has filled: `payload_len` bytes behind the header's place at the producer's head.
+    /// Sends a loan of which `len` bytes are filled.
     ///
-    /// The control bytes ride behind the payload if they have room there now and no descriptors go along; else they go
-    /// first, as a packet. Only then is the record published: if the packet fails, nothing was sent.
+    /// The control bytes ride behind the payload if they fit there, as [`RESERVE`](crate::protocol::layout::RESERVE) of them
+    /// always do, and no descriptors go along. Else they go first, as a packet. Only then is the record published: if the
+    /// packet fails, nothing was sent.
     #[inline]
-    pub(crate) fn commit(
+    pub(crate) fn commit<T>(
         &mut self,
-        ring: &mut RingWriter,
-        payload_len: usize,
+        loan: &mut Reservation<'_, T>,
+        len: usize,
         control: &Control<'_>,
         wants_reply: bool,
         block: Block,
     ) -> Result<RequestId> {
         let heading = self.heading(control, wants_reply)?;
-        let payload_len = to_u64(payload_len);
-        if self.rides(payload_len, control)? {
+        if let Some(whole) = self.whole_record(loan, Record::new(heading, len), control)? {
             self.with_sequence(heading, |out| out.space.check())?;
-            self.put(ring, heading, payload_len, control.bytes);
+            self.publish(loan, whole, control.bytes);
         } else {
             let heading = heading.halved();
-            self.with_sequence(heading, |out| out.send_packet(heading, control, block))?;
-            self.put(ring, heading, payload_len, &[]);
+            self.with_sequence(heading, |out| out.send_packet(loan.producer, heading, control, block))?;
+            self.publish(loan, Record::new(heading, len), &[]);
         }
-        count(&mut self.space.stats.bytes_sent, to_usize(payload_len).wrapping_add(control.bytes.len()));
+        count(&mut self.space.stats.bytes_sent, len.wrapping_add(control.bytes.len()));
         Ok(RequestId { channel: self.space.link.id, sequence: heading.sequence })
     }
 
-    /// Whether what goes along can be in the record.
+    /// The record that is all of the message, if what goes along can be in it.
     #[inline]
-    fn rides(&mut self, payload_len: u64, control: &Control<'_>) -> Result<bool> {
+    fn whole_record<T>(
+        &mut self,
+        loan: &mut Reservation<'_, T>,
+        record: Record,
+        control: &Control<'_>,
+    ) -> Result<Option<Record>> {
         if !control.fds.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
-        if control.bytes.is_empty() {
-            return Ok(true);
-        }
-        match record_size(payload_len, to_u64(control.bytes.len())) {
-            Some(size) => {
-                let size = size.saturating_add(self.producer.padding());
-                self.space.has_space(&mut self.producer, size)
-            }
-            None => Ok(false),
-        }
+        let Some(record) = record.with_control(control.bytes.len()) else { return Ok(None) };
+        let fits = loan.fits(record).map_err(|violation| self.space.violated(violation))?;
+        Ok(fits.then_some(record))
     }
 
-    /// Writes and publishes a record, for which there is room, and wakes the peer.
+    /// Publishes a record, for which there is room, and wakes the peer.
     #[inline]
-    fn put(&mut self, ring: &mut RingWriter, heading: Heading, payload_len: u64, control: &[u8]) {
-        let start = self.producer.head();
-        // Within `max_control`, a `u32`.
-        let control_len = u32::try_from(control.len()).unwrap_or(0);
-        let behind = start.wrapping_add(LINE).wrapping_add(padded(payload_len).unwrap_or(0));
-        let size = record_size(payload_len, control_len.into()).unwrap_or(0);
-        if self.producer.padding() > 0 {
-            self.pad(ring);
-        }
-        let written = (control.is_empty() || ring.write(behind, control))
-            && ring.put(start, RecordHeader::new(Record { heading, payload_len, control_len }));
-        debug_assert!(written && size > 0, "room for the record was made before it was lent");
-        self.producer.publish(size);
-        self.unnotified = self.unnotified.wrapping_add(size);
+    fn publish<T>(&mut self, loan: &mut Reservation<'_, T>, record: Record, control: &[u8]) {
+        loan.commit(record, control);
+        self.unnotified = self.unnotified.wrapping_add(record.size().bytes());
         if !self.batching || self.unnotified >= NOTIFY_EVERY_BYTES {
             self.flush_notification();
         }
-        if self.producer.used() > self.space.stats.ring_high_water {
-            self.space.stats.ring_high_water = self.producer.high_water(self.space.stats.ring_high_water);
+        if loan.producer.used() > self.space.stats.ring_high_water {
+            self.space.stats.ring_high_water = loan.producer.high_water(self.space.stats.ring_high_water);
         }
-    }
-
-    /// Writes the padding before the next record.
-    #[cold]
-    fn pad(&mut self, ring: &mut RingWriter) {
-        let (end, padding) = (self.producer.head(), self.producer.padding());
-        let written = ring.put(end.wrapping_sub(padding), RecordHeader::padding(padding.wrapping_sub(LINE)));
-        debug_assert!(written, "padding is a multiple of 64");
     }
 
     /// Wakes the peer, if it sleeps, after a publication.

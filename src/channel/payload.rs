@@ -15,8 +15,7 @@ pub use self::reader::PayloadReader;
 use crate::{
     error::{CastError, Error, Result},
     memory::shared_slice::SharedSlice,
-    protocol::layout::to_usize,
-    ring::consumer::{Intake, Span},
+    ring::release::{Intake, Span},
     sys::foreign::Foreign,
     wait::{Deadline, sleep},
 };
@@ -24,8 +23,9 @@ use crate::{
 /// The bytes of a received message, where the sender wrote them.
 ///
 /// Owned, and may be sent to another thread. Dropping it gives its space back to the sender, which reuses space in the
-/// order in which it was sent: a payload that is kept holds all that came after it. A program that keeps `n` payloads
-/// needs a ring of at least (`n` + 2) records, or [`detach`](Self::detach)es them. Where that is too few the sender waits, and
+/// order in which it was sent: a payload that is kept holds all that came after it. A program that keeps the last
+/// `n` payloads needs a ring for `n` + 2 of them ([`Builder::ring_for`](crate::Builder::ring_for)), or
+/// [`detach`](Self::detach)es them. Where that is too few the sender waits, and
 /// a receiver with a deadline learns of it by [`Error::TimeoutHolding`].
 ///
 /// The peer can change the bytes at any time, so they are read by value: through [`SharedSlice`], by copying, or by
@@ -63,16 +63,16 @@ const SMALL: usize = 256;
 
 impl Payload {
     #[inline]
-    pub(crate) fn new(intake: Arc<Intake>, span: Span, len: u64) -> Self {
-        Self { place: Place::Ring(intake, span), len: to_usize(len) }
+    pub(crate) fn new(intake: Arc<Intake>, span: Span, len: usize) -> Self {
+        Self { place: Place::Ring(intake, span), len }
     }
 
     /// Becomes the payload of another record. If it was one of the same ring, that is the caller's to release now.
     #[inline]
-    pub(crate) fn move_to(&mut self, intake: &Arc<Intake>, span: Span, len: u64) -> Option<Span> {
+    pub(crate) fn move_to(&mut self, intake: &Arc<Intake>, span: Span, len: usize) -> Option<Span> {
         match &mut self.place {
             Place::Ring(own, place) if Arc::ptr_eq(own, intake) => {
-                self.len = to_usize(len);
+                self.len = len;
                 Some(std::mem::replace(place, span))
             }
             _ => {

@@ -17,9 +17,9 @@ use crate::{
         stats::{Held, Limits, Stats},
     },
     error::{Error, Result},
-    ring::consumer::Intake,
+    ring::release::Intake,
     socket::{death::Watch, link::Closer},
-    sys::mapping::OwnWords,
+    sys::own_region::OwnWords,
     wait::{Deadline, Spinner},
 };
 

@@ -20,10 +20,10 @@ use crate::{
         stats::{Limits, Stats},
     },
     error::{Error, Result},
-    protocol::layout::LINE,
-    ring::consumer::Intake,
+    protocol::layout::RecordSize,
+    ring::{release::Intake, writer::Writer},
     socket::{death::Watch, link::Closer},
-    sys::mapping::{OwnWords, RingWriter},
+    sys::own_region::{OwnRing, OwnWords},
     wait::{Deadline, Spinner},
 };
 
@@ -64,7 +64,7 @@ use crate::{
 /// # Ok::<(), sealane::Error>(())
 /// ```
 pub struct Sender {
-    ring: RingWriter,
+    writer: Writer,
     out: Outbox,
     peer: Peer,
 }
@@ -72,15 +72,16 @@ pub struct Sender {
 impl Sender {
     pub(crate) fn new(
         intake: Arc<Intake>,
-        ring: RingWriter,
+        ring: OwnRing,
         words: OwnWords,
         limits: Limits,
         peer: Peer,
         spinner: Spinner,
     ) -> Self {
         let watch = Watch::new(peer.shared_pidfd());
-        let out = Outbox::new(intake, ring.capacity(), words, limits, spinner, watch);
-        Self { ring, out, peer }
+        let writer = Writer::new(ring, words.clone(), intake.peer.clone());
+        let out = Outbox::new(intake, words, limits, spinner, watch);
+        Self { writer, out, peer }
     }
 
     /// Lends `len` bytes of the ring, 64-byte aligned, to be written and sent. Waits for room as long as the peer lives.
@@ -153,8 +154,8 @@ impl Sender {
     /// # Errors
     /// Those of [`loan`](Self::loan).
     pub fn has_space(&mut self, len: usize) -> Result<bool> {
-        let size = self.out.record_size(len)?;
-        match self.out.wait_for_space(size, Block::No) {
+        let size = self.loan_size(len)?;
+        match self.out.wait_for_space(&mut self.writer.producer, size, Block::No) {
             Ok(()) => Ok(true),
             Err(Error::Full) => Ok(false),
             Err(error) => Err(error),
@@ -165,14 +166,19 @@ impl Sender {
     fn lend<T: FromBytes + IntoBytes>(&mut self, count: usize, block: Block) -> Result<Loan<'_, T>> {
         // So long that it cannot be counted is too long for any ring.
         let len = count.saturating_mul(size_of::<T>());
-        let size = self.out.record_size(len)?;
-        self.out.wait_for_space(size, block)?;
-        let start = self.out.place(size)?;
-        match self.ring.slot(start.wrapping_add(LINE), count) {
-            Some(slot) => Ok(Loan::new(slot, &mut self.out)),
-            // The size was checked and positions are multiples of 64.
-            None => Err(Error::PayloadTooLarge { len, max: self.out.limits.max_payload }),
+        let size = self.loan_size(len)?;
+        self.out.wait_for_space(&mut self.writer.producer, size, block)?;
+        let place = self.writer.reserve(size).map_err(|violation| self.out.space.violated(violation))?;
+        match self.writer.lend(place, count) {
+            Some(reservation) => Ok(Loan::new(reservation, &mut self.out)),
+            None => Err(self.out.too_large(len)),
         }
+    }
+
+    /// Bytes that are reserved for a loan of `len` bytes.
+    #[inline]
+    fn loan_size(&self, len: usize) -> Result<RecordSize> {
+        self.writer.loan_size(len).ok_or_else(|| self.out.too_large(len))
     }
 
     /// Runs `send`, in which loans are sent as ever, but a sleeping receiver is woken only at the end, when a call has to
@@ -214,7 +220,9 @@ impl Sender {
     /// [`Error::ControlTooLarge`], [`Error::TooManyFds`], [`Error::Disconnected`], [`Error::UnknownRequest`] for a
     /// reply to another channel's request.
     pub fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.out.send_control(&control.into(), false, Block::Until(Deadline::Never)).map(drop)
+        self.out
+            .send_control(&mut self.writer.producer, &control.into(), false, Block::Until(Deadline::Never))
+            .map(drop)
     }
 
     /// As [`send`](Self::send), for at most `timeout`.
@@ -223,7 +231,7 @@ impl Sender {
     /// [`Error::Timeout`], or those of [`send`](Self::send).
     pub fn send_timeout<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()> {
         let block = Block::Until(Deadline::after(timeout));
-        self.out.send_control(&control.into(), false, block).map(drop)
+        self.out.send_control(&mut self.writer.producer, &control.into(), false, block).map(drop)
     }
 
     /// As [`send`](Self::send) if there is room now; never blocks.
@@ -231,7 +239,7 @@ impl Sender {
     /// # Errors
     /// [`Error::Full`] or [`Error::FdsInFlight`], with the descriptor armed, or those of [`send`](Self::send).
     pub fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.out.send_control(&control.into(), false, Block::No).map(drop)
+        self.out.send_control(&mut self.writer.producer, &control.into(), false, Block::No).map(drop)
     }
 
     /// Sends a message that asks for a reply; waits as [`send`](Self::send) does. The reply comes as a message whose
@@ -240,7 +248,7 @@ impl Sender {
     /// # Errors
     /// [`Error::TooManyRequests`], or those of [`send`](Self::send).
     pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.out.send_control(&control.into(), true, Block::Until(Deadline::Never))
+        self.out.send_control(&mut self.writer.producer, &control.into(), true, Block::Until(Deadline::Never))
     }
 
     /// As [`request`](Self::request), for at most `timeout`.
@@ -260,7 +268,7 @@ impl Sender {
         control: impl Into<Control<'c>>,
         deadline: Deadline,
     ) -> Result<RequestId> {
-        self.out.send_control(&control.into(), true, Block::Until(deadline))
+        self.out.send_control(&mut self.writer.producer, &control.into(), true, Block::Until(deadline))
     }
 
     /// As [`request`](Self::request) if there is room now; never blocks.
@@ -268,7 +276,7 @@ impl Sender {
     /// # Errors
     /// Those of [`try_send`](Self::try_send) and [`request`](Self::request).
     pub fn try_request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.out.send_control(&control.into(), true, Block::No)
+        self.out.send_control(&mut self.writer.producer, &control.into(), true, Block::No)
     }
 
     /// Replies to a request; waits as [`send`](Self::send) does. For other ways to send a reply, give the token to
@@ -329,8 +337,8 @@ impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sender")
             .field("next_sequence", &self.out.sequence)
-            .field("ring_used", &self.out.producer.used())
-            .field("ring_capacity", &self.ring.capacity())
+            .field("ring_used", &self.writer.producer.used())
+            .field("ring_capacity", &self.writer.capacity())
             .field("gone", &self.out.space.peer_closed)
             .finish_non_exhaustive()
     }

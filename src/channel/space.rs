@@ -15,17 +15,17 @@ use crate::{
     },
     error::{Error, ProtocolError, Result},
     protocol::{
-        layout::{Word, to_u64},
+        layout::{RecordSize, Word, to_u64},
         packet::{Kind, PACKET_HEADER, PacketHeader},
     },
-    ring::{consumer::Intake, producer::Producer},
+    ring::{producer::Producer, release::Intake},
     socket::{
         death::Watch,
         doorbell::{ControlWord, is_doorbell},
         link::Link,
         seqpacket::{Arrival, SendFailure},
     },
-    sys::mapping::OwnWords,
+    sys::own_region::OwnWords,
     wait::{Budget, Deadline, News, Outcome, SleepWord, SpinResult, Spinner, WaitState, Waiter, run},
 };
 
@@ -49,7 +49,7 @@ pub(crate) struct SpaceWaiter {
     pub(crate) link: Arc<Link>,
     intake: Arc<Intake>,
     word: SleepWord<ControlWord>,
-    interest: Interest,
+    interest: Interest<RecordSize>,
     spinner: Spinner,
     /// The peer reads no more.
     pub(crate) peer_closed: bool,
@@ -63,7 +63,7 @@ impl SpaceWaiter {
             link: Arc::clone(&intake.link),
             intake,
             word: SleepWord::new(ControlWord::new(words, Word::SenderEpoch)),
-            interest: Interest::default(),
+            interest: Interest::NONE,
             spinner,
             peer_closed: false,
             watch,
@@ -73,6 +73,13 @@ impl SpaceWaiter {
 
     pub(crate) fn violated(&self, violation: ProtocolError) -> Error {
         self.link.violated(violation)
+    }
+
+    /// Ends the channel by ourselves: the peer receives what was committed.
+    #[cold]
+    pub(crate) fn end(&self) -> Error {
+        self.link.close();
+        self.link.ended()
     }
 
     /// Every way to send passes here before it has any effect.
@@ -85,7 +92,7 @@ impl SpaceWaiter {
     }
 
     #[inline]
-    pub(crate) fn has_space(&self, producer: &mut Producer, size: u64) -> Result<bool> {
+    pub(crate) fn has_space(&self, producer: &mut Producer, size: RecordSize) -> Result<bool> {
         producer.has_room(size).map_err(|violation| self.link.violated(violation))
     }
 
@@ -94,7 +101,12 @@ impl SpaceWaiter {
     /// # Errors
     /// [`Error::Full`] if the call must not block; the descriptor is armed.
     #[cold]
-    pub(crate) fn wait_for_ring(&mut self, producer: &mut Producer, size: u64, block: Block) -> Result<()> {
+    pub(crate) fn wait_for_ring(
+        &mut self,
+        producer: &mut Producer,
+        size: RecordSize,
+        block: Block,
+    ) -> Result<()> {
         let result = self.wait_for(producer, Wanted::Record(size), News::Space, block);
         if self.spinner.done() {
             count(&mut self.stats.spins_paid, 1);
@@ -152,12 +164,12 @@ impl SpaceWaiter {
     /// Notes that this space is there: the descriptor need not signal it. If it has to signal nothing else, the doorbells are read,
     /// so that it is not readable for nothing.
     #[inline]
-    pub(crate) fn disarm(&mut self, space: Space) -> Result<()> {
+    pub(crate) fn disarm(&mut self, space: Space<RecordSize>) -> Result<()> {
         if self.word.is_armed() { self.disarm_armed(space) } else { Ok(()) }
     }
 
     #[cold]
-    fn disarm_armed(&mut self, space: Space) -> Result<()> {
+    fn disarm_armed(&mut self, space: Space<RecordSize>) -> Result<()> {
         if !self.interest.remove(space) {
             return Ok(());
         }
@@ -222,7 +234,7 @@ impl SpaceWaiter {
 /// What a call waits for, or sends as soon as it can.
 enum Wanted<'c> {
     /// Space for a record of this many bytes.
-    Record(u64),
+    Record(RecordSize),
     Packet {
         header: PacketHeader,
         control: &'c Control<'c>,
@@ -234,7 +246,7 @@ enum Wanted<'c> {
 }
 
 impl Wanted<'_> {
-    fn space(&self) -> Space {
+    fn space(&self) -> Space<RecordSize> {
         match self {
             Self::Record(size) => Space::Ring(*size),
             Self::Packet { .. } => Space::Socket,

@@ -81,14 +81,14 @@ pub(crate) fn count(counter: &mut u64, n: usize) {
 ///
 /// ```
 /// let (a, _b) = sealane::Channel::builder().ring_capacity(1 << 20).max_fds(2).pair()?;
-/// assert_eq!(a.limits().max_payload, (1 << 20) - 64);
+/// assert_eq!(a.limits().max_payload, (1 << 20) / 2 - 1088);
 /// assert_eq!(a.limits().max_fds, 2);
 /// # Ok::<(), sealane::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of payload: the ring's capacity less the 64 of a record's header.
+    /// Bytes of payload: half of the ring's capacity less 1,088, for a record's header and its control bytes; 0 without a ring.
     pub max_payload: usize,
     /// Control bytes.
     pub max_control: usize,

@@ -80,15 +80,38 @@ impl Builder {
         self
     }
 
-    /// Bytes of the ring that this side sends through; rounded up to a power of two and a page. One payload can be at most
-    /// 64 bytes shorter. 0 makes a side that sends control messages only. Default: 4 MiB.
+    /// Bytes of the ring that this side sends through; rounded up to a page. One payload can be at most half of the ring less
+    /// 1,088 bytes ([`Limits::max_payload`](crate::Limits::max_payload)). 0 makes a side that sends control messages only.
+    /// Default: 4 MiB.
     ///
     /// The memory is allocated at once and counts as this process's.
     ///
-    /// Payloads of 4 MiB and more do not go round the end of the ring: they begin at its start again, where the memory may
-    /// still be in the cache, if that is free. So the ring may have room for one of them less at a time.
+    /// A record takes 64 bytes and its payload, and a loan reserves 1,024 more for control bytes. None goes round the ring's end:
+    /// where it does not fit, the rest of the ring is left out. [`ring_for`](Self::ring_for) computes how large a ring should
+    /// be.
     pub fn ring_capacity(self, bytes: usize) -> Self {
         self.with(|settings| settings.ring_capacity = bytes)
+    }
+
+    /// The bytes of a ring in which the sender of payloads of `payload` bytes is never stuck while the receiver keeps the last
+    /// `kept` of them: (`kept` + 2) × (`payload` + 1,088), each rounded up to 64 bytes, and all to a page.
+    ///
+    /// A receiver that drops each payload before it receives the next keeps none while it waits, so that 0 is enough for
+    /// both to go on. With 1 there is room for three: one that is read, the next that is there, and one that is written.
+    ///
+    /// ```
+    /// use sealane::{Builder, Channel};
+    ///
+    /// let frame = 1920 * 1080 * 3 / 2;
+    /// let ring = Builder::ring_for(frame, 1);
+    /// assert_eq!(ring, (3 * (frame + 1088)).next_multiple_of(4096));
+    /// let (a, _b) = Channel::builder().ring_capacity(ring).pair()?;
+    /// assert!(a.limits().max_payload >= frame);
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    #[must_use]
+    pub fn ring_for(payload: usize, kept: usize) -> usize {
+        Geometry::capacity_for(payload, kept, page_size())
     }
 
     /// The largest ring of the other side that is accepted, in bytes; rounded up as [`ring_capacity`](Self::ring_capacity)

@@ -26,12 +26,12 @@ use crate::{
         negotiation::Terms,
         packet::{HELLO_MAX, Kind, Packet, PacketHeader, Reject},
     },
-    ring::consumer::Intake,
+    ring::release::Intake,
     socket::{
         link::Link,
         seqpacket::{Arrival, Incoming, SendFailure, Socket},
     },
-    sys::mapping::PeerRegion,
+    sys::peer_region::PeerRegion,
     wait::{Deadline, MAX_PACKETS_PER_CALL, Spinner, pinned_to_same_cpu, sleep},
 };
 

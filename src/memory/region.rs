@@ -19,7 +19,10 @@ use crate::{
     error::{Error, Reason, Refusal, Result},
     memory::memfd::{self, Facts, HUGE_PAGE, STEP},
     protocol::layout::{Geometry, Word, to_u64},
-    sys::mapping::{OwnWords, PeerRegion, RingWriter, UncheckedRegion, Unmapped, map_own, try_writable},
+    sys::{
+        own_region::{OwnRing, OwnWords, map_own, try_writable},
+        peer_region::{PeerRegion, UncheckedRegion, Unmapped},
+    },
     wait::Deadline,
 };
 
@@ -36,12 +39,12 @@ pub(crate) struct OwnRegion {
     /// To be sent to the peer, and closed when both have mapped it.
     pub(crate) memfd: OwnedFd,
     pub(crate) geometry: Geometry,
-    pub(crate) ring: RingWriter,
+    pub(crate) ring: OwnRing,
     pub(crate) words: OwnWords,
 }
 
 impl OwnRegion {
-    /// Makes a region with a ring of at least `capacity` bytes (rounded up to a power of two and a page; 0 for none).
+    /// Makes a region with a ring of at least `capacity` bytes (rounded up to a page; 0 for none).
     ///
     /// All pages are allocated here, whatever `prefault` says, so that they are charged to this process and no later
     /// touch of ours or the peer's can fail; `prefault` fills the page tables too.
@@ -244,17 +247,35 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_contiguous_across_the_end_of_the_ring() {
-        let mut own = create(4096, true);
+    fn writes_end_with_the_ring() {
+        for capacity in [4096, 12288] {
+            let mut own = create(capacity, true);
+            let peer = adopt(own.memfd.as_fd(), own.geometry, true).unwrap();
+            let end = to_u64(capacity);
+            let bytes: Vec<u8> = (0..=255).collect();
+            assert!(own.ring.write(end - 256, &bytes));
+            assert_eq!(peer.bytes(end - 256, 256).to_vec::<u8>().unwrap(), bytes);
+            assert_eq!(peer.bytes(end - 128, 128).to_vec::<u8>().unwrap(), bytes[128..]);
+            assert!(own.ring.write(0, &vec![7; capacity]), "as long as the ring");
+            assert_eq!(peer.bytes(0, capacity).to_vec::<u8>().unwrap(), vec![7; capacity]);
+            assert!(own.ring.write(end, &[]), "nothing, at the end");
+            for (at, len) in [(0, capacity + 1), (end - 255, 256), (end, 1), (end + 1, 1), (u64::MAX, 1)] {
+                assert!(!own.ring.write(at, &vec![1; len]), "{len} bytes at {at}");
+                assert!(own.ring.slot::<u8>(at, len).is_none(), "{len} bytes at {at}");
+            }
+            assert!(own.ring.slot::<u64>(4, 1).is_none(), "misaligned");
+            assert!(own.ring.slot::<u64>(0, usize::MAX).is_none());
+        }
+    }
+
+    /// The control page is not the ring's: what is written past the end does not come round to it.
+    #[test]
+    #[should_panic(expected = "within the ring")]
+    #[cfg(debug_assertions)]
+    fn reads_end_with_the_ring() {
+        let own = create(4096, true);
         let peer = adopt(own.memfd.as_fd(), own.geometry, true).unwrap();
-        let bytes: Vec<u8> = (0..=255).collect();
-        assert!(own.ring.write(4096 - 128, &bytes));
-        assert_eq!(peer.bytes(4096 - 128, 256).unwrap().to_vec::<u8>().unwrap(), bytes);
-        assert_eq!(peer.bytes(4096, 128).unwrap().to_vec::<u8>().unwrap(), bytes[128..]);
-        assert!(own.ring.write(64, &[7; 4096]), "as long as the ring");
-        assert_eq!(peer.bytes(64, 4096).unwrap().to_vec::<u8>().unwrap(), [7; 4096]);
-        assert!(!own.ring.write(0, &[0; 4097]), "longer than the ring");
-        assert!(peer.bytes(0, 4097).is_none());
+        let _ = peer.bytes(4096 - 64, 65);
     }
 
     #[test]

@@ -18,7 +18,8 @@ use crate::{
     protocol::layout::{to_u64, to_usize},
     sys::{
         cmsg::above_stdio,
-        mapping::{Draft, Immutable, Unmapped},
+        peer_region::Unmapped,
+        sealed::{Draft, Immutable},
     },
     wait::Deadline,
 };
@@ -286,7 +287,7 @@ mod tests {
         assert!(rustix::io::pwrite(&buffer, b"x", 0).is_err());
         assert!(ftruncate(&buffer, 5).is_err());
         assert!(ftruncate(&buffer, 50).is_err());
-        assert!(crate::sys::mapping::try_writable(buffer.as_fd(), 10).is_err());
+        assert!(crate::sys::own_region::try_writable(buffer.as_fd(), 10).is_err());
     }
 
     #[test]

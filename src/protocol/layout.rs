@@ -1,12 +1,15 @@
 //! Offsets, sizes and the arithmetic on them: where things stand in a region.
 //!
-//! A region is one control page (rounded up to the region's page size), then the ring. Positions are bytes since the
-//! channel began: `u64` counters that only grow, taken modulo the capacity.
+//! A region is one control page (rounded up to the region's page size), then the ring. A [`Position`] counts bytes since the
+//! channel began, and only grows. Where it stands in the ring is counted beside it, as padding and records of any size end
+//! there.
 
 use crate::error::{Error, Result};
 
 /// Alignment of records and payloads, and the size of a record's header: one cache line.
 pub(crate) const LINE: u64 = 64;
+/// Bytes of a loan's record that are kept free for control bytes: so many always ride behind the payload.
+pub(crate) const RESERVE: u64 = 1024;
 
 /// The words of the control page. Each stands in a cache line with a single writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +42,7 @@ impl Word {
 pub(crate) struct Geometry {
     /// First byte of the ring: a multiple of the page size, not 0.
     pub(crate) offset: usize,
-    /// Bytes of the ring: 0, or a power of two and a multiple of the page size.
+    /// Bytes of the ring: 0, or a multiple of the page size.
     pub(crate) capacity: usize,
 }
 
@@ -47,15 +50,19 @@ impl Geometry {
     /// The geometry for at least `capacity` bytes on pages of `page` bytes; 0 stays 0.
     pub(crate) fn new(capacity: usize, page: usize) -> Result<Self> {
         const MAX: usize = usize::MAX / 8;
-        let too_large = || Error::RingTooLarge { capacity, max: MAX };
-        if capacity > MAX {
-            return Err(too_large());
+        let rounded = capacity.checked_next_multiple_of(page).filter(|rounded| *rounded <= MAX);
+        match rounded {
+            Some(capacity) => Ok(Self { offset: page, capacity }),
+            None => Err(Error::RingTooLarge { capacity, max: MAX }),
         }
-        let capacity = match capacity {
-            0 => 0,
-            n => n.max(page).checked_next_power_of_two().ok_or_else(too_large)?,
-        };
-        Ok(Self { offset: page, capacity })
+    }
+
+    /// Bytes of a ring that never keeps its sender waiting for room while the receiver keeps the last `kept` payloads of
+    /// `payload` bytes: room for two more, with what is reserved for control bytes, on pages of `page` bytes.
+    pub(crate) fn capacity_for(payload: usize, kept: usize, page: usize) -> usize {
+        let record = RecordSize::of_loan(payload).map_or(usize::MAX, |size| to_usize(size.bytes()));
+        let bytes = record.saturating_mul(kept.saturating_add(2));
+        bytes.checked_next_multiple_of(page).unwrap_or(bytes)
     }
 
     /// Bytes of the region.
@@ -63,20 +70,85 @@ impl Geometry {
         self.offset.saturating_add(self.capacity)
     }
 
-    /// The longest payload: a record is at least its header.
+    /// Bytes of the longest payload: its record, with what is reserved for control bytes, is at most half of the ring.
+    ///
+    /// So an empty ring has room for it wherever the head stands: the rest of the ring is left out only if it is shorter
+    /// than the record, and the two together are shorter than the ring.
     pub(crate) fn max_payload(self) -> usize {
-        self.capacity.saturating_sub(to_usize(LINE))
+        (self.capacity / 2).saturating_sub(to_usize(RecordSize::OVERHEAD))
     }
 }
 
-/// Rounds up to whole lines; `None` past the end of `u64`.
-pub(crate) const fn padded(len: u64) -> Option<u64> {
-    len.checked_next_multiple_of(LINE)
+/// Bytes of the ring that a record takes, or that are reserved for it: a multiple of 64.
+///
+/// Invariant: below 2^63 + 2^33, so that a sum with a position or a capacity does not overflow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RecordSize(u64);
+
+impl RecordSize {
+    /// Bytes of a loan's record beside its payload: the header, and what is reserved for control bytes.
+    pub(crate) const OVERHEAD: u64 = LINE.wrapping_add(RESERVE);
+
+    /// The size of no record.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// The size that is reserved for a loan of `payload` bytes. `None` if no address space has so many.
+    #[inline]
+    pub(crate) fn of_loan(payload: usize) -> Option<Self> {
+        let len = to_u64(payload);
+        (len < Position::END.get()).then(|| Self(padded(len).wrapping_add(Self::OVERHEAD)))
+    }
+
+    /// The size of a record whose parts are that long. The caller knows that `payload` is below 2^63.
+    #[inline]
+    pub(super) fn of_parts(payload: u64, control: u32) -> Self {
+        Self(LINE.wrapping_add(padded(payload)).wrapping_add(padded(control.into())))
+    }
+
+    #[inline]
+    pub(crate) const fn bytes(self) -> u64 {
+        self.0
+    }
 }
 
-/// Bytes that a record occupies.
-pub(crate) fn record_size(payload: u64, control: u64) -> Option<u64> {
-    padded(payload)?.checked_add(padded(control)?)?.checked_add(LINE)
+/// Bytes that were committed to a ring, or released, since the channel began.
+///
+/// A sender ends its channel before a position reaches [`END`](Self::END): after 29 years at 10 GB/s. So the sum of a
+/// position and a ring's capacity does not overflow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Position(u64);
+
+impl Position {
+    /// Positions stay below this.
+    pub(crate) const END: Self = Self(1 << 63);
+
+    pub(crate) const fn new(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    #[inline]
+    pub(crate) const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The position `bytes` further on.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn after(self, bytes: u64) -> Self {
+        Self(self.0.wrapping_add(bytes))
+    }
+
+    /// Bytes from `earlier` up to here.
+    #[inline]
+    pub(crate) const fn since(self, earlier: Self) -> u64 {
+        self.0.wrapping_sub(earlier.0)
+    }
+}
+
+/// Rounds up to whole lines; for lengths below 2^64 - 63.
+#[inline]
+pub(super) const fn padded(len: u64) -> u64 {
+    len.wrapping_add(LINE.wrapping_sub(1)) & !LINE.wrapping_sub(1)
 }
 
 /// `usize` and `u64` are the same on the platforms that this crate compiles for.
@@ -101,20 +173,50 @@ mod tests {
 
     #[test]
     fn capacity_is_rounded_up() {
-        for (asked, given) in [(0, 0), (1, 4096), (4096, 4096), (4097, 8192), (3 << 20, 4 << 20)] {
+        for (asked, given) in [
+            (0, 0),
+            (1, 4096),
+            (4096, 4096),
+            (4097, 8192),
+            (3 << 20, 3 << 20),
+            ((3 << 20) + 1, (3 << 20) + 4096),
+        ] {
             assert_eq!(Geometry::new(asked, 4096).unwrap().capacity, given);
         }
-        assert!(matches!(
-            Geometry::new(usize::MAX, 4096),
-            Err(Error::RingTooLarge { capacity: usize::MAX, max }) if max == usize::MAX / 8
-        ));
+        for too_large in [usize::MAX, usize::MAX / 8, (usize::MAX / 8) - 4094] {
+            assert!(matches!(
+                Geometry::new(too_large, 4096),
+                Err(Error::RingTooLarge { capacity, max }) if capacity == too_large && max == usize::MAX / 8
+            ));
+        }
     }
 
     #[test]
-    fn sizes_do_not_wrap() {
-        assert_eq!(record_size(0, 0), Some(64));
-        assert_eq!(record_size(65, 1), Some(64 + 128 + 64));
-        assert_eq!(record_size(u64::MAX, 0), None);
-        assert_eq!(record_size(u64::MAX - 63, 0), None);
+    fn longest_payload_is_half_of_the_ring_with_its_record() {
+        for (capacity, max) in [(0, 0), (4096, 960), (8192, 3008), (12288, 5056), (1 << 20, (1 << 19) - 1088)]
+        {
+            let geometry = Geometry { offset: 4096, capacity };
+            assert_eq!(geometry.max_payload(), max, "{capacity}");
+            let fits = |len| RecordSize::of_loan(len).unwrap().bytes() <= to_u64(capacity / 2);
+            assert_eq!((fits(max), fits(max + 1)), (capacity > 0, false), "{capacity}");
+        }
+    }
+
+    #[test]
+    fn rings_are_counted_in_records() {
+        for (payload, kept, bytes) in [
+            (0, 0, 4096),
+            (960, 0, 4096),
+            (961, 0, 8192),
+            (4096, 1, 16384),
+            (1 << 20, 1, 3 * ((1 << 20) + 1088)),
+        ] {
+            let capacity = Geometry::capacity_for(payload, kept, 4096);
+            assert_eq!(capacity, usize::next_multiple_of(bytes, 4096), "{payload} bytes, {kept} kept");
+            assert!(Geometry::new(capacity, 4096).unwrap().max_payload() >= payload);
+        }
+        for (payload, kept) in [(usize::MAX, 0), (1, usize::MAX), (usize::MAX / 2, 7)] {
+            assert!(Geometry::new(Geometry::capacity_for(payload, kept, 4096), 4096).is_err());
+        }
     }
 }

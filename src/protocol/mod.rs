@@ -12,4 +12,5 @@ pub(crate) mod layout;
 pub(crate) mod negotiation;
 pub(crate) mod order;
 pub(crate) mod packet;
+pub(crate) mod record;
 pub(crate) mod requests;

@@ -106,7 +106,7 @@ impl Bounds {
             return refuse(Reason::RingTooLarge, max, capacity);
         }
         let page = to_u64(rustix::param::page_size());
-        if capacity != 0 && !(capacity.is_power_of_two() && capacity.is_multiple_of(page)) {
+        if !capacity.is_multiple_of(page) {
             return refuse(Reason::Geometry, page, capacity);
         }
         if offset == 0 || offset > MAX_OFFSET || !offset.is_multiple_of(page) {
@@ -160,7 +160,9 @@ mod tests {
 
     #[test]
     fn what_is_just_within_bounds_is_accepted() {
-        for (offset, capacity) in [(4096, 1 << 20), (4096, 0), (1 << 30, 4096)] {
+        for (offset, capacity) in
+            [(4096, 1 << 20), (4096, 0), (1 << 30, 4096), (4096, 12288), (4096, (1 << 20) - 4096)]
+        {
             let geometry = Geometry { offset, capacity };
             let terms = BOUNDS.judge(BOUNDS.hello(geometry).as_bytes());
             assert_eq!(terms.map(|terms| terms.geometry), Ok(geometry));
@@ -186,7 +188,7 @@ mod tests {
         assert_eq!(reason(|h| h.length = 97.into()), Reason::HelloLength);
         assert_eq!(reason(|h| h.required = 4.into()), Reason::Features);
         assert_eq!(reason(|h| h.ring_capacity = (2 << 20).into()), Reason::RingTooLarge);
-        for capacity in [1, 64, 2048, 12288] {
+        for capacity in [1, 64, 2048, 4095, 4160, 12288 + 2048] {
             assert_eq!(reason(|h| h.ring_capacity = capacity.into()), Reason::Geometry, "{capacity}");
         }
         for offset in [0, 64, 4097, 1 << 31, u64::MAX - 4095] {

@@ -5,7 +5,7 @@
 //! judged only together with a look at the ring that was taken *after* it was read, and held until its turn. Here is the
 //! judgement, without memory or sockets; the caller brings the looks.
 
-use crate::{error::ProtocolError, protocol::packet::Heading};
+use crate::{error::ProtocolError, protocol::record::Heading};
 
 /// Whose turn it is.
 #[derive(Debug, PartialEq, Eq)]

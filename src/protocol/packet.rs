@@ -1,4 +1,4 @@
-//! What crosses the process boundary, byte by byte: headers of packets and records, `Hello` and `Reject`.
+//! Packets, byte by byte: their header, and the bodies of `Hello` and `Reject`.
 //!
 //! All integers are little-endian. Reading a header checks everything that can be checked without knowing the channel's
 //! state; what comes out is typed, and only that is used. docs/protocol.md has the same as tables.
@@ -12,7 +12,10 @@ use zerocopy::{
 
 use crate::{
     error::{ProtocolError, Reason, Refusal},
-    protocol::layout::{to_u64, to_usize},
+    protocol::{
+        layout::{to_u64, to_usize},
+        record::{Heading, KNOWN_FLAGS},
+    },
 };
 
 /// First bytes of a `Hello`: "SEALANE" and a zero, read as a little-endian number.
@@ -21,142 +24,6 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"SEALANE\0");
 pub(crate) const VERSION: u32 = 1;
 /// Most descriptors in one packet (`SCM_MAX_FD`, `unix(7)`).
 pub(crate) const SCM_MAX_FD: usize = 253;
-
-/// The sender expects a reply.
-const WANTS_REPLY: u16 = 1;
-/// The other half of the message is in the other carrier.
-const OTHER_HALF: u16 = 2;
-const KNOWN_FLAGS: u16 = WANTS_REPLY | OTHER_HALF;
-/// The record is no message: it fills the ring up to its end. Stands alone.
-const PADDING: u16 = 4;
-
-/// What a message says of itself, in whichever carrier: the part that records and packets share, as it stands there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Heading {
-    /// Its number among all messages of its direction.
-    pub(crate) sequence: u64,
-    /// 0, or one more than the sequence of the peer's message that it answers.
-    reply_to: u64,
-    /// Known ones.
-    flags: u16,
-}
-
-impl Heading {
-    /// Of a message that is whole in its carrier.
-    #[inline]
-    pub(crate) fn new(sequence: u64, wants_reply: bool, in_reply_to: Option<u64>) -> Self {
-        let reply_to = in_reply_to.map_or(0, |sequence| sequence.wrapping_add(1));
-        Self { sequence, reply_to, flags: if wants_reply { WANTS_REPLY } else { 0 } }
-    }
-
-    /// Of each half of a message, the rest of which is in the other carrier.
-    pub(crate) fn halved(self) -> Self {
-        Self { flags: self.flags | OTHER_HALF, ..self }
-    }
-
-    /// It asks for a reply.
-    #[inline]
-    pub(crate) fn wants_reply(self) -> bool {
-        self.flags & WANTS_REPLY != 0
-    }
-
-    /// The rest of the message is in the other carrier.
-    #[inline]
-    pub(crate) fn other_half(self) -> bool {
-        self.flags & OTHER_HALF != 0
-    }
-
-    /// The sequence of the peer's message that it answers.
-    #[inline]
-    pub(crate) fn in_reply_to(self) -> Option<u64> {
-        self.reply_to.checked_sub(1)
-    }
-}
-
-/// The header of a ring record.
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub(crate) struct RecordHeader {
-    sequence: U64,
-    payload_len: U64,
-    control_len: U32,
-    flags: U32,
-    reply_to: U64,
-    reserved: [U64; 4],
-}
-const _: () = assert!(size_of::<RecordHeader>() == 64);
-
-/// A record whose header has been checked by itself; that it fits into the ring is the consumer's check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Record {
-    pub(crate) heading: Heading,
-    /// Bytes.
-    pub(crate) payload_len: u64,
-    /// Bytes.
-    pub(crate) control_len: u32,
-}
-
-impl Record {
-    /// Of payload and control, as far as there can be so many.
-    #[inline]
-    pub(crate) fn bytes(self) -> usize {
-        to_usize(self.payload_len.saturating_add(self.control_len.into()))
-    }
-}
-
-impl RecordHeader {
-    #[inline]
-    pub(crate) fn new(record: Record) -> Self {
-        Self {
-            sequence: record.heading.sequence.into(),
-            payload_len: record.payload_len.into(),
-            control_len: record.control_len.into(),
-            flags: u32::from(record.heading.flags).into(),
-            reply_to: record.heading.reply_to.into(),
-            reserved: Default::default(),
-        }
-    }
-
-    /// Of padding: `len` bytes behind this header are left out.
-    pub(crate) fn padding(len: u64) -> Self {
-        Self { flags: u32::from(PADDING).into(), payload_len: len.into(), ..Self::new(Record::default()) }
-    }
-
-    #[inline]
-    pub(crate) fn is_padding(&self) -> bool {
-        self.flags.get() == u32::from(PADDING)
-    }
-
-    /// The bytes that [padding](Self::is_padding) leaves out.
-    pub(crate) fn check_padding(&self) -> Result<u64, ProtocolError> {
-        let len = self.payload_len.get();
-        if self.as_bytes() == Self::padding(len).as_bytes() {
-            Ok(len)
-        } else {
-            Err(ProtocolError::RecordReserved)
-        }
-    }
-
-    /// What a message's header says.
-    #[inline]
-    pub(crate) fn check(self) -> Result<Record, ProtocolError> {
-        let flags = match u16::try_from(self.flags.get()) {
-            Ok(flags) if flags & !KNOWN_FLAGS == 0 => flags,
-            _ => {
-                let (known, found) = (KNOWN_FLAGS.into(), self.flags.get());
-                return Err(ProtocolError::RecordFlags { known, found });
-            }
-        };
-        if self.reserved.iter().fold(0, |all, word| all | word.get()) != 0 {
-            return Err(ProtocolError::RecordReserved);
-        }
-        Ok(Record {
-            heading: Heading { sequence: self.sequence.get(), reply_to: self.reply_to.get(), flags },
-            payload_len: self.payload_len.get(),
-            control_len: self.control_len.get(),
-        })
-    }
-}
 
 /// The kinds of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -358,43 +225,6 @@ mod tests {
     }
 
     #[test]
-    fn record_header_round_trips() {
-        let record = Record { heading: heading(), payload_len: 3, control_len: 5 };
-        assert_eq!(RecordHeader::new(record).check(), Ok(record));
-    }
-
-    #[test]
-    fn padding_is_told_from_messages_and_says_nothing_else() {
-        let padding = RecordHeader::padding(640);
-        assert!(padding.is_padding());
-        assert_eq!(padding.check_padding(), Ok(640));
-        assert_eq!(padding.check(), Err(ProtocolError::RecordFlags { known: 3, found: 4 }));
-        assert!(
-            !RecordHeader::new(Record { heading: heading(), payload_len: 3, control_len: 5 }).is_padding()
-        );
-        assert!(!RecordHeader { flags: 5.into(), ..padding }.is_padding());
-        for stray in [
-            RecordHeader { sequence: 1.into(), ..padding },
-            RecordHeader { control_len: 1.into(), ..padding },
-            RecordHeader { reply_to: 1.into(), ..padding },
-            RecordHeader { reserved: [0.into(), 0.into(), 0.into(), 1.into()], ..padding },
-        ] {
-            assert_eq!(stray.check_padding(), Err(ProtocolError::RecordReserved));
-        }
-    }
-
-    #[test]
-    fn a_heading_says_no_more_than_it_was_told() {
-        let plain = Heading::new(7, false, None);
-        assert_eq!((plain.wants_reply(), plain.other_half(), plain.in_reply_to()), (false, false, None));
-        let request = Heading::new(7, true, None);
-        assert_eq!((request.wants_reply(), request.other_half()), (true, false));
-        let half = Heading::new(7, false, Some(8)).halved();
-        assert_eq!((half.wants_reply(), half.other_half(), half.in_reply_to()), (false, true, Some(8)));
-        assert_eq!(half.halved(), half);
-    }
-
-    #[test]
     fn packet_header_round_trips() {
         let header = PacketHeader::control(heading(), 2);
         let bytes = [header.as_bytes(), b"body"].concat();
@@ -441,22 +271,6 @@ mod tests {
         );
     }
 
-    #[test]
-    fn bad_records_are_named() {
-        let good = RecordHeader::new(Record { heading: heading(), payload_len: 0, control_len: 0 });
-        for flags in [8u32, 1 << 16, u32::MAX] {
-            let error = RecordHeader { flags: flags.into(), ..good }.check().unwrap_err();
-            assert_eq!(error, ProtocolError::RecordFlags { known: 3, found: flags });
-        }
-        for at in 0..4 {
-            let mut bad = good;
-            bad.reserved[at] = 1.into();
-            assert_eq!(bad.check(), Err(ProtocolError::RecordReserved));
-        }
-        let alike = RecordHeader { reserved: [1.into(); 4], ..good };
-        assert_eq!(alike.check(), Err(ProtocolError::RecordReserved));
-    }
-
     const PAGE: &str = include_str!("../../docs/protocol.md");
 
     /// The cells of the rows of docs/protocol.md's table under the line that begins with `title`.
@@ -488,6 +302,8 @@ mod tests {
     #[test]
     fn the_documented_headers_are_these() {
         use zerocopy::FromZeros;
+
+        use crate::protocol::record::RecordHeader;
         assert_documented!(RecordHeader { sequence, payload_len, control_len, flags, reply_to, reserved });
         assert_documented!(PacketHeader { kind, flags, fd_count, sequence, reply_to, reserved });
         assert_documented!(Hello {
@@ -532,6 +348,7 @@ mod tests {
             assert_eq!((row[1].clone(), row[2].clone()), (code.to_string(), format!("{reason:?}")));
         }
         let flags: Vec<u16> = table("| flag | meaning").iter().map(|row| row[1].parse().unwrap()).collect();
+        use crate::protocol::record::{OTHER_HALF, PADDING, WANTS_REPLY};
         assert_eq!(flags, [WANTS_REPLY, OTHER_HALF, PADDING]);
     }
 }

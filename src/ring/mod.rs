@@ -9,4 +9,7 @@
 //! May import: `error`, `protocol`, `wait`, `sys`, `memory`, `socket`.
 
 pub(crate) mod consumer;
+pub(crate) mod pacing;
 pub(crate) mod producer;
+pub(crate) mod release;
+pub(crate) mod writer;

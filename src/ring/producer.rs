@@ -1,4 +1,4 @@
-//! The owner's side of a ring: how much room there is, and publishing.
+//! The owner's counters of a ring: how much room there is, where the next record stands, and publishing.
 
 use std::{
     hint::spin_loop,
@@ -10,120 +10,191 @@ use std::{
 
 use crate::{
     error::ProtocolError,
-    protocol::layout::{LINE, Word, to_u64},
-    sys::mapping::{OwnWords, PeerRegion},
+    protocol::layout::{LINE, Position, RecordSize, Word, to_u64},
+    sys::{own_region::OwnWords, peer_region::PeerRegion},
 };
 
-/// What is worth a look at what has been released: so many bytes, so many records, but no more than this part of the ring.
+/// Free bytes, and free records, from which on a waiting sender looks no longer for more; at most this part of the ring.
 const PLENTY: u64 = 16 << 10;
 const MANY: u64 = 16;
 const PART: u64 = 4;
-/// Records of so many bytes begin at the ring's start again rather than go round its end.
+/// Bytes of a record from which on it begins at the ring's start early.
 const LARGE: u64 = 4 << 20;
 /// Pauses between two looks.
 const PAUSES: u32 = 64;
 
-/// Counts what was committed and what the peer has released. The bytes are written through the
-/// [`RingWriter`](crate::sys::mapping::RingWriter) beside it.
+/// Where a record stands that is being written: chosen, and not published.
+///
+/// Only the producer that chose it takes it, and only until a record is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Where the record begins: the ring's byte.
+    pub(super) at: u64,
+    /// Bytes that are left out before it, up to the ring's end.
+    pub(super) padding: u64,
+    /// Bytes that are reserved from `at` on.
+    size: RecordSize,
+    /// The position of the padding, or of the record if there is none.
+    head: Position,
+}
+
+/// The counters of a ring at its owner. The bytes are written by the [`Writer`](super::writer::Writer).
 #[derive(Debug)]
 pub(crate) struct Producer {
     words: OwnWords,
     peer: PeerRegion,
+    /// Bytes of the ring.
     capacity: u64,
-    /// Always in sync with the word: nobody else writes it.
-    head: u64,
-    /// Bytes from there to the end of the ring that the next record leaves out.
-    padding: u64,
-    /// May be stale, that is, too low.
-    tail: u64,
-    /// Up to here `high_water` does not look again.
-    content: u64,
+    /// The end of what is published. Always in sync with the word: nobody else writes it.
+    head: Position,
+    /// Where `head` stands in the ring: the ring's byte, before its end.
+    at: u64,
+    /// The end of what the peer has released. May be stale, that is, too low.
+    tail: Position,
+    /// Bytes from `at` on that are free and before the ring's end. May be stale, that is, too low.
+    free: u64,
+    /// The place that was chosen last.
+    reserved: Place,
+    /// The head up to which `high_water` does not look again.
+    content: Position,
 }
 
 impl Producer {
-    pub(crate) fn new(words: OwnWords, peer: PeerRegion, capacity: usize) -> Self {
-        Self { words, peer, capacity: to_u64(capacity), head: 0, padding: 0, tail: 0, content: 0 }
+    pub(super) fn new(words: OwnWords, peer: PeerRegion, capacity: usize) -> Self {
+        let (capacity, head) = (to_u64(capacity), Position::default());
+        let reserved = Place { at: 0, padding: 0, size: RecordSize::NONE, head };
+        Self { words, peer, capacity, head, at: 0, tail: head, free: capacity, reserved, content: head }
+    }
+
+    /// Goes on at a later position of an empty ring.
+    #[cfg(test)]
+    pub(crate) fn start_at(&mut self, position: u64) {
+        (self.head, self.tail) = (Position::new(position), Position::new(position));
+        self.recount();
     }
 
     /// Bytes of the ring.
-    pub(crate) fn capacity(&self) -> u64 {
+    pub(super) fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    /// Where the next record begins; behind the [padding](Self::padding), if there is some.
-    #[inline]
-    pub(crate) fn head(&self) -> u64 {
-        self.head.wrapping_add(self.padding)
-    }
-
-    /// Bytes that are left out before the next record. They are published with it, and begin with a header.
-    #[inline]
-    pub(crate) fn padding(&self) -> u64 {
-        self.padding
-    }
-
-    /// Decides where the next record begins, for whose `size` bytes there is [room](Self::has_room).
-    #[inline]
-    pub(crate) fn place(&mut self, size: u64) -> Result<(), ProtocolError> {
-        self.padding = 0;
-        if size < LARGE { Ok(()) } else { self.restart(size) }
-    }
-
-    /// Begins at the ring's start, if there is room for that, and `rest`, the bytes up to its end, are few enough. So records
-    /// of one size meet the same lines and pages again, which are at hand, and large ones the same memory, which may be in
-    /// the cache still.
-    ///
-    /// A record that would go round the end leaves out less than its own size. So the receiver may keep as many payloads as
-    /// without padding, if there is room for two more: the padding, which is released behind the oldest of them, stands for
-    /// one. Where the ring has room for three at most, no more than one is kept, so there may be more padding: the records on
-    /// both sides of it are there already. But there should always be room for all but one.
-    #[cold]
-    fn restart(&mut self, size: u64) -> Result<(), ProtocolError> {
-        let rest = self.capacity.wrapping_sub(self.head & self.capacity.wrapping_sub(1));
-        let records = self.capacity.checked_div(size).unwrap_or(0);
-        let most = match records {
-            2 | 3 => self.capacity.wrapping_sub(records.wrapping_sub(1).wrapping_mul(size)),
-            _ => size.wrapping_sub(1),
-        };
-        // From the start of the ring on nothing is left out.
-        if rest == self.capacity || rest > most {
-            return Ok(());
-        }
-        if self.has_room(rest.saturating_add(size))? {
-            self.padding = rest;
-        }
-        Ok(())
-    }
-
-    /// Committed, or left out, and not yet seen released, in bytes.
+    /// Bytes that are published, or left out, and not yet seen released.
     #[inline]
     pub(crate) fn used(&self) -> u64 {
-        self.head.wrapping_sub(self.tail)
+        self.head.since(self.tail)
     }
 
-    /// Whether `size` bytes have room now. Looks at the peer's `tail` only if it seems not.
+    /// Bytes of the ring that are not used.
+    fn unused(&self) -> u64 {
+        self.capacity.saturating_sub(self.used())
+    }
+
+    /// Bytes from the head to the ring's end.
+    fn rest(&self) -> u64 {
+        self.capacity.wrapping_sub(self.at)
+    }
+
+    /// Whether positions have come so near to their end that the channel has to end.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.head.after(self.capacity).after(self.capacity) >= Position::END
+    }
+
+    /// Computes `free` anew; the ring's end is its start. Nothing is free at the end of all positions.
+    fn recount(&mut self) {
+        if self.at == self.capacity {
+            self.at = 0;
+        }
+        self.free = if self.is_exhausted() { 0 } else { self.unused().min(self.rest()) };
+    }
+
+    /// Bytes that are left out before a record of `size` bytes: the rest of the ring, if the record does not fit there.
+    fn padding(&self, size: RecordSize) -> u64 {
+        let rest = self.rest();
+        if size.bytes() > rest { rest } else { 0 }
+    }
+
+    /// Whether `size` bytes have room now, with their padding. Looks at the peer's `tail` only if it seems not.
     #[inline]
-    pub(crate) fn has_room(&mut self, size: u64) -> Result<bool, ProtocolError> {
-        if size <= self.capacity.wrapping_sub(self.used()) {
+    pub(crate) fn has_room(&mut self, size: RecordSize) -> Result<bool, ProtocolError> {
+        if size.bytes() <= self.free { Ok(true) } else { self.finds_room(self.padding(size), size) }
+    }
+
+    /// Whether `size` bytes have room behind `padding`.
+    #[cold]
+    fn finds_room(&mut self, padding: u64, size: RecordSize) -> Result<bool, ProtocolError> {
+        let all = padding.saturating_add(size.bytes());
+        if all > self.unused() {
+            self.look()?;
+        }
+        Ok(all <= self.unused() && !self.is_exhausted())
+    }
+
+    /// Chooses where the next record stands, for whose `size` bytes there is [room](Self::has_room). The peer sees nothing
+    /// of it.
+    #[inline]
+    pub(super) fn place(&mut self, size: RecordSize) -> Result<Place, ProtocolError> {
+        let padding = if size.bytes() <= self.free && size.bytes() < LARGE { 0 } else { self.choose(size)? };
+        // What is left out reaches to the ring's end.
+        let at = if padding > 0 { 0 } else { self.at };
+        self.reserved = Place { at, padding, size, head: self.head };
+        Ok(self.reserved)
+    }
+
+    /// The padding before a record of `size` bytes. A large one begins at the ring's start early, if padding and record have
+    /// room now: then it meets memory again that may still be in the cache.
+    ///
+    /// Where the ring has room for two or three such records, no more than one is kept, so that more than one may be left
+    /// out: the records on both sides are there already. But there should always be room for all but one.
+    #[cold]
+    fn choose(&mut self, size: RecordSize) -> Result<u64, ProtocolError> {
+        let (bytes, rest, padding) = (size.bytes(), self.rest(), self.padding(size));
+        let records = |n: u64| bytes.saturating_mul(n);
+        if padding > 0 || bytes < LARGE || rest == self.capacity || records(4) <= self.capacity {
+            return Ok(padding);
+        }
+        let kept_free = if records(3) <= self.capacity { records(2) } else { bytes };
+        if rest <= self.capacity.saturating_sub(kept_free) && self.finds_room(rest, size)? {
+            return Ok(rest);
+        }
+        Ok(0)
+    }
+
+    /// Whether `place` is the one that was chosen last, and nothing was published since.
+    #[inline]
+    pub(super) fn is_reserved(&self, place: Place) -> bool {
+        place == self.reserved && place.head == self.head
+    }
+
+    /// The place that was chosen last.
+    #[inline]
+    pub(super) fn reserved(&self) -> Place {
+        self.reserved
+    }
+
+    /// Whether a record of `size` bytes has room at the place that was chosen last.
+    #[inline]
+    pub(super) fn fits(&mut self, size: RecordSize) -> Result<bool, ProtocolError> {
+        let place = self.reserved;
+        if size <= place.size {
             return Ok(true);
         }
-        self.look()?;
-        Ok(size <= self.capacity.wrapping_sub(self.used()))
+        Ok(size.bytes() <= self.capacity.wrapping_sub(place.at) && self.finds_room(place.padding, size)?)
     }
 
     /// Whether the peer has released anything since the last look.
     pub(crate) fn tail_moved(&self) -> bool {
-        self.peer.load(Word::Tail) != self.tail
+        self.peer.load(Word::Tail) != self.tail.get()
     }
 
     /// Waits a moment, some microseconds at most, unless many records of `size` bytes have room already, or the ring is too
     /// short for many.
     ///
-    /// Who meets a full ring waits for the peer in any case. Each look at its `tail` takes the cache line away from it, so it
-    /// would be slowed down by a look for each record.
-    pub(crate) fn let_more_be_released(&self, size: u64) {
-        let room = self.capacity.wrapping_sub(self.head.wrapping_sub(self.peer.load(Word::Tail)));
-        if room < size.saturating_mul(MANY).max(PLENTY).min(self.capacity / PART) {
+    /// A sender that meets a full ring waits for the peer in any case. Each look at its `tail` takes the cache line away from
+    /// it, so a look for each record would slow it down.
+    pub(crate) fn let_more_be_released(&self, size: RecordSize) {
+        let tail = Position::new(self.peer.load(Word::Tail));
+        let room = self.capacity.wrapping_sub(self.head.since(tail));
+        if room < size.bytes().saturating_mul(MANY).max(PLENTY).min(self.capacity / PART) {
             for _ in 0..PAUSES {
                 spin_loop();
             }
@@ -133,68 +204,98 @@ impl Producer {
     /// Sees what the peer has released.
     ///
     /// UNTRUSTED: the peer's `tail` must lie between where it was and our own `head`.
-    pub(crate) fn look(&mut self) -> Result<(), ProtocolError> {
-        let tail = self.peer.load(Word::Tail);
+    pub(super) fn look(&mut self) -> Result<(), ProtocolError> {
+        let found = self.peer.load(Word::Tail);
         // ORDERING: pairs with the Release store in `Intake::move_tail`: the peer has read what it released
         // before we write there again.
         fence(Acquire);
-        if tail.wrapping_sub(self.tail) > self.used() {
-            return Err(ProtocolError::Tail { from: self.tail, limit: self.head, found: tail });
+        let tail = Position::new(found);
+        if tail < self.tail || tail > self.head {
+            return Err(ProtocolError::Tail { from: self.tail.get(), limit: self.head.get(), found });
         }
-        if !tail.is_multiple_of(LINE) {
-            return Err(ProtocolError::Misaligned { found: tail });
+        if !found.is_multiple_of(LINE) {
+            return Err(ProtocolError::Misaligned { found });
         }
         self.tail = tail;
+        self.recount();
         Ok(())
     }
 
-    /// The most bytes that were in use at once, which was `before` until now, and may be more. What we know of the peer's
-    /// releases may be old, so it is looked at; if that shows that it was not more, not again for a 16th of the capacity:
-    /// each look fetches a cache line that the peer is writing.
+    /// The most bytes that were in use at once, which was `before` until now, and may be more.
+    ///
+    /// What is known of the peer's releases may be old, so it is looked at. If that shows that it was not more, there is no
+    /// further look for a 16th of the capacity: each fetches a cache line that the peer is writing.
     pub(crate) fn high_water(&mut self, before: u64) -> u64 {
         if self.head < self.content {
             return before;
         }
-        // If it is not even sound, the next call tells.
+        // If the peer's word is not even sound, the next call reports it.
         let _ = self.look();
         if self.used() <= before {
-            self.content = self.head.wrapping_add(self.capacity / 16);
+            self.content = self.head.after(self.capacity / 16);
         }
         before.max(self.used())
     }
 
-    /// Publishes the record of `size` bytes that has been written at [`head`](Self::head), and the padding before it.
+    /// Publishes the record of `size` bytes that has been written at the place chosen last, and the padding before it.
     #[inline]
-    pub(crate) fn publish(&mut self, size: u64) {
-        self.head = self.head().wrapping_add(size);
-        self.padding = 0;
+    pub(super) fn publish(&mut self, size: RecordSize) {
+        let place = self.reserved;
+        self.head = self.head.after(place.padding).after(size.bytes());
+        self.at = place.at.wrapping_add(size.bytes());
+        self.free = self.free.saturating_sub(size.bytes());
         // ORDERING: Release pairs with the Acquire fence in `Consumer::look`: a peer that sees this head sees the record.
-        self.words.word(Word::Head).store(self.head, Release);
+        self.words.word(Word::Head).store(self.head.get(), Release);
+        if place.padding > 0 || self.free == 0 {
+            self.recount();
+        }
     }
 }
-
 #[cfg(test)]
 mod tests {
     use std::{collections::VecDeque, os::fd::AsFd};
 
     use super::*;
-    use crate::memory::region::{OwnRegion, adopt};
+    use crate::{
+        memory::region::{OwnRegion, adopt},
+        protocol::{
+            layout::{Geometry, to_usize},
+            record::{Heading, Record},
+        },
+    };
 
-    /// The producer of a ring of 4 KiB, and the region whose words say what was released.
-    fn producer() -> (Producer, OwnRegion) {
+    /// The producer of a ring of `capacity` bytes, which are not there, and the region whose words say what was released.
+    fn producer(capacity: u64) -> (Producer, OwnRegion) {
         let [ours, theirs] = [4096, 0]
             .map(|capacity| OwnRegion::create(capacity, true, false, crate::wait::Deadline::Never).unwrap());
         let peer = adopt(theirs.memfd.as_fd(), theirs.geometry, true).unwrap();
-        (Producer::new(ours.words, peer, 4096), theirs)
+        (Producer::new(ours.words, peer, to_usize(capacity)), theirs)
+    }
+
+    /// A record of so many bytes in all.
+    fn size(bytes: u64) -> RecordSize {
+        Record::new(Heading::new(0, false, None), to_usize(bytes - LINE)).size()
+    }
+
+    /// Reserves and publishes a record of so many bytes. Where it stands, and the padding before it.
+    fn publish(producer: &mut Producer, bytes: u64) -> (u64, u64) {
+        assert_eq!(producer.has_room(size(bytes)), Ok(true), "{bytes} bytes");
+        let Place { at, padding, .. } = producer.place(size(bytes)).unwrap();
+        producer.publish(size(bytes));
+        (at, padding)
+    }
+
+    fn release(theirs: &OwnRegion, tail: u64) {
+        theirs.words.word(Word::Tail).store(tail, Release);
     }
 
     #[test]
     fn the_high_water_mark_counts_what_is_released_and_looks_seldom() {
-        let (mut producer, theirs) = producer();
+        let (mut producer, theirs) = producer(4096);
         let mut mark = 0;
         let mut publish = |released| {
-            theirs.words.word(Word::Tail).store(released, Release);
-            producer.publish(64);
+            release(&theirs, released);
+            publish(&mut producer, 64);
             mark = producer.high_water(mark);
             mark
         };
@@ -208,92 +309,122 @@ mod tests {
         assert_eq!(publish(9 * 64), 448);
     }
 
-    /// A producer that has the numbers of a larger ring, but not its bytes.
-    fn producer_of(capacity: u64) -> (Producer, OwnRegion) {
-        let (mut producer, theirs) = producer();
-        producer.capacity = capacity;
-        (producer, theirs)
+    #[test]
+    fn records_that_do_not_fit_before_the_end_begin_at_the_start() {
+        // No power of two.
+        let (mut producer, theirs) = producer(3 * 4096);
+        assert_eq!(publish(&mut producer, 3 * 4096 - 128), (0, 0));
+        release(&theirs, 3 * 4096 - 128);
+        // It fits exactly, and what comes behind it needs no padding.
+        assert_eq!(publish(&mut producer, 128), (3 * 4096 - 128, 0));
+        assert_eq!(publish(&mut producer, 64), (0, 0));
+        assert_eq!((producer.head, producer.at), (Position::new(3 * 4096 + 64), 64));
+        release(&theirs, 3 * 4096 + 64);
+        assert_eq!(publish(&mut producer, 3 * 4096 - 256), (64, 0));
+        // 192 bytes are left, 64 of them published and released by now.
+        release(&theirs, 2 * 3 * 4096 - 192);
+        assert_eq!(publish(&mut producer, 256), (0, 192));
+        assert_eq!((producer.head, producer.at), (Position::new(2 * 3 * 4096 + 256), 256));
+        assert_eq!(producer.used(), 192 + 256);
+    }
+
+    #[test]
+    fn padding_counts_as_used_and_must_have_room() {
+        let (mut producer, theirs) = producer(4096);
+        publish(&mut producer, 4096 - 128);
+        release(&theirs, 64);
+        // 192 bytes are free, of which 128 are the rest of the ring.
+        assert_eq!((producer.has_room(size(128)), producer.has_room(size(192))), (Ok(true), Ok(false)));
+        release(&theirs, 192);
+        assert_eq!((producer.has_room(size(192)), producer.has_room(size(256))), (Ok(true), Ok(false)));
+        // A place that is chosen, and not used, changes nothing.
+        let place = producer.place(size(192)).unwrap();
+        assert_eq!((place.at, place.padding), (0, 128));
+        assert_eq!((producer.used(), producer.at), (4096 - 128 - 192, 4096 - 128));
+        let smaller = producer.place(size(64)).unwrap();
+        assert_eq!((smaller.at, smaller.padding), (4096 - 128, 0));
+        assert!(!producer.is_reserved(place) && producer.is_reserved(smaller));
+        // More than was reserved has room if it does not reach past the end.
+        assert_eq!((producer.fits(size(128)), producer.fits(size(192))), (Ok(true), Ok(false)));
+        producer.publish(size(64));
+        assert!(!producer.is_reserved(smaller), "it is published");
     }
 
     #[test]
     fn large_records_begin_at_the_start_again() {
         // A ring for seven, of which the rest, less than one, is left out. For three: the first's memory is used again as soon
-        // as it is released. For one.
+        // as it is released. For two.
         for (capacity, records, expected) in [
             (8 * LARGE, 7, [0, 1, 2, 3, 4, 5, 6, 0]),
             (4 * LARGE, 3, [0, 1, 0, 1, 0, 1, 0, 1]),
-            (2 * LARGE, 1, [0; 8]),
+            (2 * LARGE + 4096, 2, [0; 8]),
         ] {
-            let size = LARGE + 64;
-            let (mut producer, theirs) = producer_of(capacity);
+            let bytes = LARGE + 64;
+            let (mut producer, theirs) = producer(capacity);
             let places = expected.map(|_| {
                 let before = producer.head;
-                assert_eq!(producer.has_room(size), Ok(true));
-                producer.place(size).unwrap();
-                let place = producer.head() % capacity;
-                producer.publish(size);
-                assert_eq!(producer.padding(), 0);
+                let (place, _) = publish(&mut producer, bytes);
                 // The receiver is at the last one.
-                theirs
-                    .words
-                    .word(Word::Tail)
-                    .store(if records == 1 { producer.head } else { before }, Release);
+                release(&theirs, if records == 2 { producer.head.get() } else { before.get() });
                 place
             });
-            assert_eq!(places, expected.map(|n| n * size % capacity), "{records} records");
+            assert_eq!(places, expected.map(|n| n * bytes), "{records} records");
         }
-        // What is smaller goes round the end.
-        let (mut producer, _theirs) = producer_of(8 * LARGE);
-        producer.publish(8 * LARGE - 64);
-        for size in [64, LARGE - 64] {
-            producer.place(size).unwrap();
-            assert_eq!(producer.padding(), 0);
+        // Smaller ones, and large ones of which many fit, go on up to the end.
+        let (mut producer, theirs) = producer(8 * LARGE);
+        publish(&mut producer, 4 * LARGE);
+        release(&theirs, 4 * LARGE);
+        for bytes in [64, LARGE - 64, LARGE, 2 * LARGE] {
+            let place = producer.place(size(bytes)).unwrap();
+            assert_eq!((place.at, place.padding), (4 * LARGE, 0));
         }
     }
 
     #[test]
     fn nothing_is_left_out_while_the_start_is_in_use() {
-        let (mut producer, theirs) = producer_of(4 * LARGE);
-        let size = LARGE + 64;
-        let place = |producer: &mut Producer| {
-            producer.place(size).unwrap();
-            producer.padding()
-        };
-        producer.publish(size);
-        producer.publish(size);
+        let (mut producer, theirs) = producer(4 * LARGE);
+        let bytes = LARGE + 64;
+        let place = |producer: &mut Producer| producer.place(size(bytes)).unwrap().padding;
+        publish(&mut producer, bytes);
+        publish(&mut producer, bytes);
         assert_eq!(place(&mut producer), 0);
-        theirs.words.word(Word::Tail).store(1, Release);
-        assert_eq!(producer.place(size), Err(ProtocolError::Misaligned { found: 1 }));
-        theirs.words.word(Word::Tail).store(size, Release);
-        assert_eq!(place(&mut producer), 4 * LARGE - 2 * size);
+        release(&theirs, 1);
+        assert_eq!(producer.place(size(bytes)), Err(ProtocolError::Misaligned { found: 1 }));
+        release(&theirs, bytes);
+        assert_eq!(place(&mut producer), 4 * LARGE - 2 * bytes);
         // A smaller record may be sent in its place.
-        producer.place(64).unwrap();
-        assert_eq!((producer.padding(), producer.head()), (0, 2 * size));
+        assert_eq!(publish(&mut producer, 64), (2 * bytes, 0));
     }
 
-    /// What the docs of `Payload` promise: who keeps `kept` payloads, and has a ring for two more of the largest, is never
-    /// stuck. What is left out is released together with the record before it.
+    /// What `Payload` promises: a sender is never stuck while the receiver keeps the last `kept` payloads, and the ring has
+    /// room for two more of the largest, with what is reserved for each. Padding is released together with the record before
+    /// it.
     #[test]
     fn padding_leaves_room_for_what_is_kept() {
         let mut rng = fastrand::Rng::with_seed(1);
         let mut random = |below: u64| rng.u64(..below);
-        let (mut padded, mut most_kept) = (0, 0);
-        for _ in 0..300 {
-            let capacity = LARGE << random(6);
-            let largest = (capacity / (2 + random(7))).max(64) / 64 * 64;
-            let kept = usize::try_from(capacity / largest - 2).unwrap();
+        let (mut padded, mut early, mut most_kept) = (0, 0, 0);
+        for round in 0..1500 {
+            // Any multiple of the page: small ones, and those in which records are large.
+            let pages = if round % 2 == 0 { 1 + random(200) } else { 2048 + random(40_000) };
+            let capacity = pages * 4096;
+            let most = Geometry { offset: 4096, capacity: to_usize(capacity) }.max_payload();
+            let largest = (most / to_usize(1 + random(8))).max(1);
+            let kept = to_usize(capacity / RecordSize::of_loan(largest).unwrap().bytes() - 2);
+            assert!(Geometry::capacity_for(largest, kept, 4096) <= to_usize(capacity));
             most_kept = kept.max(most_kept);
-            let (mut producer, theirs) = producer_of(capacity);
+            let (mut producer, theirs) = producer(capacity);
             // Where records begin and end that were published and not released; the first have been received.
             let mut records = VecDeque::<(u64, u64)>::new();
             let mut received = 0;
             for _ in 0..200 {
-                let size = if random(2) == 0 { largest } else { (1 + random(largest / 64)) * 64 };
+                let payload = if random(2) == 0 { largest } else { to_usize(random(to_u64(largest) + 1)) };
+                let reserved = RecordSize::of_loan(payload).unwrap();
                 // The receiver is behind, or takes what there is.
-                while !producer.has_room(size).unwrap() || (received < records.len() && random(3) > 0) {
+                while !producer.has_room(reserved).unwrap() || (received < records.len() && random(3) > 0) {
                     assert!(
                         received < records.len(),
-                        "stuck: {size} of {largest} in {capacity}, {kept} kept"
+                        "stuck: {payload} of {largest} in {capacity}, {kept} kept"
                     );
                     received += 1;
                     // It waits for the next with no more than it keeps.
@@ -304,41 +435,71 @@ mod tests {
                         // Padding is released when the record behind it has been received.
                         tail = if received > 0 { records[0].0 } else { end };
                     }
-                    theirs.words.word(Word::Tail).store(tail, Release);
+                    release(&theirs, tail);
                 }
-                producer.place(size).unwrap();
-                padded += u64::from(producer.padding() > 0);
-                let start = producer.head();
+                let place = producer.place(reserved).unwrap();
+                padded += u64::from(place.padding > 0);
+                early += u64::from(place.padding >= reserved.bytes());
+                let start = producer.head.after(place.padding).get();
+                assert!(place.at + reserved.bytes() <= capacity, "past the end");
+                assert_eq!(place.at, start % capacity, "the place and the position are the same byte");
+                // Less may be committed than was reserved.
+                let sent = to_usize(random(to_u64(payload) + 1));
+                let record =
+                    Record::new(Heading::new(0, false, None), if random(3) == 0 { sent } else { payload });
+                let size = record.with_control(to_usize(random(1025))).unwrap().size();
+                assert_eq!(producer.fits(size), Ok(true), "a kilobyte of control bytes always rides");
                 producer.publish(size);
-                records.push_back((start, producer.head));
+                records.push_back((start, producer.head.get()));
             }
         }
-        assert!(padded > 1000 && most_kept >= 6, "{padded} {most_kept}");
+        assert!(padded > 10_000 && early > 1000 && most_kept >= 6, "{padded} {early} {most_kept}");
     }
 
     #[test]
     fn room_is_what_is_free_and_what_is_seen_released() {
-        let (mut producer, theirs) = producer();
-        let release = |tail| theirs.words.word(Word::Tail).store(tail, Release);
-        producer.publish(4096 - 128);
-        assert_eq!((producer.has_room(128), producer.has_room(192)), (Ok(true), Ok(false)));
-        producer.publish(128);
-        assert_eq!((producer.head(), producer.used(), producer.has_room(64)), (4096, 4096, Ok(false)));
+        let (mut producer, theirs) = producer(4096);
+        let release = |tail| release(&theirs, tail);
+        publish(&mut producer, 4096 - 128);
+        assert_eq!((producer.has_room(size(128)), producer.has_room(size(192))), (Ok(true), Ok(false)));
+        publish(&mut producer, 128);
+        assert_eq!(
+            (producer.head.get(), producer.used(), producer.has_room(size(64))),
+            (4096, 4096, Ok(false))
+        );
         assert!(!producer.tail_moved());
         release(64);
         assert!(producer.tail_moved());
-        assert_eq!((producer.has_room(64), producer.has_room(128)), (Ok(true), Ok(false)));
+        assert_eq!((producer.has_room(size(64)), producer.has_room(size(128))), (Ok(true), Ok(false)));
         assert!(!producer.tail_moved(), "it has been seen");
         // Neither more than was sent, nor less than before, nor a part of a line.
         for (tail, violation) in [
             (4160, ProtocolError::Tail { from: 64, limit: 4096, found: 4160 }),
             (0, ProtocolError::Tail { from: 64, limit: 4096, found: 0 }),
+            (u64::MAX, ProtocolError::Tail { from: 64, limit: 4096, found: u64::MAX }),
             (65, ProtocolError::Misaligned { found: 65 }),
         ] {
             release(tail);
-            assert_eq!(producer.has_room(128), Err(violation));
+            assert_eq!(producer.has_room(size(128)), Err(violation));
         }
         release(4096);
-        assert_eq!(producer.has_room(4096), Ok(true));
+        assert_eq!(producer.has_room(size(4096)), Ok(true));
+    }
+
+    #[test]
+    fn positions_end_before_they_overflow() {
+        let (mut producer, theirs) = producer(4096);
+        producer.start_at(Position::END.get() - 3 * 4096);
+        release(&theirs, producer.head.get());
+        let mut published = 0;
+        while producer.has_room(size(64)).unwrap() {
+            assert!(!producer.is_exhausted());
+            publish(&mut producer, 64);
+            release(&theirs, producer.head.get());
+            published += 64;
+        }
+        assert!(producer.is_exhausted());
+        assert_eq!(published, 4096, "two rings before the end");
+        assert!(producer.head < Position::END);
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         packet::{Kind, PacketHeader},
     },
     socket::seqpacket::{Incoming, SendFailure, Socket},
-    sys::mapping::{OwnWords, PeerRegion},
+    sys::{own_region::OwnWords, peer_region::PeerRegion},
     wait::{OwnWord, Sent, Sleeper},
 };
 

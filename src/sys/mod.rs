@@ -6,7 +6,10 @@
 //! May import: `error`, `protocol`, `wait`.
 //!
 //! What its interface relies on:
-//! - [`mapping`]: a mapping lives as long as what borrows from it; our own ring has one writer, [`mapping::RingWriter`].
+//! - [`mapping`]: a mapping lives as long as what borrows from it.
+//! - [`own_region`]: our own ring has one writer, [`own_region::OwnRing`], and the kernel keeps the peer from writing there.
+//! - [`peer_region`]: what a peer can write is only ever loaded.
+//! - [`sealed`]: a sealed file never changes.
 //! - [`foreign`]: memory that somebody else may be changing is read by opaque or atomic loads, and only into private
 //!   memory. No reference to it exists.
 //! - [`generation`]: a page of which the kernel wipes the copy of a fork holds nothing else.
@@ -16,5 +19,8 @@
 pub(crate) mod cmsg;
 pub(crate) mod foreign;
 pub(crate) mod generation;
-pub(crate) mod mapping;
+mod mapping;
+pub(crate) mod own_region;
 pub(crate) mod owner;
+pub(crate) mod peer_region;
+pub(crate) mod sealed;

@@ -1,0 +1,302 @@
+//! A record of the ring: its header byte by byte, and where its parts stand.
+//!
+//! A record is a header, the payload, and the control bytes that ride behind it, each padded to whole lines. This file is
+//! the one home of that rule: the writer and the reader of a ring ask a [`Record`] where its parts stand.
+
+use zerocopy::{
+    FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned,
+    little_endian::{U32, U64},
+};
+
+use crate::{
+    error::ProtocolError,
+    protocol::layout::{LINE, RecordSize, padded, to_u64, to_usize},
+};
+
+/// The sender expects a reply.
+pub(super) const WANTS_REPLY: u16 = 1;
+/// The other half of the message is in the other carrier.
+pub(super) const OTHER_HALF: u16 = 2;
+pub(super) const KNOWN_FLAGS: u16 = WANTS_REPLY | OTHER_HALF;
+/// The record is no message, but leaves out the ring up to its end. No other flag stands beside it.
+pub(super) const PADDING: u16 = 4;
+
+/// The part that the headers of records and packets share: what a message says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Heading {
+    /// The message's number in its direction.
+    pub(crate) sequence: u64,
+    /// 0, or one more than the sequence of the peer's message that it answers.
+    pub(super) reply_to: u64,
+    /// Known flags only.
+    pub(super) flags: u16,
+}
+
+impl Heading {
+    /// The heading of a message that is whole in its carrier.
+    #[inline]
+    pub(crate) fn new(sequence: u64, wants_reply: bool, in_reply_to: Option<u64>) -> Self {
+        let reply_to = in_reply_to.map_or(0, |sequence| sequence.wrapping_add(1));
+        Self { sequence, reply_to, flags: if wants_reply { WANTS_REPLY } else { 0 } }
+    }
+
+    /// The heading of each half of a message that is in both carriers.
+    pub(crate) fn halved(self) -> Self {
+        Self { flags: self.flags | OTHER_HALF, ..self }
+    }
+
+    /// Whether the message asks for a reply.
+    #[inline]
+    pub(crate) fn wants_reply(self) -> bool {
+        self.flags & WANTS_REPLY != 0
+    }
+
+    /// Whether the rest of the message is in the other carrier.
+    #[inline]
+    pub(crate) fn other_half(self) -> bool {
+        self.flags & OTHER_HALF != 0
+    }
+
+    /// The sequence of the peer's message that this one answers.
+    #[inline]
+    pub(crate) fn in_reply_to(self) -> Option<u64> {
+        self.reply_to.checked_sub(1)
+    }
+}
+
+/// The header of a ring record.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct RecordHeader {
+    pub(super) sequence: U64,
+    pub(super) payload_len: U64,
+    pub(super) control_len: U32,
+    pub(super) flags: U32,
+    pub(super) reply_to: U64,
+    pub(super) reserved: [U64; 4],
+}
+const _: () = assert!(size_of::<RecordHeader>() == 64);
+
+/// A message's record: what it says, and how long its parts are.
+///
+/// Invariant: the payload is shorter than 2^63 bytes, as it is in memory, or was compared with what is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) heading: Heading,
+    payload_len: u64,
+    control_len: u32,
+}
+
+impl Record {
+    /// Where the payload stands, from the record's start.
+    pub(crate) const PAYLOAD: u64 = LINE;
+
+    /// The record of a payload that is lent, without control bytes.
+    #[inline]
+    pub(crate) fn new(heading: Heading, payload_len: usize) -> Self {
+        Self { heading, payload_len: to_u64(payload_len), control_len: 0 }
+    }
+
+    /// The same record with `len` control bytes behind the payload. `None` if that many cannot be counted in a header.
+    #[inline]
+    pub(crate) fn with_control(self, len: usize) -> Option<Self> {
+        Some(Self { control_len: u32::try_from(len).ok()?, ..self })
+    }
+
+    /// Bytes of payload.
+    #[inline]
+    pub(crate) fn payload_len(self) -> usize {
+        to_usize(self.payload_len)
+    }
+
+    /// Bytes of control data.
+    #[inline]
+    pub(crate) fn control_len(self) -> usize {
+        to_usize(self.control_len.into())
+    }
+
+    /// Where the control bytes stand, from the record's start.
+    #[inline]
+    pub(crate) fn control(self) -> u64 {
+        Self::PAYLOAD.wrapping_add(padded(self.payload_len))
+    }
+
+    /// Bytes of the ring that the record takes.
+    #[inline]
+    pub(crate) fn size(self) -> RecordSize {
+        RecordSize::of_parts(self.payload_len, self.control_len)
+    }
+
+    /// Bytes of payload and control.
+    #[inline]
+    pub(crate) fn bytes(self) -> usize {
+        self.payload_len().wrapping_add(self.control_len())
+    }
+}
+
+impl RecordHeader {
+    #[inline]
+    pub(crate) fn new(record: Record) -> Self {
+        let Record { heading, payload_len, control_len } = record;
+        Self {
+            sequence: heading.sequence.into(),
+            payload_len: payload_len.into(),
+            control_len: control_len.into(),
+            flags: u32::from(heading.flags).into(),
+            reply_to: heading.reply_to.into(),
+            reserved: Default::default(),
+        }
+    }
+
+    /// The header of padding that leaves out `len` bytes behind it.
+    pub(crate) fn padding(len: u64) -> Self {
+        Self { flags: u32::from(PADDING).into(), payload_len: len.into(), ..Self::new_zeroed() }
+    }
+
+    #[inline]
+    pub(crate) fn is_padding(&self) -> bool {
+        self.flags.get() == u32::from(PADDING)
+    }
+
+    /// The bytes behind it that [padding](Self::is_padding) leaves out.
+    pub(crate) fn check_padding(&self) -> Result<u64, ProtocolError> {
+        let len = self.payload_len.get();
+        if self.as_bytes() == Self::padding(len).as_bytes() {
+            Ok(len)
+        } else {
+            Err(ProtocolError::RecordReserved)
+        }
+    }
+
+    /// The message's record that the header says, if it fits into the `available` bytes from its start.
+    ///
+    /// UNTRUSTED: every field. The lengths are compared before and after they are rounded up.
+    #[inline]
+    pub(crate) fn check(self, available: u64) -> Result<Record, ProtocolError> {
+        let flags = match u16::try_from(self.flags.get()) {
+            Ok(flags) if flags & !KNOWN_FLAGS == 0 => flags,
+            _ => {
+                let (known, found) = (KNOWN_FLAGS.into(), self.flags.get());
+                return Err(ProtocolError::RecordFlags { known, found });
+            }
+        };
+        if self.reserved.iter().fold(0, |all, word| all | word.get()) != 0 {
+            return Err(ProtocolError::RecordReserved);
+        }
+        let (payload_len, control_len) = (self.payload_len.get(), self.control_len.get());
+        // The first comparison keeps the sum of the second from overflowing.
+        if payload_len > available || RecordSize::of_parts(payload_len, control_len).bytes() > available {
+            let (payload, control) = (payload_len, control_len.into());
+            return Err(ProtocolError::RecordLength { available, payload, control });
+        }
+        let heading = Heading { sequence: self.sequence.get(), reply_to: self.reply_to.get(), flags };
+        Ok(Record { heading, payload_len, control_len })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heading() -> Heading {
+        Heading::new(7, true, Some(0)).halved()
+    }
+
+    fn record(payload_len: usize, control_len: usize) -> Record {
+        Record::new(heading(), payload_len).with_control(control_len).unwrap()
+    }
+
+    #[test]
+    fn record_header_round_trips() {
+        let record = record(3, 5);
+        assert_eq!(RecordHeader::new(record).check(192), Ok(record));
+    }
+
+    #[test]
+    fn parts_stand_one_behind_the_other_on_whole_lines() {
+        for (payload, control, control_at, size) in [
+            (0, 0, 64, 64),
+            (1, 0, 128, 128),
+            (64, 1, 128, 192),
+            (65, 65, 192, 320),
+            (1 << 40, 0, 64 + (1 << 40), 64 + (1 << 40)),
+        ] {
+            let record = record(payload, control);
+            assert_eq!((record.control(), record.size().bytes()), (control_at, size), "{payload} {control}");
+            assert_eq!(record.bytes(), payload + control);
+        }
+        assert_eq!(Record::new(heading(), 0).with_control(1 << 32), None);
+    }
+
+    #[test]
+    fn records_end_within_what_is_available() {
+        let header = |payload_len: u64, control_len: u32| RecordHeader {
+            payload_len: payload_len.into(),
+            control_len: control_len.into(),
+            ..RecordHeader::new(record(0, 0))
+        };
+        for (payload, control, available) in
+            [(0, 0, 64), (1, 0, 128), (64, 64, 192), (u64::MAX >> 2, 0, 1 << 62)]
+        {
+            let header = header(payload, control);
+            if payload < 1 << 60 {
+                let record = header.check(available).unwrap();
+                assert_eq!(record.size().bytes(), available);
+            }
+            let available = available - 1;
+            let control = control.into();
+            let too_long = ProtocolError::RecordLength { available, payload, control };
+            assert_eq!(header.check(available), Err(too_long));
+        }
+        for (payload, control) in
+            [(u64::MAX, 0), (u64::MAX - 63, 0), (u64::MAX - 127, u32::MAX), (0, u32::MAX)]
+        {
+            assert!(header(payload, control).check(1 << 20).is_err(), "{payload} {control}");
+        }
+    }
+
+    #[test]
+    fn padding_is_told_from_messages_and_says_nothing_else() {
+        let padding = RecordHeader::padding(640);
+        assert!(padding.is_padding());
+        assert_eq!(padding.check_padding(), Ok(640));
+        assert_eq!(padding.check(1 << 20), Err(ProtocolError::RecordFlags { known: 3, found: 4 }));
+        assert!(!RecordHeader::new(record(3, 5)).is_padding());
+        assert!(!RecordHeader { flags: 5.into(), ..padding }.is_padding());
+        for stray in [
+            RecordHeader { sequence: 1.into(), ..padding },
+            RecordHeader { control_len: 1.into(), ..padding },
+            RecordHeader { reply_to: 1.into(), ..padding },
+            RecordHeader { reserved: [0.into(), 0.into(), 0.into(), 1.into()], ..padding },
+        ] {
+            assert_eq!(stray.check_padding(), Err(ProtocolError::RecordReserved));
+        }
+    }
+
+    #[test]
+    fn a_heading_says_no_more_than_it_was_told() {
+        let plain = Heading::new(7, false, None);
+        assert_eq!((plain.wants_reply(), plain.other_half(), plain.in_reply_to()), (false, false, None));
+        let request = Heading::new(7, true, None);
+        assert_eq!((request.wants_reply(), request.other_half()), (true, false));
+        let half = Heading::new(7, false, Some(8)).halved();
+        assert_eq!((half.wants_reply(), half.other_half(), half.in_reply_to()), (false, true, Some(8)));
+        assert_eq!(half.halved(), half);
+    }
+
+    #[test]
+    fn bad_records_are_named() {
+        let good = RecordHeader::new(record(0, 0));
+        for flags in [8u32, 1 << 16, u32::MAX] {
+            let error = RecordHeader { flags: flags.into(), ..good }.check(64).unwrap_err();
+            assert_eq!(error, ProtocolError::RecordFlags { known: 3, found: flags });
+        }
+        for at in 0..4 {
+            let mut bad = good;
+            bad.reserved[at] = 1.into();
+            assert_eq!(bad.check(64), Err(ProtocolError::RecordReserved));
+        }
+        let alike = RecordHeader { reserved: [1.into(); 4], ..good };
+        assert_eq!(alike.check(64), Err(ProtocolError::RecordReserved));
+    }
+}

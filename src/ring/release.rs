@@ -1,0 +1,243 @@
+//! Releases: the space of records returns to the peer in order, whatever order they are released in, by any thread.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Relaxed, Release, SeqCst},
+            fence,
+        },
+    },
+};
+
+use crate::{
+    error::Result,
+    protocol::{
+        layout::{Position, Word, to_u64},
+        record::Record,
+    },
+    socket::{doorbell::PeerHalf, link::Link},
+    sys::{foreign::Foreign, own_region::OwnWords, peer_region::PeerRegion},
+    wait::{Notifier, lock_unless_lost},
+};
+
+/// The part that payloads share with the receiver: the peer's ring, and what of it has been released.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    pub(crate) peer: PeerRegion,
+    pub(crate) link: Arc<Link>,
+    /// The `tail` word is moved by who releases the record that begins there, so by one thread at a time.
+    words: OwnWords,
+    /// Records before `tail`; written by who moves that.
+    count: AtomicU64,
+    /// How many entries of the ledger are early; written under its lock.
+    early: AtomicU64,
+    ledger: Mutex<Ledger>,
+}
+
+/// What happens under a lock: an epoch is rung once, and one thread moves `tail` past what was released early.
+#[derive(Debug)]
+struct Ledger {
+    /// Released before an older one: where it begins; its end, and how many records it is. Those that touch are one, so there
+    /// are no more entries than payloads that are held.
+    early: BTreeMap<Position, (Position, u64)>,
+    notifier: Notifier,
+}
+
+impl Ledger {
+    /// Notes `records` records that are released early, together with those that they touch. Where all that begins.
+    fn note(&mut self, span: Span, records: u64) -> Position {
+        let Span { mut start, end, .. } = span;
+        let mut all = (end, records);
+        if let Some((behind, more)) = self.early.remove(&end) {
+            all = (behind, all.1.wrapping_add(more));
+        }
+        // As a rule, what was released before it ends here: that entry grows.
+        if let Some((before, (its_end, its_records))) = self.early.range_mut(..start).next_back()
+            && *its_end == start
+        {
+            start = *before;
+            (*its_end, *its_records) = (all.0, its_records.wrapping_add(all.1));
+        } else {
+            self.early.insert(start, all);
+        }
+        start
+    }
+}
+
+/// Bytes of the ring that are released together: a record, several that touch, or padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Span {
+    pub(crate) start: Position,
+    pub(crate) end: Position,
+    /// Where `start` is in the ring: the ring's byte.
+    pub(crate) at: u64,
+}
+
+impl Span {
+    /// Bytes.
+    #[inline]
+    pub(crate) fn len(self) -> u64 {
+        self.end.since(self.start)
+    }
+}
+
+impl Intake {
+    pub(crate) fn new(peer: PeerRegion, link: Arc<Link>, words: OwnWords) -> Arc<Self> {
+        let ledger = Ledger { early: BTreeMap::new(), notifier: Notifier::default() };
+        let (count, early) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { peer, link, words, count, early, ledger: Mutex::new(ledger) })
+    }
+
+    /// A panic of another thread cannot leave the ledger half-changed: nothing in its critical sections panics.
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same for who lets go of a payload. `None` in a fork that has not used the channel, if another thread was in the ledger
+    /// when it was forked: nobody there ever leaves it.
+    fn ledger_for_a_note(&self) -> Option<MutexGuard<'_, Ledger>> {
+        if self.link.is_ours() { Some(self.ledger()) } else { lock_unless_lost(&self.ledger) }
+    }
+
+    /// Gives the space of `records` records, one behind the other, or of padding, back to the peer, as soon as all older ones
+    /// are given back too. A fork that has not used the channel only makes a note of it. Not inlined: what drops a payload
+    /// would not keep it in registers.
+    #[inline(never)]
+    pub(crate) fn release(&self, span: Span, records: u64) {
+        // ORDERING: Acquire pairs with the Release store in `move_tail`: the reading of those who moved it before is done
+        // before we move it on, and so is their count.
+        if !self.link.is_ours_at_a_glance() || self.words.word(Word::Tail).load(Acquire) != span.start.get() {
+            return self.release_early(span, records);
+        }
+        self.move_tail(span.end, records);
+        // ORDERING: pairs with the fence in `release_early`, and in `SleepWord::rearm`: who releases early sees our `tail`, or
+        // we see it; and so does a peer that is about to sleep.
+        fence(SeqCst);
+        if self.early.load(Relaxed) > 0 || self.is_wanted() {
+            self.settle(&mut self.ledger());
+        }
+    }
+
+    /// Moves `tail` from the beginning of `records` records to their end. For who releases what begins there.
+    #[inline]
+    fn move_tail(&self, end: Position, records: u64) {
+        self.count.store(self.count.load(Relaxed).wrapping_add(records), Relaxed);
+        // ORDERING: Release pairs with the Acquire fence in `Producer::look`: our reads of these bytes are done before
+        // the peer writes there again.
+        self.words.word(Word::Tail).store(end.get(), Release);
+    }
+
+    #[cold]
+    fn release_early(&self, span: Span, records: u64) {
+        let Some(mut ledger) = self.ledger_for_a_note() else { return };
+        ledger.note(span, records);
+        self.early.store(to_u64(ledger.early.len()), Relaxed);
+        // ORDERING: pairs with the fence in `release`: who has moved `tail` to where we begin sees that we are early, or we
+        // see that we are not.
+        fence(SeqCst);
+        if self.link.is_ours() && ledger.early.contains_key(&self.tail()) {
+            self.settle(&mut ledger);
+        }
+    }
+
+    /// This process uses the channel, and gives back the space of payloads that it dropped before that. An error if it is
+    /// closed here.
+    pub(crate) fn take_over(&self) -> Result<()> {
+        self.link.check()?;
+        if self.early.load(Relaxed) > 0 {
+            let mut ledger = self.ledger();
+            if ledger.early.contains_key(&self.tail()) {
+                self.settle(&mut ledger);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves `tail` on, as far as what comes next was released early, and wakes the peer if it waits.
+    #[cold]
+    fn settle(&self, ledger: &mut Ledger) {
+        // ORDERING: as in `release`.
+        let tail = || Position::new(self.words.word(Word::Tail).load(Acquire));
+        while let Some((end, records)) = ledger.early.remove(&tail()) {
+            self.move_tail(end, records);
+        }
+        self.early.store(to_u64(ledger.early.len()), Relaxed);
+        self.notify(ledger);
+    }
+
+    /// Wakes the peer's sender, if it sleeps.
+    fn notify(&self, ledger: &mut Ledger) {
+        let sender = PeerHalf { region: &self.peer, word: Word::SenderEpoch, socket: &self.link.credit_out };
+        // If the peer is gone there is nobody to tell.
+        let _ = ledger.notifier.notify(&sender);
+    }
+
+    /// Tells a peer whose sender waits that there is room in the socket.
+    pub(crate) fn announce_room(&self) {
+        // ORDERING: pairs with the fence in `SleepWord::rearm`: we see the odd epoch, or its owner's next attempt finds the room
+        // that our reading made. The bell, which only one thread may ring, has a fence of its own.
+        fence(SeqCst);
+        if self.is_wanted() {
+            self.notify(&mut self.ledger());
+        }
+    }
+
+    /// Whether the peer's sender waits for room, as far as one can see: it may not yet, or not any more.
+    #[inline]
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.peer.load(Word::SenderEpoch) & 1 == 1
+    }
+
+    /// Records and bytes released so far.
+    pub(crate) fn released(&self) -> (u64, u64) {
+        let ledger = self.ledger();
+        let so_far = (self.count.load(Relaxed), self.tail().get());
+        ledger.early.iter().fold(so_far, |(count, bytes), (start, (end, records))| {
+            (count.wrapping_add(*records), bytes.wrapping_add(end.since(*start)))
+        })
+    }
+
+    /// End of the oldest space that was given back.
+    #[inline]
+    pub(crate) fn tail(&self) -> Position {
+        Position::new(self.words.word(Word::Tail).load(Relaxed))
+    }
+
+    /// The `len` bytes of a record's payload.
+    #[inline]
+    pub(crate) fn payload(&self, span: Span, len: usize) -> Foreign<'_> {
+        self.peer.bytes(span.at.wrapping_add(Record::PAYLOAD), len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::layout::LINE;
+
+    #[test]
+    fn spans_that_touch_are_one() {
+        let at = |line: u64| Position::new(line * LINE);
+        let span = |start: u64, end: u64| Span { start: at(start), end: at(end), at: start * LINE };
+        let spans = [span(1, 2), span(2, 4), span(4, 5), span(5, 8)];
+        // In every order.
+        for order in (0..256_usize).map(|n| [n & 3, n >> 2 & 3, n >> 4 & 3, n >> 6]) {
+            if (0..4).any(|n| !order.contains(&n)) {
+                continue;
+            }
+            let mut ledger = Ledger { early: BTreeMap::new(), notifier: Notifier::default() };
+            for (n, next) in order.into_iter().enumerate() {
+                let start = ledger.note(spans[next], 1);
+                let (end, _) = ledger.early[&start];
+                assert!(start <= spans[next].start && end >= spans[next].end, "{order:?}");
+                let all = ledger.early.iter().map(|(_, (_, records))| records).sum::<u64>();
+                assert_eq!(all, n as u64 + 1, "{order:?}");
+            }
+            let whole = BTreeMap::from([(at(1), (at(8), 4))]);
+            assert_eq!(ledger.early, whole, "{order:?}");
+        }
+    }
+}

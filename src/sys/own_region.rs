@@ -1,0 +1,154 @@
+//! Our own region: the words of its control page are atomics, and its ring is written through its one [`OwnRing`].
+//!
+//! The region is sealed before it leaves the process, so the peer can write neither. There is no second writable mapping.
+
+use std::{
+    fmt, io,
+    marker::PhantomData,
+    mem::{align_of, size_of},
+    os::fd::BorrowedFd,
+    ptr, slice,
+    sync::atomic::AtomicU64,
+};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, mmap, munmap};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::mapping::{Address, Region, short_of_memory, too_much};
+use crate::protocol::layout::{Geometry, LINE, Word, to_usize};
+
+/// Maps our own region, writable. The pages must be allocated already.
+///
+/// # Errors
+/// Those of `mmap(2)` and `madvise(2)`.
+pub(crate) fn map_own(fd: BorrowedFd<'_>, geometry: Geometry) -> io::Result<(OwnRing, OwnWords)> {
+    let region = Region::new(fd, geometry, ProtFlags::READ.union(ProtFlags::WRITE), MapFlags::SHARED)?;
+    Ok((OwnRing { region: region.clone() }, OwnWords { region }))
+}
+
+/// Tries a further writable shared mapping of `len` bytes: the kernel must refuse it once the region is sealed.
+///
+/// # Errors
+/// Those of `mmap(2)`; `Ok` means that the region is not protected.
+pub(crate) fn try_writable(fd: BorrowedFd<'_>, len: usize) -> io::Result<()> {
+    // SAFETY: a new mapping at an address that the kernel chooses disturbs nothing.
+    let at =
+        unsafe { mmap(ptr::null_mut(), len, ProtFlags::WRITE, MapFlags::SHARED, fd, 0) }.map_err(too_much)?;
+    // SAFETY: just mapped, known to nobody else.
+    unsafe { munmap(at, len) }?;
+    Ok(())
+}
+
+/// The words of our own control page. [`Word`] says who stores to which; being atomics, they need no more.
+#[derive(Clone)]
+pub(crate) struct OwnWords {
+    region: Region,
+}
+
+impl OwnWords {
+    #[inline]
+    pub(crate) fn word(&self, word: Word) -> &AtomicU64 {
+        let at = self.region.word(word);
+        // SAFETY: contract of `NonNull::as_ref`:
+        // 1. aligned, mapped, initialised (zero pages): `Region::word`, and all offsets are multiples of 8;
+        // 2. in this process only accessed atomically while borrowed: `OwnWords` is the only way to the control page of our
+        //    own region. The peer cannot write there; the stores of a fork, which can, are like those of another thread.
+        unsafe { at.as_ref() }
+    }
+
+    /// Fills the page tables of `len` bytes of the region from `from` on, so that no later touch faults. False if the
+    /// region ends before `from`.
+    pub(crate) fn populate(&self, from: usize, len: usize) -> io::Result<bool> {
+        let range = from..from.saturating_add(len);
+        self.region.mapping.advise(range, Advice::LinuxPopulateWrite).map_err(short_of_memory)?;
+        Ok(from < self.region.mapping.len)
+    }
+}
+
+/// The bytes of our ring, and their one writer in this process. There is one per region; it cannot be cloned. A fork
+/// inherits a copy: a program that forks must not use both.
+pub(crate) struct OwnRing {
+    region: Region,
+}
+
+impl OwnRing {
+    /// Bytes.
+    #[inline]
+    pub(crate) fn capacity(&self) -> usize {
+        self.region.geometry.capacity
+    }
+
+    /// Lends `count` values from the ring's byte `at` on. `None` if they reach past the ring's end, or are misaligned.
+    #[inline]
+    pub(crate) fn slot<T: FromBytes + IntoBytes>(&mut self, at: u64, count: usize) -> Option<Slot<'_, T>> {
+        const { assert!(size_of::<T>() > 0, "a type without a size cannot be lent") };
+        const { assert!(align_of::<T>() <= to_usize(LINE), "payloads are aligned to 64 bytes, no more") };
+        let len = count.checked_mul(size_of::<T>())?;
+        let (start, within) = self.region.ring(at, len);
+        if within < len || !start.cast::<T>().is_aligned() {
+            return None;
+        }
+        Some(Slot { start: Address(start), count, values: PhantomData, ring: self })
+    }
+
+    /// Writes `bytes` from the ring's byte `at` on. False if they reach past the ring's end.
+    #[must_use]
+    #[inline]
+    pub(crate) fn write(&mut self, at: u64, bytes: &[u8]) -> bool {
+        self.slot(at, bytes.len()).map(|mut slot| slot.as_mut_slice().copy_from_slice(bytes)).is_some()
+    }
+}
+
+/// A part of our ring, lent for writing. While it lives the rest of the ring is reached through it only.
+///
+/// Invariant: `start` is aligned and valid for `count` values of `T`, within `ring`'s region, which stays mapped: nothing
+/// gives out the [`OwnRing`] itself, so that it cannot be replaced.
+pub(crate) struct Slot<'r, T> {
+    start: Address,
+    count: usize,
+    values: PhantomData<&'r mut [T]>,
+    ring: &'r mut OwnRing,
+}
+
+impl<T> Slot<'_, T> {
+    #[inline]
+    pub(crate) fn as_slice(&self) -> &[T] {
+        // SAFETY: contract of `from_raw_parts`:
+        // 1. valid and aligned: the invariant of `Slot`; any bytes are a `T`, which is `FromBytes` (see `slot`);
+        // 2. not written meanwhile: the region is sealed against the peer and against a second writable mapping, so in this
+        //    process only `self.ring` can write it, and only through `self`. A fork has inherited the mapping: the program
+        //    that forks promises that only one of the two processes uses its copy (as to `pre_exec` of the standard library).
+        unsafe { slice::from_raw_parts(self.start.0.as_ptr().cast(), self.count) }
+    }
+
+    #[inline]
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
+        // SAFETY: as in `as_slice`; unique, because `self` is borrowed uniquely. The bytes written are initialised, as `T`
+        // is `IntoBytes` and so has no padding.
+        unsafe { slice::from_raw_parts_mut(self.start.0.as_ptr().cast(), self.count) }
+    }
+
+    /// Keeps the first `count` values.
+    pub(crate) fn truncate(&mut self, count: usize) {
+        self.count = self.count.min(count);
+    }
+
+    /// As [`OwnRing::write`], anywhere in the ring: also around the slot, or behind what is left of its values.
+    #[must_use]
+    #[inline]
+    pub(crate) fn write(&mut self, at: u64, bytes: &[u8]) -> bool {
+        self.ring.write(at, bytes)
+    }
+}
+
+impl fmt::Debug for OwnRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OwnRing").field(&self.region.geometry).finish()
+    }
+}
+
+impl fmt::Debug for OwnWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OwnWords").field(&self.region.geometry).finish()
+    }
+}
