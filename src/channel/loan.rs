@@ -100,7 +100,7 @@ impl<'s, T> Loan<'s, T> {
 
     /// As [`try_commit`](Self::try_commit), the first `len` bytes, and does not cut the loan for that.
     fn try_commit_first(&mut self, len: usize, control: &Control<'_>, reply: bool) -> Result<RequestId> {
-        self.out.commit(&mut self.reservation, len, control, reply, Block::No)
+        self.out.commit(self.reservation.frame(), len, control, reply, Block::No)
     }
 
     /// Sends it as a request, see [`Sender::request`](crate::Sender::request).
@@ -111,10 +111,11 @@ impl<'s, T> Loan<'s, T> {
         self.commit(&control.into(), true, Block::Until(Deadline::Never))
     }
 
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a loan must stay in registers on its way")]
     fn commit(mut self, control: &Control<'_>, wants_reply: bool, block: Block) -> Result<RequestId> {
         let len = size_of_val(self.reservation.payload.as_slice());
-        self.out.commit(&mut self.reservation, len, control, wants_reply, block)
+        self.out.commit(self.reservation.frame(), len, control, wants_reply, block)
     }
 }
 

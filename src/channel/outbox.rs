@@ -18,7 +18,7 @@ use crate::{
         packet::PacketHeader,
         record::{Heading, Record},
     },
-    ring::{producer::Producer, release::Intake, writer::Reservation},
+    ring::{producer::Producer, release::Intake, writer::Frame},
     socket::{death::Watch, doorbell::PeerHalf, seqpacket::SendFailure},
     sys::{own_region::OwnWords, peer_region::PeerRegion},
     wait::{Notified, Notifier, Spinner},
@@ -44,6 +44,7 @@ pub(crate) struct Outbox {
     pub(crate) limits: Limits,
 }
 
+#[expect(clippy::inline_always, reason = "a record must stay in registers on its way")]
 impl Outbox {
     pub(crate) fn new(
         intake: Arc<Intake>,
@@ -204,38 +205,52 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends a loan of which `len` bytes are filled.
+    /// Sends a loan of which `len` bytes are filled, `frame` being what is to be written around them.
     ///
     /// The control bytes ride behind the payload if they fit there, as [`RESERVE`](crate::protocol::layout::RESERVE) of them
     /// always do, and no descriptors go along. Else they go first, as a packet. Only then is the record published: if the
     /// packet fails, nothing was sent.
     #[inline]
-    pub(crate) fn commit<T>(
+    pub(crate) fn commit(
         &mut self,
-        loan: &mut Reservation<'_, T>,
+        mut frame: Frame<'_>,
         len: usize,
         control: &Control<'_>,
         wants_reply: bool,
         block: Block,
     ) -> Result<RequestId> {
         let heading = self.heading(control, wants_reply)?;
-        if let Some(whole) = self.whole_record(loan, Record::new(heading, len), control)? {
-            self.with_sequence(heading, |out| out.space.check())?;
-            self.publish(loan, whole, control.bytes);
-        } else {
-            let heading = heading.halved();
-            self.with_sequence(heading, |out| out.send_packet(loan.producer, heading, control, block))?;
-            self.publish(loan, Record::new(heading, len), &[]);
+        match self.whole_record(&mut frame, Record::new(heading, len), control)? {
+            Some(whole) => {
+                self.with_sequence(heading, |out| out.space.check())?;
+                self.publish(frame, whole, control.bytes);
+            }
+            None => self.commit_halved(frame, Record::new(heading.halved(), len), control, block)?,
         }
         count(&mut self.space.stats.bytes_sent, len.wrapping_add(control.bytes.len()));
         Ok(RequestId { channel: self.space.link.id, sequence: heading.sequence })
     }
 
+    /// Sends the control bytes and descriptors as a packet, then publishes the payload's record.
+    #[cold]
+    fn commit_halved(
+        &mut self,
+        frame: Frame<'_>,
+        record: Record,
+        control: &Control<'_>,
+        block: Block,
+    ) -> Result<()> {
+        let heading = record.heading;
+        self.with_sequence(heading, |out| out.send_packet(frame.producer, heading, control, block))?;
+        self.publish(frame, record, &[]);
+        Ok(())
+    }
+
     /// The record that is all of the message, if what goes along can be in it.
     #[inline]
-    fn whole_record<T>(
+    fn whole_record(
         &mut self,
-        loan: &mut Reservation<'_, T>,
+        frame: &mut Frame<'_>,
         record: Record,
         control: &Control<'_>,
     ) -> Result<Option<Record>> {
@@ -243,20 +258,20 @@ impl Outbox {
             return Ok(None);
         }
         let Some(record) = record.with_control(control.bytes.len()) else { return Ok(None) };
-        let fits = loan.fits(record).map_err(|violation| self.space.violated(violation))?;
+        let fits = frame.fits(record).map_err(|violation| self.space.violated(violation))?;
         Ok(fits.then_some(record))
     }
 
     /// Publishes a record, for which there is room, and wakes the peer.
-    #[inline]
-    fn publish<T>(&mut self, loan: &mut Reservation<'_, T>, record: Record, control: &[u8]) {
-        loan.commit(record, control);
+    #[inline(always)]
+    fn publish(&mut self, mut frame: Frame<'_>, record: Record, control: &[u8]) {
+        frame.commit(record, control);
         self.unnotified = self.unnotified.wrapping_add(record.size().bytes());
         if !self.batching || self.unnotified >= NOTIFY_EVERY_BYTES {
             self.flush_notification();
         }
-        if loan.producer.used() > self.space.stats.ring_high_water {
-            self.space.stats.ring_high_water = loan.producer.high_water(self.space.stats.ring_high_water);
+        if frame.producer.used() > self.space.stats.ring_high_water {
+            self.space.stats.ring_high_water = frame.producer.high_water(self.space.stats.ring_high_water);
         }
     }
 

@@ -47,20 +47,23 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
+    /// Most bytes of a ring.
+    const MAX: usize = usize::MAX / 8;
+
     /// The geometry for at least `capacity` bytes on pages of `page` bytes; 0 stays 0.
     pub(crate) fn new(capacity: usize, page: usize) -> Result<Self> {
-        const MAX: usize = usize::MAX / 8;
-        let rounded = capacity.checked_next_multiple_of(page).filter(|rounded| *rounded <= MAX);
+        let rounded = capacity.checked_next_multiple_of(page).filter(|rounded| *rounded <= Self::MAX);
         match rounded {
             Some(capacity) => Ok(Self { offset: page, capacity }),
-            None => Err(Error::RingTooLarge { capacity, max: MAX }),
+            None => Err(Error::RingTooLarge { capacity, max: Self::MAX }),
         }
     }
 
     /// Bytes of a ring that never keeps its sender waiting for room while the receiver keeps the last `kept` payloads of
     /// `payload` bytes: room for two more, with what is reserved for control bytes, on pages of `page` bytes.
     pub(crate) fn capacity_for(payload: usize, kept: usize, page: usize) -> usize {
-        let record = RecordSize::of_loan(payload).map_or(usize::MAX, |size| to_usize(size.bytes()));
+        // No ring has room for payloads beyond that, and none for two of them.
+        let record = to_usize(RecordSize::of_loan(payload.min(Self::MAX)).bytes());
         let bytes = record.saturating_mul(kept.saturating_add(2));
         bytes.checked_next_multiple_of(page).unwrap_or(bytes)
     }
@@ -92,11 +95,10 @@ impl RecordSize {
     /// The size of no record.
     pub(crate) const NONE: Self = Self(0);
 
-    /// The size that is reserved for a loan of `payload` bytes. `None` if no address space has so many.
+    /// The size that is reserved for a loan of `payload` bytes, which are fewer than 2^63.
     #[inline]
-    pub(crate) fn of_loan(payload: usize) -> Option<Self> {
-        let len = to_u64(payload);
-        (len < Position::END.get()).then(|| Self(padded(len).wrapping_add(Self::OVERHEAD)))
+    pub(crate) const fn of_loan(payload: usize) -> Self {
+        Self(padded(to_u64(payload)).wrapping_add(Self::OVERHEAD))
     }
 
     /// The size of a record whose parts are that long. The caller knows that `payload` is below 2^63.
@@ -197,7 +199,7 @@ mod tests {
         {
             let geometry = Geometry { offset: 4096, capacity };
             assert_eq!(geometry.max_payload(), max, "{capacity}");
-            let fits = |len| RecordSize::of_loan(len).unwrap().bytes() <= to_u64(capacity / 2);
+            let fits = |len| RecordSize::of_loan(len).bytes() <= to_u64(capacity / 2);
             assert_eq!((fits(max), fits(max + 1)), (capacity > 0, false), "{capacity}");
         }
     }

@@ -181,14 +181,16 @@ impl Consumer {
     fn read(&self) -> Result<Record, ProtocolError> {
         // The payload is looked at next, as a rule: its line comes together with the header's.
         self.prefetch_payload();
-        self.header()?.check(self.available)
+        match self.header() {
+            Some(header) => header.check(self.available),
+            // What is available is at least a line.
+            None => Err(ProtocolError::Misaligned { found: self.head.get() }),
+        }
     }
 
-    /// The header of what stands here. What is available is at least a line, so that there is one.
-    #[inline(always)]
-    fn header(&self) -> Result<RecordHeader, ProtocolError> {
-        let header = self.peer.bytes(self.at, to_usize(LINE)).load(0);
-        header.ok_or(ProtocolError::Misaligned { found: self.head.get() })
+    #[inline]
+    fn header(&self) -> Option<RecordHeader> {
+        self.peer.bytes(self.at, to_usize(LINE)).load(0)
     }
 
     /// Releases the padding that stands here, so that the record behind it is next. `violation` is the error if no padding
@@ -198,10 +200,9 @@ impl Consumer {
     /// must follow before `head`: so a peer cannot keep us busy with nothing, and no padding follows.
     #[cold]
     fn pass_padding(&mut self, violation: ProtocolError) -> Result<(), ProtocolError> {
-        let header = self.header()?;
-        if !header.is_padding() {
+        let Some(header) = self.header().filter(RecordHeader::is_padding) else {
             return Err(violation);
-        }
+        };
         let (start, available) = (self.position, self.head.since(self.position));
         let rest = to_u64(self.peer.capacity()).wrapping_sub(self.at);
         let (expected, found) = (rest.wrapping_sub(LINE), header.check_padding()?);

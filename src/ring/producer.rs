@@ -51,7 +51,8 @@ pub(crate) struct Producer {
     at: u64,
     /// The end of what the peer has released. May be stale, that is, too low.
     tail: Position,
-    /// Bytes from `at` on that are free and before the ring's end. May be stale, that is, too low.
+    /// Bytes from `at` on for which nothing is to be decided: free, before the ring's end, and not [`LARGE`]. May be stale,
+    /// that is, too low.
     free: u64,
     /// The place that was chosen last.
     reserved: Place,
@@ -63,7 +64,8 @@ impl Producer {
     pub(super) fn new(words: OwnWords, peer: PeerRegion, capacity: usize) -> Self {
         let (capacity, head) = (to_u64(capacity), Position::default());
         let reserved = Place { at: 0, padding: 0, size: RecordSize::NONE, head };
-        Self { words, peer, capacity, head, at: 0, tail: head, free: capacity, reserved, content: head }
+        // The first record finds out what is free.
+        Self { words, peer, capacity, head, at: 0, tail: head, free: 0, reserved, content: head }
     }
 
     /// Goes on at a later position of an empty ring.
@@ -104,7 +106,8 @@ impl Producer {
         if self.at == self.capacity {
             self.at = 0;
         }
-        self.free = if self.is_exhausted() { 0 } else { self.unused().min(self.rest()) };
+        let free = self.unused().min(self.rest()).min(LARGE.saturating_sub(LINE));
+        self.free = if self.is_exhausted() { 0 } else { free };
     }
 
     /// Bytes that are left out before a record of `size` bytes: the rest of the ring, if the record does not fit there.
@@ -126,6 +129,7 @@ impl Producer {
         if all > self.unused() {
             self.look()?;
         }
+        self.recount();
         Ok(all <= self.unused() && !self.is_exhausted())
     }
 
@@ -133,7 +137,7 @@ impl Producer {
     /// of it.
     #[inline]
     pub(super) fn place(&mut self, size: RecordSize) -> Result<Place, ProtocolError> {
-        let padding = if size.bytes() <= self.free && size.bytes() < LARGE { 0 } else { self.choose(size)? };
+        let padding = if size.bytes() <= self.free { 0 } else { self.choose(size)? };
         // What is left out reaches to the ring's end.
         let at = if padding > 0 { 0 } else { self.at };
         self.reserved = Place { at, padding, size, head: self.head };
@@ -217,7 +221,6 @@ impl Producer {
             return Err(ProtocolError::Misaligned { found });
         }
         self.tail = tail;
-        self.recount();
         Ok(())
     }
 
@@ -241,13 +244,15 @@ impl Producer {
     #[inline]
     pub(super) fn publish(&mut self, size: RecordSize) {
         let place = self.reserved;
-        self.head = self.head.after(place.padding).after(size.bytes());
+        let all = place.padding.wrapping_add(size.bytes());
+        self.head = self.head.after(all);
         self.at = place.at.wrapping_add(size.bytes());
-        self.free = self.free.saturating_sub(size.bytes());
         // ORDERING: Release pairs with the Acquire fence in `Consumer::look`: a peer that sees this head sees the record.
         self.words.word(Word::Head).store(self.head.get(), Release);
-        if place.padding > 0 || self.free == 0 {
-            self.recount();
+        // What `free` does not cover (padding, large records, control bytes beyond the reserve), and the ring's last byte, end it.
+        match self.free.checked_sub(all) {
+            Some(left) if left > 0 => self.free = left,
+            _ => self.recount(),
         }
     }
 }
@@ -410,7 +415,7 @@ mod tests {
             let capacity = pages * 4096;
             let most = Geometry { offset: 4096, capacity: to_usize(capacity) }.max_payload();
             let largest = (most / to_usize(1 + random(8))).max(1);
-            let kept = to_usize(capacity / RecordSize::of_loan(largest).unwrap().bytes() - 2);
+            let kept = to_usize(capacity / RecordSize::of_loan(largest).bytes() - 2);
             assert!(Geometry::capacity_for(largest, kept, 4096) <= to_usize(capacity));
             most_kept = kept.max(most_kept);
             let (mut producer, theirs) = producer(capacity);
@@ -419,7 +424,7 @@ mod tests {
             let mut received = 0;
             for _ in 0..200 {
                 let payload = if random(2) == 0 { largest } else { to_usize(random(to_u64(largest) + 1)) };
-                let reserved = RecordSize::of_loan(payload).unwrap();
+                let reserved = RecordSize::of_loan(payload);
                 // The receiver is behind, or takes what there is.
                 while !producer.has_room(reserved).unwrap() || (received < records.len() && random(3) > 0) {
                     assert!(

@@ -48,8 +48,7 @@ struct Ledger {
 
 impl Ledger {
     /// Notes `records` records that are released early, together with those that they touch. Where all that begins.
-    fn note(&mut self, span: Span, records: u64) -> Position {
-        let Span { mut start, end, .. } = span;
+    fn note(&mut self, mut start: Position, end: Position, records: u64) -> Position {
         let mut all = (end, records);
         if let Some((behind, more)) = self.early.remove(&end) {
             all = (behind, all.1.wrapping_add(more));
@@ -103,16 +102,22 @@ impl Intake {
     }
 
     /// Gives the space of `records` records, one behind the other, or of padding, back to the peer, as soon as all older ones
-    /// are given back too. A fork that has not used the channel only makes a note of it. Not inlined: what drops a payload
-    /// would not keep it in registers.
-    #[inline(never)]
+    /// are given back too. A fork that has not used the channel only makes a note of it.
+    #[inline]
     pub(crate) fn release(&self, span: Span, records: u64) {
+        self.release_all(span.start, span.end, records);
+    }
+
+    /// Releases what is between two positions. They are passed in registers, and this is not inlined: a payload that is
+    /// dropped stays in registers too.
+    #[inline(never)]
+    fn release_all(&self, start: Position, end: Position, records: u64) {
         // ORDERING: Acquire pairs with the Release store in `move_tail`: the reading of those who moved it before is done
         // before we move it on, and so is their count.
-        if !self.link.is_ours_at_a_glance() || self.words.word(Word::Tail).load(Acquire) != span.start.get() {
-            return self.release_early(span, records);
+        if !self.link.is_ours_at_a_glance() || self.words.word(Word::Tail).load(Acquire) != start.get() {
+            return self.release_early(start, end, records);
         }
-        self.move_tail(span.end, records);
+        self.move_tail(end, records);
         // ORDERING: pairs with the fence in `release_early`, and in `SleepWord::rearm`: who releases early sees our `tail`, or
         // we see it; and so does a peer that is about to sleep.
         fence(SeqCst);
@@ -131,9 +136,9 @@ impl Intake {
     }
 
     #[cold]
-    fn release_early(&self, span: Span, records: u64) {
+    fn release_early(&self, start: Position, end: Position, records: u64) {
         let Some(mut ledger) = self.ledger_for_a_note() else { return };
-        ledger.note(span, records);
+        ledger.note(start, end, records);
         self.early.store(to_u64(ledger.early.len()), Relaxed);
         // ORDERING: pairs with the fence in `release`: who has moved `tail` to where we begin sees that we are early, or we
         // see that we are not.
@@ -230,7 +235,7 @@ mod tests {
             }
             let mut ledger = Ledger { early: BTreeMap::new(), notifier: Notifier::default() };
             for (n, next) in order.into_iter().enumerate() {
-                let start = ledger.note(spans[next], 1);
+                let start = ledger.note(spans[next].start, spans[next].end, 1);
                 let (end, _) = ledger.early[&start];
                 assert!(start <= spans[next].start && end >= spans[next].end, "{order:?}");
                 let all = ledger.early.iter().map(|(_, (_, records))| records).sum::<u64>();

@@ -13,7 +13,7 @@ use crate::{
     },
     ring::producer::{Place, Producer},
     sys::{
-        own_region::{OwnRing, OwnWords, Slot},
+        own_region::{Around, OwnRing, OwnWords, Slot},
         peer_region::PeerRegion,
     },
 };
@@ -23,24 +23,28 @@ use crate::{
 pub(crate) struct Writer {
     ring: OwnRing,
     pub(crate) producer: Producer,
+    /// The shortest payload that the ring does not take.
+    too_long: usize,
 }
 
 impl Writer {
     pub(crate) fn new(ring: OwnRing, words: OwnWords, peer: PeerRegion) -> Self {
-        let producer = Producer::new(words, peer, ring.capacity());
-        Self { ring, producer }
+        let geometry = ring.geometry();
+        let producer = Producer::new(words, peer, geometry.capacity);
+        let too_long = if geometry.capacity == 0 { 0 } else { geometry.max_payload().saturating_add(1) };
+        Self { ring, producer, too_long }
     }
 
     /// Bytes of the ring.
     pub(crate) fn capacity(&self) -> usize {
-        self.ring.capacity()
+        self.ring.geometry().capacity
     }
 
-    /// Bytes that are reserved for a loan of `len` bytes. `None` if that is more than half of the ring, see
+    /// Bytes that are reserved for a loan of `len` bytes. `None` if the ring takes no payload of that length, see
     /// [`Geometry::max_payload`](crate::protocol::layout::Geometry::max_payload).
     #[inline]
     pub(crate) fn loan_size(&self, len: usize) -> Option<RecordSize> {
-        RecordSize::of_loan(len).filter(|size| size.bytes() <= self.producer.capacity() / 2)
+        (len < self.too_long).then(|| RecordSize::of_loan(len))
     }
 
     /// Chooses the place of a record of `size` bytes, for which there is [room](Producer::has_room). Shows the peer nothing,
@@ -70,36 +74,52 @@ impl Writer {
 pub(crate) struct Reservation<'w, T> {
     /// The values.
     pub(crate) payload: Slot<'w, T>,
-    pub(crate) producer: &'w mut Producer,
+    producer: &'w mut Producer,
 }
 
 impl<T> Reservation<'_, T> {
-    /// Whether `record`, with its control bytes, has room at this place now.
+    /// What is to be written around the payload.
+    #[inline]
+    pub(crate) fn frame(&mut self) -> Frame<'_> {
+        Frame { ring: self.payload.around(), producer: self.producer }
+    }
+}
+
+/// The record around a payload that is written, to be committed.
+pub(crate) struct Frame<'w> {
+    ring: Around<'w>,
+    pub(crate) producer: &'w mut Producer,
+}
+
+#[expect(clippy::inline_always, reason = "a record must stay in registers on its way")]
+impl Frame<'_> {
+    /// Whether `record`, with its control bytes, has room at the reserved place now.
     #[inline]
     pub(crate) fn fits(&mut self, record: Record) -> Result<bool, ProtocolError> {
         self.producer.fits(record.size())
     }
 
     /// Writes what stands around the payload: the header of padding, the control bytes, and the record's own header. Then it
-    /// publishes all of that by one store of `Head`. Once it is committed, all that is left is to drop it.
-    #[inline]
+    /// publishes all of that by one store of `Head`. After that the reservation is good for nothing but to be dropped.
+    #[inline(always)]
     pub(crate) fn commit(&mut self, record: Record, control: &[u8]) {
         let Place { at, padding, .. } = self.producer.reserved();
         if padding > 0 {
-            self.pad(padding);
+            pad(self.ring.reborrow(), self.producer.capacity(), padding);
         }
-        let written = (control.is_empty() || self.payload.write(at.wrapping_add(record.control()), control))
-            && self.payload.write(at, RecordHeader::new(record).as_bytes());
+        let written = (control.is_empty() || self.ring.write(at.wrapping_add(record.control()), control))
+            && self.ring.put(at, RecordHeader::new(record));
         debug_assert!(written, "the record fits where its place is");
         self.producer.publish(record.size());
     }
+}
 
-    /// Writes the header of the padding, which reaches to the ring's end.
-    #[cold]
-    fn pad(&mut self, padding: u64) {
-        let at = self.producer.capacity().wrapping_sub(padding);
-        let header = RecordHeader::padding(padding.wrapping_sub(LINE));
-        let written = self.payload.write(at, header.as_bytes());
-        debug_assert!(written, "the rest of the ring has room for a header");
-    }
+/// Writes the header of the last `padding` bytes of a ring.
+///
+/// No method: the frame stays in registers where it does not leave its function.
+#[cold]
+fn pad(mut ring: Around<'_>, capacity: u64, padding: u64) {
+    let header = RecordHeader::padding(padding.wrapping_sub(LINE));
+    let written = ring.put(capacity.wrapping_sub(padding), header);
+    debug_assert!(written, "the rest of the ring has room for a header");
 }

@@ -120,10 +120,11 @@ pub(super) fn prefetch(at: NonNull<u8>) {
 /// A region's place in this process: a control page, and the ring behind it.
 ///
 /// Invariant: `base` is the start of `mapping`, which is as long as `geometry` says; the first `geometry.offset` bytes,
-/// the control page, are at least a page.
+/// the control page, are at least a page; `ring` is behind them.
 #[derive(Debug, Clone)]
 pub(super) struct Region {
     base: Address,
+    ring: Address,
     pub(super) geometry: Geometry,
     pub(super) mapping: Arc<Mapping>,
 }
@@ -136,7 +137,10 @@ impl Region {
         flags: MapFlags,
     ) -> io::Result<Self> {
         let mapping = Mapping::new(fd, geometry.size(), protection, flags)?;
-        Ok(Self { base: mapping.base, geometry, mapping: Arc::new(mapping) })
+        let base = mapping.base;
+        // SAFETY: `offset` is within the mapping, or its end: it is not longer than all of it.
+        let ring = Address(unsafe { base.0.byte_add(geometry.offset) });
+        Ok(Self { base, ring, geometry, mapping: Arc::new(mapping) })
     }
 
     /// The address of `word`.
@@ -150,10 +154,10 @@ impl Region {
     /// The address of the ring's byte `at`, and how many of the `len` bytes from there are before the ring's end.
     #[inline]
     pub(super) fn ring(&self, at: u64, len: usize) -> (NonNull<u8>, usize) {
-        let Geometry { offset, capacity } = self.geometry;
+        let capacity = self.geometry.capacity;
         let at = to_usize(at.min(to_u64(capacity)));
         let len = len.min(capacity.wrapping_sub(at));
-        // SAFETY: `at <= capacity`, and `offset + capacity` bytes are mapped: within the mapping, or its end.
-        (unsafe { self.base.0.byte_add(offset.wrapping_add(at)) }, len)
+        // SAFETY: `at <= capacity`, and as many bytes are mapped from `ring` on: within the mapping, or its end.
+        (unsafe { self.ring.0.byte_add(at) }, len)
     }
 }

@@ -72,10 +72,8 @@ pub(crate) struct OwnRing {
 }
 
 impl OwnRing {
-    /// Bytes.
-    #[inline]
-    pub(crate) fn capacity(&self) -> usize {
-        self.region.geometry.capacity
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.region.geometry
     }
 
     /// Lends `count` values from the ring's byte `at` on. `None` if they reach past the ring's end, or are misaligned.
@@ -89,6 +87,17 @@ impl OwnRing {
             return None;
         }
         Some(Slot { start: Address(start), count, values: PhantomData, ring: self })
+    }
+
+    /// Writes `value` to the ring's byte `at`. False if it reaches past the ring's end, or is misaligned.
+    #[must_use]
+    #[inline]
+    pub(crate) fn put<T: FromBytes + IntoBytes>(&mut self, at: u64, value: T) -> bool {
+        let Some(mut slot) = self.slot(at, 1) else { return false };
+        if let [place] = slot.as_mut_slice() {
+            *place = value;
+        }
+        true
     }
 
     /// Writes `bytes` from the ring's byte `at` on. False if they reach past the ring's end.
@@ -133,11 +142,36 @@ impl<T> Slot<'_, T> {
         self.count = self.count.min(count);
     }
 
-    /// As [`OwnRing::write`], anywhere in the ring: also around the slot, or behind what is left of its values.
+    /// The ring around the slot, and behind what is left of its values.
+    #[inline]
+    pub(crate) fn around(&mut self) -> Around<'_> {
+        Around(self.ring)
+    }
+}
+
+/// The ring, to be written while a [`Slot`] of it is not looked at. It cannot be replaced by another, as the slot's
+/// address would outlive it.
+pub(crate) struct Around<'r>(&'r mut OwnRing);
+
+impl Around<'_> {
+    /// The same for a shorter time.
+    #[inline]
+    pub(crate) fn reborrow(&mut self) -> Around<'_> {
+        Around(self.0)
+    }
+
+    /// See [`OwnRing::put`].
+    #[must_use]
+    #[inline]
+    pub(crate) fn put<T: FromBytes + IntoBytes>(&mut self, at: u64, value: T) -> bool {
+        self.0.put(at, value)
+    }
+
+    /// See [`OwnRing::write`].
     #[must_use]
     #[inline]
     pub(crate) fn write(&mut self, at: u64, bytes: &[u8]) -> bool {
-        self.ring.write(at, bytes)
+        self.0.write(at, bytes)
     }
 }
 
