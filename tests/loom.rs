@@ -190,7 +190,7 @@ impl Waiter for Half<'_> {
     }
 
     fn arm(&mut self) -> bool {
-        self.word.arm()
+        self.word.arm(0)
     }
 
     /// `Consumer::head_moved`, `Producer::has_room`

@@ -3,6 +3,8 @@
 //! As in tests/loom.rs the functions of `Intake` have the loads, stores and fences of the one that their comment names, in its
 //! order; a change there is to be made here too. All twins leave something out.
 
+use std::cell::Cell;
+
 use loom::{
     cell::UnsafeCell,
     model::Builder,
@@ -61,6 +63,10 @@ enum Without {
     LockedRing,
     /// The fence in `Intake::announce_room`, before the look that spares the lock.
     AnnouncersFence,
+    /// The order of what is needed and the waiter's fence: it is stored after that.
+    NeedsBeforeFence,
+    /// The comparison with the last `tail`: what is needed is compared with the `tail` before it is moved on.
+    LastTail,
 }
 
 /// What both sides see.
@@ -69,6 +75,7 @@ struct Shared {
     /// The words, each its owner's.
     tail: AtomicU64,
     epoch: AtomicU64,
+    needs: AtomicU64,
     /// Doorbells in the credit socket. The kernel orders its sending and receiving.
     socket: AtomicU64,
 }
@@ -87,25 +94,29 @@ impl Shared {
     }
 
     /// The library's notifier, with what was rung for before. Returns what has been rung for by now.
-    fn notify(&self, last: u64, without: Without) -> u64 {
+    fn notify(&self, last: u64, released: Option<u64>, without: Without) -> u64 {
         let mut notifier = Notifier { notified: last };
-        notifier.notify(&Peer(self, without));
+        notifier.notify(&Peer(self, released, without));
         notifier.notified
     }
 }
 
 /// The sender, as the library's notifier sees it.
-struct Peer<'m>(&'m Shared, Without);
+struct Peer<'m>(&'m Shared, Option<u64>, Without);
 
 impl Sleeper for Peer<'_> {
     fn fence(&self) {
-        if self.1 != Without::RingersFence {
+        if self.2 != Without::RingersFence {
             fence(SeqCst);
         }
     }
 
     fn epoch(&self) -> u64 {
         self.0.epoch.load(Relaxed)
+    }
+
+    fn is_reached(&self) -> bool {
+        self.1.is_none_or(|tail| self.0.needs.load(Relaxed) <= tail)
     }
 
     fn ring(&self) -> Sent {
@@ -120,6 +131,8 @@ struct Word<'m> {
     without: Without,
     /// It was armed before it was stored last.
     again: bool,
+    /// What is needed, with [`Without::NeedsBeforeFence`].
+    late: Cell<Option<u64>>,
 }
 
 impl OwnWord for Word<'_> {
@@ -132,6 +145,14 @@ impl OwnWord for Word<'_> {
         self.shared.epoch.store(value, Relaxed);
     }
 
+    fn store_needs(&mut self, needs: u64) {
+        if self.without == Without::NeedsBeforeFence {
+            self.late.set(Some(needs));
+        } else {
+            self.shared.needs.store(needs, Relaxed);
+        }
+    }
+
     fn fence(&self) {
         let left_out = match self.without {
             Without::WaitersFence => true,
@@ -141,6 +162,9 @@ impl OwnWord for Word<'_> {
         if !left_out {
             fence(SeqCst);
         }
+        if let Some(needs) = self.late.take() {
+            self.shared.needs.store(needs, Relaxed);
+        }
     }
 }
 
@@ -149,14 +173,16 @@ struct Half<'m, A> {
     shared: &'m Shared,
     word: SleepWord<Word<'m>>,
     without: Without,
+    /// The `tail` that it needs.
+    needs: u64,
     /// Whether there is space.
     attempt: A,
 }
 
 impl<'m, A: FnMut(&Shared) -> bool> Half<'m, A> {
-    fn new(shared: &'m Shared, without: Without, attempt: A) -> Self {
-        let word = SleepWord::new(Word { shared, without, again: false });
-        Self { shared, word, without, attempt }
+    fn new(shared: &'m Shared, needs: u64, without: Without, attempt: A) -> Self {
+        let word = SleepWord::new(Word { shared, without, again: false, late: Cell::new(None) });
+        Self { shared, word, without, needs, attempt }
     }
 
     /// True if there is space; else the word is armed.
@@ -180,9 +206,9 @@ impl<A: FnMut(&Shared) -> bool> Waiter for Half<'_, A> {
 
     fn rearm(&mut self) {
         if self.without == Without::Renewal {
-            self.word.arm();
+            self.word.arm(self.needs);
         } else {
-            self.word.rearm();
+            self.word.rearm(self.needs);
         }
     }
 
@@ -247,11 +273,11 @@ fn event_loop(without: Without) {
                 let mut notified = 0;
                 for released in 1..=WANTED {
                     shared.release(released);
-                    notified = shared.notify(notified, without);
+                    notified = shared.notify(notified, Some(released), without);
                 }
             })
         };
-        let mut sender = Half::new(&shared, without, |shared| shared.look() == WANTED);
+        let mut sender = Half::new(&shared, WANTED, without, |shared| shared.look() == WANTED);
         let asleep = loop {
             // `Outbox::wait_for_space`
             if shared.look() == WANTED || sender.try_now() {
@@ -263,6 +289,29 @@ fn event_loop(without: Without) {
         };
         peer.join().unwrap();
         assert!(!asleep || shared.socket.load(Acquire) > 0, "asleep, and no bell");
+    });
+}
+
+/// An event loop that is refused a large record and then a small one, by a receiver that gives back room for the small one
+/// only.
+fn changed_needs(without: Without) {
+    check(None, move || {
+        let shared = Arc::new(Shared::default());
+        let peer = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                shared.release(1);
+                shared.notify(0, Some(1), without);
+            })
+        };
+        let mut sender = Half::new(&shared, 2, without, |shared: &Shared| shared.look() == 2);
+        assert!(!sender.try_now());
+        let Half { word, .. } = sender;
+        let mut sender =
+            Half { shared: &shared, word, without, needs: 1, attempt: |shared: &Shared| shared.look() >= 1 };
+        let awake = sender.try_now();
+        peer.join().unwrap();
+        assert!(awake || shared.socket.load(Acquire) > 0, "asleep, and no bell");
     });
 }
 
@@ -294,7 +343,8 @@ impl Intake {
             fence(SeqCst);
         }
         let early = without != Without::LookAtEarly && self.early.load(Relaxed) > 0;
-        if early || shared.epoch.load(Relaxed) & 1 == 1 {
+        let awaited = shared.epoch.load(Relaxed) & 1 == 1 && shared.needs.load(Relaxed) <= start + 1;
+        if early || awaited {
             let guard = (without != Without::Lock).then(|| self.lock.lock().unwrap());
             self.settle(shared, guard, without);
         }
@@ -326,7 +376,7 @@ impl Intake {
         }
         if shared.epoch.load(Relaxed) & 1 == 1 {
             let guard = (without != Without::LockedRing).then(|| self.lock.lock().unwrap());
-            self.rung.store(shared.notify(self.rung.load(Relaxed), without), Relaxed);
+            self.rung.store(shared.notify(self.rung.load(Relaxed), None, without), Relaxed);
             drop(guard);
         }
     }
@@ -334,6 +384,7 @@ impl Intake {
     /// `Intake::settle`
     fn settle(&self, shared: &Shared, mut guard: Option<MutexGuard<'_, ()>>, without: Without) {
         self.ledger.with_mut(|_| ());
+        let before = shared.tail.load(Relaxed);
         if self.early.load(Relaxed) == 1 && Self::tail(shared, without) == 1 {
             self.early.store(0, Relaxed);
             self.move_tail(2, shared);
@@ -341,7 +392,9 @@ impl Intake {
         if without == Without::LockedRing {
             guard = None;
         }
-        self.rung.store(shared.notify(self.rung.load(Relaxed), without), Relaxed);
+        let after = shared.tail.load(Relaxed);
+        let released = if without == Without::LastTail { before } else { after };
+        self.rung.store(shared.notify(self.rung.load(Relaxed), Some(released), without), Relaxed);
         drop(guard);
     }
 }
@@ -359,7 +412,7 @@ fn two_threads(without: Without) {
             })
         });
         let mut released = 0;
-        let awake = Half::new(&shared, without, |shared| {
+        let awake = Half::new(&shared, 2, without, |shared| {
             released = shared.look();
             released == 2
         })
@@ -398,8 +451,8 @@ fn packet_and_record(without: Without) {
             thread::spawn(move || intake.release(0, &shared, without))
         };
         // Both kinds were refused.
-        let awake =
-            Half::new(&shared, without, |shared| shared.look() == 1 && unread.load(Acquire) == 0).try_now();
+        let awake = Half::new(&shared, 1, without, |shared| shared.look() == 1 && unread.load(Acquire) == 0)
+            .try_now();
         reader.join().unwrap();
         releaser.join().unwrap();
         let bells = shared.socket.load(Acquire);
@@ -458,6 +511,23 @@ fn a_second_no_needs_a_second_look() {
 #[should_panic(expected = "and no bell")]
 fn a_second_no_leaves_the_bell_of_its_own_epoch() {
     event_loop(Without::Count);
+}
+
+#[test]
+fn needs_that_change_are_met() {
+    changed_needs(Without::Nothing);
+}
+
+#[test]
+#[should_panic(expected = "and no bell")]
+fn needs_are_stored_before_the_fence() {
+    changed_needs(Without::NeedsBeforeFence);
+}
+
+#[test]
+#[should_panic(expected = "and no bell")]
+fn needs_are_compared_with_the_last_tail() {
+    two_threads(Without::LastTail);
 }
 
 #[test]

@@ -194,7 +194,7 @@ impl State {
             socket: Vec::new(),
             wait: way.wait(),
             within: Within::Nothing,
-            word: SleepWord::new(ModelWord(1)),
+            word: SleepWord::new(ModelWord { epoch: 1, needs: 0 }),
             position: 0,
             head: 0,
             next: 0,
@@ -266,7 +266,7 @@ impl State {
                     s.sending = Sending::LookAtEpoch;
                 }
             })],
-            Sending::LookAtEpoch => vec![step(&|s| s.sending = Sending::Ring(s.word.word.0))],
+            Sending::LookAtEpoch => vec![step(&|s| s.sending = Sending::Ring(s.word.word.epoch))],
             Sending::Ring(epoch) => vec![step(&|s| {
                 if flaw == Flaw::RingsAgain {
                     s.notifier = Notifier::default();
@@ -389,7 +389,7 @@ impl State {
                 self.stale = self.expected;
                 false
             }
-            Step::Arm => self.word.arm(),
+            Step::Arm => self.word.arm(0),
             Step::LookAgain => self.ring.len() != self.head && flaw != Flaw::NoLookAfterArming,
             Step::Sleep if self.socket.is_empty() && self.sending != Sending::Gone => return false,
             Step::Sleep => false,

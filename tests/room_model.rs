@@ -61,6 +61,10 @@ enum Flaw {
     Hasty,
     /// A bell is rung for each epoch again and again.
     RingsAgain,
+    /// What is needed is compared before the last move of `tail`.
+    ComparesEarly,
+    /// An epoch counts as rung for although its needs are not reached.
+    MarksUnrung,
 }
 
 /// How the sender waits.
@@ -73,14 +77,24 @@ enum Waiting {
     Blocking,
 }
 
+/// What the receiver has given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Freed {
+    Record,
+    Packet,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Receiving {
     /// Releases a byte, or reads a packet.
     Choose,
-    /// `Intake::is_wanted`; if it seems so, the bell looks again, under a lock.
-    LookAtEpoch,
-    LookAgain,
-    Ring(u64),
+    /// `Intake::is_needed`, or a look at the epoch alone after a packet was read; if it seems so, the notifier looks again,
+    /// under a lock.
+    LookAtEpoch(Freed),
+    LookAtNeeds,
+    LookAgain(Freed),
+    LookAtNeedsAgain(u64),
+    Ring(u64, bool),
     /// It lives on, and keeps what it has.
     Content,
     Gone,
@@ -133,6 +147,8 @@ struct State {
 
     head: u8,
     tail: u8,
+    /// What is compared with the sender's needs with [`Flaw::ComparesEarly`].
+    compared: u8,
     unread: u8,
     bells: u8,
 
@@ -158,6 +174,7 @@ impl State {
             notifier: Notifier::default(),
             head: RING,
             tail: 0,
+            compared: 0,
             unread: SOCKET,
             bells: 0,
             waiting,
@@ -180,14 +197,17 @@ impl State {
 
     /// Leaves out the oldest epochs: only which of them is which does matter.
     fn forget(&mut self) {
-        let ringing = if let Receiving::Ring(epoch) = self.receiving { epoch } else { u64::MAX };
+        let ringing = match self.receiving {
+            Receiving::Ring(epoch, _) | Receiving::LookAtNeedsAgain(epoch) => epoch,
+            _ => u64::MAX,
+        };
         let oldest = self.word.received.saturating_sub(1).min(self.notifier.notified / 2).min(ringing / 2);
         self.word.epochs -= oldest;
         self.word.received -= oldest;
         self.word.value -= 2 * oldest;
-        self.word.word.0 = self.word.value;
+        self.word.word.epoch = self.word.value;
         self.notifier.notified -= 2 * oldest;
-        if let Receiving::Ring(epoch) = &mut self.receiving {
+        if let Receiving::Ring(epoch, _) | Receiving::LookAtNeedsAgain(epoch) = &mut self.receiving {
             *epoch -= 2 * oldest;
         }
     }
@@ -200,25 +220,48 @@ impl State {
                 steps.push(self.with(|s| s.receiving = Receiving::Content));
                 if self.tail < self.head {
                     steps.push(self.with(|s| {
+                        // Only the first part of what is released is compared, if it is two.
                         s.tail += 1;
-                        s.receiving = Receiving::LookAtEpoch;
+                        if flaw == Flaw::ComparesEarly {
+                            s.compared = s.tail;
+                            s.tail = s.head.min(s.tail + 1);
+                        }
+                        s.receiving = Receiving::LookAtEpoch(Freed::Record);
                     }));
                 }
                 if self.unread > 0 {
                     steps.push(self.with(|s| {
                         s.unread -= 1;
                         if flaw != Flaw::PacketsSilent {
-                            s.receiving = Receiving::LookAtEpoch;
+                            s.receiving = Receiving::LookAtEpoch(Freed::Packet);
                         }
                     }));
                 }
             }
-            Receiving::LookAtEpoch => steps.push(self.with(|s| {
-                let is_wanted = s.word.value & 1 == 1;
-                s.receiving = if is_wanted { Receiving::LookAgain } else { Receiving::Choose };
+            Receiving::LookAtEpoch(freed) => steps.push(self.with(|s| {
+                s.receiving = match freed {
+                    _ if s.word.value & 1 == 0 => Receiving::Choose,
+                    Freed::Record => Receiving::LookAtNeeds,
+                    Freed::Packet => Receiving::LookAgain(freed),
+                };
             })),
-            Receiving::LookAgain => steps.push(self.with(|s| s.receiving = Receiving::Ring(s.word.value))),
-            Receiving::Ring(epoch) => steps.push(self.with(|s| s.notify(epoch, flaw))),
+            Receiving::LookAtNeeds => steps.push(self.with(|s| {
+                let needed = s.is_reached(flaw);
+                s.receiving = if needed { Receiving::LookAgain(Freed::Record) } else { Receiving::Choose };
+                if !needed && flaw == Flaw::MarksUnrung {
+                    s.notifier.notified = s.word.value;
+                }
+            })),
+            Receiving::LookAgain(freed) => steps.push(self.with(|s| {
+                s.receiving = match freed {
+                    Freed::Record => Receiving::LookAtNeedsAgain(s.word.value),
+                    Freed::Packet => Receiving::Ring(s.word.value, true),
+                };
+            })),
+            Receiving::LookAtNeedsAgain(epoch) => {
+                steps.push(self.with(|s| s.receiving = Receiving::Ring(epoch, s.is_reached(flaw))));
+            }
+            Receiving::Ring(epoch, reached) => steps.push(self.with(|s| s.notify(epoch, reached, flaw))),
             Receiving::Content | Receiving::Gone => {}
         }
         for step in &mut steps {
@@ -228,17 +271,29 @@ impl State {
     }
 
     /// The library's notifier rings for the epoch that was seen.
-    fn notify(&mut self, epoch: u64, flaw: Flaw) {
+    fn notify(&mut self, epoch: u64, is_reached: bool, flaw: Flaw) {
         if flaw == Flaw::RingsAgain {
             self.notifier = Notifier::default();
         }
-        let seen = Seen::new(epoch, Sent::Yes);
+        let seen = Seen { is_reached, ..Seen::new(epoch, Sent::Yes) };
         self.notifier.notify(&seen);
         if seen.doorbells.get() > 0 {
             assert!(self.bells < CREDIT, "a bell finds the socket full: {self:?}");
             (self.edge, self.bells) = (true, self.bells + 1);
         }
         self.receiving = Receiving::Choose;
+    }
+
+    /// Whether the sender needs no more than what is released.
+    fn is_reached(&self, flaw: Flaw) -> bool {
+        let tail = if flaw == Flaw::ComparesEarly { self.compared } else { self.tail };
+        self.word.word.needs <= tail.into()
+    }
+
+    /// `SpaceWait::needs`: the tail from which on the least record fits that is waited for.
+    fn needs(&self, space: Space) -> u64 {
+        let size = self.interest.with(space);
+        size.map_or(0, |size| (u64::from(self.head) + size).saturating_sub(RING.into()))
     }
 
     /// `SpaceWaiter::read`: whether there was a doorbell. Too few are under way here for `SleepWord::passed` to do anything: it
@@ -404,7 +459,7 @@ impl State {
                 Came::No
             }
             Step::PollSocket | Step::Read | Step::Awake => self.read(false).into(),
-            Step::Arm => self.word.arm().into(),
+            Step::Arm => self.word.arm(self.needs(space)).into(),
             Step::LookAgain => (self.has_space(space) && flaw != Flaw::NoSecondLook).into(),
             Step::Sleep if self.bells == 0 && self.receiving != Receiving::Gone => return false,
             Step::Sleep => Came::No,
@@ -420,9 +475,9 @@ impl State {
             }
             Step::Trim(_) if flaw == Flaw::PilesBells => Came::No,
             Step::Trim(_) => self.read(true).into(),
-            Step::Rearm(_) if flaw == Flaw::NoRenewal => self.word.arm().into(),
+            Step::Rearm(_) if flaw == Flaw::NoRenewal => self.word.arm(self.word.needs).into(),
             Step::Rearm(_) => {
-                self.word.rearm();
+                self.word.rearm(self.needs(space));
                 Came::No
             }
             Step::LookAtOther(_) => {
@@ -532,6 +587,18 @@ fn a_packet_that_was_read_is_announced_as_room() {
 #[should_panic(expected = "a bell finds the socket full")]
 fn bells_that_are_left_do_not_pile_up() {
     explore(Waiting::Level, Flaw::PilesBells);
+}
+
+#[test]
+#[should_panic(expected = "an announcement is lost")]
+fn needs_are_compared_after_the_last_move() {
+    explore(Waiting::Blocking, Flaw::ComparesEarly);
+}
+
+#[test]
+#[should_panic(expected = "an announcement is lost")]
+fn epochs_that_were_not_rung_for_stay_open() {
+    explore(Waiting::Blocking, Flaw::MarksUnrung);
 }
 
 #[test]

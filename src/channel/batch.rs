@@ -138,7 +138,7 @@ impl<'r> Batch<'r> {
         self.records = self.records.wrapping_add(1);
         let intake = self.inbox.consumer.intake();
         let enough = self.records >= RECORDS || self.over.len() >= to_u64(intake.peer.capacity()) / PART;
-        if enough || intake.is_wanted() {
+        if enough || intake.is_needed(self.over.end) {
             self.give_back();
         }
     }

@@ -205,7 +205,7 @@ impl Inbox {
     /// A timeout, with what we have to do with it.
     fn explain(&self, error: Error) -> Error {
         match (error, self.consumer.held()) {
-            (Error::Timeout, (count, bytes)) if count > 0 && self.consumer.intake().is_wanted() => {
+            (Error::Timeout, (count, bytes)) if count > 0 && self.consumer.holds_up_peer() => {
                 Error::TimeoutHolding { count, bytes }
             }
             (error, _) => error,
@@ -482,7 +482,7 @@ impl Waiter for MessageWait<'_> {
     }
 
     fn arm(&mut self) -> bool {
-        self.inbox.word.arm()
+        self.inbox.word.arm(0)
     }
 
     fn has_news(&mut self) -> Result<bool> {

@@ -9,20 +9,28 @@ pub(crate) enum Space<S> {
     Socket,
 }
 
-/// The space that `try_` calls were refused, at most one of each kind.
+/// The space that `try_` calls were refused: of each kind the least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Interest<S> {
     ring: Option<S>,
     socket: bool,
 }
 
-impl<S: Copy> Interest<S> {
+impl<S: Copy + Ord> Interest<S> {
     pub(crate) const NONE: Self = Self { ring: None, socket: false };
 
     pub(crate) fn add(&mut self, space: Space<S>) {
         match space {
-            Space::Ring(size) => self.ring = Some(size),
+            Space::Ring(_) => self.ring = self.with(space),
             Space::Socket => self.socket = true,
+        }
+    }
+
+    /// The least size of a record for which the descriptor has to signal space, if `space` is wanted too.
+    pub(crate) fn with(&self, space: Space<S>) -> Option<S> {
+        match space {
+            Space::Ring(size) => Some(self.ring.map_or(size, |other| other.min(size))),
+            Space::Socket => self.ring,
         }
     }
 

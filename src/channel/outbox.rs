@@ -278,8 +278,12 @@ impl Outbox {
     /// Wakes the peer, if it sleeps, after a publication.
     #[inline]
     fn notify(&mut self) {
-        let receiver =
-            PeerHalf { region: &self.region, word: Word::ReceiverEpoch, socket: &self.space.link.socket };
+        let receiver = PeerHalf {
+            region: &self.region,
+            word: Word::ReceiverEpoch,
+            socket: &self.space.link.socket,
+            released: None,
+        };
         match self.notifier.notify(&receiver) {
             Notified::NoNeed => {}
             Notified::Sent => count(&mut self.space.stats.doorbells_sent, 1),

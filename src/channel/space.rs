@@ -15,13 +15,13 @@ use crate::{
     },
     error::{Error, ProtocolError, Result},
     protocol::{
-        layout::{RecordSize, Word, to_u64},
+        layout::{RecordSize, to_u64},
         packet::{Kind, PACKET_HEADER, PacketHeader},
     },
     ring::{producer::Producer, release::Intake},
     socket::{
         death::Watch,
-        doorbell::{ControlWord, is_doorbell},
+        doorbell::{SenderWord, is_doorbell},
         link::Link,
         seqpacket::{Arrival, SendFailure},
     },
@@ -42,13 +42,13 @@ pub(crate) enum Block {
 }
 
 /// A doorbell's meaning for the sleep word.
-type OnDoorbell = fn(&mut SleepWord<ControlWord>) -> Result<(), ProtocolError>;
+type OnDoorbell = fn(&mut SleepWord<SenderWord>) -> Result<(), ProtocolError>;
 
 /// The part of a sender that waits: its ends of the channel, its sleep word, and its spinner.
 pub(crate) struct SpaceWaiter {
     pub(crate) link: Arc<Link>,
     intake: Arc<Intake>,
-    word: SleepWord<ControlWord>,
+    word: SleepWord<SenderWord>,
     interest: Interest<RecordSize>,
     spinner: Spinner,
     /// The peer reads no more.
@@ -62,7 +62,7 @@ impl SpaceWaiter {
         Self {
             link: Arc::clone(&intake.link),
             intake,
-            word: SleepWord::new(ControlWord::new(words, Word::SenderEpoch)),
+            word: SleepWord::new(SenderWord::new(words)),
             interest: Interest::NONE,
             spinner,
             peer_closed: false,
@@ -276,6 +276,12 @@ impl SpaceWait<'_, '_> {
             self.producer.let_more_be_released(size);
         }
     }
+
+    /// The peer's `tail` at which it rings: from there on the least record fits that is waited for. 0 if none is.
+    fn needs(&self) -> u64 {
+        let size = self.waiter.interest.with(self.wanted.space());
+        size.map_or(0, |size| self.producer.needed_tail(size))
+    }
 }
 
 impl Waiter for SpaceWait<'_, '_> {
@@ -312,7 +318,7 @@ impl Waiter for SpaceWait<'_, '_> {
     }
 
     fn arm(&mut self) -> bool {
-        self.waiter.word.arm()
+        self.waiter.word.arm(self.needs())
     }
 
     fn has_news(&mut self) -> Result<bool> {
@@ -353,7 +359,7 @@ impl Waiter for SpaceWait<'_, '_> {
     }
 
     fn rearm(&mut self) {
-        self.waiter.word.rearm();
+        self.waiter.word.rearm(self.needs());
     }
 
     fn read_stale(&mut self) -> Result<bool> {

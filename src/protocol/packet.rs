@@ -329,8 +329,15 @@ mod tests {
     #[test]
     fn the_documented_numbers_are_these() {
         use crate::protocol::layout::Word;
-        let words =
-            [Word::Head, Word::Packets, Word::Tail, Word::ReceiverEpoch, Word::SenderEpoch, Word::Origin];
+        let words = [
+            Word::Head,
+            Word::Packets,
+            Word::Tail,
+            Word::ReceiverEpoch,
+            Word::SenderEpoch,
+            Word::SenderNeeds,
+            Word::Origin,
+        ];
         let rows = table("| offset | word");
         assert_eq!(rows.len(), words.len());
         for (row, word) in rows.into_iter().zip(words) {

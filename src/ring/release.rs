@@ -121,7 +121,7 @@ impl Intake {
         // ORDERING: pairs with the fence in `release_early`, and in `SleepWord::rearm`: who releases early sees our `tail`, or
         // we see it; and so does a peer that is about to sleep.
         fence(SeqCst);
-        if self.early.load(Relaxed) > 0 || self.is_wanted() {
+        if self.early.load(Relaxed) > 0 || self.is_needed(end) {
             self.settle(&mut self.ledger());
         }
     }
@@ -170,12 +170,14 @@ impl Intake {
             self.move_tail(end, records);
         }
         self.early.store(to_u64(ledger.early.len()), Relaxed);
-        self.notify(ledger);
+        // After the last move: only all of it may be what the peer needs.
+        self.notify(ledger, Some(self.tail().get()));
     }
 
-    /// Wakes the peer's sender, if it sleeps.
-    fn notify(&self, ledger: &mut Ledger) {
-        let sender = PeerHalf { region: &self.peer, word: Word::SenderEpoch, socket: &self.link.credit_out };
+    /// Wakes the peer's sender, if it sleeps, and if what is `released` is what it needs.
+    fn notify(&self, ledger: &mut Ledger, released: Option<u64>) {
+        let sender =
+            PeerHalf { region: &self.peer, word: Word::SenderEpoch, socket: &self.link.credit_out, released };
         // If the peer is gone there is nobody to tell.
         let _ = ledger.notifier.notify(&sender);
     }
@@ -185,15 +187,25 @@ impl Intake {
         // ORDERING: pairs with the fence in `SleepWord::rearm`: we see the odd epoch, or its owner's next attempt finds the room
         // that our reading made. The bell, which only one thread may ring, has a fence of its own.
         fence(SeqCst);
-        if self.is_wanted() {
-            self.notify(&mut self.ledger());
+        // Whatever the sender needs of the ring: it may wait for the socket.
+        if self.needed().is_some() {
+            self.notify(&mut self.ledger(), None);
         }
     }
 
-    /// Whether the peer's sender waits for room, as far as one can see: it may not yet, or not any more.
+    /// The `tail` that the peer's sender waits for, if it waits, as far as one can see: it may not yet, or not any more.
+    ///
+    /// UNTRUSTED: it is only compared.
     #[inline]
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.peer.load(Word::SenderEpoch) & 1 == 1
+    pub(crate) fn needed(&self) -> Option<Position> {
+        let waits = self.peer.load(Word::SenderEpoch) & 1 == 1;
+        waits.then(|| Position::new(self.peer.load(Word::SenderNeeds)))
+    }
+
+    /// Whether the peer's sender waits for no more than what is released up to `end`.
+    #[inline]
+    pub(crate) fn is_needed(&self, end: Position) -> bool {
+        self.needed().is_some_and(|needs| needs <= end)
     }
 
     /// Records and bytes released so far.

@@ -46,12 +46,42 @@ impl OwnWord for ControlWord {
     }
 }
 
+/// The sender's sleep word, with the word beside it for what it needs.
+#[derive(Debug)]
+pub(crate) struct SenderWord(ControlWord);
+
+impl SenderWord {
+    pub(crate) fn new(words: OwnWords) -> Self {
+        Self(ControlWord::new(words, Word::SenderEpoch))
+    }
+}
+
+impl OwnWord for SenderWord {
+    fn load(&self) -> u64 {
+        self.0.load()
+    }
+
+    fn store(&mut self, value: u64) {
+        self.0.store(value);
+    }
+
+    fn store_needs(&mut self, needs: u64) {
+        self.0.words.word(Word::SenderNeeds).store(needs, Relaxed);
+    }
+
+    fn fence(&self) {
+        self.0.fence();
+    }
+}
+
 /// The peer's half that waits with the control word `word`, and is woken through `socket`.
 #[derive(Debug)]
 pub(crate) struct PeerHalf<'c> {
     pub(crate) region: &'c PeerRegion,
     pub(crate) word: Word,
     pub(crate) socket: &'c Socket,
+    /// Our `tail`, if that is the news: a sender is woken when it has all the space that it needs.
+    pub(crate) released: Option<u64>,
 }
 
 impl Sleeper for PeerHalf<'_> {
@@ -63,6 +93,10 @@ impl Sleeper for PeerHalf<'_> {
     #[inline]
     fn epoch(&self) -> u64 {
         self.region.load(self.word)
+    }
+
+    fn is_reached(&self) -> bool {
+        self.released.is_none_or(|tail| self.region.load(Word::SenderNeeds) <= tail)
     }
 
     fn ring(&self) -> Sent {

@@ -5,6 +5,9 @@
 //! stored. So one of them sees the other: the news is seen before sleeping, or the doorbell is rung. Receivers wait like
 //! this for messages, senders for space.
 //!
+//! A waiter can say how much news it needs, in a second word. The peer rings only when there is that much; so a sender that
+//! waits for space for a large record sleeps until there is enough.
+//!
 //! Words and doorbells are the caller's ([`OwnWord`], [`Sleeper`]): the models bring their own.
 
 use crate::error::ProtocolError;
@@ -17,6 +20,8 @@ pub(crate) trait OwnWord {
     fn load(&self) -> u64;
     /// Relaxed.
     fn store(&mut self, value: u64);
+    /// Stores how much news is needed. Relaxed. A word without that has none of it to store.
+    fn store_needs(&mut self, _needs: u64) {}
     /// A full fence.
     fn fence(&self);
 }
@@ -35,6 +40,8 @@ pub(crate) struct SleepWord<W> {
     pub(crate) word: W,
     /// The word's value; always in sync, as nobody else writes it.
     pub(crate) value: u64,
+    /// The news that is needed, as it was stored last.
+    pub(crate) needs: u64,
     /// Odd values stored so far.
     pub(crate) epochs: u64,
     /// Doorbells that were read, or will not come any more.
@@ -47,7 +54,7 @@ impl<W: OwnWord> SleepWord<W> {
     /// Takes up the word as it is. A receiver's starts armed, so that a loop may wait before it first looks.
     pub(crate) fn new(word: W) -> Self {
         let value = word.load();
-        Self { word, value, epochs: value & 1, received: 0, mark: None }
+        Self { word, value, needs: 0, epochs: value & 1, received: 0, mark: None }
     }
 
     #[inline]
@@ -60,23 +67,28 @@ impl<W: OwnWord> SleepWord<W> {
         self.word.store(self.value);
     }
 
-    /// Arms the word, if it is not: the peer rings for what it publishes from here on. False if it was armed.
+    /// Arms the word, if it is not armed for what is needed: the peer rings when it has published as much. False if it was armed.
     ///
     /// The caller looks again after this, before it sleeps.
-    pub(crate) fn arm(&mut self) -> bool {
-        let fresh = !self.is_armed();
+    pub(crate) fn arm(&mut self, needs: u64) -> bool {
+        let fresh = !self.is_armed() || needs != self.needs;
         if fresh {
-            self.rearm();
+            self.rearm(needs);
         }
         fresh
     }
 
     /// Arms the word with a new epoch in any case: what comes from here on has a doorbell of its own.
-    pub(crate) fn rearm(&mut self) {
+    pub(crate) fn rearm(&mut self, needs: u64) {
+        // Before the fence: a peer that sees the new epoch behind its own fence sees this too.
+        if needs != self.needs {
+            self.needs = needs;
+            self.word.store_needs(needs);
+        }
         self.advance(if self.is_armed() { 2 } else { 1 });
         self.epochs = self.epochs.wrapping_add(1);
         // ORDERING: pairs with the fence in `Notifier::notify`. Either the peer's look at the word sees this value, or our
-        // next look at what it publishes sees that.
+        // next look at what it publishes sees that. The same goes for what is needed.
         self.word.fence();
     }
 
@@ -143,6 +155,10 @@ pub(crate) trait Sleeper {
     fn fence(&self);
     /// The peer's sleep word. Relaxed.
     fn epoch(&self) -> u64;
+    /// Whether there is as much news as the peer needs. Relaxed.
+    fn is_reached(&self) -> bool {
+        true
+    }
     /// Sends a doorbell, without blocking.
     fn ring(&self) -> Sent;
 }
@@ -178,7 +194,8 @@ pub(crate) struct Notifier {
 impl Notifier {
     /// Wakes the peer if it sleeps. The caller has published something.
     ///
-    /// UNTRUSTED: the peer's epoch may be anything; all that it can bring about is one more system call.
+    /// UNTRUSTED: the peer's epoch may be anything; all that it can bring about is one more system call. What it says that it
+    /// needs is only compared: a lie costs it its own wake-ups.
     #[inline]
     pub(crate) fn notify(&mut self, peer: &impl Sleeper) -> Notified {
         // ORDERING: pairs with the fence in `SleepWord::rearm`: a peer whose epoch we do not see, sees what we published
@@ -190,6 +207,10 @@ impl Notifier {
 
     #[cold]
     fn ring(&mut self, epoch: u64, peer: &impl Sleeper) -> Notified {
+        // The epoch counts as not rung for: more news may reach what it needs.
+        if !peer.is_reached() {
+            return Notified::NoNeed;
+        }
         match peer.ring() {
             Sent::Yes => {
                 self.notified = epoch;
@@ -229,9 +250,9 @@ mod tests {
         let mut word = SleepWord::new(&cell);
         word.disarm();
         assert_eq!(cell.get(), 0);
-        assert_eq!((word.arm(), cell.get()), (true, 1));
-        assert_eq!((word.arm(), cell.get()), (false, 1));
-        word.rearm();
+        assert_eq!((word.arm(0), cell.get()), (true, 1));
+        assert_eq!((word.arm(0), cell.get()), (false, 1));
+        word.rearm(0);
         assert_eq!(cell.get(), 3);
         word.on_stale_doorbell().unwrap();
         assert_eq!(cell.get(), 3, "the present epoch stays");
@@ -239,7 +260,7 @@ mod tests {
         assert_eq!(cell.get(), 4);
         word.disarm();
         assert_eq!(cell.get(), 4);
-        assert_eq!((word.arm(), cell.get()), (true, 5));
+        assert_eq!((word.arm(0), cell.get()), (true, 5));
     }
 
     /// An honest peer: it looks at the epoch, and rings later, if it has not rung for that before; others of its packets come
@@ -261,7 +282,7 @@ mod tests {
                     _ => {}
                 },
                 2 => socket.push_back(100),
-                3 => word.rearm(),
+                3 => word.rearm(0),
                 4 => word.disarm(),
                 _ => match socket.pop_front() {
                     Some(bytes) => {
@@ -296,7 +317,7 @@ mod tests {
         let mut word = SleepWord::new(&cell);
         let unread = || Some(320);
         for _ in 0..100_000 {
-            word.rearm();
+            word.rearm(0);
             word.passed(32, unread);
         }
         // From now on the peer sends nothing but bells, behind ten packets that are there.
@@ -313,7 +334,7 @@ mod tests {
         let cell = Cell::new(0);
         let mut word = SleepWord::new(&cell);
         for _ in 0..100 {
-            word.rearm();
+            word.rearm(0);
         }
         word.drained();
         // One that was under way, and one for this word.
