@@ -14,15 +14,18 @@ use std::{
 
 use hostile::{
     CONTROL, DOORBELL, HELLO, LONG, OTHER_HALF, Packet, READY, REJECT, WANTS_REPLY, bounded,
-    memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, TAIL, capacity},
-    pipe, readable,
+    memory::{
+        HEAD, Hostile, PACKETS, PADDING, RECEIVER_EPOCH, Record, SENDER_EPOCH, SENDER_NEEDS, TAIL, capacity,
+        head_after,
+    },
+    page, pipe, readable,
 };
 use rustix::{
     fs::fstat,
     io::Errno,
     net::{RecvFlags, Shutdown, recv},
 };
-use sealane::{Builder, Channel, Error, Message, ProtocolError, Result, Wait};
+use sealane::{Builder, Channel, Error, Message, ProtocolError, Result, Sender, Wait};
 use support::is_abandoned;
 
 /// Short enough to be waited for.
@@ -186,17 +189,22 @@ fn a_record_header_with_unknown_bits_is_a_violation() {
     }
 }
 
-const PADDING: u32 = 4;
-
+/// In rings of any multiple of the page.
 #[test]
 fn padding_ends_where_the_ring_does_and_a_record_follows() {
     let _guard = bounded();
-    let capacity = capacity();
+    for pages in [1, 2, 3, 5] {
+        padding_ends_where_a_ring_does(pages);
+    }
+}
+
+fn padding_ends_where_a_ring_does(pages: u64) {
+    let capacity = pages * page();
     let padding = Record { flags: PADDING, payload_len: capacity - 128, ..Record::default() };
     let record = Record { sequence: 1, ..Record::default() };
     // The first record takes 64 bytes, the padding the rest of the ring, so that the last is where the first was.
     let play = |padding: Record, behind: Record, released: bool, end: u64| {
-        let (hostile, mut channel) = Hostile::meet(&builder());
+        let (hostile, mut channel) = Hostile::meet_with(&builder(), pages);
         hostile.publish(0, Record::default(), 64);
         let first = channel.try_recv().unwrap().unwrap();
         assert_eq!(first.sequence(), 0);
@@ -211,10 +219,15 @@ fn padding_ends_where_the_ring_does_and_a_record_follows() {
     let (second, hostile, mut channel) = play(padding, record, true, capacity + 64);
     assert_eq!(second.unwrap(), Some(1));
     assert_eq!((channel.held().count, channel.held().bytes), (0, 0));
-    // All of it has been released: there may be a whole ring more.
-    let long = Record { sequence: 2, payload_len: capacity - 64, ..Record::default() };
-    hostile.publish(capacity + 64, long, 2 * capacity + 64);
+    // All of it has been released: there may be as much more as there is up to the ring's end, and behind padding.
+    let long = Record { sequence: 2, payload_len: capacity - 256, ..Record::default() };
+    hostile.publish(capacity + 64, long, 2 * capacity - 128);
     assert_eq!(channel.recv().unwrap().sequence(), 2);
+    hostile.pad(2 * capacity - 128);
+    let whole = Record { sequence: 3, payload_len: capacity - 192, ..Record::default() };
+    hostile.publish(2 * capacity, whole, 3 * capacity - 128);
+    assert_eq!(channel.recv().unwrap().sequence(), 3);
+    assert_eq!((channel.held().count, channel.held().bytes), (0, 0));
     let padded = |payload_len| Record { payload_len, ..padding };
     let expected = capacity - 128;
     for found in [0, 64, expected - 64, expected + 1, expected + 64, u64::MAX] {
@@ -245,6 +258,41 @@ fn padding_ends_where_the_ring_does_and_a_record_follows() {
         let (second, hostile, mut channel) = play(stray, record, true, capacity + 64);
         assert_violated(second, ProtocolError::RecordReserved);
         assert_over(&hostile, &mut channel, ProtocolError::RecordReserved);
+    }
+}
+
+/// Published whole, and released behind, but not all of it before the ring's end. What is read there would be beyond it.
+#[test]
+fn a_record_past_the_rings_end_is_a_violation() {
+    let _guard = bounded();
+    for pages in [1, 2, 3] {
+        let capacity = pages * page();
+        for (payload, control) in [(65, 0), (64, 1), (0, 65), (capacity - 192, 0), (0, u32::MAX)] {
+            let (hostile, mut channel) = Hostile::meet_with(&builder(), pages);
+            let first = Record { payload_len: capacity - 192, ..Record::default() };
+            hostile.publish(0, first, capacity - 128);
+            drop(receive(&mut channel));
+            let record =
+                Record { sequence: 1, payload_len: payload, control_len: control, ..Record::default() };
+            hostile.publish(capacity - 128, record, 2 * capacity - 128);
+            let violation = ProtocolError::RecordLength { available: 128, payload, control: control.into() };
+            assert_violated(channel.try_recv(), violation);
+            assert_over(&hostile, &mut channel, violation);
+        }
+        // One that ends there is a record, and the next begins at the ring's first byte.
+        let (hostile, mut channel) = Hostile::meet_with(&builder(), pages);
+        let first = Record { payload_len: capacity - 192, ..Record::default() };
+        hostile.publish(0, first, capacity - 128);
+        drop(receive(&mut channel));
+        hostile.publish(
+            capacity - 128,
+            Record { sequence: 1, payload_len: 64, ..Record::default() },
+            capacity,
+        );
+        drop(receive(&mut channel));
+        hostile.scribble(64, b"abc");
+        hostile.publish(0, Record { sequence: 2, payload_len: 3, ..Record::default() }, capacity + 128);
+        assert_eq!(receive(&mut channel).payload().unwrap().to_vec(), b"abc");
     }
 }
 
@@ -529,10 +577,12 @@ fn more_doorbells_than_sleeps_are_a_violation() {
     assert_over(&hostile, &mut channel, violation);
 }
 
-/// Sends one record that takes the whole ring.
+/// Fills the whole ring, if it is empty: with two records, each of the longest payload and all control bytes that are reserved.
 fn fill(channel: &mut Channel) {
     let max = channel.limits().max_payload;
-    channel.loan(max).unwrap().send().unwrap();
+    for _ in 0..2 {
+        channel.loan(max).unwrap().send_with(&[0; 1024]).unwrap();
+    }
 }
 
 #[test]
@@ -622,7 +672,12 @@ fn a_violation_that_one_half_finds_wakes_the_other() {
     let (mut sender, mut receiver) = channel.split();
     let receiving = thread::spawn(move || receiver.recv());
     let max = sender.limits().max_payload;
-    sender.loan(max).unwrap().send().unwrap();
+    let fill = |sender: &mut Sender| {
+        for _ in 0..2 {
+            sender.loan(max).unwrap().send_with(&[0; 1024]).unwrap();
+        }
+    };
+    fill(&mut sender);
     hostile.set(TAIL, 1);
     let violation = ProtocolError::Misaligned { found: 1 };
     assert_violated(sender.loan(1).map(drop), violation);
@@ -630,7 +685,7 @@ fn a_violation_that_one_half_finds_wakes_the_other() {
 
     let (hostile, channel) = Hostile::meet(&builder().wait(Wait::Block));
     let (mut sender, mut receiver) = channel.split();
-    sender.loan(max).unwrap().send().unwrap();
+    fill(&mut sender);
     let sending = thread::spawn(move || sender.loan(1).map(drop));
     hostile.set(HEAD, 1);
     assert_violated(receiver.try_recv(), violation);
@@ -692,9 +747,32 @@ fn an_epoch_that_never_rests_costs_bells_and_no_more() {
         hostile.set(RECEIVER_EPOCH, 2 * count + 1);
         // Never blocks, though nobody reads the bells.
         channel.loan(0).unwrap().send().unwrap();
-        hostile.set(TAIL, 64 * count);
+        hostile.set(TAIL, head_after(count));
     }
     assert!(channel.stats().doorbells_sent >= 100);
+}
+
+#[test]
+fn needs_of_any_value_cost_a_doorbell_an_epoch_at_most() {
+    let _guard = bounded();
+    // What is needed, where that jumps at each message, and how many doorbells come for one epoch.
+    for (needs, jump, expected) in
+        [(0, 0, 1), (64, 0, 1), (u64::MAX, 0, 0), (1, u64::MAX / 7, 1), (u64::MAX, 1, 1)]
+    {
+        let (hostile, mut channel) = Hostile::meet(&builder());
+        hostile.set(SENDER_EPOCH, 1);
+        for n in 0..20 {
+            hostile.set(SENDER_NEEDS, jump.wrapping_mul(n).wrapping_add(needs));
+            hostile.publish(64 * n, Record { sequence: n, ..Record::default() }, 64 * (n + 1));
+            drop(channel.recv_timeout(LONG).unwrap());
+        }
+        let mut doorbells = 0;
+        while readable([hostile.own_credit.as_fd()], Duration::ZERO) == [true] {
+            assert_eq!(hostile.own_credit.hear().unwrap().kind, DOORBELL);
+            doorbells += 1;
+        }
+        assert_eq!(doorbells, expected, "{needs} {jump}");
+    }
 }
 
 #[test]
@@ -728,7 +806,7 @@ fn late_replies_are_no_more_than_requests() {
         let (hostile, mut channel) = Hostile::meet_with(&builder(), 64);
         for count in 1..=REQUESTS {
             let request = channel.loan(0).unwrap().request(b"").unwrap();
-            hostile.set(TAIL, 64 * count);
+            hostile.set(TAIL, head_after(count));
             assert!(matches!(channel.wait_reply(request, Duration::ZERO), Err(Error::Timeout)));
         }
         // Replies without end would hold up a call without end.

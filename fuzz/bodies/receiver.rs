@@ -8,7 +8,7 @@ use sealane::{Channel, Error, Message, Wait};
 
 use crate::hostile::{
     CONTROL, DOORBELL, OTHER_HALF, Packet, WANTS_REPLY,
-    memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, SENDER_EPOCH, TAIL, capacity},
+    memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, SENDER_EPOCH, SENDER_NEEDS, TAIL, capacity},
 };
 
 #[derive(Debug, Arbitrary)]
@@ -100,7 +100,7 @@ struct Play {
     position: u64,
 }
 
-const WORDS: [usize; 5] = [HEAD, PACKETS, TAIL, RECEIVER_EPOCH, SENDER_EPOCH];
+const WORDS: [usize; 6] = [HEAD, PACKETS, TAIL, RECEIVER_EPOCH, SENDER_EPOCH, SENDER_NEEDS];
 
 impl Play {
     fn set(&mut self, word: usize, value: u64) {

@@ -70,7 +70,10 @@ impl Sender {
     ///
     /// # Errors
     /// Those of [`sealane::Sender::loan_slice`](crate::Sender::loan_slice).
-    pub async fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
+    pub async fn loan_slice<'s, T: FromBytes + IntoBytes + 's>(
+        &'s mut self,
+        count: usize,
+    ) -> Result<Loan<'s, T>> {
         let Self { inner, readiness } = self;
         let len = count.saturating_mul(size_of::<T>());
         let attempt = || Ok(if inner.has_space(len)? { Attempt::Done(()) } else { Attempt::Wait });

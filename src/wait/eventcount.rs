@@ -263,6 +263,15 @@ mod tests {
         assert_eq!((word.arm(0), cell.get()), (true, 5));
     }
 
+    #[test]
+    fn other_needs_are_a_new_epoch() {
+        let cell = Cell::new(0);
+        let mut word = SleepWord::new(&cell);
+        assert_eq!((word.arm(64), cell.get()), (true, 1));
+        assert_eq!((word.arm(64), cell.get()), (false, 1));
+        assert_eq!((word.arm(0), cell.get()), (true, 3));
+    }
+
     /// An honest peer: it looks at the epoch, and rings later, if it has not rung for that before; others of its packets come
     /// between. What it sends is read in order. `steps` says who does what next.
     fn play(steps: &[u8]) {

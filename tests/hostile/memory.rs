@@ -14,6 +14,7 @@ pub(crate) const PACKETS: usize = 0x008;
 pub(crate) const TAIL: usize = 0x040;
 pub(crate) const RECEIVER_EPOCH: usize = 0x080;
 pub(crate) const SENDER_EPOCH: usize = 0x0c0;
+pub(crate) const SENDER_NEEDS: usize = 0x0c8;
 
 /// Pages of a ring: so many that none is rounded up.
 pub(crate) const PAGES: u64 = 2;
@@ -21,6 +22,13 @@ pub(crate) const PAGES: u64 = 2;
 /// Bytes of either side's ring.
 pub(crate) fn capacity() -> u64 {
     PAGES * page()
+}
+
+/// Where the other side's head stands after `count` loans of no bytes in a ring of [`capacity`]. A record takes 64 bytes. Each
+/// loan reserves 1,024 more, which are left out where they do not fit before the ring's end.
+pub(crate) fn head_after(count: u64) -> u64 {
+    let in_one_lap = (capacity() - 1024) / 64;
+    64 * count + count.saturating_sub(1) / in_one_lap * 1024
 }
 
 /// A peer that has shaken hands, and now writes what it likes into its own region and the sockets.
@@ -34,6 +42,9 @@ pub(crate) struct Hostile {
     /// Of its ring.
     pub(crate) capacity: u64,
 }
+
+/// The flag of padding, which is only in records.
+pub(crate) const PADDING: u32 = 4;
 
 /// The header of a record.
 #[derive(Debug, Clone, Copy, Default)]
@@ -93,6 +104,12 @@ impl Hostile {
 
     pub(crate) fn set(&self, word: usize, value: u64) {
         self.memory.as_volatile_slice().store(value, word, Release).unwrap();
+    }
+
+    /// Writes padding that ends where the ring does.
+    pub(crate) fn pad(&self, start: u64) {
+        let payload_len = self.capacity - start % self.capacity - 64;
+        self.write(start, Record { flags: PADDING, payload_len, ..Record::default() });
     }
 
     /// Writes a record and publishes all up to `end`.
