@@ -543,7 +543,11 @@ fn batches_give_space_back_when_it_is_what_the_sender_needs() {
     const LEN: usize = 1000;
     for refused in [LEN, 3 * LEN] {
         let ((mut sender, _a), (_b, mut receiver)) = channel();
-        let count = full(&mut sender, LEN);
+        // As many as there are, but nobody has said no.
+        let count = 59;
+        for _ in 0..count {
+            sender.loan(LEN).unwrap().send().unwrap();
+        }
         let mut batch = receiver.recv_batch().unwrap();
         assert!(!sender.has_space(refused).unwrap());
         batch.advance().unwrap();
