@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     error::ProtocolError,
-    protocol::layout::{LINE, Position, RecordSize, Word, to_u64},
+    protocol::layout::{LINE, Position, RESERVE, RecordSize, Word, to_u64},
     sys::{own_region::OwnWords, peer_region::PeerRegion},
 };
 
@@ -162,8 +162,10 @@ impl Producer {
         if padding > 0 || bytes < LARGE || rest == self.capacity || records(4) <= self.capacity {
             return Ok(padding);
         }
-        let kept_free = if records(3) <= self.capacity { records(2) } else { bytes };
-        if rest <= self.capacity.saturating_sub(kept_free) && self.finds_room(rest, size)? {
+        let others = if records(3) <= self.capacity { 2 } else { 1 };
+        // The others are there without what is reserved for control bytes, as a rule.
+        let room = bytes.saturating_sub(RESERVE).saturating_mul(others);
+        if rest <= self.capacity.saturating_sub(room) && self.finds_room(rest, size)? {
             return Ok(rest);
         }
         Ok(0)
