@@ -60,8 +60,7 @@ fn open_camera(options: &Options) -> Result<Box<dyn Camera>> {
 /// Starts the algorithm process. It sends no payloads, so it needs no ring: of its memory, one page is mapped here.
 fn start(options: &Options, grid: Grid) -> Result<(Channel, Child)> {
     // Room for one record that is read, one that is written and one in case controls are late.
-    let capacity =
-        options.ring_capacity.unwrap_or_else(|| Builder::ring_for(grid.length(), 1).max(4 << 20));
+    let capacity = options.ring_capacity.unwrap_or_else(|| Builder::ring_for(grid.length(), 1).max(4 << 20));
     let mut command = Command::new(env::current_exe()?);
     command.args(["--algorithm", "--ring-capacity", &capacity.to_string()]).stdin(Stdio::null());
     if options.sandbox {

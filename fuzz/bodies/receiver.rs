@@ -95,7 +95,7 @@ enum Value {
 /// What the peer has done so far.
 struct Play {
     hostile: Hostile,
-    words: [u64; 5],
+    words: [u64; 6],
     sequence: u64,
     position: u64,
 }
@@ -183,7 +183,7 @@ pub(crate) fn run(data: &[u8]) {
     let Ok(steps) = Vec::<Step>::arbitrary(&mut Unstructured::new(data)) else { return };
     let builder = Channel::builder().max_control(100).max_fds(2).wait(Wait::Block);
     let (hostile, mut channel) = Hostile::meet(&builder);
-    let mut play = Play { hostile, words: [0, 0, 0, 1, 0], sequence: 0, position: 0 };
+    let mut play = Play { hostile, words: [0, 0, 0, 1, 0, 0], sequence: 0, position: 0 };
     let mut taken = Taken::default();
     for step in steps.into_iter().take(100) {
         turn(&mut play, &mut channel, &mut taken, step);
