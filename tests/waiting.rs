@@ -372,7 +372,7 @@ fn a_receiver_that_sleeps_holds_up_nobody() {
         for n in 0..MESSAGES {
             match n % 3 {
                 0 => sender.send(Control::of(&n)).unwrap(),
-                1 => sender.loan(900).unwrap().send_with(Control::of(&n)).unwrap(),
+                1 => sender.loan(960).unwrap().send_with(Control::of(&n)).unwrap(),
                 _ => sender.loan(1).unwrap().send_with(Control::of(&n).fd(&file)).unwrap(),
             }
         }

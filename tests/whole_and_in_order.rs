@@ -13,7 +13,7 @@ use std::{
 
 use rustix::fs::fstat;
 use script::{Files, Item, Most, Random, Script};
-use sealane::{Builder, Channel, Control, Error, Loan, Message, Payload, Receiver, Sender, Wait};
+use sealane::{Builder, Channel, Control, Error, Message, Payload, Receiver, Sender, Wait};
 use support::role;
 use threads::{SOON, start};
 
@@ -247,7 +247,7 @@ fn a_kept_payload_holds_the_space_behind_it() {
 #[test]
 fn a_batch_goes_on_behind_what_is_left_out() {
     let mib = 1 << 20;
-    let (mut a, mut b) = Channel::builder().ring_capacity(16 * mib).pair().unwrap();
+    let (mut a, mut b) = Channel::builder().ring_capacity(12 * mib).pair().unwrap();
     let mut send = || a.loan_timeout(5 * mib, SOON).unwrap().send().unwrap();
     send();
     send();
@@ -338,17 +338,17 @@ fn a_detached_payload_keeps_its_bytes_and_gives_its_space_back() {
 
 #[test]
 fn payloads_that_another_thread_drops_wake_a_sleeping_sender() {
-    let (mut a, mut b) = Channel::builder().ring_capacity(4096).wait(Wait::Block).pair().unwrap();
+    let (mut a, mut b) = Channel::builder().ring_capacity(8192).wait(Wait::Block).pair().unwrap();
     for round in 0..20 {
         let mut kept: Vec<Message> = Vec::new();
-        // Two records of 1024 bytes, of which at least one is before the ring's end: so there is no room for half of the ring.
-        for _ in 0..3 {
-            a.loan_timeout(960, SOON).unwrap().send().unwrap();
+        // Four records of 2048 bytes: all of the ring.
+        for _ in 0..4 {
+            a.loan_timeout(960, SOON).unwrap().send_with(&[0; 1024]).unwrap();
             kept.push(b.recv_timeout(SOON).unwrap());
         }
-        let sending = start(move || (a.loan(960).and_then(Loan::send), a)).asleep();
+        let sending = start(move || (a.loan(960).and_then(|loan| loan.send_with(&[0; 1024])), a)).asleep();
         // In each round another one last.
-        kept.rotate_left(round % 3);
+        kept.rotate_left(round % 4);
         thread::spawn(move || drop(kept)).join().unwrap();
         let sent;
         (sent, a) = sending.result();

@@ -219,6 +219,7 @@ impl Reject {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::record;
 
     fn heading() -> Heading {
         Heading::new(7, true, Some(0)).halved()
@@ -355,7 +356,6 @@ mod tests {
             assert_eq!((row[1].clone(), row[2].clone()), (code.to_string(), format!("{reason:?}")));
         }
         let flags: Vec<u16> = table("| flag | meaning").iter().map(|row| row[1].parse().unwrap()).collect();
-        use crate::protocol::record::{OTHER_HALF, PADDING, WANTS_REPLY};
-        assert_eq!(flags, [WANTS_REPLY, OTHER_HALF, PADDING]);
+        assert_eq!(flags, [record::WANTS_REPLY, record::OTHER_HALF, record::PADDING]);
     }
 }

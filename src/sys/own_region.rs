@@ -115,7 +115,7 @@ impl OwnRing {
 pub(crate) struct Slot<'r, T> {
     start: Address,
     count: usize,
-    values: PhantomData<&'r mut [T]>,
+    values: PhantomData<T>,
     ring: &'r mut OwnRing,
 }
 
