@@ -34,18 +34,18 @@ use crate::{
     wait::{Budget, Deadline, News, Outcome, SleepWord, SpinResult, Spinner, WaitState, Waiter, run},
 };
 
-/// All of a receiver but what was kept while a reply was awaited.
+/// The receive path of a receiver: everything but its backlog.
 pub(crate) struct Inbox {
     pub(crate) link: Arc<Link>,
     pub(crate) consumer: Consumer,
     order: Order<BufferedPacket>,
     word: SleepWord<ControlWord>,
     spinner: Spinner,
-    /// Sequenced packets read.
+    /// The number of sequenced packets read.
     packets: u64,
     /// The last value of the peer's `packets` word for which no packet arrived. It announces nothing any more.
     stale_packet_count: u64,
-    /// End of file was read: what is not in the ring now will never come.
+    /// End of file was read: no message comes but those that are in the ring.
     pub(crate) eof: bool,
     pub(crate) receipts: Receipts,
     pub(crate) limits: Limits,
@@ -53,19 +53,19 @@ pub(crate) struct Inbox {
     pub(crate) stats: Stats,
 }
 
-/// The half of a message that came as a packet.
+/// The half of a message that came as a packet, until it is joined with its record.
 #[derive(Debug)]
 struct BufferedPacket {
     extras: Box<Extras>,
-    /// Descriptors that were announced, if some of them were lost to our own limit.
+    /// The number of descriptors announced, if some were lost to our own limit.
     lost: Option<usize>,
 }
 
-/// The message whose turn it is: its halves are here, and only have to be put together.
+/// The next message, both halves of which are here.
 struct NextMessage {
     heading: Heading,
     packet: Option<BufferedPacket>,
-    /// The ring's next record, if that is part of it.
+    /// The next record of the ring, if it is part of the message.
     record: Option<Record>,
 }
 
@@ -79,13 +79,13 @@ struct MessageWait<'i> {
     announced: u64,
 }
 
-/// What one look that does not wait came to.
+/// The result of a receive that does not block.
 #[derive(Debug)]
 pub(crate) enum Poll {
     Message(Message),
-    /// Nothing; armed, and the socket is empty: what comes from now on makes the descriptor readable anew.
+    /// No message. The descriptor is armed and the socket empty: a new message makes it readable.
     Empty,
-    /// Nothing among as many packets as one look reads; armed, but there may be more packets.
+    /// No message within the budget. The descriptor is armed, but packets may be left.
     Budget,
 }
 
@@ -135,16 +135,16 @@ impl Inbox {
         }
     }
 
-    /// Whether it is time to let a peer that goes on get a lead. Who never spins does not rest either.
+    /// True if the receiver should pause so that the sender gets ahead. Never in `Wait::Block`.
     #[inline(always)]
     pub(crate) fn should_rest(&self) -> bool {
         self.consumer.is_close() && self.spinner.may_spin()
     }
 
-    /// The ring's next record, if it is all of the message whose turn it is, as nearly all are: [take](Self::finish_inline) it.
+    /// The next record, if it is the whole next message, as nearly all are. [`finish_inline`](Self::finish_inline) takes it.
     #[inline(always)]
     pub(crate) fn try_inline(&mut self) -> Option<Record> {
-        // A fork takes the channel over first, with a look that is not as fast.
+        // A fork takes the channel over first, on the slow path.
         if !self.link.is_ours_at_a_glance() {
             return None;
         }
@@ -160,7 +160,7 @@ impl Inbox {
         Ok(Message::new(record.heading, self.link.id, extras, Some(payload)))
     }
 
-    /// Counts a [whole](Self::try_inline) record as a message that is given out. What it has beside its payload.
+    /// Counts a record from [`try_inline`](Self::try_inline) as a received message, and gives what it has beside its payload.
     #[inline(always)]
     pub(crate) fn begin_inline(&mut self, record: Record) -> Result<Option<Box<Extras>>> {
         self.order.passed();
@@ -192,8 +192,7 @@ impl Inbox {
         }
     }
 
-    /// The error for who has received all that there was. If the peer has not only closed this direction, but is gone, the
-    /// sending half has come to its end too.
+    /// The error after the last message. If the peer is gone, and has not only closed this direction, the whole channel is closed.
     fn end(&mut self) -> Error {
         self.order.abandon();
         if self.link.socket.is_dead() || self.watch.was_killed() {
@@ -202,7 +201,7 @@ impl Inbox {
         self.link.ended()
     }
 
-    /// A timeout, with what we have to do with it.
+    /// Names the payloads held here, if the call timed out because the peer needs their space.
     fn explain(&self, error: Error) -> Error {
         match (error, self.consumer.held()) {
             (Error::Timeout, (count, bytes)) if count > 0 && self.consumer.holds_up_peer() => {
@@ -242,8 +241,7 @@ impl Inbox {
         }
     }
 
-    /// Whether there is a message whose turn it is. `None` too if the budget does not reach to it, and then there is something
-    /// to be read in the socket.
+    /// The next message, if it is here. `None` also if the budget is spent before; then the socket has more to read.
     fn poll(&mut self, budget: &mut Budget) -> Result<Option<NextMessage>> {
         loop {
             let record = match self.consumer.peek() {
@@ -251,7 +249,7 @@ impl Inbox {
                 Err(violation) => return Err(self.link.violated(violation)),
             };
             let heading = record.map(|record| record.heading);
-            let due = match self.order.turn(heading).map_err(|violation| self.link.violated(violation))? {
+            let next = match self.order.turn(heading).map_err(|violation| self.link.violated(violation))? {
                 Turn::Nothing => return Ok(None),
                 Turn::MustRead => {
                     if !budget.spend()? {
@@ -267,22 +265,22 @@ impl Inbox {
                 Turn::Record(packet) => NextMessage { heading: heading.unwrap_or_default(), packet, record },
             };
             self.word.disarm();
-            match due.heading.in_reply_to() {
+            match next.heading.in_reply_to() {
                 Some(sequence) if !self.is_wanted(sequence)? => {
-                    // What came as a packet has been paid for. What is in the ring is dropped even by a call whose budget is
-                    // spent, as no descriptor tells of it; there is no more of it than `max_requests`.
-                    let in_ring = due.record.is_some();
-                    drop(self.join(due));
+                    // A packet was paid for when it was read. A record is dropped even if the budget is spent, as no descriptor
+                    // signals it; there are at most `max_requests` of these.
+                    let in_ring = next.record.is_some();
+                    drop(self.join(next));
                     if in_ring {
                         budget.spend()?;
                     }
                 }
-                _ => return Ok(Some(due)),
+                _ => return Ok(Some(next)),
             }
         }
     }
 
-    /// Whether somebody waits for the reply to this request of ours.
+    /// Whether the reply to this request of ours is still expected.
     fn is_wanted(&mut self, sequence: u64) -> Result<bool> {
         match self.link.requests.answer(sequence) {
             Answer::InTime => Ok(true),
@@ -295,9 +293,9 @@ impl Inbox {
     }
 
     #[inline(always)]
-    fn assemble(&mut self, due: NextMessage) -> Result<Message> {
-        let heading = due.heading;
-        let (extras, payload) = self.join(due)?;
+    fn assemble(&mut self, next: NextMessage) -> Result<Message> {
+        let heading = next.heading;
+        let (extras, payload) = self.join(next)?;
         if heading.wants_reply() {
             self.note_request(heading.sequence)?;
         }
@@ -306,9 +304,9 @@ impl Inbox {
         Ok(message)
     }
 
-    /// Puts the halves of a message together.
-    fn join(&mut self, due: NextMessage) -> Result<(Option<Box<Extras>>, Option<Payload>)> {
-        let NextMessage { heading, packet, record } = due;
+    /// Joins the halves of a message.
+    fn join(&mut self, next: NextMessage) -> Result<(Option<Box<Extras>>, Option<Payload>)> {
+        let NextMessage { heading, packet, record } = next;
         let (mut extras, mut payload) = (None, None);
         if let Some(record) = record {
             if packet.is_some() && record.control_len() > 0 {
@@ -326,8 +324,7 @@ impl Inbox {
         Ok((extras, payload))
     }
 
-    /// The payload of the consumer's next record; moves past it. If it was waited for, `since` then, there is no need for
-    /// another look at the clock.
+    /// Takes the next record, and gives its payload. `since` is its delivery time, if the clock was read while waiting for it.
     #[inline(always)]
     fn payload_of(&mut self, record: Record, since: Option<Timespec>) -> Payload {
         let span = self.consumer.take(record);
@@ -336,13 +333,13 @@ impl Inbox {
         Payload::new(Arc::clone(intake), span, record.payload_len())
     }
 
-    /// What a record has beside its payload.
+    /// The control bytes of a record, if it has some.
     #[inline(always)]
     fn extras_of(&mut self, record: Record) -> Result<Option<Box<Extras>>> {
         if record.control_len() == 0 { Ok(None) } else { self.control_of(record).map(Some) }
     }
 
-    /// UNTRUSTED: the length was checked against the ring; here, against our limit.
+    /// UNTRUSTED: the ring's reader compared the length with the ring; this compares it with our limit.
     fn control_of(&self, record: Record) -> Result<Box<Extras>> {
         let found = record.control_len();
         let max = self.limits.max_control;
@@ -353,7 +350,7 @@ impl Inbox {
         Ok(Box::new(Extras { control, fds: ReceivedFds::default() }))
     }
 
-    /// Takes note of a message that is given out now: of its bytes, and its descriptors.
+    /// Counts a message that is received, with its bytes and descriptors.
     #[inline(always)]
     fn record_stats(&mut self, bytes: usize, fds: usize) {
         count(&mut self.stats.messages_received, 1);
@@ -361,8 +358,8 @@ impl Inbox {
         count(&mut self.stats.fds_received, fds);
     }
 
-    /// UNTRUSTED: a request must be one of `max_requests` that are unanswered here. The peer counts it from before it is sent
-    /// until our reply is read there; we, from now until just before our reply is sent: never longer.
+    /// UNTRUSTED: at most `max_requests` requests may be unanswered. The peer counts a request from before it sends it until it
+    /// has read our reply; we count it from here until just before we reply, which is never longer.
     #[inline(never)]
     fn note_request(&self, sequence: u64) -> Result<()> {
         let max = self.limits.max_requests;
@@ -373,15 +370,15 @@ impl Inbox {
         }
     }
 
-    /// Reads one packet, if there is one, and files it. End of file is true too: look at the ring again.
+    /// Reads one packet, without blocking. True if there was one, or the end of file: the ring has to be looked at again.
     ///
-    /// UNTRUSTED: what was read has been checked by itself (`Socket::receive`); here, against our limits.
+    /// UNTRUSTED: `Socket::receive` checked the packet's format; this compares it with our limits.
     fn read_packet(&mut self) -> Result<bool> {
         let arrival = self.link.socket.receive(self.limits.max_control)?;
         self.on_arrival(arrival)
     }
 
-    /// As [`read_packet`](Self::read_packet), but sleeps until there is one, if the socket lets us.
+    /// As [`read_packet`](Self::read_packet), but blocks until there is one. False if the socket does not block.
     fn wait_for_packet(&mut self) -> Result<bool> {
         let arrival = self.link.socket.wait(self.limits.max_control)?;
         self.on_arrival(arrival)

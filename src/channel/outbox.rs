@@ -1,6 +1,7 @@
-//! Sending, apart from the ring's memory: numbers messages, puts them into ring and socket, wakes the peer.
+//! [`Outbox`]: the send path. It numbers messages, publishes records and packets, and wakes the peer.
 //!
-//! A [`Loan`](crate::channel::loan::Loan) borrows this beside the memory that it lends.
+//! Refuses what exceeds the peer's limits before anything is sent. The ring's bytes and counters are the writer's, which a
+//! [`Loan`](crate::channel::loan::Loan) borrows beside this.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -24,22 +25,22 @@ use crate::{
     wait::{Notified, Notifier, Spinner},
 };
 
-/// Within a batch the peer is woken for so many bytes: to write that many takes about as long as to wake it.
+/// Bytes of a batch after which the peer is notified: writing that much takes about as long as a wake-up.
 const NOTIFY_EVERY_BYTES: u64 = 256 << 10;
 
-/// All of a sender but the writer of its ring, which a loan borrows beside it.
+/// The send path of a sender: everything but the writer of its ring.
 pub(crate) struct Outbox {
     pub(crate) space: SpaceWaiter,
     region: PeerRegion,
     words: OwnWords,
     notifier: Notifier,
-    /// Several loans are sent one after the other, and the peer is woken when they are.
+    /// A batch is being sent: the peer is notified at its end.
     batching: bool,
-    /// Bytes that were published last, for which the peer has not been woken.
+    /// Bytes published since the peer was notified last.
     unnotified: u64,
-    /// Of the next message.
+    /// The sequence number of the next message.
     pub(crate) sequence: u64,
-    /// Sequenced packets sent.
+    /// The number of sequenced packets sent.
     packets: u64,
     pub(crate) limits: Limits,
 }
@@ -72,7 +73,10 @@ impl Outbox {
         Error::PayloadTooLarge { len, max: self.limits.max_payload }
     }
 
-    /// Waits until a record of `size` bytes has room. [`Error::Full`] if the call must not block.
+    /// Waits until there is space for a record of `size` bytes.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if the call must not block.
     #[inline]
     pub(crate) fn wait_for_space(
         &mut self,
@@ -80,7 +84,7 @@ impl Outbox {
         size: RecordSize,
         block: Block,
     ) -> Result<()> {
-        // For the bell, which has to wait for all that is stored until then.
+        // The peer's epoch is read right after the fence in `Notifier::notify`.
         self.region.prefetch_word(Word::ReceiverEpoch);
         self.space.check()?;
         if self.space.has_space(producer, size)? {
@@ -93,21 +97,22 @@ impl Outbox {
         self.space.wait_for_ring(producer, size, block)
     }
 
-    /// From now on the peer is not woken, until [`end_batch`](Self::end_batch) or something has to wait. Says how it was.
+    /// Begins a batch: the peer is not notified until [`end_batch`](Self::end_batch), or until a call waits. Returns whether
+    /// there was a batch already.
     pub(crate) fn begin_batch(&mut self) -> bool {
         std::mem::replace(&mut self.batching, true)
     }
 
-    /// Goes back to what [`begin_batch`](Self::begin_batch) said.
+    /// Ends a batch. `before` is what [`begin_batch`](Self::begin_batch) returned.
     pub(crate) fn end_batch(&mut self, before: bool) {
         self.batching = before;
-        // A fork that has not used its copy rings no bell.
+        // A fork that has not used its copy notifies nobody.
         if !before && self.space.link.is_ours() {
             self.flush_notification();
         }
     }
 
-    /// Wakes the peer for what it has not been woken for.
+    /// Notifies the peer of what was published since the last time.
     #[inline]
     fn flush_notification(&mut self) {
         if std::mem::take(&mut self.unnotified) > 0 {
@@ -115,7 +120,7 @@ impl Outbox {
         }
     }
 
-    /// Sends a message that is only a packet.
+    /// Sends a message without a payload, as a packet.
     pub(crate) fn send_control(
         &mut self,
         producer: &mut Producer,
@@ -129,7 +134,7 @@ impl Outbox {
         Ok(RequestId { channel: self.space.link.id, sequence: heading.sequence })
     }
 
-    /// The heading of the next message, if what goes along is within the peer's limits.
+    /// The heading of the next message, if its control bytes and descriptors are within the peer's limits.
     #[inline]
     fn heading(&self, control: &Control<'_>, wants_reply: bool) -> Result<Heading> {
         let Limits { max_control, max_fds, .. } = self.limits;
@@ -152,15 +157,15 @@ impl Outbox {
         Ok(Heading::new(self.sequence, wants_reply, in_reply_to))
     }
 
-    /// Gives the message its number if `send` succeeds. A request, or what a reply answers, is noted first: the peer may be
-    /// quick.
+    /// Gives the message its sequence number if `send` succeeds. A request, or a reply's request, is noted before: the peer may
+    /// answer at once.
     #[inline]
     fn with_sequence(&mut self, heading: Heading, send: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let (request, max) = (heading.wants_reply(), self.limits.max_requests);
         if request && !self.space.link.requests.ask(heading.sequence, max) {
             return Err(Error::TooManyRequests { max });
         }
-        // Before it is sent: as soon as the peer has the reply, its next request may come, even while we are here.
+        // The next request of the peer may come as soon as it has the reply, before `send` returns.
         let answered = heading.in_reply_to().inspect(|sequence| self.space.link.unanswered.remove(*sequence));
         if let Err(error) = send(self) {
             if request {
@@ -176,7 +181,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends a sequenced packet, or nothing.
+    /// Sends a sequenced packet, whole or not at all.
     fn send_packet(
         &mut self,
         producer: &mut Producer,
@@ -188,8 +193,8 @@ impl Outbox {
         let fd_count = u32::try_from(control.fds.len()).unwrap_or(u32::MAX);
         let header = PacketHeader::control(heading, fd_count);
         self.space.check()?;
-        // Only a hint for a receiver that spins, given a moment early: it finds the packet as soon as it is there. One that
-        // sleeps is woken by the packet.
+        // A hint for a receiver that spins, stored early so that it finds the packet at once. A receiver that sleeps is woken by
+        // the packet itself.
         self.words.word(Word::Packets).store(self.packets.wrapping_add(1), Relaxed);
         match self.space.link.socket.send(header, control.bytes, &control.fds) {
             Ok(()) => drop(self.space.disarm(Space::Socket)),
@@ -275,7 +280,7 @@ impl Outbox {
         }
     }
 
-    /// Wakes the peer, if it sleeps, after a publication.
+    /// Wakes the peer's receiver, if it sleeps, after a publication.
     #[inline]
     fn notify(&mut self) {
         let receiver = PeerHalf {
@@ -287,7 +292,7 @@ impl Outbox {
         match self.notifier.notify(&receiver) {
             Notified::NoNeed => {}
             Notified::Sent => count(&mut self.space.stats.doorbells_sent, 1),
-            // What was published is sent, whatever comes of it: the next call tells.
+            // The message was published and counts as sent; the next call reports the end.
             Notified::Gone => self.space.peer_closed = true,
         }
     }
