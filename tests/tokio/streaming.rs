@@ -19,7 +19,7 @@ use crate::{
 };
 
 const MESSAGES: usize = 1500;
-const MOST: Most = Most { control: 500, fds: 5, payload: 60_000 };
+const MOST: Most = Most { control: 500, fds: 5, payload: 31_000 };
 
 async fn send_script(mut sender: Sender, seed: u64) {
     let files = Files::new();
