@@ -8,7 +8,7 @@ use sealane::{Channel, Error, Message, Wait};
 
 use crate::hostile::{
     CONTROL, DOORBELL, OTHER_HALF, Packet, WANTS_REPLY,
-    memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, SENDER_EPOCH, TAIL, capacity},
+    memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, SENDER_EPOCH, SENDER_NEEDS, TAIL, capacity},
 };
 
 #[derive(Debug, Arbitrary)]
@@ -95,12 +95,12 @@ enum Value {
 /// What the peer has done so far.
 struct Play {
     hostile: Hostile,
-    words: [u64; 5],
+    words: [u64; 6],
     sequence: u64,
     position: u64,
 }
 
-const WORDS: [usize; 5] = [HEAD, PACKETS, TAIL, RECEIVER_EPOCH, SENDER_EPOCH];
+const WORDS: [usize; 6] = [HEAD, PACKETS, TAIL, RECEIVER_EPOCH, SENDER_EPOCH, SENDER_NEEDS];
 
 impl Play {
     fn set(&mut self, word: usize, value: u64) {
@@ -183,7 +183,7 @@ pub(crate) fn run(data: &[u8]) {
     let Ok(steps) = Vec::<Step>::arbitrary(&mut Unstructured::new(data)) else { return };
     let builder = Channel::builder().max_control(100).max_fds(2).wait(Wait::Block);
     let (hostile, mut channel) = Hostile::meet(&builder);
-    let mut play = Play { hostile, words: [0, 0, 0, 1, 0], sequence: 0, position: 0 };
+    let mut play = Play { hostile, words: [0, 0, 0, 1, 0, 0], sequence: 0, position: 0 };
     let mut taken = Taken::default();
     for step in steps.into_iter().take(100) {
         turn(&mut play, &mut channel, &mut taken, step);

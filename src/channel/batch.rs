@@ -149,7 +149,7 @@ impl<'r> RecvBatch<'r> {
         let intake = self.inbox.consumer.intake();
         let enough =
             self.records >= RECORDS || self.unreleased.len() >= to_u64(intake.peer.capacity()) / PART;
-        if enough || intake.is_wanted() {
+        if enough || intake.is_needed(self.unreleased.end) {
             self.release();
         }
     }

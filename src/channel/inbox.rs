@@ -26,29 +26,26 @@ use crate::{
     ring::{consumer::Consumer, release::Intake},
     socket::{
         death::Watch,
-        doorbell::Epoch,
+        doorbell::{ControlWord, is_doorbell},
         link::Link,
         seqpacket::{Arrival, ReceivedFds, ReceivedPacket},
     },
     sys::own_region::OwnWords,
-    wait::{Budget, Deadline, Spinner, Spun},
+    wait::{Budget, Deadline, News, Outcome, SleepWord, SpinResult, Spinner, WaitState, Waiter, run},
 };
 
-/// Reads in vain of a packet that is announced, some 0.2 µs each: longer than it takes to send one.
-const ANNOUNCED_READS: u32 = 16;
-
-/// All of a receiver but what was kept while a reply was awaited.
+/// The receive path of a receiver: everything but its backlog.
 pub(crate) struct Inbox {
     pub(crate) link: Arc<Link>,
     pub(crate) consumer: Consumer,
     order: Order<BufferedPacket>,
-    epoch: Epoch,
+    word: SleepWord<ControlWord>,
     spinner: Spinner,
-    /// Sequenced packets read.
+    /// The number of sequenced packets read.
     packets: u64,
-    /// A value of the peer's `packets` word that turned out to announce nothing.
+    /// The last value of the peer's `packets` word for which no packet arrived. It announces nothing any more.
     stale_packet_count: u64,
-    /// End of file was read: what is not in the ring now will never come.
+    /// End of file was read: no message comes but those that are in the ring.
     pub(crate) eof: bool,
     pub(crate) receipts: Receipts,
     pub(crate) limits: Limits,
@@ -56,36 +53,39 @@ pub(crate) struct Inbox {
     pub(crate) stats: Stats,
 }
 
-/// The half of a message that came as a packet.
+/// The half of a message that came as a packet, until it is joined with its record.
 #[derive(Debug)]
 struct BufferedPacket {
     extras: Box<Extras>,
-    /// Descriptors that were announced, if some of them were lost to our own limit.
+    /// The number of descriptors announced, if some were lost to our own limit.
     lost: Option<usize>,
 }
 
-/// The message whose turn it is: its halves are here, and only have to be put together.
+/// The next message, both halves of which are here.
 struct NextMessage {
     heading: Heading,
     packet: Option<BufferedPacket>,
-    /// The ring's next record, if that is part of it.
+    /// The next record of the ring, if it is part of the message.
     record: Option<Record>,
 }
 
-/// What a call that waits carries from look to look.
-struct Waiting {
-    budget: Budget,
-    /// When the last spin began that found something: some microseconds ago, while there was time to look at the clock.
-    since: Option<Timespec>,
+/// One wait for a message.
+struct MessageWait<'i> {
+    inbox: &'i mut Inbox,
+    /// When the last spin began that found something, some microseconds ago. Used as the delivery time, which saves a clock
+    /// read.
+    spin_start: Option<Timespec>,
+    /// The count of packets that the peer announces.
+    announced: u64,
 }
 
-/// What one look that does not wait came to.
+/// The result of a receive that does not block.
 #[derive(Debug)]
 pub(crate) enum Poll {
     Message(Message),
-    /// Nothing; armed, and the socket is empty: what comes from now on makes the descriptor readable anew.
+    /// No message. The descriptor is armed and the socket empty: a new message makes it readable.
     Empty,
-    /// Nothing among as many packets as one look reads; armed, but there may be more packets.
+    /// No message within the budget. The descriptor is armed, but packets may be left.
     Budget,
 }
 
@@ -102,7 +102,7 @@ impl Inbox {
             link: Arc::clone(&intake.link),
             consumer: Consumer::new(intake),
             order: Order::new(),
-            epoch: Epoch::new(words, Word::ReceiverEpoch),
+            word: SleepWord::new(ControlWord::new(words, Word::ReceiverEpoch)),
             spinner,
             packets: 0,
             stale_packet_count: 0,
@@ -114,36 +114,37 @@ impl Inbox {
         }
     }
 
-    /// The next message from ring and socket, whatever is kept.
+    /// Waits for the next message from ring and socket.
     #[inline(always)]
     pub(crate) fn receive(&mut self, deadline: Deadline) -> Result<Message> {
-        let mut waiting = Waiting { budget: Budget::until(deadline), since: None };
+        let (mut state, mut budget) = (WaitState::blocking(News::Message), Budget::until(deadline));
+        let mut spin_start = None;
         loop {
             if self.should_rest() {
                 self.consumer.let_more_be_published(deadline);
             }
             if let Some(record) = self.try_inline() {
-                if waiting.since.is_some() {
+                if spin_start.is_some() {
                     self.end_wait();
                 }
-                return self.finish_inline(record, waiting.since);
+                return self.finish_inline(record, spin_start);
             }
-            if let Some(due) = self.wait_for_message(deadline, &mut waiting)? {
-                return self.assemble(due);
+            if let Some(next) = self.wait_for_message(&mut state, &mut budget, &mut spin_start)? {
+                return self.assemble(next);
             }
         }
     }
 
-    /// Whether it is time to let a peer that goes on get a lead. Who never spins does not rest either.
+    /// True if the receiver should pause so that the sender gets ahead. Never in `Wait::Block`.
     #[inline(always)]
     pub(crate) fn should_rest(&self) -> bool {
         self.consumer.is_close() && self.spinner.may_spin()
     }
 
-    /// The ring's next record, if it is all of the message whose turn it is, as nearly all are: [take](Self::finish_inline) it.
+    /// The next record, if it is the whole next message, as nearly all are. [`finish_inline`](Self::finish_inline) takes it.
     #[inline(always)]
     pub(crate) fn try_inline(&mut self) -> Option<Record> {
-        // A fork takes the channel over first, with a look that is not as fast.
+        // A fork takes the channel over first, on the slow path.
         if !self.link.is_ours_at_a_glance() {
             return None;
         }
@@ -159,11 +160,11 @@ impl Inbox {
         Ok(Message::new(record.heading, self.link.id, extras, Some(payload)))
     }
 
-    /// Counts a [whole](Self::try_inline) record as a message that is given out. What it has beside its payload.
+    /// Counts a record from [`try_inline`](Self::try_inline) as a received message, and gives what it has beside its payload.
     #[inline(always)]
     pub(crate) fn begin_inline(&mut self, record: Record) -> Result<Option<Box<Extras>>> {
         self.order.passed();
-        self.epoch.disarm();
+        self.word.disarm();
         if record.heading.wants_reply() {
             self.note_request(record.heading.sequence)?;
         }
@@ -183,32 +184,15 @@ impl Inbox {
     #[cold]
     fn try_slow(&mut self) -> Result<Poll> {
         self.consumer.intake().take_over()?;
-        let mut budget = Budget::once();
-        loop {
-            self.link.check()?;
-            if let Some(due) = self.poll(&mut budget)? {
-                return self.assemble(due).map(Poll::Message);
-            }
-            if self.eof {
-                return Err(self.end());
-            }
-            let was_armed = self.epoch.is_armed();
-            self.epoch.arm();
-            if !was_armed && self.consumer.head_moved() {
-                continue;
-            }
-            // Only here: whatever the last packet was, we have armed since, and looked.
-            if !budget.spend()? {
-                return Ok(Poll::Budget);
-            }
-            if !self.read_packet()? {
-                return Ok(Poll::Empty);
-            }
+        let mut wait = MessageWait { inbox: self, spin_start: None, announced: 0 };
+        match run(&mut wait, &mut WaitState::trying(News::Message), &mut Budget::once())? {
+            Outcome::Done(next) => self.assemble(next).map(Poll::Message),
+            Outcome::Spent => Ok(Poll::Budget),
+            Outcome::Empty | Outcome::Changed => Ok(Poll::Empty),
         }
     }
 
-    /// The error for who has received all that there was. If the peer has not only closed this direction, but is gone, the
-    /// sending half has come to its end too.
+    /// The error after the last message. If the peer is gone, and has not only closed this direction, the whole channel is closed.
     fn end(&mut self) -> Error {
         self.order.abandon();
         if self.link.socket.is_dead() || self.watch.was_killed() {
@@ -217,109 +201,47 @@ impl Inbox {
         self.link.ended()
     }
 
-    /// A timeout, with what we have to do with it.
+    /// Names the payloads held here, if the call timed out because the peer needs their space.
     fn explain(&self, error: Error) -> Error {
         match (error, self.consumer.held()) {
-            (Error::Timeout, (count, bytes)) if count > 0 && self.consumer.intake().is_wanted() => {
+            (Error::Timeout, (count, bytes)) if count > 0 && self.consumer.holds_up_peer() => {
                 Error::TimeoutHolding { count, bytes }
             }
             (error, _) => error,
         }
     }
 
-    /// Waits for the next message. `None` if it seems to be in the ring: look there, and come again if it is not.
+    /// Waits for the next message. `None` if the peer published something: the caller tries inline, and comes again if that
+    /// gets nothing.
     #[cold]
-    fn wait_for_message(&mut self, deadline: Deadline, waiting: &mut Waiting) -> Result<Option<NextMessage>> {
+    fn wait_for_message(
+        &mut self,
+        state: &mut WaitState,
+        budget: &mut Budget,
+        spin_start: &mut Option<Timespec>,
+    ) -> Result<Option<NextMessage>> {
         self.consumer.intake().take_over()?;
-        let result = self.spin_and_sleep(deadline, waiting).map_err(|error| self.explain(error));
-        if !matches!(result, Ok(None)) {
+        let mut wait = MessageWait { inbox: self, spin_start: *spin_start, announced: 0 };
+        let result = run(&mut wait, state, budget);
+        *spin_start = wait.spin_start;
+        // A false alarm does not end the wait: a peer could keep us spinning by moving `head` back and forth.
+        if !matches!(result, Ok(Outcome::Changed)) {
             self.end_wait();
         }
-        result
+        match result.map_err(|error| self.explain(error))? {
+            Outcome::Done(next) => Ok(Some(next)),
+            _ => Ok(None),
+        }
     }
 
-    /// A wait is over, if there was one. What only seemed to be there does not end it: else a peer that shows it again and
-    /// again would keep us awake.
+    /// Ends the current wait.
     fn end_wait(&mut self) {
         if self.spinner.done() {
             count(&mut self.stats.spins_paid, 1);
         }
     }
 
-    fn spin_and_sleep(
-        &mut self,
-        deadline: Deadline,
-        Waiting { budget, since }: &mut Waiting,
-    ) -> Result<Option<NextMessage>> {
-        loop {
-            self.link.check()?;
-            budget.spend()?;
-            if let Some(due) = self.poll(budget)? {
-                return Ok(Some(due));
-            }
-            if self.eof {
-                return Err(self.end());
-            }
-            // The peer's count of packets is a hint that spares a spin, no more: it may lie, or come never.
-            let hint = self.consumer.packets();
-            if hint != self.packets && hint != self.stale_packet_count {
-                if self.read_expected_packet()? {
-                    continue;
-                }
-                self.stale_packet_count = hint;
-                if deadline.passed() {
-                    return Err(Error::Timeout);
-                }
-            }
-            let (consumer, vain) = (&self.consumer, self.stale_packet_count);
-            let packets = self.packets;
-            let news = || {
-                let hint = consumer.packets();
-                consumer.head_moved() || (hint != packets && hint != vain)
-            };
-            let began = now();
-            match self.spinner.spin(deadline, news) {
-                Spun::Ready => {
-                    *since = Some(began);
-                    // It may be gone when it is looked at.
-                    return Ok(None);
-                }
-                Spun::LookAtSocket => {
-                    if !self.read_packet()? && self.watch.look().is_err() {
-                        self.eof = true;
-                    }
-                    continue;
-                }
-                Spun::Enough => {}
-            }
-            // Say that we are about to sleep, then look again: whoever publishes later will ring.
-            self.epoch.arm();
-            if self.consumer.head_moved() {
-                continue;
-            }
-            if self.read_packet()? {
-                continue;
-            }
-            if deadline.passed() {
-                return Err(Error::Timeout);
-            }
-            count(&mut self.stats.sleeps, 1);
-            let in_one_call = deadline == Deadline::Never && !self.watch.is_on();
-            if !in_one_call || !self.wait_for_packet()? {
-                match self.watch.sleep([(self.link.socket.as_fd(), PollFlags::IN)], deadline, None) {
-                    Ok(_) => {
-                        self.read_packet()?;
-                    }
-                    // The peer was killed, and what it left has been looked at.
-                    Err(Error::Disconnected) => self.eof = true,
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-    }
-
-    /// Whether there is a message whose turn it is. `None` too if the budget does not reach to it, and then there is something
-    /// to be read in the socket.
+    /// The next message, if it is here. `None` also if the budget is spent before; then the socket has more to read.
     fn poll(&mut self, budget: &mut Budget) -> Result<Option<NextMessage>> {
         loop {
             let record = match self.consumer.peek() {
@@ -327,7 +249,7 @@ impl Inbox {
                 Err(violation) => return Err(self.link.violated(violation)),
             };
             let heading = record.map(|record| record.heading);
-            let due = match self.order.turn(heading).map_err(|violation| self.link.violated(violation))? {
+            let next = match self.order.turn(heading).map_err(|violation| self.link.violated(violation))? {
                 Turn::Nothing => return Ok(None),
                 Turn::MustRead => {
                     if !budget.spend()? {
@@ -342,23 +264,23 @@ impl Inbox {
                 Turn::Packet(heading, packet) => NextMessage { heading, packet: Some(packet), record: None },
                 Turn::Record(packet) => NextMessage { heading: heading.unwrap_or_default(), packet, record },
             };
-            self.epoch.disarm();
-            match due.heading.in_reply_to() {
+            self.word.disarm();
+            match next.heading.in_reply_to() {
                 Some(sequence) if !self.is_wanted(sequence)? => {
-                    // What came as a packet has been paid for. What is in the ring is dropped even by a call whose budget is
-                    // spent, as no descriptor tells of it; there is no more of it than `max_requests`.
-                    let in_ring = due.record.is_some();
-                    drop(self.join(due));
+                    // A packet was paid for when it was read. A record is dropped even if the budget is spent, as no descriptor
+                    // signals it; there are at most `max_requests` of these.
+                    let in_ring = next.record.is_some();
+                    drop(self.join(next));
                     if in_ring {
                         budget.spend()?;
                     }
                 }
-                _ => return Ok(Some(due)),
+                _ => return Ok(Some(next)),
             }
         }
     }
 
-    /// Whether somebody waits for the reply to this request of ours.
+    /// Whether the reply to this request of ours is still expected.
     fn is_wanted(&mut self, sequence: u64) -> Result<bool> {
         match self.link.requests.answer(sequence) {
             Answer::InTime => Ok(true),
@@ -371,9 +293,9 @@ impl Inbox {
     }
 
     #[inline(always)]
-    fn assemble(&mut self, due: NextMessage) -> Result<Message> {
-        let heading = due.heading;
-        let (extras, payload) = self.join(due)?;
+    fn assemble(&mut self, next: NextMessage) -> Result<Message> {
+        let heading = next.heading;
+        let (extras, payload) = self.join(next)?;
         if heading.wants_reply() {
             self.note_request(heading.sequence)?;
         }
@@ -382,9 +304,9 @@ impl Inbox {
         Ok(message)
     }
 
-    /// Puts the halves of a message together.
-    fn join(&mut self, due: NextMessage) -> Result<(Option<Box<Extras>>, Option<Payload>)> {
-        let NextMessage { heading, packet, record } = due;
+    /// Joins the halves of a message.
+    fn join(&mut self, next: NextMessage) -> Result<(Option<Box<Extras>>, Option<Payload>)> {
+        let NextMessage { heading, packet, record } = next;
         let (mut extras, mut payload) = (None, None);
         if let Some(record) = record {
             if packet.is_some() && record.control_len() > 0 {
@@ -402,8 +324,7 @@ impl Inbox {
         Ok((extras, payload))
     }
 
-    /// The payload of the consumer's next record; moves past it. If it was waited for, `since` then, there is no need for
-    /// another look at the clock.
+    /// Takes the next record, and gives its payload. `since` is its delivery time, if the clock was read while waiting for it.
     #[inline(always)]
     fn payload_of(&mut self, record: Record, since: Option<Timespec>) -> Payload {
         let span = self.consumer.take(record);
@@ -412,13 +333,13 @@ impl Inbox {
         Payload::new(Arc::clone(intake), span, record.payload_len())
     }
 
-    /// What a record has beside its payload.
+    /// The control bytes of a record, if it has some.
     #[inline(always)]
     fn extras_of(&mut self, record: Record) -> Result<Option<Box<Extras>>> {
         if record.control_len() == 0 { Ok(None) } else { self.control_of(record).map(Some) }
     }
 
-    /// UNTRUSTED: the length was checked against the ring; here, against our limit.
+    /// UNTRUSTED: the ring's reader compared the length with the ring; this compares it with our limit.
     fn control_of(&self, record: Record) -> Result<Box<Extras>> {
         let found = record.control_len();
         let max = self.limits.max_control;
@@ -429,7 +350,7 @@ impl Inbox {
         Ok(Box::new(Extras { control, fds: ReceivedFds::default() }))
     }
 
-    /// Takes note of a message that is given out now: of its bytes, and its descriptors.
+    /// Counts a message that is received, with its bytes and descriptors.
     #[inline(always)]
     fn record_stats(&mut self, bytes: usize, fds: usize) {
         count(&mut self.stats.messages_received, 1);
@@ -437,8 +358,8 @@ impl Inbox {
         count(&mut self.stats.fds_received, fds);
     }
 
-    /// UNTRUSTED: a request must be one of `max_requests` that are unanswered here. The peer counts it from before it is sent
-    /// until our reply is read there; we, from now until just before our reply is sent: never longer.
+    /// UNTRUSTED: at most `max_requests` requests may be unanswered. The peer counts a request from before it sends it until it
+    /// has read our reply; we count it from here until just before we reply, which is never longer.
     #[inline(never)]
     fn note_request(&self, sequence: u64) -> Result<()> {
         let max = self.limits.max_requests;
@@ -449,25 +370,15 @@ impl Inbox {
         }
     }
 
-    /// Reads one packet, if there is one, and files it. End of file is true too: look at the ring again.
+    /// Reads one packet, without blocking. True if there was one, or the end of file: the ring has to be looked at again.
     ///
-    /// UNTRUSTED: what was read has been checked by itself (`Socket::receive`); here, against our limits.
+    /// UNTRUSTED: `Socket::receive` checked the packet's format; this compares it with our limits.
     fn read_packet(&mut self) -> Result<bool> {
         let arrival = self.link.socket.receive(self.limits.max_control)?;
         self.on_arrival(arrival)
     }
 
-    /// As [`read_packet`](Self::read_packet), a few times if need be: the peer's count of packets says that it is sending one.
-    fn read_expected_packet(&mut self) -> Result<bool> {
-        for _ in 0..ANNOUNCED_READS {
-            if self.read_packet()? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// As [`read_packet`](Self::read_packet), but sleeps until there is one, if the socket lets us.
+    /// As [`read_packet`](Self::read_packet), but blocks until there is one. False if the socket does not block.
     fn wait_for_packet(&mut self) -> Result<bool> {
         let arrival = self.link.socket.wait(self.limits.max_control)?;
         self.on_arrival(arrival)
@@ -476,7 +387,7 @@ impl Inbox {
     fn on_arrival(&mut self, arrival: Arrival) -> Result<bool> {
         match arrival {
             Arrival::Nothing => {
-                self.epoch.drained();
+                self.word.drained();
                 return Ok(false);
             }
             Arrival::End => self.eof = true,
@@ -486,28 +397,19 @@ impl Inbox {
                     self.on_packet(incoming).map(|()| bytes)
                 });
                 let bytes = filed.map_err(|violation| self.link.violated(violation))?;
-                self.epoch.passed(bytes, || self.link.socket.unread().ok());
+                self.word.passed(bytes, || self.link.socket.unread().ok());
             }
         }
         Ok(true)
     }
 
+    /// UNTRUSTED: a packet is a doorbell, or part of a message within our limits.
     fn on_packet(&mut self, incoming: ReceivedPacket) -> Result<(), ProtocolError> {
-        let fd_count = incoming.packet.fd_count;
-        match incoming.packet.kind {
-            Kind::Doorbell if fd_count == 0 => {
-                count(&mut self.stats.doorbells_received, 1);
-                return self.epoch.heard();
-            }
-            Kind::Doorbell => return Err(ProtocolError::FdLimit { max: 0, found: fd_count }),
-            Kind::Control => {}
-            other => {
-                return Err(ProtocolError::PacketKind {
-                    expected: Kind::Control.code(),
-                    found: other.code(),
-                });
-            }
+        if is_doorbell(&incoming, Kind::Control)? {
+            count(&mut self.stats.doorbells_received, 1);
+            return self.word.on_doorbell();
         }
+        let fd_count = incoming.packet.fd_count;
         if fd_count > self.limits.max_fds {
             return Err(ProtocolError::FdLimit { max: self.limits.max_fds, found: fd_count });
         }
@@ -531,5 +433,78 @@ impl Inbox {
     /// The sequence number of the next message.
     pub(crate) fn next_sequence(&self) -> u64 {
         self.order.next()
+    }
+}
+
+impl Waiter for MessageWait<'_> {
+    type Item = NextMessage;
+
+    fn attempt(&mut self, budget: &mut Budget) -> Result<Option<NextMessage>> {
+        self.inbox.link.check()?;
+        let next = self.inbox.poll(budget)?;
+        // The ring was looked at after the end of file was read, so that what a dying sender left is delivered.
+        if next.is_none() && self.inbox.eof { Err(self.inbox.end()) } else { Ok(next) }
+    }
+
+    /// UNTRUSTED: the peer's count of packets is a hint that saves a spin. It may lie, or never come.
+    fn is_announced(&mut self) -> bool {
+        self.announced = self.inbox.consumer.packets();
+        self.announced != self.inbox.packets && self.announced != self.inbox.stale_packet_count
+    }
+
+    fn forget_announcement(&mut self) {
+        self.inbox.stale_packet_count = self.announced;
+    }
+
+    fn spin(&mut self, deadline: Deadline) -> SpinResult {
+        let began = now();
+        let Inbox { consumer, packets, stale_packet_count: stale, spinner, .. } = &mut *self.inbox;
+        let result = spinner.spin(deadline, || {
+            consumer.head_moved() || {
+                let announced = consumer.packets();
+                announced != *packets && announced != *stale
+            }
+        });
+        if result == SpinResult::Ready {
+            self.spin_start = Some(began);
+        }
+        result
+    }
+
+    fn poll_socket(&mut self) -> Result<()> {
+        if !self.inbox.read_packet()? && self.inbox.watch.look().is_err() {
+            self.inbox.eof = true;
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self) -> bool {
+        self.inbox.word.arm(0)
+    }
+
+    fn has_news(&mut self) -> Result<bool> {
+        Ok(self.inbox.consumer.head_moved())
+    }
+
+    fn read(&mut self) -> Result<bool> {
+        self.inbox.read_packet()
+    }
+
+    fn sleep(&mut self, deadline: Deadline) -> Result<bool> {
+        let inbox = &mut *self.inbox;
+        count(&mut inbox.stats.sleeps, 1);
+        // One system call that sleeps and reads, where nothing else has to be watched.
+        if deadline == Deadline::Never && !inbox.watch.is_on() && inbox.wait_for_packet()? {
+            return Ok(true);
+        }
+        match inbox.watch.sleep([(inbox.link.socket.as_fd(), PollFlags::IN)], deadline, None) {
+            Ok(_) => Ok(false),
+            // The peer was killed, and what it left has been looked at.
+            Err(Error::Disconnected) => {
+                inbox.eof = true;
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
     }
 }

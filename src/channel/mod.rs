@@ -13,6 +13,7 @@ pub(crate) mod backlog;
 pub(crate) mod batch;
 pub(crate) mod control;
 pub(crate) mod inbox;
+pub(crate) mod interest;
 pub(crate) mod loan;
 pub(crate) mod message;
 pub(crate) mod outbox;

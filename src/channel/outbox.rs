@@ -1,14 +1,16 @@
-//! Sending, apart from the ring's memory: numbers messages, puts them into ring and socket, wakes the peer.
+//! [`Outbox`]: the send path. It numbers messages, publishes records and packets, and wakes the peer.
 //!
-//! A [`Loan`](crate::channel::loan::Loan) borrows this beside the memory that it lends.
+//! Refuses what exceeds the peer's limits before anything is sent. The ring's bytes and counters are the writer's, which a
+//! [`Loan`](crate::channel::loan::Loan) borrows beside this.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use crate::{
     channel::{
         control::Control,
+        interest::Space,
         message::{ReplyToken, RequestId},
-        space::{Block, Space, SpaceWaiter},
+        space::{Block, SpaceWaiter},
         stats::{Limits, count},
     },
     error::{Error, Result},
@@ -22,37 +24,33 @@ use crate::{
         release::Intake,
         writer::Frame,
     },
-    socket::{
-        death::Watch,
-        doorbell::{Bell, Rung},
-        seqpacket::SendFailure,
-    },
+    socket::{death::Watch, doorbell::PeerHalf, seqpacket::SendFailure},
     sys::{own_region::OwnWords, peer_region::PeerRegion},
-    wait::Spinner,
+    wait::{Notified, Notifier, Spinner},
 };
 
-/// Within a batch the peer is woken for so many bytes: to write that many takes about as long as to wake it.
+/// Bytes of a batch after which the peer is notified: writing that much takes about as long as a wake-up.
 const NOTIFY_EVERY_BYTES: u64 = 256 << 10;
 
-/// When the peer is woken for a record.
+/// The time at which the peer is notified of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wake {
     AtOnce,
-    /// At the end of a batch. A request or a reply wakes the peer at once even there: it is waited for.
+    /// At the end of a batch. Requests and replies notify the peer at once even there, since somebody waits for them.
     Later,
 }
 
-/// All of a sender but the writer of its ring, which a loan borrows beside it.
+/// The send path of a sender: everything but the writer of its ring.
 pub(crate) struct Outbox {
     pub(crate) space: SpaceWaiter,
     region: PeerRegion,
     words: OwnWords,
-    bell: Bell,
-    /// Bytes that were published last, for which the peer has not been woken.
+    notifier: Notifier,
+    /// Bytes published since the peer was notified last.
     unnotified: u64,
-    /// Of the next message.
+    /// The sequence number of the next message.
     pub(crate) sequence: u64,
-    /// Sequenced packets sent.
+    /// The number of sequenced packets sent.
     packets: u64,
     pub(crate) limits: Limits,
 }
@@ -70,7 +68,7 @@ impl Outbox {
         Self {
             space: SpaceWaiter::new(intake, words.clone(), spinner, watch),
             region,
-            bell: Bell::new(Word::ReceiverEpoch),
+            notifier: Notifier::default(),
             unnotified: 0,
             words,
             sequence: 0,
@@ -84,8 +82,10 @@ impl Outbox {
         Error::PayloadTooLarge { len, max: self.limits.max_payload }
     }
 
-    /// Chooses the place of a record of `size` bytes, after waiting until it has room. [`Error::Full`] if the call must not
-    /// block.
+    /// Chooses the place of a record of `size` bytes, after waiting until there is space for it.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if the call must not block.
     #[inline]
     pub(crate) fn wait_for_space(
         &mut self,
@@ -93,11 +93,11 @@ impl Outbox {
         size: RecordSize,
         block: Block,
     ) -> Result<Place> {
-        // For the bell, which has to wait for all that is stored until then.
+        // The peer's epoch is read right after the fence in `Notifier::notify`.
         self.region.prefetch_word(Word::ReceiverEpoch);
         self.space.check()?;
         match producer.place_at_a_glance(size) {
-            Some(place) => self.space.disarm(Space::Ring).map(|()| place),
+            Some(place) => self.space.disarm(Space::Ring(size)).map(|()| place),
             None => self.make_space(producer, size, block),
         }
     }
@@ -105,18 +105,18 @@ impl Outbox {
     #[cold]
     fn make_space(&mut self, producer: &mut Producer, size: RecordSize, block: Block) -> Result<Place> {
         if self.space.has_space(producer, size)? {
-            self.space.disarm(Space::Ring)?;
+            self.space.disarm(Space::Ring(size))?;
         } else {
             self.flush_notification();
             if producer.is_exhausted() {
                 return Err(self.space.end());
             }
-            self.space.wait_or_arm(producer, size, block)?;
+            self.space.wait_for_ring(producer, size, block)?;
         }
         producer.place(size).map_err(|violation| self.space.violated(violation))
     }
 
-    /// Wakes the peer for what it has not been woken for.
+    /// Notifies the peer of what was published since the last time.
     #[inline]
     pub(crate) fn flush_notification(&mut self) {
         if std::mem::take(&mut self.unnotified) > 0 {
@@ -124,7 +124,7 @@ impl Outbox {
         }
     }
 
-    /// Sends a message that is only a packet.
+    /// Sends a message without a payload, as a packet.
     pub(crate) fn send_control(
         &mut self,
         producer: &mut Producer,
@@ -138,7 +138,7 @@ impl Outbox {
         Ok(RequestId { channel: self.space.link.id, sequence: heading.sequence })
     }
 
-    /// The heading of the next message, if what goes along is within the peer's limits.
+    /// The heading of the next message, if its control bytes and descriptors are within the peer's limits.
     #[inline]
     fn heading(&self, control: &Control<'_>, wants_reply: bool) -> Result<Heading> {
         let Limits { max_control, max_fds, .. } = self.limits;
@@ -161,15 +161,15 @@ impl Outbox {
         Ok(Heading::new(self.sequence, wants_reply, in_reply_to))
     }
 
-    /// Gives the message its number if `send` succeeds. A request, or what a reply answers, is noted first: the peer may be
-    /// quick.
+    /// Gives the message its sequence number if `send` succeeds. A request, or a reply's request, is noted before: the peer may
+    /// answer at once.
     #[inline]
     fn with_sequence(&mut self, heading: Heading, send: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let (request, max) = (heading.wants_reply(), self.limits.max_requests);
         if request && !self.space.link.requests.ask(heading.sequence, max) {
             return Err(Error::TooManyRequests { max });
         }
-        // Before it is sent: as soon as the peer has the reply, its next request may come, even while we are here.
+        // The next request of the peer may come as soon as it has the reply, before `send` returns.
         let answered = heading.in_reply_to().inspect(|sequence| self.space.link.unanswered.remove(*sequence));
         if let Err(error) = send(self) {
             if request {
@@ -185,7 +185,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends a sequenced packet, or nothing.
+    /// Sends a sequenced packet, whole or not at all.
     fn send_packet(
         &mut self,
         producer: &mut Producer,
@@ -197,8 +197,8 @@ impl Outbox {
         let fd_count = u32::try_from(control.fds.len()).unwrap_or(u32::MAX);
         let header = PacketHeader::control(heading, fd_count);
         self.space.check()?;
-        // Only a hint for a receiver that spins, given a moment early: it finds the packet as soon as it is there. One that
-        // sleeps is woken by the packet.
+        // A hint for a receiver that spins, stored early so that it finds the packet at once. A receiver that sleeps is woken by
+        // the packet itself.
         self.words.word(Word::Packets).store(self.packets.wrapping_add(1), Relaxed);
         match self.space.link.socket.send(header, control.bytes, &control.fds) {
             Ok(()) => drop(self.space.disarm(Space::Socket)),
@@ -286,14 +286,20 @@ impl Outbox {
         }
     }
 
-    /// Wakes the peer, if it sleeps, after a publication.
+    /// Wakes the peer's receiver, if it sleeps, after a publication.
     #[inline]
     fn notify(&mut self) {
-        match self.bell.ring(&self.region, &self.space.link.socket) {
-            Rung::NoNeed => {}
-            Rung::Sent => count(&mut self.space.stats.doorbells_sent, 1),
-            // What was published is sent, whatever comes of it: the next call tells.
-            Rung::Gone => self.space.peer_closed = true,
+        let receiver = PeerHalf {
+            region: &self.region,
+            word: Word::ReceiverEpoch,
+            socket: &self.space.link.socket,
+            released: None,
+        };
+        match self.notifier.notify(&receiver) {
+            Notified::NoNeed => {}
+            Notified::Sent => count(&mut self.space.stats.doorbells_sent, 1),
+            // The message was published and counts as sent; the next call reports the end.
+            Notified::Gone => self.space.peer_closed = true,
         }
     }
 }

@@ -1,7 +1,7 @@
-//! [`SpaceWaiter`]: how a sender waits for space in the ring, or in the socket, and arms its descriptor for it.
+//! [`SpaceWaiter`]: how a sender waits for space in the ring or in the socket, and arms its descriptor for it.
 //!
-//! Owns the sender's sleep word and what the descriptor has to signal. Reads the space socket, on which the peer sends
-//! nothing but doorbells. Does not flush a batch's notification: its caller does, before it asks to wait.
+//! Owns the sender's sleep word, and what the descriptor has to signal. Reads the space socket, on which the peer sends
+//! nothing but doorbells. Does not flush a batch's notification: its caller does that before it asks to wait.
 
 use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
@@ -10,57 +10,46 @@ use rustix::event::PollFlags;
 use crate::{
     channel::{
         control::Control,
+        interest::{Interest, Space},
         stats::{Stats, count},
     },
     error::{Error, ProtocolError, Result},
     protocol::{
-        layout::{RecordSize, Word, to_u64},
+        layout::{RecordSize, to_u64},
         packet::{Kind, PACKET_HEADER, PacketHeader},
     },
     ring::{producer::Producer, release::Intake},
     socket::{
         death::Watch,
-        doorbell::Epoch,
+        doorbell::{SenderWord, is_doorbell},
         link::Link,
         seqpacket::{Arrival, SendFailure},
     },
     sys::own_region::OwnWords,
-    wait::{Budget, Deadline, Spinner, Spun},
+    wait::{Budget, Deadline, News, Outcome, SleepWord, SpinResult, Spinner, WaitState, Waiter, run},
 };
 
-/// First and longest pause between two attempts while too many descriptors are in flight, or memory is short: the kernel
-/// gives no sign when that is over.
+/// First and longest pause between two attempts while too many descriptors are in flight, or memory is short. The kernel
+/// gives no sign when that ends.
 const SHORTAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// How long a call may wait for room.
+/// Whether a call may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Block {
-    /// Not at all; but the descriptor is armed.
+    /// It must not; it arms the descriptor.
     No,
     Until(Deadline),
 }
 
-/// Where there is room, or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Space {
-    Ring,
-    Socket,
-}
+/// A doorbell's meaning for the sleep word.
+type OnDoorbell = fn(&mut SleepWord<SenderWord>) -> Result<(), ProtocolError>;
 
-/// Which room a `try_` call has said no for, and is to be announced.
-#[derive(Debug, Default)]
-struct Interest {
-    /// For a record of so many bytes.
-    ring: Option<RecordSize>,
-    socket: bool,
-}
-
-/// What a sender knows of its channel and waits with.
+/// The part of a sender that waits: its ends of the channel, its sleep word, and its spinner.
 pub(crate) struct SpaceWaiter {
     pub(crate) link: Arc<Link>,
     intake: Arc<Intake>,
-    epoch: Epoch,
-    interest: Interest,
+    word: SleepWord<SenderWord>,
+    interest: Interest<RecordSize>,
     spinner: Spinner,
     /// The peer reads no more.
     pub(crate) peer_closed: bool,
@@ -73,8 +62,8 @@ impl SpaceWaiter {
         Self {
             link: Arc::clone(&intake.link),
             intake,
-            epoch: Epoch::new(words, Word::SenderEpoch),
-            interest: Interest::default(),
+            word: SleepWord::new(SenderWord::new(words)),
+            interest: Interest::NONE,
             spinner,
             peer_closed: false,
             watch,
@@ -107,161 +96,97 @@ impl SpaceWaiter {
         producer.has_room(size).map_err(|violation| self.link.violated(violation))
     }
 
+    /// Waits for space for a record of `size` bytes, for which there was none.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if the call must not block; the descriptor is armed.
     #[cold]
-    pub(crate) fn wait_or_arm(
+    pub(crate) fn wait_for_ring(
         &mut self,
         producer: &mut Producer,
         size: RecordSize,
         block: Block,
     ) -> Result<()> {
-        count(&mut self.stats.waits_for_space, 1);
-        match block {
-            Block::No => {
-                self.interest.ring = Some(size);
-                self.arm(producer, Space::Ring, |space, producer| {
-                    Ok(space.has_space(producer, size)?.then_some(()))
-                })
-            }
-            Block::Until(deadline) => {
-                let result = self.wait_for_ring(producer, size, deadline);
-                if self.spinner.done() {
-                    count(&mut self.stats.spins_paid, 1);
-                }
-                result
-            }
+        let result = self.wait_for(producer, Wanted::Record(size), News::Space, block);
+        if self.spinner.done() {
+            count(&mut self.stats.spins_paid, 1);
         }
+        result
     }
 
-    fn wait_for_ring(&mut self, producer: &mut Producer, size: RecordSize, deadline: Deadline) -> Result<()> {
-        let mut budget = Budget::until(deadline);
-        loop {
-            self.check()?;
-            if self.has_space(producer, size)? {
-                return self.disarm(Space::Ring);
-            }
-            // The peer may release bit by bit, or ring, for ever.
-            budget.spend()?;
-            match self.spinner.spin(deadline, || producer.tail_moved()) {
-                Spun::Ready => {
-                    producer.let_more_be_released(size);
-                    continue;
-                }
-                Spun::LookAtSocket => {
-                    if !self.read_credit(Epoch::heard)? && self.watch.look().is_err() {
-                        self.peer_closed = true;
-                    }
-                    continue;
-                }
-                Spun::Enough => {}
-            }
-            // Say that we are about to sleep, then look again: whoever releases later will ring.
-            self.epoch.arm();
-            if self.has_space(producer, size)? {
-                continue;
-            }
-            if self.read_credit(Epoch::heard)? {
-                continue;
-            }
-            self.sleep(PollFlags::empty(), deadline, None)?;
-            self.read_credit(Epoch::heard)?;
-        }
-    }
-
-    /// Tries once more, armed; what comes later is announced. [`Error::Full`] if it did not help.
+    /// Sends a packet for which the socket had no space, or for which descriptors or memory were short.
     ///
-    /// One descriptor tells of both kinds of room. So the epoch is made new first, both kinds are looked at, and only then
-    /// are the doorbells of the *earlier* epochs read: what comes later has one of its own, which stays. If there is room of
-    /// the other kind by now they are left too: then it is they that announce it.
+    /// # Errors
+    /// [`Error::Full`] or [`Error::FdsInFlight`] if the call must not block; the descriptor is armed.
     #[cold]
-    fn arm<T>(
+    pub(crate) fn wait_to_send(
         &mut self,
         producer: &mut Producer,
-        room: Space,
-        mut attempt: impl FnMut(&mut Self, &mut Producer) -> Result<Option<T>>,
-    ) -> Result<T> {
-        if self.link.credit_in.is_abandoned()? {
-            self.peer_closed = true;
-            return Err(self.link.ended());
-        }
-        let mut earlier = self.link.credit_in.doorbells()?;
-        if earlier == 0 {
-            self.epoch.drained();
-        }
-        // One that is left announces as much as many, which could fill the socket: then the new epoch's would find no room. What
-        // the peer rings from here on is not among the `earlier`, so it cannot keep us.
-        while earlier > 1 && self.read_credit(Epoch::overheard)? {
-            earlier = earlier.saturating_sub(1);
-        }
-        self.epoch.renew();
-        if let Some(done) = attempt(self, producer)? {
-            // It is done: if the credit socket has anything to tell, the next call tells it.
-            let _ = self.disarm(room);
-            return Ok(done);
-        }
-        if self.other_has_space(producer, room)? {
-            return Err(Error::Full);
-        }
-        for _ in 0..earlier {
-            if !self.read_credit(Epoch::overheard)? {
-                break;
-            }
-        }
-        Err(Error::Full)
+        header: PacketHeader,
+        control: &Control<'_>,
+        block: Block,
+    ) -> Result<()> {
+        let packet = Wanted::Packet { header, control, failure: None, pause: SHORTAGE_PAUSE.0 };
+        self.wait_for(producer, packet, News::Kernel, block)
     }
 
-    /// Whether there is room of the kind that `room` is not, and that a call has said no for. It is told once.
-    fn other_has_space(&mut self, producer: &mut Producer, room: Space) -> Result<bool> {
-        let has_space = match room {
-            Space::Ring => self.interest.socket && self.link.socket.has_room()?,
-            Space::Socket => match self.interest.ring {
-                Some(size) => self.has_space(producer, size)?,
-                None => false,
-            },
+    /// Waits until there is what is `wanted`. `blocking` is the news that a call waits for that may block.
+    fn wait_for(
+        &mut self,
+        producer: &mut Producer,
+        wanted: Wanted<'_>,
+        blocking: News,
+        block: Block,
+    ) -> Result<()> {
+        count(&mut self.stats.waits_for_space, 1);
+        let space = wanted.space();
+        let (mut state, mut budget) = match block {
+            Block::No => {
+                self.interest.add(space);
+                (WaitState::trying(News::Space), Budget::once())
+            }
+            Block::Until(deadline) => (WaitState::blocking(blocking), Budget::until(deadline)),
         };
-        if has_space {
-            match room {
-                Space::Ring => self.interest.socket = false,
-                Space::Socket => self.interest.ring = None,
+        let mut wait = SpaceWait { waiter: self, producer, wanted };
+        loop {
+            match run(&mut wait, &mut state, &mut budget)? {
+                Outcome::Done(()) => {
+                    // If the space socket has anything to tell, the next call tells it.
+                    let _ = wait.waiter.disarm(space);
+                    return Ok(());
+                }
+                Outcome::Changed => wait.back_off(),
+                Outcome::Empty | Outcome::Spent => return Err(wait.wanted.refusal()),
             }
         }
-        Ok(has_space)
     }
 
-    /// After a success: this room is not to be announced any more. If no other is either, what was announced is read, so
-    /// that the descriptor is not readable for nothing.
+    /// Notes that this space is there: the descriptor need not signal it. If it has to signal nothing else, the doorbells are read,
+    /// so that it is not readable for nothing.
     #[inline]
-    pub(crate) fn disarm(&mut self, room: Space) -> Result<()> {
-        if self.epoch.is_armed() { self.disarm_armed(room) } else { Ok(()) }
+    pub(crate) fn disarm(&mut self, space: Space<RecordSize>) -> Result<()> {
+        if self.word.is_armed() { self.disarm_armed(space) } else { Ok(()) }
     }
 
     #[cold]
-    fn disarm_armed(&mut self, room: Space) -> Result<()> {
-        match room {
-            Space::Ring => self.interest.ring = None,
-            Space::Socket => self.interest.socket = false,
-        }
-        if self.interest.ring.is_some() || self.interest.socket {
+    fn disarm_armed(&mut self, space: Space<RecordSize>) -> Result<()> {
+        if !self.interest.remove(space) {
             return Ok(());
         }
-        self.epoch.disarm();
-        self.read_bells()
-    }
-
-    /// Reads the doorbells that are left over, as many as one call may.
-    fn read_bells(&mut self) -> Result<()> {
+        self.word.disarm();
         let mut budget = Budget::once();
-        while budget.spend()? && self.read_credit(Epoch::heard)? {}
+        while budget.spend()? && self.read(SleepWord::on_doorbell)? {}
         Ok(())
     }
 
-    /// Reads the credit socket once, without blocking. True if there was a doorbell; `heard` says what that means.
+    /// Reads the space socket once, without blocking. True if there was a doorbell.
     ///
-    /// UNTRUSTED: all that may come there is doorbells, one for each epoch.
-    fn read_credit(&mut self, heard: fn(&mut Epoch) -> Result<(), ProtocolError>) -> Result<bool> {
+    /// UNTRUSTED: all that may come there is doorbells, at most one for each epoch.
+    fn read(&mut self, on_doorbell: OnDoorbell) -> Result<bool> {
         let packet = match self.link.credit_in.receive(0)? {
             Arrival::Packet(packet) => packet,
             Arrival::Nothing => {
-                self.epoch.drained();
+                self.word.drained();
                 return Ok(false);
             }
             Arrival::End => {
@@ -269,37 +194,28 @@ impl SpaceWaiter {
                 return Err(self.link.ended());
             }
         };
-        let bell = packet.and_then(|incoming| match (incoming.packet.kind, incoming.packet.fd_count) {
-            (Kind::Doorbell, 0) => {
-                count(&mut self.stats.doorbells_received, 1);
-                heard(&mut self.epoch)
-            }
-            (Kind::Doorbell, found) => Err(ProtocolError::FdLimit { max: 0, found }),
-            (other, _) => {
-                Err(ProtocolError::PacketKind { expected: Kind::Doorbell.code(), found: other.code() })
-            }
-        });
-        bell.map_err(|violation| self.violated(violation))?;
-        self.epoch.passed(to_u64(PACKET_HEADER), || self.link.credit_in.unread().ok());
+        packet
+            .and_then(|incoming| is_doorbell(&incoming, Kind::Doorbell))
+            .and_then(|_| on_doorbell(&mut self.word))
+            .map_err(|violation| self.violated(violation))?;
+        count(&mut self.stats.doorbells_received, 1);
+        self.word.passed(to_u64(PACKET_HEADER), || self.link.credit_in.unread().ok());
         Ok(true)
     }
 
-    /// Sleeps until the peer announces room, the socket is ready for `flags`, or the peer is gone.
+    /// Sleeps until the peer rings, the socket is ready for `flags`, the peer is gone, or `at_most`.
     fn sleep(&mut self, flags: PollFlags, deadline: Deadline, at_most: Option<Duration>) -> Result<()> {
-        if deadline.passed() {
-            return Err(Error::Timeout);
-        }
         count(&mut self.stats.sleeps, 1);
         let fds = [(self.link.credit_in.as_fd(), PollFlags::IN), (self.link.socket.as_fd(), flags)];
         let [_, socket] = match self.watch.sleep(fds, deadline, at_most) {
-            // The peer was killed: nobody will make room.
+            // The peer was killed: nobody makes space any more.
             Err(Error::Disconnected) => {
                 self.peer_closed = true;
                 return Err(self.link.ended());
             }
             ready => ready?,
         };
-        // Nobody reads at the other end, though somebody may hold on to the credit socket's.
+        // Nobody reads at the other end, though another process may hold the space socket's.
         if socket.intersects(PollFlags::HUP | PollFlags::ERR) {
             self.peer_closed = true;
         }
@@ -313,71 +229,153 @@ impl SpaceWaiter {
         }
         failure.into()
     }
+}
 
-    /// Sends a packet for which the socket had no space, or descriptors or memory were short.
-    #[cold]
-    pub(crate) fn wait_to_send(
-        &mut self,
-        producer: &mut Producer,
+/// What a call waits for, or sends as soon as it can.
+enum Wanted<'c> {
+    /// Space for a record of this many bytes.
+    Record(RecordSize),
+    Packet {
         header: PacketHeader,
-        control: &Control<'_>,
-        block: Block,
-    ) -> Result<()> {
-        count(&mut self.stats.waits_for_space, 1);
-        match block {
-            Block::No => self.send_armed(producer, header, control),
-            Block::Until(deadline) => self.send_blocking(header, control, deadline),
+        control: &'c Control<'c>,
+        /// Why it was not sent, after an attempt.
+        failure: Option<SendFailure>,
+        /// The next pause while something is short.
+        pause: Duration,
+    },
+}
+
+impl Wanted<'_> {
+    fn space(&self) -> Space<RecordSize> {
+        match self {
+            Self::Record(size) => Space::Ring(*size),
+            Self::Packet { .. } => Space::Socket,
         }
     }
 
-    /// Tries once more to send a packet, armed.
-    ///
-    /// # Errors
-    /// [`Error::Full`] or [`Error::FdsInFlight`] if it does not go now.
-    fn send_armed(
-        &mut self,
-        producer: &mut Producer,
-        header: PacketHeader,
-        control: &Control<'_>,
-    ) -> Result<()> {
-        let mut in_flight = false;
-        self.interest.socket = true;
-        let result = self.arm(producer, Space::Socket, |space, _| {
-            match space.link.socket.send(header, control.bytes, &control.fds) {
-                Ok(()) => Ok(Some(())),
-                Err(failure @ (SendFailure::Full | SendFailure::FdsInFlight)) => {
-                    in_flight = matches!(failure, SendFailure::FdsInFlight);
-                    Ok(None)
-                }
-                Err(failure) => Err(space.map_send_error(failure)),
-            }
-        });
-        match result {
-            Err(Error::Full) if in_flight => Err(Error::FdsInFlight),
-            result => result,
+    /// The error of a call that must not block.
+    fn refusal(self) -> Error {
+        match self {
+            Self::Packet { failure: Some(failure), .. } => failure.into(),
+            _ => Error::Full,
+        }
+    }
+}
+
+/// One wait for space.
+struct SpaceWait<'w, 'c> {
+    waiter: &'w mut SpaceWaiter,
+    producer: &'w mut Producer,
+    wanted: Wanted<'c>,
+}
+
+impl SpaceWait<'_, '_> {
+    /// Lets the peer release more than one record, so that looks at its `tail` do not slow it down.
+    fn back_off(&self) {
+        if let Wanted::Record(size) = self.wanted {
+            self.producer.let_more_be_released(size);
         }
     }
 
-    fn send_blocking(
-        &mut self,
-        header: PacketHeader,
-        control: &Control<'_>,
-        deadline: Deadline,
-    ) -> Result<()> {
-        let (mut pause, longest) = SHORTAGE_PAUSE;
-        loop {
-            self.check()?;
-            match self.link.socket.send(header, control.bytes, &control.fds) {
-                Ok(()) => return Ok(()),
-                Err(SendFailure::Full) => self.sleep(PollFlags::OUT, deadline, None)?,
-                Err(SendFailure::FdsInFlight | SendFailure::NoMemory(_)) => {
-                    self.sleep(PollFlags::empty(), deadline, Some(pause))?;
-                    pause = pause.saturating_mul(2).min(longest);
+    /// The peer's `tail` at which it rings: from there on the least record fits that is waited for. 0 if none is.
+    fn needs(&self) -> u64 {
+        let size = self.waiter.interest.with(self.wanted.space());
+        size.map_or(0, |size| self.producer.needed_tail(size))
+    }
+}
+
+impl Waiter for SpaceWait<'_, '_> {
+    type Item = ();
+
+    fn attempt(&mut self, _: &mut Budget) -> Result<Option<()>> {
+        self.waiter.check()?;
+        match &mut self.wanted {
+            Wanted::Record(size) => Ok(self.waiter.has_space(self.producer, *size)?.then_some(())),
+            Wanted::Packet { header, control, failure, .. } => {
+                match self.waiter.link.socket.send(*header, control.bytes, &control.fds) {
+                    Ok(()) => Ok(Some(())),
+                    Err(
+                        later @ (SendFailure::Full | SendFailure::FdsInFlight | SendFailure::NoMemory(_)),
+                    ) => {
+                        *failure = Some(later);
+                        Ok(None)
+                    }
+                    Err(failure) => Err(self.waiter.map_send_error(failure)),
                 }
-                Err(failure) => return Err(self.map_send_error(failure)),
             }
-            // Doorbells that were left over, or the peer's end.
-            self.read_bells()?;
         }
+    }
+
+    fn spin(&mut self, deadline: Deadline) -> SpinResult {
+        self.waiter.spinner.spin(deadline, || self.producer.tail_moved())
+    }
+
+    fn poll_socket(&mut self) -> Result<()> {
+        if !self.read()? && self.waiter.watch.look().is_err() {
+            self.waiter.peer_closed = true;
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self) -> bool {
+        self.waiter.word.arm(self.needs())
+    }
+
+    fn has_news(&mut self) -> Result<bool> {
+        match self.wanted {
+            Wanted::Record(size) => self.waiter.has_space(self.producer, size),
+            Wanted::Packet { .. } => Ok(false),
+        }
+    }
+
+    fn read(&mut self) -> Result<bool> {
+        self.waiter.read(SleepWord::on_doorbell)
+    }
+
+    fn sleep(&mut self, deadline: Deadline) -> Result<bool> {
+        let (flags, at_most) = match &mut self.wanted {
+            Wanted::Record(_) => (PollFlags::empty(), None),
+            Wanted::Packet { failure: None | Some(SendFailure::Full), .. } => (PollFlags::OUT, None),
+            Wanted::Packet { pause, .. } => {
+                let at_most = *pause;
+                *pause = pause.saturating_mul(2).min(SHORTAGE_PAUSE.1);
+                (PollFlags::empty(), Some(at_most))
+            }
+        };
+        self.waiter.sleep(flags, deadline, at_most)?;
+        Ok(false)
+    }
+
+    fn stale_doorbells(&mut self) -> Result<u64> {
+        if self.waiter.link.credit_in.is_abandoned()? {
+            self.waiter.peer_closed = true;
+            return Err(self.waiter.link.ended());
+        }
+        let stale = self.waiter.link.credit_in.doorbells()?;
+        if stale == 0 {
+            self.waiter.word.drained();
+        }
+        Ok(stale)
+    }
+
+    fn rearm(&mut self) {
+        self.waiter.word.rearm(self.needs());
+    }
+
+    fn read_stale(&mut self) -> Result<bool> {
+        self.waiter.read(SleepWord::on_stale_doorbell)
+    }
+
+    fn has_other_news(&mut self) -> Result<bool> {
+        let Some(other) = self.waiter.interest.other(self.wanted.space()) else { return Ok(false) };
+        let is_there = match other {
+            Space::Ring(size) => self.waiter.has_space(self.producer, size)?,
+            Space::Socket => self.waiter.link.socket.has_room()?,
+        };
+        // The descriptor signals it once.
+        if is_there {
+            self.waiter.interest.remove(other);
+        }
+        Ok(is_there)
     }
 }

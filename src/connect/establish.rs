@@ -14,7 +14,7 @@ use crate::{
     ring::release::Intake,
     socket::{link::Link, seqpacket::Socket},
     sys::peer_region::PeerRegion,
-    wait::{Spinner, share_the_only_cpu},
+    wait::{Spinner, pinned_to_same_cpu},
 };
 
 /// Builds the channel. The memfd, and the peer's end of our credit pair, are closed here: the peer has its own.
@@ -46,7 +46,7 @@ pub(super) fn channel(
     socket.disown();
     let link = Arc::new(Link::new(id, socket, credit_in, credit_out));
     let peer = Peer::new(credentials, pidfd, negotiated.version);
-    let spinner = Spinner::new(settings.wait, share_the_only_cpu(credentials.pid));
+    let spinner = Spinner::new(settings.wait, pinned_to_same_cpu(credentials.pid));
     let intake = Intake::new(peer_region, link, words.clone());
     let sender =
         Sender::new(Arc::clone(&intake), ring, words.clone(), sending, peer.clone(), spinner.clone());

@@ -25,6 +25,9 @@ pub(crate) enum Word {
     ReceiverEpoch = 0x080,
     /// Odd while the owner's sender waits for space.
     SenderEpoch = 0x0c0,
+    /// The `Tail` of the peer from which on the record fits that the owner's sender waits for. Changes only with a new odd
+    /// `SenderEpoch`; 0 while the sender waits for the socket only.
+    SenderNeeds = 0x0c8,
     /// A random number by which its owner knows it again.
     Origin = 0x100,
 }

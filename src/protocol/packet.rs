@@ -182,8 +182,15 @@ mod tests {
             layout::Word,
             record::{OTHER_HALF, PADDING, WANTS_REPLY},
         };
-        let words =
-            [Word::Head, Word::Packets, Word::Tail, Word::ReceiverEpoch, Word::SenderEpoch, Word::Origin];
+        let words = [
+            Word::Head,
+            Word::Packets,
+            Word::Tail,
+            Word::ReceiverEpoch,
+            Word::SenderEpoch,
+            Word::SenderNeeds,
+            Word::Origin,
+        ];
         let rows = table("| offset | word");
         assert_eq!(rows.len(), words.len());
         for (row, word) in rows.into_iter().zip(words) {

@@ -246,6 +246,12 @@ impl Consumer {
         span
     }
 
+    /// Whether the peer's sender waits for space that it had if all that was taken were released.
+    pub(crate) fn holds_up_peer(&self) -> bool {
+        let needs = self.intake.needed();
+        needs.is_some_and(|needs| self.intake.tail() < needs && needs <= self.position)
+    }
+
     /// Records taken and not released, and their bytes.
     pub(crate) fn held(&self) -> (u64, u64) {
         let (count, bytes) = self.intake.released();

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     protocol::layout::{Position, Word, to_u64},
     sys::peer_region::PeerRegion,
-    wait::{Attempts, Deadline},
+    wait::{Backoff, Deadline},
 };
 
 /// The peer's lead, in bytes, at which its writing and our reading do not meet; but no more than this part of the ring. With
@@ -41,28 +41,28 @@ pub(crate) struct Pace {
     /// It is time to rest, when all that the last look found is read: it was little.
     pub(crate) close: bool,
     /// To rest. Each look that finds little is an occasion.
-    pub(crate) attempts: Attempts,
+    pub(crate) attempts: Backoff,
 }
 
 impl Pace {
     /// For a ring of so many bytes.
     pub(crate) fn new(capacity: usize) -> Self {
         let lead = LEAD.min(to_u64(capacity) / PART);
-        Self { lead, close: false, attempts: Attempts::new(SKIPPED).later() }
+        Self { lead, close: false, attempts: Backoff::new(SKIPPED).delayed() }
     }
 
     /// A look has found so many bytes, and at least some.
     #[inline]
     pub(crate) fn found(&mut self, bytes: u64) {
-        self.close = bytes < self.lead && self.attempts.is_due();
+        self.close = bytes < self.lead && self.attempts.should_try();
     }
 
     /// We have rested; it `paid` if the peer went on.
     fn rested(&mut self, paid: Option<bool>) {
         self.close = false;
         match paid {
-            Some(true) => self.attempts.paid(),
-            Some(false) => self.attempts.in_vain(),
+            Some(true) => self.attempts.succeeded(),
+            Some(false) => self.attempts.failed(),
             None => {}
         }
     }

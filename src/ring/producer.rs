@@ -140,6 +140,12 @@ impl Producer {
         (size.bytes() <= self.free).then(|| self.reserve(0, size))
     }
 
+    /// The `tail` of the peer from which on a record of `size` bytes has room, with its padding.
+    pub(crate) fn needed_tail(&self, size: RecordSize) -> u64 {
+        let end = self.head.after(self.padding_before(size)).after(size.bytes());
+        end.get().saturating_sub(self.capacity)
+    }
+
     /// Chooses where the next record stands, for whose `size` bytes there is [room](Self::has_room). The peer sees nothing
     /// of it.
     pub(crate) fn place(&mut self, size: RecordSize) -> Result<Place, ProtocolError> {

@@ -18,9 +18,9 @@ use crate::{
         layout::{Position, Word, to_u64},
         record::Record,
     },
-    socket::{doorbell::Bell, link::Link},
+    socket::{doorbell::PeerHalf, link::Link},
     sys::{foreign::Foreign, own_region::OwnWords, peer_region::PeerRegion},
-    wait::lock_unless_lost,
+    wait::{Notifier, lock_unless_lost},
 };
 
 /// The part that payloads share with the receiver: the peer's ring, and what of it has been released.
@@ -43,7 +43,7 @@ struct Ledger {
     /// Released before an older one: where it begins; its end, and how many records it is. Those that touch are one, so there
     /// are no more entries than payloads that are held.
     early: BTreeMap<Position, (Position, u64)>,
-    bell: Bell,
+    notifier: Notifier,
 }
 
 impl Ledger {
@@ -85,7 +85,7 @@ impl Span {
 
 impl Intake {
     pub(crate) fn new(peer: PeerRegion, link: Arc<Link>, words: OwnWords) -> Arc<Self> {
-        let ledger = Ledger { early: BTreeMap::new(), bell: Bell::new(Word::SenderEpoch) };
+        let ledger = Ledger { early: BTreeMap::new(), notifier: Notifier::default() };
         let (count, early) = (AtomicU64::new(0), AtomicU64::new(0));
         Arc::new(Self { peer, link, words, count, early, ledger: Mutex::new(ledger) })
     }
@@ -124,10 +124,10 @@ impl Intake {
             return self.release_early(start, end, records);
         }
         self.move_tail(end, records);
-        // ORDERING: pairs with the fence in `release_early`, and in `Epoch::arm`: who releases early sees our `tail`, or
+        // ORDERING: pairs with the fence in `release_early`, and in `SleepWord::rearm`: who releases early sees our `tail`, or
         // we see it; and so does a peer that is about to sleep.
         fence(SeqCst);
-        if self.early.load(Relaxed) > 0 || self.is_wanted() {
+        if self.early.load(Relaxed) > 0 || self.is_needed(end) {
             self.settle(&mut self.ledger());
         }
     }
@@ -176,24 +176,42 @@ impl Intake {
             self.move_tail(end, records);
         }
         self.early.store(to_u64(ledger.early.len()), Relaxed);
+        // After the last move: only all of it may be what the peer needs.
+        self.notify(ledger, Some(self.tail().get()));
+    }
+
+    /// Wakes the peer's sender, if it sleeps, and if what is `released` is what it needs.
+    fn notify(&self, ledger: &mut Ledger, released: Option<u64>) {
+        let sender =
+            PeerHalf { region: &self.peer, word: Word::SenderEpoch, socket: &self.link.credit_out, released };
         // If the peer is gone there is nobody to tell.
-        let _ = ledger.bell.ring(&self.peer, &self.link.credit_out);
+        let _ = ledger.notifier.notify(&sender);
     }
 
     /// Tells a peer whose sender waits that there is room in the socket.
     pub(crate) fn announce_room(&self) {
-        // ORDERING: pairs with the fence in `Epoch::renew`: we see the odd epoch, or its owner's next attempt finds the room
+        // ORDERING: pairs with the fence in `SleepWord::rearm`: we see the odd epoch, or its owner's next attempt finds the room
         // that our reading made. The bell, which only one thread may ring, has a fence of its own.
         fence(SeqCst);
-        if self.is_wanted() {
-            let _ = self.ledger().bell.ring(&self.peer, &self.link.credit_out);
+        // Whatever the sender needs of the ring: it may wait for the socket.
+        if self.needed().is_some() {
+            self.notify(&mut self.ledger(), None);
         }
     }
 
-    /// Whether the peer's sender waits for room, as far as one can see: it may not yet, or not any more.
+    /// The `tail` that the peer's sender waits for, if it waits, as far as one can see: it may not yet, or not any more.
+    ///
+    /// UNTRUSTED: it is only compared.
     #[inline]
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.peer.load(Word::SenderEpoch) & 1 == 1
+    pub(crate) fn needed(&self) -> Option<Position> {
+        let waits = self.peer.load(Word::SenderEpoch) & 1 == 1;
+        waits.then(|| Position::new(self.peer.load(Word::SenderNeeds)))
+    }
+
+    /// Whether the peer's sender waits for no more than what is released up to `end`.
+    #[inline]
+    pub(crate) fn is_needed(&self, end: Position) -> bool {
+        self.needed().is_some_and(|needs| needs <= end)
     }
 
     /// Records and bytes released so far.
@@ -233,7 +251,7 @@ mod tests {
             if (0..4).any(|n| !order.contains(&n)) {
                 continue;
             }
-            let mut ledger = Ledger { early: BTreeMap::new(), bell: Bell::new(Word::SenderEpoch) };
+            let mut ledger = Ledger { early: BTreeMap::new(), notifier: Notifier::default() };
             for (n, next) in order.into_iter().enumerate() {
                 let start = ledger.note(spans[next].start, spans[next].end, 1);
                 let (end, _) = ledger.early[&start];

@@ -264,7 +264,10 @@ impl Channel {
     ///
     /// # Errors
     /// Those of [`Sender::loan_slice`].
-    pub async fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
+    pub async fn loan_slice<'s, T: FromBytes + IntoBytes + 's>(
+        &'s mut self,
+        count: usize,
+    ) -> Result<Loan<'s, T>> {
         self.sender.loan_slice(count).await
     }
 

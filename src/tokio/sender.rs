@@ -67,7 +67,10 @@ impl Sender {
     ///
     /// # Errors
     /// Those of [`sealane::Sender::loan_slice`](crate::Sender::loan_slice).
-    pub async fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
+    pub async fn loan_slice<'s, T: FromBytes + IntoBytes + 's>(
+        &'s mut self,
+        count: usize,
+    ) -> Result<Loan<'s, T>> {
         let Self { inner, readiness } = self;
         space::<T>(readiness, count, |len| inner.has_space(len)).await?;
         // Does not block: there is room, and only this sender takes it.

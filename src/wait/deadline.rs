@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
-/// Packets that a call reads without a look at the clock: a peer that floods us with packets cannot keep it.
-const MOST_PACKETS: u32 = 64;
-/// Packets that a call reads which does not wait. They are more than an honest peer's socket holds (278 of the smallest, by
-/// default: `net.core.wmem_default`), so that what is left comes later, and makes the descriptor readable anew even to who
-/// looks for edges.
-const MOST_AT_ONCE: u32 = 512;
+/// Packets that a call reads between two looks at the clock, so that a peer that floods us moves no deadline.
+const MAX_PACKETS_PER_CALL: u32 = 64;
+/// Packets that a call reads that does not wait. An honest peer's socket holds fewer (278 of the smallest, by default:
+/// `net.core.wmem_default`). So later ones make the descriptor readable anew, even for an edge-triggered loop.
+const MAX_PACKETS_PER_TRY: u32 = 512;
 
 /// When a call gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +18,7 @@ pub(crate) enum Deadline {
 }
 
 impl Deadline {
-    /// A time so long that the clock cannot tell it is no limit.
+    /// The deadline after `timeout`; none if it is beyond the range of `Instant`.
     pub(crate) fn after(timeout: Duration) -> Self {
         Instant::now().checked_add(timeout).map_or(Self::Never, Self::At)
     }
@@ -37,24 +36,30 @@ impl Deadline {
     }
 }
 
-/// What one call may do of the work that a peer gives it: reading packets, dropping replies that nobody waits for, looking at
-/// what has come. Every loop that a peer can feed spends a step each time round.
+/// The work that one call does for the peer: reading packets, dropping late replies, looking at the ring.
+///
+/// Every loop that a peer can feed spends a step in each turn.
 #[derive(Debug)]
 pub(crate) struct Budget {
     steps: u32,
-    /// When the steps are spent, the clock is looked at, and there are as many again; `None`: no more.
+    /// With a deadline that has not passed, spent steps are renewed. `None`: they are not.
     deadline: Option<Deadline>,
 }
 
 impl Budget {
-    /// For a call that waits until `deadline`.
+    /// The budget of a call that waits until `deadline`.
     pub(crate) fn until(deadline: Deadline) -> Self {
-        Self { steps: MOST_PACKETS, deadline: Some(deadline) }
+        Self { steps: MAX_PACKETS_PER_CALL, deadline: Some(deadline) }
     }
 
-    /// For a call, or a part of one, that does not wait.
+    /// The budget of a call, or of a part of one, that does not wait.
     pub(crate) fn once() -> Self {
-        Self { steps: MOST_AT_ONCE, deadline: None }
+        Self { steps: MAX_PACKETS_PER_TRY, deadline: None }
+    }
+
+    /// When the call gives up. One that does not wait has no deadline.
+    pub(crate) fn deadline(&self) -> Deadline {
+        self.deadline.unwrap_or(Deadline::Never)
     }
 
     /// Spends a step. False if there is none: the call has done enough.
@@ -67,7 +72,7 @@ impl Budget {
             match self.deadline {
                 None => return Ok(false),
                 Some(deadline) if deadline.passed() => return Err(Error::Timeout),
-                Some(_) => self.steps = MOST_PACKETS,
+                Some(_) => self.steps = MAX_PACKETS_PER_CALL,
             }
         }
         self.steps = self.steps.saturating_sub(1);
@@ -80,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_budget_is_spent_or_looks_at_the_clock() {
+    fn budgets_are_spent_or_look_at_the_clock() {
         let spend = |mut budget: Budget| (0..1000).map(|_| budget.spend()).collect::<Vec<_>>();
         let steps = |spent: Vec<Result<bool>>| spent.iter().filter(|step| matches!(step, Ok(true))).count();
         assert_eq!(steps(spend(Budget::once())), 512);
@@ -93,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_timeouts_are_no_limit() {
+    fn timeouts_beyond_the_clock_are_no_limit() {
         assert_eq!(Deadline::after(Duration::MAX), Deadline::Never);
         assert!(Deadline::after(Duration::ZERO).passed());
     }

@@ -1,13 +1,15 @@
 //! Waiting: how long, and when to give up. What is waited for is the caller's.
 //!
-//! Owns deadlines, the budget of a loop that a peer can feed, spinning with its back-off, sleeping in
-//! `ppoll(2)`, and locks that a fork may find taken.
+//! Owns the order of the steps of a wait (`engine`), the eventcount that wakes a sleeper, deadlines, the budget of a loop that a
+//! peer can feed, spinning with its back-off, sleeping in `ppoll(2)`, and locks that a fork may find taken.
 //!
 //! Refuses to wait past a deadline, and to work without end for a peer.
 //!
 //! May import: `error`.
 
 mod deadline;
+mod engine;
+mod eventcount;
 mod lock;
 mod poll;
 mod spin;
@@ -15,9 +17,11 @@ mod spin;
 use std::time::Duration;
 
 pub(crate) use deadline::{Budget, Deadline};
+pub(crate) use engine::{News, Outcome, SpinResult, WaitState, Waiter, run};
+pub(crate) use eventcount::{Notified, Notifier, OwnWord, Sent, SleepWord, Sleeper};
 pub(crate) use lock::lock_unless_lost;
 pub(crate) use poll::{sleep, sleep_on};
-pub(crate) use spin::{Attempts, Spinner, Spun, share_the_only_cpu};
+pub(crate) use spin::{Backoff, Spinner, pinned_to_same_cpu};
 
 /// How a blocking call waits.
 ///
@@ -33,19 +37,18 @@ pub(crate) use spin::{Attempts, Spinner, Spun, share_the_only_cpu};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wait {
-    /// Spin first, while spinning pays, then sleep: after a spin that was in vain up to 64 waits sleep at once. Does not
-    /// spin where both processes can only run on one and the same CPU.
+    /// Spin for up to `max_spin`, then sleep. If spinning did not help, up to 64 following waits sleep immediately. Does not
+    /// spin where both processes are pinned to the same single CPU.
     ///
-    /// A receiver that keeps up with a sender of more than 1 GB/s rests now and then, for 10 µs at most, so that the sender gets
-    /// a lead of 256 KiB or a quarter of the ring: at that distance both are some times as fast. So it does with `Spin`, but
-    /// not with `Block`.
+    /// While it keeps up with a sender faster than 1 GB/s, a receiver occasionally pauses, for at most 10 µs, until the sender is
+    /// 256 KiB or a quarter of the ring ahead. That makes both faster. `Spin` does so too, `Block` never does.
     Adaptive {
         /// The longest time to spin.
         max_spin: Duration,
     },
-    /// Sleep at once.
+    /// Sleep immediately.
     Block,
-    /// Never sleep. Costs a CPU; the socket is still looked at every 10 µs, so that a dead peer is noticed.
+    /// Never sleep. This occupies a CPU. The socket is still read every 10 µs, so that a dead peer is noticed.
     Spin,
 }
 

@@ -1,4 +1,4 @@
-//! [`Spinner`]: looking at memory for a while before sleeping, as long as that pays.
+//! [`Spinner`]: looking at memory for a while before sleeping, as long as that pays; and [`Backoff`].
 
 use std::{
     hint::spin_loop,
@@ -8,31 +8,20 @@ use std::{
 
 use rustix::{process::Pid, thread::sched_getaffinity};
 
-use super::{Deadline, Wait};
+use super::{Deadline, SpinResult, Wait};
 
-/// How long a spinning wait may go without a look at the socket.
+/// Time between two reads of the socket while spinning.
 const SOCKET_LOOK: Duration = Duration::from_micros(10);
 /// Looks at memory before the first look at the clock: the shortest waits cost no clock.
 const FREE_LOOKS: u32 = 64;
 /// Looks at memory between two looks at the clock.
 const LOOKS: u32 = 16;
-/// A wait that would not have been worth spinning for is followed by this many without spinning, at least and at most.
+/// Waits without spinning after a spin that found nothing, at least and at most.
 const SKIPPED: (u32, u32) = (1, 64);
 
-/// How a spin ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Spun {
-    /// What was looked for came.
-    Ready,
-    /// Time to look at the socket, then to spin on.
-    LookAtSocket,
-    /// Time to sleep, or the deadline passed.
-    Enough,
-}
-
-/// Whether this thread and the process `peer` may run on one and the same CPU only: while one spins the other cannot run. Of
-/// a process that has no number here that is not known.
-pub(crate) fn share_the_only_cpu(peer: Option<NonZeroU32>) -> bool {
+/// True if this thread and the process `peer` are pinned to the same single CPU; spinning would keep the peer from running.
+/// False if the peer has no pid here.
+pub(crate) fn pinned_to_same_cpu(peer: Option<NonZeroU32>) -> bool {
     let peer = peer.and_then(|pid| i32::try_from(pid.get()).ok()).and_then(Pid::from_raw);
     match (sched_getaffinity(None), peer.map(|pid| sched_getaffinity(Some(pid)))) {
         (Ok(ours), Some(Ok(theirs))) => ours.count() == 1 && ours == theirs,
@@ -40,41 +29,41 @@ pub(crate) fn share_the_only_cpu(peer: Option<NonZeroU32>) -> bool {
     }
 }
 
-/// Something that does not always pay. After an attempt in vain some occasions go by: as few as possible the first time, then
-/// twice as many each time, up to the most. One that pays forgets all that.
+/// Exponential back-off for an optimisation that may not help: each failure doubles the number of chances skipped, a success
+/// resets it.
 #[derive(Debug, Clone)]
-pub(crate) struct Attempts {
-    /// Occasions to come that go by.
+pub(crate) struct Backoff {
+    /// Chances still to be skipped.
     pub(crate) skip: u32,
-    /// How many the next attempt in vain adds.
+    /// Chances that the next failure skips.
     penalty: u32,
     least: u32,
     most: u32,
 }
 
-impl Attempts {
+impl Backoff {
     pub(crate) const fn new((least, most): (u32, u32)) -> Self {
         Self { skip: 0, penalty: least, least, most }
     }
 
-    /// As few as possible go by before the first attempt.
-    pub(crate) const fn later(self) -> Self {
+    /// The same, with the least number of chances skipped before the first attempt.
+    pub(crate) const fn delayed(self) -> Self {
         Self { skip: self.least, ..self }
     }
 
-    /// An occasion: whether to make an attempt.
+    /// Whether to make an attempt at this chance.
     #[inline]
-    pub(crate) fn is_due(&mut self) -> bool {
+    pub(crate) fn should_try(&mut self) -> bool {
         let due = self.skip == 0;
         self.skip = self.skip.saturating_sub(1);
         due
     }
 
-    pub(crate) fn paid(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         (self.skip, self.penalty) = (0, self.least);
     }
 
-    pub(crate) fn in_vain(&mut self) {
+    pub(crate) fn failed(&mut self) {
         self.skip = self.penalty;
         self.penalty = self.penalty.saturating_mul(2).min(self.most);
     }
@@ -87,22 +76,22 @@ impl Attempts {
 /// the peer cannot run while we spin, a 64th of the waits costs a spin, and where they are not, no wait sleeps.
 #[derive(Debug, Clone)]
 pub(crate) struct Spinner {
-    /// Longest spin; `None` is for ever.
+    /// The longest spin; `None` has no limit.
     max: Option<Duration>,
-    attempts: Attempts,
+    backoff: Backoff,
     state: Spinning,
 }
 
-/// How far the present wait has come.
+/// How far the present wait has come in spinning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spinning {
-    /// It has not begun.
-    Not,
-    /// It has only looked at memory so far.
+    /// There is no wait.
+    Idle,
+    /// It has looked at memory, and not yet at the clock.
     Free,
-    /// Since when, and when the socket was looked at last.
+    /// When the clock was first read, and when the socket was read last.
     Since(Instant, Instant),
-    /// It is over: sleep.
+    /// It has ended: sleep.
     Over,
 }
 
@@ -115,34 +104,34 @@ impl Spinner {
             Wait::Adaptive { .. } if useless => Some(Duration::ZERO),
             Wait::Adaptive { max_spin } => Some(max_spin),
         };
-        Self { max, attempts: Attempts::new(SKIPPED), state: Spinning::Not }
+        Self { max, backoff: Backoff::new(SKIPPED), state: Spinning::Idle }
     }
 
-    /// Whether it ever spins.
+    /// False for [`Wait::Block`], and where spinning is useless.
     pub(crate) fn may_spin(&self) -> bool {
         self.max != Some(Duration::ZERO)
     }
 
-    /// Spins until `ready`, or until something else is to be done. Call it again in the same wait after that.
-    pub(crate) fn spin(&mut self, deadline: Deadline, mut ready: impl FnMut() -> bool) -> Spun {
+    /// Spins until `ready`, or until something else has to be done. The same wait may call it again after that.
+    pub(crate) fn spin(&mut self, deadline: Deadline, mut ready: impl FnMut() -> bool) -> SpinResult {
         let looks = match self.state {
-            Spinning::Not if !self.may_spin() => return Spun::Enough,
-            Spinning::Not if !self.attempts.is_due() => {
+            Spinning::Idle if !self.may_spin() => return SpinResult::GiveUp,
+            Spinning::Idle if !self.backoff.should_try() => {
                 self.state = Spinning::Over;
-                return Spun::Enough;
+                return SpinResult::GiveUp;
             }
-            Spinning::Not => FREE_LOOKS,
+            Spinning::Idle => FREE_LOOKS,
             Spinning::Free | Spinning::Since(..) => LOOKS,
-            Spinning::Over => return Spun::Enough,
+            Spinning::Over => return SpinResult::GiveUp,
         };
-        if self.state == Spinning::Not {
+        if self.state == Spinning::Idle {
             self.state = Spinning::Free;
         }
         let mut looks = looks;
         loop {
             for _ in 0..looks {
                 if ready() {
-                    return Spun::Ready;
+                    return SpinResult::Ready;
                 }
                 spin_loop();
             }
@@ -157,23 +146,23 @@ impl Spinner {
             if vain || matches!(deadline, Deadline::At(at) if now >= at) {
                 self.state = Spinning::Over;
                 if vain {
-                    self.attempts.in_vain();
+                    self.backoff.failed();
                 }
-                return Spun::Enough;
+                return SpinResult::GiveUp;
             }
             if now.saturating_duration_since(looked) >= SOCKET_LOOK {
                 self.state = Spinning::Since(started, now);
-                return Spun::LookAtSocket;
+                return SpinResult::PollSocket;
             }
         }
     }
 
-    /// The wait is over. True if spinning got what was waited for.
+    /// Ends the wait. True if it never went past spinning.
     pub(crate) fn done(&mut self) -> bool {
         let paid = matches!(self.state, Spinning::Free | Spinning::Since(..));
-        self.state = Spinning::Not;
+        self.state = Spinning::Idle;
         if paid {
-            self.attempts.paid();
+            self.backoff.succeeded();
         }
         paid
     }
@@ -188,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn spinning_stops_where_it_does_not_pay_and_is_tried_again() {
+    fn spinning_stops_where_it_does_not_pay_and_is_retried() {
         let mut spinner = adaptive(Duration::from_nanos(1));
         let mut spun = 0;
         for _ in 0..1000 {
@@ -196,7 +185,7 @@ mod tests {
             while spinner.spin(Deadline::Never, || {
                 looked = true;
                 false
-            }) != Spun::Enough
+            }) != SpinResult::GiveUp
             {}
             spun += u32::from(looked);
             spinner.done();
@@ -205,21 +194,21 @@ mod tests {
     }
 
     #[test]
-    fn spinning_goes_on_where_it_pays() {
+    fn spinning_continues_where_it_pays() {
         let mut spinner = adaptive(Duration::from_hours(1));
         for _ in 0..1000 {
-            assert_eq!(spinner.spin(Deadline::Never, || true), Spun::Ready);
+            assert_eq!(spinner.spin(Deadline::Never, || true), SpinResult::Ready);
             assert!(spinner.done());
         }
     }
 
     #[test]
-    fn blocking_never_spins_and_spinning_looks_at_the_socket() {
-        assert_eq!(Spinner::new(Wait::Block, false).spin(Deadline::Never, || true), Spun::Enough);
+    fn blocking_never_spins_and_spinning_reads_the_socket() {
+        assert_eq!(Spinner::new(Wait::Block, false).spin(Deadline::Never, || true), SpinResult::GiveUp);
         let mut spinner = Spinner::new(Wait::Spin, false);
-        assert_eq!(spinner.spin(Deadline::Never, || false), Spun::LookAtSocket);
+        assert_eq!(spinner.spin(Deadline::Never, || false), SpinResult::PollSocket);
         spinner.done();
-        assert_eq!(spinner.spin(Deadline::Never, || false), Spun::LookAtSocket);
-        assert_eq!(spinner.spin(Deadline::At(Instant::now()), || false), Spun::Enough);
+        assert_eq!(spinner.spin(Deadline::Never, || false), SpinResult::PollSocket);
+        assert_eq!(spinner.spin(Deadline::At(Instant::now()), || false), SpinResult::GiveUp);
     }
 }

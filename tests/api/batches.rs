@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sealane::{Channel, Control, Error, Loan, Message, Receiver, RecvBatch, Result, SendBatch, Sender, Wait};
 
 use crate::support::threads::{SOON, start};
@@ -24,6 +25,12 @@ const RECORD: usize = 128;
 fn channel() -> ((Sender, Receiver), (Sender, Receiver)) {
     let (a, b) = Channel::builder().ring_capacity(RING).pair().unwrap();
     (a.split(), b.split())
+}
+
+/// Whether the sender's descriptor signals something.
+fn readable(sender: &Sender) -> bool {
+    let mut fds = [PollFd::new(sender, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).unwrap() > 0
 }
 
 /// Sends the number as a payload of 64 bytes.
@@ -524,6 +531,33 @@ fn descriptors_are_taken_out_of_a_batch() {
     let mut message = batch.next().unwrap();
     let fds = message.take_fds();
     assert_eq!((fds.len(), message.fds().len()), (1, 0));
+}
+
+#[test]
+fn batches_give_space_back_when_it_is_what_the_sender_needs() {
+    // Records of 1,088 bytes: 32 of them are more than the ring has room for beside the loan that is refused.
+    const LEN: usize = 1000;
+    for refused in [LEN, 3 * LEN] {
+        let ((mut sender, _a), (_b, mut receiver)) = channel();
+        // As many as there are, but nobody has said no.
+        let count = 59;
+        for _ in 0..count {
+            sender.loan(LEN).unwrap().send().unwrap();
+        }
+        let mut batch = receiver.recv_batch().unwrap();
+        assert!(!sender.has_space(refused).unwrap());
+        batch.next().unwrap();
+        let mut over = 0;
+        while !readable(&sender) {
+            batch.next().unwrap();
+            over += 1;
+            assert!(over < count, "nothing is given back");
+        }
+        // A loan takes room for its record and for 1,024 bytes of control, here at the ring's start.
+        let record = |len: usize| len.next_multiple_of(64) + 64;
+        assert_eq!(over, (record(refused) + 1024).div_ceil(record(LEN)), "{refused}");
+        assert!(sender.has_space(refused).unwrap());
+    }
 }
 
 #[test]

@@ -82,6 +82,38 @@ fn a_peer_that_sleeps_for_room_is_seen_too() {
 }
 
 #[test]
+fn payloads_that_the_peer_does_not_need_are_not_blamed() {
+    // It waits for the socket only.
+    let (mut sender, mut receiver) = pair(Wait::Block);
+    sender.loan(1000).unwrap().send().unwrap();
+    let held = receiver.recv().unwrap();
+    let mut packets = 0;
+    while sender.try_send(&[1; 500]).is_ok() {
+        packets += 1;
+    }
+    for _ in 0..packets {
+        receiver.recv().unwrap();
+    }
+    assert!(matches!(receiver.recv_timeout(NOW), Err(Error::Timeout)));
+    drop(held);
+
+    // It has the space that it waited for, and has not tried again.
+    fill(&mut sender);
+    let mut held = Vec::new();
+    while let Some(mut message) = receiver.try_recv().unwrap() {
+        held.extend(message.take_payload());
+    }
+    assert!(sender.try_loan(1000).unwrap().is_none());
+    let count = held.len() as u64;
+    assert!(
+        matches!(receiver.recv_timeout(NOW), Err(Error::TimeoutHolding { count: found, .. }) if found == count)
+    );
+    held.drain(..4);
+    assert!(matches!(receiver.recv_timeout(NOW), Err(Error::Timeout)));
+    assert!(sender.try_loan(1000).unwrap().is_some());
+}
+
+#[test]
 fn the_error_says_what_to_do_about_it() {
     let error = Error::TimeoutHolding { count: 3, bytes: 4_100_000 };
     assert!(!error.is_fatal());

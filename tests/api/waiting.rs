@@ -1,6 +1,7 @@
 //! Waiting: how long calls block, which events wake them, and when a descriptor says that trying again is worthwhile.
 
 use std::{
+    collections::VecDeque,
     hint::spin_loop,
     io::IoSlice,
     os::fd::{AsFd, BorrowedFd},
@@ -16,7 +17,7 @@ use rustix::{
         socketpair, sockopt,
     },
 };
-use sealane::{Channel, Control, Error, Wait};
+use sealane::{Channel, Control, Error, Payload, Wait};
 
 use crate::support::{
     WAITS, role,
@@ -414,6 +415,73 @@ fn a_sleeping_sender_wakes_when_there_is_room() {
             assert_eq!((message.control(), message.payload().is_some()), (&b"packet"[..], with_payload));
         }
     }
+}
+
+/// A ring that is full of payloads of 4,000 bytes, and these payloads. A record with one takes 4,096 bytes.
+fn full(wait: Wait) -> (Channel, Channel, VecDeque<Payload>) {
+    let (mut a, mut b) = Channel::builder().ring_capacity(64 << 10).wait(wait).pair().unwrap();
+    // As many as there are, but nobody has said no.
+    for _ in 0..15 {
+        a.loan(4000).unwrap().send().unwrap();
+    }
+    let held = (0..15).map(|_| b.recv_timeout(SOON).unwrap().take_payload().unwrap()).collect();
+    (a, b, held)
+}
+
+#[test]
+fn senders_sleep_until_there_is_all_the_space_that_they_need() {
+    let (mut a, _b, mut held) = full(Wait::Block);
+    let before = a.stats();
+    let sending = start(move || (a.sender.loan_timeout(12_000, SOON).map(drop), a.stats())).asleep();
+    // The record and what is reserved for control bytes take 13,120 bytes at the ring's start: those of four payloads.
+    for _ in 0..3 {
+        drop(held.pop_front());
+    }
+    let sending = sending.asleep();
+    drop(held.pop_front());
+    let (lent, stats) = sending.result();
+    lent.unwrap();
+    assert_eq!(stats.sleeps - before.sleeps, 1);
+    assert_eq!(stats.doorbells_received - before.doorbells_received, 1);
+}
+
+#[test]
+fn descriptors_signal_space_when_there_is_all_of_it() {
+    let (mut a, _b, mut held) = full(Wait::default());
+    assert!(a.try_loan(12_000).unwrap().is_none());
+    for _ in 0..3 {
+        drop(held.pop_front());
+        assert!(!readable(a.sender.as_fd(), NOW), "it does not fit yet");
+    }
+    drop(held.pop_front());
+    assert!(readable(a.sender.as_fd(), NOW));
+    assert!(a.try_loan(12_000).unwrap().is_some(), "it fits when the descriptor says so");
+}
+
+#[test]
+fn descriptors_signal_the_least_of_what_was_refused() {
+    for sizes in [[20_000, 4000], [4000, 20_000]] {
+        let (mut a, _b, mut held) = full(Wait::default());
+        for len in sizes {
+            assert!(a.try_loan(len).unwrap().is_none());
+        }
+        assert!(!readable(a.sender.as_fd(), NOW));
+        drop(held.pop_front());
+        assert!(!readable(a.sender.as_fd(), NOW), "the reserve for control bytes does not fit yet");
+        drop(held.pop_front());
+        assert!(readable(a.sender.as_fd(), NOW));
+        assert!(a.try_loan(4000).unwrap().is_some());
+    }
+}
+
+#[test]
+fn senders_that_were_refused_more_wake_for_less() {
+    let (mut a, _b, mut held) = full(Wait::Block);
+    assert!(a.try_loan(20_000).unwrap().is_none());
+    let sending = start(move || a.sender.loan_timeout(4000, SOON).map(drop)).asleep();
+    drop(held.pop_front());
+    drop(held.pop_front());
+    sending.result().unwrap();
 }
 
 /// Each message fills the ring, so that each side waits for the other in turn; and comes at every moment of that wait.

@@ -26,7 +26,9 @@ use sealane::{Channel, Error, Message, Wait};
 use crate::support::{
     hostile::{
         DOORBELL, LONG, OTHER_HALF, Packet, Player, WANTS_REPLY,
-        memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, SENDER_EPOCH, TAIL, capacity},
+        memory::{
+            HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, SENDER_EPOCH, SENDER_NEEDS, TAIL, capacity,
+        },
         page, seqpacket_pair,
     },
     left_over, role,
@@ -313,7 +315,7 @@ fn harass(hostile: &Hostile, noise: &mut Random, head: &mut u64) {
         1 => noise.next() % (4 * capacity()),
         _ => noise.next() % 64 * 64,
     };
-    let words = [HEAD, PACKETS, TAIL, RECEIVER_EPOCH, SENDER_EPOCH];
+    let words = [HEAD, PACKETS, TAIL, RECEIVER_EPOCH, SENDER_EPOCH, SENDER_NEEDS];
     match noise.below(40) {
         // Seldom, as it is the end.
         0 => hostile.set(words[noise.below(words.len())], any(noise)),

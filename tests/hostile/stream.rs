@@ -20,7 +20,10 @@ use crate::support::{
     WAITS,
     hostile::{
         CONTROL, DOORBELL, HELLO, LONG, OTHER_HALF, Packet, READY, REJECT, WANTS_REPLY,
-        memory::{HEAD, Hostile, PACKETS, PADDING, RECEIVER_EPOCH, Record, TAIL, capacity, head_after},
+        memory::{
+            HEAD, Hostile, PACKETS, PADDING, RECEIVER_EPOCH, Record, SENDER_EPOCH, SENDER_NEEDS, TAIL,
+            capacity, head_after,
+        },
         page, pipe, readable,
     },
     is_abandoned,
@@ -747,6 +750,29 @@ fn an_epoch_that_never_rests_costs_bells_and_no_more() {
         hostile.set(TAIL, head_after(count));
     }
     assert!(channel.stats().doorbells_sent >= 100);
+}
+
+#[test]
+fn needs_of_any_value_cost_a_doorbell_an_epoch_at_most() {
+    let _guard = bounded();
+    // What is needed, where that jumps at each message, and how many doorbells come for one epoch.
+    for (needs, jump, expected) in
+        [(0, 0, 1), (64, 0, 1), (u64::MAX, 0, 0), (1, u64::MAX / 7, 1), (u64::MAX, 1, 1)]
+    {
+        let (hostile, mut channel) = Hostile::meet(&builder());
+        hostile.set(SENDER_EPOCH, 1);
+        for n in 0..20 {
+            hostile.set(SENDER_NEEDS, jump.wrapping_mul(n).wrapping_add(needs));
+            hostile.publish(64 * n, Record { sequence: n, ..Record::default() }, 64 * (n + 1));
+            drop(channel.recv_timeout(LONG).unwrap());
+        }
+        let mut doorbells = 0;
+        while readable([hostile.own_credit.as_fd()], Duration::ZERO) == [true] {
+            assert_eq!(hostile.own_credit.hear().unwrap().kind, DOORBELL);
+            doorbells += 1;
+        }
+        assert_eq!(doorbells, expected, "{needs} {jump}");
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The orderings of the shared words under the C++ memory model, by loom, which tries all executions: what is published is
 //! there, what is released is done with, and no wake-up is lost. Without any one of the fences something is.
 //!
-//! The library's own types are handles into mappings of two processes, which loom cannot follow. So each function here has
-//! the loads, stores and fences of the one that its comment names, in its order; a change there is to be made here too.
+//! Waiting and waking are the library's own (src/wait), on loom's atomics. Counters are handles into mappings of two
+//! processes, which loom cannot follow: so each of their functions here has the loads, stores and fences of the one that its
+//! comment names, in its order; a change there is to be made here too.
 
 use loom::{
     cell::UnsafeCell,
@@ -17,14 +18,29 @@ use loom::{
     },
     thread,
 };
+use sealane::Error;
+use wait::{
+    deadline::{Budget, Deadline},
+    engine::{News, Outcome, SpinResult, WaitState, Waiter, run},
+    eventcount::{Notifier, OwnWord, Sent, SleepWord, Sleeper},
+};
+
+#[expect(dead_code, reason = "what the exhaustive models use")]
+#[path = "wait.rs"]
+mod wait;
+
+/// What the library's files import.
+mod error {
+    pub(crate) use sealane::{Error, ProtocolError, Result};
+}
 
 /// Which fence or ordering is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Without {
     Nothing,
-    /// The waiter's fence, in `Epoch::renew`.
+    /// The waiter's fence, in `SleepWord::rearm`.
     WaitersFence,
-    /// The ringer's fence, in `Bell::ring`.
+    /// The ringer's fence, in `Notifier::notify`.
     RingersFence,
     /// The Release of the store of `head` or `tail`.
     Release,
@@ -102,15 +118,95 @@ fn ring(without_publishing: Without, without_releasing: Without) {
     });
 }
 
-/// `Bell::ring`
-fn ring_bell(epoch: &AtomicU64, rung: &mut u64, socket: &AtomicU64, without: Without) {
-    if without != Without::RingersFence {
-        fence(SeqCst);
+/// A sleep word of the library's, in loom's memory.
+struct Word<'m>(&'m AtomicU64, Without);
+
+impl OwnWord for Word<'_> {
+    fn load(&self) -> u64 {
+        self.0.load(Relaxed)
     }
-    let seen = epoch.load(Relaxed);
-    if seen & 1 == 1 && seen != *rung {
-        socket.fetch_add(1, AcqRel);
-        *rung = seen;
+
+    fn store(&mut self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    fn fence(&self) {
+        if self.1 != Without::WaitersFence {
+            fence(SeqCst);
+        }
+    }
+}
+
+/// The other side, as the library's notifier sees it: its word, and doorbells in its socket.
+struct Peer<'m>(&'m AtomicU64, &'m AtomicU64, Without);
+
+impl Sleeper for Peer<'_> {
+    fn fence(&self) {
+        if self.2 != Without::RingersFence {
+            fence(SeqCst);
+        }
+    }
+
+    fn epoch(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    fn ring(&self) -> Sent {
+        self.1.fetch_add(1, AcqRel);
+        Sent::Yes
+    }
+}
+
+/// A half that waits by the library's own loop until its counter moves. It sleeps with [`Error::Timeout`].
+struct Half<'m> {
+    counter: &'m Counter,
+    word: SleepWord<Word<'m>>,
+    /// Without one it leaves the doorbells: a half that is asleep with one there wakes.
+    socket: Option<&'m AtomicU64>,
+    without: Without,
+    seen: u64,
+}
+
+impl Waiter for Half<'_> {
+    type Item = u64;
+
+    /// `Inbox::poll`, `SpaceWaiter::has_space`
+    fn attempt(&mut self, _: &mut Budget) -> sealane::Result<Option<u64>> {
+        let found = self.counter.look(self.without);
+        if found == self.seen {
+            return Ok(None);
+        }
+        self.seen = found;
+        self.word.disarm();
+        Ok(Some(found))
+    }
+
+    fn spin(&mut self, _: Deadline) -> SpinResult {
+        SpinResult::GiveUp
+    }
+
+    fn poll_socket(&mut self) -> sealane::Result<()> {
+        Ok(())
+    }
+
+    fn arm(&mut self) -> bool {
+        self.word.arm(0)
+    }
+
+    /// `Consumer::head_moved`, `Producer::has_room`
+    fn has_news(&mut self) -> sealane::Result<bool> {
+        Ok(self.counter.look(self.without) != self.seen)
+    }
+
+    fn read(&mut self) -> sealane::Result<bool> {
+        let Some(socket) = self.socket.filter(|socket| socket.load(Acquire) > 0) else { return Ok(false) };
+        socket.fetch_sub(1, AcqRel);
+        self.word.on_doorbell().expect("a doorbell for each epoch at most");
+        Ok(true)
+    }
+
+    fn sleep(&mut self, _: Deadline) -> sealane::Result<bool> {
+        Err(Error::Timeout)
     }
 }
 
@@ -122,60 +218,28 @@ struct Waited {
     asleep: bool,
 }
 
-/// `Receiver::spin_and_sleep`, `Outgoing::wait_for_room`: waits until `counter` has come to `wanted`. What it sees is given
-/// to `see`. Without a `socket` it leaves the doorbells: whoever is asleep with one there wakes.
+/// Waits until `counter` has come to `wanted`. What it sees is given to `see`.
 fn wait_for(
     wanted: u64,
     counter: &Counter,
-    (epoch, first_epoch): (&AtomicU64, u64),
+    epoch: &AtomicU64,
     socket: Option<&AtomicU64>,
     without: Without,
     mut see: impl FnMut(u64),
 ) -> Waited {
-    let (mut seen, mut value) = (0, first_epoch);
-    // `Epoch::disarm`
-    let disarm = |value: &mut u64| {
-        if *value & 1 == 1 {
-            *value += 1;
-            epoch.store(*value, Relaxed);
+    let mut half = Half { counter, word: SleepWord::new(Word(epoch, without)), socket, without, seen: 0 };
+    while half.seen < wanted {
+        let (mut state, mut budget) = (WaitState::blocking(News::Message), Budget::until(Deadline::Never));
+        match run(&mut half, &mut state, &mut budget) {
+            Ok(Outcome::Done(seen)) => see(seen),
+            _ => return Waited { seen: half.seen, asleep: true },
         }
-    };
-    loop {
-        // `Receiver::look`, `Outgoing::has_room`
-        let found = counter.look(without);
-        if found > seen {
-            seen = found;
-            disarm(&mut value);
-            see(seen);
-            if seen == wanted {
-                return Waited { seen, asleep: false };
-            }
-            continue;
-        }
-        // `Epoch::arm`
-        if value & 1 == 0 {
-            value += 1;
-            epoch.store(value, Relaxed);
-            if without != Without::WaitersFence {
-                fence(SeqCst);
-            }
-        }
-        // `Consumer::head_moved`, `Producer::has_room`
-        if counter.look(without) != seen {
-            continue;
-        }
-        // `Receiver::read_packet`, `Outgoing::read_credit`: a doorbell ends the epoch (`Epoch::heard`).
-        if let Some(socket) = socket.filter(|socket| socket.load(Acquire) > 0) {
-            socket.fetch_sub(1, AcqRel);
-            disarm(&mut value);
-            continue;
-        }
-        return Waited { seen, asleep: true };
     }
+    Waited { seen: half.seen, asleep: false }
 }
 
 /// One side waits, the other has news: for a receiver the counter is `head`, and its epoch is 1 from the start; for a sender
-/// that waits for room the counter is `tail`, and its epoch is 0 from the start. The code is the same.
+/// that waits for space the counter is `tail`, and its epoch is 0 from the start. The code is the same.
 fn sleep_and_ring(first_epoch: u64, without: Without) {
     const NEWS: u64 = 2;
     check(move || {
@@ -186,14 +250,14 @@ fn sleep_and_ring(first_epoch: u64, without: Without) {
         let ringer = {
             let (counter, epoch, socket) = (Arc::clone(&counter), Arc::clone(&epoch), Arc::clone(&socket));
             thread::spawn(move || {
-                let mut rung = 0;
+                let mut notifier = Notifier::default();
                 for news in 1..=NEWS {
                     counter.advance(news, without);
-                    ring_bell(&epoch, &mut rung, &socket, without);
+                    notifier.notify(&Peer(&epoch, &socket, without));
                 }
             })
         };
-        let Waited { seen, asleep } = wait_for(NEWS, &counter, (&epoch, first_epoch), None, without, |_| ());
+        let Waited { seen, asleep } = wait_for(NEWS, &counter, &epoch, None, without, |_| ());
         ringer.join().unwrap();
         assert!(!asleep || socket.load(Acquire) > 0, "asleep with {seen} of {NEWS} seen, and no bell");
     });
@@ -202,7 +266,7 @@ fn sleep_and_ring(first_epoch: u64, without: Without) {
 /// When a batch of two publications looks for who sleeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bells {
-    /// When it ends (`Outgoing::end_batch`), and before it waits for room (`Outgoing::wait_or_arm`).
+    /// When it ends (`Outbox::end_batch`), and before it waits for room (`Outbox::wait_for_space`).
     Owed,
     /// Before the last publication, and not after it.
     TooEarly,
@@ -225,37 +289,37 @@ fn batch(room: u64, bells: Bells, without: Without) {
             let (epochs, sockets) = (Arc::clone(&epochs), Arc::clone(&sockets));
             thread::spawn(move || {
                 let ([receivers, senders], [socket, credit]) = (&*epochs, &*sockets);
-                let mut rung = 0;
+                let mut notifier = Notifier::default();
+                let receiver = Peer(receivers, socket, without);
                 for record in 1..=RECORDS {
-                    // `Outgoing::make_room`
+                    // `Outbox::wait_for_space`
                     if record > room && tail.look(without) < record - room {
-                        // `Outgoing::settle_bell`
+                        // `Outbox::flush_notification`
                         if bells != Bells::NotBeforeWaiting {
-                            ring_bell(receivers, &mut rung, socket, without);
+                            notifier.notify(&receiver);
                         }
-                        if wait_for(record - room, &tail, (senders, 0), Some(credit), without, |_| ()).asleep
-                        {
+                        if wait_for(record - room, &tail, senders, Some(credit), without, |_| ()).asleep {
                             return true;
                         }
                     }
                     if bells == Bells::TooEarly && record == RECORDS {
-                        ring_bell(receivers, &mut rung, socket, without);
+                        notifier.notify(&receiver);
                     }
                     head.advance(record, without);
                 }
-                // `Outgoing::end_batch`
+                // `Outbox::end_batch`
                 if bells != Bells::TooEarly {
-                    ring_bell(receivers, &mut rung, socket, without);
+                    notifier.notify(&receiver);
                 }
                 false
             })
         };
         let ([receivers, senders], [socket, credit]) = (&*epochs, &*sockets);
-        let mut rung = 0;
-        let Waited { seen, asleep } = wait_for(room, &head, (receivers, 1), Some(socket), without, |seen| {
+        let mut notifier = Notifier::default();
+        let Waited { seen, asleep } = wait_for(room, &head, receivers, Some(socket), without, |seen| {
             // `Intake::release`
             tail.advance(seen, without);
-            ring_bell(senders, &mut rung, credit, without);
+            notifier.notify(&Peer(senders, credit, without));
         });
         let sender_asleep = sender.join().unwrap();
         let [bell, credit] = [socket, credit].map(|socket| socket.load(Acquire) > 0);

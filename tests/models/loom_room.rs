@@ -1,6 +1,9 @@
 //! The other direction under loom, room given back: an event loop that says no again and again while it is armed, and
-//! payloads that are released by several threads. As in `tests/loom.rs` each function has the loads, stores and fences of the
-//! one that its comment names, in its order; a change there is to be made here too. All twins leave something out.
+//! payloads that are released by several threads. Waiting and waking are the library's own (src/wait), on loom's atomics.
+//! As in tests/loom.rs the functions of `Intake` have the loads, stores and fences of the one that their comment names, in its
+//! order; a change there is to be made here too. All twins leave something out.
+
+use std::cell::Cell;
 
 use loom::{
     cell::UnsafeCell,
@@ -15,18 +18,32 @@ use loom::{
     },
     thread,
 };
+use wait::{
+    deadline::{Budget, Deadline},
+    engine::{News, Outcome, SpinResult, WaitState, Waiter, run},
+    eventcount::{Notifier, OwnWord, Sent, SleepWord, Sleeper},
+};
+
+#[expect(dead_code, reason = "what the exhaustive models use")]
+#[path = "wait.rs"]
+mod wait;
+
+/// What the library's files import.
+mod error {
+    pub(crate) use sealane::{Error, ProtocolError, Result};
+}
 
 /// What is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Without {
     Nothing,
-    /// The waiter's fence, in `Epoch::renew`.
+    /// The waiter's fence, in `SleepWord::rearm`.
     WaitersFence,
     /// The same, but only where it was armed before.
     SecondFence,
-    /// The ringer's fence, in `Bell::ring`.
+    /// The ringer's fence, in `Notifier::notify`.
     RingersFence,
-    /// The new epoch of a second no: the old one is kept, as `Epoch::arm` does.
+    /// The new epoch of a second no: the old one is kept, as `SleepWord::arm` does.
     Renewal,
     /// The second attempt, after the epoch is new.
     SecondLook,
@@ -46,6 +63,10 @@ enum Without {
     LockedRing,
     /// The fence in `Intake::announce_room`, before the look that spares the lock.
     AnnouncersFence,
+    /// The order of what is needed and the waiter's fence: it is stored after that.
+    NeedsBeforeFence,
+    /// The comparison with the last `tail`: what is needed is compared with the `tail` before it is moved on.
+    LastTail,
 }
 
 /// What both sides see.
@@ -54,6 +75,7 @@ struct Shared {
     /// The words, each its owner's.
     tail: AtomicU64,
     epoch: AtomicU64,
+    needs: AtomicU64,
     /// Doorbells in the credit socket. The kernel orders its sending and receiving.
     socket: AtomicU64,
 }
@@ -71,31 +93,163 @@ impl Shared {
         tail
     }
 
-    /// `Bell::ring`, with what was rung for before. Returns what has been rung for by now.
-    fn ring(&self, rung: u64, without: Without) -> u64 {
-        if without != Without::RingersFence {
+    /// The library's notifier, with what was rung for before. Returns what has been rung for by now.
+    fn notify(&self, last: u64, released: Option<u64>, without: Without) -> u64 {
+        let mut notifier = Notifier { notified: last };
+        notifier.notify(&Peer(self, released, without));
+        notifier.notified
+    }
+}
+
+/// The sender, as the library's notifier sees it.
+struct Peer<'m>(&'m Shared, Option<u64>, Without);
+
+impl Sleeper for Peer<'_> {
+    fn fence(&self) {
+        if self.2 != Without::RingersFence {
             fence(SeqCst);
         }
-        let seen = self.epoch.load(Relaxed);
-        if seen & 1 == 0 || seen == rung {
-            return rung;
-        }
-        self.socket.fetch_add(1, AcqRel);
-        seen
     }
 
-    /// `Epoch::renew`
-    fn renew(&self, value: &mut u64, without: Without) {
-        let armed = *value & 1 == 1;
-        match armed {
-            false => *value += 1,
-            true if without == Without::Renewal => {}
-            true => *value += 2,
+    fn epoch(&self) -> u64 {
+        self.0.epoch.load(Relaxed)
+    }
+
+    fn is_reached(&self) -> bool {
+        self.1.is_none_or(|tail| self.0.needs.load(Relaxed) <= tail)
+    }
+
+    fn ring(&self) -> Sent {
+        self.0.socket.fetch_add(1, AcqRel);
+        Sent::Yes
+    }
+}
+
+/// The sender's sleep word.
+struct Word<'m> {
+    shared: &'m Shared,
+    without: Without,
+    /// It was armed before it was stored last.
+    again: bool,
+    /// What is needed, with [`Without::NeedsBeforeFence`].
+    late: Cell<Option<u64>>,
+}
+
+impl OwnWord for Word<'_> {
+    fn load(&self) -> u64 {
+        self.shared.epoch.load(Relaxed)
+    }
+
+    fn store(&mut self, value: u64) {
+        self.again = value > 1;
+        self.shared.epoch.store(value, Relaxed);
+    }
+
+    fn store_needs(&mut self, needs: u64) {
+        if self.without == Without::NeedsBeforeFence {
+            self.late.set(Some(needs));
+        } else {
+            self.shared.needs.store(needs, Relaxed);
         }
-        self.epoch.store(*value, Relaxed);
-        if without != Without::WaitersFence && !(armed && without == Without::SecondFence) {
+    }
+
+    fn fence(&self) {
+        let left_out = match self.without {
+            Without::WaitersFence => true,
+            Without::SecondFence => self.again,
+            _ => false,
+        };
+        if !left_out {
             fence(SeqCst);
         }
+        if let Some(needs) = self.late.take() {
+            self.shared.needs.store(needs, Relaxed);
+        }
+    }
+}
+
+/// A sender that tries by the library's own loop, and never blocks.
+struct Half<'m, A> {
+    shared: &'m Shared,
+    word: SleepWord<Word<'m>>,
+    without: Without,
+    /// The `tail` that it needs.
+    needs: u64,
+    /// Whether there is space.
+    attempt: A,
+}
+
+impl<'m, A: FnMut(&Shared) -> bool> Half<'m, A> {
+    fn new(shared: &'m Shared, needs: u64, without: Without, attempt: A) -> Self {
+        let word = SleepWord::new(Word { shared, without, again: false, late: Cell::new(None) });
+        Self { shared, word, without, needs, attempt }
+    }
+
+    /// True if there is space; else the word is armed.
+    fn try_now(&mut self) -> bool {
+        let mut state = WaitState::trying(News::Space);
+        matches!(run(self, &mut state, &mut Budget::once()), Ok(Outcome::Done(())))
+    }
+}
+
+impl<A: FnMut(&Shared) -> bool> Waiter for Half<'_, A> {
+    type Item = ();
+
+    fn attempt(&mut self, _: &mut Budget) -> sealane::Result<Option<()>> {
+        let left_out = self.without == Without::SecondLook && self.word.word.again;
+        Ok((!left_out && (self.attempt)(self.shared)).then_some(()))
+    }
+
+    fn stale_doorbells(&mut self) -> sealane::Result<u64> {
+        Ok(self.shared.socket.load(Acquire))
+    }
+
+    fn rearm(&mut self) {
+        if self.without == Without::Renewal {
+            self.word.arm(self.needs);
+        } else {
+            self.word.rearm(self.needs);
+        }
+    }
+
+    fn has_other_news(&mut self) -> sealane::Result<bool> {
+        if self.without == Without::Count && self.word.word.again {
+            self.shared.socket.swap(0, AcqRel);
+        }
+        Ok(false)
+    }
+
+    fn read_stale(&mut self) -> sealane::Result<bool> {
+        let is_there = self.shared.socket.load(Acquire) > 0;
+        if is_there {
+            self.shared.socket.fetch_sub(1, AcqRel);
+            self.word.on_stale_doorbell().expect("a doorbell for each epoch at most");
+        }
+        Ok(is_there)
+    }
+
+    fn spin(&mut self, _: Deadline) -> SpinResult {
+        unreachable!("a call that must not block does not spin")
+    }
+
+    fn poll_socket(&mut self) -> sealane::Result<()> {
+        unreachable!("nor does it poll")
+    }
+
+    fn arm(&mut self) -> bool {
+        unreachable!("it takes a new epoch")
+    }
+
+    fn has_news(&mut self) -> sealane::Result<bool> {
+        unreachable!("it tries again")
+    }
+
+    fn read(&mut self) -> sealane::Result<bool> {
+        unreachable!("it reads stale doorbells only")
+    }
+
+    fn sleep(&mut self, _: Deadline) -> sealane::Result<bool> {
+        unreachable!("it does not sleep")
     }
 }
 
@@ -116,33 +270,17 @@ fn event_loop(without: Without) {
         let peer = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {
-                let mut rung = 0;
+                let mut notified = 0;
                 for released in 1..=WANTED {
                     shared.release(released);
-                    rung = shared.ring(rung, without);
+                    notified = shared.notify(notified, Some(released), without);
                 }
             })
         };
-        let mut value = 0;
-        // `Outgoing::make_room` and `Outgoing::arm_for`
-        let mut try_loan = || {
-            if shared.look() == WANTED {
-                return true;
-            }
-            let (earlier, second) = (shared.socket.load(Acquire), value & 1 == 1);
-            shared.renew(&mut value, without);
-            if !(second && without == Without::SecondLook) && shared.look() == WANTED {
-                return true;
-            }
-            if second && without == Without::Count {
-                shared.socket.swap(0, AcqRel);
-            } else {
-                shared.socket.fetch_sub(earlier, AcqRel);
-            }
-            false
-        };
+        let mut sender = Half::new(&shared, WANTED, without, |shared| shared.look() == WANTED);
         let asleep = loop {
-            if try_loan() {
+            // `Outbox::wait_for_space`
+            if shared.look() == WANTED || sender.try_now() {
                 break false;
             }
             if shared.socket.load(Acquire) == 0 {
@@ -151,6 +289,29 @@ fn event_loop(without: Without) {
         };
         peer.join().unwrap();
         assert!(!asleep || shared.socket.load(Acquire) > 0, "asleep, and no bell");
+    });
+}
+
+/// An event loop that is refused a large record and then a small one, by a receiver that gives back room for the small one
+/// only.
+fn changed_needs(without: Without) {
+    check(None, move || {
+        let shared = Arc::new(Shared::default());
+        let peer = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                shared.release(1);
+                shared.notify(0, Some(1), without);
+            })
+        };
+        let mut sender = Half::new(&shared, 2, without, |shared: &Shared| shared.look() == 2);
+        assert!(!sender.try_now());
+        let Half { word, .. } = sender;
+        let mut sender =
+            Half { shared: &shared, word, without, needs: 1, attempt: |shared: &Shared| shared.look() >= 1 };
+        let awake = sender.try_now();
+        peer.join().unwrap();
+        assert!(awake || shared.socket.load(Acquire) > 0, "asleep, and no bell");
     });
 }
 
@@ -177,12 +338,13 @@ impl Intake {
             return self.release_early(shared, without);
         }
         self.move_tail(start + 1, shared);
-        // In `Shared::ring` this is left out for the peer's sake, here for who is early.
+        // In `Peer::fence` this is left out for the peer's sake, here for who is early.
         if without != Without::RingersFence {
             fence(SeqCst);
         }
         let early = without != Without::LookAtEarly && self.early.load(Relaxed) > 0;
-        if early || shared.epoch.load(Relaxed) & 1 == 1 {
+        let awaited = shared.epoch.load(Relaxed) & 1 == 1 && shared.needs.load(Relaxed) <= start + 1;
+        if early || awaited {
             let guard = (without != Without::Lock).then(|| self.lock.lock().unwrap());
             self.settle(shared, guard, without);
         }
@@ -214,7 +376,7 @@ impl Intake {
         }
         if shared.epoch.load(Relaxed) & 1 == 1 {
             let guard = (without != Without::LockedRing).then(|| self.lock.lock().unwrap());
-            self.rung.store(shared.ring(self.rung.load(Relaxed), without), Relaxed);
+            self.rung.store(shared.notify(self.rung.load(Relaxed), None, without), Relaxed);
             drop(guard);
         }
     }
@@ -222,6 +384,7 @@ impl Intake {
     /// `Intake::settle`
     fn settle(&self, shared: &Shared, mut guard: Option<MutexGuard<'_, ()>>, without: Without) {
         self.ledger.with_mut(|_| ());
+        let before = shared.tail.load(Relaxed);
         if self.early.load(Relaxed) == 1 && Self::tail(shared, without) == 1 {
             self.early.store(0, Relaxed);
             self.move_tail(2, shared);
@@ -229,7 +392,9 @@ impl Intake {
         if without == Without::LockedRing {
             guard = None;
         }
-        self.rung.store(shared.ring(self.rung.load(Relaxed), without), Relaxed);
+        let after = shared.tail.load(Relaxed);
+        let released = if without == Without::LastTail { before } else { after };
+        self.rung.store(shared.notify(self.rung.load(Relaxed), Some(released), without), Relaxed);
         drop(guard);
     }
 }
@@ -246,10 +411,12 @@ fn two_threads(without: Without) {
                 intake.release(start, &shared, without);
             })
         });
-        // `Outgoing::wait_for_room`; it comes here with a look that found nothing, and is not armed.
-        shared.renew(&mut 0, without);
-        let released = shared.look();
-        let awake = released == 2;
+        let mut released = 0;
+        let awake = Half::new(&shared, 2, without, |shared| {
+            released = shared.look();
+            released == 2
+        })
+        .try_now();
         if awake {
             // It writes there again: loom sees whether somebody may still be reading.
             for record in records.iter() {
@@ -283,9 +450,9 @@ fn packet_and_record(without: Without) {
             let (shared, intake) = (Arc::clone(&shared), Arc::clone(&intake));
             thread::spawn(move || intake.release(0, &shared, without))
         };
-        // `Outgoing::arm_for` after both kinds were refused.
-        shared.renew(&mut 0, without);
-        let awake = shared.look() == 1 && unread.load(Acquire) == 0;
+        // Both kinds were refused.
+        let awake = Half::new(&shared, 1, without, |shared| shared.look() == 1 && unread.load(Acquire) == 0)
+            .try_now();
         reader.join().unwrap();
         releaser.join().unwrap();
         let bells = shared.socket.load(Acquire);
@@ -344,6 +511,23 @@ fn a_second_no_needs_a_second_look() {
 #[should_panic(expected = "and no bell")]
 fn a_second_no_leaves_the_bell_of_its_own_epoch() {
     event_loop(Without::Count);
+}
+
+#[test]
+fn needs_that_change_are_met() {
+    changed_needs(Without::Nothing);
+}
+
+#[test]
+#[should_panic(expected = "and no bell")]
+fn needs_are_stored_before_the_fence() {
+    changed_needs(Without::NeedsBeforeFence);
+}
+
+#[test]
+#[should_panic(expected = "and no bell")]
+fn needs_are_compared_with_the_last_tail() {
+    two_threads(Without::LastTail);
 }
 
 #[test]

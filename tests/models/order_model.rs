@@ -1,19 +1,30 @@
-//! Every interleaving of a small sender and a small receiver, the sender killed at any step: an honest peer is never called
-//! a violator, no wake-up is lost, and what was committed is delivered, whole and once.
+//! Every interleaving of a small sender and a small receiver, with the sender killed at any step: an honest peer is never
+//! called a violator, no wake-up is lost, and what was committed is delivered, whole and once.
 //!
-//! Memory is sequentially consistent here; what weaker memory adds is in tests/loom.rs. The receiver's judgement is the
-//! library's own (src/protocol/order.rs); around it stand the steps of `Receiver::spin_and_sleep`, `Epoch`, `Outgoing::commit` and
-//! `Outgoing::post`, each access to something shared a step of its own. A flaw in any of those steps is found: see the last
-//! tests.
+//! The receiver's waiting (src/wait/engine.rs), its sleep word and the sender's notifier (src/wait/eventcount.rs) and the
+//! order of messages (src/protocol/order.rs) are the library's own. The model owns memory, socket and the sender's program,
+//! and makes each access to something shared a step of its own. Memory is sequentially consistent; `tests/loom.rs` has what
+//! weaker memory adds. A flaw in any of the operations is found: see the last tests.
 
 use std::collections::HashSet;
 
+use order::{Order, Turn};
+use protocol::record::Heading;
+use wait::{
+    ModelWord, Seen,
+    engine::{Came, End, News, SpinResult, Step, WaitState},
+    eventcount::{Notifier, Sent, SleepWord},
+};
+
 #[path = "../../src/protocol/order.rs"]
 mod order;
+#[expect(dead_code, reason = "the loop over the steps is the library's and loom's")]
+#[path = "wait.rs"]
+mod wait;
 
-/// What src/protocol/order.rs imports.
+/// What the library's files import.
 mod error {
-    pub(crate) use sealane::ProtocolError;
+    pub(crate) use sealane::{Error, ProtocolError, Result};
 }
 /// What src/protocol/order.rs imports; of a heading it needs no more.
 mod protocol {
@@ -41,16 +52,10 @@ mod protocol {
     }
 }
 
-use order::{Order, Turn};
-use protocol::record::Heading;
-
 /// Messages that the sender sends.
 const MESSAGES: u64 = 3;
 /// Packets that the socket holds: so few that it is full now and then.
 const SOCKET: usize = 2;
-/// Reads in vain of a packet that is announced (`ANNOUNCED_READS`); fewer, which makes no other interleavings.
-const ANNOUNCED_READS: u8 = 2;
-
 /// What is done wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flaw {
@@ -76,6 +81,8 @@ enum Flaw {
 enum Way {
     SpinsOrSleeps,
     Spins,
+    /// It tries whenever its descriptor is readable, as an event loop does.
+    Tries,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,79 +103,80 @@ enum Sending {
         both: bool,
     },
     LookAtEpoch,
-    Ring(u8),
+    Ring(u64),
     /// Everything is sent, and it goes on living.
     Done,
     Gone,
 }
 
+/// What the receiver does within a step of its wait, if that has several accesses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Receiving {
-    Look,
-    /// The store that takes the epoch back, then a look.
+enum Within {
+    Nothing,
+    /// A message was found: the sleep word is disarmed, and the next wait begins.
     Disarm,
     /// A record says that a packet is there.
     ReadDue,
-    /// There is nothing yet: a look at `packets`.
-    Wait,
-    /// It announces a packet.
-    ReadAnnounced {
-        announced: u64,
-        left: u8,
+    /// A doorbell was read, while waiting or in a try.
+    Doorbell {
+        waiting: bool,
     },
-    /// Spin, or sleep.
-    SpinOrSleep,
-    /// Spinning reads the socket without having armed.
-    ReadSpinning,
-    Arm,
-    LookAgain,
-    Read,
-    Sleep,
-    ReadAwake,
+    /// The event loop sleeps.
+    Loop,
     Disconnected,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Arrived {
     Packet(Heading),
-    Bell,
+    Doorbell,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct State {
     sending: Sending,
-    /// Of the message that is being sent.
+    /// The sequence of the message that is being sent.
     sequence: u64,
-    rung: u8,
+    notifier: Notifier,
     /// Messages that are wholly out.
     committed: u64,
     /// Packets that are out.
     sent: u64,
-    /// It has given up on a packet for which the socket had no room, once.
+    /// It has given up on a packet for which the socket had no space, once.
     gave_up: bool,
 
     ring: Vec<Heading>,
     socket: Vec<Arrived>,
-    epoch: u8,
     /// The word `packets`.
     announced: u64,
 
-    receiving: Receiving,
+    wait: WaitState,
+    within: Within,
+    word: SleepWord<ModelWord>,
     /// Records taken, and records seen.
     position: usize,
     head: usize,
     next: u64,
     held: Vec<Heading>,
-    shown: u8,
-    heard: u8,
     ended: bool,
     /// Packets read.
     read: u64,
-    /// What of `packets` turned out to announce nothing.
-    vain: u64,
+    /// What the peer announces, and what of that turned out to be false.
+    expected: u64,
+    stale: u64,
     way: Way,
     /// With [`Flaw::NoSecondLook`]: a packet was just read.
     fresh: bool,
+}
+
+impl Way {
+    fn wait(self) -> WaitState {
+        if self == Self::Tries {
+            WaitState::trying(News::Message)
+        } else {
+            WaitState::blocking(News::Message)
+        }
+    }
 }
 
 impl State {
@@ -177,24 +185,24 @@ impl State {
         Self {
             sending: Sending::Choose,
             sequence: 0,
-            rung: 0,
+            notifier: Notifier::default(),
             committed: 0,
             sent: 0,
             gave_up: false,
             announced: 0,
             ring: Vec::new(),
             socket: Vec::new(),
-            epoch: 1,
-            receiving: Receiving::Look,
+            wait: way.wait(),
+            within: Within::Nothing,
+            word: SleepWord::new(ModelWord { epoch: 1, needs: 0 }),
             position: 0,
             head: 0,
             next: 0,
             held: Vec::new(),
-            shown: 1,
-            heard: 0,
             ended: false,
             read: 0,
-            vain: 0,
+            expected: 0,
+            stale: 0,
             way,
             fresh: false,
         }
@@ -244,8 +252,8 @@ impl State {
                 s.after_packet(both, flaw);
             })],
             Sending::Mark { both } => vec![step(&|s| {
-                if s.epoch & 1 == 1 {
-                    s.rung = s.epoch;
+                if s.word.is_armed() {
+                    s.notifier.notified = s.word.value;
                 }
                 s.sending = if both { Sending::Publish { both } } else { Sending::Choose };
             })],
@@ -258,16 +266,17 @@ impl State {
                     s.sending = Sending::LookAtEpoch;
                 }
             })],
-            Sending::LookAtEpoch => vec![step(&|s| {
-                let rings = s.epoch & 1 == 1 && (s.epoch != s.rung || flaw == Flaw::RingsAgain);
-                s.sending = if rings { Sending::Ring(s.epoch) } else { Sending::Choose };
-            })],
+            Sending::LookAtEpoch => vec![step(&|s| s.sending = Sending::Ring(s.word.word.epoch))],
             Sending::Ring(epoch) => vec![step(&|s| {
-                // A full socket is as good as a bell.
-                if s.socket.len() < SOCKET {
-                    s.socket.push(Arrived::Bell);
+                if flaw == Flaw::RingsAgain {
+                    s.notifier = Notifier::default();
                 }
-                s.rung = epoch;
+                let seen = Seen::new(epoch, Sent::Yes);
+                s.notifier.notify(&seen);
+                // A full socket is as good as a doorbell.
+                if seen.doorbells.get() > 0 && s.socket.len() < SOCKET {
+                    s.socket.push(Arrived::Doorbell);
+                }
                 s.sending = Sending::Choose;
             })],
             Sending::Done | Sending::Gone => vec![],
@@ -294,87 +303,108 @@ impl State {
 
     /// All that the receiver may do next; nothing if it sleeps, or is done.
     fn receiver_steps(&self, flaw: Flaw) -> Vec<Self> {
-        if self.receiving == Receiving::SpinOrSleep {
-            let news = self.ring.len() != self.head || self.is_announced();
-            let trusts = flaw == Flaw::TrustsAnnouncements;
-            let readable = (!self.socket.is_empty() && !trusts) || self.sending == Sending::Gone;
-            let ways = [
-                (Receiving::Look, news),
-                // A look every 10 µs: it only goes on with what it finds.
-                (Receiving::ReadSpinning, readable || self.way == Way::SpinsOrSleeps),
-                (Receiving::Arm, self.way == Way::SpinsOrSleeps),
-            ];
-            let ways = ways.into_iter().filter(|(_, may)| *may);
-            return ways.map(|(receiving, _)| Self { receiving, ..self.clone() }).collect();
+        if (self.within, self.wait.step()) != (Within::Nothing, Step::Spin) {
+            return self.receiver_step(flaw).into_iter().collect();
         }
-        self.receiver_step(flaw).into_iter().collect()
+        let news = self.ring.len() != self.head || self.is_announced(self.announced);
+        let readable = !self.socket.is_empty() && flaw != Flaw::TrustsAnnouncements || self.is_end();
+        let may_sleep = self.way == Way::SpinsOrSleeps;
+        let results = [
+            (SpinResult::Ready, news),
+            // A read every 10 µs: another one changes nothing.
+            (SpinResult::PollSocket, readable || may_sleep),
+            (SpinResult::GiveUp, may_sleep),
+        ];
+        let results = results.into_iter().filter(|(_, may)| *may);
+        results
+            .map(|(result, _)| {
+                let mut s = self.clone();
+                s.advance(Came::Spun(result));
+                s
+            })
+            .collect()
     }
 
     /// Whether there seems to be a packet.
-    fn is_announced(&self) -> bool {
-        self.announced != self.read && self.announced != self.vain
+    fn is_announced(&self, announced: u64) -> bool {
+        announced != self.read && announced != self.stale
+    }
+
+    /// Whether the sender is gone, and all that it sent was read.
+    fn is_end(&self) -> bool {
+        self.socket.is_empty() && self.sending == Sending::Gone
+    }
+
+    fn advance(&mut self, came: Came) {
+        if self.wait.advance(came) == Some(End::Empty) {
+            self.within = Within::Loop;
+        }
     }
 
     fn receiver_step(&self, flaw: Flaw) -> Option<Self> {
         let mut s = self.clone();
         s.fresh = false;
-        match self.receiving {
-            Receiving::Look => s.look(flaw, self.fresh),
-            Receiving::Disarm => {
-                if s.epoch & 1 == 1 {
-                    s.epoch += 1;
-                }
-                s.receiving = Receiving::Look;
+        match self.within {
+            Within::Nothing => return s.wait_step(flaw, self.fresh).then_some(s),
+            Within::Disarm => {
+                s.word.disarm();
+                (s.within, s.wait) = (Within::Nothing, s.way.wait());
             }
-            Receiving::ReadDue => {
-                let there = s.read(flaw) && !s.ended;
+            Within::ReadDue => {
+                s.within = Within::Nothing;
+                let there = s.read(false, flaw) && !s.ended;
                 assert!(
                     there,
                     "an honest peer is called a violator: a record's packet is not there: {self:?}"
                 );
             }
-            Receiving::Wait if self.is_announced() => {
-                s.receiving = Receiving::ReadAnnounced { announced: self.announced, left: ANNOUNCED_READS };
-            }
-            Receiving::Wait => s.receiving = Receiving::SpinOrSleep,
-            Receiving::ReadAnnounced { announced, left } => {
-                if !s.read(flaw) {
-                    s.receiving = if left > 1 {
-                        Receiving::ReadAnnounced { announced, left: left - 1 }
-                    } else {
-                        s.vain = announced;
-                        Receiving::SpinOrSleep
-                    };
+            Within::Doorbell { waiting } => {
+                s.within = Within::Nothing;
+                s.word.on_doorbell().unwrap_or_else(|violation| {
+                    panic!("an honest peer is called a violator: too many bells: {violation}: {self:?}")
+                });
+                if waiting {
+                    s.advance(Came::Yes);
                 }
             }
-            Receiving::Arm => {
-                if s.epoch & 1 == 0 {
-                    s.epoch += 1;
-                    s.shown += 1;
-                }
-                s.receiving = Receiving::LookAgain;
-            }
-            Receiving::LookAgain => {
-                let moved = s.ring.len() != s.head && flaw != Flaw::NoLookAfterArming;
-                s.receiving = if moved { Receiving::Look } else { Receiving::Read };
-            }
-            Receiving::Read => {
-                if !s.read(flaw) {
-                    s.receiving = Receiving::Sleep;
-                }
-            }
-            Receiving::Sleep if self.socket.is_empty() && self.sending != Sending::Gone => return None,
-            Receiving::Sleep => s.receiving = Receiving::ReadAwake,
-            Receiving::ReadAwake | Receiving::ReadSpinning => {
-                s.read(flaw);
-            }
-            Receiving::SpinOrSleep | Receiving::Disconnected => return None,
+            Within::Loop if self.socket.is_empty() && self.sending != Sending::Gone => return None,
+            Within::Loop => (s.within, s.wait) = (Within::Nothing, s.way.wait()),
+            Within::Disconnected => return None,
         }
         Some(s)
     }
 
-    /// `Receiver::look`: one load of the head, if that is needed, and the judgement.
-    fn look(&mut self, flaw: Flaw, fresh: bool) {
+    /// The step that the library's wait asks for. False if that is to sleep.
+    fn wait_step(&mut self, flaw: Flaw, fresh: bool) -> bool {
+        let came = match self.wait.step() {
+            Step::Try => {
+                self.poll(flaw, fresh);
+                return true;
+            }
+            Step::Expect => {
+                self.expected = self.announced;
+                self.is_announced(self.expected)
+            }
+            Step::Forget => {
+                self.stale = self.expected;
+                false
+            }
+            Step::Arm => self.word.arm(0),
+            Step::LookAgain => self.ring.len() != self.head && flaw != Flaw::NoLookAfterArming,
+            Step::Sleep if self.socket.is_empty() && self.sending != Sending::Gone => return false,
+            Step::Sleep => false,
+            Step::ReadExpected(_) | Step::PollSocket | Step::Read | Step::Awake => {
+                self.read(true, flaw);
+                return true;
+            }
+            step => panic!("{step:?} is no step of a receiver"),
+        };
+        self.advance(came.into());
+        true
+    }
+
+    /// `Inbox::poll`: one load of the head, if that is needed, and the judgement.
+    fn poll(&mut self, flaw: Flaw, fresh: bool) {
         if self.position == self.head && !(fresh && flaw == Flaw::NoSecondLook) {
             self.head = self.ring.len();
         }
@@ -385,19 +415,19 @@ impl State {
         });
         self.next = order.next();
         match turn {
-            Turn::Nothing if self.ended => self.receiving = Receiving::Disconnected,
-            Turn::Nothing => self.receiving = Receiving::Wait,
-            Turn::MustRead => self.receiving = Receiving::ReadDue,
+            Turn::Nothing if self.ended => self.within = Within::Disconnected,
+            Turn::Nothing => self.advance(Came::No),
+            Turn::MustRead => self.within = Within::ReadDue,
             Turn::Packet(..) => {
                 self.held.remove(0);
-                self.receiving = Receiving::Disarm;
+                self.within = Within::Disarm;
             }
             Turn::Record(packet) => {
                 if packet.is_some() {
                     self.held.remove(0);
                 }
                 self.position += 1;
-                self.receiving = Receiving::Disarm;
+                self.within = Within::Disarm;
             }
         }
     }
@@ -415,39 +445,43 @@ impl State {
         order
     }
 
-    /// `Receiver::read_packet`: false if there was nothing.
-    fn read(&mut self, flaw: Flaw) -> bool {
-        self.receiving = Receiving::Look;
-        if self.socket.is_empty() {
-            if self.sending == Sending::Gone {
-                self.ended = true;
-                if flaw == Flaw::NoLastLook {
-                    self.receiving = Receiving::Disconnected;
-                }
+    /// `Inbox::read_packet`, in a step of the wait or in a try. False if there was nothing.
+    fn read(&mut self, waiting: bool, flaw: Flaw) -> bool {
+        let came = if self.is_end() {
+            self.ended = true;
+            if flaw == Flaw::NoLastLook {
+                self.within = Within::Disconnected;
                 return true;
             }
-            self.heard = self.heard.max(self.shown.saturating_sub(2));
-            return false;
-        }
-        match self.socket.remove(0) {
-            Arrived::Bell => {
-                self.heard += 1;
-                assert!(
-                    self.heard <= self.shown,
-                    "an honest peer is called a violator: too many bells: {self:?}"
-                );
-                self.receiving = Receiving::Disarm;
-            }
-            Arrived::Packet(heading) => {
-                if let Err(violation) = self.order().hold(heading, ()) {
-                    panic!("an honest peer is called a violator: {violation}: {self:?}");
+            true
+        } else if self.socket.is_empty() {
+            self.word.drained();
+            false
+        } else {
+            match self.socket.remove(0) {
+                Arrived::Doorbell => {
+                    self.within = Within::Doorbell { waiting };
+                    return true;
                 }
-                self.held.push(heading);
-                self.read += 1;
-                self.fresh = true;
+                Arrived::Packet(heading) => {
+                    if let Err(violation) = self.order().hold(heading, ()) {
+                        panic!("an honest peer is called a violator: {violation}: {self:?}");
+                    }
+                    self.held.push(heading);
+                    self.read += 1;
+                    self.fresh = true;
+                    true
+                }
+            }
+        };
+        if waiting {
+            self.advance(came.into());
+            // Nothing is left to read of what is announced: two more reads make all interleavings that fourteen do.
+            while matches!(self.wait.step(), Step::ReadExpected(left) if left > 2) && !came {
+                self.advance(Came::No);
             }
         }
-        true
+        came
     }
 }
 
@@ -466,8 +500,8 @@ fn explore_from(start: State, flaw: Flaw) -> usize {
         let mut steps = state.sender_steps(flaw);
         let receiver = state.receiver_steps(flaw);
         if steps.is_empty() && receiver.is_empty() {
-            match state.receiving {
-                Receiving::Disconnected => {
+            match state.within {
+                Within::Disconnected => {
                     assert_eq!(state.next, state.committed, "committed and not delivered: {state:?}");
                 }
                 _ => assert_eq!(state.next, MESSAGES, "a wake-up is lost: {state:?}"),
@@ -494,6 +528,19 @@ fn who_spins_gets_all_that_is_sent_also_after_an_announcement_in_vain() {
     let states = explore_from(State::new(Way::Spins), Flaw::None);
     println!("{states} states");
     assert!(states > 10_000, "a model of {states} states has lost its steps");
+}
+
+#[test]
+fn event_loops_are_told_of_all_that_is_sent() {
+    let states = explore_from(State::new(Way::Tries), Flaw::None);
+    println!("{states} states");
+    assert!(states > 10_000, "a model of {states} states has lost its steps");
+}
+
+#[test]
+#[should_panic(expected = "a wake-up is lost")]
+fn without_a_look_after_arming_an_event_loop_is_not_told() {
+    explore_from(State::new(Way::Tries), Flaw::NoLookAfterArming);
 }
 
 #[test]

@@ -1,144 +1,33 @@
-//! Every interleaving of a sender that needs room and a receiver that gives it back, the receiver killed at any step: an
-//! honest receiver is never called a violator, no announcement is lost, and nobody is woken without end.
+//! Every interleaving of a sender that needs space and a receiver that gives it back, with the receiver killed at any step:
+//! an honest receiver is never called a violator, no announcement is lost, and nobody is woken without end.
 //!
-//! As `tests/order_model.rs` is for messages, so is this for room. Memory is sequentially consistent; what weaker memory
-//! adds is in `tests/loom_room.rs`. Both sides of waking are the library's own (src/socket/doorbell.rs); around them stand the
-//! steps of `Outgoing::arm_for`, `Outgoing::wait_for_room` and `Intake`, each access to something shared a step of its own.
-//! That the sender dies is not among the steps: it leaves a receiver whose doorbells fail.
+//! As `tests/order_model.rs` is for messages, so is this for space. The sender's waiting (src/wait/engine.rs), its sleep word and
+//! the receiver's notifier (src/wait/eventcount.rs) and what the descriptor has to signal (src/channel/interest.rs) are the
+//! library's own. The model owns memory, sockets, the sender's program and `Intake`, and makes each access to something shared
+//! a step of its own. Memory is sequentially consistent; `tests/loom_room.rs` has what weaker memory adds. That the sender dies is
+//! not among the steps: it leaves a receiver whose doorbells fail.
 
 use std::collections::HashSet;
 
-use doorbell::{Bell, Epoch, Rung};
-use protocol::layout::Word;
-use socket::seqpacket::Socket;
-use sys::{own_region::OwnWords, peer_region::PeerRegion};
+use interest::Interest;
+use wait::{
+    ModelWord, Seen,
+    engine::{Came, End, News, SpinResult, Step, WaitState},
+    eventcount::{Notified, Notifier, Sent, SleepWord},
+};
 
-#[path = "../../src/socket/doorbell.rs"]
-mod doorbell;
+#[path = "../../src/channel/interest.rs"]
+mod interest;
+#[expect(dead_code, reason = "the loop over the steps is the library's and loom's")]
+#[path = "wait.rs"]
+mod wait;
 
-/// What src/socket/doorbell.rs imports: words and a socket without memory and kernel.
+/// What the library's files import.
 mod error {
-    pub(crate) use sealane::ProtocolError;
+    pub(crate) use sealane::{Error, ProtocolError, Result};
 }
-mod protocol {
-    pub(crate) mod layout {
-        #[derive(Debug, Clone, Copy)]
-        pub(crate) enum Word {
-            SenderEpoch,
-        }
-    }
-    pub(crate) mod packet {
-        pub(crate) enum Kind {
-            Doorbell,
-        }
 
-        pub(crate) struct PacketHeader;
-
-        impl PacketHeader {
-            pub(crate) fn plain(_: Kind, _: u32) -> Self {
-                Self
-            }
-        }
-    }
-}
-mod sys {
-    pub(crate) mod own_region {
-        use std::sync::{Arc, atomic::AtomicU64};
-
-        use crate::protocol::layout::Word;
-
-        #[derive(Debug, Clone, Default)]
-        pub(crate) struct OwnWords(Arc<AtomicU64>);
-
-        impl OwnWords {
-            pub(crate) fn word(&self, _: Word) -> &AtomicU64 {
-                &self.0
-            }
-        }
-    }
-    pub(crate) mod peer_region {
-        use crate::protocol::layout::Word;
-
-        /// The other side's word, as it was when it was loaded.
-        pub(crate) struct PeerRegion(pub(crate) u64);
-
-        impl PeerRegion {
-            pub(crate) fn load(&self, _: Word) -> u64 {
-                self.0
-            }
-        }
-    }
-}
-/// For the tests of src/socket/doorbell.rs.
-mod memory {
-    pub(crate) mod region {
-        use crate::{sys::own_region::OwnWords, wait::Deadline};
-
-        pub(crate) struct OwnRegion {
-            pub(crate) words: OwnWords,
-        }
-
-        impl OwnRegion {
-            #[expect(clippy::unnecessary_wraps, reason = "the real one can fail")]
-            pub(crate) fn create(
-                _: usize,
-                _: bool,
-                _: bool,
-                _: Deadline,
-            ) -> Result<Self, std::convert::Infallible> {
-                Ok(Self { words: OwnWords::default() })
-            }
-        }
-    }
-}
-mod wait {
-    pub(crate) enum Deadline {
-        Never,
-    }
-}
-mod socket {
-    pub(crate) mod seqpacket {
-        use std::{cell::Cell, io, os::fd::BorrowedFd};
-
-        use crate::protocol::packet::PacketHeader;
-
-        #[expect(dead_code, reason = "doorbells carry no descriptors, and nothing else fails here")]
-        pub(crate) enum SendFailure {
-            Full,
-            FdsInFlight,
-            NoMemory(io::Error),
-            Gone,
-            Other(io::Error),
-        }
-
-        /// How sending to it goes.
-        pub(crate) enum Socket {
-            Takes(Cell<u8>),
-            Full,
-            NoMemory,
-            Gone,
-        }
-
-        impl Socket {
-            pub(crate) fn send(
-                &self,
-                _: PacketHeader,
-                _: &[u8],
-                _: &[BorrowedFd<'_>],
-            ) -> Result<(), SendFailure> {
-                match self {
-                    Self::Takes(bells) => {
-                        bells.set(bells.get() + 1);
-                        Ok(())
-                    }
-                    Self::Full => Err(SendFailure::Full),
-                    Self::NoMemory => Err(SendFailure::NoMemory(io::ErrorKind::OutOfMemory.into())),
-                    Self::Gone => Err(SendFailure::Gone),
-                }
-            }
-        }
-    }
-}
+type Space = interest::Space<u64>;
 
 /// Bytes of the ring, which is full at the beginning; a record takes some.
 const RING: u8 = 2;
@@ -172,6 +61,10 @@ enum Flaw {
     Hasty,
     /// A bell is rung for each epoch again and again.
     RingsAgain,
+    /// What is needed is compared before the last move of `tail`.
+    ComparesEarly,
+    /// An epoch counts as rung for although its needs are not reached.
+    MarksUnrung,
 }
 
 /// How the sender waits.
@@ -184,29 +77,24 @@ enum Waiting {
     Blocking,
 }
 
+/// What the receiver has given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Room {
-    Ring,
-    Socket,
-}
-
-impl Room {
-    fn other(self) -> Self {
-        match self {
-            Self::Ring => Self::Socket,
-            Self::Socket => Self::Ring,
-        }
-    }
+enum Freed {
+    Record,
+    Packet,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Receiving {
     /// Releases a byte, or reads a packet.
     Choose,
-    /// `Intake::is_wanted`; if it seems so, the bell looks again, under a lock.
-    LookAtEpoch,
-    LookAgain,
-    Ring(u64),
+    /// `Intake::is_needed`, or a look at the epoch alone after a packet was read; if it seems so, the notifier looks again,
+    /// under a lock.
+    LookAtEpoch(Freed),
+    LookAtNeeds,
+    LookAgain(Freed),
+    LookAtNeedsAgain(u64),
+    Ring(u64, bool),
     /// It lives on, and keeps what it has.
     Content,
     Gone,
@@ -216,32 +104,20 @@ enum Receiving {
 enum Sending {
     /// The program decides what to try.
     Choose,
-    Try(Room),
-    /// `Outgoing::arm_for`, step by step.
-    IsAbandoned(Room),
-    Count(Room),
-    LeaveOne(Room, u8),
-    Renew(Room, u8),
-    TryAgain(Room, u8),
-    LookAtOther(Room, u8),
-    ReadEarlier(u8),
-    /// `Outgoing::stand_down`
-    StandDown(Room),
+    Try(Space),
+    /// It was refused this: the library's wait says what comes next.
+    Wait(Space, WaitState),
+    /// `SpaceWaiter::disarm`
+    StandDown(Space),
     Disarm,
     ReadRest,
+    /// The event loop sleeps.
     Sleep,
-    /// `Outgoing::wait_for_room`, step by step.
-    Wait,
-    Spin,
-    Arm,
-    LookArmed,
-    ReadArmed,
-    SleepInCall,
     Done,
     Disconnected,
 }
 
-/// A thing for each kind of room.
+/// A thing for each kind of space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 struct Both<T> {
     ring: T,
@@ -249,10 +125,17 @@ struct Both<T> {
 }
 
 impl<T> Both<T> {
-    fn of(&mut self, room: Room) -> &mut T {
-        match room {
-            Room::Ring => &mut self.ring,
-            Room::Socket => &mut self.socket,
+    fn of(&mut self, space: Space) -> &mut T {
+        match space {
+            Space::Ring(_) => &mut self.ring,
+            Space::Socket => &mut self.socket,
+        }
+    }
+
+    fn other(&mut self, space: Space) -> &mut T {
+        match space {
+            Space::Ring(_) => &mut self.socket,
+            Space::Socket => &mut self.ring,
         }
     }
 }
@@ -260,26 +143,23 @@ impl<T> Both<T> {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct State {
     receiving: Receiving,
-    /// The last epoch that was rung for.
-    rung: u64,
+    notifier: Notifier,
 
     head: u8,
     tail: u8,
+    /// What is compared with the sender's needs with [`Flaw::ComparesEarly`].
+    compared: u8,
     unread: u8,
     bells: u8,
-    epoch: u64,
 
     waiting: Waiting,
     sending: Sending,
-    /// Odd epochs shown, and bells that the sender would still take.
-    shown: u64,
-    spare: u64,
+    word: SleepWord<ModelWord>,
+    interest: Interest<u64>,
     /// What has been sent.
     sent: Both<u8>,
     /// What the program will try before it waits.
     untried: Both<bool>,
-    /// What is to be announced.
-    wanted: Both<bool>,
     restless: u8,
     /// A bell came since the loop last told.
     edge: bool,
@@ -291,19 +171,18 @@ impl State {
     fn new(waiting: Waiting) -> Self {
         Self {
             receiving: Receiving::Choose,
-            rung: 0,
+            notifier: Notifier::default(),
             head: RING,
             tail: 0,
+            compared: 0,
             unread: SOCKET,
             bells: 0,
-            epoch: 0,
             waiting,
             sending: Sending::Choose,
-            shown: 0,
-            spare: 0,
+            word: SleepWord::new(ModelWord::default()),
+            interest: Interest::NONE,
             sent: Both::default(),
             untried: Both { ring: true, socket: waiting != Waiting::Blocking },
-            wanted: Both::default(),
             restless: 0,
             edge: false,
             vain: 0,
@@ -316,14 +195,19 @@ impl State {
         next
     }
 
-    /// What epochs there were does not matter, only which of them is which: so the oldest are left out.
+    /// Leaves out the oldest epochs: only which of them is which does matter.
     fn forget(&mut self) {
-        let ringing = if let Receiving::Ring(epoch) = self.receiving { epoch } else { u64::MAX };
-        let oldest = (self.shown - self.spare).saturating_sub(1).min(self.rung / 2).min(ringing / 2);
-        self.shown -= oldest;
-        self.epoch -= 2 * oldest;
-        self.rung -= 2 * oldest;
-        if let Receiving::Ring(epoch) = &mut self.receiving {
+        let ringing = match self.receiving {
+            Receiving::Ring(epoch, _) | Receiving::LookAtNeedsAgain(epoch) => epoch,
+            _ => u64::MAX,
+        };
+        let oldest = self.word.received.saturating_sub(1).min(self.notifier.notified / 2).min(ringing / 2);
+        self.word.epochs -= oldest;
+        self.word.received -= oldest;
+        self.word.value -= 2 * oldest;
+        self.word.word.epoch = self.word.value;
+        self.notifier.notified -= 2 * oldest;
+        if let Receiving::Ring(epoch, _) | Receiving::LookAtNeedsAgain(epoch) = &mut self.receiving {
             *epoch -= 2 * oldest;
         }
     }
@@ -336,25 +220,48 @@ impl State {
                 steps.push(self.with(|s| s.receiving = Receiving::Content));
                 if self.tail < self.head {
                     steps.push(self.with(|s| {
+                        // Only the first part of what is released is compared, if it is two.
                         s.tail += 1;
-                        s.receiving = Receiving::LookAtEpoch;
+                        if flaw == Flaw::ComparesEarly {
+                            s.compared = s.tail;
+                            s.tail = s.head.min(s.tail + 1);
+                        }
+                        s.receiving = Receiving::LookAtEpoch(Freed::Record);
                     }));
                 }
                 if self.unread > 0 {
                     steps.push(self.with(|s| {
                         s.unread -= 1;
                         if flaw != Flaw::PacketsSilent {
-                            s.receiving = Receiving::LookAtEpoch;
+                            s.receiving = Receiving::LookAtEpoch(Freed::Packet);
                         }
                     }));
                 }
             }
-            Receiving::LookAtEpoch => steps.push(self.with(|s| {
-                let is_wanted = s.epoch & 1 == 1;
-                s.receiving = if is_wanted { Receiving::LookAgain } else { Receiving::Choose };
+            Receiving::LookAtEpoch(freed) => steps.push(self.with(|s| {
+                s.receiving = match freed {
+                    _ if s.word.value & 1 == 0 => Receiving::Choose,
+                    Freed::Record => Receiving::LookAtNeeds,
+                    Freed::Packet => Receiving::LookAgain(freed),
+                };
             })),
-            Receiving::LookAgain => steps.push(self.with(|s| s.receiving = Receiving::Ring(s.epoch))),
-            Receiving::Ring(epoch) => steps.push(self.with(|s| s.ring(epoch, flaw))),
+            Receiving::LookAtNeeds => steps.push(self.with(|s| {
+                let needed = s.is_reached(flaw);
+                s.receiving = if needed { Receiving::LookAgain(Freed::Record) } else { Receiving::Choose };
+                if !needed && flaw == Flaw::MarksUnrung {
+                    s.notifier.notified = s.word.value;
+                }
+            })),
+            Receiving::LookAgain(freed) => steps.push(self.with(|s| {
+                s.receiving = match freed {
+                    Freed::Record => Receiving::LookAtNeedsAgain(s.word.value),
+                    Freed::Packet => Receiving::Ring(s.word.value, true),
+                };
+            })),
+            Receiving::LookAtNeedsAgain(epoch) => {
+                steps.push(self.with(|s| s.receiving = Receiving::Ring(epoch, s.is_reached(flaw))));
+            }
+            Receiving::Ring(epoch, reached) => steps.push(self.with(|s| s.notify(epoch, reached, flaw))),
             Receiving::Content | Receiving::Gone => {}
         }
         for step in &mut steps {
@@ -363,130 +270,121 @@ impl State {
         steps
     }
 
-    /// The library's `Bell`, brought to where we are, rings for the epoch that it saw.
-    fn ring(&mut self, epoch: u64, flaw: Flaw) {
-        let mut bell = Bell::new(Word::SenderEpoch);
-        if flaw != Flaw::RingsAgain {
-            bell.ring(&PeerRegion(self.rung), &Socket::Full);
+    /// The library's notifier rings for the epoch that was seen.
+    fn notify(&mut self, epoch: u64, is_reached: bool, flaw: Flaw) {
+        if flaw == Flaw::RingsAgain {
+            self.notifier = Notifier::default();
         }
-        let socket = if self.bells < CREDIT { Socket::Takes(0.into()) } else { Socket::Full };
-        let rung = bell.ring(&PeerRegion(epoch), &socket);
-        assert!(self.bells < CREDIT || rung == Rung::NoNeed, "a bell finds the socket full: {self:?}");
-        if let Socket::Takes(bells) = socket {
-            self.edge |= bells.get() > 0;
-            self.bells += bells.get();
-        }
-        if epoch & 1 == 1 && bell.ring(&PeerRegion(epoch), &Socket::Full) == Rung::NoNeed {
-            self.rung = epoch;
+        let seen = Seen { is_reached, ..Seen::new(epoch, Sent::Yes) };
+        self.notifier.notify(&seen);
+        if seen.doorbells.get() > 0 {
+            assert!(self.bells < CREDIT, "a bell finds the socket full: {self:?}");
+            (self.edge, self.bells) = (true, self.bells + 1);
         }
         self.receiving = Receiving::Choose;
     }
 
-    /// Lets the library's `Epoch`, brought to where we are, take a step.
-    fn epoch(&mut self, step: impl FnOnce(&mut Epoch)) {
-        let words = OwnWords::default();
-        let mut epoch = Epoch::new(words.clone(), Word::SenderEpoch);
-        for _ in 0..self.shown {
-            epoch.renew();
-        }
-        for _ in 0..self.shown - self.spare {
-            epoch.overheard().unwrap();
-        }
-        if self.epoch & 1 == 0 {
-            epoch.disarm();
-        }
-        let load = || words.word(Word::SenderEpoch).load(std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(load(), self.epoch);
-        step(&mut epoch);
-        self.epoch = load();
-        self.shown = self.epoch.div_ceil(2);
-        self.spare = 0;
-        while epoch.overheard().is_ok() {
-            self.spare += 1;
-        }
+    /// Whether the sender needs no more than what is released.
+    fn is_reached(&self, flaw: Flaw) -> bool {
+        let tail = if flaw == Flaw::ComparesEarly { self.compared } else { self.tail };
+        self.word.word.needs <= tail.into()
     }
 
-    /// `Outgoing::read_credit`: whether there was a bell. Too few are under way here for `Epoch::passed` to do anything: it has
-    /// a test of its own in src/socket/doorbell.rs.
-    fn read_credit(&mut self, is_present: bool) -> bool {
+    /// `SpaceWait::needs`: the tail from which on the least record fits that is waited for.
+    fn needs(&self, space: Space) -> u64 {
+        let size = self.interest.with(space);
+        size.map_or(0, |size| (u64::from(self.head) + size).saturating_sub(RING.into()))
+    }
+
+    /// `SpaceWaiter::read`: whether there was a doorbell. Too few are under way here for `SleepWord::passed` to do anything: it
+    /// has a test of its own in src/wait/eventcount.rs.
+    fn read(&mut self, is_stale: bool) -> bool {
         if self.bells == 0 {
             if self.receiving == Receiving::Gone {
                 self.sending = Sending::Disconnected;
             } else {
-                self.epoch(Epoch::drained);
+                self.word.drained();
             }
             return false;
         }
         self.bells -= 1;
-        self.epoch(|epoch| {
-            let heard = if is_present { epoch.heard() } else { epoch.overheard() };
-            heard.unwrap_or_else(|violation| panic!("an honest peer is called a violator: {violation}"));
-        });
+        let read = if is_stale { self.word.on_stale_doorbell() } else { self.word.on_doorbell() };
+        read.unwrap_or_else(|violation| panic!("an honest peer is called a violator: {violation}"));
         true
     }
 
-    /// What the program still has to send.
-    fn left(&self, room: Room) -> bool {
-        match room {
-            Room::Ring => usize::from(self.sent.ring) < RECORDS.len(),
-            Room::Socket => self.waiting != Waiting::Blocking && self.sent.socket < PACKETS,
+    /// What the program sends next, of each kind.
+    fn spaces(&self) -> [Space; 2] {
+        let size = RECORDS.get(usize::from(self.sent.ring)).copied().unwrap_or(0);
+        [Space::Ring(size.into()), Space::Socket]
+    }
+
+    /// Whether the program still has something to send.
+    fn left(&self, space: Space) -> bool {
+        match space {
+            Space::Ring(_) => usize::from(self.sent.ring) < RECORDS.len(),
+            Space::Socket => self.waiting != Waiting::Blocking && self.sent.socket < PACKETS,
         }
     }
 
-    fn has_room(&self, room: Room) -> bool {
-        match room {
-            Room::Ring => {
-                let size = RECORDS.get(usize::from(self.sent.ring)).copied().unwrap_or(0);
-                self.head - self.tail + size <= RING
-            }
-            Room::Socket => self.unread < SOCKET,
+    fn has_space(&self, space: Space) -> bool {
+        match space {
+            Space::Ring(size) => u64::from(self.head - self.tail) + size <= RING.into(),
+            Space::Socket => self.unread < SOCKET,
         }
     }
 
-    /// One look, and if there is room, the message goes out.
-    fn attempt(&mut self, room: Room, flaw: Flaw) -> bool {
-        let done = self.has_room(room);
+    /// One look, and if there is space, the message goes out.
+    fn attempt(&mut self, space: Space, flaw: Flaw) -> bool {
+        let done = self.has_space(space);
         if done {
-            match room {
-                Room::Ring => self.head += RECORDS[usize::from(self.sent.ring)],
-                Room::Socket => self.unread += 1,
+            match space {
+                Space::Ring(size) => self.head += u8::try_from(size).unwrap(),
+                Space::Socket => self.unread += 1,
             }
-            *self.sent.of(room) += 1;
-            *self.untried.of(room) = self.left(room);
-            *self.untried.of(room.other()) |= self.left(room.other()) && flaw != Flaw::Hasty;
-            self.sending = Sending::StandDown(room);
+            *self.sent.of(space) += 1;
+            let [ring, socket] = self.spaces().map(|space| self.left(space));
+            let (own, other) = if space == Space::Socket { (socket, ring) } else { (ring, socket) };
+            *self.untried.of(space) = own;
+            *self.untried.other(space) |= other && flaw != Flaw::Hasty;
+            self.sending = Sending::StandDown(space);
         }
         done
     }
 
     /// All that the sender may do next; nothing if it sleeps, or is done.
     fn sender_steps(&self, flaw: Flaw) -> Vec<Self> {
-        let rooms = [Room::Ring, Room::Socket];
-        if self.sending == Sending::Wait {
-            return [Sending::Spin, Sending::Arm].map(|sending| self.with(|s| s.sending = sending)).to_vec();
+        if let Sending::Wait(space, wait) = self.sending
+            && wait.step() == Step::Spin
+        {
+            let results = [SpinResult::PollSocket, SpinResult::GiveUp];
+            return results.map(|result| self.with(|s| s.advance(space, wait, Came::Spun(result)))).to_vec();
         }
         if self.sending != Sending::Choose {
             return self.sender_step(flaw).into_iter().collect();
         }
-        if !rooms.iter().any(|room| self.left(*room)) {
+        if !self.spaces().iter().any(|space| self.left(*space)) {
             return vec![self.with(|s| s.sending = Sending::Done)];
         }
         if self.waiting == Waiting::Blocking {
-            return vec![self.with(|s| s.sending = Sending::Wait)];
+            let [ring, _] = self.spaces();
+            return vec![self.with(|s| s.sending = Sending::Wait(ring, WaitState::blocking(News::Space)))];
         }
         let mut steps = Vec::new();
-        for room in rooms {
+        for space in self.spaces() {
             let (mut s, mut untried) = (self.clone(), self.untried);
-            if *untried.of(room) {
-                *s.untried.of(room) = false;
-            } else if self.left(room) && self.restless < RESTLESS {
+            if *untried.of(space) {
+                *s.untried.of(space) = false;
+            } else if self.left(space) && self.restless < RESTLESS {
                 s.restless += 1;
                 // As a later call may take what was announced to an earlier one.
-                *s.untried.of(room.other()) = self.left(room.other()) && flaw != Flaw::Hasty;
+                let [ring, socket] = self.spaces().map(|space| self.left(space));
+                let other = if space == Space::Socket { ring } else { socket };
+                *s.untried.other(space) = other && flaw != Flaw::Hasty;
             } else {
                 continue;
             }
-            s.sending = Sending::Try(room);
+            s.sending = Sending::Try(space);
             steps.push(s);
         }
         if !self.untried.ring && !self.untried.socket {
@@ -498,69 +396,26 @@ impl State {
     fn sender_step(&self, flaw: Flaw) -> Option<Self> {
         let mut s = self.clone();
         match self.sending {
-            Sending::Try(room) => {
-                if !s.attempt(room, flaw) {
-                    *s.wanted.of(room) = true;
-                    s.sending = Sending::IsAbandoned(room);
+            Sending::Try(space) => {
+                if !s.attempt(space, flaw) {
+                    s.interest.add(space);
+                    s.sending = Sending::Wait(space, WaitState::trying(News::Space));
                 }
             }
-            Sending::IsAbandoned(room) => {
-                let gone = s.receiving == Receiving::Gone;
-                s.sending = if gone { Sending::Disconnected } else { Sending::Count(room) };
-            }
-            Sending::Count(room) => {
-                if s.bells == 0 {
-                    s.epoch(Epoch::drained);
-                }
-                s.sending = Sending::LeaveOne(room, s.bells);
-            }
-            Sending::LeaveOne(room, earlier) if earlier < 2 || flaw == Flaw::PilesBells => {
-                s.sending = Sending::Renew(room, earlier);
-            }
-            Sending::LeaveOne(room, earlier) => {
-                s.read_credit(false);
-                s.sending = Sending::LeaveOne(room, earlier - 1);
-            }
-            Sending::Renew(room, earlier) => {
-                s.epoch(if flaw == Flaw::NoRenewal { Epoch::arm } else { Epoch::renew });
-                s.sending = Sending::TryAgain(room, earlier);
-            }
-            Sending::TryAgain(room, earlier) => {
-                if flaw == Flaw::NoSecondLook || !s.attempt(room, flaw) {
-                    s.sending = Sending::LookAtOther(room, earlier);
-                }
-            }
-            Sending::LookAtOther(room, earlier) => {
-                let other = room.other();
-                s.sending = Sending::ReadEarlier(if flaw == Flaw::ReadsAll { CREDIT } else { earlier });
-                if *s.wanted.of(other) && s.has_room(other) && flaw != Flaw::NoOtherLook {
-                    *s.wanted.of(other) = false;
-                    s.sending = Sending::Choose;
-                }
-            }
-            Sending::ReadEarlier(0) => s.sending = Sending::Choose,
-            Sending::ReadEarlier(left) => {
+            Sending::Wait(space, wait) => return s.wait_step(space, wait, flaw).then_some(s),
+            Sending::StandDown(space) => {
                 s.sending = Sending::Choose;
-                if s.read_credit(false) {
-                    s.sending = Sending::ReadEarlier(left - 1);
-                }
-            }
-            Sending::StandDown(room) => {
-                s.sending = Sending::Choose;
-                if s.epoch & 1 == 1 {
-                    *s.wanted.of(room) = false;
-                    if !s.wanted.ring && !s.wanted.socket {
-                        s.sending = Sending::Disarm;
-                    }
+                if s.word.is_armed() && s.interest.remove(space) {
+                    s.sending = Sending::Disarm;
                 }
             }
             Sending::Disarm => {
-                s.epoch(Epoch::disarm);
+                s.word.disarm();
                 s.sending = Sending::ReadRest;
             }
             Sending::ReadRest => {
                 s.sending = Sending::Choose;
-                if s.read_credit(true) {
+                if s.read(false) {
                     s.sending = Sending::ReadRest;
                 }
             }
@@ -573,49 +428,79 @@ impl State {
                 s.edge = false;
                 s.vain += 1;
                 assert!(s.vain < 3, "woken again and again for nothing: {self:?}");
-                s.untried = Both { ring: s.left(Room::Ring), socket: s.left(Room::Socket) };
+                let [ring, socket] = s.spaces().map(|space| s.left(space));
+                s.untried = Both { ring, socket };
                 s.sending = Sending::Choose;
             }
-            Sending::Spin | Sending::Arm | Sending::LookArmed | Sending::ReadArmed | Sending::SleepInCall => {
-                return self.waiting_step(flaw);
-            }
-            Sending::Choose | Sending::Wait | Sending::Done | Sending::Disconnected => return None,
+            Sending::Choose | Sending::Done | Sending::Disconnected => return None,
         }
         Some(s)
     }
 
-    /// A step of `Outgoing::wait_for_room`.
-    fn waiting_step(&self, flaw: Flaw) -> Option<Self> {
-        let mut s = self.clone();
-        match self.sending {
-            Sending::Spin => {
-                s.sending = Sending::LookArmed;
-                s.read_credit(true);
-            }
-            Sending::Arm => {
-                s.epoch(Epoch::arm);
-                s.sending = Sending::LookArmed;
-            }
-            Sending::LookArmed => {
-                if !s.attempt(Room::Ring, flaw) {
-                    // After a spin it begins anew.
-                    s.sending = if s.epoch & 1 == 1 { Sending::ReadArmed } else { Sending::Wait };
-                }
-            }
-            Sending::ReadArmed => {
-                s.sending = Sending::SleepInCall;
-                if s.read_credit(true) {
-                    s.sending = Sending::Wait;
-                }
-            }
-            Sending::SleepInCall if s.bells == 0 && s.receiving != Receiving::Gone => return None,
-            Sending::SleepInCall => {
-                s.sending = Sending::Wait;
-                s.read_credit(true);
-            }
-            _ => return None,
+    /// Tells the library's wait what its step came to.
+    fn advance(&mut self, space: Space, mut wait: WaitState, came: Came) {
+        if self.sending != Sending::Disconnected {
+            self.sending = match wait.advance(came) {
+                None => Sending::Wait(space, wait),
+                Some(End::Empty) => Sending::Choose,
+                Some(end) => panic!("{end:?} comes of no step of this model"),
+            };
         }
-        Some(s)
+    }
+
+    /// The step that the library's wait asks for. False if that is to sleep.
+    fn wait_step(&mut self, space: Space, wait: WaitState, flaw: Flaw) -> bool {
+        let came = match wait.step() {
+            Step::TryAgain(_) if flaw == Flaw::NoSecondLook => Came::No,
+            Step::Try | Step::TryAgain(_) => {
+                if self.attempt(space, flaw) {
+                    return true;
+                }
+                Came::No
+            }
+            Step::PollSocket | Step::Read | Step::Awake => self.read(false).into(),
+            Step::Arm => self.word.arm(self.needs(space)).into(),
+            Step::LookAgain => (self.has_space(space) && flaw != Flaw::NoSecondLook).into(),
+            Step::Sleep if self.bells == 0 && self.receiving != Receiving::Gone => return false,
+            Step::Sleep => Came::No,
+            Step::Count if self.receiving == Receiving::Gone => {
+                self.sending = Sending::Disconnected;
+                Came::No
+            }
+            Step::Count => {
+                if self.bells == 0 {
+                    self.word.drained();
+                }
+                Came::Counted(self.bells.into())
+            }
+            Step::Trim(_) if flaw == Flaw::PilesBells => Came::No,
+            Step::Trim(_) => self.read(true).into(),
+            Step::Rearm(_) if flaw == Flaw::NoRenewal => self.word.arm(self.word.needs).into(),
+            Step::Rearm(_) => {
+                self.word.rearm(self.needs(space));
+                Came::No
+            }
+            Step::LookAtOther(_) => {
+                let other = self.interest.other(space).filter(|other| self.has_space(*other));
+                match other.filter(|_| flaw != Flaw::NoOtherLook) {
+                    Some(other) => {
+                        self.interest.remove(other);
+                        Came::Yes
+                    }
+                    None => Came::No,
+                }
+            }
+            Step::Drain(_) => {
+                let mut came = self.read(true);
+                while flaw == Flaw::ReadsAll && came {
+                    came = self.read(true);
+                }
+                came.into()
+            }
+            step => panic!("{step:?} is no step of a sender"),
+        };
+        self.advance(space, wait, came);
+        true
     }
 }
 
@@ -630,8 +515,8 @@ fn explore(waiting: Waiting, flaw: Flaw) -> usize {
         let mut steps = state.receiver_steps(flaw);
         steps.extend(state.sender_steps(flaw));
         if steps.is_empty() && !matches!(state.sending, Sending::Done | Sending::Disconnected) {
-            let room = [Room::Ring, Room::Socket].map(|room| state.left(room) && state.has_room(room));
-            assert_eq!(room, [false; 2], "an announcement is lost: {state:?}");
+            let space = state.spaces().map(|space| state.left(space) && state.has_space(space));
+            assert_eq!(space, [false; 2], "an announcement is lost: {state:?}");
         }
         for step in &mut steps {
             step.forget();
@@ -706,6 +591,18 @@ fn bells_that_are_left_do_not_pile_up() {
 
 #[test]
 #[should_panic(expected = "an announcement is lost")]
+fn needs_are_compared_after_the_last_move() {
+    explore(Waiting::Blocking, Flaw::ComparesEarly);
+}
+
+#[test]
+#[should_panic(expected = "an announcement is lost")]
+fn epochs_that_were_not_rung_for_stay_open() {
+    explore(Waiting::Blocking, Flaw::MarksUnrung);
+}
+
+#[test]
+#[should_panic(expected = "an announcement is lost")]
 fn who_waits_has_tried_all_that_was_refused() {
     explore(Waiting::Level, Flaw::Hasty);
 }
@@ -718,14 +615,13 @@ fn if_an_epoch_were_rung_for_twice_it_would_be_a_violation() {
 
 #[test]
 fn a_bell_that_there_is_no_memory_for_is_rung_with_the_next_news() {
-    let mut bell = Bell::new(Word::SenderEpoch);
-    let armed = PeerRegion(1);
-    assert_eq!(bell.ring(&armed, &Socket::NoMemory), Rung::NoNeed);
-    let socket = Socket::Takes(0.into());
-    assert_eq!(bell.ring(&armed, &socket), Rung::Sent);
-    assert_eq!(bell.ring(&armed, &socket), Rung::NoNeed, "once for an epoch");
-    assert!(matches!(&socket, Socket::Takes(bells) if bells.get() == 1));
-    assert_eq!(bell.ring(&PeerRegion(3), &Socket::Full), Rung::Sent, "a full socket is readable");
-    assert_eq!(bell.ring(&PeerRegion(3), &socket), Rung::NoNeed);
-    assert_eq!(bell.ring(&PeerRegion(5), &Socket::Gone), Rung::Gone);
+    let mut notifier = Notifier::default();
+    let mut notify = |epoch, sent| {
+        let seen = Seen::new(epoch, sent);
+        (notifier.notify(&seen), seen.doorbells.get())
+    };
+    assert_eq!(notify(1, Sent::NotNow), (Notified::NoNeed, 1));
+    assert_eq!(notify(1, Sent::Yes), (Notified::Sent, 1));
+    assert_eq!(notify(1, Sent::Yes), (Notified::NoNeed, 0), "once for an epoch");
+    assert_eq!(notify(3, Sent::Gone), (Notified::Gone, 1));
 }

@@ -14,6 +14,7 @@ pub(crate) const PACKETS: usize = 0x008;
 pub(crate) const TAIL: usize = 0x040;
 pub(crate) const RECEIVER_EPOCH: usize = 0x080;
 pub(crate) const SENDER_EPOCH: usize = 0x0c0;
+pub(crate) const SENDER_NEEDS: usize = 0x0c8;
 
 /// Pages of a ring: a number that is not rounded up.
 pub(crate) const PAGES: u64 = 2;
