@@ -58,7 +58,8 @@ fn a_payload_that_a_fork_dropped_is_given_back_at_its_first_use_of_any_half() {
     let _guard = bounded();
     let (mut peer, mut ours) = Channel::builder().ring_capacity(4096).pair().unwrap();
     let most = peer.limits().max_payload;
-    peer.loan(most).unwrap().send().unwrap();
+    // With as many control bytes as fill the ring.
+    peer.loan(most).unwrap().send_with(&vec![0; 4096 - 64 - most]).unwrap();
     let payload = ours.recv().unwrap().take_payload().unwrap();
     assert!(peer.try_loan(most).unwrap().is_none());
     let _kept = forks::in_fork((payload, ours), |(payload, mut ours)| {

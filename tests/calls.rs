@@ -283,7 +283,7 @@ fn a_peer_that_streams_more_than_its_ring_can_still_answer() {
 
 #[test]
 fn what_is_kept_leaves_room_for_any_answer() {
-    call_a_streaming_peer(3, 8192 - 64);
+    call_a_streaming_peer(3, 8192 / 2 - 1088);
 }
 
 #[test]

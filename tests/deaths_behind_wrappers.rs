@@ -190,7 +190,7 @@ fn a_killed_peer_ends_every_wait_although_somebody_holds_its_socket() {
         ("no limit", |channel| channel.recv().map(drop)),
         ("room in the ring", |channel| {
             loop {
-                channel.loan(2000)?.send()?;
+                channel.loan(900)?.send()?;
             }
         }),
         ("room in the socket", |channel| {

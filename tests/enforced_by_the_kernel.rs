@@ -233,7 +233,7 @@ fn a_peer_is_refused_every_way_to_write_our_region() {
     let mut child = role("tries_to_write").stdin(Stdio::from(theirs)).spawn().unwrap();
     let channel = Channel::builder().ring_capacity(2 * 4096).handshake(ours).unwrap().finish().unwrap();
     let (mut sender, mut receiver) = channel.split();
-    // It holds all of the ring while the peer tries.
+    // It holds as much of the ring as it can while the peer tries.
     let mut loan = sender.loan(sender.limits().max_payload).unwrap();
     loan.fill(OURS);
     for word in [&b"begun"[..], b"tried", b"harmless"] {
@@ -283,8 +283,8 @@ fn our_mappings_are_inherited_by_forks_and_left_out_of_core_dumps() {
                 dumped += usize::from(!flags.split(' ').any(|flag| flag == "dd"));
             }
         }
-        // Two regions, of which each side has mapped both, with their rings once more behind; a draft; two sealed buffers.
-        assert!(seen[0] >= 5 && seen[1] >= 4 && seen[2] >= 2 && seen[3] == 0, "{seen:?}: {maps}");
+        // Two regions, of which each side has mapped both; a draft; two sealed buffers.
+        assert!(seen[0] >= 3 && seen[1] >= 2 && seen[2] >= 2 && seen[3] == 0, "{seen:?}: {maps}");
         if dumped == 0 {
             return;
         }
@@ -313,8 +313,8 @@ fn mapped(fd: &OwnedFd) -> (u64, u64) {
 fn page_tables_are_filled_at_once_or_as_they_are_needed() {
     let _guard = bounded();
     let ring = 1 << 20;
-    // The control page, and the ring twice.
-    let whole = page() + 2 * ring;
+    // The control page, and the ring.
+    let whole = page() + ring;
     for prefault in [true, false] {
         let (player, ours) = Player::pair();
         let builder = Channel::builder().prefault(prefault).ring_capacity(1 << 20);
@@ -384,5 +384,6 @@ fn tries_to_write() {
     let heard = player.hear().unwrap();
     assert_eq!((heard.kind, &heard.body[..]), (CONTROL, &b"look"[..]));
     let payload = usize::try_from(page()).unwrap() + 64;
-    assert_eq!([region.byte(payload), region.byte(size - 1)], [OURS; 2]);
+    let most = 8192 / 2 - 1088;
+    assert_eq!([region.byte(payload), region.byte(payload + most - 1)], [OURS; 2]);
 }

@@ -743,8 +743,8 @@ fn each_side_sends_what_the_other_receives() {
     let (mut a, mut b) = (a.unwrap(), b.unwrap());
     assert_established(&mut a, &mut b);
     let limits = |limits: sealane::Limits| (limits.max_payload, limits.max_control, limits.max_fds);
-    assert_eq!(limits(a.limits()), ((1 << 16) - 64, 200, 253));
-    assert_eq!(limits(b.limits()), ((1 << 17) - 64, 100, 3));
+    assert_eq!(limits(a.limits()), ((1 << 15) - 1088, 200, 253));
+    assert_eq!(limits(b.limits()), ((1 << 16) - 1088, 100, 3));
     let ((a_sender, a_receiver), (b_sender, b_receiver)) = (a.split(), b.split());
     assert_eq!(a_sender.limits(), b_receiver.limits());
     assert_eq!(b_sender.limits(), a_receiver.limits());
@@ -758,8 +758,8 @@ fn what_is_beyond_the_limits_is_refused_before_it_is_sent() {
     let (mut a, mut b) = (a.unwrap(), b.unwrap());
     assert!(matches!(a.send(&[0; 11]), Err(Error::ControlTooLarge { len: 11, max: 10 })));
     assert!(matches!(a.send(Control::default().fd(&file)), Err(Error::TooManyFds { count: 1, max: 0 })));
-    assert!(matches!(a.loan(65473), Err(Error::PayloadTooLarge { len: 65473, max: 65472 })));
-    assert!(matches!(a.loan_slice::<u64>(8185), Err(Error::PayloadTooLarge { len: 65480, max: 65472 })));
+    assert!(matches!(a.loan(31681), Err(Error::PayloadTooLarge { len: 31681, max: 31680 })));
+    assert!(matches!(a.loan_slice::<u64>(3961), Err(Error::PayloadTooLarge { len: 31688, max: 31680 })));
     assert!(matches!(b.recv_timeout(Duration::ZERO), Err(Error::Timeout)));
     assert_established(&mut a, &mut b);
     b.send(Control::new(&[0; 11]).fd(&file)).unwrap();
@@ -792,17 +792,23 @@ fn a_side_without_a_ring_sends_control_messages_only() {
 }
 
 #[test]
-fn capacity_is_rounded_up_to_a_power_of_two_and_a_page() {
+fn capacity_is_rounded_up_to_a_page() {
     let _guard = bounded();
     let page = usize::try_from(page()).unwrap();
     for (asked, given) in
-        [(1, page), (page - 1, page), (page, page), (page + 1, 2 * page), (3 * page, 4 * page)]
+        [(1, page), (page - 1, page), (page, page), (page + 1, 2 * page), (3 * page, 3 * page)]
     {
         let (mut a, mut b) = Channel::builder().ring_capacity(asked).pair().unwrap();
         let max = a.limits().max_payload;
-        assert_eq!(max, given - 64, "{asked} bytes");
-        a.loan(max).unwrap().send().unwrap();
-        assert_eq!(b.recv_timeout(LONG).unwrap().payload().unwrap().len(), max);
+        assert_eq!(max, given / 2 - 1088, "{asked} bytes");
+        // The ring is as long as that: with all control bytes that are reserved, two payloads fill it.
+        for _ in 0..2 {
+            a.sender.loan_timeout(max, LONG).unwrap().send_with(&[0; 1024]).unwrap();
+        }
+        assert!(!a.sender.has_space(0).unwrap());
+        for _ in 0..2 {
+            assert_eq!(b.recv_timeout(LONG).unwrap().payload().unwrap().len(), max);
+        }
     }
     assert!(Channel::builder().ring_capacity(usize::MAX).pair().is_err());
 }

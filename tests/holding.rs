@@ -72,11 +72,12 @@ fn a_peer_that_does_not_wait_is_not_held_up() {
 #[test]
 fn a_peer_that_sleeps_for_room_is_seen_too() {
     let (mut sender, mut receiver) = pair(Wait::Block);
-    sender.loan(64 << 9).unwrap().send().unwrap();
+    // Half of the ring, behind which as much has no room: a line of control bytes is more than is reserved.
+    let len = (32 << 10) - 1088;
+    sender.loan(len).unwrap().send_with(&[0; 1025]).unwrap();
     let held = receiver.recv().unwrap();
-    let sending =
-        start(move || sender.sender.loan_timeout(64 << 9, SOON).and_then(sealane::Loan::send)).asleep();
-    assert_holding(receiver.recv_timeout(SHORT), (1, (64 << 9) + 64));
+    let sending = start(move || sender.sender.loan_timeout(len, SOON).and_then(sealane::Loan::send)).asleep();
+    assert_holding(receiver.recv_timeout(SHORT), (1, (32 << 10) + 64));
     drop(held);
     sending.result().unwrap();
     receiver.recv_timeout(SOON).unwrap();

@@ -154,7 +154,7 @@ fn each_wrong_field_of_a_hello_is_refused() {
         (Reason::RingTooLarge, limit, u64::MAX, |h| h.ring_capacity = u64::MAX),
         (Reason::Geometry, page, 1, |h| h.ring_capacity = 1),
         (Reason::Geometry, page, 64, |h| h.ring_capacity = 64),
-        (Reason::Geometry, page, 12 << 20, |h| h.ring_capacity = 12 << 20),
+        (Reason::Geometry, page, (12 << 20) + 64, |h| h.ring_capacity = (12 << 20) + 64),
         (Reason::Geometry, page, 0, |h| h.ring_offset = 0),
         (Reason::Geometry, page, 64, |h| h.ring_offset = 64),
         (Reason::Geometry, page, 1 << 40, |h| h.ring_offset = 1 << 40),

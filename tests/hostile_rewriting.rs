@@ -161,11 +161,11 @@ fn scribbles() {
         });
         let mut head = 0_u64;
         for sequence in 0.. {
-            let payload_len = random.next() % (capacity() - 127);
+            // Half of the ring at most, so that it has room behind padding.
+            let payload_len = random.next() % (capacity() / 2 - 255);
             let control_len = u32::try_from(random.below(MAX_CONTROL + 1)).unwrap();
             let record = Record { sequence, payload_len, control_len, ..Record::default() };
-            let end =
-                head + 64 + payload_len.next_multiple_of(64) + u64::from(control_len).next_multiple_of(64);
+            let size = 64 + payload_len.next_multiple_of(64) + u64::from(control_len).next_multiple_of(64);
             while released() < head {
                 if hostile.socket.is_over() {
                     return done.store(true, Relaxed);
@@ -173,6 +173,12 @@ fn scribbles() {
                 thread::yield_now();
             }
             let mut payload = payload.lock().unwrap();
+            let rest = capacity() - head % capacity();
+            if rest < size {
+                hostile.pad(head);
+                head += rest;
+            }
+            let end = head + size;
             hostile.publish(head, record, end);
             *payload = head + 64..head + 64 + payload_len / 8 * 8;
             head = end;
@@ -328,6 +334,11 @@ fn harass(hostile: &Hostile, noise: &mut Random, head: &mut u64) {
             let record =
                 Record { sequence: noise.next() % 8, payload_len: noise.next() % 500, ..Record::default() };
             let record = if noise.below(4) == 0 { evil(noise, record) } else { record };
+            let rest = capacity() - *head % capacity();
+            if rest < 640 {
+                hostile.pad(*head);
+                *head += rest;
+            }
             hostile.write(*head, record);
             *head += 64 * (1 + noise.next() % 9);
             hostile.set(HEAD, *head);

@@ -33,7 +33,7 @@ mod support;
 #[expect(dead_code, reason = "nobody waits until somebody sleeps")]
 mod threads;
 
-const MOST: Most = Most { control: 500, fds: 3, payload: 8000 };
+const MOST: Most = Most { control: 500, fds: 3, payload: 3000 };
 const WAITS: [Wait; 3] = [Wait::Adaptive { max_spin: Duration::from_micros(50) }, Wait::Block, Wait::Spin];
 
 fn builder(random: &mut Random) -> Builder {
@@ -210,7 +210,7 @@ fn killed_in_a_call(random: &mut Random) {
             let reply = if n % 2 == 0 {
                 channel.call(Control::of(&n), SOON)
             } else {
-                let loan = channel.sender.loan_timeout(5000, SOON);
+                let loan = channel.sender.loan_timeout(3000, SOON);
                 let request = loan.and_then(|loan| loan.request(Control::of(&n)));
                 request.and_then(|request| channel.receiver.wait_reply(request, SOON))
             };
@@ -230,7 +230,7 @@ fn answers_for_ever() {
     while let Ok(request) = channel.recv() {
         let token = request.reply_token().unwrap();
         if request.payload().is_some() {
-            let mut loan = channel.loan(5000).unwrap();
+            let mut loan = channel.loan(3000).unwrap();
             loan.fill(1);
             loan.send_with(Control::new(request.control()).in_reply_to(token)).unwrap();
         } else {

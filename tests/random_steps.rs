@@ -11,7 +11,9 @@ use rustix::fs::{MemfdFlags, fstat, memfd_create};
 use sealane::{BatchMessage, Channel, Control, Error, Message, Payload, ReplyToken, RequestId};
 
 const RING: u64 = 8192;
-const MOST: usize = 8192 - 64;
+const MOST: usize = 8192 / 2 - 1088;
+/// What a loan reserves for control bytes.
+const RESERVE: u64 = 1024;
 /// Descriptors to send: all of different files.
 const FILES: usize = 4;
 
@@ -70,13 +72,13 @@ enum Fate {
 fn len() -> impl Strategy<Value = usize> {
     prop_oneof![
         2 => 0..200_usize,
-        1 => prop::sample::select(vec![0, 1, 63, 64, 65, 4095, 4096, 4097, MOST - 64, MOST, MOST + 1]),
+        1 => prop::sample::select(vec![0, 1, 63, 64, 65, 2047, 2048, 2049, MOST - 64, MOST, MOST + 1]),
         1 => 0..=MOST,
     ]
 }
 
 fn with() -> impl Strategy<Value = With> {
-    let control = prop_oneof![Just(0), 0..300_usize];
+    let control = prop_oneof![3 => Just(0), 3 => 0..300_usize, 1 => 900..3000_usize];
     let fds = prop_oneof![3 => Just(0..1_usize), 1 => Just(1..FILES)];
     let fds = fds.prop_flat_map(|count| prop::collection::vec(any::<Index>(), count));
     let answers = prop::option::weighted(0.3, any::<Index>());
@@ -126,8 +128,12 @@ struct Model {
     queue: VecDeque<(Expected, Option<(u64, u64)>)>,
     /// Where the next record begins.
     head: u64,
-    /// Records whose space is not given back: from where to where.
+    /// Bytes that the last loan was made for.
+    lent: usize,
+    /// Records, and what is left out before them, whose space is not given back: from where to where.
     spans: BTreeMap<u64, u64>,
+    /// Where records begin, in all.
+    starts: BTreeSet<u64>,
     /// Payloads that were received and kept, and where their records begin.
     kept: Vec<(u64, Payload, Vec<u8>)>,
     /// Requests of this direction that are not answered, and those that were received and not answered.
@@ -152,6 +158,30 @@ impl Model {
         RING - (self.head - tail)
     }
 
+    /// Bytes that are left out before the record of a loan of `len` bytes, and that are reserved for it.
+    fn reserved(&self, len: usize) -> (u64, u64) {
+        let (size, rest) = (64 + padded(len) + RESERVE, RING - self.head % RING);
+        (if size > rest { rest } else { 0 }, size)
+    }
+
+    fn fits(&self, len: usize) -> bool {
+        let (padding, size) = self.reserved(len);
+        padding + size <= self.room()
+    }
+
+    /// The receiver looks at the next record, and gives back what is left out before it.
+    fn looked_at(&mut self) {
+        if let Some((start, _)) = self.queue.iter().find_map(|(_, span)| *span)
+            && start % RING == 0
+            && let Some((before, end)) = self.spans.range(..start).next_back()
+            && *end == start
+            && !self.starts.contains(before)
+        {
+            let before = *before;
+            self.spans.remove(&before);
+        }
+    }
+
     /// Bytes that tell this message from the next.
     fn bytes(&self, len: usize) -> Vec<u8> {
         (0..len).map(|i| u8::try_from((i + 7 * usize::try_from(self.sent).unwrap()) % 253).unwrap()).collect()
@@ -167,11 +197,18 @@ impl Model {
     ) {
         let Parts { control, fds, answered } = parts;
         let span = payload.as_ref().map(|payload| {
-            let (record, riding) = (64 + padded(payload.len()), padded(control.len()));
-            let rides = fds.is_empty() && record + riding <= self.room();
-            let start = self.head;
-            self.head += if rides { record + riding } else { record };
+            let (padding, reserved) = self.reserved(self.lent);
+            let start = self.head + padding;
+            let record = 64 + padded(payload.len());
+            let whole = record + padded(control.len());
+            let has_room = whole <= RING - start % RING && padding + whole <= self.room();
+            let rides = fds.is_empty() && (whole <= reserved || has_room);
+            if padding > 0 {
+                self.spans.insert(self.head, start);
+            }
+            self.head = start + if rides { whole } else { record };
             self.spans.insert(start, self.head);
+            self.starts.insert(start);
             self.packets += u64::from(!rides && (!control.is_empty() || !fds.is_empty()));
             (start, self.head)
         });
@@ -190,6 +227,7 @@ impl Model {
 
     /// What the receiver drops without a word: replies that nobody waits for.
     fn drop_late_replies(&mut self, back: &mut Self) {
+        self.looked_at();
         while let Some((Expected { in_reply_to: Some(request), .. }, span)) = self.queue.front() {
             let Some(sequence) = back.open.iter().find(|(_, id)| *id == request).map(|(at, _)| *at) else {
                 break;
@@ -204,6 +242,7 @@ impl Model {
                 self.spans.remove(&start);
             }
             self.queue.pop_front();
+            self.looked_at();
         }
     }
 
@@ -330,7 +369,7 @@ impl End<'_> {
                 assert!(matches!(channel.try_loan(*len), Err(Error::PayloadTooLarge { max: MOST, .. })));
             }
             Step::HasSpace(len) => {
-                assert_eq!(channel.sender.has_space(*len).unwrap(), 64 + padded(*len) <= there.room());
+                assert_eq!(channel.sender.has_space(*len).unwrap(), there.fits(*len));
             }
             Step::Loan { len, cut, then } => self.lend(*len, *cut, then),
             Step::Send(with) => {
@@ -363,7 +402,8 @@ impl End<'_> {
     fn lend(&mut self, len: usize, cut: Option<usize>, then: &Then) {
         let Self { channel, there, here, files } = self;
         let loan = channel.try_loan(len).unwrap();
-        assert_eq!(loan.is_some(), 64 + padded(len) <= there.room());
+        assert_eq!(loan.is_some(), there.fits(len));
+        there.lent = len;
         let Some(mut loan) = loan else { return };
         let len = cut.map_or(len, |cut| cut.min(len));
         loan.truncate(len);
@@ -405,6 +445,9 @@ impl End<'_> {
             return assert!(here.queue.is_empty(), "what was sent is there to be received");
         };
         for (number, fate) in fates.iter().enumerate() {
+            if number > 0 {
+                here.looked_at();
+            }
             match batch.next() {
                 Some(message) if number % 3 == 2 => here.received(&mut message.take(), fate, there),
                 Some(mut message) => here.received(&mut message, fate, there),
@@ -422,7 +465,7 @@ proptest! {
     #[test]
     fn channels_agree_with_queues(steps in prop::collection::vec((any::<bool>(), step()), 1..150)) {
         let files: Vec<_> = (0..FILES).map(|_| memfd_create("one of some", MemfdFlags::CLOEXEC).unwrap()).collect();
-        let (mut a, mut b) = Channel::builder().ring_capacity(MOST).pair().unwrap();
+        let (mut a, mut b) = Channel::builder().ring_capacity(RING.try_into().unwrap()).pair().unwrap();
         let (mut to_b, mut to_a) = (Model::default(), Model::default());
         for (at_a, step) in &steps {
             let (channel, there, here) =

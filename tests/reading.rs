@@ -263,14 +263,20 @@ fn a_loan_is_cut_and_does_not_grow() {
 fn a_loan_that_is_dropped_or_cut_gives_its_space_back() {
     let (mut a, mut b) = Channel::builder().ring_capacity(4096).pair().unwrap();
     for _ in 0..10 {
-        drop(a.try_loan(4032).unwrap().unwrap());
+        drop(a.try_loan(960).unwrap().unwrap());
     }
-    let mut loan = a.try_loan(4032).unwrap().unwrap();
+    let mut loan = a.try_loan(960).unwrap().unwrap();
     loan.truncate(0);
     loan.send().unwrap();
-    assert!(a.sender.has_space(4032 - 64).unwrap() && !a.sender.has_space(4033 - 64).unwrap());
-    let message = b.recv_timeout(SOON).unwrap();
-    assert_eq!((message.sequence(), message.payload().unwrap().len()), (0, 0), "nothing else was sent");
+    // All behind its header is free: a payload has room there, and control bytes up to the ring's end.
+    a.try_loan(960).unwrap().unwrap().try_send_with(&[7; 4096 - 2 * 64 - 960]).unwrap();
+    assert_eq!(a.stats().packets_sent, 0, "the control bytes ride");
+    assert!(!a.sender.has_space(0).unwrap());
+    for (sequence, payload, control) in [(0, 0, 0), (1, 960, 4096 - 2 * 64 - 960)] {
+        let message = b.recv_timeout(SOON).unwrap();
+        let found = (message.sequence(), message.payload().unwrap().len(), message.control().len());
+        assert_eq!(found, (sequence, payload, control), "nothing else was sent");
+    }
 }
 
 #[test]

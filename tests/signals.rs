@@ -235,8 +235,8 @@ fn a_signal_ends_no_wait() {
         assert_eq!(goes_on(channel(), move |a| a.recv_timeout(3 * SOON).map(control), record), b"record");
         // Who waits for room, in the ring and in the socket.
         let (mut a, b) = channel();
-        a.loan(4000).unwrap().send().unwrap();
-        goes_on((a, b), |a| a.loan(4000).map(drop), |b| drop(b.recv().unwrap()));
+        a.loan(960).unwrap().send_with(&[0; 4096 - 64 - 960]).unwrap();
+        goes_on((a, b), |a| a.loan(960).map(drop), |b| drop(b.recv().unwrap()));
         let (mut a, b) = channel();
         while a.try_send(&[0; 500]).is_ok() {}
         goes_on(

@@ -13,7 +13,7 @@ use std::{
 
 use rustix::fs::fstat;
 use script::{Files, Item, Most, Random, Script};
-use sealane::{Builder, Channel, Control, Error, Loan, Message, Payload, Receiver, Sender, Wait};
+use sealane::{Builder, Channel, Control, Error, Message, Payload, Receiver, Sender, Wait};
 use support::role;
 use threads::{SOON, start};
 
@@ -60,7 +60,7 @@ impl Plan {
     }
 
     fn script(self, direction: u64) -> impl Iterator<Item = Item> {
-        let most = Most { control: 64 << 10, fds: 253, payload: self.ring - 64 };
+        let most = Most { control: 64 << 10, fds: 253, payload: self.ring / 2 - 1088 };
         Script::new(self.seed ^ direction, most).take(self.messages)
     }
 }
@@ -181,13 +181,13 @@ fn random_mixes_cross_default_rings() {
 #[test]
 fn every_boundary_is_crossed_whole() {
     let page = rustix::param::page_size();
-    let (mut a, mut b) = Channel::builder().ring_capacity(4 * page).max_fds(253).pair().unwrap();
+    let (mut a, mut b) = Channel::builder().ring_capacity(5 * page).max_fds(253).pair().unwrap();
     let most = a.limits().max_payload;
-    assert_eq!(most, 4 * page - 64);
+    assert_eq!(most, 5 * page / 2 - 1088);
     let null = File::open("/dev/null").unwrap();
     let inode = null.metadata().unwrap().ino();
     for len in [0, 1, 63, 64, 65, page - 1, page, page + 1, most - 64, most - 1, most] {
-        for control in [0, 1, 64, 200, a.limits().max_control] {
+        for control in [0, 1, 64, 200, 1023, 1024, 1025, 2048, a.limits().max_control] {
             for fds in [0, 1, 253] {
                 let bytes: Vec<u8> = (0..len.max(control)).map(|i| u8::try_from(i % 251).unwrap()).collect();
                 let mut loan = a.sender.loan_timeout(len, SOON).unwrap();
@@ -211,33 +211,37 @@ fn one_more_than_fits_is_refused_and_the_channel_goes_on() {
     let refused = sender.loan(5).unwrap().send_with(&[0; 101]);
     assert!(matches!(refused, Err(Error::ControlTooLarge { len: 101, max: 100 })));
     let stdin = stdin();
-    let loan = sender.loan_timeout(4032, SOON).unwrap();
+    let loan = sender.loan_timeout(4096 / 2 - 1088, SOON).unwrap();
     loan.send_with(Control::new(&[1; 100]).fds([&stdin; 3])).unwrap();
     let message = b.recv_timeout(SOON).unwrap();
     assert_eq!((message.sequence(), message.control(), message.fds().len()), (0, &[1; 100][..], 3));
-    assert_eq!(message.payload().unwrap().len(), 4032);
+    assert_eq!(message.payload().unwrap().len(), 4096 / 2 - 1088);
 }
 
 #[test]
 fn a_kept_payload_holds_the_space_behind_it() {
-    let (mut a, mut b) = Channel::builder().ring_capacity(4096).pair().unwrap();
+    let (mut a, mut b) = Channel::builder().ring_capacity(8192).pair().unwrap();
     let mut next = |len: usize| {
         a.sender.loan_timeout(len, SOON).unwrap().send().unwrap();
         b.recv_timeout(SOON).unwrap().take_payload().unwrap()
     };
-    // Records of 1024 bytes, header included.
-    let [first, second, third] = [960; 3].map(&mut next);
+    // Records of 2048 bytes, header included.
+    let [first, second, third] = [1984; 3].map(&mut next);
     let held = b.receiver.held();
-    assert_eq!((held.count, held.bytes), (3, 3072));
+    assert_eq!((held.count, held.bytes), (3, 3 * 2048));
     assert!(held.oldest.is_some());
     drop(second);
-    assert_eq!((b.receiver.held().count, b.receiver.held().bytes), (2, 2048));
-    assert!(!a.sender.has_space(1500).unwrap(), "the first is still there");
+    assert_eq!((b.receiver.held().count, b.receiver.held().bytes), (2, 2 * 2048));
+    // With what is reserved for its control bytes, a payload of 960 bytes takes all of the rest, and one more byte does not fit.
+    assert!(a.sender.has_space(960).unwrap());
+    assert!(!a.sender.has_space(961).unwrap(), "the first is still there");
     drop(first);
-    assert!(a.sender.has_space(3072 - 64).unwrap() && !a.sender.has_space(3073 - 64).unwrap());
+    // At the start, behind padding, there are twice as many bytes.
+    assert!(a.sender.has_space(3008).unwrap());
+    assert!(matches!(a.sender.has_space(3009), Err(Error::PayloadTooLarge { len: 3009, max: 3008 })));
     drop(third);
     assert_eq!((b.receiver.held().count, b.receiver.held().bytes, b.receiver.held().oldest), (0, 0, None));
-    assert!(a.sender.has_space(4032).unwrap());
+    assert!(a.sender.has_space(3008).unwrap());
 }
 
 #[test]
@@ -245,17 +249,20 @@ fn a_batch_goes_on_behind_what_is_left_out() {
     let mib = 1 << 20;
     let (mut a, mut b) = Channel::builder().ring_capacity(16 * mib).pair().unwrap();
     let mut send = || a.sender.loan_timeout(5 * mib, SOON).unwrap().send().unwrap();
-    send();
-    send();
-    // The third begins where the first was.
-    drop(b.recv_timeout(SOON).unwrap());
+    (0..3).for_each(|_| send());
+    drop((b.recv_timeout(SOON).unwrap(), b.recv_timeout(SOON).unwrap()));
+    // There is a mebibyte up to the end, so the fourth begins where the first was.
     send();
     let mut batch = b.receiver.recv_batch().unwrap();
-    assert_eq!(batch.next().unwrap().sequence(), 1);
     assert_eq!(batch.next().unwrap().sequence(), 2);
+    assert_eq!(batch.next().unwrap().sequence(), 3);
     assert!(batch.next().is_none());
     drop(batch);
-    assert!(a.stats().ring_high_water > 11 << 20, "nothing was left out");
+    assert_eq!(
+        (b.receiver.held().count, b.receiver.held().bytes),
+        (0, 0),
+        "what was left out has been given back too"
+    );
 }
 
 /// Large records do not go round the end of the ring, so what is before it is left out.
@@ -291,7 +298,7 @@ fn large_payloads_begin_at_the_start_again_and_arrive_whole() {
         // The one before it until now.
         kept = (len < 6 * MIB).then_some(payload);
     };
-    let lens = [5 * MIB, 5 * MIB, 4 * MIB, 64, 5 * MIB, 9 * MIB, 3 * MIB, capacity - 72, 7 * MIB];
+    let lens = [5 * MIB, 5 * MIB, 4 * MIB, 64, 5 * MIB, 8 * MIB - 1088, 3 * MIB, 2 * MIB - 8, 7 * MIB];
     for (number, len) in (0..).zip(lens.into_iter().cycle().take(20 * lens.len())) {
         while !a.sender.has_space(len).unwrap() {
             receive(&mut sent);
@@ -321,33 +328,34 @@ fn a_detached_payload_keeps_its_bytes_and_gives_its_space_back() {
     let (mut a, mut b) = Channel::builder().ring_capacity(4096).pair().unwrap();
     let mut copies = Vec::new();
     for n in 0..20_u8 {
-        let mut loan = a.try_loan(3000).unwrap().expect("no payload is held");
+        let mut loan = a.try_loan(960).unwrap().expect("no payload is held");
         loan.fill(n);
         loan.send().unwrap();
         copies.push(b.recv_timeout(SOON).unwrap().take_payload().unwrap().detach());
         assert_eq!(b.receiver.held().count, 0);
     }
     for (n, copy) in (0..).zip(copies) {
-        assert_eq!(copy.detach().to_vec(), [n; 3000]);
+        assert_eq!(copy.detach().to_vec(), [n; 960]);
     }
 }
 
 #[test]
 fn payloads_that_another_thread_drops_wake_a_sleeping_sender() {
-    let (mut a, mut b) = Channel::builder().ring_capacity(4096).wait(Wait::Block).pair().unwrap();
+    let (mut a, mut b) = Channel::builder().ring_capacity(8192).wait(Wait::Block).pair().unwrap();
     for round in 0..20 {
         let mut kept: Vec<Message> = Vec::new();
+        // Four records of 2048 bytes: all of the ring.
         for _ in 0..4 {
-            a.sender.loan_timeout(960, SOON).unwrap().send().unwrap();
+            a.sender.loan_timeout(960, SOON).unwrap().send_with(&[0; 1024]).unwrap();
             kept.push(b.recv_timeout(SOON).unwrap());
         }
-        let sending = start(move || (a.loan(1100).and_then(Loan::send), a)).asleep();
+        let sending = start(move || (a.loan(960).and_then(|loan| loan.send_with(&[0; 1024])), a)).asleep();
         // In each round another one last.
         kept.rotate_left(round % 4);
         thread::spawn(move || drop(kept)).join().unwrap();
         let sent;
         (sent, a) = sending.result();
         sent.unwrap();
-        assert_eq!(b.recv_timeout(SOON).unwrap().payload().unwrap().len(), 1100);
+        assert_eq!(b.recv_timeout(SOON).unwrap().payload().unwrap().len(), 960);
     }
 }

@@ -14,7 +14,7 @@ pub(crate) fn establish(c: &mut Criterion) {
     let mut group = c.benchmark_group("establish");
     for ring in RINGS {
         group.bench_function(BenchmarkId::new("pair", format!("ring={}", bytes(ring))), |bench| {
-            assert_eq!(pair(ring).0.limits().max_payload, ring.saturating_sub(64));
+            assert_eq!(pair(ring).0.limits().max_payload, (ring / 2).saturating_sub(1088));
             bench.iter_batched(|| (), |()| pair(ring), BatchSize::PerIteration);
         });
     }
@@ -32,7 +32,7 @@ fn connect(builder: &Builder, bench: &mut criterion::Bencher<'_>, ring: usize) {
     let listener = builder.listen(&path).unwrap();
     // Until a client says that it was the last.
     let accepting = beside(move || while listener.accept().unwrap().recv().is_err() {});
-    assert_eq!(builder.connect(&path).unwrap().limits().max_payload, ring.saturating_sub(64));
+    assert_eq!(builder.connect(&path).unwrap().limits().max_payload, (ring / 2).saturating_sub(1088));
     let pinned = Pinned::first();
     bench.iter_batched(|| (), |()| builder.connect(&path).unwrap(), BatchSize::PerIteration);
     drop(pinned);

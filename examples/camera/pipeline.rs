@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
-use sealane::{Channel, Control, Error, Message};
+use sealane::{Builder, Channel, Control, Error, Message};
 
 use crate::buffers::Layout;
 use crate::camera::{Camera, Frame};
@@ -60,8 +60,7 @@ fn open_camera(options: &Options) -> Result<Box<dyn Camera>> {
 /// Starts the algorithm process. It sends no payloads, so it needs no ring: of its memory, one page is mapped here.
 fn start(options: &Options, grid: Grid) -> Result<(Channel, Child)> {
     // Room for one record that is read, one that is written and one in case controls are late.
-    let capacity = options.ring_capacity.unwrap_or_else(|| (3 * (grid.length() + 256)).max(4 << 20));
-    let capacity = capacity.max(4096).checked_next_power_of_two().ok_or("no ring can be that big")?;
+    let capacity = options.ring_capacity.unwrap_or_else(|| Builder::ring_for(grid.length(), 1).max(4 << 20));
     let mut command = Command::new(env::current_exe()?);
     command.args(["--algorithm", "--ring-capacity", &capacity.to_string()]).stdin(Stdio::null());
     if options.sandbox {

@@ -8,7 +8,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::net::{AddressFamily, SocketFlags, socketpair};
-use sealane::{Channel, Control};
+use sealane::{Builder, Channel, Control};
 
 use crate::{
     Options, Result,
@@ -30,10 +30,10 @@ pub(crate) struct Moved {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let (size, least) = (options.size, 4 * options.size);
-    let ring = options.ring_capacity.unwrap_or(least.max(4 << 20)).next_power_of_two();
+    let (size, least) = (options.size, Builder::ring_for(options.size, 2));
+    let ring = options.ring_capacity.unwrap_or(least.max(4 << 20));
     if ring < least {
-        return Err(format!("expected a ring of at least four payloads, {least} bytes, found {ring}").into());
+        return Err(format!("expected a ring for four payloads, {least} bytes, found {ring}").into());
     }
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--reader", "--size", &size.to_string(), "--ring-capacity", &ring.to_string()]);

@@ -17,7 +17,11 @@ use crate::{
         packet::PacketHeader,
         record::{Heading, Record},
     },
-    ring::{producer::Producer, release::Intake, writer::Frame},
+    ring::{
+        producer::{Place, Producer},
+        release::Intake,
+        writer::Frame,
+    },
     socket::{
         death::Watch,
         doorbell::{Bell, Rung},
@@ -80,25 +84,36 @@ impl Outbox {
         Error::PayloadTooLarge { len, max: self.limits.max_payload }
     }
 
-    /// Waits until a record of `size` bytes has room. [`Error::Full`] if the call must not block.
+    /// Chooses the place of a record of `size` bytes, after waiting until it has room. [`Error::Full`] if the call must not
+    /// block.
     #[inline]
     pub(crate) fn wait_for_space(
         &mut self,
         producer: &mut Producer,
         size: RecordSize,
         block: Block,
-    ) -> Result<()> {
+    ) -> Result<Place> {
         // For the bell, which has to wait for all that is stored until then.
         self.region.prefetch_word(Word::ReceiverEpoch);
         self.space.check()?;
+        match producer.place_at_a_glance(size) {
+            Some(place) => self.space.disarm(Space::Ring).map(|()| place),
+            None => self.make_space(producer, size, block),
+        }
+    }
+
+    #[cold]
+    fn make_space(&mut self, producer: &mut Producer, size: RecordSize, block: Block) -> Result<Place> {
         if self.space.has_space(producer, size)? {
-            return self.space.disarm(Space::Ring);
+            self.space.disarm(Space::Ring)?;
+        } else {
+            self.flush_notification();
+            if producer.is_exhausted() {
+                return Err(self.space.end());
+            }
+            self.space.wait_or_arm(producer, size, block)?;
         }
-        self.flush_notification();
-        if producer.is_exhausted() {
-            return Err(self.space.end());
-        }
-        self.space.wait_or_arm(producer, size, block)
+        producer.place(size).map_err(|violation| self.space.violated(violation))
     }
 
     /// Wakes the peer for what it has not been woken for.

@@ -48,7 +48,7 @@ use crate::{
 /// # Ok::<(), sealane::Error>(())
 /// ```
 pub struct Receiver {
-    inbox: Inbox,
+    pub(super) inbox: Inbox,
     /// Came while a reply was awaited.
     backlog: Backlog,
     peer: Peer,

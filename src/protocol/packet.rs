@@ -328,7 +328,10 @@ mod tests {
 
     #[test]
     fn the_documented_numbers_are_these() {
-        use crate::protocol::layout::Word;
+        use crate::protocol::{
+            layout::Word,
+            record::{OTHER_HALF, PADDING, WANTS_REPLY},
+        };
         let words =
             [Word::Head, Word::Packets, Word::Tail, Word::ReceiverEpoch, Word::SenderEpoch, Word::Origin];
         let rows = table("| offset | word");
@@ -348,7 +351,6 @@ mod tests {
             assert_eq!((row[1].clone(), row[2].clone()), (code.to_string(), format!("{reason:?}")));
         }
         let flags: Vec<u16> = table("| flag | meaning").iter().map(|row| row[1].parse().unwrap()).collect();
-        use crate::protocol::record::{OTHER_HALF, PADDING, WANTS_REPLY};
         assert_eq!(flags, [WANTS_REPLY, OTHER_HALF, PADDING]);
     }
 }

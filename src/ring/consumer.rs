@@ -57,6 +57,13 @@ impl Consumer {
         }
     }
 
+    /// Goes on at a later position of an empty ring.
+    #[cfg(test)]
+    pub(crate) fn start_at(&mut self, position: u64) {
+        (self.position, self.head) = (Position::new(position), Position::new(position));
+        self.intake.start_at(self.position);
+    }
+
     #[inline]
     pub(crate) fn intake(&self) -> &Arc<Intake> {
         &self.intake

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     error::ProtocolError,
-    protocol::layout::{LINE, Position, RecordSize, Word, to_u64},
+    protocol::layout::{LINE, Position, RESERVE, RecordSize, Word, to_u64},
     sys::{own_region::OwnWords, peer_region::PeerRegion},
 };
 
@@ -54,8 +54,9 @@ pub(crate) struct Producer {
     /// Bytes from `at` on for which nothing is to be decided: free, before the ring's end, and not [`LARGE`]. May be stale,
     /// that is, too low.
     free: u64,
-    /// The place that was chosen last.
-    reserved: Place,
+    /// The padding and the size of the place that was chosen last.
+    padding: u64,
+    reserved: RecordSize,
     /// The head up to which `high_water` does not look again.
     content: Position,
 }
@@ -63,9 +64,9 @@ pub(crate) struct Producer {
 impl Producer {
     pub(super) fn new(words: OwnWords, peer: PeerRegion, capacity: usize) -> Self {
         let (capacity, head) = (to_u64(capacity), Position::default());
-        let reserved = Place { at: 0, padding: 0, size: RecordSize::NONE, head };
+        let (padding, reserved) = (0, RecordSize::NONE);
         // The first record finds out what is free.
-        Self { words, peer, capacity, head, at: 0, tail: head, free: 0, reserved, content: head }
+        Self { words, peer, capacity, head, at: 0, tail: head, free: 0, padding, reserved, content: head }
     }
 
     /// Goes on at a later position of an empty ring.
@@ -111,7 +112,7 @@ impl Producer {
     }
 
     /// Bytes that are left out before a record of `size` bytes: the rest of the ring, if the record does not fit there.
-    fn padding(&self, size: RecordSize) -> u64 {
+    fn padding_before(&self, size: RecordSize) -> u64 {
         let rest = self.rest();
         if size.bytes() > rest { rest } else { 0 }
     }
@@ -119,7 +120,7 @@ impl Producer {
     /// Whether `size` bytes have room now, with their padding. Looks at the peer's `tail` only if it seems not.
     #[inline]
     pub(crate) fn has_room(&mut self, size: RecordSize) -> Result<bool, ProtocolError> {
-        if size.bytes() <= self.free { Ok(true) } else { self.finds_room(self.padding(size), size) }
+        if size.bytes() <= self.free { Ok(true) } else { self.finds_room(self.padding_before(size), size) }
     }
 
     /// Whether `size` bytes have room behind `padding`.
@@ -133,15 +134,23 @@ impl Producer {
         Ok(all <= self.unused() && !self.is_exhausted())
     }
 
+    /// Chooses where the next record of `size` bytes stands, if that can be told at a glance. The peer sees nothing of it.
+    #[inline]
+    pub(crate) fn place_at_a_glance(&mut self, size: RecordSize) -> Option<Place> {
+        (size.bytes() <= self.free).then(|| self.reserve(0, size))
+    }
+
     /// Chooses where the next record stands, for whose `size` bytes there is [room](Self::has_room). The peer sees nothing
     /// of it.
+    pub(crate) fn place(&mut self, size: RecordSize) -> Result<Place, ProtocolError> {
+        let padding = self.choose(size)?;
+        Ok(self.reserve(padding, size))
+    }
+
     #[inline]
-    pub(super) fn place(&mut self, size: RecordSize) -> Result<Place, ProtocolError> {
-        let padding = if size.bytes() <= self.free { 0 } else { self.choose(size)? };
-        // What is left out reaches to the ring's end.
-        let at = if padding > 0 { 0 } else { self.at };
-        self.reserved = Place { at, padding, size, head: self.head };
-        Ok(self.reserved)
+    fn reserve(&mut self, padding: u64, size: RecordSize) -> Place {
+        (self.padding, self.reserved) = (padding, size);
+        self.reserved()
     }
 
     /// The padding before a record of `size` bytes. A large one begins at the ring's start early, if padding and record have
@@ -149,15 +158,16 @@ impl Producer {
     ///
     /// Where the ring has room for two or three such records, no more than one is kept, so that more than one may be left
     /// out: the records on both sides are there already. But there should always be room for all but one.
-    #[cold]
     fn choose(&mut self, size: RecordSize) -> Result<u64, ProtocolError> {
-        let (bytes, rest, padding) = (size.bytes(), self.rest(), self.padding(size));
+        let (bytes, rest, padding) = (size.bytes(), self.rest(), self.padding_before(size));
         let records = |n: u64| bytes.saturating_mul(n);
         if padding > 0 || bytes < LARGE || rest == self.capacity || records(4) <= self.capacity {
             return Ok(padding);
         }
-        let kept_free = if records(3) <= self.capacity { records(2) } else { bytes };
-        if rest <= self.capacity.saturating_sub(kept_free) && self.finds_room(rest, size)? {
+        let others = if records(3) <= self.capacity { 2 } else { 1 };
+        // The others are there without what is reserved for control bytes, as a rule.
+        let room = bytes.saturating_sub(RESERVE).saturating_mul(others);
+        if rest <= self.capacity.saturating_sub(room) && self.finds_room(rest, size)? {
             return Ok(rest);
         }
         Ok(0)
@@ -166,23 +176,25 @@ impl Producer {
     /// Whether `place` is the one that was chosen last, and nothing was published since.
     #[inline]
     pub(super) fn is_reserved(&self, place: Place) -> bool {
-        place == self.reserved && place.head == self.head
+        place == self.reserved()
     }
 
     /// The place that was chosen last.
     #[inline]
     pub(super) fn reserved(&self) -> Place {
-        self.reserved
+        let (padding, size, head) = (self.padding, self.reserved, self.head);
+        // What is left out reaches to the ring's end.
+        Place { at: if padding > 0 { 0 } else { self.at }, padding, size, head }
     }
 
     /// Whether a record of `size` bytes has room at the place that was chosen last.
     #[inline]
     pub(super) fn fits(&mut self, size: RecordSize) -> Result<bool, ProtocolError> {
-        let place = self.reserved;
-        if size <= place.size {
+        if size <= self.reserved {
             return Ok(true);
         }
-        Ok(size.bytes() <= self.capacity.wrapping_sub(place.at) && self.finds_room(place.padding, size)?)
+        let Place { at, padding, .. } = self.reserved();
+        Ok(size.bytes() <= self.capacity.wrapping_sub(at) && self.finds_room(padding, size)?)
     }
 
     /// Whether the peer has released anything since the last look.
@@ -243,10 +255,10 @@ impl Producer {
     /// Publishes the record of `size` bytes that has been written at the place chosen last, and the padding before it.
     #[inline]
     pub(super) fn publish(&mut self, size: RecordSize) {
-        let place = self.reserved;
-        let all = place.padding.wrapping_add(size.bytes());
+        let Place { at, padding, .. } = self.reserved();
+        let all = padding.wrapping_add(size.bytes());
         self.head = self.head.after(all);
-        self.at = place.at.wrapping_add(size.bytes());
+        self.at = at.wrapping_add(size.bytes());
         // ORDERING: Release pairs with the Acquire fence in `Consumer::look`: a peer that sees this head sees the record.
         self.words.word(Word::Head).store(self.head.get(), Release);
         // What `free` does not cover (padding, large records, control bytes beyond the reserve), and the ring's last byte, end it.

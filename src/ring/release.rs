@@ -90,6 +90,12 @@ impl Intake {
         Arc::new(Self { peer, link, words, count, early, ledger: Mutex::new(ledger) })
     }
 
+    /// Goes on at a later position of an empty ring.
+    #[cfg(test)]
+    pub(super) fn start_at(&self, position: Position) {
+        self.words.word(Word::Tail).store(position.get(), Relaxed);
+    }
+
     /// A panic of another thread cannot leave the ledger half-changed: nothing in its critical sections panics.
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)

@@ -47,15 +47,8 @@ impl Writer {
         (len < self.too_long).then(|| RecordSize::of_loan(len))
     }
 
-    /// Chooses the place of a record of `size` bytes, for which there is [room](Producer::has_room). Shows the peer nothing,
-    /// and keeps nothing: a place that is not used is forgotten.
-    #[inline]
-    pub(crate) fn reserve(&mut self, size: RecordSize) -> Result<Place, ProtocolError> {
-        self.producer.place(size)
-    }
-
     /// Lends the bytes of a place for a payload of `count` values. `None` if a record was published since the place was
-    /// reserved, or if the payload reaches past the ring's end.
+    /// chosen, or if the payload reaches past the ring's end.
     #[inline]
     pub(crate) fn lend<T: FromBytes + IntoBytes>(
         &mut self,
@@ -137,4 +130,91 @@ fn pad(mut ring: Around<'_>, capacity: u64, padding: u64) {
     let header = RecordHeader::padding(padding.wrapping_sub(LINE));
     let written = ring.put(capacity.wrapping_sub(padding), header);
     debug_assert!(written, "the rest of the ring has room for a header");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::fd::AsFd, sync::atomic::Ordering::Relaxed};
+
+    use super::*;
+    use crate::{
+        memory::region::{OwnRegion, adopt},
+        protocol::{layout::Word, record::Heading},
+        wait::Deadline,
+    };
+
+    /// The writer of a ring of three pages, the ring as its peer has it, and the region whose words say what was released.
+    fn writer() -> (Writer, PeerRegion, OwnRegion) {
+        let [ours, theirs] =
+            [3 * 4096, 0].map(|capacity| OwnRegion::create(capacity, true, false, Deadline::Never).unwrap());
+        let seen = adopt(ours.memfd.as_fd(), ours.geometry, true).unwrap();
+        let peer = adopt(theirs.memfd.as_fd(), theirs.geometry, true).unwrap();
+        (Writer::new(ours.ring, ours.words, peer), seen, theirs)
+    }
+
+    fn record(len: usize, control: &[u8]) -> Record {
+        Record::new(Heading::new(0, false, None), len).with_control(control.len()).unwrap()
+    }
+
+    fn place(writer: &mut Writer, len: usize) -> Place {
+        let size = writer.loan_size(len).unwrap();
+        assert_eq!(writer.producer.has_room(size), Ok(true));
+        writer.producer.place(size).unwrap()
+    }
+
+    #[test]
+    fn reservations_show_nothing_until_they_are_committed_whole() {
+        let (mut writer, seen, theirs) = writer();
+        // Up to 1,088 bytes before the end.
+        for (len, control) in [(5056, 1024), (4096, 896)] {
+            let place = place(&mut writer, len);
+            let mut reservation = writer.lend::<u8>(place, len).unwrap();
+            reservation.frame().commit(record(len, &vec![0; control]), &vec![0; control]);
+        }
+        let head = 2 * 6144 - 1088;
+        assert_eq!(seen.load(Word::Head), head);
+        theirs.words.word(Word::Tail).store(head, Relaxed);
+        let place = place(&mut writer, 65);
+        let mut reservation = writer.lend::<u8>(place, 65).unwrap();
+        reservation.payload.as_mut_slice().fill(7);
+        assert_eq!(seen.load(Word::Head), head, "nothing is published yet");
+        assert_eq!(seen.bytes(head, 64).to_vec::<u8>().unwrap(), [0; 64], "nor is padding written");
+        reservation.frame().commit(record(65, b"abc"), b"abc");
+        // The padding up to the end, and the record at the start.
+        assert_eq!(seen.load(Word::Head), 3 * 4096 + 64 + 128 + 64);
+        let padding = seen.bytes(head, 64).load::<RecordHeader>(0).unwrap();
+        assert_eq!((padding.is_padding(), padding.check_padding()), (true, Ok(1024)));
+        let header = seen.bytes(0, 64).load::<RecordHeader>(0).unwrap();
+        assert_eq!(header.check(256), Ok(record(65, b"abc")));
+        assert_eq!(seen.bytes(Record::PAYLOAD, 65).to_vec::<u8>().unwrap(), [7; 65]);
+        assert_eq!(seen.bytes(64 + 128, 3).to_vec::<u8>().unwrap(), b"abc");
+    }
+
+    #[test]
+    fn places_are_lent_until_something_is_published_and_by_their_writer_only() {
+        let (mut writer, ..) = writer();
+        let first = place(&mut writer, 100);
+        // As often as it is asked for.
+        for byte in 0..3 {
+            writer.lend::<u8>(first, 100).unwrap().payload.as_mut_slice().fill(byte);
+        }
+        assert_eq!(writer.lend::<u8>(first, 100).unwrap().payload.as_slice(), [2; 100]);
+        assert!(writer.lend::<u8>(first, 3 * 4096).is_none(), "past the ring's end");
+        let second = place(&mut writer, 200);
+        assert!(writer.lend::<u8>(first, 100).is_none(), "another place was chosen since");
+        writer.lend::<u8>(second, 200).unwrap().frame().commit(record(200, b""), b"");
+        assert!(writer.lend::<u8>(second, 200).is_none(), "it is published");
+        let (mut other, ..) = self::writer();
+        assert!(other.lend::<u8>(second, 200).is_none(), "it is another writer's");
+    }
+
+    #[test]
+    fn loans_are_as_long_as_half_of_the_ring_allows() {
+        let (writer, ..) = writer();
+        let size = |len| writer.loan_size(len).map(RecordSize::bytes);
+        assert_eq!((size(0), size(5056), size(5057), size(usize::MAX)), (Some(1088), Some(6144), None, None));
+        let ours = OwnRegion::create(0, true, false, Deadline::Never).unwrap();
+        let peer = adopt(ours.memfd.as_fd(), ours.geometry, true).unwrap();
+        assert!(Writer::new(ours.ring, ours.words, peer).loan_size(0).is_none(), "there is no ring");
+    }
 }

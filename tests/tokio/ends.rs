@@ -20,8 +20,11 @@ const WAITS: [fn(&mut Channel) -> Waiting<'_>; 6] = [
         })
     },
     |channel| {
-        channel.try_loan(4000).unwrap().unwrap().send().unwrap();
-        Box::pin(async { channel.loan(4000).await.map(drop) })
+        Box::pin(async {
+            // It fills the ring.
+            channel.loan(960).await?.send_with(&[0; 4096 - 64 - 960]).await?;
+            channel.loan(960).await.map(drop)
+        })
     },
     |channel| {
         fill_socket(channel);

@@ -91,9 +91,9 @@ fn who_waits_is_left_alone() {
         b.recv().await.unwrap();
         a.send(b"one more").await.unwrap();
         while b.try_recv().unwrap().is_some() {}
-        a.loan(4000).await.unwrap().send().unwrap();
+        a.loan(960).await.unwrap().send_with(&[0; 4096 - 64 - 960]).await.unwrap();
         let held = b.recv().await.unwrap();
-        let (mut polls, mut receiving, mut lending) = (0, pin!(b.recv()), pin!(a.loan(4000)));
+        let (mut polls, mut receiving, mut lending) = (0, pin!(b.recv()), pin!(a.loan(960)));
         let waiting = poll_fn(|cx| {
             polls += 1;
             assert!(receiving.as_mut().poll(cx).is_pending());
