@@ -283,6 +283,7 @@ impl<L> Unsent<L> {
 
 impl Unsent<Sender> {
     /// The sender of an [`OwnedLoan`](crate::OwnedLoan) that was not sent, or of a loan that was not made.
+    #[must_use = "a sender that is dropped closes its direction"]
     pub fn into_sender(self) -> Sender {
         self.loan
     }

@@ -75,6 +75,7 @@ impl OwnedLoan {
     }
 
     /// Sends nothing, and returns the sender.
+    #[must_use = "a sender that is dropped closes its direction"]
     pub fn discard(self) -> Sender {
         self.sender
     }
@@ -84,7 +85,7 @@ impl OwnedLoan {
     /// # Errors
     /// Those of [`Loan::send`], with the sender.
     pub fn send(self) -> Result<Sender, Unsent<Sender>> {
-        self.finish(|loan| loan.send()).map(|(sender, ())| sender)
+        self.finish(|loan: Loan<'_>| loan.send()).map(|(sender, ())| sender)
     }
 
     /// See [`Loan::send_with`].
@@ -185,7 +186,7 @@ impl OwnedLoan {
 
     fn finish<R>(mut self, send: impl FnOnce(Loan<'_>) -> Result<R>) -> Result<(Sender, R), Unsent<Sender>> {
         match self.lend().and_then(send) {
-            Ok(sent) => Ok((self.sender, sent)),
+            Ok(result) => Ok((self.sender, result)),
             Err(error) => Err(Unsent::new(error, self.sender)),
         }
     }
@@ -195,7 +196,7 @@ impl OwnedLoan {
         send: impl FnOnce(Loan<'_>) -> Result<R, Unsent<Loan<'_>>>,
     ) -> Result<(Sender, R), Unsent<Self>> {
         match self.lend().and_then(|loan| Ok(send(loan)?)) {
-            Ok(sent) => Ok((self.sender, sent)),
+            Ok(result) => Ok((self.sender, result)),
             Err(error) => Err(Unsent::new(error, self)),
         }
     }

@@ -149,18 +149,16 @@ fn has_no_standard_streams() {
     process::exit(0);
 }
 
-/// The runtime's own descriptors may be there; no socket is.
+/// The runtime's own descriptors may be there, and no others.
 #[cfg(feature = "tokio")]
 fn tokio_has_duplicates_above_them(closed: &[RawFd]) {
     let (a, b) = Channel::pair().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _entered = runtime.enter();
+    let found = |stream: &RawFd| fs::read_link(format!("/proc/self/fd/{stream}")).ok();
+    let before: Vec<_> = closed.iter().map(found).collect();
     let _channels = [a, b].map(|channel| sealane::tokio::Channel::try_from(channel).unwrap());
-    for stream in closed {
-        let found = fs::read_link(format!("/proc/self/fd/{stream}"));
-        let is_socket = found.as_ref().is_ok_and(|found| found.to_string_lossy().contains("socket"));
-        assert!(!is_socket, "{stream} is {found:?}");
-    }
+    assert_eq!(closed.iter().map(found).collect::<Vec<_>>(), before);
 }
 
 #[test]
