@@ -128,6 +128,9 @@ impl Inbox {
                 }
                 return self.finish_inline(record, waiting.since);
             }
+            if self.consumer.passes_padding() {
+                continue;
+            }
             if let Some(due) = self.wait_for_message(deadline, &mut waiting)? {
                 return self.assemble(due);
             }

@@ -17,11 +17,7 @@ use crate::{
         packet::PacketHeader,
         record::{Heading, Record},
     },
-    ring::{
-        producer::{Place, Producer},
-        release::Intake,
-        writer::Frame,
-    },
+    ring::{producer::Producer, release::Intake, writer::Frame},
     socket::{
         death::Watch,
         doorbell::{Bell, Rung},
@@ -79,7 +75,7 @@ impl Outbox {
         Error::PayloadTooLarge { len, max: self.limits.max_payload }
     }
 
-    /// Chooses the place of a record of `size` bytes, after waiting until it has room. [`Error::Full`] if the call must not
+    /// Reserves the place of a record of `size` bytes, after waiting until it has room. [`Error::Full`] if the call must not
     /// block.
     #[inline]
     pub(crate) fn wait_for_space(
@@ -87,18 +83,19 @@ impl Outbox {
         producer: &mut Producer,
         size: RecordSize,
         block: Block,
-    ) -> Result<Place> {
+    ) -> Result<()> {
         // For the bell, which has to wait for all that is stored until then.
         self.region.prefetch_word(Word::ReceiverEpoch);
         self.space.check()?;
-        match producer.place_at_a_glance(size) {
-            Some(place) => self.space.disarm(Space::Ring).map(|()| place),
-            None => self.make_space(producer, size, block),
+        if producer.reserve_at_a_glance(size) {
+            self.space.disarm(Space::Ring)
+        } else {
+            self.make_space(producer, size, block)
         }
     }
 
     #[cold]
-    fn make_space(&mut self, producer: &mut Producer, size: RecordSize, block: Block) -> Result<Place> {
+    fn make_space(&mut self, producer: &mut Producer, size: RecordSize, block: Block) -> Result<()> {
         if self.space.has_space(producer, size)? {
             self.space.disarm(Space::Ring)?;
         } else {
@@ -108,7 +105,7 @@ impl Outbox {
             }
             self.space.wait_or_arm(producer, size, block)?;
         }
-        producer.place(size).map_err(|violation| self.space.violated(violation))
+        producer.reserve(size).map_err(|violation| self.space.violated(violation))
     }
 
     /// From now on the peer is not woken, until [`end_batch`](Self::end_batch) or something has to wait. Says how it was.
@@ -274,6 +271,10 @@ impl Outbox {
     ) -> Result<Option<Record>> {
         if !control.fds.is_empty() {
             return Ok(None);
+        }
+        // The place was reserved for the payload in any case.
+        if control.bytes.is_empty() {
+            return Ok(Some(record));
         }
         let Some(record) = record.with_control(control.bytes.len()) else { return Ok(None) };
         let fits = frame.fits(record).map_err(|violation| self.space.violated(violation))?;

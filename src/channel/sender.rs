@@ -156,7 +156,7 @@ impl Sender {
     pub fn has_space(&mut self, len: usize) -> Result<bool> {
         let size = self.loan_size(len)?;
         match self.out.wait_for_space(&mut self.writer.producer, size, Block::No) {
-            Ok(_) => Ok(true),
+            Ok(()) => Ok(true),
             Err(Error::Full) => Ok(false),
             Err(error) => Err(error),
         }
@@ -167,8 +167,8 @@ impl Sender {
         // So long that it cannot be counted is too long for any ring.
         let len = count.saturating_mul(size_of::<T>());
         let size = self.loan_size(len)?;
-        let place = self.out.wait_for_space(&mut self.writer.producer, size, block)?;
-        match self.writer.lend(place, count) {
+        self.out.wait_for_space(&mut self.writer.producer, size, block)?;
+        match self.writer.lend(count) {
             Some(reservation) => Ok(Loan::new(reservation, &mut self.out)),
             None => Err(self.out.too_large(len)),
         }
