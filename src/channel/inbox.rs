@@ -129,6 +129,9 @@ impl Inbox {
                 }
                 return self.finish_inline(record, spin_start);
             }
+            if self.consumer.passes_padding() {
+                continue;
+            }
             if let Some(next) = self.wait_for_message(&mut state, &mut budget, &mut spin_start)? {
                 return self.assemble(next);
             }

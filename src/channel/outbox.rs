@@ -19,11 +19,7 @@ use crate::{
         packet::PacketHeader,
         record::{Heading, Record},
     },
-    ring::{
-        producer::{Place, Producer},
-        release::Intake,
-        writer::Frame,
-    },
+    ring::{producer::Producer, release::Intake, writer::Frame},
     socket::{death::Watch, doorbell::PeerHalf, seqpacket::SendFailure},
     sys::{own_region::OwnWords, peer_region::PeerRegion},
     wait::{Notified, Notifier, Spinner},
@@ -82,7 +78,7 @@ impl Outbox {
         Error::PayloadTooLarge { len, max: self.limits.max_payload }
     }
 
-    /// Chooses the place of a record of `size` bytes, after waiting until there is space for it.
+    /// Reserves the place of a record of `size` bytes, after waiting until there is space for it.
     ///
     /// # Errors
     /// [`Error::Full`] if the call must not block.
@@ -92,18 +88,19 @@ impl Outbox {
         producer: &mut Producer,
         size: RecordSize,
         block: Block,
-    ) -> Result<Place> {
+    ) -> Result<()> {
         // The peer's epoch is read right after the fence in `Notifier::notify`.
         self.region.prefetch_word(Word::ReceiverEpoch);
         self.space.check()?;
-        match producer.place_at_a_glance(size) {
-            Some(place) => self.space.disarm(Space::Ring(size)).map(|()| place),
-            None => self.make_space(producer, size, block),
+        if producer.reserve_at_a_glance(size) {
+            self.space.disarm(Space::Ring(size))
+        } else {
+            self.make_space(producer, size, block)
         }
     }
 
     #[cold]
-    fn make_space(&mut self, producer: &mut Producer, size: RecordSize, block: Block) -> Result<Place> {
+    fn make_space(&mut self, producer: &mut Producer, size: RecordSize, block: Block) -> Result<()> {
         if self.space.has_space(producer, size)? {
             self.space.disarm(Space::Ring(size))?;
         } else {
@@ -113,7 +110,7 @@ impl Outbox {
             }
             self.space.wait_for_ring(producer, size, block)?;
         }
-        producer.place(size).map_err(|violation| self.space.violated(violation))
+        producer.reserve(size).map_err(|violation| self.space.violated(violation))
     }
 
     /// Notifies the peer of what was published since the last time.
@@ -270,6 +267,10 @@ impl Outbox {
     ) -> Result<Option<Record>> {
         if !control.fds.is_empty() {
             return Ok(None);
+        }
+        // The place was reserved for the payload in any case.
+        if control.bytes.is_empty() {
+            return Ok(Some(record));
         }
         let Some(record) = record.with_control(control.bytes.len()) else { return Ok(None) };
         let fits = frame.fits(record).map_err(|violation| self.space.violated(violation))?;

@@ -65,7 +65,9 @@ pub struct OwnedLoan {
 
 #[expect(clippy::result_large_err, reason = "the sender comes back as it was")]
 impl OwnedLoan {
-    pub(super) fn new(sender: Sender, place: Place, len: usize) -> Self {
+    /// Takes a sender, and the place that it has reserved last.
+    pub(super) fn new(sender: Sender, len: usize) -> Self {
+        let place = sender.writer.place();
         Self { sender, place, len }
     }
 
@@ -202,7 +204,11 @@ impl OwnedLoan {
     }
 
     fn lend(&mut self) -> Result<Loan<'_>> {
-        self.sender.lend_at(self.place, self.len, Wake::AtOnce)
+        let Sender { writer, out, .. } = &mut self.sender;
+        match writer.lend_again(self.place, self.len) {
+            Some(reservation) => Ok(Loan::new(reservation, out, Wake::AtOnce)),
+            None => Err(out.too_large(self.len)),
+        }
     }
 }
 

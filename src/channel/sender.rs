@@ -23,7 +23,7 @@ use crate::{
     },
     error::{Error, Result},
     protocol::layout::RecordSize,
-    ring::{producer::Place, release::Intake, writer::Writer},
+    ring::{release::Intake, writer::Writer},
     socket::{death::Watch, link::Closer},
     sys::own_region::{OwnRing, OwnWords},
     wait::{Deadline, Spinner},
@@ -68,7 +68,7 @@ use crate::{
 /// ```
 pub struct Sender {
     pub(super) writer: Writer,
-    out: Outbox,
+    pub(super) out: Outbox,
     peer: Peer,
 }
 
@@ -176,7 +176,7 @@ impl Sender {
     pub fn has_space(&mut self, len: usize) -> Result<bool> {
         let size = self.loan_size(len)?;
         match self.out.wait_for_space(&mut self.writer.producer, size, Block::No) {
-            Ok(_) => Ok(true),
+            Ok(()) => Ok(true),
             Err(Error::Full) => Ok(false),
             Err(error) => Err(error),
         }
@@ -203,26 +203,21 @@ impl Sender {
         wake: Wake,
     ) -> Result<Loan<'_, T>> {
         // A product that overflows is too long for any ring.
-        let place = self.reserve(count.saturating_mul(size_of::<T>()), block)?;
-        self.lend_at(place, count, wake)
+        self.reserve(count.saturating_mul(size_of::<T>()), block)?;
+        self.lend_reserved(count, wake)
     }
 
     /// Reserves room for a loan of `len` bytes.
     #[inline]
-    pub(super) fn reserve(&mut self, len: usize, block: Block) -> Result<Place> {
+    pub(super) fn reserve(&mut self, len: usize, block: Block) -> Result<()> {
         let size = self.loan_size(len)?;
         self.out.wait_for_space(&mut self.writer.producer, size, block)
     }
 
-    /// Lends the values at a reserved place.
+    /// Lends the place that was reserved last.
     #[inline]
-    pub(super) fn lend_at<T: FromBytes + IntoBytes>(
-        &mut self,
-        place: Place,
-        count: usize,
-        wake: Wake,
-    ) -> Result<Loan<'_, T>> {
-        match self.writer.lend(place, count) {
+    fn lend_reserved<T: FromBytes + IntoBytes>(&mut self, count: usize, wake: Wake) -> Result<Loan<'_, T>> {
+        match self.writer.lend(count) {
             Some(reservation) => Ok(Loan::new(reservation, &mut self.out, wake)),
             None => Err(self.out.too_large(count.saturating_mul(size_of::<T>()))),
         }
@@ -251,7 +246,7 @@ impl Sender {
     #[expect(clippy::result_large_err, reason = "the sender comes back as it was")]
     pub fn into_loan(mut self, len: usize, timeout: Duration) -> Result<OwnedLoan, Unsent<Self>> {
         match self.reserve(len, Block::Until(Deadline::after(timeout))) {
-            Ok(place) => Ok(OwnedLoan::new(self, place, len)),
+            Ok(()) => Ok(OwnedLoan::new(self, len)),
             Err(error) => Err(Unsent::new(error, self)),
         }
     }

@@ -54,7 +54,7 @@ pub(crate) struct Producer {
     /// Bytes from `at` on for which nothing is to be decided: free, before the ring's end, and not [`LARGE`]. May be stale,
     /// that is, too low.
     free: u64,
-    /// The padding and the size of the place that was chosen last.
+    /// The padding and the size of the place that was reserved last.
     padding: u64,
     reserved: RecordSize,
     /// The head up to which `high_water` does not look again.
@@ -134,10 +134,14 @@ impl Producer {
         Ok(all <= self.unused() && !self.is_exhausted())
     }
 
-    /// Chooses where the next record of `size` bytes stands, if that can be told at a glance. The peer sees nothing of it.
+    /// Reserves the place of the next record, of `size` bytes, if that can be told at a glance. The peer sees nothing of it.
     #[inline]
-    pub(crate) fn place_at_a_glance(&mut self, size: RecordSize) -> Option<Place> {
-        (size.bytes() <= self.free).then(|| self.reserve(0, size))
+    pub(crate) fn reserve_at_a_glance(&mut self, size: RecordSize) -> bool {
+        let fits = size.bytes() <= self.free;
+        if fits {
+            (self.padding, self.reserved) = (0, size);
+        }
+        fits
     }
 
     /// The `tail` of the peer from which on a record of `size` bytes has room, with its padding.
@@ -146,17 +150,11 @@ impl Producer {
         end.get().saturating_sub(self.capacity)
     }
 
-    /// Chooses where the next record stands, for whose `size` bytes there is [room](Self::has_room). The peer sees nothing
+    /// Reserves the place of the next record, for whose `size` bytes there is [room](Self::has_room). The peer sees nothing
     /// of it.
-    pub(crate) fn place(&mut self, size: RecordSize) -> Result<Place, ProtocolError> {
-        let padding = self.choose(size)?;
-        Ok(self.reserve(padding, size))
-    }
-
-    #[inline]
-    fn reserve(&mut self, padding: u64, size: RecordSize) -> Place {
-        (self.padding, self.reserved) = (padding, size);
-        self.reserved()
+    pub(crate) fn reserve(&mut self, size: RecordSize) -> Result<(), ProtocolError> {
+        (self.padding, self.reserved) = (self.choose(size)?, size);
+        Ok(())
     }
 
     /// The padding before a record of `size` bytes. A large one begins at the ring's start early, if padding and record have
@@ -179,13 +177,7 @@ impl Producer {
         Ok(0)
     }
 
-    /// Whether `place` is the one that was chosen last, and nothing was published since.
-    #[inline]
-    pub(super) fn is_reserved(&self, place: Place) -> bool {
-        place == self.reserved()
-    }
-
-    /// The place that was chosen last.
+    /// The place that was reserved last. A place that was published is another one.
     #[inline]
     pub(super) fn reserved(&self) -> Place {
         let (padding, size, head) = (self.padding, self.reserved, self.head);
@@ -193,7 +185,7 @@ impl Producer {
         Place { at: if padding > 0 { 0 } else { self.at }, padding, size, head }
     }
 
-    /// Whether a record of `size` bytes has room at the place that was chosen last.
+    /// Whether a record of `size` bytes has room at the place that was reserved last.
     #[inline]
     pub(super) fn fits(&mut self, size: RecordSize) -> Result<bool, ProtocolError> {
         if size <= self.reserved {
@@ -258,7 +250,7 @@ impl Producer {
         before.max(self.used())
     }
 
-    /// Publishes the record of `size` bytes that has been written at the place chosen last, and the padding before it.
+    /// Publishes the record of `size` bytes that has been written at the place reserved last, and the padding before it.
     #[inline]
     pub(super) fn publish(&mut self, size: RecordSize) {
         let Place { at, padding, .. } = self.reserved();
@@ -303,9 +295,14 @@ mod tests {
     /// Reserves and publishes a record of so many bytes. Where it stands, and the padding before it.
     fn publish(producer: &mut Producer, bytes: u64) -> (u64, u64) {
         assert_eq!(producer.has_room(size(bytes)), Ok(true), "{bytes} bytes");
-        let Place { at, padding, .. } = producer.place(size(bytes)).unwrap();
+        let Place { at, padding, .. } = place(producer, bytes);
         producer.publish(size(bytes));
         (at, padding)
+    }
+
+    fn place(producer: &mut Producer, bytes: u64) -> Place {
+        producer.reserve(size(bytes)).unwrap();
+        producer.reserved()
     }
 
     fn release(theirs: &OwnRegion, tail: u64) {
@@ -361,16 +358,16 @@ mod tests {
         release(&theirs, 192);
         assert_eq!((producer.has_room(size(192)), producer.has_room(size(256))), (Ok(true), Ok(false)));
         // A place that is chosen, and not used, changes nothing.
-        let place = producer.place(size(192)).unwrap();
+        let place = place(&mut producer, 192);
         assert_eq!((place.at, place.padding), (0, 128));
         assert_eq!((producer.used(), producer.at), (4096 - 128 - 192, 4096 - 128));
-        let smaller = producer.place(size(64)).unwrap();
+        let smaller = self::place(&mut producer, 64);
         assert_eq!((smaller.at, smaller.padding), (4096 - 128, 0));
-        assert!(!producer.is_reserved(place) && producer.is_reserved(smaller));
+        assert!(producer.reserved() != place && producer.reserved() == smaller);
         // More than was reserved has room if it does not reach past the end.
         assert_eq!((producer.fits(size(128)), producer.fits(size(192))), (Ok(true), Ok(false)));
         producer.publish(size(64));
-        assert!(!producer.is_reserved(smaller), "it is published");
+        assert!(producer.reserved() != smaller, "it is published");
     }
 
     #[test]
@@ -398,7 +395,7 @@ mod tests {
         publish(&mut producer, 4 * LARGE);
         release(&theirs, 4 * LARGE);
         for bytes in [64, LARGE - 64, LARGE, 2 * LARGE] {
-            let place = producer.place(size(bytes)).unwrap();
+            let place = place(&mut producer, bytes);
             assert_eq!((place.at, place.padding), (4 * LARGE, 0));
         }
     }
@@ -407,14 +404,14 @@ mod tests {
     fn nothing_is_left_out_while_the_start_is_in_use() {
         let (mut producer, theirs) = producer(4 * LARGE);
         let bytes = LARGE + 64;
-        let place = |producer: &mut Producer| producer.place(size(bytes)).unwrap().padding;
+        let padding = |producer: &mut Producer| place(producer, bytes).padding;
         publish(&mut producer, bytes);
         publish(&mut producer, bytes);
-        assert_eq!(place(&mut producer), 0);
+        assert_eq!(padding(&mut producer), 0);
         release(&theirs, 1);
-        assert_eq!(producer.place(size(bytes)), Err(ProtocolError::Misaligned { found: 1 }));
+        assert_eq!(producer.reserve(size(bytes)), Err(ProtocolError::Misaligned { found: 1 }));
         release(&theirs, bytes);
-        assert_eq!(place(&mut producer), 4 * LARGE - 2 * bytes);
+        assert_eq!(padding(&mut producer), 4 * LARGE - 2 * bytes);
         // A smaller record may be sent in its place.
         assert_eq!(publish(&mut producer, 64), (2 * bytes, 0));
     }
@@ -460,7 +457,8 @@ mod tests {
                     }
                     release(&theirs, tail);
                 }
-                let place = producer.place(reserved).unwrap();
+                producer.reserve(reserved).unwrap();
+                let place = producer.reserved();
                 padded += u64::from(place.padding > 0);
                 early += u64::from(place.padding >= reserved.bytes());
                 let start = producer.head.after(place.padding).get();

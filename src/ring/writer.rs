@@ -47,19 +47,28 @@ impl Writer {
         (len < self.too_long).then(|| RecordSize::of_loan(len))
     }
 
-    /// Lends the bytes of a place for a payload of `count` values. `None` if a record was published since the place was
-    /// chosen, or if the payload reaches past the ring's end.
+    /// Lends the bytes of the place that was reserved last, for a payload of `count` values. `None` if they reach past the
+    /// ring's end.
     #[inline]
-    pub(crate) fn lend<T: FromBytes + IntoBytes>(
+    pub(crate) fn lend<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Option<Reservation<'_, T>> {
+        let Place { at, .. } = self.producer.reserved();
+        let payload = self.ring.slot(at.wrapping_add(Record::PAYLOAD), count)?;
+        Some(Reservation { payload, producer: &mut self.producer })
+    }
+
+    /// The place that was reserved last: what is left of a reservation whose lifetime has ended.
+    pub(crate) fn place(&self) -> Place {
+        self.producer.reserved()
+    }
+
+    /// As [`lend`](Self::lend), if `place` is still the one that was reserved last: `None` if another was, or if a record was
+    /// published since.
+    pub(crate) fn lend_again<T: FromBytes + IntoBytes>(
         &mut self,
         place: Place,
         count: usize,
     ) -> Option<Reservation<'_, T>> {
-        if !self.producer.is_reserved(place) {
-            return None;
-        }
-        let payload = self.ring.slot(place.at.wrapping_add(Record::PAYLOAD), count)?;
-        Some(Reservation { payload, producer: &mut self.producer })
+        if place == self.place() { self.lend(count) } else { None }
     }
 }
 
@@ -68,13 +77,13 @@ impl Writer {
     /// The bytes of a place's payload. `None` where [`lend`](Self::lend) says `None`.
     pub(crate) fn bytes(&self, place: Place, len: usize) -> Option<&[u8]> {
         let at = place.at.wrapping_add(Record::PAYLOAD);
-        self.producer.is_reserved(place).then(|| self.ring.bytes(at, len))?
+        (place == self.place()).then(|| self.ring.bytes(at, len))?
     }
 
     /// The same, to be written.
     pub(crate) fn bytes_mut(&mut self, place: Place, len: usize) -> Option<&mut [u8]> {
         let at = place.at.wrapping_add(Record::PAYLOAD);
-        self.producer.is_reserved(place).then(|| self.ring.bytes_mut(at, len))?
+        (place == self.place()).then(|| self.ring.bytes_mut(at, len))?
     }
 }
 
@@ -159,7 +168,8 @@ mod tests {
     fn place(writer: &mut Writer, len: usize) -> Place {
         let size = writer.loan_size(len).unwrap();
         assert_eq!(writer.producer.has_room(size), Ok(true));
-        writer.producer.place(size).unwrap()
+        writer.producer.reserve(size).unwrap();
+        writer.place()
     }
 
     #[test]
@@ -168,14 +178,14 @@ mod tests {
         // Up to 1,088 bytes before the end.
         for (len, control) in [(5056, 1024), (4096, 896)] {
             let place = place(&mut writer, len);
-            let mut reservation = writer.lend::<u8>(place, len).unwrap();
+            let mut reservation = writer.lend_again::<u8>(place, len).unwrap();
             reservation.frame().commit(record(len, &vec![0; control]), &vec![0; control]);
         }
         let head = 2 * 6144 - 1088;
         assert_eq!(seen.load(Word::Head), head);
         theirs.words.word(Word::Tail).store(head, Relaxed);
         let place = place(&mut writer, 65);
-        let mut reservation = writer.lend::<u8>(place, 65).unwrap();
+        let mut reservation = writer.lend_again::<u8>(place, 65).unwrap();
         reservation.payload.as_mut_slice().fill(7);
         assert_eq!(seen.load(Word::Head), head, "nothing is published yet");
         assert_eq!(seen.bytes(head, 64).to_vec::<u8>().unwrap(), [0; 64], "nor is padding written");
@@ -196,16 +206,16 @@ mod tests {
         let first = place(&mut writer, 100);
         // As often as it is asked for.
         for byte in 0..3 {
-            writer.lend::<u8>(first, 100).unwrap().payload.as_mut_slice().fill(byte);
+            writer.lend_again::<u8>(first, 100).unwrap().payload.as_mut_slice().fill(byte);
         }
-        assert_eq!(writer.lend::<u8>(first, 100).unwrap().payload.as_slice(), [2; 100]);
-        assert!(writer.lend::<u8>(first, 3 * 4096).is_none(), "past the ring's end");
+        assert_eq!(writer.lend_again::<u8>(first, 100).unwrap().payload.as_slice(), [2; 100]);
+        assert!(writer.lend_again::<u8>(first, 3 * 4096).is_none(), "past the ring's end");
         let second = place(&mut writer, 200);
-        assert!(writer.lend::<u8>(first, 100).is_none(), "another place was chosen since");
-        writer.lend::<u8>(second, 200).unwrap().frame().commit(record(200, b""), b"");
-        assert!(writer.lend::<u8>(second, 200).is_none(), "it is published");
+        assert!(writer.lend_again::<u8>(first, 100).is_none(), "another place was chosen since");
+        writer.lend_again::<u8>(second, 200).unwrap().frame().commit(record(200, b""), b"");
+        assert!(writer.lend_again::<u8>(second, 200).is_none(), "it is published");
         let (mut other, ..) = self::writer();
-        assert!(other.lend::<u8>(second, 200).is_none(), "it is another writer's");
+        assert!(other.lend_again::<u8>(second, 200).is_none(), "it is another writer's");
     }
 
     #[test]
