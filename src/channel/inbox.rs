@@ -9,8 +9,8 @@ use rustix::{event::PollFlags, time::Timespec};
 
 use crate::{
     channel::{
-        ages::{Receipts, now},
-        message::{Extras, Message},
+        ages::{DeliveryTimes, coarse_now},
+        message::{Attachments, Message},
         payload::Payload,
         stats::{Held, Limits, Stats, count},
     },
@@ -18,19 +18,19 @@ use crate::{
     memory::aligned_bytes::AlignedBytes,
     protocol::{
         layout::Word,
-        order::{Order, Turn},
+        order::{Next, Sequencer},
         packet::Kind,
-        record::{Heading, Record},
-        requests::Answer,
+        record::{MessageHeader, Record},
+        requests::ReplyStatus,
     },
-    ring::{consumer::Consumer, release::Intake},
+    ring::{consumer::Consumer, release::Releases},
     socket::{
         death::Watch,
         doorbell::{ControlWord, is_doorbell},
         link::Link,
-        seqpacket::{Arrival, ReceivedFds, ReceivedPacket},
+        seqpacket::{Received, ReceivedFds, ReceivedPacket},
     },
-    sys::own_region::OwnWords,
+    sys::own_region::ControlPage,
     wait::{Budget, Deadline, News, Outcome, SleepWord, SpinResult, Spinner, WaitState, Waiter, run},
 };
 
@@ -38,7 +38,7 @@ use crate::{
 pub(crate) struct Inbox {
     pub(crate) link: Arc<Link>,
     pub(crate) consumer: Consumer,
-    order: Order<BufferedPacket>,
+    order: Sequencer<BufferedPacket>,
     word: SleepWord<ControlWord>,
     spinner: Spinner,
     /// The number of sequenced packets read.
@@ -47,7 +47,7 @@ pub(crate) struct Inbox {
     stale_packet_count: u64,
     /// End of file was read: no message comes but those that are in the ring.
     pub(crate) eof: bool,
-    pub(crate) receipts: Receipts,
+    pub(crate) receipts: DeliveryTimes,
     pub(crate) limits: Limits,
     watch: Watch,
     pub(crate) stats: Stats,
@@ -56,14 +56,14 @@ pub(crate) struct Inbox {
 /// The half of a message that came as a packet, until it is joined with its record.
 #[derive(Debug)]
 struct BufferedPacket {
-    extras: Box<Extras>,
+    extras: Box<Attachments>,
     /// The number of descriptors announced, if some were lost to our own limit.
     lost: Option<usize>,
 }
 
 /// The next message, both halves of which are here.
 struct NextMessage {
-    heading: Heading,
+    heading: MessageHeader,
     packet: Option<BufferedPacket>,
     /// The next record of the ring, if it is part of the message.
     record: Option<Record>,
@@ -92,8 +92,8 @@ pub(crate) enum Poll {
 #[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
 impl Inbox {
     pub(crate) fn new(
-        intake: Arc<Intake>,
-        words: OwnWords,
+        intake: Arc<Releases>,
+        words: ControlPage,
         limits: Limits,
         watch: Watch,
         spinner: Spinner,
@@ -101,13 +101,13 @@ impl Inbox {
         Self {
             link: Arc::clone(&intake.link),
             consumer: Consumer::new(intake),
-            order: Order::new(),
+            order: Sequencer::new(),
             word: SleepWord::new(ControlWord::new(words, Word::ReceiverEpoch)),
             spinner,
             packets: 0,
             stale_packet_count: 0,
             eof: false,
-            receipts: Receipts::default(),
+            receipts: DeliveryTimes::default(),
             limits,
             watch,
             stats: Stats::default(),
@@ -121,7 +121,7 @@ impl Inbox {
         let mut spin_start = None;
         loop {
             if self.should_rest() {
-                self.consumer.let_more_be_published(deadline);
+                self.consumer.back_off(deadline);
             }
             if let Some(record) = self.try_inline() {
                 if spin_start.is_some() {
@@ -151,8 +151,8 @@ impl Inbox {
         if !self.link.is_ours_at_a_glance() {
             return None;
         }
-        let record = self.consumer.ready()?;
-        let whole = record.heading.in_reply_to().is_none() && self.order.is_alone(record.heading);
+        let record = self.consumer.try_next()?;
+        let whole = record.heading.in_reply_to().is_none() && self.order.is_next_inline(record.heading);
         whole.then_some(record)
     }
 
@@ -165,8 +165,8 @@ impl Inbox {
 
     /// Counts a record from [`try_inline`](Self::try_inline) as a received message, and gives what it has beside its payload.
     #[inline(always)]
-    pub(crate) fn begin_inline(&mut self, record: Record) -> Result<Option<Box<Extras>>> {
-        self.order.passed();
+    pub(crate) fn begin_inline(&mut self, record: Record) -> Result<Option<Box<Attachments>>> {
+        self.order.advance();
         self.word.disarm();
         if record.heading.wants_reply() {
             self.note_request(record.heading.sequence)?;
@@ -247,14 +247,14 @@ impl Inbox {
     /// The next message, if it is here. `None` also if the budget is spent before; then the socket has more to read.
     fn poll(&mut self, budget: &mut Budget) -> Result<Option<NextMessage>> {
         loop {
-            let record = match self.consumer.peek() {
+            let record = match self.consumer.next() {
                 Ok(record) => record,
                 Err(violation) => return Err(self.link.violated(violation)),
             };
             let heading = record.map(|record| record.heading);
-            let next = match self.order.turn(heading).map_err(|violation| self.link.violated(violation))? {
-                Turn::Nothing => return Ok(None),
-                Turn::MustRead => {
+            let next = match self.order.next(heading).map_err(|violation| self.link.violated(violation))? {
+                Next::Nothing => return Ok(None),
+                Next::NeedPacket => {
                     if !budget.spend()? {
                         return Ok(None);
                     }
@@ -264,8 +264,8 @@ impl Inbox {
                     }
                     continue;
                 }
-                Turn::Packet(heading, packet) => NextMessage { heading, packet: Some(packet), record: None },
-                Turn::Record(packet) => NextMessage { heading: heading.unwrap_or_default(), packet, record },
+                Next::Packet(heading, packet) => NextMessage { heading, packet: Some(packet), record: None },
+                Next::Record(packet) => NextMessage { heading: heading.unwrap_or_default(), packet, record },
             };
             self.word.disarm();
             match next.heading.in_reply_to() {
@@ -286,12 +286,12 @@ impl Inbox {
     /// Whether the reply to this request of ours is still expected.
     fn is_wanted(&mut self, sequence: u64) -> Result<bool> {
         match self.link.requests.answer(sequence) {
-            Answer::InTime => Ok(true),
-            Answer::Late => {
+            ReplyStatus::Expected => Ok(true),
+            ReplyStatus::Cancelled => {
                 count(&mut self.stats.late_replies, 1);
                 Ok(false)
             }
-            Answer::Unasked => Err(self.link.violated(ProtocolError::UnaskedReply { sequence })),
+            ReplyStatus::Unknown => Err(self.link.violated(ProtocolError::UnaskedReply { sequence })),
         }
     }
 
@@ -308,7 +308,7 @@ impl Inbox {
     }
 
     /// Joins the halves of a message.
-    fn join(&mut self, next: NextMessage) -> Result<(Option<Box<Extras>>, Option<Payload>)> {
+    fn join(&mut self, next: NextMessage) -> Result<(Option<Box<Attachments>>, Option<Payload>)> {
         let NextMessage { heading, packet, record } = next;
         let (mut extras, mut payload) = (None, None);
         if let Some(record) = record {
@@ -330,27 +330,27 @@ impl Inbox {
     /// Takes the next record, and gives its payload. `since` is its delivery time, if the clock was read while waiting for it.
     #[inline(always)]
     fn payload_of(&mut self, record: Record, since: Option<Timespec>) -> Payload {
-        let span = self.consumer.take(record);
+        let span = self.consumer.advance(record);
         let intake = self.consumer.intake();
-        self.receipts.note(span, since.unwrap_or_else(now), || intake.tail());
+        self.receipts.note(span, since.unwrap_or_else(coarse_now), || intake.tail());
         Payload::new(Arc::clone(intake), span, record.payload_len())
     }
 
     /// The control bytes of a record, if it has some.
     #[inline(always)]
-    fn extras_of(&mut self, record: Record) -> Result<Option<Box<Extras>>> {
+    fn extras_of(&mut self, record: Record) -> Result<Option<Box<Attachments>>> {
         if record.control_len() == 0 { Ok(None) } else { self.control_of(record).map(Some) }
     }
 
     /// UNTRUSTED: the ring's reader compared the length with the ring; this compares it with our limit.
-    fn control_of(&self, record: Record) -> Result<Box<Extras>> {
+    fn control_of(&self, record: Record) -> Result<Box<Attachments>> {
         let found = record.control_len();
         let max = self.limits.max_control;
         if found > max {
             return Err(self.link.violated(ProtocolError::ControlLength { max, found }));
         }
         let control = AlignedBytes::copy(self.consumer.control(record));
-        Ok(Box::new(Extras { control, fds: ReceivedFds::default() }))
+        Ok(Box::new(Attachments { control, fds: ReceivedFds::default() }))
     }
 
     /// Counts a message that is received, with its bytes and descriptors.
@@ -387,14 +387,14 @@ impl Inbox {
         self.on_arrival(arrival)
     }
 
-    fn on_arrival(&mut self, arrival: Arrival) -> Result<bool> {
+    fn on_arrival(&mut self, arrival: Received) -> Result<bool> {
         match arrival {
-            Arrival::Nothing => {
+            Received::Nothing => {
                 self.word.drained();
                 return Ok(false);
             }
-            Arrival::End => self.eof = true,
-            Arrival::Packet(packet) => {
+            Received::End => self.eof = true,
+            Received::Packet(packet) => {
                 let filed = packet.and_then(|incoming| {
                     let bytes = incoming.bytes();
                     self.on_packet(incoming).map(|()| bytes)
@@ -419,10 +419,10 @@ impl Inbox {
         self.packets = self.packets.wrapping_add(1);
         count(&mut self.stats.packets_received, 1);
         let lost = incoming.fds_truncated.then_some(fd_count);
-        let extras = Box::new(Extras { control: incoming.body, fds: incoming.fds });
-        self.order.hold(incoming.packet.heading, BufferedPacket { extras, lost })?;
+        let extras = Box::new(Attachments { control: incoming.body, fds: incoming.fds });
+        self.order.push_packet(incoming.packet.heading, BufferedPacket { extras, lost })?;
         // A sender may be waiting for the room that this packet took.
-        self.consumer.intake().announce_room();
+        self.consumer.intake().notify_space();
         Ok(())
     }
 
@@ -435,7 +435,7 @@ impl Inbox {
 
     /// The sequence number of the next message.
     pub(crate) fn next_sequence(&self) -> u64 {
-        self.order.next()
+        self.order.next_sequence()
     }
 }
 
@@ -460,7 +460,7 @@ impl Waiter for MessageWait<'_> {
     }
 
     fn spin(&mut self, deadline: Deadline) -> SpinResult {
-        let began = now();
+        let began = coarse_now();
         let Inbox { consumer, packets, stale_packet_count: stale, spinner, .. } = &mut *self.inbox;
         let result = spinner.spin(deadline, || {
             consumer.head_moved() || {

@@ -23,9 +23,9 @@ use crate::{
     },
     error::{Error, Result},
     protocol::layout::RecordSize,
-    ring::{release::Intake, writer::Writer},
+    ring::{release::Releases, writer::Writer},
     socket::{death::Watch, link::Closer},
-    sys::own_region::{OwnRing, OwnWords},
+    sys::own_region::{ControlPage, OwnRing},
     wait::{Deadline, Spinner},
 };
 
@@ -74,9 +74,9 @@ pub struct Sender {
 
 impl Sender {
     pub(crate) fn new(
-        intake: Arc<Intake>,
+        intake: Arc<Releases>,
         ring: OwnRing,
-        words: OwnWords,
+        words: ControlPage,
         limits: Limits,
         peer: Peer,
         spinner: Spinner,
@@ -431,7 +431,7 @@ impl Drop for Sender {
 
 impl AsFd for Sender {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.out.space.link.credit_in.as_fd()
+        self.out.space.link.space_rx.as_fd()
     }
 }
 

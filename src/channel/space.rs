@@ -18,14 +18,14 @@ use crate::{
         layout::{RecordSize, to_u64},
         packet::{Kind, PACKET_HEADER, PacketHeader},
     },
-    ring::{producer::Producer, release::Intake},
+    ring::{producer::Producer, release::Releases},
     socket::{
         death::Watch,
         doorbell::{SenderWord, is_doorbell},
         link::Link,
-        seqpacket::{Arrival, SendFailure},
+        seqpacket::{Received, SendFailure},
     },
-    sys::own_region::OwnWords,
+    sys::own_region::ControlPage,
     wait::{Budget, Deadline, News, Outcome, SleepWord, SpinResult, Spinner, WaitState, Waiter, run},
 };
 
@@ -47,7 +47,7 @@ type OnDoorbell = fn(&mut SleepWord<SenderWord>) -> Result<(), ProtocolError>;
 /// The part of a sender that waits: its ends of the channel, its sleep word, and its spinner.
 pub(crate) struct SpaceWaiter {
     pub(crate) link: Arc<Link>,
-    intake: Arc<Intake>,
+    intake: Arc<Releases>,
     word: SleepWord<SenderWord>,
     interest: Interest<RecordSize>,
     spinner: Spinner,
@@ -58,7 +58,7 @@ pub(crate) struct SpaceWaiter {
 }
 
 impl SpaceWaiter {
-    pub(crate) fn new(intake: Arc<Intake>, words: OwnWords, spinner: Spinner, watch: Watch) -> Self {
+    pub(crate) fn new(intake: Arc<Releases>, words: ControlPage, spinner: Spinner, watch: Watch) -> Self {
         Self {
             link: Arc::clone(&intake.link),
             intake,
@@ -183,13 +183,13 @@ impl SpaceWaiter {
     ///
     /// UNTRUSTED: all that may come there is doorbells, at most one for each epoch.
     fn read(&mut self, on_doorbell: OnDoorbell) -> Result<bool> {
-        let packet = match self.link.credit_in.receive(0)? {
-            Arrival::Packet(packet) => packet,
-            Arrival::Nothing => {
+        let packet = match self.link.space_rx.receive(0)? {
+            Received::Packet(packet) => packet,
+            Received::Nothing => {
                 self.word.drained();
                 return Ok(false);
             }
-            Arrival::End => {
+            Received::End => {
                 self.peer_closed = true;
                 return Err(self.link.ended());
             }
@@ -199,14 +199,14 @@ impl SpaceWaiter {
             .and_then(|_| on_doorbell(&mut self.word))
             .map_err(|violation| self.violated(violation))?;
         count(&mut self.stats.doorbells_received, 1);
-        self.word.passed(to_u64(PACKET_HEADER), || self.link.credit_in.unread().ok());
+        self.word.passed(to_u64(PACKET_HEADER), || self.link.space_rx.unread().ok());
         Ok(true)
     }
 
     /// Sleeps until the peer rings, the socket is ready for `flags`, the peer is gone, or `at_most`.
     fn sleep(&mut self, flags: PollFlags, deadline: Deadline, at_most: Option<Duration>) -> Result<()> {
         count(&mut self.stats.sleeps, 1);
-        let fds = [(self.link.credit_in.as_fd(), PollFlags::IN), (self.link.socket.as_fd(), flags)];
+        let fds = [(self.link.space_rx.as_fd(), PollFlags::IN), (self.link.socket.as_fd(), flags)];
         let [_, socket] = match self.watch.sleep(fds, deadline, at_most) {
             // The peer was killed: nobody makes space any more.
             Err(Error::Disconnected) => {
@@ -273,7 +273,7 @@ impl SpaceWait<'_, '_> {
     /// Lets the peer release more than one record, so that looks at its `tail` do not slow it down.
     fn back_off(&self) {
         if let Wanted::Record(size) = self.wanted {
-            self.producer.let_more_be_released(size);
+            self.producer.back_off(size);
         }
     }
 
@@ -347,11 +347,11 @@ impl Waiter for SpaceWait<'_, '_> {
     }
 
     fn stale_doorbells(&mut self) -> Result<u64> {
-        if self.waiter.link.credit_in.is_abandoned()? {
+        if self.waiter.link.space_rx.is_abandoned()? {
             self.waiter.peer_closed = true;
             return Err(self.waiter.link.ended());
         }
-        let stale = self.waiter.link.credit_in.doorbells()?;
+        let stale = self.waiter.link.space_rx.doorbells()?;
         if stale == 0 {
             self.waiter.word.drained();
         }
