@@ -220,7 +220,7 @@ impl Outbox {
     /// The control bytes ride behind the payload if they fit there, as [`RESERVE`](crate::protocol::layout::RESERVE) of them
     /// always do, and no descriptors go along. Else they go first, as a packet. Only then is the record published: if the
     /// packet fails, nothing was sent.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn commit(
         &mut self,
         mut frame: Frame<'_>,

@@ -72,6 +72,7 @@ pub struct Sender {
     peer: Peer,
 }
 
+#[expect(clippy::inline_always, reason = "a loan must stay in registers on its way out")]
 impl Sender {
     pub(crate) fn new(
         intake: Arc<Releases>,
@@ -195,7 +196,7 @@ impl Sender {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn lend<T: FromBytes + IntoBytes>(
         &mut self,
         count: usize,
@@ -208,14 +209,14 @@ impl Sender {
     }
 
     /// Reserves room for a loan of `len` bytes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn reserve(&mut self, len: usize, block: Block) -> Result<()> {
         let size = self.loan_size(len)?;
         self.out.wait_for_space(&mut self.writer.producer, size, block)
     }
 
     /// Lends the place that was reserved last.
-    #[inline]
+    #[inline(always)]
     fn lend_reserved<T: FromBytes + IntoBytes>(&mut self, count: usize, wake: Wake) -> Result<Loan<'_, T>> {
         match self.writer.lend(count) {
             Some(reservation) => Ok(Loan::new(reservation, &mut self.out, wake)),
