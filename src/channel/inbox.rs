@@ -1,11 +1,15 @@
-//! [`Inbox`]: the receive engine. It takes messages out of ring and socket, in their one order, and waits for them.
+//! [`Inbox`]: the receive path. It takes messages out of ring and socket, in their one order. Its submodules read packets
+//! and wait.
 //!
 //! Owns the reader of the peer's ring, the order of messages, the receiver's sleep word and its counts. Refuses halves that
 //! do not fit, and whatever is beyond our limits.
 
-use std::{os::fd::AsFd, sync::Arc};
+mod packets;
+mod wait;
 
-use rustix::{event::PollFlags, time::Timespec};
+use std::sync::Arc;
+
+use rustix::time::Timespec;
 
 use crate::{
     channel::{
@@ -19,19 +23,13 @@ use crate::{
     protocol::{
         layout::Word,
         order::{Next, Sequencer},
-        packet::Kind,
         record::{MessageHeader, Record},
         requests::ReplyStatus,
     },
     ring::{consumer::Consumer, release::Releases},
-    socket::{
-        death::Watch,
-        doorbell::{ControlWord, is_doorbell},
-        link::Link,
-        seqpacket::{Received, ReceivedFds, ReceivedPacket},
-    },
+    socket::{death::Watch, doorbell::ControlWord, link::Link, seqpacket::ReceivedFds},
     sys::own_region::ControlPage,
-    wait::{Budget, Deadline, News, Outcome, SleepWord, SpinResult, Spinner, WaitState, Waiter, run},
+    wait::{Budget, Deadline, News, SleepWord, Spinner, WaitState},
 };
 
 /// The receive path of a receiver: everything but its backlog.
@@ -67,16 +65,6 @@ struct NextMessage {
     packet: Option<BufferedPacket>,
     /// The next record of the ring, if it is part of the message.
     record: Option<Record>,
-}
-
-/// One wait for a message.
-struct MessageWait<'i> {
-    inbox: &'i mut Inbox,
-    /// When the last spin began that found something, some microseconds ago. Used as the delivery time, which saves a clock
-    /// read.
-    spin_start: Option<Timespec>,
-    /// The count of packets that the peer announces.
-    announced: u64,
 }
 
 /// The result of a receive that does not block.
@@ -181,59 +169,6 @@ impl Inbox {
         match self.try_inline() {
             Some(record) => self.finish_inline(record, None).map(Poll::Message),
             None => self.try_slow(),
-        }
-    }
-
-    #[cold]
-    fn try_slow(&mut self) -> Result<Poll> {
-        self.consumer.intake().take_over()?;
-        let mut wait = MessageWait { inbox: self, spin_start: None, announced: 0 };
-        match run(&mut wait, &mut WaitState::trying(News::Message), &mut Budget::once())? {
-            Outcome::Done(next) => self.assemble(next).map(Poll::Message),
-            Outcome::Spent => Ok(Poll::Budget),
-            Outcome::Empty | Outcome::Changed => Ok(Poll::Empty),
-        }
-    }
-
-    /// The error after the last message. If the peer is gone, and has not only closed this direction, the whole channel is closed.
-    fn end(&mut self) -> Error {
-        self.order.abandon();
-        if self.link.socket.is_dead() || self.watch.was_killed() {
-            self.link.close();
-        }
-        self.link.ended()
-    }
-
-    /// Names the payloads held here, if the call timed out because the peer needs their space.
-    fn explain(&self, error: Error) -> Error {
-        match (error, self.consumer.held()) {
-            (Error::Timeout, (count, bytes)) if count > 0 && self.consumer.holds_up_peer() => {
-                Error::TimeoutHolding { count, bytes }
-            }
-            (error, _) => error,
-        }
-    }
-
-    /// Waits for the next message. `None` if the peer published something: the caller tries inline, and comes again if that
-    /// gets nothing.
-    #[cold]
-    fn wait_for_message(
-        &mut self,
-        state: &mut WaitState,
-        budget: &mut Budget,
-        spin_start: &mut Option<Timespec>,
-    ) -> Result<Option<NextMessage>> {
-        self.consumer.intake().take_over()?;
-        let mut wait = MessageWait { inbox: self, spin_start: *spin_start, announced: 0 };
-        let result = run(&mut wait, state, budget);
-        *spin_start = wait.spin_start;
-        // A false alarm does not end the wait: a peer could keep us spinning by moving `head` back and forth.
-        if !matches!(result, Ok(Outcome::Changed)) {
-            self.end_wait();
-        }
-        match result.map_err(|error| self.explain(error))? {
-            Outcome::Done(next) => Ok(Some(next)),
-            _ => Ok(None),
         }
     }
 
@@ -373,59 +308,6 @@ impl Inbox {
         }
     }
 
-    /// Reads one packet, without blocking. True if there was one, or the end of file: the ring has to be looked at again.
-    ///
-    /// UNTRUSTED: `Socket::receive` checked the packet's format; this compares it with our limits.
-    fn read_packet(&mut self) -> Result<bool> {
-        let arrival = self.link.socket.receive(self.limits.max_control)?;
-        self.on_arrival(arrival)
-    }
-
-    /// As [`read_packet`](Self::read_packet), but blocks until there is one. False if the socket does not block.
-    fn wait_for_packet(&mut self) -> Result<bool> {
-        let arrival = self.link.socket.wait(self.limits.max_control)?;
-        self.on_arrival(arrival)
-    }
-
-    fn on_arrival(&mut self, arrival: Received) -> Result<bool> {
-        match arrival {
-            Received::Nothing => {
-                self.word.drained();
-                return Ok(false);
-            }
-            Received::End => self.eof = true,
-            Received::Packet(packet) => {
-                let filed = packet.and_then(|incoming| {
-                    let bytes = incoming.bytes();
-                    self.on_packet(incoming).map(|()| bytes)
-                });
-                let bytes = filed.map_err(|violation| self.link.violated(violation))?;
-                self.word.passed(bytes, || self.link.socket.unread().ok());
-            }
-        }
-        Ok(true)
-    }
-
-    /// UNTRUSTED: a packet is a doorbell, or part of a message within our limits.
-    fn on_packet(&mut self, incoming: ReceivedPacket) -> Result<(), ProtocolError> {
-        if is_doorbell(&incoming, Kind::Control)? {
-            count(&mut self.stats.doorbells_received, 1);
-            return self.word.on_doorbell();
-        }
-        let fd_count = incoming.packet.fd_count;
-        if fd_count > self.limits.max_fds {
-            return Err(ProtocolError::FdLimit { max: self.limits.max_fds, found: fd_count });
-        }
-        self.packets = self.packets.wrapping_add(1);
-        count(&mut self.stats.packets_received, 1);
-        let lost = incoming.fds_truncated.then_some(fd_count);
-        let extras = Box::new(Attachments { control: incoming.body, fds: incoming.fds });
-        self.order.push_packet(incoming.packet.heading, BufferedPacket { extras, lost })?;
-        // A sender may be waiting for the room that this packet took.
-        self.consumer.intake().notify_space();
-        Ok(())
-    }
-
     /// The payloads of this channel that have not been dropped, and so keep the peer from reusing their space.
     pub(crate) fn held(&self) -> Held {
         let (count, bytes) = self.consumer.held();
@@ -436,78 +318,5 @@ impl Inbox {
     /// The sequence number of the next message.
     pub(crate) fn next_sequence(&self) -> u64 {
         self.order.next_sequence()
-    }
-}
-
-impl Waiter for MessageWait<'_> {
-    type Item = NextMessage;
-
-    fn attempt(&mut self, budget: &mut Budget) -> Result<Option<NextMessage>> {
-        self.inbox.link.check()?;
-        let next = self.inbox.poll(budget)?;
-        // The ring was looked at after the end of file was read, so that what a dying sender left is delivered.
-        if next.is_none() && self.inbox.eof { Err(self.inbox.end()) } else { Ok(next) }
-    }
-
-    /// UNTRUSTED: the peer's count of packets is a hint that saves a spin. It may lie, or never come.
-    fn is_announced(&mut self) -> bool {
-        self.announced = self.inbox.consumer.packets();
-        self.announced != self.inbox.packets && self.announced != self.inbox.stale_packet_count
-    }
-
-    fn forget_announcement(&mut self) {
-        self.inbox.stale_packet_count = self.announced;
-    }
-
-    fn spin(&mut self, deadline: Deadline) -> SpinResult {
-        let began = coarse_now();
-        let Inbox { consumer, packets, stale_packet_count: stale, spinner, .. } = &mut *self.inbox;
-        let result = spinner.spin(deadline, || {
-            consumer.head_moved() || {
-                let announced = consumer.packets();
-                announced != *packets && announced != *stale
-            }
-        });
-        if result == SpinResult::Ready {
-            self.spin_start = Some(began);
-        }
-        result
-    }
-
-    fn poll_socket(&mut self) -> Result<()> {
-        if !self.inbox.read_packet()? && self.inbox.watch.look().is_err() {
-            self.inbox.eof = true;
-        }
-        Ok(())
-    }
-
-    fn arm(&mut self) -> bool {
-        self.inbox.word.arm(0)
-    }
-
-    fn has_news(&mut self) -> Result<bool> {
-        Ok(self.inbox.consumer.head_moved())
-    }
-
-    fn read(&mut self) -> Result<bool> {
-        self.inbox.read_packet()
-    }
-
-    fn sleep(&mut self, deadline: Deadline) -> Result<bool> {
-        let inbox = &mut *self.inbox;
-        count(&mut inbox.stats.sleeps, 1);
-        // One system call that sleeps and reads, where nothing else has to be watched.
-        if deadline == Deadline::Never && !inbox.watch.is_on() && inbox.wait_for_packet()? {
-            return Ok(true);
-        }
-        match inbox.watch.sleep([(inbox.link.socket.as_fd(), PollFlags::IN)], deadline, None) {
-            Ok(_) => Ok(false),
-            // The peer was killed, and what it left has been looked at.
-            Err(Error::Disconnected) => {
-                inbox.eof = true;
-                Ok(true)
-            }
-            Err(error) => Err(error),
-        }
     }
 }
