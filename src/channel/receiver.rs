@@ -30,7 +30,7 @@ use crate::{
 /// # In an event loop
 /// The descriptor ([`AsFd`]) becomes readable, level-triggered, when there is something to receive, provided that the
 /// receiver is armed: a new one is, and it is again after [`try_recv`](Self::try_recv) has returned `None`. So drain until
-/// `None`; who stops earlier must not wait before going on. After `Disconnected` it stays readable: unregister it.
+/// `None`; a loop that stops earlier must not wait before it goes on. After `Disconnected` it stays readable: unregister it.
 ///
 /// A receiver that is drained until `None` serves edge-triggered loops too. A loop that owns its source (calloop's `Generic`)
 /// gets a duplicate (`as_fd().try_clone_to_owned()`), which is dropped with the registration.

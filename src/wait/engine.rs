@@ -6,8 +6,8 @@
 //! Invariant: between arming and sleeping, or saying no, there is a look at what the peer publishes. Either that look sees
 //! the news, or the peer sees the armed word and rings ([`eventcount`](super::eventcount)).
 //!
-//! The state does no I/O, so that `tests/order_model.rs` and `tests/room_model.rs` hold it in theirs, and try all that a step can
-//! come to. `tests/loom.rs` and `tests/loom_room.rs` run the loop.
+//! The state does no I/O, so that `tests/models/order_model.rs` and `tests/models/room_model.rs` hold it in theirs, and try all
+//! that a step can come to. `tests/models/loom.rs` and `tests/models/loom_room.rs` run the loop.
 
 use super::deadline::{Budget, Deadline};
 use crate::error::{Error, Result};

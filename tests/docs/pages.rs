@@ -159,6 +159,17 @@ fn links_of_pages_lead_to_files_and_headings_that_exist() {
     assert!(count > 100, "{count} links");
 }
 
+/// A sentence that begins like a definition, `[label]: `, is one for Markdown, and its line is not shown.
+#[test]
+fn definitions_of_links_stand_at_the_end_of_their_page() {
+    for page in pages() {
+        let lines = page.prose.lines().filter(|line| !line.is_empty());
+        let hidden =
+            lines.skip_while(|line| definition(line).is_none()).find(|line| definition(line).is_none());
+        assert_eq!(hidden, None, "{}: text behind a definition", page.path.display());
+    }
+}
+
 #[test]
 fn links_of_pages_in_rustdoc_lead_somewhere_there_too() {
     let there = definitions(LINKS);
@@ -215,14 +226,18 @@ fn paths_that_pages_name_exist() {
 }
 
 #[test]
-fn pages_that_sources_name_exist() {
+fn pages_and_tests_that_sources_name_exist() {
     let mut count = 0;
     for directory in ["src", "tests", "examples", "benches", "crates"] {
         for path in files(&root().join(directory), "rs") {
             let text = fs::read_to_string(&path).unwrap();
-            for page in paths(&text).filter(|name| name.starts_with("docs/") && has_extension(name, "md")) {
+            let named = paths(&text).filter(|name| {
+                (name.starts_with("docs/") && has_extension(name, "md"))
+                    || (name.starts_with("tests/") && has_extension(name, "rs"))
+            });
+            for name in named {
                 count += 1;
-                assert!(root().join(page).is_file(), "{} names {page}", path.display());
+                assert!(root().join(name).is_file(), "{} names {name}", path.display());
             }
         }
     }
