@@ -3,13 +3,8 @@
 //!
 //! As `tests/models/order_model.rs` is for messages, so is this for space. The sender's waiting (src/wait/engine.rs), its sleep word and
 //! the receiver's notifier (src/wait/eventcount.rs) and what the descriptor has to signal (src/channel/interest.rs) are the
-<<<<<<< HEAD
 //! library's own. The model owns memory, sockets, the sender's program and `Releases`, and makes each access to something shared
-//! a step of its own. Memory is sequentially consistent; `tests/loom_room.rs` has what weaker memory adds. That the sender dies is
-=======
-//! library's own. The model owns memory, sockets, the sender's program and `Intake`, and makes each access to something shared
 //! a step of its own. Memory is sequentially consistent; `tests/models/loom_room.rs` has what weaker memory adds. That the sender dies is
->>>>>>> stranger
 //! not among the steps: it leaves a receiver whose doorbells fail.
 
 use std::collections::HashSet;
