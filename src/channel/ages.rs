@@ -8,19 +8,19 @@ use crate::{protocol::layout::Position, ring::release::Span};
 
 /// The time, by a clock that is read in some nanoseconds and goes on tick by tick.
 #[inline]
-pub(crate) fn now() -> Timespec {
+pub(crate) fn coarse_now() -> Timespec {
     clock_gettime(ClockId::MonotonicCoarse)
 }
 
 /// Entries beside the oldest.
-const MOST: usize = 64;
+const MAX_ENTRIES: usize = 64;
 
 /// The records that were delivered within one tick of the kernel's coarse clock (1 to 10 ms, `clock_gettime(2)`), of which
 /// only the first is noted: so there is an entry a tick, however many records there are. Where the oldest is kept so long that
 /// these are many, every other one is forgotten, and from then on there are half as many: the age is known to within a
 /// sixteenth of the time since the first of them.
 #[derive(Debug, Default)]
-pub(crate) struct Receipts {
+pub(crate) struct DeliveryTimes {
     /// Where the first record of the oldest tick begins, and when it was delivered. Apart from the others: mostly there are
     /// none.
     oldest: Option<(Position, Timespec)>,
@@ -30,7 +30,7 @@ pub(crate) struct Receipts {
     step: Duration,
 }
 
-impl Receipts {
+impl DeliveryTimes {
     /// Notes a record that is delivered `now`; `tail` says which are released, and so to be forgotten.
     #[inline]
     pub(crate) fn note(&mut self, span: Span, now: Timespec, tail: impl FnOnce() -> Position) {
@@ -55,7 +55,7 @@ impl Receipts {
             self.oldest = Some((start, now));
         } else if last.is_none_or(|(_, last)| between(*last, now) >= self.step) {
             self.later.push_back((start, now));
-            if self.later.len() >= MOST {
+            if self.later.len() >= MAX_ENTRIES {
                 self.thin_out();
             }
         }
@@ -76,7 +76,7 @@ impl Receipts {
     pub(crate) fn age(&self, tail: Position) -> Duration {
         let mut ticks = self.later.iter().rev().chain(&self.oldest);
         let then = ticks.find(|(start, _)| *start <= tail).map(|(_, then)| *then);
-        then.map(|then| between(then, now())).unwrap_or_default()
+        then.map(|then| between(then, coarse_now())).unwrap_or_default()
     }
 }
 
@@ -94,14 +94,14 @@ mod tests {
 
     #[test]
     fn the_oldest_record_that_is_held_tells_the_age() {
-        let now = now();
+        let now = coarse_now();
         let ago = |tv_sec| now.checked_sub(Timespec { tv_sec, tv_nsec: 0 }).unwrap();
-        let mut receipts = Receipts::default();
+        let mut receipts = DeliveryTimes::default();
         for (start, seconds) in [(0, 5000), (64, 3000), (192, 1000)] {
             receipts.begin(at(start), ago(seconds), at(0));
         }
         // However busy the machine is, this does not take a thousand seconds.
-        let age = |receipts: &Receipts, tail| receipts.age(at(tail)).as_secs() / 1000;
+        let age = |receipts: &DeliveryTimes, tail| receipts.age(at(tail)).as_secs() / 1000;
         assert_eq!([0, 64, 128, 192, 256].map(|tail| age(&receipts, tail)), [5, 3, 3, 1, 1]);
         receipts.begin(at(320), now, at(192));
         assert_eq!(receipts.later.len(), 1, "what is released is forgotten");
@@ -112,17 +112,17 @@ mod tests {
             (Some((at(384), now)), 0),
             "all before it is released"
         );
-        assert_eq!(Receipts::default().age(at(0)), Duration::ZERO);
+        assert_eq!(DeliveryTimes::default().age(at(0)), Duration::ZERO);
     }
 
     #[test]
     fn payloads_kept_long_cost_no_more_and_their_age_is_nearly_exact() {
-        let start = now().checked_sub(Timespec { tv_sec: 100_000, tv_nsec: 0 }).unwrap();
+        let start = coarse_now().checked_sub(Timespec { tv_sec: 100_000, tv_nsec: 0 }).unwrap();
         let then = |seconds: i64| start.checked_add(Timespec { tv_sec: seconds, tv_nsec: 0 }).unwrap();
-        let mut receipts = Receipts::default();
+        let mut receipts = DeliveryTimes::default();
         for seconds in 0..100_000_i64 {
             receipts.begin(at(64 * u64::try_from(seconds).unwrap()), then(seconds), at(0));
-            assert!(receipts.later.len() <= MOST);
+            assert!(receipts.later.len() <= MAX_ENTRIES);
         }
         for seconds in [0, 1, 100, 5000, 50_000, 90_000, 99_999_u32] {
             let age = receipts.age(at(64 * u64::from(seconds))).as_secs();
@@ -139,10 +139,10 @@ mod tests {
 
     #[test]
     fn entries_are_made_once_a_tick_at_most() {
-        let mut receipts = Receipts::default();
+        let mut receipts = DeliveryTimes::default();
         for n in 0..10_000 {
             let span = Span { start: at(n * 64), end: at(n * 64 + 64), at: 0 };
-            receipts.note(span, now(), || at(0));
+            receipts.note(span, coarse_now(), || at(0));
         }
         assert_eq!(receipts.oldest.map(|(start, _)| start), Some(at(0)));
         let ticks = || receipts.oldest.iter().chain(&receipts.later);

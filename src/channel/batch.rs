@@ -9,7 +9,7 @@
 use std::{fmt, ops::Deref, os::fd::OwnedFd, sync::Arc};
 
 use crate::{
-    channel::{ages::now, backlog::Backlog, inbox::Inbox, message::Message, payload::Payload},
+    channel::{ages::coarse_now, backlog::Backlog, inbox::Inbox, message::Message, payload::Payload},
     protocol::{layout::to_u64, record::Record},
     ring::release::Span,
 };
@@ -120,7 +120,7 @@ impl<'r> RecvBatch<'r> {
     fn step(&mut self, record: Record) -> Option<()> {
         let Self { inbox, message, .. } = self;
         let extras = inbox.begin_inline(record).ok()?;
-        let span = inbox.consumer.take(record);
+        let span = inbox.consumer.advance(record);
         // The reference to the ring is handed on, as another one would cost two atomic operations.
         let (intake, before) = match message.take_payload().and_then(Payload::into_ring) {
             Some((intake, before)) => (intake, Some(before)),
@@ -248,7 +248,7 @@ impl BatchMessage<'_> {
             && !self.is_noted
         {
             let intake = self.inbox.consumer.intake();
-            self.inbox.receipts.note(span, now(), || intake.tail());
+            self.inbox.receipts.note(span, coarse_now(), || intake.tail());
         }
     }
 }
@@ -273,7 +273,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{Channel, channel::ages::Receipts, wait::Deadline};
+    use crate::{Channel, channel::ages::DeliveryTimes, wait::Deadline};
 
     #[test]
     fn payloads_taken_out_of_a_batch_are_held_since_then() {
@@ -289,7 +289,7 @@ mod tests {
             let mut batch = receiver.recv_batch().unwrap();
             batch.next().unwrap();
             // As if the first were long ago.
-            batch.inbox.receipts = Receipts::default();
+            batch.inbox.receipts = DeliveryTimes::default();
             let taken = take(batch.next().unwrap());
             if go_on {
                 batch.next().unwrap();

@@ -1,16 +1,20 @@
-//! [`Inbox`]: the receive engine. It takes messages out of ring and socket, in their one order, and waits for them.
+//! [`Inbox`]: the receive path. It takes messages out of ring and socket, in their one order. Its submodules read packets
+//! and wait.
 //!
 //! Owns the reader of the peer's ring, the order of messages, the receiver's sleep word and its counts. Refuses halves that
 //! do not fit, and whatever is beyond our limits.
 
-use std::{os::fd::AsFd, sync::Arc};
+mod packets;
+mod wait;
 
-use rustix::{event::PollFlags, time::Timespec};
+use std::sync::Arc;
+
+use rustix::time::Timespec;
 
 use crate::{
     channel::{
-        ages::{Receipts, now},
-        message::{Extras, Message},
+        ages::{DeliveryTimes, coarse_now},
+        message::{Attachments, Message},
         payload::Payload,
         stats::{Held, Limits, Stats, count},
     },
@@ -18,27 +22,21 @@ use crate::{
     memory::aligned_bytes::AlignedBytes,
     protocol::{
         layout::Word,
-        order::{Order, Turn},
-        packet::Kind,
-        record::{Heading, Record},
-        requests::Answer,
+        order::{Next, Sequencer},
+        record::{MessageHeader, Record},
+        requests::ReplyStatus,
     },
-    ring::{consumer::Consumer, release::Intake},
-    socket::{
-        death::Watch,
-        doorbell::{ControlWord, is_doorbell},
-        link::Link,
-        seqpacket::{Arrival, ReceivedFds, ReceivedPacket},
-    },
-    sys::own_region::OwnWords,
-    wait::{Budget, Deadline, News, Outcome, SleepWord, SpinResult, Spinner, WaitState, Waiter, run},
+    ring::{consumer::Consumer, release::Releases},
+    socket::{death::Watch, doorbell::ControlWord, link::Link, seqpacket::ReceivedFds},
+    sys::own_region::ControlPage,
+    wait::{Budget, Deadline, News, SleepWord, Spinner, WaitState},
 };
 
 /// The receive path of a receiver: everything but its backlog.
 pub(crate) struct Inbox {
     pub(crate) link: Arc<Link>,
     pub(crate) consumer: Consumer,
-    order: Order<BufferedPacket>,
+    order: Sequencer<BufferedPacket>,
     word: SleepWord<ControlWord>,
     spinner: Spinner,
     /// The number of sequenced packets read.
@@ -47,7 +45,7 @@ pub(crate) struct Inbox {
     stale_packet_count: u64,
     /// End of file was read: no message comes but those that are in the ring.
     pub(crate) eof: bool,
-    pub(crate) receipts: Receipts,
+    pub(crate) receipts: DeliveryTimes,
     pub(crate) limits: Limits,
     watch: Watch,
     pub(crate) stats: Stats,
@@ -56,27 +54,17 @@ pub(crate) struct Inbox {
 /// The half of a message that came as a packet, until it is joined with its record.
 #[derive(Debug)]
 struct BufferedPacket {
-    extras: Box<Extras>,
+    extras: Box<Attachments>,
     /// The number of descriptors announced, if some were lost to our own limit.
     lost: Option<usize>,
 }
 
 /// The next message, both halves of which are here.
 struct NextMessage {
-    heading: Heading,
+    heading: MessageHeader,
     packet: Option<BufferedPacket>,
     /// The next record of the ring, if it is part of the message.
     record: Option<Record>,
-}
-
-/// One wait for a message.
-struct MessageWait<'i> {
-    inbox: &'i mut Inbox,
-    /// When the last spin began that found something, some microseconds ago. Used as the delivery time, which saves a clock
-    /// read.
-    spin_start: Option<Timespec>,
-    /// The count of packets that the peer announces.
-    announced: u64,
 }
 
 /// The result of a receive that does not block.
@@ -92,8 +80,8 @@ pub(crate) enum Poll {
 #[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
 impl Inbox {
     pub(crate) fn new(
-        intake: Arc<Intake>,
-        words: OwnWords,
+        intake: Arc<Releases>,
+        words: ControlPage,
         limits: Limits,
         watch: Watch,
         spinner: Spinner,
@@ -101,13 +89,13 @@ impl Inbox {
         Self {
             link: Arc::clone(&intake.link),
             consumer: Consumer::new(intake),
-            order: Order::new(),
+            order: Sequencer::new(),
             word: SleepWord::new(ControlWord::new(words, Word::ReceiverEpoch)),
             spinner,
             packets: 0,
             stale_packet_count: 0,
             eof: false,
-            receipts: Receipts::default(),
+            receipts: DeliveryTimes::default(),
             limits,
             watch,
             stats: Stats::default(),
@@ -121,7 +109,7 @@ impl Inbox {
         let mut spin_start = None;
         loop {
             if self.should_rest() {
-                self.consumer.let_more_be_published(deadline);
+                self.consumer.back_off(deadline);
             }
             if let Some(record) = self.try_inline() {
                 if spin_start.is_some() {
@@ -151,8 +139,8 @@ impl Inbox {
         if !self.link.is_ours_at_a_glance() {
             return None;
         }
-        let record = self.consumer.ready()?;
-        let whole = record.heading.in_reply_to().is_none() && self.order.is_alone(record.heading);
+        let record = self.consumer.try_next()?;
+        let whole = record.heading.in_reply_to().is_none() && self.order.is_next_inline(record.heading);
         whole.then_some(record)
     }
 
@@ -165,8 +153,8 @@ impl Inbox {
 
     /// Counts a record from [`try_inline`](Self::try_inline) as a received message, and gives what it has beside its payload.
     #[inline(always)]
-    pub(crate) fn begin_inline(&mut self, record: Record) -> Result<Option<Box<Extras>>> {
-        self.order.passed();
+    pub(crate) fn begin_inline(&mut self, record: Record) -> Result<Option<Box<Attachments>>> {
+        self.order.advance();
         self.word.disarm();
         if record.heading.wants_reply() {
             self.note_request(record.heading.sequence)?;
@@ -184,59 +172,6 @@ impl Inbox {
         }
     }
 
-    #[cold]
-    fn try_slow(&mut self) -> Result<Poll> {
-        self.consumer.intake().take_over()?;
-        let mut wait = MessageWait { inbox: self, spin_start: None, announced: 0 };
-        match run(&mut wait, &mut WaitState::trying(News::Message), &mut Budget::once())? {
-            Outcome::Done(next) => self.assemble(next).map(Poll::Message),
-            Outcome::Spent => Ok(Poll::Budget),
-            Outcome::Empty | Outcome::Changed => Ok(Poll::Empty),
-        }
-    }
-
-    /// The error after the last message. If the peer is gone, and has not only closed this direction, the whole channel is closed.
-    fn end(&mut self) -> Error {
-        self.order.abandon();
-        if self.link.socket.is_dead() || self.watch.was_killed() {
-            self.link.close();
-        }
-        self.link.ended()
-    }
-
-    /// Names the payloads held here, if the call timed out because the peer needs their space.
-    fn explain(&self, error: Error) -> Error {
-        match (error, self.consumer.held()) {
-            (Error::Timeout, (count, bytes)) if count > 0 && self.consumer.holds_up_peer() => {
-                Error::TimeoutHolding { count, bytes }
-            }
-            (error, _) => error,
-        }
-    }
-
-    /// Waits for the next message. `None` if the peer published something: the caller tries inline, and comes again if that
-    /// gets nothing.
-    #[cold]
-    fn wait_for_message(
-        &mut self,
-        state: &mut WaitState,
-        budget: &mut Budget,
-        spin_start: &mut Option<Timespec>,
-    ) -> Result<Option<NextMessage>> {
-        self.consumer.intake().take_over()?;
-        let mut wait = MessageWait { inbox: self, spin_start: *spin_start, announced: 0 };
-        let result = run(&mut wait, state, budget);
-        *spin_start = wait.spin_start;
-        // A false alarm does not end the wait: a peer could keep us spinning by moving `head` back and forth.
-        if !matches!(result, Ok(Outcome::Changed)) {
-            self.end_wait();
-        }
-        match result.map_err(|error| self.explain(error))? {
-            Outcome::Done(next) => Ok(Some(next)),
-            _ => Ok(None),
-        }
-    }
-
     /// Ends the current wait.
     fn end_wait(&mut self) {
         if self.spinner.done() {
@@ -247,14 +182,14 @@ impl Inbox {
     /// The next message, if it is here. `None` also if the budget is spent before; then the socket has more to read.
     fn poll(&mut self, budget: &mut Budget) -> Result<Option<NextMessage>> {
         loop {
-            let record = match self.consumer.peek() {
+            let record = match self.consumer.next() {
                 Ok(record) => record,
                 Err(violation) => return Err(self.link.violated(violation)),
             };
             let heading = record.map(|record| record.heading);
-            let next = match self.order.turn(heading).map_err(|violation| self.link.violated(violation))? {
-                Turn::Nothing => return Ok(None),
-                Turn::MustRead => {
+            let next = match self.order.next(heading).map_err(|violation| self.link.violated(violation))? {
+                Next::Nothing => return Ok(None),
+                Next::NeedPacket => {
                     if !budget.spend()? {
                         return Ok(None);
                     }
@@ -264,8 +199,8 @@ impl Inbox {
                     }
                     continue;
                 }
-                Turn::Packet(heading, packet) => NextMessage { heading, packet: Some(packet), record: None },
-                Turn::Record(packet) => NextMessage { heading: heading.unwrap_or_default(), packet, record },
+                Next::Packet(heading, packet) => NextMessage { heading, packet: Some(packet), record: None },
+                Next::Record(packet) => NextMessage { heading: heading.unwrap_or_default(), packet, record },
             };
             self.word.disarm();
             match next.heading.in_reply_to() {
@@ -286,12 +221,12 @@ impl Inbox {
     /// Whether the reply to this request of ours is still expected.
     fn is_wanted(&mut self, sequence: u64) -> Result<bool> {
         match self.link.requests.answer(sequence) {
-            Answer::InTime => Ok(true),
-            Answer::Late => {
+            ReplyStatus::Expected => Ok(true),
+            ReplyStatus::Cancelled => {
                 count(&mut self.stats.late_replies, 1);
                 Ok(false)
             }
-            Answer::Unasked => Err(self.link.violated(ProtocolError::UnaskedReply { sequence })),
+            ReplyStatus::Unknown => Err(self.link.violated(ProtocolError::UnaskedReply { sequence })),
         }
     }
 
@@ -308,7 +243,7 @@ impl Inbox {
     }
 
     /// Joins the halves of a message.
-    fn join(&mut self, next: NextMessage) -> Result<(Option<Box<Extras>>, Option<Payload>)> {
+    fn join(&mut self, next: NextMessage) -> Result<(Option<Box<Attachments>>, Option<Payload>)> {
         let NextMessage { heading, packet, record } = next;
         let (mut extras, mut payload) = (None, None);
         if let Some(record) = record {
@@ -330,27 +265,27 @@ impl Inbox {
     /// Takes the next record, and gives its payload. `since` is its delivery time, if the clock was read while waiting for it.
     #[inline(always)]
     fn payload_of(&mut self, record: Record, since: Option<Timespec>) -> Payload {
-        let span = self.consumer.take(record);
+        let span = self.consumer.advance(record);
         let intake = self.consumer.intake();
-        self.receipts.note(span, since.unwrap_or_else(now), || intake.tail());
+        self.receipts.note(span, since.unwrap_or_else(coarse_now), || intake.tail());
         Payload::new(Arc::clone(intake), span, record.payload_len())
     }
 
     /// The control bytes of a record, if it has some.
     #[inline(always)]
-    fn extras_of(&mut self, record: Record) -> Result<Option<Box<Extras>>> {
+    fn extras_of(&mut self, record: Record) -> Result<Option<Box<Attachments>>> {
         if record.control_len() == 0 { Ok(None) } else { self.control_of(record).map(Some) }
     }
 
     /// UNTRUSTED: the ring's reader compared the length with the ring; this compares it with our limit.
-    fn control_of(&self, record: Record) -> Result<Box<Extras>> {
+    fn control_of(&self, record: Record) -> Result<Box<Attachments>> {
         let found = record.control_len();
         let max = self.limits.max_control;
         if found > max {
             return Err(self.link.violated(ProtocolError::ControlLength { max, found }));
         }
         let control = AlignedBytes::copy(self.consumer.control(record));
-        Ok(Box::new(Extras { control, fds: ReceivedFds::default() }))
+        Ok(Box::new(Attachments { control, fds: ReceivedFds::default() }))
     }
 
     /// Counts a message that is received, with its bytes and descriptors.
@@ -373,59 +308,6 @@ impl Inbox {
         }
     }
 
-    /// Reads one packet, without blocking. True if there was one, or the end of file: the ring has to be looked at again.
-    ///
-    /// UNTRUSTED: `Socket::receive` checked the packet's format; this compares it with our limits.
-    fn read_packet(&mut self) -> Result<bool> {
-        let arrival = self.link.socket.receive(self.limits.max_control)?;
-        self.on_arrival(arrival)
-    }
-
-    /// As [`read_packet`](Self::read_packet), but blocks until there is one. False if the socket does not block.
-    fn wait_for_packet(&mut self) -> Result<bool> {
-        let arrival = self.link.socket.wait(self.limits.max_control)?;
-        self.on_arrival(arrival)
-    }
-
-    fn on_arrival(&mut self, arrival: Arrival) -> Result<bool> {
-        match arrival {
-            Arrival::Nothing => {
-                self.word.drained();
-                return Ok(false);
-            }
-            Arrival::End => self.eof = true,
-            Arrival::Packet(packet) => {
-                let filed = packet.and_then(|incoming| {
-                    let bytes = incoming.bytes();
-                    self.on_packet(incoming).map(|()| bytes)
-                });
-                let bytes = filed.map_err(|violation| self.link.violated(violation))?;
-                self.word.passed(bytes, || self.link.socket.unread().ok());
-            }
-        }
-        Ok(true)
-    }
-
-    /// UNTRUSTED: a packet is a doorbell, or part of a message within our limits.
-    fn on_packet(&mut self, incoming: ReceivedPacket) -> Result<(), ProtocolError> {
-        if is_doorbell(&incoming, Kind::Control)? {
-            count(&mut self.stats.doorbells_received, 1);
-            return self.word.on_doorbell();
-        }
-        let fd_count = incoming.packet.fd_count;
-        if fd_count > self.limits.max_fds {
-            return Err(ProtocolError::FdLimit { max: self.limits.max_fds, found: fd_count });
-        }
-        self.packets = self.packets.wrapping_add(1);
-        count(&mut self.stats.packets_received, 1);
-        let lost = incoming.fds_truncated.then_some(fd_count);
-        let extras = Box::new(Extras { control: incoming.body, fds: incoming.fds });
-        self.order.hold(incoming.packet.heading, BufferedPacket { extras, lost })?;
-        // A sender may be waiting for the room that this packet took.
-        self.consumer.intake().announce_room();
-        Ok(())
-    }
-
     /// The payloads of this channel that have not been dropped, and so keep the peer from reusing their space.
     pub(crate) fn held(&self) -> Held {
         let (count, bytes) = self.consumer.held();
@@ -435,79 +317,6 @@ impl Inbox {
 
     /// The sequence number of the next message.
     pub(crate) fn next_sequence(&self) -> u64 {
-        self.order.next()
-    }
-}
-
-impl Waiter for MessageWait<'_> {
-    type Item = NextMessage;
-
-    fn attempt(&mut self, budget: &mut Budget) -> Result<Option<NextMessage>> {
-        self.inbox.link.check()?;
-        let next = self.inbox.poll(budget)?;
-        // The ring was looked at after the end of file was read, so that what a dying sender left is delivered.
-        if next.is_none() && self.inbox.eof { Err(self.inbox.end()) } else { Ok(next) }
-    }
-
-    /// UNTRUSTED: the peer's count of packets is a hint that saves a spin. It may lie, or never come.
-    fn is_announced(&mut self) -> bool {
-        self.announced = self.inbox.consumer.packets();
-        self.announced != self.inbox.packets && self.announced != self.inbox.stale_packet_count
-    }
-
-    fn forget_announcement(&mut self) {
-        self.inbox.stale_packet_count = self.announced;
-    }
-
-    fn spin(&mut self, deadline: Deadline) -> SpinResult {
-        let began = now();
-        let Inbox { consumer, packets, stale_packet_count: stale, spinner, .. } = &mut *self.inbox;
-        let result = spinner.spin(deadline, || {
-            consumer.head_moved() || {
-                let announced = consumer.packets();
-                announced != *packets && announced != *stale
-            }
-        });
-        if result == SpinResult::Ready {
-            self.spin_start = Some(began);
-        }
-        result
-    }
-
-    fn poll_socket(&mut self) -> Result<()> {
-        if !self.inbox.read_packet()? && self.inbox.watch.look().is_err() {
-            self.inbox.eof = true;
-        }
-        Ok(())
-    }
-
-    fn arm(&mut self) -> bool {
-        self.inbox.word.arm(0)
-    }
-
-    fn has_news(&mut self) -> Result<bool> {
-        Ok(self.inbox.consumer.head_moved())
-    }
-
-    fn read(&mut self) -> Result<bool> {
-        self.inbox.read_packet()
-    }
-
-    fn sleep(&mut self, deadline: Deadline) -> Result<bool> {
-        let inbox = &mut *self.inbox;
-        count(&mut inbox.stats.sleeps, 1);
-        // One system call that sleeps and reads, where nothing else has to be watched.
-        if deadline == Deadline::Never && !inbox.watch.is_on() && inbox.wait_for_packet()? {
-            return Ok(true);
-        }
-        match inbox.watch.sleep([(inbox.link.socket.as_fd(), PollFlags::IN)], deadline, None) {
-            Ok(_) => Ok(false),
-            // The peer was killed, and what it left has been looked at.
-            Err(Error::Disconnected) => {
-                inbox.eof = true;
-                Ok(true)
-            }
-            Err(error) => Err(error),
-        }
+        self.order.next_sequence()
     }
 }

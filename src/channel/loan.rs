@@ -59,6 +59,7 @@ pub struct Loan<'s, T = u8> {
     wake: Wake,
 }
 
+#[expect(clippy::inline_always, reason = "a loan must stay in registers on its way")]
 impl<'s, T> Loan<'s, T> {
     #[inline]
     pub(crate) fn new(reservation: Reservation<'s, T>, out: &'s mut Outbox, wake: Wake) -> Self {
@@ -75,7 +76,7 @@ impl<'s, T> Loan<'s, T> {
     ///
     /// # Errors
     /// [`Error::Disconnected`] if the peer is known to read no more, [`Error::Protocol`].
-    #[inline]
+    #[inline(always)]
     pub fn send(self) -> Result<()> {
         self.commit(&Control::default(), false, Block::No).map(drop)
     }
@@ -192,7 +193,6 @@ impl<'s, T> Loan<'s, T> {
     }
 
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "a loan must stay in registers on its way")]
     fn commit(mut self, control: &Control<'_>, wants_reply: bool, block: Block) -> Result<RequestId> {
         let len = size_of_val(self.reservation.payload.as_slice());
         self.out.commit(self.reservation.frame(), len, control, wants_reply, block, self.wake)

@@ -8,7 +8,7 @@ use crate::{
     channel::payload::Payload,
     error::{CastError, Result},
     memory::aligned_bytes::AlignedBytes,
-    protocol::record::Heading,
+    protocol::record::MessageHeader,
     socket::seqpacket::ReceivedFds,
 };
 
@@ -30,16 +30,16 @@ use crate::{
 /// # Ok::<(), sealane::Error>(())
 /// ```
 pub struct Message {
-    heading: Heading,
+    heading: MessageHeader,
     channel: u64,
     /// Boxed, if there are any: a message is moved more often than it has some.
-    extras: Option<Box<Extras>>,
+    extras: Option<Box<Attachments>>,
     payload: Option<Payload>,
 }
 
 /// What comes with a message beside its payload.
 #[derive(Debug, Default)]
-pub(crate) struct Extras {
+pub(crate) struct Attachments {
     pub(crate) control: AlignedBytes,
     pub(crate) fds: ReceivedFds,
 }
@@ -47,9 +47,9 @@ pub(crate) struct Extras {
 impl Message {
     #[inline]
     pub(crate) fn new(
-        heading: Heading,
+        heading: MessageHeader,
         channel: u64,
-        extras: Option<Box<Extras>>,
+        extras: Option<Box<Attachments>>,
         payload: Option<Payload>,
     ) -> Self {
         Self { heading, channel, extras, payload }
@@ -57,7 +57,7 @@ impl Message {
 
     /// Takes the message out of its place, and leaves an empty one there.
     pub(crate) fn take(&mut self) -> Self {
-        mem::replace(self, Self::new(Heading::default(), 0, None, None))
+        mem::replace(self, Self::new(MessageHeader::default(), 0, None, None))
     }
 
     /// The control bytes, as the sender gave them: check what they say.
@@ -127,7 +127,7 @@ impl Message {
     /// If the sender wants a reply: what to give to [`Control::in_reply_to`](crate::Control::in_reply_to).
     #[must_use]
     pub fn reply_token(&self) -> Option<ReplyToken> {
-        let Self { channel, heading: Heading { sequence, .. }, .. } = *self;
+        let Self { channel, heading: MessageHeader { sequence, .. }, .. } = *self;
         self.wants_reply().then_some(ReplyToken { channel, sequence })
     }
 

@@ -17,11 +17,11 @@ use crate::{
     protocol::{
         layout::{RecordSize, Word},
         packet::PacketHeader,
-        record::{Heading, Record},
+        record::{MessageHeader, Record},
     },
-    ring::{producer::Producer, release::Intake, writer::Frame},
+    ring::{producer::Producer, release::Releases, writer::Frame},
     socket::{death::Watch, doorbell::PeerHalf, seqpacket::SendFailure},
-    sys::{own_region::OwnWords, peer_region::PeerRegion},
+    sys::{own_region::ControlPage, peer_region::PeerRegion},
     wait::{Notified, Notifier, Spinner},
 };
 
@@ -40,7 +40,7 @@ pub(crate) enum Wake {
 pub(crate) struct Outbox {
     pub(crate) space: SpaceWaiter,
     region: PeerRegion,
-    words: OwnWords,
+    words: ControlPage,
     notifier: Notifier,
     /// Bytes published since the peer was notified last.
     unnotified: u64,
@@ -54,8 +54,8 @@ pub(crate) struct Outbox {
 #[expect(clippy::inline_always, reason = "a record must stay in registers on its way")]
 impl Outbox {
     pub(crate) fn new(
-        intake: Arc<Intake>,
-        words: OwnWords,
+        intake: Arc<Releases>,
+        words: ControlPage,
         limits: Limits,
         spinner: Spinner,
         watch: Watch,
@@ -137,7 +137,7 @@ impl Outbox {
 
     /// The heading of the next message, if its control bytes and descriptors are within the peer's limits.
     #[inline]
-    fn heading(&self, control: &Control<'_>, wants_reply: bool) -> Result<Heading> {
+    fn heading(&self, control: &Control<'_>, wants_reply: bool) -> Result<MessageHeader> {
         let Limits { max_control, max_fds, .. } = self.limits;
         let (len, fds) = (control.bytes.len(), control.fds.len());
         if len > max_control {
@@ -155,13 +155,17 @@ impl Outbox {
             }
             None => None,
         };
-        Ok(Heading::new(self.sequence, wants_reply, in_reply_to))
+        Ok(MessageHeader::new(self.sequence, wants_reply, in_reply_to))
     }
 
     /// Gives the message its sequence number if `send` succeeds. A request, or a reply's request, is noted before: the peer may
     /// answer at once.
     #[inline]
-    fn with_sequence(&mut self, heading: Heading, send: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+    fn with_sequence(
+        &mut self,
+        heading: MessageHeader,
+        send: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
         let (request, max) = (heading.wants_reply(), self.limits.max_requests);
         if request && !self.space.link.requests.ask(heading.sequence, max) {
             return Err(Error::TooManyRequests { max });
@@ -186,7 +190,7 @@ impl Outbox {
     fn send_packet(
         &mut self,
         producer: &mut Producer,
-        heading: Heading,
+        heading: MessageHeader,
         control: &Control<'_>,
         block: Block,
     ) -> Result<()> {
@@ -216,7 +220,7 @@ impl Outbox {
     /// The control bytes ride behind the payload if they fit there, as [`RESERVE`](crate::protocol::layout::RESERVE) of them
     /// always do, and no descriptors go along. Else they go first, as a packet. Only then is the record published: if the
     /// packet fails, nothing was sent.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn commit(
         &mut self,
         mut frame: Frame<'_>,
@@ -232,7 +236,7 @@ impl Outbox {
                 self.with_sequence(heading, |out| out.space.check())?;
                 self.publish(frame, whole, control.bytes);
             }
-            None => self.commit_halved(frame, Record::new(heading.halved(), len), control, block)?,
+            None => self.commit_halved(frame, Record::new(heading.split(), len), control, block)?,
         }
         let later = wake == Wake::Later && !heading.wants_reply() && heading.in_reply_to().is_none();
         if !later || self.unnotified >= NOTIFY_EVERY_BYTES {

@@ -15,8 +15,8 @@ pub use self::reader::PayloadReader;
 use crate::{
     error::{CastError, Error, Result},
     memory::shared_slice::SharedSlice,
-    ring::release::{Intake, Span},
-    sys::foreign::Foreign,
+    ring::release::{Releases, Span},
+    sys::foreign::VolatileBytes,
     wait::{Deadline, sleep},
 };
 
@@ -54,16 +54,16 @@ pub struct Payload {
 }
 
 enum Place {
-    Ring(Arc<Intake>, Span),
+    Ring(Arc<Releases>, Span),
     Private(Vec<u8>),
 }
 
 /// Bytes of a value that [`Payload::read`] keeps on the stack.
-const SMALL: usize = 256;
+const STACK_READ_MAX: usize = 256;
 
 impl Payload {
     #[inline]
-    pub(crate) fn new(intake: Arc<Intake>, span: Span, len: usize) -> Self {
+    pub(crate) fn new(intake: Arc<Releases>, span: Span, len: usize) -> Self {
         Self { place: Place::Ring(intake, span), len }
     }
 
@@ -77,7 +77,7 @@ impl Payload {
 
     /// The ring and the place in it, which the caller releases; `None` if the payload was copied out of it.
     #[inline]
-    pub(crate) fn into_ring(mut self) -> Option<(Arc<Intake>, Span)> {
+    pub(crate) fn into_ring(mut self) -> Option<(Arc<Releases>, Span)> {
         match mem::replace(&mut self.place, Place::Private(Vec::new())) {
             Place::Ring(intake, span) => Some((intake, span)),
             Place::Private(_) => None,
@@ -85,10 +85,10 @@ impl Payload {
     }
 
     #[inline]
-    fn foreign(&self) -> Foreign<'_> {
+    fn foreign(&self) -> VolatileBytes<'_> {
         match &self.place {
             Place::Ring(intake, span) => intake.payload(*span, self.len),
-            Place::Private(bytes) => Foreign::private(bytes),
+            Place::Private(bytes) => VolatileBytes::from_slice(bytes),
         }
     }
 
@@ -150,7 +150,7 @@ impl Payload {
             available,
         })?;
         let invalid = || Error::from(CastError::Invalid { expected: std::any::type_name::<T>() });
-        let mut small = [0; SMALL];
+        let mut small = [0; STACK_READ_MAX];
         match small.get_mut(..size) {
             Some(small) => {
                 bytes.copy_to_slice(small)?;
@@ -226,7 +226,8 @@ fn write_all(mut bytes: SharedSlice<'_, u8>, fd: BorrowedFd<'_>) -> Result<()> {
             Ok(0) => return Err(Error::io("write")(io::Error::from(io::ErrorKind::WriteZero))),
             // No more is written than there is.
             Ok(written) => {
-                bytes = bytes.subslice(written..).unwrap_or(SharedSlice::bytes(Foreign::private(&[])));
+                bytes =
+                    bytes.subslice(written..).unwrap_or(SharedSlice::bytes(VolatileBytes::from_slice(&[])));
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -17,9 +17,9 @@ use crate::{
         stats::{Held, Limits, Stats},
     },
     error::{Error, Result},
-    ring::release::Intake,
+    ring::release::Releases,
     socket::{death::Watch, link::Closer},
-    sys::own_region::OwnWords,
+    sys::own_region::ControlPage,
     wait::{Deadline, Spinner},
 };
 
@@ -56,8 +56,8 @@ pub struct Receiver {
 
 impl Receiver {
     pub(crate) fn new(
-        intake: Arc<Intake>,
-        words: OwnWords,
+        intake: Arc<Releases>,
+        words: ControlPage,
         limits: Limits,
         peer: Peer,
         spinner: Spinner,

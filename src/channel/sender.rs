@@ -23,9 +23,9 @@ use crate::{
     },
     error::{Error, Result},
     protocol::layout::RecordSize,
-    ring::{release::Intake, writer::Writer},
+    ring::{release::Releases, writer::Writer},
     socket::{death::Watch, link::Closer},
-    sys::own_region::{OwnRing, OwnWords},
+    sys::own_region::{ControlPage, OwnRing},
     wait::{Deadline, Spinner},
 };
 
@@ -72,11 +72,12 @@ pub struct Sender {
     peer: Peer,
 }
 
+#[expect(clippy::inline_always, reason = "a loan must stay in registers on its way out")]
 impl Sender {
     pub(crate) fn new(
-        intake: Arc<Intake>,
+        intake: Arc<Releases>,
         ring: OwnRing,
-        words: OwnWords,
+        words: ControlPage,
         limits: Limits,
         peer: Peer,
         spinner: Spinner,
@@ -195,7 +196,7 @@ impl Sender {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn lend<T: FromBytes + IntoBytes>(
         &mut self,
         count: usize,
@@ -208,14 +209,14 @@ impl Sender {
     }
 
     /// Reserves room for a loan of `len` bytes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn reserve(&mut self, len: usize, block: Block) -> Result<()> {
         let size = self.loan_size(len)?;
         self.out.wait_for_space(&mut self.writer.producer, size, block)
     }
 
     /// Lends the place that was reserved last.
-    #[inline]
+    #[inline(always)]
     fn lend_reserved<T: FromBytes + IntoBytes>(&mut self, count: usize, wake: Wake) -> Result<Loan<'_, T>> {
         match self.writer.lend(count) {
             Some(reservation) => Ok(Loan::new(reservation, &mut self.out, wake)),
@@ -431,7 +432,7 @@ impl Drop for Sender {
 
 impl AsFd for Sender {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.out.space.link.credit_in.as_fd()
+        self.out.space.link.space_rx.as_fd()
     }
 }
 

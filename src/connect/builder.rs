@@ -288,7 +288,7 @@ impl Builder {
         let deadline = handshake.deadline();
         match handshake.finish() {
             Ok(channel) => Ok((channel, child)),
-            Err(error) => Err(child::end(&mut child, deadline, error)),
+            Err(error) => Err(child::kill_and_reap(&mut child, deadline, error)),
         }
     }
 

@@ -75,7 +75,7 @@ impl Process for Child {
 ///
 /// The child may report the reason and end by itself, before the handshake's deadline and within [`GRACE`]; the error then
 /// has its exit status. Otherwise it is killed.
-pub(crate) fn end(child: &mut impl Process, deadline: Instant, error: Error) -> Error {
+pub(crate) fn kill_and_reap(child: &mut impl Process, deadline: Instant, error: Error) -> Error {
     match wait_until(child, deadline.min(after_grace())) {
         Ok(Some(status)) => with_status(error, status),
         Ok(None) => {

@@ -11,7 +11,7 @@ use crate::{
     error::Result,
     memory::region::OwnRegion,
     protocol::layout::to_usize,
-    ring::release::Intake,
+    ring::release::Releases,
     socket::{link::Link, seqpacket::Socket},
     sys::peer_region::PeerRegion,
     wait::{Spinner, pinned_to_same_cpu},
@@ -47,7 +47,7 @@ pub(super) fn channel(
     let link = Arc::new(Link::new(id, socket, credit_in, credit_out));
     let peer = Peer::new(credentials, pidfd, negotiated.version);
     let spinner = Spinner::new(settings.wait, pinned_to_same_cpu(credentials.pid));
-    let intake = Intake::new(peer_region, link, words.clone());
+    let intake = Releases::new(peer_region, link, words.clone());
     let sender =
         Sender::new(Arc::clone(&intake), ring, words.clone(), sending, peer.clone(), spinner.clone());
     let receiver = Receiver::new(intake, words, receiving, peer, spinner);

@@ -43,7 +43,7 @@ impl Offer {
         let region = OwnRegion::create(ring_capacity, prefault, huge_pages, deadline)?;
         region.words.word(Word::Origin).store(origin, Relaxed);
         let (credit_in, credit_for_peer) = Socket::pair()?;
-        Ok(Self { region, credit_in: Socket::own_credit(credit_in), credit_for_peer, nameless: false })
+        Ok(Self { region, credit_in: Socket::own_space(credit_in), credit_for_peer, nameless: false })
     }
 
     /// Sends the offer with `Hello`.

@@ -26,7 +26,7 @@ use crate::{
         layout::{Word, to_u64},
         packet::{Kind, PacketHeader},
     },
-    socket::seqpacket::{Arrival, SendFailure},
+    socket::seqpacket::{Received, SendFailure},
     sys::peer_region::PeerRegion,
     wait::Deadline,
 };
@@ -96,9 +96,9 @@ impl Handshake {
                 }
             }
             State::AwaitHello(offer) => match self.socket.peek(HELLO_MAX)? {
-                Arrival::Nothing => (State::AwaitHello(offer), Progress::Waiting),
-                Arrival::End => return Err(closed_before("Hello")),
-                Arrival::Packet(packet) => {
+                Received::Nothing => (State::AwaitHello(offer), Progress::Waiting),
+                Received::End => return Err(closed_before("Hello")),
+                Received::Packet(packet) => {
                     let limits = self.settings.limits(self.role);
                     let peer = PeerOffer::examine(packet, &limits, offer.as_ref()).inspect_err(|_| {
                         // The packet was only peeked at, and would be read as the next one. An error would come back there.
@@ -147,9 +147,9 @@ impl Handshake {
                 }
             }
             State::AwaitReady(offer, peer) => match self.socket.receive(HELLO_MAX)? {
-                Arrival::Nothing => (State::AwaitReady(offer, peer), Progress::Waiting),
-                Arrival::End => return Err(closed_before("Ready")),
-                Arrival::Packet(packet) => {
+                Received::Nothing => (State::AwaitReady(offer, peer), Progress::Waiting),
+                Received::End => return Err(closed_before("Ready")),
+                Received::Packet(packet) => {
                     let found = awaited(packet, Kind::Ready)?.packet.fd_count;
                     if found > 0 {
                         let (reason, found) = (Reason::Descriptors, to_u64(found));
@@ -167,12 +167,12 @@ impl Handshake {
             // No step follows: `advance` asks for none.
             State::Complete(..) => (state, Progress::Again),
             State::Refused(refusal) => match self.socket.receive(HELLO_MAX)? {
-                Arrival::End => return Err(Error::from(HandshakeError::Refused(refusal)).into()),
-                Arrival::Packet(_) if Instant::now() < self.deadline => {
+                Received::End => return Err(Error::from(HandshakeError::Refused(refusal)).into()),
+                Received::Packet(_) if Instant::now() < self.deadline => {
                     (State::Refused(refusal), Progress::Again)
                 }
                 // `advance` gives up after the deadline, whatever else the peer has sent.
-                Arrival::Packet(_) | Arrival::Nothing => (State::Refused(refusal), Progress::Waiting),
+                Received::Packet(_) | Received::Nothing => (State::Refused(refusal), Progress::Waiting),
             },
             State::Failed(error) => return Err(error.into()),
         })

@@ -4,7 +4,7 @@ use std::mem::size_of;
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
-use crate::sys::foreign::Foreign;
+use crate::sys::foreign::VolatileBytes;
 
 /// Bytes in private memory, aligned to 16, so that types can be parsed in place.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ struct Unit([u8; 16]);
 impl AlignedBytes {
     /// Copies bytes that another process may be changing. The copy does not change.
     #[inline]
-    pub(crate) fn copy(bytes: Foreign<'_>) -> Self {
+    pub(crate) fn copy(bytes: VolatileBytes<'_>) -> Self {
         let len = bytes.len();
         if len == 0 {
             return Self::default();
@@ -40,6 +40,6 @@ impl AlignedBytes {
 
 impl From<&[u8]> for AlignedBytes {
     fn from(bytes: &[u8]) -> Self {
-        Self::copy(Foreign::private(bytes))
+        Self::copy(VolatileBytes::from_slice(bytes))
     }
 }

@@ -17,8 +17,8 @@ use crate::{
     memory::memfd::{self, FileInfo, HUGE_PAGE, POPULATE_STEP},
     protocol::layout::{Geometry, Word, to_u64},
     sys::{
-        own_region::{OwnRing, OwnWords, map_own, try_writable},
-        peer_region::{PeerRegion, UncheckedRegion, Unmapped},
+        own_region::{ControlPage, OwnRing, map_own, try_writable},
+        peer_region::{MapError, PeerRegion, UncheckedRegion},
     },
     wait::Deadline,
 };
@@ -38,7 +38,7 @@ pub(crate) struct OwnRegion {
     pub(crate) memfd: OwnedFd,
     pub(crate) geometry: Geometry,
     pub(crate) ring: OwnRing,
-    pub(crate) words: OwnWords,
+    pub(crate) words: ControlPage,
 }
 
 impl OwnRegion {
@@ -167,18 +167,18 @@ impl Offered {
                 self.region = Some(region);
                 Ok(None)
             }
-            Err(Unmapped::Hole { dense }) => {
+            Err(MapError::Hole { dense }) => {
                 let (expected, found) = (to_u64(self.geometry.size()), to_u64(dense));
                 Err(refusal(SealError::Holes { expected, found }).into())
             }
-            Err(Unmapped::Failed(error)) => Err(Error::io("madvise(MADV_POPULATE_READ)")(error).into()),
+            Err(MapError::Failed(error)) => Err(Error::io("madvise(MADV_POPULATE_READ)")(error).into()),
         }
     }
 }
 
 /// Checks and maps a whole file at once.
 #[cfg(test)]
-pub(crate) fn adopt(memfd: impl AsFd, geometry: Geometry, prefault: bool) -> Result<PeerRegion, Unfit> {
+pub(crate) fn map_peer(memfd: impl AsFd, geometry: Geometry, prefault: bool) -> Result<PeerRegion, Unfit> {
     let mut offered = Offered::examine(memfd.as_fd().try_clone_to_owned().unwrap(), geometry)?;
     loop {
         if let Some(region) = offered.map_peer(prefault)? {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     fn refusal(fd: impl AsFd, geometry: Geometry) -> Refusal {
-        match adopt(fd.as_fd(), geometry, true) {
+        match map_peer(fd.as_fd(), geometry, true) {
             Err(Unfit::Refused(refusal)) => refusal,
             other => panic!("a refusal was expected: {other:?}"),
         }
@@ -222,7 +222,7 @@ mod tests {
         for capacity in [0, 1, 4096, 1 << 20] {
             for prefault in [false, true] {
                 let own = create(capacity, prefault);
-                let peer = adopt(own.memfd.as_fd(), own.geometry, prefault).unwrap();
+                let peer = map_peer(own.memfd.as_fd(), own.geometry, prefault).unwrap();
                 own.words.word(Word::Head).store(64, Relaxed);
                 assert_eq!(peer.load(Word::Head), 64);
                 assert_eq!(peer.capacity(), own.geometry.capacity);
@@ -234,7 +234,7 @@ mod tests {
     fn writes_end_with_the_ring() {
         for capacity in [4096, 12288] {
             let mut own = create(capacity, true);
-            let peer = adopt(own.memfd.as_fd(), own.geometry, true).unwrap();
+            let peer = map_peer(own.memfd.as_fd(), own.geometry, true).unwrap();
             let end = to_u64(capacity);
             let bytes: Vec<u8> = (0..=255).collect();
             assert!(own.ring.write(end - 256, &bytes));
@@ -258,7 +258,7 @@ mod tests {
     #[cfg(debug_assertions)]
     fn reads_end_with_the_ring() {
         let own = create(4096, true);
-        let peer = adopt(own.memfd.as_fd(), own.geometry, true).unwrap();
+        let peer = map_peer(own.memfd.as_fd(), own.geometry, true).unwrap();
         let _ = peer.bytes(4096 - 64, 65);
     }
 

@@ -17,15 +17,15 @@ use crate::{
     protocol::layout::{to_u64, to_usize},
     sys::{
         descriptor::above_stdio,
-        peer_region::Unmapped,
-        sealed::{Draft, Immutable},
+        peer_region::MapError,
+        sealed::{SealedMapping, WritableMapping},
     },
     wait::Deadline,
 };
 
 /// Bytes of the largest buffer that `try_from` accepts: 64 MiB.
 const LIMIT: u64 = 64 << 20;
-/// The seals of our buffers: [`Immutable::SEALS`], and no further seals.
+/// The seals of our buffers: [`SealedMapping::SEALS`], and no further seals.
 const SEALS: [FileSeal; 4] =
     [FileSeal::SealWrite, FileSeal::SealShrink, FileSeal::SealGrow, FileSeal::SealSeal];
 
@@ -43,7 +43,7 @@ const SEALS: [FileSeal; 4] =
 #[must_use = "a buffer is of use once it is sealed"]
 pub struct SealedBufferMut {
     // The first field, so that it is unmapped before the descriptor is closed or handed on.
-    draft: Draft,
+    draft: WritableMapping,
     memfd: Memfd,
 }
 
@@ -54,7 +54,7 @@ impl SealedBufferMut {
     /// [`Error::Io`], for instance without enough memory.
     pub fn new(len: usize) -> Result<Self> {
         let memfd = memfd::create(len, false, Deadline::Never)?;
-        let draft = Draft::map(memfd.as_file().as_fd(), len).map_err(Error::io("mmap"))?;
+        let draft = WritableMapping::map(memfd.as_file().as_fd(), len).map_err(Error::io("mmap"))?;
         Ok(Self { draft, memfd })
     }
 
@@ -80,7 +80,7 @@ impl SealedBufferMut {
 
 /// Copies the bytes to a new file without a mapping, because a fork has mapped `memfd` writable.
 fn copy(memfd: &Memfd, len: usize) -> Result<Memfd> {
-    let draft = Draft::map(memfd.as_file().as_fd(), len).map_err(Error::io("mmap"))?;
+    let draft = WritableMapping::map(memfd.as_file().as_fd(), len).map_err(Error::io("mmap"))?;
     let copy = memfd::create(len, false, Deadline::Never)?;
     copy.as_file().write_all(draft.as_slice()).map_err(Error::io("write"))?;
     Ok(copy)
@@ -132,7 +132,7 @@ pub struct SealedBuffer {
 }
 
 struct Shared {
-    mapping: Immutable,
+    mapping: SealedMapping,
     memfd: OwnedFd,
 }
 
@@ -146,12 +146,15 @@ impl SealedBuffer {
     pub fn with_limit(fd: OwnedFd, max: u64) -> Result<Self> {
         let fd = above_stdio(fd)?;
         let info = FileInfo::of(fd.as_fd()).map_err(Error::io("fstat"))?;
-        info.check(Immutable::SEALS, 0..=max)?;
-        let mapping = Immutable::map(fd.as_fd(), to_usize(info.size)).map_err(|unmapped| match unmapped {
-            Unmapped::Failed(error) => Error::io("mmap")(error),
-            // Pages beyond the end count as allocated, and had hidden the hole.
-            Unmapped::Hole { dense } => SealError::Holes { expected: info.size, found: to_u64(dense) }.into(),
-        })?;
+        info.check(SealedMapping::SEALS, 0..=max)?;
+        let mapping =
+            SealedMapping::map(fd.as_fd(), to_usize(info.size)).map_err(|unmapped| match unmapped {
+                MapError::Failed(error) => Error::io("mmap")(error),
+                // Pages beyond the end count as allocated, and had hidden the hole.
+                MapError::Hole { dense } => {
+                    SealError::Holes { expected: info.size, found: to_u64(dense) }.into()
+                }
+            })?;
         Ok(Self { shared: Arc::new(Shared { mapping, memfd: fd }) })
     }
 
@@ -234,20 +237,20 @@ mod tests {
     /// The mapping checks for itself, whatever its caller has checked: a slice of writable memory would be unsound.
     #[test]
     fn mutable_files_are_not_mapped_as_immutable() {
-        let refused = |memfd: OwnedFd, len| match Immutable::map(memfd.as_fd(), len) {
-            Err(Unmapped::Failed(error)) => error.kind() == io::ErrorKind::PermissionDenied,
+        let refused = |memfd: OwnedFd, len| match SealedMapping::map(memfd.as_fd(), len) {
+            Err(MapError::Failed(error)) => error.kind() == io::ErrorKind::PermissionDenied,
             _ => false,
         };
         for missing in [SealFlags::WRITE, SealFlags::SHRINK, SealFlags::GROW] {
-            assert!(refused(memfd(8192, Immutable::SEALS.difference(missing)), 8192), "{missing:?}");
+            assert!(refused(memfd(8192, SealedMapping::SEALS.difference(missing)), 8192), "{missing:?}");
         }
         for len in [0, 4095, 4097, 8192, 16384] {
-            assert!(refused(memfd(4096, Immutable::SEALS), len), "{len} bytes of 4096");
+            assert!(refused(memfd(4096, SealedMapping::SEALS), len), "{len} bytes of 4096");
         }
         let sealed = memfd(4096, SealFlags::empty());
         assert_eq!(rustix::io::pwrite(&sealed, &[7; 4096], 0), Ok(4096));
-        fcntl_add_seals(&sealed, Immutable::SEALS).unwrap();
-        assert_eq!(Immutable::map(sealed.as_fd(), 4096).unwrap().as_slice(), [7; 4096]);
+        fcntl_add_seals(&sealed, SealedMapping::SEALS).unwrap();
+        assert_eq!(SealedMapping::map(sealed.as_fd(), 4096).unwrap().as_slice(), [7; 4096]);
     }
 
     #[test]
@@ -270,12 +273,12 @@ mod tests {
 
     #[test]
     fn invalid_sealed_buffers_are_refused_by_name() {
-        let expected = Immutable::SEALS.bits();
+        let expected = SealedMapping::SEALS.bits();
         assert!(matches!(refused(rustix::pipe::pipe().unwrap().0), SealError::Kind { .. }));
         let file = tempfile::tempfile().unwrap().into();
         assert!(matches!(refused(file), SealError::Seals { .. }));
         for missing in [SealFlags::WRITE, SealFlags::SHRINK, SealFlags::GROW] {
-            let seals = Immutable::SEALS.difference(missing);
+            let seals = SealedMapping::SEALS.difference(missing);
             assert_eq!(refused(memfd(4096, seals)), SealError::Seals { expected, found: seals.bits() });
         }
         let sealed = SealedBufferMut::new(4096).unwrap().seal().unwrap();
@@ -292,17 +295,17 @@ mod tests {
         // A ring is sealed against new writers only, so that its owner can still write.
         let ring = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
         assert!(matches!(refused(memfd(4096, ring)), SealError::Seals { .. }));
-        assert_eq!(refused(memfd(8192, Immutable::SEALS)), SealError::Holes { expected: 8192, found: 0 });
+        assert_eq!(refused(memfd(8192, SealedMapping::SEALS)), SealError::Holes { expected: 8192, found: 0 });
         let half = memfd(8192, SealFlags::empty());
         fallocate(&half, FallocateFlags::empty(), 0, 4096).unwrap();
-        fcntl_add_seals(&half, Immutable::SEALS).unwrap();
+        fcntl_add_seals(&half, SealedMapping::SEALS).unwrap();
         assert_eq!(refused(half), SealError::Holes { expected: 8192, found: 4096 });
         let disguised = memfd(8192, SealFlags::empty());
         fallocate(&disguised, FallocateFlags::KEEP_SIZE, 8192, 8192).unwrap();
-        fcntl_add_seals(&disguised, Immutable::SEALS).unwrap();
+        fcntl_add_seals(&disguised, SealedMapping::SEALS).unwrap();
         assert_eq!(refused(disguised), SealError::Holes { expected: 8192, found: 0 });
         let (max, found) = (LIMIT, 1 << 40);
-        assert_eq!(refused(memfd(found, Immutable::SEALS)), SealError::TooLarge { max, found });
+        assert_eq!(refused(memfd(found, SealedMapping::SEALS)), SealError::TooLarge { max, found });
     }
 
     #[test]

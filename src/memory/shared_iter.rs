@@ -145,10 +145,10 @@ impl<T: FromBytes, const N: usize> fmt::Debug for ArrayChunks<'_, T, N> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::foreign::Foreign;
+    use crate::sys::foreign::VolatileBytes;
 
     fn shared(bytes: &[u8]) -> SharedSlice<'_, u8> {
-        SharedSlice::bytes(Foreign::private(bytes))
+        SharedSlice::bytes(VolatileBytes::from_slice(bytes))
     }
 
     #[test]

@@ -14,7 +14,7 @@ use zerocopy::FromBytes;
 pub use super::shared_iter::{ArrayChunks, Iter};
 use crate::{
     error::{CastError, Result},
-    sys::foreign::{BounceBuffer, Foreign},
+    sys::foreign::{BounceBuffer, VolatileBytes},
 };
 
 /// A view of values of `T` in a payload: a slice whose every read copies the value out.
@@ -47,7 +47,7 @@ use crate::{
 /// # Ok::<(), sealane::Error>(())
 /// ```
 pub struct SharedSlice<'a, T = u8> {
-    bytes: Foreign<'a>,
+    bytes: VolatileBytes<'a>,
     values: PhantomData<fn() -> T>,
 }
 
@@ -67,7 +67,7 @@ impl<'a, T: FromBytes> SharedSlice<'a, T> {
     };
 
     /// A view of all of `bytes`, which must be a whole number of values.
-    pub(crate) fn new(bytes: Foreign<'a>) -> Result<Self> {
+    pub(crate) fn new(bytes: VolatileBytes<'a>) -> Result<Self> {
         if bytes.len().checked_rem(Self::SIZE) == Some(0) {
             Ok(Self { bytes, values: PhantomData })
         } else {
@@ -76,7 +76,7 @@ impl<'a, T: FromBytes> SharedSlice<'a, T> {
     }
 
     /// A view of `count` values from byte `offset` of `bytes` on.
-    pub(crate) fn at(bytes: Foreign<'a>, offset: usize, count: usize) -> Result<Self> {
+    pub(crate) fn at(bytes: VolatileBytes<'a>, offset: usize, count: usize) -> Result<Self> {
         let part = count.checked_mul(Self::SIZE).and_then(|len| bytes.part(offset, len));
         let (size, available) = (Self::SIZE, bytes.len());
         let bytes = part.ok_or(CastError::OutOfBounds { offset, count, size, available })?;
@@ -237,7 +237,7 @@ impl<'a, T: FromBytes> SharedSlice<'a, T> {
 
 impl<'a> SharedSlice<'a, u8> {
     /// A view of all of `bytes`.
-    pub(crate) const fn bytes(bytes: Foreign<'a>) -> Self {
+    pub(crate) const fn bytes(bytes: VolatileBytes<'a>) -> Self {
         Self { bytes, values: PhantomData }
     }
 
@@ -290,7 +290,7 @@ mod tests {
     use crate::error::Error;
 
     fn shared(bytes: &[u8]) -> SharedSlice<'_, u8> {
-        SharedSlice::bytes(Foreign::private(bytes))
+        SharedSlice::bytes(VolatileBytes::from_slice(bytes))
     }
 
     #[test]
@@ -370,7 +370,7 @@ mod tests {
         assert!(backwards.is_none());
         assert!(view.subslice(..=usize::MAX).is_none());
         assert!(view.get(10).is_none() && view.get(usize::MAX).is_none());
-        assert!(SharedSlice::<u32>::at(Foreign::private(&bytes), 0, usize::MAX).is_err());
+        assert!(SharedSlice::<u32>::at(VolatileBytes::from_slice(&bytes), 0, usize::MAX).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use crate::error::{Error, Result};
 
 /// Alignment of records and payloads, and the size of a record's header: one cache line.
-pub(crate) const LINE: u64 = 64;
+pub(crate) const CACHE_LINE: u64 = 64;
 /// Bytes of a loan's record that are kept free for control bytes: so many always ride behind the payload.
 pub(crate) const RESERVE: u64 = 1024;
 
@@ -93,7 +93,7 @@ pub(crate) struct RecordSize(u64);
 
 impl RecordSize {
     /// Bytes of a loan's record beside its payload: the header, and what is reserved for control bytes.
-    pub(crate) const OVERHEAD: u64 = LINE.wrapping_add(RESERVE);
+    pub(crate) const OVERHEAD: u64 = CACHE_LINE.wrapping_add(RESERVE);
 
     /// The size of no record.
     pub(crate) const NONE: Self = Self(0);
@@ -101,13 +101,15 @@ impl RecordSize {
     /// The size that is reserved for a loan of `payload` bytes, which are fewer than 2^63.
     #[inline]
     pub(crate) const fn of_loan(payload: usize) -> Self {
-        Self(padded(to_u64(payload)).wrapping_add(Self::OVERHEAD))
+        Self(round_up_to_line(to_u64(payload)).wrapping_add(Self::OVERHEAD))
     }
 
     /// The size of a record whose parts are that long. The caller knows that `payload` is below 2^63.
     #[inline]
     pub(super) fn of_parts(payload: u64, control: u32) -> Self {
-        Self(LINE.wrapping_add(padded(payload)).wrapping_add(padded(control.into())))
+        Self(
+            CACHE_LINE.wrapping_add(round_up_to_line(payload)).wrapping_add(round_up_to_line(control.into())),
+        )
     }
 
     #[inline]
@@ -152,8 +154,8 @@ impl Position {
 
 /// Rounds up to whole lines; for lengths below 2^64 - 63.
 #[inline]
-pub(super) const fn padded(len: u64) -> u64 {
-    len.wrapping_add(LINE.wrapping_sub(1)) & !LINE.wrapping_sub(1)
+pub(super) const fn round_up_to_line(len: u64) -> u64 {
+    len.wrapping_add(CACHE_LINE.wrapping_sub(1)) & !CACHE_LINE.wrapping_sub(1)
 }
 
 /// `usize` and `u64` are the same on the platforms that this crate compiles for.

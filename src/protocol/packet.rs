@@ -15,7 +15,7 @@ use crate::{
     error::ProtocolError,
     protocol::{
         layout::to_usize,
-        record::{Heading, KNOWN_FLAGS},
+        record::{KNOWN_FLAGS, MessageHeader},
     },
 };
 
@@ -63,7 +63,7 @@ pub(crate) const PACKET_HEADER: usize = size_of::<PacketHeader>();
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Packet {
     pub(crate) kind: Kind,
-    pub(crate) heading: Heading,
+    pub(crate) heading: MessageHeader,
     /// Descriptors that the packet should come with.
     pub(crate) fd_count: usize,
 }
@@ -82,7 +82,7 @@ impl PacketHeader {
     }
 
     /// The header of a control message, or of a message's part that does not travel in the ring.
-    pub(crate) fn control(heading: Heading, fd_count: u32) -> Self {
+    pub(crate) fn control(heading: MessageHeader, fd_count: u32) -> Self {
         Self {
             flags: heading.flags.into(),
             sequence: heading.sequence.into(),
@@ -114,7 +114,8 @@ impl PacketHeader {
         if matches!(kind, Kind::Doorbell | Kind::Ready) && !body.is_empty() {
             return Err(ProtocolError::PacketLength { expected: PACKET_HEADER, found: bytes.len() });
         }
-        let heading = Heading { sequence: header.sequence.get(), reply_to: header.reply_to.get(), flags };
+        let heading =
+            MessageHeader { sequence: header.sequence.get(), reply_to: header.reply_to.get(), flags };
         let fd_count = to_usize(header.fd_count.get().into());
         Ok((Packet { kind, heading, fd_count }, body))
     }
@@ -131,8 +132,8 @@ mod tests {
         },
     };
 
-    fn heading() -> Heading {
-        Heading::new(7, true, Some(0)).halved()
+    fn heading() -> MessageHeader {
+        MessageHeader::new(7, true, Some(0)).split()
     }
 
     #[test]
@@ -180,7 +181,7 @@ mod tests {
     fn the_documented_numbers_are_these() {
         use crate::protocol::{
             layout::Word,
-            record::{OTHER_HALF, PADDING, WANTS_REPLY},
+            record::{PADDING, SPLIT, WANTS_REPLY},
         };
         let words = [
             Word::Head,
@@ -207,7 +208,7 @@ mod tests {
         }
         let flags: Vec<(u16, String)> =
             table("| flag | name").iter().map(|row| (row[1].parse().unwrap(), row[2].clone())).collect();
-        let code = [(WANTS_REPLY, "WANTS_REPLY"), (OTHER_HALF, "SPLIT"), (PADDING, "PADDING")];
+        let code = [(WANTS_REPLY, "WANTS_REPLY"), (SPLIT, "SPLIT"), (PADDING, "PADDING")];
         assert_eq!(flags, code.map(|(flag, name)| (flag, name.to_owned())));
     }
 }

@@ -10,20 +10,20 @@ use zerocopy::{
 
 use crate::{
     error::ProtocolError,
-    protocol::layout::{LINE, RecordSize, padded, to_u64, to_usize},
+    protocol::layout::{CACHE_LINE, RecordSize, round_up_to_line, to_u64, to_usize},
 };
 
 /// The sender expects a reply.
 pub(super) const WANTS_REPLY: u16 = 1;
 /// The other half of the message is in the other carrier.
-pub(super) const OTHER_HALF: u16 = 2;
-pub(super) const KNOWN_FLAGS: u16 = WANTS_REPLY | OTHER_HALF;
+pub(super) const SPLIT: u16 = 2;
+pub(super) const KNOWN_FLAGS: u16 = WANTS_REPLY | SPLIT;
 /// The record is no message, but leaves out the ring up to its end. No other flag stands beside it.
 pub(super) const PADDING: u16 = 4;
 
 /// The part that the headers of records and packets share: what a message says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Heading {
+pub(crate) struct MessageHeader {
     /// The message's number in its direction.
     pub(crate) sequence: u64,
     /// 0, or one more than the sequence of the peer's message that it answers.
@@ -32,7 +32,7 @@ pub(crate) struct Heading {
     pub(super) flags: u16,
 }
 
-impl Heading {
+impl MessageHeader {
     /// The heading of a message that is whole in its carrier.
     #[inline]
     pub(crate) fn new(sequence: u64, wants_reply: bool, in_reply_to: Option<u64>) -> Self {
@@ -41,8 +41,8 @@ impl Heading {
     }
 
     /// The heading of each half of a message that is in both carriers.
-    pub(crate) fn halved(self) -> Self {
-        Self { flags: self.flags | OTHER_HALF, ..self }
+    pub(crate) fn split(self) -> Self {
+        Self { flags: self.flags | SPLIT, ..self }
     }
 
     /// Whether the message asks for a reply.
@@ -53,8 +53,8 @@ impl Heading {
 
     /// Whether the rest of the message is in the other carrier.
     #[inline]
-    pub(crate) fn other_half(self) -> bool {
-        self.flags & OTHER_HALF != 0
+    pub(crate) fn is_split(self) -> bool {
+        self.flags & SPLIT != 0
     }
 
     /// The sequence of the peer's message that this one answers.
@@ -82,18 +82,18 @@ const _: () = assert!(size_of::<RecordHeader>() == 64);
 /// Invariant: the payload is shorter than 2^63 bytes, as it is in memory, or was compared with what is in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Record {
-    pub(crate) heading: Heading,
+    pub(crate) heading: MessageHeader,
     payload_len: u64,
     control_len: u32,
 }
 
 impl Record {
     /// Where the payload stands, from the record's start.
-    pub(crate) const PAYLOAD: u64 = LINE;
+    pub(crate) const PAYLOAD: u64 = CACHE_LINE;
 
     /// The record of a payload that is lent, without control bytes.
     #[inline]
-    pub(crate) fn new(heading: Heading, payload_len: usize) -> Self {
+    pub(crate) fn new(heading: MessageHeader, payload_len: usize) -> Self {
         Self { heading, payload_len: to_u64(payload_len), control_len: 0 }
     }
 
@@ -118,7 +118,7 @@ impl Record {
     /// Where the control bytes stand, from the record's start.
     #[inline]
     pub(crate) fn control(self) -> u64 {
-        Self::PAYLOAD.wrapping_add(padded(self.payload_len))
+        Self::PAYLOAD.wrapping_add(round_up_to_line(self.payload_len))
     }
 
     /// Bytes of the ring that the record takes.
@@ -189,7 +189,7 @@ impl RecordHeader {
             let (payload, control) = (payload_len, control_len.into());
             return Err(ProtocolError::RecordLength { available, payload, control });
         }
-        let heading = Heading { sequence: self.sequence.get(), reply_to: self.reply_to.get(), flags };
+        let heading = MessageHeader { sequence: self.sequence.get(), reply_to: self.reply_to.get(), flags };
         Ok(Record { heading, payload_len, control_len })
     }
 }
@@ -198,8 +198,8 @@ impl RecordHeader {
 mod tests {
     use super::*;
 
-    fn heading() -> Heading {
-        Heading::new(7, true, Some(0)).halved()
+    fn heading() -> MessageHeader {
+        MessageHeader::new(7, true, Some(0)).split()
     }
 
     fn record(payload_len: usize, control_len: usize) -> Record {
@@ -275,13 +275,13 @@ mod tests {
 
     #[test]
     fn a_heading_says_no_more_than_it_was_told() {
-        let plain = Heading::new(7, false, None);
-        assert_eq!((plain.wants_reply(), plain.other_half(), plain.in_reply_to()), (false, false, None));
-        let request = Heading::new(7, true, None);
-        assert_eq!((request.wants_reply(), request.other_half()), (true, false));
-        let half = Heading::new(7, false, Some(8)).halved();
-        assert_eq!((half.wants_reply(), half.other_half(), half.in_reply_to()), (false, true, Some(8)));
-        assert_eq!(half.halved(), half);
+        let plain = MessageHeader::new(7, false, None);
+        assert_eq!((plain.wants_reply(), plain.is_split(), plain.in_reply_to()), (false, false, None));
+        let request = MessageHeader::new(7, true, None);
+        assert_eq!((request.wants_reply(), request.is_split()), (true, false));
+        let half = MessageHeader::new(7, false, Some(8)).split();
+        assert_eq!((half.wants_reply(), half.is_split(), half.in_reply_to()), (false, true, Some(8)));
+        assert_eq!(half.split(), half);
     }
 
     #[test]

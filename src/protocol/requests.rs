@@ -7,13 +7,13 @@ use std::{
 
 /// The state of the request that a reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum ReplyStatus {
     /// The request was open, and is answered by this reply.
-    InTime,
+    Expected,
     /// The request was given up: the reply is dropped.
-    Late,
+    Cancelled,
     /// The request never existed, or was answered before.
-    Unasked,
+    Unknown,
 }
 
 /// Our requests without a reply. The sender adds them, and the receiver removes them with their replies.
@@ -63,11 +63,11 @@ impl OutgoingRequests {
     }
 
     /// Removes the request that a reply answers.
-    pub(crate) fn answer(&self, sequence: u64) -> Answer {
+    pub(crate) fn answer(&self, sequence: u64) -> ReplyStatus {
         match self.book().remove(&sequence) {
-            Some(Asked::Open) => Answer::InTime,
-            Some(Asked::GivenUp) => Answer::Late,
-            None => Answer::Unasked,
+            Some(Asked::Open) => ReplyStatus::Expected,
+            Some(Asked::GivenUp) => ReplyStatus::Cancelled,
+            None => ReplyStatus::Unknown,
         }
     }
 }
@@ -119,11 +119,11 @@ mod tests {
         assert!(requests.ask(5, 9));
         requests.withdraw(5);
         assert!(requests.is_open(3) && !requests.is_open(4) && !requests.is_open(5));
-        assert_eq!(requests.answer(5), Answer::Unasked);
-        assert_eq!(requests.answer(3), Answer::InTime);
-        assert_eq!(requests.answer(3), Answer::Unasked);
-        assert_eq!(requests.answer(4), Answer::Late);
-        assert_eq!(requests.answer(4), Answer::Unasked);
+        assert_eq!(requests.answer(5), ReplyStatus::Unknown);
+        assert_eq!(requests.answer(3), ReplyStatus::Expected);
+        assert_eq!(requests.answer(3), ReplyStatus::Unknown);
+        assert_eq!(requests.answer(4), ReplyStatus::Cancelled);
+        assert_eq!(requests.answer(4), ReplyStatus::Unknown);
     }
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
         assert!(requests.ask(1, 2) && requests.ask(2, 2) && !requests.ask(3, 2));
         requests.give_up(1);
         assert!(!requests.ask(3, 2), "the peer still counts it");
-        assert_eq!(requests.answer(1), Answer::Late);
+        assert_eq!(requests.answer(1), ReplyStatus::Cancelled);
         assert!(requests.ask(3, 2) && !requests.ask(4, 2));
         requests.withdraw(3);
         assert!(requests.ask(4, 2));

@@ -11,21 +11,21 @@ use std::sync::{
 use crate::{
     error::ProtocolError,
     protocol::{
-        layout::{LINE, Position, Word, to_u64, to_usize},
+        layout::{CACHE_LINE, Position, Word, to_u64, to_usize},
         record::{Record, RecordHeader},
     },
     ring::{
-        pacing::Pace,
-        release::{Intake, Span},
+        pacing::Pacer,
+        release::{Releases, Span},
     },
-    sys::{foreign::Foreign, peer_region::PeerRegion},
+    sys::{foreign::VolatileBytes, peer_region::PeerRegion},
     wait::Deadline,
 };
 
 /// The receiver's place in the peer's ring.
 #[derive(Debug)]
 pub(crate) struct Consumer {
-    intake: Arc<Intake>,
+    intake: Arc<Releases>,
     /// The intake's own, one step nearer.
     peer: PeerRegion,
     /// The position at which the next record begins.
@@ -36,15 +36,15 @@ pub(crate) struct Consumer {
     available: u64,
     /// The end of what is published. May be stale, that is, too low.
     head: Position,
-    pace: Pace,
+    pace: Pacer,
     /// Records taken.
     taken: u64,
 }
 
 #[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
 impl Consumer {
-    pub(crate) fn new(intake: Arc<Intake>) -> Self {
-        let (pace, start) = (Pace::new(intake.peer.capacity()), Position::default());
+    pub(crate) fn new(intake: Arc<Releases>) -> Self {
+        let (pace, start) = (Pacer::new(intake.peer.capacity()), Position::default());
         Self {
             peer: intake.peer.clone(),
             intake,
@@ -65,7 +65,7 @@ impl Consumer {
     }
 
     #[inline]
-    pub(crate) fn intake(&self) -> &Arc<Intake> {
+    pub(crate) fn intake(&self) -> &Arc<Releases> {
         &self.intake
     }
 
@@ -100,8 +100,8 @@ impl Consumer {
     /// The next record, if it has been published and nothing is wrong: else [`peek`](Self::peek) says why. A record fits
     /// into registers.
     #[inline(always)]
-    pub(crate) fn ready(&mut self) -> Option<Record> {
-        if self.sees_more().ok()? { self.read().ok() } else { None }
+    pub(crate) fn try_next(&mut self) -> Option<Record> {
+        if self.has_more().ok()? { self.read().ok() } else { None }
     }
 
     /// Whether padding stands here: then it is passed, and a record follows.
@@ -111,8 +111,8 @@ impl Consumer {
     }
 
     /// The next record, if it has been published.
-    pub(crate) fn peek(&mut self) -> Result<Option<Record>, ProtocolError> {
-        if !self.sees_more()? {
+    pub(crate) fn next(&mut self) -> Result<Option<Record>, ProtocolError> {
+        if !self.has_more()? {
             return Ok(None);
         }
         loop {
@@ -125,9 +125,9 @@ impl Consumer {
 
     /// Whether a record, or padding, is published; looks at the peer's `head` only if it seems not.
     #[inline(always)]
-    fn sees_more(&mut self) -> Result<bool, ProtocolError> {
+    fn has_more(&mut self) -> Result<bool, ProtocolError> {
         if self.available == 0 {
-            self.look()?;
+            self.refresh_head()?;
         }
         Ok(self.available > 0)
     }
@@ -136,7 +136,7 @@ impl Consumer {
     ///
     /// UNTRUSTED: the peer's `head` may only grow, and not past a ring's length from what we have released.
     #[inline(always)]
-    fn look(&mut self) -> Result<(), ProtocolError> {
+    fn refresh_head(&mut self) -> Result<(), ProtocolError> {
         let found = self.peer.load(Word::Head);
         if found == self.head.get() && self.position == self.head {
             return Ok(());
@@ -148,11 +148,11 @@ impl Consumer {
         if head < from || head > limit {
             return Err(ProtocolError::Head { from: from.get(), limit: limit.get(), found });
         }
-        if !found.is_multiple_of(LINE) {
+        if !found.is_multiple_of(CACHE_LINE) {
             return Err(ProtocolError::Misaligned { found });
         }
         if head != from {
-            self.pace.found(head.since(from));
+            self.pace.on_poll(head.since(from));
         }
         self.head = head;
         self.recount();
@@ -177,7 +177,7 @@ impl Consumer {
 
     /// Waits a moment, 10 µs at most, for as long as the peer goes on, until it has a lead.
     #[cold]
-    pub(crate) fn let_more_be_published(&mut self, deadline: Deadline) {
+    pub(crate) fn back_off(&mut self, deadline: Deadline) {
         self.pace.rest(&self.peer, self.head, deadline);
     }
 
@@ -197,7 +197,7 @@ impl Consumer {
 
     #[inline]
     fn header(&self) -> Option<RecordHeader> {
-        self.peer.bytes(self.at, to_usize(LINE)).load(0)
+        self.peer.bytes(self.at, to_usize(CACHE_LINE)).load(0)
     }
 
     /// Releases the padding that stands here, so that the record behind it is next. `violation` is the error if no padding
@@ -212,7 +212,7 @@ impl Consumer {
         };
         let (start, available) = (self.position, self.head.since(self.position));
         let rest = to_u64(self.peer.capacity()).wrapping_sub(self.at);
-        let (expected, found) = (rest.wrapping_sub(LINE), header.check_padding()?);
+        let (expected, found) = (rest.wrapping_sub(CACHE_LINE), header.check_padding()?);
         if found != expected {
             return Err(ProtocolError::Padding { expected, found });
         }
@@ -227,13 +227,13 @@ impl Consumer {
     }
 
     /// The control bytes that ride behind the payload of `record`, which [`peek`](Self::peek) gave.
-    pub(crate) fn control(&self, record: Record) -> Foreign<'_> {
+    pub(crate) fn control(&self, record: Record) -> VolatileBytes<'_> {
         self.peer.bytes(self.at.wrapping_add(record.control()), record.control_len())
     }
 
     /// Moves past `record`, which [`peek`](Self::peek) gave. Its space is held until the span is released.
     #[inline]
-    pub(crate) fn take(&mut self, record: Record) -> Span {
+    pub(crate) fn advance(&mut self, record: Record) -> Span {
         let size = record.size().bytes();
         let span = Span { start: self.position, end: self.position.after(size), at: self.at };
         self.position = span.end;
@@ -268,12 +268,12 @@ mod tests {
     use super::*;
     use crate::{
         memory::region,
-        protocol::record::Heading,
+        protocol::record::MessageHeader,
         socket::{link::Link, seqpacket::Socket},
     };
 
     fn record(payload_len: usize, control_len: usize) -> Record {
-        Record::new(Heading::new(0, false, None), payload_len).with_control(control_len).unwrap()
+        Record::new(MessageHeader::new(0, false, None), payload_len).with_control(control_len).unwrap()
     }
 
     /// Writes a record's header.
@@ -283,11 +283,11 @@ mod tests {
 
     /// A consumer of our own ring, as if we were our own peer.
     fn consumer(own: &region::OwnRegion) -> Consumer {
-        let peer = region::adopt(own.memfd.as_fd(), own.geometry, true).unwrap();
+        let peer = region::map_peer(own.memfd.as_fd(), own.geometry, true).unwrap();
         let [a, b, c] = [(); 3].map(|()| Socket::from_fd(Socket::pair().unwrap().0));
         // The other ends are closed, so nobody is told of anything.
         let link = Link::new(1, a.unwrap(), b.unwrap(), c.unwrap());
-        Consumer::new(Intake::new(peer, Arc::new(link), own.words.clone()))
+        Consumer::new(Releases::new(peer, Arc::new(link), own.words.clone()))
     }
 
     #[test]
@@ -296,41 +296,41 @@ mod tests {
         let mut consumer = consumer(&own);
         let record = |payload_len| record(payload_len, 3);
         put(&mut own, 0, RecordHeader::new(record(64)));
-        assert!(own.ring.write(2 * LINE, b"abc"));
-        own.words.word(Word::Head).store(3 * LINE, Release);
-        assert_eq!(consumer.peek(), Ok(Some(record(64))));
-        let checked = consumer.ready().unwrap();
+        assert!(own.ring.write(2 * CACHE_LINE, b"abc"));
+        own.words.word(Word::Head).store(3 * CACHE_LINE, Release);
+        assert_eq!(consumer.next(), Ok(Some(record(64))));
+        let checked = consumer.try_next().unwrap();
         assert_eq!(checked, record(64));
         // From now on it is too long. What was checked is not: the header is not looked at again.
         put(&mut own, 0, RecordHeader::new(record(usize::MAX)));
-        assert_eq!(consumer.ready(), None);
-        consumer.peek().unwrap_err();
+        assert_eq!(consumer.try_next(), None);
+        consumer.next().unwrap_err();
         let control = consumer.control(checked);
         assert_eq!(control.to_vec::<u8>().unwrap(), b"abc");
         assert_eq!(
-            consumer.take(checked),
-            Span { start: Position::new(0), end: Position::new(3 * LINE), at: 0 }
+            consumer.advance(checked),
+            Span { start: Position::new(0), end: Position::new(3 * CACHE_LINE), at: 0 }
         );
-        assert_eq!(consumer.peek(), Ok(None));
+        assert_eq!(consumer.next(), Ok(None));
     }
 
     #[test]
     fn rest_ends_when_the_peer_has_a_lead_or_does_not_go_on() {
         let mut own = region::OwnRegion::create(16 << 10, true, false, Deadline::Never).unwrap();
         let mut consumer = consumer(&own);
-        let enough = own.geometry.capacity / 4 / to_usize(LINE);
+        let enough = own.geometry.capacity / 4 / to_usize(CACHE_LINE);
         let mut head = 0;
         let mut publish = |consumer: &mut Consumer, records: u64| {
             for _ in 0..records {
                 put(&mut own, head, RecordHeader::new(record(0, 0)));
-                head += LINE;
+                head += CACHE_LINE;
             }
             own.words.word(Word::Head).store(head, Release);
             own.words.word(Word::Tail).store(consumer.position.get(), Release);
         };
         let take_all = |consumer: &mut Consumer| {
-            while let Some(record) = consumer.ready() {
-                consumer.take(record);
+            while let Some(record) = consumer.try_next() {
+                consumer.advance(record);
                 if consumer.position == consumer.head {
                     break;
                 }
@@ -345,13 +345,13 @@ mod tests {
         take_all(&mut consumer);
         assert!(consumer.is_close());
         publish(&mut consumer, to_u64(enough));
-        consumer.let_more_be_published(Deadline::Never);
+        consumer.back_off(Deadline::Never);
         assert_eq!((consumer.is_close(), consumer.pace.attempts.skip), (false, 0), "there is a lead");
         take_all(&mut consumer);
         publish(&mut consumer, 1);
         take_all(&mut consumer);
         assert!(consumer.is_close());
-        consumer.let_more_be_published(Deadline::after(Duration::ZERO));
+        consumer.back_off(Deadline::after(Duration::ZERO));
         assert_eq!(
             (consumer.is_close(), consumer.pace.attempts.skip),
             (false, 0),
@@ -360,7 +360,7 @@ mod tests {
         publish(&mut consumer, 1);
         take_all(&mut consumer);
         assert!(consumer.is_close());
-        consumer.let_more_be_published(Deadline::Never);
+        consumer.back_off(Deadline::Never);
         assert_eq!((consumer.is_close(), consumer.pace.attempts.skip), (false, 8), "nobody goes on");
     }
 
@@ -370,20 +370,20 @@ mod tests {
         let mut consumer = consumer(&own);
         let record = record(64, 0);
         for n in 0..4 {
-            put(&mut own, n * 2 * LINE, RecordHeader::new(record));
+            put(&mut own, n * 2 * CACHE_LINE, RecordHeader::new(record));
         }
         assert!(!consumer.head_moved());
-        own.words.word(Word::Head).store(8 * LINE, Release);
+        own.words.word(Word::Head).store(8 * CACHE_LINE, Release);
         assert!(consumer.head_moved());
         let spans = [(); 4].map(|()| {
-            assert_eq!(consumer.peek(), Ok(Some(record)));
+            assert_eq!(consumer.next(), Ok(Some(record)));
             assert!(!consumer.head_moved(), "it has been seen");
-            consumer.take(record)
+            consumer.advance(record)
         });
         let intake = Arc::clone(consumer.intake());
         let mut release = |n: usize| {
             intake.release(spans[n], 1);
-            (intake.tail().get() / LINE, consumer.held().0)
+            (intake.tail().get() / CACHE_LINE, consumer.held().0)
         };
         assert_eq!([2, 1, 0, 3].map(&mut release), [(0, 3), (0, 2), (6, 1), (8, 0)]);
         assert_eq!(consumer.held(), (0, 0));
@@ -393,12 +393,12 @@ mod tests {
     fn a_record_ends_at_the_head_at_the_latest() {
         let mut own = region::OwnRegion::create(4096, true, false, Deadline::Never).unwrap();
         let mut consumer = consumer(&own);
-        own.words.word(Word::Head).store(3 * LINE, Release);
+        own.words.word(Word::Head).store(3 * CACHE_LINE, Release);
         put(&mut own, 0, RecordHeader::new(record(64, 65)));
-        let too_long = ProtocolError::RecordLength { available: 3 * LINE, payload: 64, control: 65 };
-        assert_eq!(consumer.peek(), Err(too_long));
+        let too_long = ProtocolError::RecordLength { available: 3 * CACHE_LINE, payload: 64, control: 65 };
+        assert_eq!(consumer.next(), Err(too_long));
         put(&mut own, 0, RecordHeader::new(record(64, 64)));
-        assert_eq!(consumer.peek(), Ok(Some(record(64, 64))));
+        assert_eq!(consumer.next(), Ok(Some(record(64, 64))));
     }
 
     /// A ring of three pages: no power of two.
@@ -410,24 +410,24 @@ mod tests {
         let publish = |own: &region::OwnRegion, head: u64| own.words.word(Word::Head).store(head, Release);
         put(&mut own, 0, RecordHeader::new(record(to_usize(capacity) - 192, 0)));
         publish(&own, capacity - 128);
-        let first = consumer.peek().unwrap().unwrap();
-        let span = consumer.take(first);
+        let first = consumer.next().unwrap().unwrap();
+        let span = consumer.advance(first);
         assert_eq!(span.end.get(), capacity - 128);
         consumer.intake().release(span, 1);
         // More than that is published, but behind the ring's end.
         put(&mut own, capacity - 128, RecordHeader::new(record(65, 0)));
         publish(&own, 2 * capacity - 128);
         let past_the_end = ProtocolError::RecordLength { available: 128, payload: 65, control: 0 };
-        assert_eq!(consumer.peek(), Err(past_the_end));
+        assert_eq!(consumer.next(), Err(past_the_end));
         put(&mut own, capacity - 128, RecordHeader::new(record(0, 64)));
         assert!(own.ring.write(capacity - 64, &[7; 64]));
-        let last = consumer.peek().unwrap().unwrap();
+        let last = consumer.next().unwrap().unwrap();
         assert_eq!(consumer.control(last).to_vec::<u8>().unwrap(), [7; 64]);
-        let span = consumer.take(last);
+        let span = consumer.advance(last);
         consumer.intake().release(span, 1);
         // Exactly at the end: the next one is at the start, and what is seen there was published already.
         put(&mut own, 0, RecordHeader::new(record(64, 0)));
-        let next = consumer.ready().unwrap();
+        let next = consumer.try_next().unwrap();
         assert_eq!((next, consumer.at, consumer.position.get()), (record(64, 0), 0, capacity));
         assert_eq!(consumer.available, capacity - 128);
     }

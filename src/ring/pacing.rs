@@ -13,15 +13,15 @@ use crate::{
 
 /// The peer's lead, in bytes, at which its writing and our reading do not meet; but no more than this part of the ring. With
 /// 64 KiB, payloads of 4 KiB are a fifth slower; with 1 MiB they are no faster.
-const LEAD: u64 = 256 << 10;
+const TARGET_DISTANCE: u64 = 256 << 10;
 const PART: u64 = 4;
 /// A peer that goes on writes a byte a nanosecond. It is judged after so long, in which a message of 4 KiB comes even if the
 /// two were close.
-const JUDGED: Duration = Duration::from_nanos(700);
+const RATE_WINDOW: Duration = Duration::from_nanos(700);
 /// A peer that goes on is never still for so long: a message of 64 KiB takes less.
-const STILL: Duration = Duration::from_micros(2);
+const IDLE_AFTER: Duration = Duration::from_micros(2);
 /// The longest rest: what lead there is by then has to do. 256 KiB take some 8 µs.
-const MOST: Duration = Duration::from_micros(10);
+const MAX_PAUSE: Duration = Duration::from_micros(10);
 /// Pauses between two looks.
 const PAUSES: u32 = 16;
 /// Looks that find little after a rest in vain, at least and at most.
@@ -35,7 +35,7 @@ const SKIPPED: (u32, u32) = (8, 1024);
 /// at a distance, and stay close for that. So we rest now and then until the peer has a lead; and seldom if that turns out to
 /// be in vain, as it is where all that is small comes one by one.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Pacer {
     /// The lead that is enough, in bytes.
     lead: u64,
     /// It is time to rest, when all that the last look found is read: it was little.
@@ -44,21 +44,21 @@ pub(crate) struct Pace {
     pub(crate) attempts: Backoff,
 }
 
-impl Pace {
+impl Pacer {
     /// For a ring of so many bytes.
     pub(crate) fn new(capacity: usize) -> Self {
-        let lead = LEAD.min(to_u64(capacity) / PART);
+        let lead = TARGET_DISTANCE.min(to_u64(capacity) / PART);
         Self { lead, close: false, attempts: Backoff::new(SKIPPED).delayed() }
     }
 
     /// A look has found so many bytes, and at least some.
     #[inline]
-    pub(crate) fn found(&mut self, bytes: u64) {
+    pub(crate) fn on_poll(&mut self, bytes: u64) {
         self.close = bytes < self.lead && self.attempts.should_try();
     }
 
     /// We have rested; it `paid` if the peer went on.
-    fn rested(&mut self, paid: Option<bool>) {
+    fn on_backoff(&mut self, paid: Option<bool>) {
         self.close = false;
         match paid {
             Some(true) => self.attempts.succeeded(),
@@ -70,7 +70,7 @@ impl Pace {
     /// seen.
     pub(crate) fn rest(&mut self, peer: &PeerRegion, seen: Position, deadline: Deadline) {
         let paid = self.try_rest(peer, seen, deadline);
-        self.rested(paid);
+        self.on_backoff(paid);
     }
 
     /// Rests, and says whether the peer went on, if that can be told.
@@ -90,11 +90,11 @@ impl Pace {
             if head != before {
                 moved = rested;
             }
-            let is_slow = rested >= JUDGED && u128::from(head.since(start)) < rested.as_nanos();
-            if is_slow || rested.saturating_sub(moved) >= STILL {
+            let is_slow = rested >= RATE_WINDOW && u128::from(head.since(start)) < rested.as_nanos();
+            if is_slow || rested.saturating_sub(moved) >= IDLE_AFTER {
                 return Some(false);
             }
-            if rested >= MOST {
+            if rested >= MAX_PAUSE {
                 break;
             }
         }
@@ -108,28 +108,28 @@ mod tests {
 
     #[test]
     fn receiver_backs_off_when_too_close_and_stops_if_useless() {
-        let mut pace = Pace::new(1 << 20);
-        let looks = |pace: &mut Pace, found: &[u64]| {
+        let mut pace = Pacer::new(1 << 20);
+        let looks = |pace: &mut Pacer, found: &[u64]| {
             for bytes in found {
-                pace.found(*bytes);
+                pace.on_poll(*bytes);
             }
             pace.close
         };
-        assert!(!looks(&mut pace, &[LEAD; 100]), "what is much is not close");
-        assert!(!looks(&mut Pace::new(4096), &[1024; 100]), "a quarter of a small ring is much");
+        assert!(!looks(&mut pace, &[TARGET_DISTANCE; 100]), "what is much is not close");
+        assert!(!looks(&mut Pacer::new(4096), &[1024; 100]), "a quarter of a small ring is much");
         assert!(!looks(&mut pace, &[128; 8]), "it may be a few only");
         assert!(looks(&mut pace, &[128]));
-        pace.rested(Some(true));
+        pace.on_backoff(Some(true));
         assert!(!pace.close);
-        assert!(looks(&mut pace, &[LEAD - 64]), "it pays");
+        assert!(looks(&mut pace, &[TARGET_DISTANCE - 64]), "it pays");
         // In vain: ever more looks go by.
         for skip in [8, 16, 32, 64, 128, 256, 512, 1024, 1024] {
-            pace.rested(Some(false));
+            pace.on_backoff(Some(false));
             assert!(!looks(&mut pace, &vec![128; skip]));
             assert!(looks(&mut pace, &[128]), "{skip}");
         }
-        pace.rested(Some(true));
-        pace.rested(Some(false));
+        pace.on_backoff(Some(true));
+        pace.on_backoff(Some(false));
         assert!(!looks(&mut pace, &[128; 8]) && looks(&mut pace, &[128]), "it has paid meanwhile");
     }
 }

@@ -10,8 +10,8 @@ use std::{
 
 use crate::{
     error::ProtocolError,
-    protocol::layout::{LINE, Position, RESERVE, RecordSize, Word, to_u64},
-    sys::{own_region::OwnWords, peer_region::PeerRegion},
+    protocol::layout::{CACHE_LINE, Position, RESERVE, RecordSize, Word, to_u64},
+    sys::{own_region::ControlPage, peer_region::PeerRegion},
 };
 
 /// Free bytes, and free records, from which on a waiting sender looks no longer for more; at most this part of the ring.
@@ -41,7 +41,7 @@ pub(crate) struct Place {
 /// The counters of a ring at its owner. The bytes are written by the [`Writer`](super::writer::Writer).
 #[derive(Debug)]
 pub(crate) struct Producer {
-    words: OwnWords,
+    words: ControlPage,
     peer: PeerRegion,
     /// Bytes of the ring.
     capacity: u64,
@@ -58,15 +58,26 @@ pub(crate) struct Producer {
     padding: u64,
     reserved: RecordSize,
     /// The head up to which `high_water` does not look again.
-    content: Position,
+    next_refresh: Position,
 }
 
 impl Producer {
-    pub(super) fn new(words: OwnWords, peer: PeerRegion, capacity: usize) -> Self {
+    pub(super) fn new(words: ControlPage, peer: PeerRegion, capacity: usize) -> Self {
         let (capacity, head) = (to_u64(capacity), Position::default());
         let (padding, reserved) = (0, RecordSize::NONE);
         // The first record finds out what is free.
-        Self { words, peer, capacity, head, at: 0, tail: head, free: 0, padding, reserved, content: head }
+        Self {
+            words,
+            peer,
+            capacity,
+            head,
+            at: 0,
+            tail: head,
+            free: 0,
+            padding,
+            reserved,
+            next_refresh: head,
+        }
     }
 
     /// Goes on at a later position of an empty ring.
@@ -107,7 +118,7 @@ impl Producer {
         if self.at == self.capacity {
             self.at = 0;
         }
-        let free = self.unused().min(self.rest()).min(LARGE.saturating_sub(LINE));
+        let free = self.unused().min(self.rest()).min(LARGE.saturating_sub(CACHE_LINE));
         self.free = if self.is_exhausted() { 0 } else { free };
     }
 
@@ -128,7 +139,7 @@ impl Producer {
     fn finds_room(&mut self, padding: u64, size: RecordSize) -> Result<bool, ProtocolError> {
         let all = padding.saturating_add(size.bytes());
         if all > self.unused() {
-            self.look()?;
+            self.refresh_tail()?;
         }
         self.recount();
         Ok(all <= self.unused() && !self.is_exhausted())
@@ -153,7 +164,7 @@ impl Producer {
     /// Reserves the place of the next record, for whose `size` bytes there is [room](Self::has_room). The peer sees nothing
     /// of it.
     pub(crate) fn reserve(&mut self, size: RecordSize) -> Result<(), ProtocolError> {
-        (self.padding, self.reserved) = (self.choose(size)?, size);
+        (self.padding, self.reserved) = (self.choose_padding(size)?, size);
         Ok(())
     }
 
@@ -162,7 +173,7 @@ impl Producer {
     ///
     /// Where the ring has room for two or three such records, no more than one is kept, so that more than one may be left
     /// out: the records on both sides are there already. But there should always be room for all but one.
-    fn choose(&mut self, size: RecordSize) -> Result<u64, ProtocolError> {
+    fn choose_padding(&mut self, size: RecordSize) -> Result<u64, ProtocolError> {
         let (bytes, rest, padding) = (size.bytes(), self.rest(), self.padding_before(size));
         let records = |n: u64| bytes.saturating_mul(n);
         if padding > 0 || bytes < LARGE || rest == self.capacity || records(4) <= self.capacity {
@@ -205,7 +216,7 @@ impl Producer {
     ///
     /// A sender that meets a full ring waits for the peer in any case. Each look at its `tail` takes the cache line away from
     /// it, so a look for each record would slow it down.
-    pub(crate) fn let_more_be_released(&self, size: RecordSize) {
+    pub(crate) fn back_off(&self, size: RecordSize) {
         let tail = Position::new(self.peer.load(Word::Tail));
         let room = self.capacity.wrapping_sub(self.head.since(tail));
         if room < size.bytes().saturating_mul(MANY).max(PLENTY).min(self.capacity / PART) {
@@ -218,16 +229,16 @@ impl Producer {
     /// Sees what the peer has released.
     ///
     /// UNTRUSTED: the peer's `tail` must lie between where it was and our own `head`.
-    pub(super) fn look(&mut self) -> Result<(), ProtocolError> {
+    pub(super) fn refresh_tail(&mut self) -> Result<(), ProtocolError> {
         let found = self.peer.load(Word::Tail);
-        // ORDERING: pairs with the Release store in `Intake::move_tail`: the peer has read what it released
+        // ORDERING: pairs with the Release store in `Releases::move_tail`: the peer has read what it released
         // before we write there again.
         fence(Acquire);
         let tail = Position::new(found);
         if tail < self.tail || tail > self.head {
             return Err(ProtocolError::Tail { from: self.tail.get(), limit: self.head.get(), found });
         }
-        if !found.is_multiple_of(LINE) {
+        if !found.is_multiple_of(CACHE_LINE) {
             return Err(ProtocolError::Misaligned { found });
         }
         self.tail = tail;
@@ -239,13 +250,13 @@ impl Producer {
     /// What is known of the peer's releases may be old, so it is looked at. If that shows that it was not more, there is no
     /// further look for a 16th of the capacity: each fetches a cache line that the peer is writing.
     pub(crate) fn high_water(&mut self, before: u64) -> u64 {
-        if self.head < self.content {
+        if self.head < self.next_refresh {
             return before;
         }
         // If the peer's word is not even sound, the next call reports it.
-        let _ = self.look();
+        let _ = self.refresh_tail();
         if self.used() <= before {
-            self.content = self.head.after(self.capacity / 16);
+            self.next_refresh = self.head.after(self.capacity / 16);
         }
         before.max(self.used())
     }
@@ -257,7 +268,7 @@ impl Producer {
         let all = padding.wrapping_add(size.bytes());
         self.head = self.head.after(all);
         self.at = at.wrapping_add(size.bytes());
-        // ORDERING: Release pairs with the Acquire fence in `Consumer::look`: a peer that sees this head sees the record.
+        // ORDERING: Release pairs with the Acquire fence in `Consumer::refresh_head`: a peer that sees this head sees the record.
         self.words.word(Word::Head).store(self.head.get(), Release);
         // What `free` does not cover (padding, large records, control bytes beyond the reserve), and the ring's last byte, end it.
         match self.free.checked_sub(all) {
@@ -272,10 +283,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        memory::region::{OwnRegion, adopt},
+        memory::region::{OwnRegion, map_peer},
         protocol::{
             layout::{Geometry, to_usize},
-            record::{Heading, Record},
+            record::{MessageHeader, Record},
         },
     };
 
@@ -283,13 +294,13 @@ mod tests {
     fn producer(capacity: u64) -> (Producer, OwnRegion) {
         let [ours, theirs] = [4096, 0]
             .map(|capacity| OwnRegion::create(capacity, true, false, crate::wait::Deadline::Never).unwrap());
-        let peer = adopt(theirs.memfd.as_fd(), theirs.geometry, true).unwrap();
+        let peer = map_peer(theirs.memfd.as_fd(), theirs.geometry, true).unwrap();
         (Producer::new(ours.words, peer, to_usize(capacity)), theirs)
     }
 
     /// A record of so many bytes in all.
     fn size(bytes: u64) -> RecordSize {
-        Record::new(Heading::new(0, false, None), to_usize(bytes - LINE)).size()
+        Record::new(MessageHeader::new(0, false, None), to_usize(bytes - CACHE_LINE)).size()
     }
 
     /// Reserves and publishes a record of so many bytes. Where it stands, and the padding before it.
@@ -466,8 +477,10 @@ mod tests {
                 assert_eq!(place.at, start % capacity, "the place and the position are the same byte");
                 // Less may be committed than was reserved.
                 let sent = to_usize(random(to_u64(payload) + 1));
-                let record =
-                    Record::new(Heading::new(0, false, None), if random(3) == 0 { sent } else { payload });
+                let record = Record::new(
+                    MessageHeader::new(0, false, None),
+                    if random(3) == 0 { sent } else { payload },
+                );
                 let size = record.with_control(to_usize(random(1025))).unwrap().size();
                 assert_eq!(producer.fits(size), Ok(true), "a kilobyte of control bytes always rides");
                 producer.publish(size);

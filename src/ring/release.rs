@@ -19,34 +19,34 @@ use crate::{
         record::Record,
     },
     socket::{doorbell::PeerHalf, link::Link},
-    sys::{foreign::Foreign, own_region::OwnWords, peer_region::PeerRegion},
+    sys::{foreign::VolatileBytes, own_region::ControlPage, peer_region::PeerRegion},
     wait::{Notifier, lock_unless_lost},
 };
 
 /// The part that payloads share with the receiver: the peer's ring, and what of it has been released.
 #[derive(Debug)]
-pub(crate) struct Intake {
+pub(crate) struct Releases {
     pub(crate) peer: PeerRegion,
     pub(crate) link: Arc<Link>,
     /// The `tail` word is moved by who releases the record that begins there, so by one thread at a time.
-    words: OwnWords,
+    words: ControlPage,
     /// Records before `tail`; written by who moves that.
     count: AtomicU64,
     /// How many entries of the ledger are early; written under its lock.
     early: AtomicU64,
-    ledger: Mutex<Ledger>,
+    ledger: Mutex<Pending>,
 }
 
 /// What happens under a lock: an epoch is rung once, and one thread moves `tail` past what was released early.
 #[derive(Debug)]
-struct Ledger {
+struct Pending {
     /// Released before an older one: where it begins; its end, and how many records it is. Those that touch are one, so there
     /// are no more entries than payloads that are held.
     early: BTreeMap<Position, (Position, u64)>,
     notifier: Notifier,
 }
 
-impl Ledger {
+impl Pending {
     /// Notes `records` records that are released early, together with those that they touch. Where all that begins.
     fn note(&mut self, mut start: Position, end: Position, records: u64) -> Position {
         let mut all = (end, records);
@@ -83,9 +83,9 @@ impl Span {
     }
 }
 
-impl Intake {
-    pub(crate) fn new(peer: PeerRegion, link: Arc<Link>, words: OwnWords) -> Arc<Self> {
-        let ledger = Ledger { early: BTreeMap::new(), notifier: Notifier::default() };
+impl Releases {
+    pub(crate) fn new(peer: PeerRegion, link: Arc<Link>, words: ControlPage) -> Arc<Self> {
+        let ledger = Pending { early: BTreeMap::new(), notifier: Notifier::default() };
         let (count, early) = (AtomicU64::new(0), AtomicU64::new(0));
         Arc::new(Self { peer, link, words, count, early, ledger: Mutex::new(ledger) })
     }
@@ -97,13 +97,13 @@ impl Intake {
     }
 
     /// A panic of another thread cannot leave the ledger half-changed: nothing in its critical sections panics.
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    fn ledger(&self) -> MutexGuard<'_, Pending> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The same for who lets go of a payload. `None` in a fork that has not used the channel, if another thread was in the ledger
     /// when it was forked: nobody there ever leaves it.
-    fn ledger_for_a_note(&self) -> Option<MutexGuard<'_, Ledger>> {
+    fn ledger_for_a_note(&self) -> Option<MutexGuard<'_, Pending>> {
         if self.link.is_ours() { Some(self.ledger()) } else { lock_unless_lost(&self.ledger) }
     }
 
@@ -121,14 +121,14 @@ impl Intake {
         // ORDERING: Acquire pairs with the Release store in `move_tail`: the reading of those who moved it before is done
         // before we move it on, and so is their count.
         if !self.link.is_ours_at_a_glance() || self.words.word(Word::Tail).load(Acquire) != start.get() {
-            return self.release_early(start, end, records);
+            return self.release_out_of_order(start, end, records);
         }
         self.move_tail(end, records);
         // ORDERING: pairs with the fence in `release_early`, and in `SleepWord::rearm`: who releases early sees our `tail`, or
         // we see it; and so does a peer that is about to sleep.
         fence(SeqCst);
         if self.early.load(Relaxed) > 0 || self.is_needed(end) {
-            self.settle(&mut self.ledger());
+            self.release_pending(&mut self.ledger());
         }
     }
 
@@ -136,13 +136,13 @@ impl Intake {
     #[inline]
     fn move_tail(&self, end: Position, records: u64) {
         self.count.store(self.count.load(Relaxed).wrapping_add(records), Relaxed);
-        // ORDERING: Release pairs with the Acquire fence in `Producer::look`: our reads of these bytes are done before
+        // ORDERING: Release pairs with the Acquire fence in `Producer::refresh_tail`: our reads of these bytes are done before
         // the peer writes there again.
         self.words.word(Word::Tail).store(end.get(), Release);
     }
 
     #[cold]
-    fn release_early(&self, start: Position, end: Position, records: u64) {
+    fn release_out_of_order(&self, start: Position, end: Position, records: u64) {
         let Some(mut ledger) = self.ledger_for_a_note() else { return };
         ledger.note(start, end, records);
         self.early.store(to_u64(ledger.early.len()), Relaxed);
@@ -150,7 +150,7 @@ impl Intake {
         // see that we are not.
         fence(SeqCst);
         if self.link.is_ours() && ledger.early.contains_key(&self.tail()) {
-            self.settle(&mut ledger);
+            self.release_pending(&mut ledger);
         }
     }
 
@@ -161,7 +161,7 @@ impl Intake {
         if self.early.load(Relaxed) > 0 {
             let mut ledger = self.ledger();
             if ledger.early.contains_key(&self.tail()) {
-                self.settle(&mut ledger);
+                self.release_pending(&mut ledger);
             }
         }
         Ok(())
@@ -169,7 +169,7 @@ impl Intake {
 
     /// Moves `tail` on, as far as what comes next was released early, and wakes the peer if it waits.
     #[cold]
-    fn settle(&self, ledger: &mut Ledger) {
+    fn release_pending(&self, ledger: &mut Pending) {
         // ORDERING: as in `release`.
         let tail = || Position::new(self.words.word(Word::Tail).load(Acquire));
         while let Some((end, records)) = ledger.early.remove(&tail()) {
@@ -181,15 +181,15 @@ impl Intake {
     }
 
     /// Wakes the peer's sender, if it sleeps, and if what is `released` is what it needs.
-    fn notify(&self, ledger: &mut Ledger, released: Option<u64>) {
+    fn notify(&self, ledger: &mut Pending, released: Option<u64>) {
         let sender =
-            PeerHalf { region: &self.peer, word: Word::SenderEpoch, socket: &self.link.credit_out, released };
+            PeerHalf { region: &self.peer, word: Word::SenderEpoch, socket: &self.link.space_tx, released };
         // If the peer is gone there is nobody to tell.
         let _ = ledger.notifier.notify(&sender);
     }
 
     /// Tells a peer whose sender waits that there is room in the socket.
-    pub(crate) fn announce_room(&self) {
+    pub(crate) fn notify_space(&self) {
         // ORDERING: pairs with the fence in `SleepWord::rearm`: we see the odd epoch, or its owner's next attempt finds the room
         // that our reading made. The bell, which only one thread may ring, has a fence of its own.
         fence(SeqCst);
@@ -231,7 +231,7 @@ impl Intake {
 
     /// The `len` bytes of a record's payload.
     #[inline]
-    pub(crate) fn payload(&self, span: Span, len: usize) -> Foreign<'_> {
+    pub(crate) fn payload(&self, span: Span, len: usize) -> VolatileBytes<'_> {
         self.peer.bytes(span.at.wrapping_add(Record::PAYLOAD), len)
     }
 }
@@ -239,19 +239,19 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::layout::LINE;
+    use crate::protocol::layout::CACHE_LINE;
 
     #[test]
     fn spans_that_touch_are_one() {
-        let at = |line: u64| Position::new(line * LINE);
-        let span = |start: u64, end: u64| Span { start: at(start), end: at(end), at: start * LINE };
+        let at = |line: u64| Position::new(line * CACHE_LINE);
+        let span = |start: u64, end: u64| Span { start: at(start), end: at(end), at: start * CACHE_LINE };
         let spans = [span(1, 2), span(2, 4), span(4, 5), span(5, 8)];
         // In every order.
         for order in (0..256_usize).map(|n| [n & 3, n >> 2 & 3, n >> 4 & 3, n >> 6]) {
             if (0..4).any(|n| !order.contains(&n)) {
                 continue;
             }
-            let mut ledger = Ledger { early: BTreeMap::new(), notifier: Notifier::default() };
+            let mut ledger = Pending { early: BTreeMap::new(), notifier: Notifier::default() };
             for (n, next) in order.into_iter().enumerate() {
                 let start = ledger.note(spans[next].start, spans[next].end, 1);
                 let (end, _) = ledger.early[&start];

@@ -8,12 +8,12 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::{
     error::ProtocolError,
     protocol::{
-        layout::{LINE, RecordSize},
+        layout::{CACHE_LINE, RecordSize},
         record::{Record, RecordHeader},
     },
     ring::producer::{Place, Producer},
     sys::{
-        own_region::{Around, OwnRing, OwnWords, Slot},
+        own_region::{Around, ControlPage, OwnRing, RingSlot},
         peer_region::PeerRegion,
     },
 };
@@ -28,7 +28,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(ring: OwnRing, words: OwnWords, peer: PeerRegion) -> Self {
+    pub(crate) fn new(ring: OwnRing, words: ControlPage, peer: PeerRegion) -> Self {
         let geometry = ring.geometry();
         let producer = Producer::new(words, peer, geometry.capacity);
         let too_long = if geometry.capacity == 0 { 0 } else { geometry.max_payload().saturating_add(1) };
@@ -90,7 +90,7 @@ impl Writer {
 /// Room for a record whose payload is being written. Nothing of it is published until it is committed.
 pub(crate) struct Reservation<'w, T> {
     /// The values.
-    pub(crate) payload: Slot<'w, T>,
+    pub(crate) payload: RingSlot<'w, T>,
     producer: &'w mut Producer,
 }
 
@@ -136,7 +136,7 @@ impl Frame<'_> {
 /// No method: the frame stays in registers where it does not leave its function.
 #[cold]
 fn pad(mut ring: Around<'_>, capacity: u64, padding: u64) {
-    let header = RecordHeader::padding(padding.wrapping_sub(LINE));
+    let header = RecordHeader::padding(padding.wrapping_sub(CACHE_LINE));
     let written = ring.put(capacity.wrapping_sub(padding), header);
     debug_assert!(written, "the rest of the ring has room for a header");
 }
@@ -147,8 +147,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        memory::region::{OwnRegion, adopt},
-        protocol::{layout::Word, record::Heading},
+        memory::region::{OwnRegion, map_peer},
+        protocol::{layout::Word, record::MessageHeader},
         wait::Deadline,
     };
 
@@ -156,13 +156,13 @@ mod tests {
     fn writer() -> (Writer, PeerRegion, OwnRegion) {
         let [ours, theirs] =
             [3 * 4096, 0].map(|capacity| OwnRegion::create(capacity, true, false, Deadline::Never).unwrap());
-        let seen = adopt(ours.memfd.as_fd(), ours.geometry, true).unwrap();
-        let peer = adopt(theirs.memfd.as_fd(), theirs.geometry, true).unwrap();
+        let seen = map_peer(ours.memfd.as_fd(), ours.geometry, true).unwrap();
+        let peer = map_peer(theirs.memfd.as_fd(), theirs.geometry, true).unwrap();
         (Writer::new(ours.ring, ours.words, peer), seen, theirs)
     }
 
     fn record(len: usize, control: &[u8]) -> Record {
-        Record::new(Heading::new(0, false, None), len).with_control(control.len()).unwrap()
+        Record::new(MessageHeader::new(0, false, None), len).with_control(control.len()).unwrap()
     }
 
     fn place(writer: &mut Writer, len: usize) -> Place {
@@ -224,7 +224,7 @@ mod tests {
         let size = |len| writer.loan_size(len).map(RecordSize::bytes);
         assert_eq!((size(0), size(5056), size(5057), size(usize::MAX)), (Some(1088), Some(6144), None, None));
         let ours = OwnRegion::create(0, true, false, Deadline::Never).unwrap();
-        let peer = adopt(ours.memfd.as_fd(), ours.geometry, true).unwrap();
+        let peer = map_peer(ours.memfd.as_fd(), ours.geometry, true).unwrap();
         assert!(Writer::new(ours.ring, ours.words, peer).loan_size(0).is_none(), "there is no ring");
     }
 }

@@ -15,19 +15,19 @@ use crate::{
         packet::{Kind, PacketHeader},
     },
     socket::seqpacket::{ReceivedPacket, SendFailure, Socket},
-    sys::{own_region::OwnWords, peer_region::PeerRegion},
+    sys::{own_region::ControlPage, peer_region::PeerRegion},
     wait::{OwnWord, Sent, Sleeper},
 };
 
 /// One of our own control words.
 #[derive(Debug)]
 pub(crate) struct ControlWord {
-    words: OwnWords,
+    words: ControlPage,
     word: Word,
 }
 
 impl ControlWord {
-    pub(crate) fn new(words: OwnWords, word: Word) -> Self {
+    pub(crate) fn new(words: ControlPage, word: Word) -> Self {
         Self { words, word }
     }
 }
@@ -51,7 +51,7 @@ impl OwnWord for ControlWord {
 pub(crate) struct SenderWord(ControlWord);
 
 impl SenderWord {
-    pub(crate) fn new(words: OwnWords) -> Self {
+    pub(crate) fn new(words: ControlPage) -> Self {
         Self(ControlWord::new(words, Word::SenderEpoch))
     }
 }

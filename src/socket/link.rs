@@ -24,9 +24,9 @@ pub(crate) struct Link {
     pub(crate) id: u64,
     pub(crate) socket: Socket,
     /// Our end of the socket that brings the peer's doorbells for room.
-    pub(crate) credit_in: Socket,
+    pub(crate) space_rx: Socket,
     /// The peer's socket that takes our doorbells for room.
-    pub(crate) credit_out: Socket,
+    pub(crate) space_tx: Socket,
     /// Requests of ours without a reply.
     pub(crate) requests: OutgoingRequests,
     /// Requests of the peer without a reply.
@@ -41,8 +41,8 @@ impl Link {
         Self {
             id,
             socket,
-            credit_in,
-            credit_out,
+            space_rx: credit_in,
+            space_tx: credit_out,
             requests: OutgoingRequests::default(),
             unanswered: IncomingRequests::default(),
             owner: Owner::here(),
@@ -70,7 +70,7 @@ impl Link {
     #[cold]
     fn claim(&self) -> Result<()> {
         let claimed = self.owner.claim();
-        // ORDERING: pairs with the fence in `Intake::release_early`. Either the thread that notes a released payload sees that
+        // ORDERING: pairs with the fence in `Releases::release_out_of_order`. Either the thread that notes a released payload sees that
         // the channel is ours, or our caller sees the note.
         fence(SeqCst);
         if claimed { Ok(()) } else { Err(self.ended()) }
@@ -85,7 +85,7 @@ impl Link {
     pub(crate) fn close_sending(&self) {
         if self.is_ours() {
             self.socket.shutdown(Shutdown::Write);
-            self.credit_in.shutdown(Shutdown::Both);
+            self.space_rx.shutdown(Shutdown::Both);
         }
     }
 
@@ -93,14 +93,14 @@ impl Link {
     pub(crate) fn close_receiving(&self) {
         if self.is_ours() {
             self.socket.shutdown(Shutdown::Read);
-            self.credit_out.shutdown(Shutdown::Both);
+            self.space_tx.shutdown(Shutdown::Both);
         }
     }
 
     /// Ends both directions, which wakes the other half and the peer.
     pub(crate) fn close(&self) {
         self.owner.give_up();
-        for socket in [&self.socket, &self.credit_in, &self.credit_out] {
+        for socket in [&self.socket, &self.space_rx, &self.space_tx] {
             socket.shutdown(Shutdown::Both);
         }
     }

@@ -74,7 +74,7 @@ impl Drop for ReceivedFds {
 
 /// The result of a read of the socket.
 #[derive(Debug)]
-pub(crate) enum Arrival {
+pub(crate) enum Received {
     /// A packet, or the fault for which it is none.
     Packet(Result<ReceivedPacket, ProtocolError>),
     /// The socket is empty.

@@ -24,7 +24,7 @@ use rustix::{
 use zerocopy::IntoBytes;
 
 use super::received::PacketBuffer;
-pub(crate) use super::received::{Arrival, ReceivedFds, ReceivedPacket};
+pub(crate) use super::received::{Received, ReceivedFds, ReceivedPacket};
 use crate::{
     error::{Error, HandshakeError, Result},
     protocol::{
@@ -171,7 +171,7 @@ impl Socket {
 
     /// Takes our own end of the credit pair that we made. The kernel refuses descriptors there, which an honest peer never
     /// sends.
-    pub(crate) fn own_credit(fd: OwnedFd) -> Self {
+    pub(crate) fn own_space(fd: OwnedFd) -> Self {
         refuse_fds(fd.as_fd());
         Self::from(fd)
     }
@@ -308,32 +308,32 @@ impl Socket {
     }
 
     /// Reads a packet with a body of at most `max_body` bytes. Does not block.
-    pub(crate) fn receive(&self, max_body: usize) -> Result<Arrival> {
+    pub(crate) fn receive(&self, max_body: usize) -> Result<Received> {
         self.read(max_body, Read::Now)
     }
 
     /// Reads a packet and leaves it in the socket, which stays readable. Does not block.
     ///
     /// The packet's descriptors are installed all the same. The read that takes the packet installs them once more.
-    pub(crate) fn peek(&self, max_body: usize) -> Result<Arrival> {
+    pub(crate) fn peek(&self, max_body: usize) -> Result<Received> {
         self.read(max_body, Read::Peek)
     }
 
     /// Waits for a packet or the end of file, without a limit. One system call, where [`sleep`] and a read are two.
     ///
     /// `Nothing` comes only if some process has set `O_NONBLOCK` or `SO_RCVTIMEO`.
-    pub(crate) fn wait(&self, max_body: usize) -> Result<Arrival> {
+    pub(crate) fn wait(&self, max_body: usize) -> Result<Received> {
         self.read(max_body, Read::Wait)
     }
 
-    fn read(&self, max_body: usize, how: Read) -> Result<Arrival> {
+    fn read(&self, max_body: usize, how: Read) -> Result<Received> {
         let mut buffer = PacketBuffer::take();
         let arrival = self.read_to(&mut buffer, max_body.saturating_add(PACKET_HEADER), how);
         buffer.put_back();
         arrival
     }
 
-    fn read_to(&self, buffer: &mut PacketBuffer, max: usize, how: Read) -> Result<Arrival> {
+    fn read_to(&self, buffer: &mut PacketBuffer, max: usize, how: Read) -> Result<Received> {
         let (bytes, ancillary) = buffer.lend(max);
         let mut resets = 0;
         loop {
@@ -342,21 +342,21 @@ impl Socket {
             let (fds, all) = ReceivedFds::take_installed(fds);
             match received {
                 // No packet of the protocol is empty, so that no bytes are the end of file.
-                Ok(meta) if meta.len == 0 => return Ok(Arrival::End),
+                Ok(meta) if meta.len == 0 => return Ok(Received::End),
                 Ok(mut meta) => {
                     meta.fds_truncated |= !all;
                     meta.pidfd = meta.pidfd.map(|pidfd| Ok(above_stdio(pidfd?)?));
                     let bytes = bytes.get(..meta.len).unwrap_or_default();
-                    return Ok(Arrival::Packet(ReceivedPacket::parse(bytes, max, meta, fds)));
+                    return Ok(Received::Packet(ReceivedPacket::parse(bytes, max, meta, fds)));
                 }
                 Err(error) => match Errno::from_io_error(&error) {
-                    Some(Errno::AGAIN) => return Ok(Arrival::Nothing),
+                    Some(Errno::AGAIN) => return Ok(Received::Nothing),
                     Some(Errno::INTR) => {}
                     // The peer closed with our packets unread. Its own packets come behind this error.
                     Some(Errno::CONNRESET) if resets < MAX_RESETS_SKIPPED => {
                         resets = resets.saturating_add(1);
                     }
-                    Some(Errno::CONNRESET | Errno::NOTCONN) => return Ok(Arrival::End),
+                    Some(Errno::CONNRESET | Errno::NOTCONN) => return Ok(Received::End),
                     _ => return Err(Error::io("recvmsg")(error)),
                 },
             }
@@ -392,9 +392,9 @@ mod tests {
         (Socket::from(ours), Socket::from(theirs))
     }
 
-    fn body(arrival: Result<Arrival>) -> Vec<u8> {
+    fn body(arrival: Result<Received>) -> Vec<u8> {
         match arrival {
-            Ok(Arrival::Packet(Ok(incoming))) => incoming.body.as_slice().to_vec(),
+            Ok(Received::Packet(Ok(incoming))) => incoming.body.as_slice().to_vec(),
             other => panic!("a packet was expected: {other:?}"),
         }
     }
@@ -438,7 +438,7 @@ mod tests {
             }
             assert!(!ours.has_room().unwrap());
             assert_eq!(theirs.doorbells().unwrap(), sent);
-            while matches!(theirs.receive(0).unwrap(), Arrival::Packet(Ok(_))) {}
+            while matches!(theirs.receive(0).unwrap(), Received::Packet(Ok(_))) {}
             assert!(ours.has_room().unwrap());
         }
     }
@@ -490,8 +490,8 @@ mod tests {
         // The kernel reports `ECONNRESET` first.
         assert_eq!(body(ours.receive(4)), b"last");
         for _ in 0..2 {
-            assert!(matches!(ours.receive(4), Ok(Arrival::End)));
-            assert!(matches!(ours.wait(4), Ok(Arrival::End)));
+            assert!(matches!(ours.receive(4), Ok(Received::End)));
+            assert!(matches!(ours.wait(4), Ok(Received::End)));
         }
     }
 }

@@ -20,7 +20,7 @@ use super::copy::copy_volatile;
 ///
 /// Invariant: the `len` bytes at `at` are readable for all of `'a`. This process writes them only atomically, or not at all.
 #[derive(Clone, Copy)]
-pub(crate) struct Foreign<'a> {
+pub(crate) struct VolatileBytes<'a> {
     at: *const u8,
     len: usize,
     lifetime: PhantomData<&'a [u8]>,
@@ -28,12 +28,12 @@ pub(crate) struct Foreign<'a> {
 
 // SAFETY: `Send` demands that another thread may use the value. The mapping belongs to the process, so that the invariant
 // holds in every thread.
-unsafe impl Send for Foreign<'_> {}
+unsafe impl Send for VolatileBytes<'_> {}
 // SAFETY: `Sync` demands that several threads may use the value at once. All of its methods only read, by loads that permit
 // any concurrent access.
-unsafe impl Sync for Foreign<'_> {}
+unsafe impl Sync for VolatileBytes<'_> {}
 
-impl<'a> Foreign<'a> {
+impl<'a> VolatileBytes<'a> {
     /// # Safety
     /// The `len` bytes at `at` must be readable for all of `'a`. Other processes may write them meanwhile; this process may
     /// do so only atomically.
@@ -42,7 +42,7 @@ impl<'a> Foreign<'a> {
     }
 
     /// A view of private bytes.
-    pub(crate) const fn private(bytes: &'a [u8]) -> Self {
+    pub(crate) const fn from_slice(bytes: &'a [u8]) -> Self {
         Self { at: bytes.as_ptr(), len: bytes.len(), lifetime: PhantomData }
     }
 
@@ -76,7 +76,7 @@ impl<'a> Foreign<'a> {
         let from = self.part(offset, size_of::<T>())?;
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: `copy_volatile` demands that both ranges have `size_of::<T>()` bytes, the source readable, the destination
-        // private and writable. `part` checked the source's length, and the invariant of `Foreign` keeps it readable; `value`
+        // private and writable. `part` checked the source's length, and the invariant of `VolatileBytes` keeps it readable; `value`
         // is a local variable of that size.
         unsafe { copy_volatile(from.at, value.as_mut_ptr().cast(), size_of::<T>()) };
         // SAFETY: `assume_init` demands a valid value. All bytes have been written, and any bytes are a valid `T: FromBytes`.
@@ -107,7 +107,7 @@ impl<'a> Foreign<'a> {
             return false;
         }
         // SAFETY: `copy_volatile` demands that both ranges have `len` bytes, the source readable, the destination private and
-        // writable. The invariant of `Foreign` keeps the source readable; `values` is borrowed uniquely, and its size was
+        // writable. The invariant of `VolatileBytes` keeps the source readable; `values` is borrowed uniquely, and its size was
         // compared.
         unsafe { copy_volatile(self.at, values.as_mut_ptr().cast(), self.len) };
         true
@@ -149,16 +149,16 @@ impl<'a> Foreign<'a> {
 
     /// Makes one `write(2)` from the range. The kernel reads the bytes; this process does not.
     pub(crate) fn write_to(self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        // SAFETY: `write(2)` reads at most `len` bytes at the pointer, which the invariant of `Foreign` keeps readable. The
+        // SAFETY: `write(2)` reads at most `len` bytes at the pointer, which the invariant of `VolatileBytes` keeps readable. The
         // kernel copies them itself, so that concurrent writes only change what it copies.
         let written = unsafe { libc::write(fd.as_raw_fd(), self.at.cast(), self.len) };
         usize::try_from(written).map_err(|_| io::Error::last_os_error())
     }
 }
 
-impl fmt::Debug for Foreign<'_> {
+impl fmt::Debug for VolatileBytes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Foreign").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("VolatileBytes").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
@@ -187,7 +187,7 @@ impl BounceBuffer {
 
     /// Copies all of `from`; `None` unless it is a whole number of values that fits.
     #[inline]
-    pub(crate) fn fill<T: FromBytes>(&mut self, from: Foreign<'_>) -> Option<&[T]> {
+    pub(crate) fn fill<T: FromBytes>(&mut self, from: VolatileBytes<'_>) -> Option<&[T]> {
         let count = from.len.checked_div(size_of::<T>())?;
         if count > Self::count::<T>() {
             return None;
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn loads_of_every_size_are_unaligned() {
         let bytes: Vec<u8> = (0..100).collect();
-        let foreign = Foreign::private(&bytes);
+        let foreign = VolatileBytes::from_slice(&bytes);
         for offset in 0..9_u8 {
             let at = usize::from(offset);
             assert_eq!(foreign.load::<u8>(at), Some(offset));
@@ -228,7 +228,7 @@ mod tests {
         }
         assert_eq!(foreign.load::<u64>(93), None);
         assert_eq!(foreign.load::<u64>(usize::MAX), None);
-        assert_eq!(foreign.part(100, 0).map(Foreign::len), Some(0), "the end is within");
+        assert_eq!(foreign.part(100, 0).map(VolatileBytes::len), Some(0), "the end is within");
         assert!(foreign.part(101, 0).is_none());
     }
 
@@ -236,7 +236,7 @@ mod tests {
     fn ranges_are_split_within_their_length() {
         let bytes: Vec<u8> = (0..10).collect();
         for len in [0, 4, 10, 11, usize::MAX] {
-            let (first, rest) = Foreign::private(&bytes).split_at(len);
+            let (first, rest) = VolatileBytes::from_slice(&bytes).split_at(len);
             let len = len.min(10);
             assert_eq!(first.to_vec::<u8>().unwrap(), bytes[..len]);
             assert_eq!(rest.to_vec::<u8>().unwrap(), bytes[len..]);
@@ -250,7 +250,7 @@ mod tests {
     fn bounce_buffer_takes_whole_values_that_fit() {
         let bytes = [7_u8; 4096];
         let mut buffer = BounceBuffer::new();
-        let part = |len| Foreign::private(&bytes).part(0, len).unwrap();
+        let part = |len| VolatileBytes::from_slice(&bytes).part(0, len).unwrap();
         assert_eq!(buffer.fill::<u32>(part(2048)).unwrap().len(), 512);
         assert!(buffer.fill::<u32>(part(2052)).is_none(), "too long");
         assert!(buffer.fill::<u32>(part(7)).is_none(), "not whole");

@@ -15,15 +15,15 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, mmap, munmap};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::mapping::{Address, Region, short_of_memory, too_much};
-use crate::protocol::layout::{Geometry, LINE, Word, to_usize};
+use crate::protocol::layout::{CACHE_LINE, Geometry, Word, to_usize};
 
 /// Maps our own region, writable. The pages must be allocated already.
 ///
 /// # Errors
 /// Those of `mmap(2)` and `madvise(2)`.
-pub(crate) fn map_own(fd: BorrowedFd<'_>, geometry: Geometry) -> io::Result<(OwnRing, OwnWords)> {
+pub(crate) fn map_own(fd: BorrowedFd<'_>, geometry: Geometry) -> io::Result<(OwnRing, ControlPage)> {
     let region = Region::new(fd, geometry, ProtFlags::READ.union(ProtFlags::WRITE), MapFlags::SHARED)?;
-    Ok((OwnRing { region: region.clone() }, OwnWords { region }))
+    Ok((OwnRing { region: region.clone() }, ControlPage { region }))
 }
 
 /// Tries a further writable shared mapping of `len` bytes: the kernel must refuse it once the region is sealed.
@@ -41,17 +41,17 @@ pub(crate) fn try_writable(fd: BorrowedFd<'_>, len: usize) -> io::Result<()> {
 
 /// The words of our own control page. [`Word`] says who stores to which; being atomics, they need no more.
 #[derive(Clone)]
-pub(crate) struct OwnWords {
+pub(crate) struct ControlPage {
     region: Region,
 }
 
-impl OwnWords {
+impl ControlPage {
     #[inline]
     pub(crate) fn word(&self, word: Word) -> &AtomicU64 {
         let at = self.region.word(word);
         // SAFETY: contract of `NonNull::as_ref`:
         // 1. aligned, mapped, initialised (zero pages): `Region::word`, and all offsets are multiples of 8;
-        // 2. in this process only accessed atomically while borrowed: `OwnWords` is the only way to the control page of our
+        // 2. in this process only accessed atomically while borrowed: `ControlPage` is the only way to the control page of our
         //    own region. The peer cannot write there; the stores of a fork, which can, are like those of another thread.
         unsafe { at.as_ref() }
     }
@@ -78,15 +78,19 @@ impl OwnRing {
 
     /// Lends `count` values from the ring's byte `at` on. `None` if they reach past the ring's end, or are misaligned.
     #[inline]
-    pub(crate) fn slot<T: FromBytes + IntoBytes>(&mut self, at: u64, count: usize) -> Option<Slot<'_, T>> {
+    pub(crate) fn slot<T: FromBytes + IntoBytes>(
+        &mut self,
+        at: u64,
+        count: usize,
+    ) -> Option<RingSlot<'_, T>> {
         const { assert!(size_of::<T>() > 0, "a type without a size cannot be lent") };
-        const { assert!(align_of::<T>() <= to_usize(LINE), "payloads are aligned to 64 bytes, no more") };
+        const { assert!(align_of::<T>() <= to_usize(CACHE_LINE), "payloads are aligned to 64 bytes, no more") };
         let len = count.checked_mul(size_of::<T>())?;
         let (start, within) = self.region.ring(at, len);
         if within < len || !start.cast::<T>().is_aligned() {
             return None;
         }
-        Some(Slot { start: Address(start), count, values: PhantomData, ring: self })
+        Some(RingSlot { start: Address(start), count, values: PhantomData, ring: self })
     }
 
     /// The `len` bytes from the ring's byte `at` on, to be read. `None` if they reach past the ring's end.
@@ -96,7 +100,7 @@ impl OwnRing {
             return None;
         }
         // SAFETY: contract of `from_raw_parts`: `Region::ring` gives `len` mapped, initialised bytes; not written meanwhile for
-        // the reasons in `Slot::as_slice`, as `self` is borrowed.
+        // the reasons in `RingSlot::as_slice`, as `self` is borrowed.
         Some(unsafe { slice::from_raw_parts(start.as_ptr(), len) })
     }
 
@@ -133,18 +137,18 @@ impl OwnRing {
 ///
 /// Invariant: `start` is aligned and valid for `count` values of `T`, within `ring`'s region, which stays mapped: nothing
 /// gives out the [`OwnRing`] itself, so that it cannot be replaced.
-pub(crate) struct Slot<'r, T> {
+pub(crate) struct RingSlot<'r, T> {
     start: Address,
     count: usize,
     values: PhantomData<T>,
     ring: &'r mut OwnRing,
 }
 
-impl<T> Slot<'_, T> {
+impl<T> RingSlot<'_, T> {
     #[inline]
     pub(crate) fn as_slice(&self) -> &[T] {
         // SAFETY: contract of `from_raw_parts`:
-        // 1. valid and aligned: the invariant of `Slot`; any bytes are a `T`, which is `FromBytes` (see `slot`);
+        // 1. valid and aligned: the invariant of `RingSlot`; any bytes are a `T`, which is `FromBytes` (see `slot`);
         // 2. not written meanwhile: the region is sealed against the peer and against a second writable mapping, so in this
         //    process only `self.ring` can write it, and only through `self`. A fork has inherited the mapping: the program
         //    that forks promises that only one of the two processes uses its copy (as to `pre_exec` of the standard library).
@@ -170,7 +174,7 @@ impl<T> Slot<'_, T> {
     }
 }
 
-/// The ring, to be written while a [`Slot`] of it is not looked at. It cannot be replaced by another, as the slot's
+/// The ring, to be written while a [`RingSlot`] of it is not looked at. It cannot be replaced by another, as the slot's
 /// address would outlive it.
 pub(crate) struct Around<'r>(&'r mut OwnRing);
 
@@ -202,8 +206,8 @@ impl fmt::Debug for OwnRing {
     }
 }
 
-impl fmt::Debug for OwnWords {
+impl fmt::Debug for ControlPage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OwnWords").field(&self.region.geometry).finish()
+        f.debug_tuple("ControlPage").field(&self.region.geometry).finish()
     }
 }

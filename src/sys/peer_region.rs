@@ -15,28 +15,28 @@ use rustix::{
 };
 
 use super::{
-    foreign::Foreign,
+    foreign::VolatileBytes,
     mapping::{Mapping, Region, prefetch, short_of_memory},
 };
 use crate::protocol::layout::{Geometry, Word};
 
 /// Why a file that somebody else made is not mapped.
 #[derive(Debug)]
-pub(crate) enum Unmapped {
+pub(crate) enum MapError {
     /// A system call failed.
     Failed(io::Error),
     /// There is a hole within the step that follows the first `dense` bytes.
     Hole { dense: usize },
 }
 
-impl<E: Into<io::Error>> From<E> for Unmapped {
+impl<E: Into<io::Error>> From<E> for MapError {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
 }
 
 /// Bytes that are populated between two looks at what is allocated.
-const STEP: usize = 64 << 10;
+const POPULATE_STEP: usize = 64 << 10;
 
 /// Fills the page tables of a part of a mapping of `fd` for reading, and sees that nothing is allocated for that.
 ///
@@ -52,18 +52,18 @@ pub(super) fn populate_dense(
     mapping: &Mapping,
     part: Range<usize>,
     allocated: i64,
-) -> Result<(), Unmapped> {
+) -> Result<(), MapError> {
     let mut dense = part.start;
     while dense < part.end {
-        let end = dense.saturating_add(STEP).min(part.end);
+        let end = dense.saturating_add(POPULATE_STEP).min(part.end);
         match mapping.advise(dense..end, Advice::LinuxPopulateRead) {
             Ok(()) => {}
             // A page that cannot be had, of huge ones for instance, or that the machine has lost.
-            Err(Errno::FAULT | Errno::HWPOISON) => return Err(Unmapped::Hole { dense }),
+            Err(Errno::FAULT | Errno::HWPOISON) => return Err(MapError::Hole { dense }),
             Err(error) => return Err(short_of_memory(error).into()),
         }
         if fstat(fd)?.st_blocks != allocated {
-            return Err(Unmapped::Hole { dense });
+            return Err(MapError::Hole { dense });
         }
         dense = end;
     }
@@ -95,7 +95,7 @@ impl UncheckedRegion {
     ///
     /// # Errors
     /// A hole; those of `madvise(2)` and `fstat(2)`.
-    pub(crate) fn populate(&mut self, fd: BorrowedFd<'_>, len: usize) -> Result<bool, Unmapped> {
+    pub(crate) fn populate(&mut self, fd: BorrowedFd<'_>, len: usize) -> Result<bool, MapError> {
         let mapping = &self.region.mapping;
         let end = self.dense.saturating_add(len).min(mapping.len);
         populate_dense(fd, mapping, self.dense..end, self.allocated)?;
@@ -155,12 +155,12 @@ impl PeerRegion {
 
     /// `len` bytes from the ring's byte `at` on, cut at the ring's end.
     #[inline]
-    pub(crate) fn bytes(&self, at: u64, len: usize) -> Foreign<'_> {
+    pub(crate) fn bytes(&self, at: u64, len: usize) -> VolatileBytes<'_> {
         let (start, within) = self.region.ring(at, len);
         debug_assert_eq!(len, within, "records were checked to end within the ring");
-        // SAFETY: contract of `Foreign::new`: `Region::ring` cuts the range to the ring, and the borrow of `self` keeps
+        // SAFETY: contract of `VolatileBytes::new`: `Region::ring` cuts the range to the ring, and the borrow of `self` keeps
         // the mapping.
-        unsafe { Foreign::new(start.as_ptr(), within, PhantomData) }
+        unsafe { VolatileBytes::new(start.as_ptr(), within, PhantomData) }
     }
 }
 

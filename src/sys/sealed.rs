@@ -9,14 +9,14 @@ use rustix::{
 
 use super::{
     mapping::Mapping,
-    peer_region::{Unmapped, populate_dense},
+    peer_region::{MapError, populate_dense},
 };
 
 /// A file that only this process can write, and those forked from it, mapped writable: fresh, and never handed out while
 /// this lives.
-pub(crate) struct Draft(Mapping);
+pub(crate) struct WritableMapping(Mapping);
 
-impl Draft {
+impl WritableMapping {
     /// Maps `fd`, a fresh memfd of `len` bytes.
     ///
     /// # Errors
@@ -34,15 +34,15 @@ impl Draft {
         // SAFETY: contract of `from_raw_parts_mut`:
         // 1. valid and initialised: mapped for `len` bytes of zero pages, as long as `self` lives;
         // 2. unique in this process: the file is fresh and its keeper (`SealedBufferMut`) hands it out only after this is
-        //    dropped. A fork has inherited the mapping: as in `Slot::as_slice`.
+        //    dropped. A fork has inherited the mapping: as in `RingSlot::as_slice`.
         unsafe { slice::from_raw_parts_mut(self.0.base.0.as_ptr(), self.0.len) }
     }
 }
 
 /// A file that nobody can change any more, mapped read-only.
-pub(crate) struct Immutable(Mapping);
+pub(crate) struct SealedMapping(Mapping);
 
-impl Immutable {
+impl SealedMapping {
     /// The seals without which a file is not immutable.
     pub(crate) const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW);
 
@@ -51,7 +51,7 @@ impl Immutable {
     /// # Errors
     /// A hole; `PermissionDenied` if the file lacks one of [`SEALS`](Self::SEALS) or is not of that length; those of
     /// `mmap(2)` and `madvise(2)`.
-    pub(crate) fn map(fd: BorrowedFd<'_>, len: usize) -> Result<Self, Unmapped> {
+    pub(crate) fn map(fd: BorrowedFd<'_>, len: usize) -> Result<Self, MapError> {
         let stat = fstat(fd)?;
         if !fcntl_get_seals(fd)?.contains(Self::SEALS) || usize::try_from(stat.st_size) != Ok(len) {
             return Err(io::Error::from(io::ErrorKind::PermissionDenied).into());

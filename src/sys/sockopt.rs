@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn kernel_refuses_descriptors_where_it_can() {
         let packet = PacketHeader::plain(Kind::Control, 0);
-        let refuse: [fn(OwnedFd) -> Socket; 2] = [Socket::own_credit, |fd| {
+        let refuse: [fn(OwnedFd) -> Socket; 2] = [Socket::own_space, |fd| {
             let socket = Socket::from_fd(fd).unwrap();
             socket.refuse_fds();
             socket

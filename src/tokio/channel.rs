@@ -144,7 +144,7 @@ impl Channel {
         };
         let handshake = prepared.started();
         let deadline = handshake.deadline();
-        let mut unfinished = Unfinished { child: Some(child), owner: Owner::here() };
+        let mut unfinished = KillOnDrop { child: Some(child), owner: Owner::here() };
         match Self::establish(handshake).await {
             // It is there: nobody else takes it.
             Ok(channel) => Ok((channel, unfinished.child.take().ok_or(Error::Disconnected)?)),
@@ -218,12 +218,12 @@ impl process::Process for Child {
 }
 
 /// A child without a channel yet, which its parent ends.
-struct Unfinished {
+struct KillOnDrop {
     child: Option<Child>,
     owner: Owner,
 }
 
-impl Unfinished {
+impl KillOnDrop {
     /// Ends the child as `process::end` does, but awaits one that ends by itself.
     async fn end(mut self, deadline: std::time::Instant, error: Error) -> Error {
         let deadline = deadline.min(process::after_grace());
@@ -234,13 +234,13 @@ impl Unfinished {
             sleep(PAUSE).await;
         }
         match self.child.take() {
-            Some(mut child) => process::end(&mut child, std::time::Instant::now(), error),
+            Some(mut child) => process::kill_and_reap(&mut child, std::time::Instant::now(), error),
             None => error,
         }
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         if self.owner.is_here()
             && let Some(child) = &mut self.child
@@ -351,7 +351,7 @@ impl Channel {
             return Err(Error::UnknownRequest);
         }
         let request = self.sender.request(control).await?;
-        let asked = Asked { request, receiver: &mut self.receiver };
+        let asked = CancelOnDrop { request, receiver: &mut self.receiver };
         asked.receiver.wait_reply(request).await
     }
 
@@ -393,12 +393,12 @@ impl Channel {
 }
 
 /// A request that is cancelled when its caller no longer waits for the reply.
-struct Asked<'c> {
+struct CancelOnDrop<'c> {
     request: RequestId,
     receiver: &'c mut Receiver,
 }
 
-impl Drop for Asked<'_> {
+impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
         self.receiver.cancel(self.request);
     }

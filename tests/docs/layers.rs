@@ -39,12 +39,21 @@ fn imports(text: &str) -> Vec<String> {
     found
 }
 
+/// Lines of code in a file: neither empty nor a comment, apart from its tests.
+fn lines_of_code(text: &str) -> usize {
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    code.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count()
+}
+
 /// Checks a layer's file, or all files of its folder, and says how many there were.
 fn check(path: &Path, own: usize, name: &str) -> usize {
     if path.is_dir() {
         return fs::read_dir(path).unwrap().map(|entry| check(&entry.unwrap().path(), own, name)).sum();
     }
-    for import in imports(&fs::read_to_string(path).unwrap()) {
+    let text = fs::read_to_string(path).unwrap();
+    let lines = lines_of_code(&text);
+    assert!(lines <= 300, "{} has {lines} lines of code: look for the second concept in it", path.display());
+    for import in imports(&text) {
         let other = layer(&import).unwrap_or_else(|| panic!("{}: {import} is no layer", path.display()));
         assert!(
             other < own || import == name,
@@ -56,7 +65,7 @@ fn check(path: &Path, own: usize, name: &str) -> usize {
 }
 
 #[test]
-fn modules_import_from_lower_layers_only() {
+fn modules_are_short_and_import_from_lower_layers_only() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = 0;
     for (own, names) in LAYERS.iter().enumerate() {

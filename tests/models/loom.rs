@@ -53,12 +53,12 @@ enum Without {
 struct Counter(AtomicU64);
 
 impl Counter {
-    /// The store in `Producer::publish` and in `Intake::release`.
+    /// The store in `Producer::publish` and in `Releases::release`.
     fn advance(&self, value: u64, without: Without) {
         self.0.store(value, if without == Without::Release { Relaxed } else { Release });
     }
 
-    /// `Producer::look`
+    /// `Producer::refresh_tail`
     fn look(&self, without: Without) -> u64 {
         let value = self.0.load(Relaxed);
         if without != Without::Acquire {
@@ -67,7 +67,7 @@ impl Counter {
         value
     }
 
-    /// `Consumer::look`, which has seen `value` before.
+    /// `Consumer::refresh_head`, which has seen `value` before.
     fn has_moved_from(&self, value: u64, without: Without) -> bool {
         if self.0.load(Relaxed) == value {
             return false;
@@ -317,7 +317,7 @@ fn batch(room: u64, bells: Bells, without: Without) {
         let ([receivers, senders], [socket, credit]) = (&*epochs, &*sockets);
         let mut notifier = Notifier::default();
         let Waited { seen, asleep } = wait_for(room, &head, receivers, Some(socket), without, |seen| {
-            // `Intake::release`
+            // `Releases::release`
             tail.advance(seen, without);
             notifier.notify(&Peer(senders, credit, without));
         });

@@ -1,6 +1,6 @@
 //! The other direction under loom, room given back: an event loop that says no again and again while it is armed, and
 //! payloads that are released by several threads. Waiting and waking are the library's own (src/wait), on loom's atomics.
-//! As in tests/models/loom.rs the functions of `Intake` have the loads, stores and fences of the one that their comment
+//! As in tests/models/loom.rs the functions of `Releases` have the loads, stores and fences of the one that their comment
 //! names, in its order; a change there is to be made here too. All twins leave something out.
 
 use std::cell::Cell;
@@ -55,13 +55,13 @@ enum Without {
     LookAtEarly,
     /// The look at `tail` by who is early, after it has said so.
     LookAtTail,
-    /// The fence of who is early, in `Intake::release_early`.
+    /// The fence of who is early, in `Releases::release_out_of_order`.
     EarlyFence,
     /// The lock of the ledger.
     Lock,
     /// The lock around the ring.
     LockedRing,
-    /// The fence in `Intake::announce_room`, before the look that spares the lock.
+    /// The fence in `Releases::notify_space`, before the look that spares the lock.
     AnnouncersFence,
     /// The order of what is needed and the waiter's fence: it is stored after that.
     NeedsBeforeFence,
@@ -81,12 +81,12 @@ struct Shared {
 }
 
 impl Shared {
-    /// The store in `Intake::move_tail`.
+    /// The store in `Releases::move_tail`.
     fn release(&self, tail: u64) {
         self.tail.store(tail, Release);
     }
 
-    /// `Producer::look`
+    /// `Producer::refresh_tail`
     fn look(&self) -> u64 {
         let tail = self.tail.load(Relaxed);
         fence(Acquire);
@@ -315,9 +315,9 @@ fn changed_needs(without: Without) {
     });
 }
 
-/// `Intake`, of two records. The cells have no values: loom sees whether one thread at a time touches them.
+/// `Releases`, of two records. The cells have no values: loom sees whether one thread at a time touches them.
 #[derive(Debug, Default)]
-struct Intake {
+struct Releases {
     /// How many records are before `tail`.
     count: UnsafeCell<()>,
     /// Whether the record from 1 to 2 was released before the one from 0 to 1; also what the ledger says.
@@ -327,12 +327,12 @@ struct Intake {
     rung: AtomicU64,
 }
 
-impl Intake {
+impl Releases {
     fn tail(shared: &Shared, without: Without) -> u64 {
         shared.tail.load(if without == Without::Acquire { Relaxed } else { Acquire })
     }
 
-    /// `Intake::release` of the record from `start` to `start + 1`.
+    /// `Releases::release` of the record from `start` to `start + 1`.
     fn release(&self, start: u64, shared: &Shared, without: Without) {
         if Self::tail(shared, without) != start {
             return self.release_early(shared, without);
@@ -350,13 +350,13 @@ impl Intake {
         }
     }
 
-    /// `Intake::move_tail`
+    /// `Releases::move_tail`
     fn move_tail(&self, end: u64, shared: &Shared) {
         self.count.with_mut(|_| ());
         shared.release(end);
     }
 
-    /// `Intake::release_early`, of the second record.
+    /// `Releases::release_out_of_order`, of the second record.
     fn release_early(&self, shared: &Shared, without: Without) {
         let guard = (without != Without::Lock).then(|| self.lock.lock().unwrap());
         self.ledger.with_mut(|_| ());
@@ -369,7 +369,7 @@ impl Intake {
         }
     }
 
-    /// `Intake::announce_room`
+    /// `Releases::notify_space`
     fn announce_room(&self, shared: &Shared, without: Without) {
         if without != Without::AnnouncersFence {
             fence(SeqCst);
@@ -381,7 +381,7 @@ impl Intake {
         }
     }
 
-    /// `Intake::settle`
+    /// `Releases::release_pending`
     fn settle(&self, shared: &Shared, mut guard: Option<MutexGuard<'_, ()>>, without: Without) {
         self.ledger.with_mut(|_| ());
         let before = shared.tail.load(Relaxed);
@@ -402,7 +402,7 @@ impl Intake {
 /// Two threads read a record each and release it; a sender waits for both.
 fn two_threads(without: Without) {
     check(Some(4), move || {
-        let (shared, intake) = (Arc::new(Shared::default()), Arc::new(Intake::default()));
+        let (shared, intake) = (Arc::new(Shared::default()), Arc::new(Releases::default()));
         let records = Arc::new([UnsafeCell::new(0_u64), UnsafeCell::new(0_u64)]);
         let threads = [0, 1].map(|start| {
             let (shared, intake, records) = (Arc::clone(&shared), Arc::clone(&intake), Arc::clone(&records));
@@ -436,7 +436,7 @@ fn two_threads(without: Without) {
 /// One thread reads a packet while another releases a record; a sender waits for room in the socket and in the ring.
 fn packet_and_record(without: Without) {
     check(Some(4), move || {
-        let (shared, intake) = (Arc::new(Shared::default()), Arc::new(Intake::default()));
+        let (shared, intake) = (Arc::new(Shared::default()), Arc::new(Releases::default()));
         // What is in the socket. The kernel orders its sending and receiving.
         let unread = Arc::new(AtomicU64::new(1));
         let reader = {

@@ -8,8 +8,8 @@
 
 use std::collections::HashSet;
 
-use order::{Order, Turn};
-use protocol::record::Heading;
+use order::{Next, Sequencer};
+use protocol::record::MessageHeader;
 use wait::{
     ModelWord, Seen,
     engine::{Came, End, News, SpinResult, Step, WaitState},
@@ -30,22 +30,22 @@ mod error {
 mod protocol {
     pub(crate) mod record {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-        pub(crate) struct Heading {
+        pub(crate) struct MessageHeader {
             pub(crate) sequence: u64,
             half: bool,
             wants_reply: bool,
         }
 
-        impl Heading {
+        impl MessageHeader {
             pub(crate) fn new(sequence: u64, wants_reply: bool, _in_reply_to: Option<u64>) -> Self {
                 Self { sequence, half: false, wants_reply }
             }
 
-            pub(crate) fn halved(self) -> Self {
+            pub(crate) fn split(self) -> Self {
                 Self { half: true, ..self }
             }
 
-            pub(crate) fn other_half(self) -> bool {
+            pub(crate) fn is_split(self) -> bool {
                 self.half
             }
         }
@@ -128,7 +128,7 @@ enum Within {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Arrived {
-    Packet(Heading),
+    Packet(MessageHeader),
     Doorbell,
 }
 
@@ -145,7 +145,7 @@ struct State {
     /// It has given up on a packet for which the socket had no space, once.
     gave_up: bool,
 
-    ring: Vec<Heading>,
+    ring: Vec<MessageHeader>,
     socket: Vec<Arrived>,
     /// The word `packets`.
     announced: u64,
@@ -157,7 +157,7 @@ struct State {
     position: usize,
     head: usize,
     next: u64,
-    held: Vec<Heading>,
+    held: Vec<MessageHeader>,
     ended: bool,
     /// Packets read.
     read: u64,
@@ -216,8 +216,8 @@ impl State {
             next
         };
         let heading = |both| {
-            let heading = Heading::new(self.sequence, false, None);
-            if both { heading.halved() } else { heading }
+            let heading = MessageHeader::new(self.sequence, false, None);
+            if both { heading.split() } else { heading }
         };
         match self.sending {
             Sending::Choose if self.sequence == MESSAGES => vec![step(&|s| s.sending = Sending::Done)],
@@ -410,19 +410,19 @@ impl State {
         }
         let record = (self.position < self.head).then(|| self.ring[self.position]);
         let mut order = self.order();
-        let turn = order.turn(record).unwrap_or_else(|violation| {
+        let turn = order.next(record).unwrap_or_else(|violation| {
             panic!("an honest peer is called a violator: {violation}: {self:?}");
         });
-        self.next = order.next();
+        self.next = order.next_sequence();
         match turn {
-            Turn::Nothing if self.ended => self.within = Within::Disconnected,
-            Turn::Nothing => self.advance(Came::No),
-            Turn::MustRead => self.within = Within::ReadDue,
-            Turn::Packet(..) => {
+            Next::Nothing if self.ended => self.within = Within::Disconnected,
+            Next::Nothing => self.advance(Came::No),
+            Next::NeedPacket => self.within = Within::ReadDue,
+            Next::Packet(..) => {
                 self.held.remove(0);
                 self.within = Within::Disarm;
             }
-            Turn::Record(packet) => {
+            Next::Record(packet) => {
                 if packet.is_some() {
                     self.held.remove(0);
                 }
@@ -433,14 +433,14 @@ impl State {
     }
 
     /// The library's, brought to where we are.
-    fn order(&self) -> Order<()> {
-        let mut order = Order::new();
+    fn order(&self) -> Sequencer<()> {
+        let mut order = Sequencer::new();
         for sequence in 0..self.next {
-            assert!(order.is_alone(Heading::new(sequence, false, None)));
-            order.passed();
+            assert!(order.is_next_inline(MessageHeader::new(sequence, false, None)));
+            order.advance();
         }
         for heading in &self.held {
-            order.hold(*heading, ()).unwrap();
+            order.push_packet(*heading, ()).unwrap();
         }
         order
     }
@@ -464,7 +464,7 @@ impl State {
                     return true;
                 }
                 Arrived::Packet(heading) => {
-                    if let Err(violation) = self.order().hold(heading, ()) {
+                    if let Err(violation) = self.order().push_packet(heading, ()) {
                         panic!("an honest peer is called a violator: {violation}: {self:?}");
                     }
                     self.held.push(heading);

@@ -3,7 +3,7 @@
 //!
 //! As `tests/models/order_model.rs` is for messages, so is this for space. The sender's waiting (src/wait/engine.rs), its
 //! sleep word and the receiver's notifier (src/wait/eventcount.rs) and what the descriptor has to signal
-//! (src/channel/interest.rs) are the library's own. The model owns memory, sockets, the sender's program and `Intake`, and
+//! (src/channel/interest.rs) are the library's own. The model owns memory, sockets, the sender's program and `Releases`, and
 //! makes each access to something shared a step of its own. Memory is sequentially consistent; `tests/models/loom_room.rs`
 //! has what weaker memory adds. That the sender dies is not among the steps: it leaves a receiver whose doorbells fail.
 
@@ -88,7 +88,7 @@ enum Freed {
 enum Receiving {
     /// Releases a byte, or reads a packet.
     Choose,
-    /// `Intake::is_needed`, or a look at the epoch alone after a packet was read; if it seems so, the notifier looks again,
+    /// `Releases::is_needed`, or a look at the epoch alone after a packet was read; if it seems so, the notifier looks again,
     /// under a lock.
     LookAtEpoch(Freed),
     LookAtNeeds,

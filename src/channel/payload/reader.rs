@@ -12,7 +12,7 @@ use super::Payload;
 use crate::{
     channel::seek::sought,
     protocol::layout::{to_u64, to_usize},
-    sys::foreign::Foreign,
+    sys::foreign::VolatileBytes,
 };
 
 /// Bytes that are copied into the buffer at once.
@@ -73,10 +73,10 @@ impl Source<'_> {
     }
 
     /// At most `len` bytes, from `position` on.
-    fn bytes(&self, position: usize, len: usize) -> Foreign<'_> {
+    fn bytes(&self, position: usize, len: usize) -> VolatileBytes<'_> {
         let bytes = self.payload().foreign();
         let len = bytes.len().saturating_sub(position).min(len);
-        bytes.part(position, len).unwrap_or(Foreign::private(&[]))
+        bytes.part(position, len).unwrap_or(VolatileBytes::from_slice(&[]))
     }
 }
 

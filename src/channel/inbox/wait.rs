@@ -1,0 +1,150 @@
+//! The wait for a message: what a receiver tries, looks at, arms, reads and sleeps in, for [`run`].
+
+use std::os::fd::AsFd;
+
+use rustix::{event::PollFlags, time::Timespec};
+
+use super::{Inbox, NextMessage, Poll};
+use crate::{
+    channel::{ages::coarse_now, stats::count},
+    error::{Error, Result},
+    wait::{Budget, Deadline, News, Outcome, SpinResult, WaitState, Waiter, run},
+};
+
+/// One wait for a message.
+struct MessageWait<'i> {
+    inbox: &'i mut Inbox,
+    /// When the last spin began that found something, some microseconds ago. Used as the delivery time, which saves a clock
+    /// read.
+    spin_start: Option<Timespec>,
+    /// The count of packets that the peer announces.
+    announced: u64,
+}
+
+impl Inbox {
+    #[cold]
+    pub(super) fn try_slow(&mut self) -> Result<Poll> {
+        self.consumer.intake().take_over()?;
+        let mut wait = MessageWait { inbox: self, spin_start: None, announced: 0 };
+        match run(&mut wait, &mut WaitState::trying(News::Message), &mut Budget::once())? {
+            Outcome::Done(next) => self.assemble(next).map(Poll::Message),
+            Outcome::Spent => Ok(Poll::Budget),
+            Outcome::Empty | Outcome::Changed => Ok(Poll::Empty),
+        }
+    }
+
+    /// Waits for the next message. `None` if the peer published something: the caller tries inline, and comes again if that
+    /// gets nothing.
+    #[cold]
+    pub(super) fn wait_for_message(
+        &mut self,
+        state: &mut WaitState,
+        budget: &mut Budget,
+        spin_start: &mut Option<Timespec>,
+    ) -> Result<Option<NextMessage>> {
+        self.consumer.intake().take_over()?;
+        let mut wait = MessageWait { inbox: self, spin_start: *spin_start, announced: 0 };
+        let result = run(&mut wait, state, budget);
+        *spin_start = wait.spin_start;
+        // A false alarm does not end the wait: a peer could keep us spinning by moving `head` back and forth.
+        if !matches!(result, Ok(Outcome::Changed)) {
+            self.end_wait();
+        }
+        match result.map_err(|error| self.explain(error))? {
+            Outcome::Done(next) => Ok(Some(next)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The error after the last message. If the peer is gone, and has not only closed this direction, the whole channel is closed.
+    fn end(&mut self) -> Error {
+        self.order.abandon();
+        if self.link.socket.is_dead() || self.watch.was_killed() {
+            self.link.close();
+        }
+        self.link.ended()
+    }
+
+    /// Names the payloads held here, if the call timed out because the peer needs their space.
+    fn explain(&self, error: Error) -> Error {
+        match (error, self.consumer.held()) {
+            (Error::Timeout, (count, bytes)) if count > 0 && self.consumer.holds_up_peer() => {
+                Error::TimeoutHolding { count, bytes }
+            }
+            (error, _) => error,
+        }
+    }
+}
+
+impl Waiter for MessageWait<'_> {
+    type Item = NextMessage;
+
+    fn attempt(&mut self, budget: &mut Budget) -> Result<Option<NextMessage>> {
+        self.inbox.link.check()?;
+        let next = self.inbox.poll(budget)?;
+        // The ring was looked at after the end of file was read, so that what a dying sender left is delivered.
+        if next.is_none() && self.inbox.eof { Err(self.inbox.end()) } else { Ok(next) }
+    }
+
+    /// UNTRUSTED: the peer's count of packets is a hint that saves a spin. It may lie, or never come.
+    fn is_announced(&mut self) -> bool {
+        self.announced = self.inbox.consumer.packets();
+        self.announced != self.inbox.packets && self.announced != self.inbox.stale_packet_count
+    }
+
+    fn forget_announcement(&mut self) {
+        self.inbox.stale_packet_count = self.announced;
+    }
+
+    fn spin(&mut self, deadline: Deadline) -> SpinResult {
+        let began = coarse_now();
+        let Inbox { consumer, packets, stale_packet_count: stale, spinner, .. } = &mut *self.inbox;
+        let result = spinner.spin(deadline, || {
+            consumer.head_moved() || {
+                let announced = consumer.packets();
+                announced != *packets && announced != *stale
+            }
+        });
+        if result == SpinResult::Ready {
+            self.spin_start = Some(began);
+        }
+        result
+    }
+
+    fn poll_socket(&mut self) -> Result<()> {
+        if !self.inbox.read_packet()? && self.inbox.watch.look().is_err() {
+            self.inbox.eof = true;
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self) -> bool {
+        self.inbox.word.arm(0)
+    }
+
+    fn has_news(&mut self) -> Result<bool> {
+        Ok(self.inbox.consumer.head_moved())
+    }
+
+    fn read(&mut self) -> Result<bool> {
+        self.inbox.read_packet()
+    }
+
+    fn sleep(&mut self, deadline: Deadline) -> Result<bool> {
+        let inbox = &mut *self.inbox;
+        count(&mut inbox.stats.sleeps, 1);
+        // One system call that sleeps and reads, where nothing else has to be watched.
+        if deadline == Deadline::Never && !inbox.watch.is_on() && inbox.wait_for_packet()? {
+            return Ok(true);
+        }
+        match inbox.watch.sleep([(inbox.link.socket.as_fd(), PollFlags::IN)], deadline, None) {
+            Ok(_) => Ok(false),
+            // The peer was killed, and what it left has been looked at.
+            Err(Error::Disconnected) => {
+                inbox.eof = true;
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
