@@ -37,7 +37,7 @@ impl<P> Sequencer<P> {
         Self { next: 0, first: None, second: None }
     }
 
-    /// Stores a packet that was read. The next [`turn`](Self::turn) judges it.
+    /// Stores a packet that was read. The next [`next`](Self::next) judges it.
     pub(crate) fn push_packet(&mut self, heading: MessageHeader, packet: P) -> Result<(), ProtocolError> {
         let before = self.second.as_ref().or(self.first.as_ref());
         let least = before.map_or(self.next, |(before, _)| before.sequence.wrapping_add(1));
@@ -50,20 +50,20 @@ impl<P> Sequencer<P> {
     }
 
     /// True if the ring's next record is the whole next message, and no packet waits: the usual case. Otherwise
-    /// [`turn`](Self::turn) decides.
+    /// [`next`](Self::next) decides.
     #[inline]
     pub(crate) fn is_next_inline(&self, record: MessageHeader) -> bool {
         record.sequence == self.next && !record.is_split() && self.first.is_none()
     }
 
-    /// Counts a record that [is alone](Self::is_alone) as delivered.
+    /// Counts a record that [comes next inline](Self::is_next_inline) as delivered.
     #[inline]
     pub(crate) fn advance(&mut self) {
         self.next = self.next.wrapping_add(1);
     }
 
     /// Decides which message is next, and hands out its packet. `record` is the ring's next record, seen after the last
-    /// [`hold`](Self::hold).
+    /// [`push_packet`](Self::push_packet).
     pub(crate) fn next(&mut self, record: Option<MessageHeader>) -> Result<Next<P>, ProtocolError> {
         let expected = self.next;
         let held = self.first.as_ref().map(|(heading, _)| *heading);
@@ -120,7 +120,7 @@ impl<P> Sequencer<P> {
         Err(ProtocolError::Sequence { expected: self.next, found: found.sequence })
     }
 
-    /// The violation by a peer whose socket lacks the packet of [`Next::MustRead`], which `record` has proved.
+    /// The violation by a peer whose socket lacks the packet of [`Next::NeedPacket`], which `record` has proved.
     pub(crate) fn missing(&self, record: Option<MessageHeader>) -> ProtocolError {
         match record {
             Some(MessageHeader { sequence: found, .. }) if found != self.next => {

@@ -97,7 +97,7 @@ impl Consumer {
         self.peer.load(Word::Packets)
     }
 
-    /// The next record, if it has been published and nothing is wrong: else [`peek`](Self::peek) says why. A record fits
+    /// The next record, if it has been published and nothing is wrong: else [`next`](Self::next) says why. A record fits
     /// into registers.
     #[inline(always)]
     pub(crate) fn try_next(&mut self) -> Option<Record> {
@@ -169,7 +169,7 @@ impl Consumer {
         self.available = self.head.since(self.position).min(capacity.wrapping_sub(self.at));
     }
 
-    /// Whether we have read all that we know of, [close](Pace) behind a peer that seems to go on.
+    /// Whether we have read all that we know of, [close](Pacer) behind a peer that seems to go on.
     #[inline]
     pub(crate) fn is_close(&self) -> bool {
         self.pace.close && self.position == self.head
@@ -226,12 +226,12 @@ impl Consumer {
         Ok(())
     }
 
-    /// The control bytes that ride behind the payload of `record`, which [`peek`](Self::peek) gave.
+    /// The control bytes that ride behind the payload of `record`, which [`next`](Self::next) gave.
     pub(crate) fn control(&self, record: Record) -> VolatileBytes<'_> {
         self.peer.bytes(self.at.wrapping_add(record.control()), record.control_len())
     }
 
-    /// Moves past `record`, which [`peek`](Self::peek) gave. Its space is held until the span is released.
+    /// Moves past `record`, which [`next`](Self::next) gave. Its space is held until the span is released.
     #[inline]
     pub(crate) fn advance(&mut self, record: Record) -> Span {
         let size = record.size().bytes();

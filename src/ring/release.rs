@@ -124,7 +124,7 @@ impl Releases {
             return self.release_out_of_order(start, end, records);
         }
         self.move_tail(end, records);
-        // ORDERING: pairs with the fence in `release_early`, and in `SleepWord::rearm`: who releases early sees our `tail`, or
+        // ORDERING: pairs with the fence in `release_out_of_order`, and in `SleepWord::rearm`: a thread that releases early sees our `tail`, or
         // we see it; and so does a peer that is about to sleep.
         fence(SeqCst);
         if self.early.load(Relaxed) > 0 || self.is_needed(end) {
