@@ -1,7 +1,7 @@
 //! The other direction under loom, room given back: an event loop that says no again and again while it is armed, and
 //! payloads that are released by several threads. Waiting and waking are the library's own (src/wait), on loom's atomics.
-//! As in tests/models/loom.rs the functions of `Releases` have the loads, stores and fences of the one that their comment names, in its
-//! order; a change there is to be made here too. All twins leave something out.
+//! As in tests/models/loom.rs the functions of `Releases` have the loads, stores and fences of the one that their comment
+//! names, in its order; a change there is to be made here too. All twins leave something out.
 
 use std::cell::Cell;
 

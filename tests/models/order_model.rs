@@ -3,8 +3,8 @@
 //!
 //! The receiver's waiting (src/wait/engine.rs), its sleep word and the sender's notifier (src/wait/eventcount.rs) and the
 //! order of messages (src/protocol/order.rs) are the library's own. The model owns memory, socket and the sender's program,
-//! and makes each access to something shared a step of its own. Memory is sequentially consistent; `tests/models/loom.rs` has what
-//! weaker memory adds. A flaw in any of the operations is found: see the last tests.
+//! and makes each access to something shared a step of its own. Memory is sequentially consistent; `tests/models/loom.rs`
+//! has what weaker memory adds. A flaw in any of the operations is found: see the last tests.
 
 use std::collections::HashSet;
 

@@ -1,11 +1,11 @@
 //! Every interleaving of a sender that needs space and a receiver that gives it back, with the receiver killed at any step:
 //! an honest receiver is never called a violator, no announcement is lost, and nobody is woken without end.
 //!
-//! As `tests/models/order_model.rs` is for messages, so is this for space. The sender's waiting (src/wait/engine.rs), its sleep word and
-//! the receiver's notifier (src/wait/eventcount.rs) and what the descriptor has to signal (src/channel/interest.rs) are the
-//! library's own. The model owns memory, sockets, the sender's program and `Releases`, and makes each access to something shared
-//! a step of its own. Memory is sequentially consistent; `tests/models/loom_room.rs` has what weaker memory adds. That the sender dies is
-//! not among the steps: it leaves a receiver whose doorbells fail.
+//! As `tests/models/order_model.rs` is for messages, so is this for space. The sender's waiting (src/wait/engine.rs), its
+//! sleep word and the receiver's notifier (src/wait/eventcount.rs) and what the descriptor has to signal
+//! (src/channel/interest.rs) are the library's own. The model owns memory, sockets, the sender's program and `Releases`, and
+//! makes each access to something shared a step of its own. Memory is sequentially consistent; `tests/models/loom_room.rs`
+//! has what weaker memory adds. That the sender dies is not among the steps: it leaves a receiver whose doorbells fail.
 
 use std::collections::HashSet;
 
