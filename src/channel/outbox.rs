@@ -160,7 +160,7 @@ impl Outbox {
 
     /// Gives the message its sequence number if `send` succeeds. A request, or a reply's request, is noted before: the peer may
     /// answer at once.
-    #[inline]
+    #[inline(always)]
     fn with_sequence(
         &mut self,
         heading: MessageHeader,

@@ -37,20 +37,24 @@ impl<'a> VolatileBytes<'a> {
     /// # Safety
     /// The `len` bytes at `at` must be readable for all of `'a`. Other processes may write them meanwhile; this process may
     /// do so only atomically.
+    #[inline]
     pub(super) const unsafe fn new(at: *const u8, len: usize, lifetime: PhantomData<&'a [u8]>) -> Self {
         Self { at, len, lifetime }
     }
 
     /// A view of private bytes.
+    #[inline]
     pub(crate) const fn from_slice(bytes: &'a [u8]) -> Self {
         Self { at: bytes.as_ptr(), len: bytes.len(), lifetime: PhantomData }
     }
 
+    #[inline]
     pub(crate) const fn len(self) -> usize {
         self.len
     }
 
     /// The `len` bytes from `offset` on; `None` if they reach past the end.
+    #[inline]
     pub(crate) fn part(self, offset: usize, len: usize) -> Option<Self> {
         if offset > self.len || len > self.len.wrapping_sub(offset) {
             return None;
@@ -62,6 +66,7 @@ impl<'a> VolatileBytes<'a> {
     }
 
     /// The first `len` bytes, or all if there are fewer, and the rest.
+    #[inline]
     pub(crate) fn split_at(self, len: usize) -> (Self, Self) {
         let len = len.min(self.len);
         // SAFETY: `byte_add` demands that the result is within the same allocation, or at its end. The range is within one
