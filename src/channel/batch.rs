@@ -23,7 +23,8 @@ const RECORDS: u64 = 32;
 ///
 /// [`next`](Self::next) lends each message until the next one is asked for. The space of payloads that were not taken is
 /// released together: when the batch is dropped, and before that whenever it is an eighth of the ring or 32 messages, or the
-/// sender sleeps until there is space. So do not hold a batch while waiting for something else.
+/// sender sleeps until there is space. So do not hold a batch while waiting for something else. One that is forgotten
+/// ([`std::mem::forget`]) never gives back what it held, and so stops the sender, as a forgotten payload does.
 ///
 /// A batch borrows the receiver only. Reply through the sender: `channel.sender`.
 ///

@@ -99,6 +99,9 @@ impl Builder {
     /// A receiver that drops each payload before it receives the next keeps none while it waits, so that 0 is enough for
     /// both to go on. With 1 there is room for three: one that is read, the next that is there, and one that is written.
     ///
+    /// Control bytes that go with a payload are kept with it. Where they are more than 1,024, they count as payload: they
+    /// ride in the ring whenever there is room, and that room is not free again before the payload is.
+    ///
     /// ```
     /// use sealane::{Builder, Channel};
     ///

@@ -1,8 +1,8 @@
 //! A caller that holds payloads whose space its peer needs gets an error that says so, and not a plain timeout.
 
-use std::{io, time::Duration};
+use std::{collections::VecDeque, io, time::Duration};
 
-use sealane::{Channel, Error, Result, Wait};
+use sealane::{Builder, Channel, Error, Result, Wait};
 
 use crate::support::threads::{SOON, start};
 
@@ -122,4 +122,22 @@ fn the_error_says_what_to_do_about_it() {
         "the deadline passed, while the peer waits for room in its ring: 3 payloads of 4100000 bytes are held here"
     );
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::TimedOut);
+}
+
+/// They ride wherever there is room, and what they take is kept with the payload.
+#[test]
+fn control_bytes_beyond_the_reserve_count_as_payload() {
+    for (payload, control, kept) in [(1000, 3000, 3), (0, 1025, 1), (63, 5000, 2), (4000, 2000, 0)] {
+        let ring = Builder::ring_for(payload + control, kept);
+        let (mut sender, mut receiver) = Channel::builder().ring_capacity(ring).pair().unwrap();
+        let mut held = VecDeque::new();
+        for n in 0..300 {
+            let loan = sender.sender.loan_timeout(payload, SOON).unwrap();
+            loan.send_with(&vec![7; [control, 0, control / 2][n % 3]]).unwrap();
+            held.push_back(receiver.recv().unwrap());
+            if held.len() > kept {
+                held.pop_front();
+            }
+        }
+    }
 }

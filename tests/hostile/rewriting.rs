@@ -10,6 +10,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{BufRead, Read, stdin},
+    mem,
     os::fd::AsFd,
     process::Stdio,
     sync::{
@@ -21,7 +22,7 @@ use std::{
 };
 
 use rustix::io::pread;
-use sealane::{Channel, Error, Message, Wait};
+use sealane::{Channel, Error, Message, Payload, Unsent, Wait};
 
 use crate::support::{
     hostile::{
@@ -275,7 +276,7 @@ fn words(mut random: Random, time: Duration) -> Ends {
         let builder = Channel::builder().max_control(MAX_CONTROL).max_fds(2);
         let (hostile, mut channel) = Hostile::meet(&builder.wait(waits[random.below(waits.len())]));
         let done = AtomicBool::new(false);
-        let mut noise = Random(random.next());
+        let (mut noise, mut kept) = (Random(random.next()), Vec::new());
         let error = thread::scope(|scope| {
             scope.spawn(|| {
                 let mut head = 0;
@@ -284,7 +285,9 @@ fn words(mut random: Random, time: Duration) -> Ends {
                 }
             });
             let error = loop {
-                match act(&mut channel, &mut random) {
+                // The oldest of what is kept is given back last.
+                kept.truncate(random.below(4));
+                match act(&mut channel, &mut kept, &mut random) {
                     Ok(()) | Err(Error::Full | Error::Backlog | Error::UnknownRequest) => {}
                     Err(error) if error.is_timeout() => {}
                     Err(error) => break error,
@@ -348,10 +351,10 @@ fn harass(hostile: &Hostile, noise: &mut Random, head: &mut u64) {
 }
 
 /// One thing that an honest program may do.
-fn act(channel: &mut Channel, random: &mut Random) -> Result<(), Error> {
+fn act(channel: &mut Channel, kept: &mut Vec<Payload>, random: &mut Random) -> Result<(), Error> {
     let short = Duration::from_micros(random.next() % 500);
     let len = random.below(channel.limits().max_payload + 1);
-    match random.below(8) {
+    match random.below(14) {
         0 => channel.recv_timeout(short).map(|mut message| read(&mut message)),
         1 => channel.try_send(b"control"),
         2 => channel.sender.send_timeout(b"control", short),
@@ -359,6 +362,44 @@ fn act(channel: &mut Channel, random: &mut Random) -> Result<(), Error> {
         4 => channel.sender.loan_timeout(len, short)?.send(),
         5 => channel.sender.has_space(len).map(drop),
         6 => channel.call(b"?", short).map(|mut message| read(&mut message)),
+        7 => channel.receiver.arm().map(drop),
+        8 => {
+            let mut batch = channel.receiver.recv_batch_timeout(short)?;
+            for _ in 0..random.below(9) {
+                let Some(mut message) = batch.next() else { break };
+                if random.below(2) == 0 {
+                    kept.extend(message.take_payload());
+                } else {
+                    read(&mut message.take());
+                }
+            }
+            Ok(())
+        }
+        9 => {
+            let mut batch = channel.sender.batch();
+            for len in 0..random.below(20) {
+                batch.loan_timeout(len, short)?.send()?;
+            }
+            Ok(())
+        }
+        10 => owned(channel, len, short),
+        11 => channel.recv_timeout(short).map(|mut message| kept.extend(message.take_payload())),
         _ => channel.try_recv().map(|message| message.into_iter().for_each(|mut message| read(&mut message))),
     }
+}
+
+/// Sends by a loan that owns the sender, after an attempt in vain. Why it was not sent, the next call says too.
+fn owned(channel: &mut Channel, len: usize, short: Duration) -> Result<(), Error> {
+    let spare = Channel::builder().ring_capacity(0).pair()?.0.sender;
+    channel.sender = match mem::replace(&mut channel.sender, spare).into_loan(len, short) {
+        Ok(mut loan) => {
+            loan.fill(7);
+            // More than the peer takes.
+            let loan = loan.try_send_with(&[0; 1025]).unwrap_err().into_loan();
+            assert!(loan.len() == len && loan.iter().all(|byte| *byte == 7));
+            loan.send_with_timeout(b"payload", short).unwrap_or_else(Unsent::into_sender)
+        }
+        Err(unsent) => unsent.into_sender(),
+    };
+    Ok(())
 }
