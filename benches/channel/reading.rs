@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use sealane::{Payload, SharedSlice};
+use sealane::{Builder, Payload, SharedSlice};
 
 use crate::endpoints::{bytes, one_way};
 
@@ -47,7 +47,7 @@ const WAYS: [(&str, Way); 5] = [
 
 /// A received payload of `size` bytes, and a private copy.
 fn received(size: usize) -> (Payload, Vec<u64>) {
-    let (mut a, mut b) = one_way(2 * size);
+    let (mut a, mut b) = one_way(Builder::ring_for(size, 0));
     let mut loan = a.loan_slice::<u64>(size / 8).unwrap();
     for (value, i) in loan.iter_mut().zip(1..) {
         *value = i;
