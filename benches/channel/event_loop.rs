@@ -11,7 +11,7 @@ use sealane::{Closer, Message, Receiver, Sender};
 use crate::endpoints::pair;
 
 /// Bytes of each ring.
-pub(crate) const RING: usize = 4096;
+pub(crate) const RING: usize = 8192;
 /// A control message that ends the loop's thread.
 const STOP: u64 = u64::MAX;
 

@@ -38,8 +38,9 @@ use crate::{
 const CHANNELS: [usize; 4] = [1, 10, 100, 1000];
 /// Descriptors of both ends of a channel, and of everything else.
 const DESCRIPTORS: (usize, usize) = (8, 64);
-/// As many payloads of 64 bytes as fit into one ring: each takes 128 bytes, and reserves 1,024 more.
-const BURST: usize = (RING - 1024) / 128;
+/// Payloads of 64 bytes that one ring takes wherever its head stands: 128 bytes each, and twice the 1,024 that a loan reserves.
+const BURST: usize = 32;
+const _: () = assert!(BURST * 128 + 2 * 1088 <= RING);
 
 /// After which a loop that has nothing to do sleeps.
 const PAUSE: Duration = Duration::from_micros(20);
