@@ -15,11 +15,11 @@ use rustix::{
     pipe::pipe,
 };
 use sealane::{
-    CastError, Channel, Control, Error, Message, Payload,
+    CastError, Channel, Control, Error, Message,
     zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes},
 };
 
-use crate::support::threads::SOON;
+use crate::support::{numbers, payload, threads::SOON};
 
 /// A header as a program would have it, with some values that are none.
 #[derive(Debug, Clone, Copy, PartialEq, IntoBytes, TryFromBytes, KnownLayout, Immutable)]
@@ -52,19 +52,6 @@ const HEADER: Header = Header { frame: 7, gain: 1.5, mode: Mode::Night, last: tr
 
 fn zone(n: u32) -> Zone {
     Zone { red: n, green: n + 1, blue: n * 3 }
-}
-
-/// A message with `bytes` as its payload, and the channel that it came by.
-fn payload(bytes: &[u8]) -> (Payload, (Channel, Channel)) {
-    let (mut a, mut b) = Channel::pair().unwrap();
-    let mut loan = a.loan(bytes.len()).unwrap();
-    loan.copy_from_slice(bytes);
-    loan.send().unwrap();
-    (b.recv_timeout(SOON).unwrap().take_payload().unwrap(), (a, b))
-}
-
-fn numbers(len: usize) -> Vec<u8> {
-    (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect()
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::{
 };
 
 use proptest::prelude::*;
-use sealane::{Channel, Error, LoanWriter, Payload, PayloadReader, Result};
+use sealane::{Channel, Error, LoanWriter, PayloadReader, Result};
 
-use crate::support::threads::SOON;
+use crate::support::{numbers, payload, threads::SOON};
 
 /// A channel whose ring has been filled with `0xaa` wherever a payload can stand, and is free again.
 fn used_channel() -> (Channel, Channel) {
@@ -25,19 +25,6 @@ fn used_channel() -> (Channel, Channel) {
 
 fn received(channel: &mut Channel) -> Vec<u8> {
     channel.recv_timeout(SOON).unwrap().payload().unwrap().to_vec()
-}
-
-/// A payload that holds `bytes`, and its channel.
-fn payload(bytes: &[u8]) -> (Payload, (Channel, Channel)) {
-    let (mut a, mut b) = Channel::pair().unwrap();
-    let mut loan = a.loan(bytes.len()).unwrap();
-    loan.copy_from_slice(bytes);
-    loan.send().unwrap();
-    (b.recv_timeout(SOON).unwrap().take_payload().unwrap(), (a, b))
-}
-
-fn numbers(len: usize) -> Vec<u8> {
-    (0..251).cycle().take(len).collect()
 }
 
 #[test]
