@@ -16,7 +16,7 @@ pub(crate) trait Camera {
         None
     }
 
-    /// What recording was played, if it is one.
+    /// The recording that was played, if the camera is one.
     fn played(&self) -> Option<Played> {
         None
     }

@@ -17,7 +17,7 @@ use crate::sensor::{PLANES, Played, Size, Source};
 
 type Input = Tallied<BufReader<Box<dyn Read>>>;
 
-/// What precedes a picture, as ffmpeg writes it.
+/// The line before each picture, as ffmpeg writes it.
 const PICTURE_HEADER: &str = "FRAME\n";
 
 pub(crate) struct Clip {

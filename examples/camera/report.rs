@@ -26,7 +26,7 @@ pub(crate) struct Report {
     last: Option<Observation>,
 }
 
-/// What only the pipeline knows at the end.
+/// Facts that only the pipeline knows at the end.
 pub(crate) struct Ending {
     pub(crate) elapsed: Duration,
     /// Bytes of statistics a frame.

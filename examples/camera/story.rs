@@ -99,7 +99,7 @@ fn figures(facts: &Facts) -> Vec<String> {
     rows
 }
 
-/// What crossed, and at what cost.
+/// The messages that crossed, and their cost.
 fn channel(facts: &Facts) -> Vec<String> {
     let frames = u64::from(facts.frames);
     let Streaming { doorbells, packets_sent, packets_received, waits_for_room } = facts.streaming;
@@ -136,7 +136,7 @@ fn channel(facts: &Facts) -> Vec<String> {
     sentences
 }
 
-/// What keeps the algorithm apart, and honest.
+/// The barriers around the algorithm process.
 fn isolation(facts: &Facts) -> Vec<String> {
     let mut sentences = Vec::new();
     if facts.frame_buffers_verified > 0 {

@@ -30,7 +30,7 @@ const OPEN: usize = 1000;
 /// In what time anything must happen that must happen at all.
 const SOON: Duration = Duration::from_secs(30);
 
-/// What follows a message that was checked.
+/// The next step after a message that was checked.
 enum Next {
     Message,
     /// Its payload is to be held, and checked later.

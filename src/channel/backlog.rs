@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::message::{Message, RequestId};
 
-/// What is kept of other messages while a reply is awaited.
+/// Limits of the messages that are kept while a reply is awaited: messages, bytes, descriptors.
 const KEPT_MESSAGES: usize = 64;
 const KEPT_BYTES: usize = 4 << 20;
 const KEPT_FDS: usize = 256;

@@ -37,7 +37,7 @@ pub struct Message {
     payload: Option<Payload>,
 }
 
-/// What comes with a message beside its payload.
+/// The control bytes and descriptors of a message.
 #[derive(Debug, Default)]
 pub(crate) struct Attachments {
     pub(crate) control: AlignedBytes,

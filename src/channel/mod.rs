@@ -197,7 +197,7 @@ impl Channel {
     }
 }
 
-/// What needs both halves, or is the same for both.
+/// Methods that need both halves, or are the same for both.
 impl Channel {
     /// Sends a request and waits for its reply, for at most `timeout` in all: [`Sender::request_timeout`], then
     /// [`Receiver::wait_reply`]. Messages that come meanwhile are kept, in order, for [`recv`](Self::recv).

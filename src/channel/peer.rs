@@ -38,7 +38,7 @@ pub struct Credentials {
     pub gid: u32,
 }
 
-/// What is known of the other side of a channel.
+/// Facts about the other side of a channel.
 ///
 /// ```
 /// let (a, _b) = sealane::Channel::pair()?;

@@ -322,7 +322,7 @@ impl Receiver {
         &self.peer
     }
 
-    /// What this half has counted.
+    /// The counts of this half.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.inbox.stats

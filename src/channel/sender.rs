@@ -356,7 +356,7 @@ impl Sender {
         self.try_send(control.into().in_reply_to(token))
     }
 
-    /// What the next message will be called if it is a request.
+    /// The identifier of the next message, if that is a request.
     ///
     /// Where another thread receives, note it there before the request is sent: the reply may come at once.
     ///
@@ -403,7 +403,7 @@ impl Sender {
         &self.peer
     }
 
-    /// What this half has counted.
+    /// The counts of this half.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.out.space.stats

@@ -1,4 +1,4 @@
-//! What a channel has counted, limits, and what is held: plain numbers for the user.
+//! Plain numbers for the user: counts, limits, and payloads that are held.
 
 use std::time::Duration;
 

@@ -190,7 +190,7 @@ impl Consumer {
         self.prefetch_payload();
         match self.header() {
             Some(header) => header.check(self.available),
-            // What is available is at least a line.
+            // At least a line is available.
             None => Err(ProtocolError::Misaligned { found: self.head.get() }),
         }
     }

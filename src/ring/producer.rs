@@ -192,7 +192,7 @@ impl Producer {
     #[inline]
     pub(super) fn reserved(&self) -> Place {
         let (padding, size, head) = (self.padding, self.reserved, self.head);
-        // What is left out reaches to the ring's end.
+        // Padding reaches to the ring's end.
         Place { at: if padding > 0 { 0 } else { self.at }, padding, size, head }
     }
 

@@ -37,7 +37,7 @@ pub(crate) struct Releases {
     ledger: Mutex<Pending>,
 }
 
-/// What happens under a lock: an epoch is rung once, and one thread moves `tail` past what was released early.
+/// State under a lock: an epoch is rung once, and one thread moves `tail` past ranges that were released early.
 #[derive(Debug)]
 struct Pending {
     /// Released before an older one: where it begins; its end, and how many records it is. Those that touch are one, so there

@@ -95,7 +95,7 @@ pub(crate) struct Reservation<'w, T> {
 }
 
 impl<T> Reservation<'_, T> {
-    /// What is to be written around the payload.
+    /// The parts of the record around the payload.
     #[inline]
     pub(crate) fn frame(&mut self) -> Frame<'_> {
         Frame { ring: self.payload.around(), producer: self.producer }

@@ -331,7 +331,7 @@ impl Channel {
     }
 }
 
-/// What needs both halves, or is the same for both.
+/// Methods that need both halves, or are the same for both.
 impl Channel {
     /// Sends a request and waits for its reply; messages that come meanwhile are kept, in order, for [`recv`](Self::recv).
     /// For a limit, wrap it: `timeout(limit, channel.call(question))`.

@@ -30,7 +30,7 @@ use crate::{
 /// First and longest pause between two attempts that no descriptor asks for.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// What trying came to.
+/// The result of an attempt.
 #[derive(Debug)]
 pub(super) enum Attempt<T> {
     Done(T),

@@ -23,7 +23,7 @@ impl Deadline {
         Instant::now().checked_add(timeout).map_or(Self::Never, Self::At)
     }
 
-    /// What is left; `Some(ZERO)` when it has passed, `None` if there is no limit.
+    /// The time that is left; `Some(ZERO)` when it has passed, `None` if there is no limit.
     pub(crate) fn left(self) -> Option<Duration> {
         match self {
             Self::Never => None,

@@ -26,7 +26,7 @@ pub(crate) enum News {
     Kernel,
 }
 
-/// What a half does next.
+/// The next step of a half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     /// Tries to get what is waited for.
@@ -61,7 +61,7 @@ pub(crate) enum Step {
     Drain(u64),
 }
 
-/// What a spin came to.
+/// The result of a spin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SpinResult {
     /// The news came.
@@ -72,7 +72,7 @@ pub(crate) enum SpinResult {
     GiveUp,
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Came {
     /// Nothing was there, or was to be done.
@@ -88,7 +88,7 @@ impl From<bool> for Came {
     }
 }
 
-/// What a wait came to, if it is over.
+/// The result of a wait that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// A [`Try`](Step::Try) or [`TryAgain`](Step::TryAgain) got it.
@@ -237,7 +237,7 @@ pub(crate) trait Waiter {
     }
 }
 
-/// What [`run`] came to.
+/// The result of [`run`].
 #[derive(Debug)]
 pub(crate) enum Outcome<T> {
     Done(T),

@@ -163,7 +163,7 @@ pub(crate) trait Sleeper {
     fn ring(&self) -> Sent;
 }
 
-/// What sending a doorbell came to.
+/// The result of sending a doorbell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
     /// It is there, or the socket is full, which is as good: it is readable.
@@ -174,7 +174,7 @@ pub(crate) enum Sent {
     Gone,
 }
 
-/// What notifying came to.
+/// The result of notifying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Notified {
     /// The peer is awake, or was rung for before.

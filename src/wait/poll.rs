@@ -28,7 +28,7 @@ pub(crate) fn sleep_on(fds: &mut [PollFd<'_>], deadline: Deadline, at_most: Opti
         (Some(left), Some(at_most)) => Some(left.min(at_most)),
         (left, at_most) => left.or(at_most),
     };
-    // What the clock cannot hold is as good as for ever.
+    // A time beyond the range of the clock counts as no limit.
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
     match poll(fds, timeout.as_ref()) {
         Ok(_) => Ok(()),

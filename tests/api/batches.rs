@@ -18,7 +18,7 @@ use crate::support::threads::{SOON, start};
 const RING: usize = 64 << 10;
 /// The longest payload.
 const MOST: usize = RING / 2 - 1088;
-/// What a loan reserves for control bytes: at the end of a full ring so much is free.
+/// Bytes that a loan reserves for control bytes: at the end of a full ring they are free.
 const RESERVE: usize = 1024;
 const RECORD: usize = 128;
 

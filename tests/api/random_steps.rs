@@ -12,7 +12,7 @@ use sealane::{BatchMessage, Channel, Control, Error, Message, Payload, ReplyToke
 
 const RING: u64 = 8192;
 const MOST: usize = 8192 / 2 - 1088;
-/// What a loan reserves for control bytes.
+/// Bytes that a loan reserves for control bytes.
 const RESERVE: u64 = 1024;
 /// Descriptors to send: all of different files.
 const FILES: usize = 4;

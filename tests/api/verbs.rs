@@ -23,7 +23,7 @@ struct Sending {
     token: ReplyToken,
 }
 
-/// What has no room left.
+/// The part of a channel that is full.
 #[derive(Debug, Clone, Copy)]
 enum Full {
     Ring,
@@ -39,7 +39,7 @@ struct Verb {
     timeout: fn(&mut Sending, Duration) -> Result<()>,
 }
 
-/// What a `try_` form that returns an error comes to.
+/// The result of a `try_` form that returns an error.
 fn done<T>(result: Result<T, impl Into<Error>>) -> Result<bool> {
     match result.map_err(Into::into) {
         Ok(_) => Ok(true),

@@ -82,7 +82,7 @@ fn event_loop_that_dispatches_one_event_at_a_time() {
     assert!(toolkit.polled > 0);
 }
 
-/// What is armed is level-triggered, and takes no message.
+/// Arming is level-triggered, and takes no message.
 #[test]
 fn arming_takes_nothing() {
     let (mut a, mut b) = Channel::pair().unwrap();

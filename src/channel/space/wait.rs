@@ -85,7 +85,7 @@ impl SpaceWaiter {
     }
 }
 
-/// What a call waits for, or sends as soon as it can.
+/// The thing that a call waits for, or sends as soon as it can.
 enum Wanted<'c> {
     /// Space for a record of this many bytes.
     Record(RecordSize),
