@@ -12,4 +12,8 @@ pub(crate) mod consumer;
 pub(crate) mod pacing;
 pub(crate) mod producer;
 pub(crate) mod release;
+mod window;
 pub(crate) mod writer;
+
+/// Bytes of a record from which on the next one is too far away for the processor to fetch it by itself.
+const FAR: u64 = 1024;
