@@ -29,9 +29,6 @@ pub(super) struct Iceoryx2<const EVENT: bool> {
     _node: Node<ipc::Service>,
 }
 
-/// The most samples in a subscriber's buffer: more makes it slower.
-const MOST_SAMPLES: usize = 1024;
-
 impl<const EVENT: bool> End for Iceoryx2<EVENT> {
     type View<'a> = &'a [u8];
 
@@ -46,7 +43,6 @@ impl<const EVENT: bool> End for Iceoryx2<EVENT> {
             Side::Second => String::from_utf8(link.receive()?.0)?,
         };
         let node = NodeBuilder::new().create::<ipc::Service>()?;
-        let samples = cell.slots().min(MOST_SAMPLES);
         let direction = |direction: &str| -> Result<_> {
             let name: ServiceName = format!("{name}/{direction}").as_str().try_into()?;
             let service = node
@@ -55,7 +51,7 @@ impl<const EVENT: bool> End for Iceoryx2<EVENT> {
                 .payload_alignment(Alignment::new(64).ok_or(anyhow!("64 is an alignment"))?)
                 .enable_safe_overflow(false)
                 .history_size(0)
-                .subscriber_max_buffer_size(samples)
+                .subscriber_max_buffer_size(cell.depth)
                 .subscriber_max_borrowed_samples(1)
                 .max_publishers(1)
                 .max_subscribers(1)
