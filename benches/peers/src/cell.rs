@@ -59,15 +59,15 @@ impl Work {
         matches!(self, Self::Stream | Self::Small | Self::Handoff)
     }
 
-    /// Depths among which the best is searched: from two payloads to the default.
+    /// Depths among which the best is searched: from one payload to the default.
     pub(crate) fn depths(self, size: usize) -> Vec<usize> {
         let default = self.default_depth(size);
         if !self.is_rate() && self != Self::Roundtrip {
             return vec![default];
         }
         let of_bytes = [RING / 64, RING / 16, RING / 8, RING / 4, RING / 2].map(|bytes| bytes / size);
-        let mut depths: Vec<usize> = [2, 4, 8, 16, default].into_iter().chain(of_bytes).collect();
-        depths.retain(|depth| (2..=default).contains(depth));
+        let mut depths: Vec<usize> = [1, 2, 3, 4, 8, 16, default].into_iter().chain(of_bytes).collect();
+        depths.retain(|depth| (1..=default).contains(depth));
         depths.sort_unstable();
         depths.dedup();
         depths

@@ -141,6 +141,11 @@ impl Report {
         !self.failures.is_empty()
     }
 
+    /// The work of all cells, if any was measured.
+    pub(crate) fn work(&self) -> Option<Work> {
+        self.samples.first().map(|sample| sample.cell.work)
+    }
+
     /// The cells that were measured, in the order in which they were.
     pub(crate) fn summaries(&self) -> Vec<Summary<'_>> {
         let mut summaries: Vec<Summary<'_>> = Vec::new();
@@ -161,7 +166,7 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let mut text = String::new();
         let summaries = self.summaries();
-        if let Some(work) = summaries.first().map(|summary| summary.cell.work) {
+        if let Some(work) = self.work() {
             let mut header = vec![work.to_string(), "transport".into()];
             for (i, (name, _)) in work.figures().iter().enumerate() {
                 header.push((*name).into());

@@ -100,26 +100,35 @@ impl Run {
 
     /// The machine, as a list.
     pub(crate) fn head(&self) -> String {
+        format!("{}- {}", self.machine.list(), self.crossing())
+    }
+
+    /// How far the CPUs are from each other.
+    fn crossing(&self) -> String {
         let low = self.crossings.iter().copied().fold(f64::INFINITY, f64::min);
         let high = self.crossings.iter().copied().fold(0.0, f64::max);
         let range = if low < high { format!("{}–{}", show(low), show(high)) } else { show(high) };
-        format!("{}- a cache line from one CPU to the other and back: {range} µs\n", self.machine.list())
+        format!("a cache line from one CPU to the other and back: {range} µs\n")
     }
 
     pub(crate) fn tables(&self) -> String {
         self.reports.iter().map(Report::table).collect()
     }
 
-    /// Which requirements hold.
+    /// Which requirements hold, and how far the CPUs were from each other meanwhile.
     pub(crate) fn requirements(&self) -> String {
         let samples: Vec<Sample> = self.reports.iter().flat_map(Report::samples).cloned().collect();
-        requirements::table(&samples)
+        format!("{}\n{}", self.crossing(), requirements::table(&samples))
     }
 
     /// All of it, as a section of a page.
     pub(crate) fn section(&self) -> String {
-        let mut text = format!("## {}\n\n{}\n", self.machine.processor(), self.head());
-        let _ = write!(text, "{}{}", self.tables(), self.requirements());
+        let mut text = format!("## {}\n\n{}", self.machine.processor(), self.head());
+        let _ = write!(text, "\n### Must hold\n\n{}", self.requirements());
+        for (work, report) in self.reports.iter().filter_map(|report| Some((report.work()?, report))) {
+            let _ = write!(text, "\n### {work}\n\n{}", report.table().trim_end());
+            text.push('\n');
+        }
         text
     }
 

@@ -7,7 +7,10 @@
 use std::{hint::spin_loop, time::Duration};
 
 use ::iceoryx2::{
-    port::{listener::Listener, notifier::Notifier, publisher::Publisher, subscriber::Subscriber},
+    port::{
+        listener::Listener, notifier::Notifier, publisher::Publisher, subscriber::Subscriber,
+        update_connections::UpdateConnections,
+    },
     prelude::*,
 };
 use anyhow::{Result, anyhow};
@@ -74,7 +77,12 @@ impl<const EVENT: bool> End for Iceoryx2<EVENT> {
             .max_loaned_samples(1)
             .backpressure_strategy(BackpressureStrategy::RetryUntilDelivered)
             .create()?;
+        // Where both ends of a connection make it at the same time, one may fail. So each subscriber joins a publisher that is
+        // there, and only then does the publisher look for it.
+        link.barrier()?;
         let subscriber = incoming.subscriber_builder().create()?;
+        link.barrier()?;
+        publisher.update_connections()?;
         let events = match (out_event, in_event) {
             (Some(out), Some(incoming)) => {
                 Some((out.notifier_builder().create()?, incoming.listener_builder().create()?))
