@@ -59,7 +59,7 @@ impl Work {
         matches!(self, Self::Stream | Self::Small | Self::Handoff)
     }
 
-    /// Depths among which the best is searched: from one payload to the default.
+    /// Depths among which the best is searched: from 16 KiB, or one payload that is larger, to the default.
     pub(crate) fn depths(self, size: usize) -> Vec<usize> {
         let default = self.default_depth(size);
         if !self.is_rate() && self != Self::Roundtrip {
@@ -67,7 +67,7 @@ impl Work {
         }
         let of_bytes = [RING / 64, RING / 16, RING / 8, RING / 4, RING / 2].map(|bytes| bytes / size);
         let mut depths: Vec<usize> = [1, 2, 3, 4, 8, 16, default].into_iter().chain(of_bytes).collect();
-        depths.retain(|depth| (1..=default).contains(depth));
+        depths.retain(|depth| *depth == default || *depth < default && depth * size >= 16 << 10);
         depths.sort_unstable();
         depths.dedup();
         depths

@@ -9,9 +9,9 @@ use crate::{
     report::{Report, Summary},
 };
 
-/// Each depth is tried for this many seconds in each of so many rounds.
+/// Seconds for which each depth is tried in a round, and the number of these rounds.
 const TRIAL: f64 = 0.02;
-const TRIALS: usize = 3;
+const TRIALS: usize = 5;
 /// Seconds for which a cache line goes there and back.
 const CROSSING: f64 = 0.02;
 
