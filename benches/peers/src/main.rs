@@ -165,6 +165,7 @@ fn measure(options: &Options) -> Result<Run> {
         "expected some seconds, found {}",
         options.seconds
     );
+    ensure!(!options.depth.contains(&0), "expected room for a payload, found none");
     let count = if options.quick { 1 } else { options.rounds };
     let mut run = Run::new(Machine::read(options.one_core), options.json.as_deref())?;
     for (index, &work) in works(options).iter().enumerate() {
