@@ -198,7 +198,7 @@ fn main() -> Result<()> {
     };
     // A short round says nothing about speed, and a chosen depth is sealane's too.
     if !options.quick && options.depth.is_empty() {
-        print!("{}", run.requirements());
+        print!("{}", run.verdict());
     }
     if let Some(path) = &options.markdown {
         std::fs::write(path, run.section()).with_context(|| format!("writing {}", path.display()))?;

@@ -176,7 +176,7 @@ impl Requirement {
         let theirs =
             theirs.map_or("–".into(), |(transport, median)| format!("{} ({transport})", show(median)));
         let verdict = if self.bound.holds(ratio) { "holds" } else { "DOES NOT HOLD" };
-        [self.name.clone(), limit, show(ratio), show(ours), theirs, verdict.into()]
+        [self.name.clone(), limit, format!("{ratio:.3}"), show(ours), theirs, verdict.into()]
     }
 }
 
@@ -224,8 +224,8 @@ mod tests {
             [of(Transport::Sealane, 1.0), of(Transport::LimitSpin, 1.5), of(Transport::LimitHybrid, seconds)]
         };
         let name = "stream: 64 KiB, fast writer: the better bare slots";
-        assert_eq!(verdict(&with_hybrid_at(0.96), name), ["0.96", "holds"]);
-        assert_eq!(verdict(&with_hybrid_at(0.94), name), ["0.94", "DOES NOT HOLD"]);
+        assert_eq!(verdict(&with_hybrid_at(0.96), name), ["0.960", "holds"]);
+        assert_eq!(verdict(&with_hybrid_at(0.94), name), ["0.940", "DOES NOT HOLD"]);
     }
 
     #[test]
@@ -238,8 +238,8 @@ mod tests {
                 of(Transport::LimitHybrid, 2e-6),
             ]
         };
-        assert_eq!(verdict(&with_ours_at(1.25e-6), "roundtrip: awake"), ["1.25", "holds"]);
-        assert_eq!(verdict(&with_ours_at(1.35e-6), "roundtrip: awake"), ["1.35", "DOES NOT HOLD"]);
+        assert_eq!(verdict(&with_ours_at(1.25e-6), "roundtrip: awake"), ["1.250", "holds"]);
+        assert_eq!(verdict(&with_ours_at(1.35e-6), "roundtrip: awake"), ["1.350", "DOES NOT HOLD"]);
     }
 
     #[test]
@@ -253,15 +253,15 @@ mod tests {
                 of(Transport::LimitSpin, 8 << 20, 1.1),
             ]
         };
-        assert_eq!(verdict(&with_ours_at(6.5), "handoff: 8 MiB against"), ["0.85", "holds"]);
-        assert_eq!(verdict(&with_ours_at(7.0), "handoff: 8 MiB against"), ["0.79", "DOES NOT HOLD"]);
+        assert_eq!(verdict(&with_ours_at(6.5), "handoff: 8 MiB against"), ["0.846", "holds"]);
+        assert_eq!(verdict(&with_ours_at(7.0), "handoff: 8 MiB against"), ["0.786", "DOES NOT HOLD"]);
     }
 
     #[test]
     fn idle_cpu_time_does_not_hold() {
         let idle = |seconds| [sample(Transport::Sealane, Work::Idle, 64, 0, seconds)];
-        assert_eq!(verdict(&idle(0.0005), "idle"), ["0.50", "holds"]);
-        assert_eq!(verdict(&idle(0.0015), "idle"), ["1.50", "DOES NOT HOLD"]);
+        assert_eq!(verdict(&idle(0.0005), "idle"), ["0.500", "holds"]);
+        assert_eq!(verdict(&idle(0.0015), "idle"), ["1.500", "DOES NOT HOLD"]);
     }
 
     #[test]
@@ -273,7 +273,7 @@ mod tests {
             samples.push(sample(Transport::Sealane, Work::Stream, 4096, round, ours));
             samples.push(sample(Transport::LimitSpin, Work::Stream, 4096, round, theirs));
         }
-        assert_eq!(verdict(&samples, "stream: 4 KiB, fast writer: the better"), ["0.99", "holds"]);
+        assert_eq!(verdict(&samples, "stream: 4 KiB, fast writer: the better"), ["0.990", "holds"]);
     }
 
     #[test]

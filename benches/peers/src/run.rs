@@ -115,10 +115,15 @@ impl Run {
         self.reports.iter().map(Report::table).collect()
     }
 
-    /// Which requirements hold, and how far the CPUs were from each other meanwhile.
-    pub(crate) fn requirements(&self) -> String {
+    /// Which requirements hold.
+    fn requirements(&self) -> String {
         let samples: Vec<Sample> = self.reports.iter().flat_map(Report::samples).cloned().collect();
-        format!("{}\n{}", self.crossing(), requirements::table(&samples))
+        requirements::table(&samples)
+    }
+
+    /// Which requirements hold, and how far the CPUs were from each other meanwhile.
+    pub(crate) fn verdict(&self) -> String {
+        format!("{}\n{}", self.crossing(), self.requirements())
     }
 
     /// All of it, as a section of a page.
