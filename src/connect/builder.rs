@@ -309,11 +309,14 @@ impl Builder {
     /// Prepares a channel for a child that is started in another way than by [`spawn`](Self::spawn). Does not block. The
     /// handshake's time begins here.
     ///
+    /// The ring is not allocated yet: the [`Handshake`] does that when it first advances, while the child starts.
+    ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io).
     pub fn prepare(&self) -> Result<Prepared> {
+        let settings = self.settings()?;
         let (ours, childs) = Socket::pair()?;
-        Prepared::new(self.handshake(ours)?, childs)
+        Prepared::new(Handshake::prepared(Socket::from_fd(ours)?, settings, Role::Caller)?, childs)
     }
 
     /// Establishes the channel to the parent, in a child that was started by [`spawn`](Self::spawn). Blocks for the handshake
