@@ -3,7 +3,7 @@
 //! ```sh
 //! cargo bench --bench channel                        # all of it takes some ten minutes
 //! cargo bench --bench channel -- '^stream/'          # one theme: hand_off, stream, step, message, round_trip, sum_of_u64,
-//!                                                    # copy, serial, establish, many
+//!                                                    # histogram_of_bytes, copy, serial, establish, many
 //! cargo bench --bench channel -- --test              # everything once, unmeasured
 //! ```
 //!
@@ -34,7 +34,7 @@ criterion_group! {
     name = benches;
     config = settings();
     targets = streaming::hand_off, streaming::stream, message_cost::steps, messages::kinds, messages::round_trips, reading::sums,
-        reading::copies, serial::streams, establishing::establish, many_channels::channels
+        reading::histograms, reading::copies, serial::streams, establishing::establish, many_channels::channels
 }
 
 fn main() {

@@ -181,6 +181,9 @@ impl Builder {
 
     /// True makes this side's region of 2 MiB pages (`MFD_HUGETLB`, `memfd_create(2)`). Default: false. Establishing fails if
     /// not enough pages are reserved (`vm.nr_hugepages`); there is no silent fallback.
+    ///
+    /// Without it a region has transparent huge pages where the system gives them to shared memory
+    /// (`/sys/kernel/mm/transparent_hugepage/shmem_enabled`: `advise`, `within_size` or `always`; most have `never`).
     pub fn huge_pages(self, huge_pages: bool) -> Self {
         self.with(|settings| settings.huge_pages = huge_pages)
     }

@@ -64,11 +64,8 @@ impl OwnRegion {
             if piece.start > 0 && deadline.passed() {
                 return Err(Error::Timeout);
             }
-            // No huge page reaches past the region, where it would be charged, too.
-            let whole =
-                piece.clone().step_by(HUGE_PAGE).filter(|at| at.saturating_add(HUGE_PAGE) <= piece.end);
             if !huge_pages {
-                whole.for_each(|at| words.allocate_huge(at));
+                piece.clone().step_by(HUGE_PAGE).for_each(|at| words.allocate_huge(at));
             }
             memfd::allocate(&memfd, piece, page, prefault, deadline)?;
         }

@@ -64,8 +64,9 @@ impl ControlPage {
     /// Allocates the page at byte `at` of the region, in a huge page if the system gives one for shared memory
     /// (`shmem_enabled`, the kernel's `admin-guide/mm/transhuge`).
     ///
-    /// With the setting `advise` only a fault within a mapping that was advised gives one; `fallocate(2)` does not. Nothing
-    /// is reported: what could not be allocated is missing, and `fallocate(2)` gives the reason.
+    /// With the setting `advise` only a fault within a mapping that was advised gives one; `fallocate(2)` does not. A huge
+    /// page that would reach past the mapping is never given (`thp_vma_suitable_order`, `linux/huge_mm.h`). Nothing is
+    /// reported: what could not be allocated is missing, and `fallocate(2)` gives the reason.
     pub(crate) fn allocate_huge(&self, at: usize) {
         let _ = self.region.mapping.advise(at..at.saturating_add(1), Advice::LinuxPopulateWrite);
     }
