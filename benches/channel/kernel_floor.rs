@@ -1,5 +1,5 @@
 //! The kernel's part of a channel's start: the same memory, allocated, mapped and populated for both sides, and nothing else.
-#![expect(unsafe_code, reason = "mappings have no safe interface")]
+#![expect(unsafe_code, clippy::disallowed_methods, reason = "mappings have no safe interface")]
 
 use std::{ffi::c_void, ptr};
 

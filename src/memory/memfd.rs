@@ -83,9 +83,7 @@ pub(crate) fn pieces(size: usize) -> impl Iterator<Item = Range<usize>> {
 /// process fails.
 ///
 /// The kernel fills a page with zeros at its first use, and fault-around leaves out pages that were never used. `zeroed`
-/// has all of them filled here, for page tables that are [populated](OwnRegion::populate) later.
-///
-/// [OwnRegion::populate]: super::region::OwnRegion::populate
+/// has all of them filled here, for page tables that are [populated](super::region::OwnRegion::populate) later.
 ///
 /// # Errors
 /// [`Error::Timeout`] if signals interrupt even the smallest step until the deadline; those of `fallocate(2)`.

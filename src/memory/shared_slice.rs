@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn error_of_a_block_ends_the_reading() {
-        let bytes = [1_u8; 20_000];
+        let bytes = vec![1_u8; 20_000];
         let mut blocks = 0;
         let result = shared(&bytes).try_for_each_block(|_| {
             blocks += 1;
@@ -418,7 +418,7 @@ mod tests {
 
     #[test]
     fn values_larger_than_a_block_are_read_one_by_one() {
-        let bytes = [3_u8; 30_000];
+        let bytes = vec![3_u8; 30_000];
         let mut seen = 0;
         shared(&bytes).cast::<[u8; 10_000]>().unwrap().for_each_block(|block| seen += block.len());
         assert_eq!(seen, 3);
