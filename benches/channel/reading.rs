@@ -29,7 +29,7 @@ fn sum(words: &[u64]) -> u64 {
 /// A way to read a payload.
 type Way = fn(SharedSlice<'_, u64>) -> u64;
 
-const WAYS: [(&str, Way); 5] = [
+const WAYS: [(&str, Way); 6] = [
     ("array_chunks,sums=8", sum_in_eight),
     ("array_chunks,sums=1", |words| {
         words
@@ -42,6 +42,13 @@ const WAYS: [(&str, Way); 5] = [
         total
     }),
     ("iter", |words| words.iter().fold(0, u64::wrapping_add)),
+    ("for_loop", |words| {
+        let mut total = 0_u64;
+        for word in words {
+            total = total.wrapping_add(word);
+        }
+        total
+    }),
     ("get", |words| (0..words.len()).filter_map(|i| words.get(i)).fold(0, u64::wrapping_add)),
 ];
 
@@ -73,6 +80,42 @@ pub(crate) fn sums(c: &mut Criterion) {
                 bench.iter(|| way(black_box(&*payload).shared().unwrap()));
             });
         }
+    }
+    group.finish();
+}
+
+/// Adds the bytes of `words` to a table of how often each occurs: a function that takes a slice, and does some work for it.
+fn count(table: &mut [u32; 256], words: &[u64]) {
+    for byte in words.iter().flat_map(|word| word.to_ne_bytes()) {
+        table[usize::from(byte)] = table[usize::from(byte)].wrapping_add(1);
+    }
+}
+
+pub(crate) fn histograms(c: &mut Criterion) {
+    let mut group = c.benchmark_group("histogram_of_bytes");
+    for size in SIZES {
+        let mut source = None;
+        group.throughput(Throughput::Bytes(size as u64));
+        group.bench_function(BenchmarkId::new("plain_slice", bytes(size)), |bench| {
+            let (_, plain) = source.get_or_insert_with(|| received(size));
+            bench.iter(|| {
+                let mut table = [0; 256];
+                count(&mut table, black_box(plain));
+                table
+            });
+        });
+        group.bench_function(BenchmarkId::new("for_each_block", bytes(size)), |bench| {
+            let (payload, plain) = source.get_or_insert_with(|| received(size));
+            let shared = |payload: &Payload| {
+                let mut table = [0; 256];
+                payload.shared().unwrap().for_each_block(|block| count(&mut table, block));
+                table
+            };
+            let mut table = [0; 256];
+            count(&mut table, plain);
+            assert_eq!(shared(payload), table);
+            bench.iter(|| shared(black_box(payload)));
+        });
     }
     group.finish();
 }

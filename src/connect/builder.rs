@@ -181,6 +181,9 @@ impl Builder {
 
     /// True makes this side's region of 2 MiB pages (`MFD_HUGETLB`, `memfd_create(2)`). Default: false. Establishing fails if
     /// not enough pages are reserved (`vm.nr_hugepages`); there is no silent fallback.
+    ///
+    /// Without it a region has transparent huge pages where the system gives them to shared memory
+    /// (`/sys/kernel/mm/transparent_hugepage/shmem_enabled`: `advise`, `within_size` or `always`; most have `never`).
     pub fn huge_pages(self, huge_pages: bool) -> Self {
         self.with(|settings| settings.huge_pages = huge_pages)
     }
@@ -309,11 +312,14 @@ impl Builder {
     /// Prepares a channel for a child that is started in another way than by [`spawn`](Self::spawn). Does not block. The
     /// handshake's time begins here.
     ///
+    /// The ring is not allocated yet: the [`Handshake`] does that when it first advances, while the child starts.
+    ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io).
     pub fn prepare(&self) -> Result<Prepared> {
+        let settings = self.settings()?;
         let (ours, childs) = Socket::pair()?;
-        Prepared::new(self.handshake(ours)?, childs)
+        Prepared::new(Handshake::prepared(Socket::from_fd(ours)?, settings, Role::Caller)?, childs)
     }
 
     /// Establishes the channel to the parent, in a child that was started by [`spawn`](Self::spawn). Blocks for the handshake

@@ -80,7 +80,20 @@ pub struct Handshake {
 }
 
 impl Handshake {
+    /// Begins a handshake: a caller creates its offer and sends `Hello`.
     pub(crate) fn new(socket: Socket, settings: Settings, role: Role) -> Result<Self> {
+        let mut handshake = Self::prepared(socket, settings, role)?;
+        if role == Role::Caller {
+            // A `Hello` for which there is no room yet is sent by `advance`.
+            if let Err(error) = handshake.step().and_then(|_| handshake.step()) {
+                return Err(handshake.failed_by(error));
+            }
+        }
+        Ok(handshake)
+    }
+
+    /// Prepares a handshake: a caller creates and sends nothing before the first [`advance`](Self::advance).
+    pub(crate) fn prepared(socket: Socket, settings: Settings, role: Role) -> Result<Self> {
         // `Instant` may end before the timeout does: no handshake takes a year.
         let now = Instant::now();
         let year = Duration::from_hours(365 * 24);
@@ -91,26 +104,18 @@ impl Handshake {
             role,
             origin: if role == Role::Listener { settings.origin } else { random() },
             deadline,
-            state: State::AwaitHello(None),
+            state: if role == Role::Caller { State::CreateOffer } else { State::AwaitHello(None) },
             credentials: None,
             needs_advance: false,
         };
-        match handshake.begin() {
-            Ok(()) => Ok(handshake),
+        // The options come before our `Hello`, so that the kernel attaches credentials to it and to whatever answers it.
+        match handshake.socket.pass_credentials(true) {
+            Ok(()) => {
+                handshake.socket.pass_pidfd(settings.peer_pidfd);
+                Ok(handshake)
+            }
             Err(error) => Err(handshake.failed_by(error)),
         }
-    }
-
-    fn begin(&mut self) -> Result<()> {
-        // The options come before our `Hello`, so that the kernel attaches credentials to it and to whatever answers it.
-        self.socket.pass_credentials(true)?;
-        self.socket.pass_pidfd(self.settings.peer_pidfd);
-        if self.role == Role::Caller {
-            self.state = State::SendHello(self.create_offer()?, None);
-            // A `Hello` for which there is no room yet is sent by `advance`.
-            self.step()?;
-        }
-        Ok(())
     }
 
     /// Takes the steps that are possible at once; never blocks. True when [`finish`](Self::finish) will not block.

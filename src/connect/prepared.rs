@@ -110,6 +110,9 @@ impl Prepared {
 
     /// Closes this process's copy of the child's end, and returns the handshake. Call it when the child runs.
     ///
+    /// The first [`advance`](Handshake::advance), or [`finish`](Handshake::finish), allocates the ring. Call either at once, so
+    /// that both processes allocate their rings at the same time.
+    ///
     /// The handshake's [deadline](Handshake::deadline) began with [`Builder::prepare`](crate::Builder::prepare).
     pub fn started(self) -> Handshake {
         self.handshake

@@ -2,9 +2,9 @@
 //!
 //! | | caller | listener |
 //! |---|---|---|
-//! | 1 | sends `Hello` | awaits `Hello` |
+//! | 1 | creates its offer, sends `Hello` | awaits `Hello` |
 //! | 2 | awaits `Hello` | examines the offer, and gives the application its turn |
-//! | 3 | examines the offer | sends `Hello` |
+//! | 3 | examines the offer | creates its offer, sends `Hello` |
 //! | 4 | sends `Ready` | awaits `Ready` |
 //! | 5 | awaits `Ready` | sends `Ready` |
 
@@ -33,6 +33,8 @@ use crate::{
 
 /// The next step of a handshake, with everything that the steps before have brought.
 pub(super) enum State {
+    /// A caller's offer is to be created.
+    CreateOffer,
     /// Our `Hello` is to be sent: by a caller, or by a listener that has examined the peer's offer.
     SendHello(Offer, Option<Box<PeerOffer<PeerRegion>>>),
     /// The peer's `Hello` is awaited. A listener has no offer of its own yet.
@@ -84,16 +86,24 @@ impl Handshake {
     /// The state machine: takes one step from `state`.
     fn next(&mut self, state: State) -> Result<(State, Progress), Unfit> {
         Ok(match state {
+            State::CreateOffer => (State::SendHello(self.create_offer()?, None), Progress::Again),
             State::SendHello(mut offer, peer) => {
                 // A client's time may end during the application's turn. Nothing is given to it then.
                 if peer.is_some() && Deadline::At(self.deadline).passed() {
                     return Err(Error::Timeout.into());
                 }
-                match (offer.send(&self.socket, &self.settings.limits(self.role)), peer) {
-                    (Ok(()), None) => (State::AwaitHello(Some(offer)), Progress::Again),
-                    (Ok(()), Some(peer)) => (State::AwaitReady(offer, peer), Progress::Again),
-                    (Err(error), peer) => (State::SendHello(offer, peer), later(error)?),
+                if let Err(error) = offer.send(&self.socket, &self.settings.limits(self.role)) {
+                    return Ok((State::SendHello(offer, peer), later(error)?));
                 }
+                // The peer can look at the region meanwhile.
+                if self.settings.prefault {
+                    offer.region.populate(Deadline::At(self.deadline))?;
+                }
+                let state = match peer {
+                    None => State::AwaitHello(Some(offer)),
+                    Some(peer) => State::AwaitReady(offer, peer),
+                };
+                (state, Progress::Again)
             }
             State::AwaitHello(offer) => match self.socket.peek(HELLO_MAX)? {
                 Received::Nothing => (State::AwaitHello(offer), Progress::Waiting),

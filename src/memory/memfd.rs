@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    ops::RangeInclusive,
+    ops::{Range, RangeInclusive},
     os::fd::{BorrowedFd, OwnedFd},
 };
 
@@ -35,12 +35,23 @@ pub(crate) const HUGE_PAGE: usize = 2 << 20;
 /// page size that is used.
 pub(crate) const POPULATE_STEP: usize = 4 << 20;
 
-/// Creates a memfd of `size` bytes that can be sealed. All its pages are allocated and charged to this process, so that no
-/// later access by any process fails.
+/// Creates a memfd of `size` bytes that can be sealed, and [allocates](allocate) its pages.
 ///
 /// # Errors
-/// [`Error::Timeout`] if the deadline passes before the last step; those of the system calls.
-pub(crate) fn create(size: usize, huge_pages: bool, deadline: Deadline) -> Result<Memfd> {
+/// Those of the system calls.
+pub(crate) fn create(size: usize) -> Result<Memfd> {
+    let memfd = without_pages(size, false)?;
+    for piece in pieces(size) {
+        allocate(&memfd, piece, page_size(), false, Deadline::Never)?;
+    }
+    Ok(memfd)
+}
+
+/// Creates a memfd of `size` bytes that can be sealed. None of its pages is allocated.
+///
+/// # Errors
+/// Those of the system calls; an error that names the limit if the machine cannot have a file of that size.
+pub(crate) fn without_pages(size: usize, huge_pages: bool) -> Result<Memfd> {
     let size = to_u64(size);
     // `fallocate(2)` beyond the machine's memory ends in the OOM killer, not in an error.
     let machine = sysinfo();
@@ -60,23 +71,44 @@ pub(crate) fn create(size: usize, huge_pages: bool, deadline: Deadline) -> Resul
     }
     let memfd = empty(huge_pages)?;
     ftruncate(memfd.as_file(), size).map_err(Error::io("ftruncate"))?;
-    let operation = if huge_pages { "fallocate of huge pages (vm.nr_hugepages)" } else { "fallocate" };
+    Ok(memfd)
+}
+
+/// Divides `size` bytes into pieces of at most [`POPULATE_STEP`].
+pub(crate) fn pieces(size: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..size).step_by(POPULATE_STEP).map(move |start| start..start.saturating_add(POPULATE_STEP).min(size))
+}
+
+/// Allocates a piece of a memfd, whose pages have `page` bytes, and charges it to this process: no later access by any
+/// process fails.
+///
+/// The kernel fills a page with zeros at its first use, and fault-around leaves out pages that were never used. `zeroed`
+/// has all of them filled here, for page tables that are [populated](super::region::OwnRegion::populate) later.
+///
+/// # Errors
+/// [`Error::Timeout`] if signals interrupt even the smallest step until the deadline; those of `fallocate(2)`.
+pub(crate) fn allocate(
+    memfd: &Memfd,
+    piece: Range<usize>,
+    page: usize,
+    zeroed: bool,
+    deadline: Deadline,
+) -> Result<()> {
+    let operation = if page == HUGE_PAGE { "fallocate of huge pages (vm.nr_hugepages)" } else { "fallocate" };
     // A signal undoes a whole call. Halving the step makes the next call short enough to end between two signals of a timer.
-    let smallest = to_u64(if huge_pages { HUGE_PAGE } else { page_size() });
-    let (mut done, mut step) = (0, to_u64(POPULATE_STEP));
-    while done < size {
-        if done > 0 && deadline.passed() {
-            return Err(Error::Timeout);
-        }
-        let len = step.min(size.saturating_sub(done));
-        match fallocate(memfd.as_file(), FallocateFlags::empty(), done, len) {
+    let (mut done, mut step) = (piece.start, POPULATE_STEP);
+    while done < piece.end {
+        let len = step.min(piece.end.saturating_sub(done));
+        let once = || fallocate(memfd.as_file(), FallocateFlags::empty(), to_u64(done), to_u64(len));
+        // The second call fills the pages that the first one has allocated (`shmem_fallocate`, `mm/shmem.c`).
+        match once().and_then(|()| if zeroed { once() } else { Ok(()) }) {
             Ok(()) => done = done.saturating_add(len),
-            Err(Errno::INTR) if step == smallest && deadline.passed() => return Err(Error::Timeout),
-            Err(Errno::INTR) => step = (step / 2).max(smallest),
+            Err(Errno::INTR) if step == page && deadline.passed() => return Err(Error::Timeout),
+            Err(Errno::INTR) => step = (step / 2).max(page),
             Err(error) => return Err(Error::io(operation)(error)),
         }
     }
-    Ok(memfd)
+    Ok(())
 }
 
 /// Creates an empty memfd that can be sealed. No process can execute it, from Linux 6.3 on (`MFD_NOEXEC_SEAL`).
@@ -271,7 +303,11 @@ mod tests {
 
     #[test]
     fn huge_pages_are_huge_or_an_error() {
-        match create(HUGE_PAGE, true, Deadline::Never) {
+        let create = || {
+            let memfd = without_pages(HUGE_PAGE, true)?;
+            allocate(&memfd, 0..HUGE_PAGE, HUGE_PAGE, true, Deadline::Never).map(|()| memfd)
+        };
+        match create() {
             Ok(memfd) => assert_eq!(FileInfo::of(memfd.as_file().as_fd()).unwrap().page, HUGE_PAGE),
             // No page is reserved, or the kernel has no huge pages.
             Err(Error::Io { operation, .. }) => {
@@ -283,7 +319,7 @@ mod tests {
 
     #[test]
     fn sizes_beyond_the_machines_memory_are_errors() {
-        let error = create(1 << 50, false, Deadline::Never).unwrap_err();
+        let error = create(1 << 50).unwrap_err();
         assert!(matches!(&error, Error::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory));
         let text = error.to_string();
         assert!(text.starts_with("fallocate failed: at most "), "{text}");

@@ -44,11 +44,12 @@ pub(crate) struct OwnRegion {
 impl OwnRegion {
     /// Creates a region with a ring of at least `capacity` bytes (rounded up to a page; 0 for none).
     ///
-    /// All pages are allocated here and charged to this process, so that no later access of either side fails. `prefault`
-    /// fills the page tables too.
+    /// All pages are allocated here and charged to this process, so that no later access of either side fails. Where the
+    /// system allows it for shared memory, they are transparent huge pages. `prefault` prepares them for
+    /// [`populate`](Self::populate).
     ///
     /// # Errors
-    /// [`Error::Timeout`] if the deadline passes between two steps; [`Error::RingTooLarge`], [`Error::Io`].
+    /// [`Error::Timeout`] if the deadline passes between two pieces; [`Error::RingTooLarge`], [`Error::Io`].
     pub(crate) fn create(
         capacity: usize,
         prefault: bool,
@@ -57,19 +58,19 @@ impl OwnRegion {
     ) -> Result<Self> {
         let page = if huge_pages { HUGE_PAGE } else { rustix::param::page_size() };
         let geometry = Geometry::new(capacity, page)?;
-        let memfd = memfd::create(geometry.size(), huge_pages, deadline)?;
+        let memfd = memfd::without_pages(geometry.size(), huge_pages)?;
         let (ring, words) = map_own(memfd.as_file().as_fd(), geometry).map_err(Error::io("mmap"))?;
-        // A new receiver is armed, so that an event loop may wait before the first `try_recv`.
-        words.word(Word::ReceiverEpoch).store(1, Relaxed);
-        let mut populated = 0;
-        while prefault
-            && words.populate(populated, POPULATE_STEP).map_err(Error::io("madvise(MADV_POPULATE_WRITE)"))?
-        {
-            populated = populated.saturating_add(POPULATE_STEP);
-            if populated < geometry.size() && deadline.passed() {
+        for piece in memfd::pieces(geometry.size()) {
+            if piece.start > 0 && deadline.passed() {
                 return Err(Error::Timeout);
             }
+            if !huge_pages {
+                piece.clone().step_by(HUGE_PAGE).for_each(|at| words.allocate_huge(at));
+            }
+            memfd::allocate(&memfd, piece, page, prefault, deadline)?;
         }
+        // A new receiver is armed, so that an event loop may wait before the first `try_recv`.
+        words.word(Word::ReceiverEpoch).store(1, Relaxed);
         memfd::seal(&memfd, &OUR_SEALS).map_err(Error::io("fcntl(F_ADD_SEALS)"))?;
         let memfd = memfd::into_fd(memfd);
         match try_writable(memfd.as_fd(), geometry.size()) {
@@ -82,6 +83,20 @@ impl OwnRegion {
             }
         }
         Ok(Self { memfd, geometry, ring, words })
+    }
+
+    /// Fills our page tables, so that no later touch faults.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] if the deadline passes between two pieces; those of `madvise(2)`.
+    pub(crate) fn populate(&self, deadline: Deadline) -> Result<()> {
+        for piece in memfd::pieces(self.geometry.size()) {
+            if piece.start > 0 && deadline.passed() {
+                return Err(Error::Timeout);
+            }
+            self.words.populate(piece).map_err(Error::io("madvise(MADV_POPULATE_READ)"))?;
+        }
+        Ok(())
     }
 }
 

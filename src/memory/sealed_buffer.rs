@@ -20,7 +20,6 @@ use crate::{
         peer_region::MapError,
         sealed::{SealedMapping, WritableMapping},
     },
-    wait::Deadline,
 };
 
 /// Bytes of the largest buffer that `try_from` accepts: 64 MiB.
@@ -53,7 +52,7 @@ impl SealedBufferMut {
     /// # Errors
     /// [`Error::Io`], for instance without enough memory.
     pub fn new(len: usize) -> Result<Self> {
-        let memfd = memfd::create(len, false, Deadline::Never)?;
+        let memfd = memfd::create(len)?;
         let draft = WritableMapping::map(memfd.as_file().as_fd(), len).map_err(Error::io("mmap"))?;
         Ok(Self { draft, memfd })
     }
@@ -81,7 +80,7 @@ impl SealedBufferMut {
 /// Copies the bytes to a new file without a mapping, because a fork has mapped `memfd` writable.
 fn copy(memfd: &Memfd, len: usize) -> Result<Memfd> {
     let draft = WritableMapping::map(memfd.as_file().as_fd(), len).map_err(Error::io("mmap"))?;
-    let copy = memfd::create(len, false, Deadline::Never)?;
+    let copy = memfd::create(len)?;
     copy.as_file().write_all(draft.as_slice()).map_err(Error::io("write"))?;
     Ok(copy)
 }

@@ -88,6 +88,20 @@ impl<'a> VolatileBytes<'a> {
         Some(unsafe { value.assume_init() })
     }
 
+    /// Copies the value that has `index` values before it; `None` past the last whole one.
+    #[inline]
+    pub(crate) fn nth<T: FromBytes>(self, index: usize) -> Option<T> {
+        // One comparison, with a number that a loop computes once.
+        if index >= self.len.checked_div(size_of::<T>())? {
+            return None;
+        }
+        // SAFETY: `byte_add` demands that the result is within the same allocation. The range is within one mapping or slice
+        // by the invariant, and `index` was compared with the number of whole values in it, so that the product does not
+        // overflow.
+        let at = unsafe { self.at.byte_add(index.wrapping_mul(size_of::<T>())) };
+        Self { at, len: size_of::<T>(), lifetime: PhantomData }.load(0)
+    }
+
     /// Copies the first value and takes it off the range.
     #[inline]
     pub(crate) fn take_first<T: FromBytes>(&mut self) -> Option<T> {
@@ -168,7 +182,7 @@ impl fmt::Debug for VolatileBytes<'_> {
 }
 
 /// Bytes of a [`BounceBuffer`].
-const BOUNCE_BYTES: usize = 2048;
+const BOUNCE_BYTES: usize = 8192;
 
 /// A private buffer through which foreign memory is read piece by piece.
 #[repr(align(64))]
@@ -233,6 +247,10 @@ mod tests {
         }
         assert_eq!(foreign.load::<u64>(93), None);
         assert_eq!(foreign.load::<u64>(usize::MAX), None);
+        assert_eq!((foreign.nth::<u8>(99), foreign.nth::<u8>(100)), (Some(99), None));
+        assert_eq!(foreign.nth::<[u8; 3]>(32), Some([96, 97, 98]));
+        assert_eq!(foreign.nth::<[u8; 3]>(33), None, "a part of a value");
+        assert_eq!(foreign.nth::<u64>(usize::MAX), None);
         assert_eq!(foreign.part(100, 0).map(VolatileBytes::len), Some(0), "the end is within");
         assert!(foreign.part(101, 0).is_none());
     }
@@ -253,13 +271,13 @@ mod tests {
 
     #[test]
     fn bounce_buffer_takes_whole_values_that_fit() {
-        let bytes = [7_u8; 4096];
+        let bytes = [7_u8; 2 * BOUNCE_BYTES];
         let mut buffer = BounceBuffer::new();
         let part = |len| VolatileBytes::from_slice(&bytes).part(0, len).unwrap();
-        assert_eq!(buffer.fill::<u32>(part(2048)).unwrap().len(), 512);
-        assert!(buffer.fill::<u32>(part(2052)).is_none(), "too long");
+        assert_eq!(buffer.fill::<u32>(part(BOUNCE_BYTES)).unwrap().len(), BOUNCE_BYTES / 4);
+        assert!(buffer.fill::<u32>(part(BOUNCE_BYTES + 4)).is_none(), "too long");
         assert!(buffer.fill::<u32>(part(7)).is_none(), "not whole");
-        assert_eq!(BounceBuffer::count::<[u8; 4096]>(), 0);
+        assert_eq!(BounceBuffer::count::<[u8; 2 * BOUNCE_BYTES]>(), 0);
         assert_eq!(BounceBuffer::count::<Wide>(), 0, "the buffer is aligned to a line");
     }
 }

@@ -6,6 +6,7 @@ use std::{
     fmt, io,
     marker::PhantomData,
     mem::{align_of, size_of},
+    ops::Range,
     os::fd::BorrowedFd,
     ptr, slice,
     sync::atomic::AtomicU64,
@@ -17,12 +18,16 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::mapping::{Address, Region, prefetch_for_write, short_of_memory, too_much};
 use crate::protocol::layout::{CACHE_LINE, Geometry, Word, to_usize};
 
-/// Maps our own region, writable. The pages must be allocated already.
+/// Maps our own region, writable. Its pages must be allocated before they are touched.
 ///
 /// # Errors
 /// Those of `mmap(2)` and `madvise(2)`.
 pub(crate) fn map_own(fd: BorrowedFd<'_>, geometry: Geometry) -> io::Result<(OwnRing, ControlPage)> {
-    let region = Region::new(fd, geometry, ProtFlags::READ.union(ProtFlags::WRITE), MapFlags::SHARED)?;
+    // A mapping of huge pages (`MFD_HUGETLB`) would reserve them, and fail in place of the allocation, whose error says more.
+    let flags = MapFlags::SHARED.union(MapFlags::NORESERVE);
+    let region = Region::new(fd, geometry, ProtFlags::READ.union(ProtFlags::WRITE), flags)?;
+    // A system without transparent huge pages refuses this, and nothing is lost.
+    let _ = region.mapping.advise(0..geometry.size(), Advice::LinuxHugepage);
     Ok((OwnRing { region: region.clone() }, ControlPage { region }))
 }
 
@@ -56,12 +61,22 @@ impl ControlPage {
         unsafe { at.as_ref() }
     }
 
-    /// Fills the page tables of `len` bytes of the region from `from` on, so that no later touch faults. False if the
-    /// region ends before `from`.
-    pub(crate) fn populate(&self, from: usize, len: usize) -> io::Result<bool> {
-        let range = from..from.saturating_add(len);
-        self.region.mapping.advise(range, Advice::LinuxPopulateWrite).map_err(short_of_memory)?;
-        Ok(from < self.region.mapping.len)
+    /// Allocates the page at byte `at` of the region, in a huge page if the system gives one for shared memory
+    /// (`shmem_enabled`, the kernel's `admin-guide/mm/transhuge`).
+    ///
+    /// With the setting `advise` only a fault within a mapping that was advised gives one; `fallocate(2)` does not. A huge
+    /// page that would reach past the mapping is never given (`thp_vma_suitable_order`, `linux/huge_mm.h`). Nothing is
+    /// reported: what could not be allocated is missing, and `fallocate(2)` gives the reason.
+    pub(crate) fn allocate_huge(&self, at: usize) {
+        let _ = self.region.mapping.advise(at..at.saturating_add(1), Advice::LinuxPopulateWrite);
+    }
+
+    /// Fills the page tables of `piece` of the region, so that no later touch faults.
+    ///
+    /// Faults for reading do that: the mapping is shared and writable, so that the entries are writable, and fault-around
+    /// enters sixteen pages at a time. A fault for writing enters one.
+    pub(crate) fn populate(&self, piece: Range<usize>) -> io::Result<()> {
+        self.region.mapping.advise(piece, Advice::LinuxPopulateRead).map_err(short_of_memory)
     }
 }
 

@@ -291,32 +291,35 @@ fn our_mappings_are_inherited_by_forks_and_left_out_of_core_dumps() {
     }
 }
 
-/// Bytes that this process has mapped of `fd`, and of those how many its page tables hold (`proc_pid_smaps(5)`).
-fn mapped(fd: &OwnedFd) -> (u64, u64) {
+/// Bytes that this process has mapped of `fd`, of those how many its page tables hold, and of these how many in huge pages
+/// (`proc_pid_smaps(5)`).
+fn mapped(fd: &OwnedFd) -> (u64, u64, u64) {
     let inode = rustix::fs::fstat(fd).unwrap().st_ino.to_string();
     let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-    let (mut size, mut resident, mut ours) = (0, 0, false);
+    let (mut size, mut resident, mut huge, mut ours) = (0, 0, 0, false);
     for line in maps.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["Size:", kilobytes, "kB"] if ours => size += kilobytes.parse::<u64>().unwrap() << 10,
             ["Rss:", kilobytes, "kB"] if ours => resident += kilobytes.parse::<u64>().unwrap() << 10,
+            ["ShmemPmdMapped:", kilobytes, "kB"] if ours => huge += kilobytes.parse::<u64>().unwrap() << 10,
             [range, _, _, _, found, ..] if range.contains('-') => ours = found == inode,
             _ => {}
         }
     }
-    (size, resident)
+    (size, resident, huge)
 }
 
 #[test]
 fn page_tables_are_filled_at_once_or_as_they_are_needed() {
     let _guard = bounded();
-    let ring = 1 << 20;
+    // So large that a touch brings in a small part, even of a file in huge pages.
+    let ring = 8 << 20;
     // The control page, and the ring.
     let whole = page() + ring;
     for prefault in [true, false] {
         let (player, ours) = Player::pair();
-        let builder = Channel::builder().prefault(prefault).ring_capacity(1 << 20);
+        let builder = Channel::builder().prefault(prefault).ring_capacity(8 << 20);
         let handshake = builder.handshake(ours).unwrap();
         let our_region = player.hear().unwrap().fds.remove(0);
         let hello = Hello::honest(ring / page());
@@ -326,12 +329,39 @@ fn page_tables_are_filled_at_once_or_as_they_are_needed() {
         player.send(Packet::new(READY));
         let channel = handshake.finish().unwrap();
         for (name, region) in [("ours", our_region), ("the peer's", region)] {
-            let (size, resident) = mapped(&region);
+            let (size, resident, huge) = mapped(&region);
             assert_eq!(size, whole, "{name}, {prefault}");
-            // Without, no more than a few touches bring in.
+            // Without, no more than a few touches bring in. A huge page is one entry.
+            let resident = if prefault { resident } else { resident - huge };
             assert!(if prefault { resident == whole } else { resident < ring }, "{name}: {resident}");
         }
         drop(channel);
+    }
+}
+
+#[test]
+fn our_region_has_huge_pages_where_the_system_gives_them_and_none_beyond_its_end() {
+    let _guard = bounded();
+    let setting = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    let setting = std::fs::read_to_string(setting).unwrap_or_default();
+    let given = ["[advise]", "[within_size]"].iter().any(|word| setting.contains(word));
+    for prefault in [true, false] {
+        let (player, ours) = Player::pair();
+        let builder = Channel::builder().prefault(prefault).ring_capacity(4 << 20);
+        let handshake = builder.handshake(ours).unwrap();
+        let region = player.hear().unwrap().fds.remove(0);
+        let stat = rustix::fs::fstat(&region).unwrap();
+        // A page behind the second huge page belongs to the region.
+        if !setting.contains("[always]") {
+            assert_eq!(stat.st_blocks * 512, stat.st_size, "{prefault}");
+        }
+        if given && prefault {
+            assert_eq!(mapped(&region).2, 4 << 20, "{setting}");
+        }
+        drop(handshake);
+    }
+    if !given {
+        println!("left out: huge pages, by {setting:?}");
     }
 }
 

@@ -14,15 +14,15 @@ use std::{
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::{
-    io::{FdFlags, fcntl_getfd},
-    net::sockopt,
+    io::{Errno, FdFlags, fcntl_getfd},
+    net::{RecvFlags, recv, sockopt},
 };
 use sealane::{Builder, Channel, Error, HandshakeError, Reason, Refusal};
 
 use crate::support::{
     forks::{fork, in_fork},
     handshake_error,
-    hostile::{LONG, seqpacket_pair},
+    hostile::{LONG, Player, seqpacket_pair},
     is_abandoned, role,
     threads::bounded,
 };
@@ -238,13 +238,28 @@ fn an_inherited_channel_that_fails_is_the_end_for_the_parent() {
     let prepared = small().prepare().unwrap();
     let owned = prepared.as_fd().try_clone_to_owned().unwrap();
     let name = owned.as_raw_fd().to_string();
+    let mut parent = prepared.started();
     // The parent has said Hello, and does not say yet that it is ready.
+    assert!(!parent.advance().unwrap());
     let hasty = small().handshake_timeout(Duration::ZERO).inherited_as(&name);
     assert!(matches!(hasty, Err(Error::Timeout)), "{hasty:?}");
     // All that it waits for has come, and then the end.
-    let mut parent = prepared.started().finish().unwrap();
+    let mut parent = parent.finish().unwrap();
     assert!(matches!(parent.recv_timeout(LONG), Err(Error::Disconnected)));
     drop(owned);
+}
+
+/// The ring is made while the child starts, and not for a child that is never started.
+#[test]
+fn a_prepared_channel_offers_no_ring_before_its_handshake_advances() {
+    let _guard = bounded();
+    let prepared = small().prepare().unwrap();
+    let player = Player::from(prepared.as_fd().try_clone_to_owned().unwrap());
+    let unread = recv(&prepared, &mut [0; 1], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+    assert_eq!(unread.unwrap_err(), Errno::AGAIN, "no Hello, and so no region");
+    let mut parent = prepared.started();
+    assert!(!parent.advance().unwrap());
+    assert_eq!(player.hear().unwrap().fds.len(), 2, "a region and a space socket");
 }
 
 /// In a process without other threads.
