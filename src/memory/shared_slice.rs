@@ -34,8 +34,8 @@ use crate::{
 /// | leave a loop early, or write it as `for` | [`iter`](Self::iter), one `next` after the other | 0.3 |
 /// | keep the values | [`copy_to_slice`](Self::copy_to_slice), [`to_vec`](Self::to_vec) | that of a copy |
 ///
-/// The speed is that of a sum of `u64` within a cache, where a plain slice has 1 (Intel Xeon). Beyond the caches all but the
-/// single loads are as fast as a slice. Values of which 64 bytes are no whole number are slower to iterate.
+/// The speed is that of a sum of `u64` within a cache, where a plain slice has 1 (Intel Xeon). Values of which 64 bytes are no
+/// whole number are slower to iterate.
 ///
 /// ```
 /// use sealane::Channel;
