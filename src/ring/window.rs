@@ -22,8 +22,9 @@ const MIN_RECORDS: u64 = 4;
 const PART_RELEASED: u64 = 4;
 /// The longest wait. A peer that takes longer to read a quarter of 2 MiB is not held up by its cache.
 const MAX_PAUSE: Duration = Duration::from_micros(150);
-/// A peer that keeps up releases a record within this time, or within two nanoseconds a byte if that is longer.
-const STALLED_AFTER: Duration = Duration::from_micros(8);
+/// A peer that keeps up releases a record within two nanoseconds a byte, or if that is longer, a batch of small ones within this
+/// time.
+const STALLED_AFTER: Duration = Duration::from_micros(40);
 const NANOS_PER_BYTE: u64 = 2;
 /// Pauses between two looks.
 const PAUSES: u32 = 64;
