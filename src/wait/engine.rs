@@ -124,6 +124,7 @@ impl WaitState {
     }
 
     /// Moves on to the next step. Says if there is none.
+    #[inline]
     #[expect(clippy::match_same_arms, reason = "the steps stand in their order")]
     pub(crate) fn advance(&mut self, came: Came) -> Option<End> {
         use Step::{
