@@ -435,10 +435,7 @@ mod tests {
             }
             assert!(!ours.has_room().unwrap());
             assert_eq!(theirs.doorbells().unwrap(), sent);
-            while matches!(
-                theirs.receive(&mut PacketBuffer::take(), 0).unwrap(),
-                Received::Packet(Ok(_))
-            ) {}
+            while matches!(theirs.receive(&mut PacketBuffer::take(), 0).unwrap(), Received::Packet(Ok(_))) {}
             assert!(ours.has_room().unwrap());
         }
     }

@@ -136,11 +136,16 @@ impl Waiter for MessageWait<'_> {
         self.inbox.read_packet()
     }
 
+    /// One system call sleeps and reads where nothing else has to be watched.
+    fn sleeps_in_a_read(&self, deadline: Deadline) -> bool {
+        deadline == Deadline::Never && !self.inbox.watch.is_on()
+    }
+
     fn sleep(&mut self, deadline: Deadline) -> Result<bool> {
+        let sleeps_in_a_read = self.sleeps_in_a_read(deadline);
         let inbox = &mut *self.inbox;
         count(&mut inbox.stats.sleeps, 1);
-        // One system call that sleeps and reads, where nothing else has to be watched.
-        if deadline == Deadline::Never && !inbox.watch.is_on() && inbox.wait_for_packet()? {
+        if sleeps_in_a_read && inbox.wait_for_packet()? {
             return Ok(true);
         }
         match inbox.watch.sleep([(inbox.link.socket.as_fd(), PollFlags::IN)], deadline, None) {
