@@ -36,7 +36,8 @@ use crate::{
 pub(crate) struct Inbox {
     pub(crate) link: Arc<Link>,
     pub(crate) consumer: Consumer,
-    order: Sequencer<BufferedPacket>,
+    /// Packets wait here for their turn, and for their records.
+    order: Sequencer<Box<Attachments>>,
     word: SleepWord<ControlWord>,
     spinner: Spinner,
     /// The number of sequenced packets read.
@@ -51,18 +52,10 @@ pub(crate) struct Inbox {
     pub(crate) stats: Stats,
 }
 
-/// The half of a message that came as a packet, until it is joined with its record.
-#[derive(Debug)]
-struct BufferedPacket {
-    extras: Box<Attachments>,
-    /// The number of descriptors announced, if some were lost to our own limit.
-    lost: Option<usize>,
-}
-
 /// The next message, both halves of which are here.
 struct NextMessage {
     heading: MessageHeader,
-    packet: Option<BufferedPacket>,
+    packet: Option<Box<Attachments>>,
     /// The next record of the ring, if it is part of the message.
     record: Option<Record>,
 }
@@ -255,9 +248,9 @@ impl Inbox {
         }
         if let Some(packet) = packet {
             if let Some(expected) = packet.lost {
-                return Err(Error::FdsLost { expected, received: packet.extras.fds.len() });
+                return Err(Error::FdsLost { expected, received: packet.fds.len() });
             }
-            extras = Some(packet.extras);
+            extras = Some(packet);
         }
         Ok((extras, payload))
     }
@@ -285,7 +278,7 @@ impl Inbox {
             return Err(self.link.violated(ProtocolError::ControlLength { max, found }));
         }
         let control = AlignedBytes::copy(self.consumer.control(record));
-        Ok(Box::new(Attachments { control, fds: ReceivedFds::default() }))
+        Ok(Box::new(Attachments { control, fds: ReceivedFds::default(), lost: None }))
     }
 
     /// Counts a message that is received, with its bytes and descriptors.

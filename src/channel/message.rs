@@ -38,10 +38,12 @@ pub struct Message {
 }
 
 /// The control bytes and descriptors of a message.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Attachments {
     pub(crate) control: AlignedBytes,
     pub(crate) fds: ReceivedFds,
+    /// The number of descriptors announced, if some were lost to our own limit.
+    pub(crate) lost: Option<usize>,
 }
 
 impl Message {

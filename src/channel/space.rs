@@ -24,7 +24,7 @@ use crate::{
         death::Watch,
         doorbell::{SenderWord, is_doorbell},
         link::Link,
-        seqpacket::{Received, SendFailure},
+        seqpacket::{PacketBuffer, Received, SendFailure},
     },
     sys::own_region::ControlPage,
     wait::{Budget, Deadline, SleepWord, Spinner},
@@ -120,7 +120,8 @@ impl SpaceWaiter {
     ///
     /// UNTRUSTED: all that may come there is doorbells, at most one for each epoch.
     fn read(&mut self, on_doorbell: OnDoorbell) -> Result<bool> {
-        let packet = match self.link.space_rx.receive(0)? {
+        let mut buffer = PacketBuffer::take();
+        let packet = match self.link.space_rx.receive(&mut buffer, 0)? {
             Received::Packet(packet) => packet,
             Received::Nothing => {
                 self.word.drained();

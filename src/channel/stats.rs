@@ -34,7 +34,7 @@ pub struct Stats {
     pub doorbells_sent: u64,
     /// Times that the receiver was woken, or the sender for room.
     pub doorbells_received: u64,
-    /// Times that a blocking call slept.
+    /// Times that a blocking call asked the kernel to sleep.
     pub sleeps: u64,
     /// Times that spinning spared a sleep.
     pub spins_paid: u64,

@@ -17,7 +17,7 @@ use crate::{
     },
     error::{Error, HandshakeError, Reason, Refusal, Result},
     protocol::hello::HELLO_MAX,
-    socket::seqpacket::Socket,
+    socket::seqpacket::{PacketBuffer, Socket},
     wait::{Budget, Deadline, sleep},
 };
 
@@ -185,7 +185,7 @@ impl Handshake {
     pub fn refuse(mut self) {
         // A `Hello` left in the socket would give the peer `ECONNRESET`, ahead of the reason.
         if matches!(self.state, State::Examine(..)) {
-            let _ = self.socket.receive(HELLO_MAX);
+            let _ = self.socket.receive(&mut PacketBuffer::take(), HELLO_MAX);
         }
         self.reject(Refusal { reason: Reason::Application, expected: 0, found: 0 });
     }

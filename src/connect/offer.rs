@@ -91,13 +91,13 @@ impl PeerOffer<Offered> {
     ///
     /// UNTRUSTED: everything in the packet. Nothing is used before it was checked; surplus descriptors are closed.
     pub(super) fn examine(
-        packet: Result<ReceivedPacket, ProtocolError>,
+        packet: Result<ReceivedPacket<'_>, ProtocolError>,
         limits: &LocalLimits,
         ours: Option<&Offer>,
     ) -> Result<Self, Unfit> {
         let ReceivedPacket { packet, body, mut fds, fds_truncated, credentials, pidfd } =
             awaited(packet, Kind::Hello)?;
-        let negotiated = limits.negotiate(body.as_slice())?;
+        let negotiated = limits.negotiate(body)?;
         if fds_truncated {
             return Err(Error::FdsLost { expected: packet.fd_count, received: fds.len() }.into());
         }
@@ -129,9 +129,9 @@ impl PeerOffer<Offered> {
 
 /// The packet, if it is of the awaited kind.
 pub(super) fn awaited(
-    packet: Result<ReceivedPacket, ProtocolError>,
+    packet: Result<ReceivedPacket<'_>, ProtocolError>,
     kind: Kind,
-) -> Result<ReceivedPacket, Unfit> {
+) -> Result<ReceivedPacket<'_>, Unfit> {
     let wrong = |found: u16| {
         let expected = kind.code().into();
         Unfit::Refused(Refusal { reason: Reason::Packet, expected, found: found.into() })
@@ -142,7 +142,7 @@ pub(super) fn awaited(
     })?;
     match received.packet.kind {
         Kind::Reject => {
-            let refusal = Reject::parse(received.body.as_slice());
+            let refusal = Reject::parse(received.body);
             Err(Unfit::Failed(HandshakeError::Rejected(refusal).into()))
         }
         found if found == kind => Ok(received),

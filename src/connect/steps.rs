@@ -26,7 +26,7 @@ use crate::{
         layout::{Word, to_u64},
         packet::{Kind, PacketHeader},
     },
-    socket::seqpacket::{Received, SendFailure},
+    socket::seqpacket::{PacketBuffer, Received, SendFailure},
     sys::peer_region::PeerRegion,
     wait::Deadline,
 };
@@ -85,6 +85,7 @@ impl Handshake {
 
     /// The state machine: takes one step from `state`.
     fn next(&mut self, state: State) -> Result<(State, Progress), Unfit> {
+        let mut buffer = PacketBuffer::take();
         Ok(match state {
             State::CreateOffer => (State::SendHello(self.create_offer()?, None), Progress::Again),
             State::SendHello(mut offer, peer) => {
@@ -105,14 +106,14 @@ impl Handshake {
                 };
                 (state, Progress::Again)
             }
-            State::AwaitHello(offer) => match self.socket.peek(HELLO_MAX)? {
+            State::AwaitHello(offer) => match self.socket.peek(&mut buffer, HELLO_MAX)? {
                 Received::Nothing => (State::AwaitHello(offer), Progress::Waiting),
                 Received::End => return Err(closed_before("Hello")),
                 Received::Packet(packet) => {
                     let limits = self.settings.limits(self.role);
                     let peer = PeerOffer::examine(packet, &limits, offer.as_ref()).inspect_err(|_| {
                         // The packet was only peeked at, and would be read as the next one. An error would come back there.
-                        let _ = self.socket.receive(HELLO_MAX);
+                        let _ = self.socket.receive(&mut PacketBuffer::take(), HELLO_MAX);
                     })?;
                     let capacity = peer.negotiated.geometry.capacity;
                     log::debug!("handshake: {:?} offers a ring of {capacity} bytes", peer.credentials);
@@ -136,7 +137,7 @@ impl Handshake {
                 }
                 let peer = Box::new(peer.with_region(region));
                 // This read installs the descriptors once more, and closes them.
-                self.socket.receive(HELLO_MAX)?;
+                self.socket.receive(&mut buffer, HELLO_MAX)?;
                 let state = match offer {
                     Some(offer) => State::SendReady(offer, peer),
                     None if Deadline::At(self.deadline).passed() => return Err(Error::Timeout.into()),
@@ -156,7 +157,7 @@ impl Handshake {
                     (Err(failure), _) => (State::SendReady(offer, peer), later(failure.into())?),
                 }
             }
-            State::AwaitReady(offer, peer) => match self.socket.receive(HELLO_MAX)? {
+            State::AwaitReady(offer, peer) => match self.socket.receive(&mut buffer, HELLO_MAX)? {
                 Received::Nothing => (State::AwaitReady(offer, peer), Progress::Waiting),
                 Received::End => return Err(closed_before("Ready")),
                 Received::Packet(packet) => {
@@ -176,7 +177,7 @@ impl Handshake {
             },
             // No step follows: `advance` asks for none.
             State::Complete(..) => (state, Progress::Again),
-            State::Refused(refusal) => match self.socket.receive(HELLO_MAX)? {
+            State::Refused(refusal) => match self.socket.receive(&mut buffer, HELLO_MAX)? {
                 Received::End => return Err(Error::from(HandshakeError::Refused(refusal)).into()),
                 Received::Packet(_) if Instant::now() < self.deadline => {
                     (State::Refused(refusal), Progress::Again)

@@ -38,6 +38,7 @@ impl<P> Sequencer<P> {
     }
 
     /// Stores a packet that was read. The next [`next`](Self::next) judges it.
+    #[inline]
     pub(crate) fn push_packet(&mut self, heading: MessageHeader, packet: P) -> Result<(), ProtocolError> {
         let before = self.second.as_ref().or(self.first.as_ref());
         let least = before.map_or(self.next, |(before, _)| before.sequence.wrapping_add(1));

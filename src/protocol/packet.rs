@@ -94,6 +94,7 @@ impl PacketHeader {
     /// Splits a packet into its checked header and its body.
     ///
     /// UNTRUSTED: every field of the header.
+    #[inline]
     pub(crate) fn parse(bytes: &[u8]) -> Result<(Packet, &[u8]), ProtocolError> {
         let (header, body) = Self::read_from_prefix(bytes)
             .map_err(|_| ProtocolError::PacketLength { expected: PACKET_HEADER, found: bytes.len() })?;

@@ -115,7 +115,8 @@ impl Sleeper for PeerHalf<'_> {
 /// If it is of another kind, or a doorbell with descriptors.
 ///
 /// UNTRUSTED: the packet's format was checked by [`Socket::receive`]; this checks what it is good for here.
-pub(crate) fn is_doorbell(incoming: &ReceivedPacket, expected: Kind) -> Result<bool, ProtocolError> {
+#[inline]
+pub(crate) fn is_doorbell(incoming: &ReceivedPacket<'_>, expected: Kind) -> Result<bool, ProtocolError> {
     let (kind, found) = (incoming.packet.kind, incoming.packet.fd_count);
     match kind {
         Kind::Doorbell if found > 0 => Err(ProtocolError::FdLimit { max: 0, found }),

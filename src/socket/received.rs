@@ -11,7 +11,6 @@ use rustix::net::sockopt;
 
 use crate::{
     error::ProtocolError,
-    memory::aligned_bytes::AlignedBytes,
     protocol::{
         layout::to_u64,
         packet::{PACKET_HEADER, Packet, PacketHeader},
@@ -32,6 +31,7 @@ pub(crate) struct ReceivedFds(Vec<OwnedFd>);
 impl ReceivedFds {
     /// Takes descriptors that the kernel has installed, and moves them off the numbers of the standard streams. False if this
     /// process may not open enough for that; then the first descriptor that could not be moved, and all behind it, are closed.
+    #[inline]
     pub(super) fn take_installed(fds: Vec<OwnedFd>) -> (Self, bool) {
         let mut fds = Self(fds);
         let stays = |fd: &mut OwnedFd| {
@@ -74,20 +74,20 @@ impl Drop for ReceivedFds {
 
 /// The result of a read of the socket.
 #[derive(Debug)]
-pub(crate) enum Received {
+pub(crate) enum Received<'b> {
     /// A packet, or the fault for which it is none.
-    Packet(Result<ReceivedPacket, ProtocolError>),
+    Packet(Result<ReceivedPacket<'b>, ProtocolError>),
     /// The socket is empty.
     Nothing,
     /// The peer has shut its writing side, or is gone.
     End,
 }
 
-/// A received packet: header checked, body copied, descriptors counted and owned.
+/// A received packet: header checked, body in the thread's buffer, descriptors counted and owned.
 #[derive(Debug)]
-pub(crate) struct ReceivedPacket {
+pub(crate) struct ReceivedPacket<'b> {
     pub(crate) packet: Packet,
-    pub(crate) body: AlignedBytes,
+    pub(crate) body: &'b [u8],
     pub(crate) fds: ReceivedFds,
     /// Descriptors were lost to this process's own limit (`MSG_CTRUNC`).
     pub(crate) fds_truncated: bool,
@@ -96,12 +96,13 @@ pub(crate) struct ReceivedPacket {
     pub(crate) pidfd: Option<io::Result<OwnedFd>>,
 }
 
-impl ReceivedPacket {
+impl<'b> ReceivedPacket<'b> {
     /// Checks a packet that was read.
     ///
     /// UNTRUSTED: the packet's length, its header and its number of descriptors. Packets of every kind pass here.
+    #[inline]
     pub(super) fn parse(
-        bytes: &[u8],
+        bytes: &'b [u8],
         max: usize,
         meta: RecvMeta,
         fds: ReceivedFds,
@@ -115,54 +116,63 @@ impl ReceivedPacket {
             return Err(ProtocolError::FdCount { announced: packet.fd_count, found: fds.len() });
         }
         let RecvMeta { fds_truncated, credentials, pidfd, .. } = meta;
-        Ok(Self { packet, body: AlignedBytes::from(body), fds, fds_truncated, credentials, pidfd })
+        Ok(Self { packet, body, fds, fds_truncated, credentials, pidfd })
     }
 
     /// Bytes of the packet.
     #[inline]
     pub(crate) fn bytes(&self) -> u64 {
-        to_u64(PACKET_HEADER.saturating_add(self.body.as_slice().len()))
+        to_u64(PACKET_HEADER.saturating_add(self.body.len()))
     }
 }
 
-/// A thread's receive buffer, shared by all channels that the thread reads, so that it stays in the cache.
+/// A thread's receive buffer, shared by all channels that the thread reads, so that it stays in the cache. A drop puts it
+/// back.
 ///
 /// It grows to the longest packet that any of these channels may receive, and lives until the thread ends. Pages that no
 /// packet has reached take no memory.
-pub(super) struct PacketBuffer {
+pub(crate) struct PacketBuffer(Option<Box<Space>>);
+
+/// Memory for one packet.
+struct Space {
     bytes: Vec<u8>,
-    ancillary: Box<Ancillary>,
+    ancillary: Ancillary,
 }
 
 thread_local! {
-    static BUFFER: Cell<Option<PacketBuffer>> = const { Cell::new(None) };
+    static BUFFER: Cell<Option<Box<Space>>> = const { Cell::new(None) };
 }
 
 impl PacketBuffer {
-    /// Takes this thread's buffer. The result is a new one where a thread that ends has dropped its own already, and still
-    /// reads: while it drops a channel, for instance.
-    pub(super) fn take() -> Self {
-        let own = BUFFER.try_with(Cell::take).ok().flatten();
-        own.unwrap_or_else(|| Self { bytes: Vec::new(), ancillary: Ancillary::new() })
-    }
-
-    pub(super) fn put_back(self) {
-        let _ = BUFFER.try_with(|own| own.set(Some(self)));
+    /// Takes this thread's buffer. The result is a new one where the buffer is in use, or a thread that ends has dropped it
+    /// already, and still reads: while it drops a channel, for instance.
+    #[inline]
+    pub(crate) fn take() -> Self {
+        Self(BUFFER.try_with(Cell::take).ok().flatten())
     }
 
     /// Lends `max` bytes for a packet, and the buffer for its ancillary data.
     pub(super) fn lend(&mut self, max: usize) -> (&mut [u8], &mut Ancillary) {
-        if self.bytes.len() < max {
+        let new = || Box::new(Space { bytes: Vec::new(), ancillary: Ancillary::new() });
+        let Space { bytes, ancillary } = &mut **self.0.get_or_insert_with(new);
+        if bytes.len() < max {
             // A new vector of zeros comes from the kernel as untouched pages; growing the old one would touch them.
-            self.bytes = vec![0; max];
+            *bytes = vec![0; max];
         }
-        (self.bytes.get_mut(..max).unwrap_or_default(), &mut self.ancillary)
+        (bytes.get_mut(..max).unwrap_or_default(), ancillary)
     }
 
     /// True in a thread that has not dropped its buffer yet.
     #[cfg(test)]
     pub(super) fn is_alive() -> bool {
         BUFFER.try_with(|_| ()).is_ok()
+    }
+}
+
+impl Drop for PacketBuffer {
+    #[inline]
+    fn drop(&mut self) {
+        let _ = BUFFER.try_with(|own| own.set(self.0.take()));
     }
 }
 

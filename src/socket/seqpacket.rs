@@ -23,8 +23,7 @@ use rustix::{
 };
 use zerocopy::IntoBytes;
 
-use super::received::PacketBuffer;
-pub(crate) use super::received::{Received, ReceivedFds, ReceivedPacket};
+pub(crate) use super::received::{PacketBuffer, Received, ReceivedFds, ReceivedPacket};
 use crate::{
     error::{Error, HandshakeError, Result},
     protocol::{
@@ -308,32 +307,30 @@ impl Socket {
     }
 
     /// Reads a packet with a body of at most `max_body` bytes. Does not block.
-    pub(crate) fn receive(&self, max_body: usize) -> Result<Received> {
-        self.read(max_body, Read::Now)
+    #[expect(clippy::inline_always, reason = "a packet on its way must not be copied from frame to frame")]
+    #[inline(always)]
+    pub(crate) fn receive<'b>(&self, buffer: &'b mut PacketBuffer, max_body: usize) -> Result<Received<'b>> {
+        self.read(buffer, max_body, Read::Now)
     }
 
     /// Reads a packet and leaves it in the socket, which stays readable. Does not block.
     ///
     /// The packet's descriptors are installed all the same. The read that takes the packet installs them once more.
-    pub(crate) fn peek(&self, max_body: usize) -> Result<Received> {
-        self.read(max_body, Read::Peek)
+    pub(crate) fn peek<'b>(&self, buffer: &'b mut PacketBuffer, max_body: usize) -> Result<Received<'b>> {
+        self.read(buffer, max_body, Read::Peek)
     }
 
     /// Waits for a packet or the end of file, without a limit. One system call, where [`sleep`] and a read are two.
     ///
     /// `Nothing` comes only if some process has set `O_NONBLOCK` or `SO_RCVTIMEO`.
-    pub(crate) fn wait(&self, max_body: usize) -> Result<Received> {
-        self.read(max_body, Read::Wait)
+    pub(crate) fn wait<'b>(&self, buffer: &'b mut PacketBuffer, max_body: usize) -> Result<Received<'b>> {
+        self.read(buffer, max_body, Read::Wait)
     }
 
-    fn read(&self, max_body: usize, how: Read) -> Result<Received> {
-        let mut buffer = PacketBuffer::take();
-        let arrival = self.read_to(&mut buffer, max_body.saturating_add(PACKET_HEADER), how);
-        buffer.put_back();
-        arrival
-    }
-
-    fn read_to(&self, buffer: &mut PacketBuffer, max: usize, how: Read) -> Result<Received> {
+    #[expect(clippy::inline_always, reason = "a packet on its way must not be copied from frame to frame")]
+    #[inline(always)]
+    fn read<'b>(&self, buffer: &'b mut PacketBuffer, max_body: usize, how: Read) -> Result<Received<'b>> {
+        let max = max_body.saturating_add(PACKET_HEADER);
         let (bytes, ancillary) = buffer.lend(max);
         let mut resets = 0;
         loop {
@@ -392,9 +389,9 @@ mod tests {
         (Socket::from(ours), Socket::from(theirs))
     }
 
-    fn body(arrival: Result<Received>) -> Vec<u8> {
-        match arrival {
-            Ok(Received::Packet(Ok(incoming))) => incoming.body.as_slice().to_vec(),
+    fn body(socket: &Socket, max: usize) -> Vec<u8> {
+        match socket.receive(&mut PacketBuffer::take(), max) {
+            Ok(Received::Packet(Ok(incoming))) => incoming.body.to_vec(),
             other => panic!("a packet was expected: {other:?}"),
         }
     }
@@ -417,7 +414,7 @@ mod tests {
             let len = ours.reserve(wanted).unwrap();
             assert_eq!(len, wanted.min(212_928).min(limit * 2 - 64), "of {wanted}");
             ours.send(PacketHeader::plain(Kind::Control, 0), &vec![7; len], &[]).unwrap();
-            assert_eq!(body(theirs.receive(len)), vec![7; len]);
+            assert_eq!(body(&theirs, len), vec![7; len]);
         }
     }
 
@@ -438,7 +435,7 @@ mod tests {
             }
             assert!(!ours.has_room().unwrap());
             assert_eq!(theirs.doorbells().unwrap(), sent);
-            while matches!(theirs.receive(0).unwrap(), Received::Packet(Ok(_))) {}
+            while matches!(theirs.receive(&mut PacketBuffer::take(), 0).unwrap(), Received::Packet(Ok(_))) {}
             assert!(ours.has_room().unwrap());
         }
     }
@@ -450,7 +447,7 @@ mod tests {
         impl Drop for ReadsWhenDropped {
             fn drop(&mut self) {
                 let has_buffer = PacketBuffer::is_alive();
-                self.1.send((has_buffer, body(self.0.receive(4)))).unwrap();
+                self.1.send((has_buffer, body(&self.0, 4))).unwrap();
             }
         }
         thread_local! {
@@ -469,9 +466,9 @@ mod tests {
         });
         let ((before, _first), (behind, _second)) = (before, behind);
         let thread = std::thread::spawn(move || {
-            let this = BEFORE.with_borrow_mut(|place| body(place.insert(before).0.receive(4)));
+            let this = BEFORE.with_borrow_mut(|place| body(&place.insert(before).0, 4));
             assert_eq!(this, b"this");
-            let this = BEHIND.with_borrow_mut(|place| body(place.insert(behind).0.receive(4)));
+            let this = BEHIND.with_borrow_mut(|place| body(&place.insert(behind).0, 4));
             assert_eq!(this, b"this");
         });
         thread.join().unwrap();
@@ -488,10 +485,10 @@ mod tests {
         theirs.send(PacketHeader::plain(Kind::Control, 0), b"last", &[]).unwrap();
         drop(theirs);
         // The kernel reports `ECONNRESET` first.
-        assert_eq!(body(ours.receive(4)), b"last");
+        assert_eq!(body(&ours, 4), b"last");
         for _ in 0..2 {
-            assert!(matches!(ours.receive(4), Ok(Received::End)));
-            assert!(matches!(ours.wait(4), Ok(Received::End)));
+            assert!(matches!(ours.receive(&mut PacketBuffer::take(), 4), Ok(Received::End)));
+            assert!(matches!(ours.wait(&mut PacketBuffer::take(), 4), Ok(Received::End)));
         }
     }
 }

@@ -71,8 +71,8 @@ pub(crate) enum Read {
 pub(crate) struct Ancillary([u8; ANCILLARY]);
 
 impl Ancillary {
-    pub(crate) fn new() -> Box<Self> {
-        Box::new(Self([0; ANCILLARY]))
+    pub(crate) fn new() -> Self {
+        Self([0; ANCILLARY])
     }
 }
 

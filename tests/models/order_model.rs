@@ -303,8 +303,16 @@ impl State {
 
     /// All that the receiver may do next; nothing if it sleeps, or is done.
     fn receiver_steps(&self, flaw: Flaw) -> Vec<Self> {
-        if (self.within, self.wait.step()) != (Within::Nothing, Step::Spin) {
-            return self.receiver_step(flaw).into_iter().collect();
+        match (self.within, self.wait.step()) {
+            (Within::Nothing, Step::Spin) => {}
+            // Where nothing else is watched, the read that sleeps is the only one.
+            (Within::Nothing, Step::Read) if self.way == Way::SpinsOrSleeps => {
+                let mut unread = self.clone();
+                unread.fresh = false;
+                unread.advance(Came::No);
+                return self.receiver_step(flaw).into_iter().chain([unread]).collect();
+            }
+            _ => return self.receiver_step(flaw).into_iter().collect(),
         }
         let news = self.ring.len() != self.head || self.is_announced(self.announced);
         let readable = !self.socket.is_empty() && flaw != Flaw::TrustsAnnouncements || self.is_end();

@@ -1,32 +1,37 @@
 //! The receiver's socket: packets are read, compared with our limits, and put in order.
 
-use super::{BufferedPacket, Inbox};
+use super::Inbox;
 use crate::{
     channel::{message::Attachments, stats::count},
     error::{ProtocolError, Result},
+    memory::aligned_bytes::AlignedBytes,
     protocol::packet::Kind,
     socket::{
         doorbell::is_doorbell,
-        seqpacket::{Received, ReceivedPacket},
+        seqpacket::{PacketBuffer, Received, ReceivedPacket},
     },
 };
 
+#[expect(clippy::inline_always, reason = "a packet on its way must not be copied from frame to frame")]
 impl Inbox {
     /// Reads one packet, without blocking. True if there was one, or the end of file: the ring has to be looked at again.
     ///
     /// UNTRUSTED: `Socket::receive` checked the packet's format; this compares it with our limits.
     pub(super) fn read_packet(&mut self) -> Result<bool> {
-        let arrival = self.link.socket.receive(self.limits.max_control)?;
+        let mut buffer = PacketBuffer::take();
+        let arrival = self.link.socket.receive(&mut buffer, self.limits.max_control)?;
         self.on_arrival(arrival)
     }
 
     /// As [`read_packet`](Self::read_packet), but blocks until there is one. False if the socket does not block.
     pub(super) fn wait_for_packet(&mut self) -> Result<bool> {
-        let arrival = self.link.socket.wait(self.limits.max_control)?;
+        let mut buffer = PacketBuffer::take();
+        let arrival = self.link.socket.wait(&mut buffer, self.limits.max_control)?;
         self.on_arrival(arrival)
     }
 
-    fn on_arrival(&mut self, arrival: Received) -> Result<bool> {
+    #[inline(always)]
+    fn on_arrival(&mut self, arrival: Received<'_>) -> Result<bool> {
         match arrival {
             Received::Nothing => {
                 self.word.drained();
@@ -46,7 +51,8 @@ impl Inbox {
     }
 
     /// UNTRUSTED: a packet is a doorbell, or part of a message within our limits.
-    fn on_packet(&mut self, incoming: ReceivedPacket) -> Result<(), ProtocolError> {
+    #[inline(always)]
+    fn on_packet(&mut self, incoming: ReceivedPacket<'_>) -> Result<(), ProtocolError> {
         if is_doorbell(&incoming, Kind::Control)? {
             count(&mut self.stats.doorbells_received, 1);
             return self.word.on_doorbell();
@@ -57,9 +63,10 @@ impl Inbox {
         }
         self.packets = self.packets.wrapping_add(1);
         count(&mut self.stats.packets_received, 1);
+        let control = AlignedBytes::from(incoming.body);
         let lost = incoming.fds_truncated.then_some(fd_count);
-        let extras = Box::new(Attachments { control: incoming.body, fds: incoming.fds });
-        self.order.push_packet(incoming.packet.heading, BufferedPacket { extras, lost })?;
+        let extras = Box::new(Attachments { control, fds: incoming.fds, lost });
+        self.order.push_packet(incoming.packet.heading, extras)?;
         // A sender may be waiting for the room that this packet took.
         self.consumer.intake().notify_space();
         Ok(())

@@ -19,17 +19,20 @@ struct MessageWait<'i> {
     spin_start: Option<Timespec>,
     /// The count of packets that the peer announces.
     announced: u64,
+    /// The message that the last attempt found. It stays here, so that the steps in between do not move it.
+    next: Option<NextMessage>,
 }
 
 impl Inbox {
     #[cold]
     pub(super) fn try_slow(&mut self) -> Result<Poll> {
         self.consumer.intake().take_over()?;
-        let mut wait = MessageWait { inbox: self, spin_start: None, announced: 0 };
-        match run(&mut wait, &mut WaitState::trying(News::Message), &mut Budget::once())? {
-            Outcome::Done(next) => self.assemble(next).map(Poll::Message),
-            Outcome::Spent => Ok(Poll::Budget),
-            Outcome::Empty | Outcome::Changed => Ok(Poll::Empty),
+        let mut wait = MessageWait { inbox: self, spin_start: None, announced: 0, next: None };
+        let outcome = run(&mut wait, &mut WaitState::trying(News::Message), &mut Budget::once())?;
+        match (wait.next, outcome) {
+            (Some(next), _) => self.assemble(next).map(Poll::Message),
+            (None, Outcome::Spent) => Ok(Poll::Budget),
+            (None, _) => Ok(Poll::Empty),
         }
     }
 
@@ -43,17 +46,16 @@ impl Inbox {
         spin_start: &mut Option<Timespec>,
     ) -> Result<Option<NextMessage>> {
         self.consumer.intake().take_over()?;
-        let mut wait = MessageWait { inbox: self, spin_start: *spin_start, announced: 0 };
+        let mut wait = MessageWait { inbox: self, spin_start: *spin_start, announced: 0, next: None };
         let result = run(&mut wait, state, budget);
         *spin_start = wait.spin_start;
+        let next = wait.next;
         // A false alarm does not end the wait: a peer could keep us spinning by moving `head` back and forth.
         if !matches!(result, Ok(Outcome::Changed)) {
             self.end_wait();
         }
-        match result.map_err(|error| self.explain(error))? {
-            Outcome::Done(next) => Ok(Some(next)),
-            _ => Ok(None),
-        }
+        result.map_err(|error| self.explain(error))?;
+        Ok(next)
     }
 
     /// The error after the last message. If the peer is gone, and has not only closed this direction, the whole channel is closed.
@@ -77,13 +79,17 @@ impl Inbox {
 }
 
 impl Waiter for MessageWait<'_> {
-    type Item = NextMessage;
+    type Item = ();
 
-    fn attempt(&mut self, budget: &mut Budget) -> Result<Option<NextMessage>> {
+    fn attempt(&mut self, budget: &mut Budget) -> Result<Option<()>> {
         self.inbox.link.check()?;
-        let next = self.inbox.poll(budget)?;
+        self.next = self.inbox.poll(budget)?;
         // The ring was looked at after the end of file was read, so that what a dying sender left is delivered.
-        if next.is_none() && self.inbox.eof { Err(self.inbox.end()) } else { Ok(next) }
+        match self.next {
+            Some(_) => Ok(Some(())),
+            None if self.inbox.eof => Err(self.inbox.end()),
+            None => Ok(None),
+        }
     }
 
     /// UNTRUSTED: the peer's count of packets is a hint that saves a spin. It may lie, or never come.
@@ -130,11 +136,16 @@ impl Waiter for MessageWait<'_> {
         self.inbox.read_packet()
     }
 
+    /// One system call sleeps and reads where nothing else has to be watched.
+    fn sleeps_in_a_read(&self, deadline: Deadline) -> bool {
+        deadline == Deadline::Never && !self.inbox.watch.is_on()
+    }
+
     fn sleep(&mut self, deadline: Deadline) -> Result<bool> {
+        let sleeps_in_a_read = self.sleeps_in_a_read(deadline);
         let inbox = &mut *self.inbox;
         count(&mut inbox.stats.sleeps, 1);
-        // One system call that sleeps and reads, where nothing else has to be watched.
-        if deadline == Deadline::Never && !inbox.watch.is_on() && inbox.wait_for_packet()? {
+        if sleeps_in_a_read && inbox.wait_for_packet()? {
             return Ok(true);
         }
         match inbox.watch.sleep([(inbox.link.socket.as_fd(), PollFlags::IN)], deadline, None) {
