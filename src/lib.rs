@@ -146,25 +146,11 @@ pub mod docs {
 mod readme {}
 
 pub use channel::{
-    Channel,
-    batch::{BatchMessage, RecvBatch},
-    control::{Control, IntoBorrowedFd},
-    loan::{Loan, LoanWriter, Unsent},
-    message::{Message, ReplyToken, RequestId},
-    owned_loan::OwnedLoan,
-    payload::{Payload, PayloadReader},
-    peer::{Credentials, Peer},
-    receiver::{Messages, Receiver},
-    send_batch::SendBatch,
-    sender::Sender,
-    stats::{Held, Limits, Stats},
+    BatchMessage, Channel, Control, Credentials, Held, IntoBorrowedFd, Limits, Loan, LoanWriter, Message,
+    Messages, OwnedLoan, Payload, PayloadReader, Peer, Receiver, RecvBatch, ReplyToken, RequestId, SendBatch,
+    Sender, Stats, Unsent,
 };
-pub use connect::{
-    builder::Builder,
-    handshake::Handshake,
-    listener::Listener,
-    prepared::{Inheritable, Prepared},
-};
+pub use connect::{Builder, Handshake, Inheritable, Listener, Prepared};
 pub use error::{CastError, Error, HandshakeError, ProtocolError, Reason, Refusal, Result, SealError};
 pub use memory::{
     sealed_buffer::{SealedBuffer, SealedBufferMut},

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use crate::{protocol::layout::Position, ring::release::Span};
+use crate::{protocol::Position, ring::Span};
 
 /// The time, by a clock that is read in some nanoseconds and goes on tick by tick.
 #[inline]

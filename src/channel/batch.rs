@@ -9,9 +9,9 @@
 use std::{fmt, ops::Deref, os::fd::OwnedFd, sync::Arc};
 
 use crate::{
-    channel::{ages::coarse_now, backlog::Backlog, inbox::Inbox, message::Message, payload::Payload},
-    protocol::{layout::to_u64, record::Record},
-    ring::release::Span,
+    channel::{Backlog, Inbox, Message, Payload, ages::coarse_now},
+    protocol::{Record, to_u64},
+    ring::Span,
 };
 
 /// Space is released at the latest when it is this part of the ring, an eighth, or this number of records: a sender that
@@ -274,7 +274,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{Channel, channel::ages::DeliveryTimes, wait::Deadline};
+    use crate::{Channel, channel::DeliveryTimes, wait::Deadline};
 
     #[test]
     fn payloads_taken_out_of_a_batch_are_held_since_then() {

@@ -7,7 +7,7 @@ use std::{
 
 use zerocopy::{Immutable, IntoBytes};
 
-use crate::channel::message::ReplyToken;
+use crate::channel::ReplyToken;
 
 /// Control bytes and descriptors for one message; borrowed until it is sent.
 ///

@@ -13,20 +13,12 @@ use rustix::time::Timespec;
 
 use crate::{
     channel::{
-        ages::{DeliveryTimes, coarse_now},
-        message::{Attachments, Message},
-        payload::Payload,
-        stats::{Held, Limits, Stats, count},
+        Attachments, DeliveryTimes, Held, Limits, Message, Payload, Stats, ages::coarse_now, stats::count,
     },
     error::{Error, ProtocolError, Result},
     memory::aligned_bytes::AlignedBytes,
-    protocol::{
-        layout::Word,
-        order::{Next, Sequencer},
-        record::{MessageHeader, Record},
-        requests::ReplyStatus,
-    },
-    ring::{consumer::Consumer, release::Releases},
+    protocol::{Asked, MessageHeader, Next, Record, Sequencer, Word},
+    ring::{Consumer, Releases},
     socket::{death::Watch, doorbell::ControlWord, link::Link, seqpacket::ReceivedFds},
     sys::own_region::ControlPage,
     wait::{Budget, Deadline, News, SleepWord, Spinner, WaitState},
@@ -221,12 +213,12 @@ impl Inbox {
     /// Whether the reply to this request of ours is still expected.
     fn is_wanted(&mut self, sequence: u64) -> Result<bool> {
         match self.link.requests.answer(sequence) {
-            ReplyStatus::Expected => Ok(true),
-            ReplyStatus::Cancelled => {
+            Some(Asked::Open) => Ok(true),
+            Some(Asked::Cancelled) => {
                 count(&mut self.stats.late_replies, 1);
                 Ok(false)
             }
-            ReplyStatus::Unknown => Err(self.link.violated(ProtocolError::UnaskedReply { sequence })),
+            None => Err(self.link.violated(ProtocolError::UnaskedReply { sequence })),
         }
     }
 

@@ -10,15 +10,9 @@ use std::{
 
 pub use self::writer::LoanWriter;
 use crate::{
-    channel::{
-        control::Control,
-        message::{ReplyToken, RequestId},
-        outbox::{Outbox, Wake},
-        sender::Sender,
-        space::Block,
-    },
+    channel::{Block, Control, Outbox, ReplyToken, RequestId, Sender, Wake},
     error::{Error, Result},
-    ring::writer::Reservation,
+    ring::Reservation,
     wait::Deadline,
 };
 
@@ -199,9 +193,9 @@ impl<'s, T> Loan<'s, T> {
     }
 }
 
-const FOREVER: Block = Block::Until(Deadline::Never);
+pub(super) const FOREVER: Block = Block::Until(Deadline::Never);
 
-fn within(timeout: Duration) -> Block {
+pub(super) fn within(timeout: Duration) -> Block {
     Block::Until(Deadline::after(timeout))
 }
 

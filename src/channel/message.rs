@@ -5,10 +5,10 @@ use std::{fmt, mem, os::fd::OwnedFd};
 use zerocopy::{Immutable, KnownLayout, TryFromBytes};
 
 use crate::{
-    channel::payload::Payload,
+    channel::Payload,
     error::{CastError, Result},
     memory::aligned_bytes::AlignedBytes,
-    protocol::record::MessageHeader,
+    protocol::MessageHeader,
     socket::seqpacket::ReceivedFds,
 };
 

@@ -8,39 +8,54 @@
 //!
 //! May import: all folders but `connect` and `tokio`.
 
-pub(crate) mod ages;
-pub(crate) mod backlog;
-pub(crate) mod batch;
-pub(crate) mod control;
+mod ages;
+mod backlog;
+mod batch;
+mod control;
+mod delegate;
 pub(crate) mod inbox;
-pub(crate) mod interest;
-pub(crate) mod loan;
-pub(crate) mod message;
-pub(crate) mod outbox;
-pub(crate) mod owned_loan;
-pub(crate) mod payload;
-pub(crate) mod peer;
+mod interest;
+mod loan;
+mod message;
+mod outbox;
+mod owned_loan;
+mod payload;
+mod peer;
 pub(crate) mod receiver;
-pub(crate) mod seek;
-pub(crate) mod send_batch;
-pub(crate) mod sender;
-pub(crate) mod space;
-pub(crate) mod stats;
+mod seek;
+mod send_batch;
+mod sender;
+mod space;
+mod stats;
 
 use std::time::Duration;
 
 use zerocopy::{FromBytes, IntoBytes};
 
+pub(crate) use self::delegate::delegate;
+use self::{
+    ages::DeliveryTimes,
+    backlog::Backlog,
+    inbox::{Inbox, Poll},
+    interest::Space,
+    message::Attachments,
+    outbox::{Outbox, Wake},
+    space::{Block, SpaceWaiter},
+};
+pub use self::{
+    batch::{BatchMessage, RecvBatch},
+    control::{Control, IntoBorrowedFd},
+    loan::{Loan, LoanWriter, Unsent},
+    message::{Message, ReplyToken, RequestId},
+    owned_loan::OwnedLoan,
+    payload::{Payload, PayloadReader},
+    peer::{Credentials, Peer},
+    receiver::{Messages, Receiver},
+    send_batch::SendBatch,
+    sender::Sender,
+    stats::{Held, Limits, Stats},
+};
 use crate::{
-    channel::{
-        control::Control,
-        loan::Loan,
-        message::{Message, ReplyToken, RequestId},
-        peer::Peer,
-        receiver::Receiver,
-        sender::Sender,
-        stats::{Limits, Stats},
-    },
     error::{Error, Result},
     socket::link::Closer,
     wait::Deadline,
@@ -108,22 +123,13 @@ impl Channel {
 
 /// The everyday methods of the [`Sender`]; the others are those of the field [`sender`](Self::sender).
 impl Channel {
-    /// See [`Sender::loan`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::loan`].
-    #[inline]
-    pub fn loan(&mut self, len: usize) -> Result<Loan<'_>> {
-        self.sender.loan(len)
-    }
-
-    /// See [`Sender::try_loan`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::try_loan`].
-    #[inline]
-    pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>> {
-        self.sender.try_loan(len)
+    delegate! { Sender: self.sender;
+        fn loan(&mut self, len: usize) -> Result<Loan<'_>>;
+        fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>>;
+        fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
+        fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
+        fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId>;
+        fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
     }
 
     /// See [`Sender::loan_slice`].
@@ -134,66 +140,14 @@ impl Channel {
     pub fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
         self.sender.loan_slice(count)
     }
-
-    /// See [`Sender::send`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::send`].
-    pub fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.sender.send(control)
-    }
-
-    /// See [`Sender::try_send`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::try_send`].
-    pub fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.sender.try_send(control)
-    }
-
-    /// See [`Sender::request`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::request`].
-    pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.sender.request(control)
-    }
-
-    /// See [`Sender::reply`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::reply`].
-    pub fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
-        self.sender.reply(token, control)
-    }
 }
 
 /// The everyday methods of the [`Receiver`]; the others are those of the field [`receiver`](Self::receiver).
 impl Channel {
-    /// See [`Receiver::recv`].
-    ///
-    /// # Errors
-    /// Those of [`Receiver::recv`].
-    #[inline]
-    pub fn recv(&mut self) -> Result<Message> {
-        self.receiver.recv()
-    }
-
-    /// See [`Receiver::try_recv`].
-    ///
-    /// # Errors
-    /// Those of [`Receiver::try_recv`].
-    #[inline]
-    pub fn try_recv(&mut self) -> Result<Option<Message>> {
-        self.receiver.try_recv()
-    }
-
-    /// See [`Receiver::recv_timeout`].
-    ///
-    /// # Errors
-    /// Those of [`Receiver::recv_timeout`].
-    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message> {
-        self.receiver.recv_timeout(timeout)
+    delegate! { Receiver: self.receiver;
+        fn recv(&mut self) -> Result<Message>;
+        fn try_recv(&mut self) -> Result<Option<Message>>;
+        fn recv_timeout(&mut self, timeout: Duration) -> Result<Message>;
     }
 }
 
@@ -213,7 +167,7 @@ impl Channel {
     pub fn call<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<Message> {
         self.check_halves()?;
         let deadline = Deadline::after(timeout);
-        let request = self.sender.request_until(control, deadline)?;
+        let request = self.sender.post(control, true, Block::Until(deadline))?;
         self.receiver.wait_reply_until(request, deadline).inspect_err(|_| self.receiver.cancel(request))
     }
 

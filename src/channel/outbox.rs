@@ -6,20 +6,10 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use crate::{
-    channel::{
-        control::Control,
-        interest::Space,
-        message::{ReplyToken, RequestId},
-        space::{Block, SpaceWaiter},
-        stats::{Limits, count},
-    },
+    channel::{Block, Control, Limits, ReplyToken, RequestId, Space, SpaceWaiter, stats::count},
     error::{Error, Result},
-    protocol::{
-        layout::{RecordSize, Word},
-        packet::PacketHeader,
-        record::{MessageHeader, Record},
-    },
-    ring::{producer::Producer, release::Releases, writer::Frame},
+    protocol::{MessageHeader, PacketHeader, Record, RecordSize, Word},
+    ring::{Frame, Producer, Releases},
     socket::{death::Watch, doorbell::PeerHalf, seqpacket::SendFailure},
     sys::{own_region::ControlPage, peer_region::PeerRegion},
     wait::{Notified, Notifier, Spinner},

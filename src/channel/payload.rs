@@ -15,7 +15,7 @@ pub use self::reader::PayloadReader;
 use crate::{
     error::{CastError, Error, Result},
     memory::shared_slice::SharedSlice,
-    ring::release::{Releases, Span},
+    ring::{Releases, Span},
     sys::foreign::VolatileBytes,
     wait::{Deadline, sleep},
 };
@@ -244,7 +244,7 @@ mod tests {
     use std::io::{BufRead, Read, Seek, SeekFrom};
 
     use super::*;
-    use crate::protocol::layout::to_u64;
+    use crate::protocol::to_u64;
 
     fn payload(bytes: Vec<u8>) -> Payload {
         Payload { len: bytes.len(), place: Place::Private(bytes) }

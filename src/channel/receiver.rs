@@ -8,16 +8,9 @@ use std::{
 };
 
 use crate::{
-    channel::{
-        backlog::Backlog,
-        batch::RecvBatch,
-        inbox::{Inbox, Poll},
-        message::{Message, RequestId},
-        peer::Peer,
-        stats::{Held, Limits, Stats},
-    },
+    channel::{Backlog, Held, Inbox, Limits, Message, Peer, Poll, RecvBatch, RequestId, Stats},
     error::{Error, Result},
-    ring::release::Releases,
+    ring::Releases,
     socket::{death::Watch, link::Closer},
     sys::own_region::ControlPage,
     wait::{Deadline, Spinner},
@@ -307,7 +300,7 @@ impl Receiver {
     /// ```
     pub fn cancel(&self, request: RequestId) {
         if self.is_of(request) {
-            self.inbox.link.requests.give_up(request.sequence);
+            self.inbox.link.requests.cancel(request.sequence);
         }
     }
 

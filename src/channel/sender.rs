@@ -11,22 +11,15 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     channel::{
-        control::Control,
-        loan::{Loan, Unsent},
-        message::{ReplyToken, RequestId},
-        outbox::{Outbox, Wake},
-        owned_loan::OwnedLoan,
-        peer::Peer,
-        send_batch::SendBatch,
-        space::Block,
-        stats::{Limits, Stats},
+        Block, Control, Limits, Loan, Outbox, OwnedLoan, Peer, ReplyToken, RequestId, SendBatch, Stats,
+        Unsent, Wake,
+        loan::{FOREVER, within},
     },
     error::{Error, Result},
-    protocol::layout::RecordSize,
-    ring::{release::Releases, writer::Writer},
+    ring::{Releases, Writer},
     socket::{death::Watch, link::Closer},
     sys::own_region::{ControlPage, OwnRing},
-    wait::{Deadline, Spinner},
+    wait::Spinner,
 };
 
 /// The sending half of a [`Channel`](crate::Channel).
@@ -146,7 +139,7 @@ impl Sender {
     /// Those of [`loan`](Self::loan).
     #[inline]
     pub fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
-        self.lend(count, Block::Until(Deadline::Never), Wake::AtOnce)
+        self.lend(count, FOREVER, Wake::AtOnce)
     }
 
     /// As [`loan_slice`](Self::loan_slice), for at most `timeout`.
@@ -158,7 +151,7 @@ impl Sender {
         count: usize,
         timeout: Duration,
     ) -> Result<Loan<'_, T>> {
-        self.lend(count, Block::Until(Deadline::after(timeout)), Wake::AtOnce)
+        self.lend(count, within(timeout), Wake::AtOnce)
     }
 
     /// As [`loan_slice`](Self::loan_slice) if there is room; never blocks. `None` arms the descriptor.
@@ -175,12 +168,7 @@ impl Sender {
     /// # Errors
     /// Those of [`loan`](Self::loan).
     pub fn has_space(&mut self, len: usize) -> Result<bool> {
-        let size = self.loan_size(len)?;
-        match self.out.wait_for_space(&mut self.writer.producer, size, Block::No) {
-            Ok(()) => Ok(true),
-            Err(Error::Full) => Ok(false),
-            Err(error) => Err(error),
-        }
+        unless_full(self.reserve(len, Block::No)).map(|reserved| reserved.is_some())
     }
 
     #[inline]
@@ -189,11 +177,7 @@ impl Sender {
         count: usize,
         wake: Wake,
     ) -> Result<Option<Loan<'_, T>>> {
-        match self.lend(count, Block::No, wake) {
-            Ok(loan) => Ok(Some(loan)),
-            Err(Error::Full) => Ok(None),
-            Err(error) => Err(error),
-        }
+        unless_full(self.lend(count, Block::No, wake))
     }
 
     #[inline(always)]
@@ -204,30 +188,19 @@ impl Sender {
         wake: Wake,
     ) -> Result<Loan<'_, T>> {
         // A product that overflows is too long for any ring.
-        self.reserve(count.saturating_mul(size_of::<T>()), block)?;
-        self.lend_reserved(count, wake)
+        let len = count.saturating_mul(size_of::<T>());
+        self.reserve(len, block)?;
+        match self.writer.lend(count) {
+            Some(reservation) => Ok(Loan::new(reservation, &mut self.out, wake)),
+            None => Err(self.out.too_large(len)),
+        }
     }
 
     /// Reserves room for a loan of `len` bytes.
     #[inline(always)]
     pub(super) fn reserve(&mut self, len: usize, block: Block) -> Result<()> {
-        let size = self.loan_size(len)?;
+        let size = self.writer.loan_size(len).ok_or_else(|| self.out.too_large(len))?;
         self.out.wait_for_space(&mut self.writer.producer, size, block)
-    }
-
-    /// Lends the place that was reserved last.
-    #[inline(always)]
-    fn lend_reserved<T: FromBytes + IntoBytes>(&mut self, count: usize, wake: Wake) -> Result<Loan<'_, T>> {
-        match self.writer.lend(count) {
-            Some(reservation) => Ok(Loan::new(reservation, &mut self.out, wake)),
-            None => Err(self.out.too_large(count.saturating_mul(size_of::<T>()))),
-        }
-    }
-
-    /// Bytes that are reserved for a loan of `len` bytes.
-    #[inline]
-    fn loan_size(&self, len: usize) -> Result<RecordSize> {
-        self.writer.loan_size(len).ok_or_else(|| self.out.too_large(len))
     }
 
     /// Begins a batch: loans are sent as ever, but a sleeping receiver is woken only when the batch is dropped.
@@ -246,7 +219,7 @@ impl Sender {
     /// [`Unsent`], with the sender in it, and [`Error::Timeout`] or an error of [`loan`](Self::loan).
     #[expect(clippy::result_large_err, reason = "the sender comes back as it was")]
     pub fn into_loan(mut self, len: usize, timeout: Duration) -> Result<OwnedLoan, Unsent<Self>> {
-        match self.reserve(len, Block::Until(Deadline::after(timeout))) {
+        match self.reserve(len, within(timeout)) {
             Ok(()) => Ok(OwnedLoan::new(self, len)),
             Err(error) => Err(Unsent::new(error, self)),
         }
@@ -265,9 +238,7 @@ impl Sender {
     /// [`Error::ControlTooLarge`], [`Error::TooManyFds`], [`Error::Disconnected`], [`Error::UnknownRequest`] for a
     /// reply to another channel's request.
     pub fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.out
-            .send_control(&mut self.writer.producer, &control.into(), false, Block::Until(Deadline::Never))
-            .map(drop)
+        self.post(control, false, FOREVER).map(drop)
     }
 
     /// As [`send`](Self::send), for at most `timeout`.
@@ -275,8 +246,7 @@ impl Sender {
     /// # Errors
     /// [`Error::Timeout`], or those of [`send`](Self::send).
     pub fn send_timeout<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()> {
-        let block = Block::Until(Deadline::after(timeout));
-        self.out.send_control(&mut self.writer.producer, &control.into(), false, block).map(drop)
+        self.post(control, false, within(timeout)).map(drop)
     }
 
     /// As [`send`](Self::send) if there is room now; never blocks.
@@ -284,7 +254,7 @@ impl Sender {
     /// # Errors
     /// [`Error::Full`] or [`Error::FdsInFlight`], with the descriptor armed, or those of [`send`](Self::send).
     pub fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.out.send_control(&mut self.writer.producer, &control.into(), false, Block::No).map(drop)
+        self.post(control, false, Block::No).map(drop)
     }
 
     /// Sends a message that asks for a reply; waits as [`send`](Self::send) does. The reply comes as a message whose
@@ -293,7 +263,7 @@ impl Sender {
     /// # Errors
     /// [`Error::TooManyRequests`], or those of [`send`](Self::send).
     pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.out.send_control(&mut self.writer.producer, &control.into(), true, Block::Until(Deadline::Never))
+        self.post(control, true, FOREVER)
     }
 
     /// As [`request`](Self::request), for at most `timeout`.
@@ -305,15 +275,16 @@ impl Sender {
         control: impl Into<Control<'c>>,
         timeout: Duration,
     ) -> Result<RequestId> {
-        self.request_until(control, Deadline::after(timeout))
+        self.post(control, true, within(timeout))
     }
 
-    pub(crate) fn request_until<'c>(
+    pub(super) fn post<'c>(
         &mut self,
         control: impl Into<Control<'c>>,
-        deadline: Deadline,
+        wants_reply: bool,
+        block: Block,
     ) -> Result<RequestId> {
-        self.out.send_control(&mut self.writer.producer, &control.into(), true, Block::Until(deadline))
+        self.out.send_control(&mut self.writer.producer, &control.into(), wants_reply, block)
     }
 
     /// As [`request`](Self::request) if there is room now; never blocks.
@@ -321,7 +292,7 @@ impl Sender {
     /// # Errors
     /// Those of [`try_send`](Self::try_send) and [`request`](Self::request).
     pub fn try_request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.out.send_control(&mut self.writer.producer, &control.into(), true, Block::No)
+        self.post(control, true, Block::No)
     }
 
     /// Replies to a request; waits as [`send`](Self::send) does. A reply with a payload is sent by
@@ -422,6 +393,15 @@ impl Sender {
     }
 }
 
+/// `None` where there is no space.
+#[inline]
+fn unless_full<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(Error::Full) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
 /// Closes this direction only: the peer receives what was committed, then learns of the end. Our receiver goes on.
 /// A copy in a fork that has not used it [closes nothing](crate#processes-as-they-are).
 impl Drop for Sender {
@@ -457,7 +437,7 @@ impl fmt::Debug for Sender {
 mod tests {
     use std::time::Duration;
 
-    use crate::{Builder, Channel, Error, protocol::layout::Position};
+    use crate::{Builder, Channel, Error, protocol::Position};
 
     /// 2^63 bytes take 29 years at 10 GB/s; here both sides go on from where those are nearly over.
     #[test]

@@ -40,7 +40,7 @@ pub struct Stats {
     pub spins_paid: u64,
     /// Times that a message had to wait for room.
     pub waits_for_space: u64,
-    /// Replies that came after their request was given up, and were dropped.
+    /// Replies that came after their request was cancelled, and were dropped.
     pub late_replies: u64,
     /// Most bytes of our ring that were in use at once, when a message was committed; what large payloads leave out at its
     /// end is in use too.
@@ -94,7 +94,7 @@ pub struct Limits {
     pub max_control: usize,
     /// Descriptors.
     pub max_fds: usize,
-    /// Requests that may be without a reply at once, those that were given up included.
+    /// Requests that may be without a reply at once, those that were cancelled included.
     pub max_requests: usize,
 }
 

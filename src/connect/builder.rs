@@ -12,15 +12,9 @@ use rustix::param::page_size;
 
 use crate::{
     channel::Channel,
-    connect::{
-        child,
-        handshake::Handshake,
-        listener::{self, Listener},
-        prepared::Prepared,
-        settings::{Role, Settings, random},
-    },
+    connect::{Handshake, Listener, Prepared, Role, Settings, child, listener, settings::random},
     error::{self, Result},
-    protocol::{layout::Geometry, packet::SCM_MAX_FD},
+    protocol::{Geometry, SCM_MAX_FD},
     socket::seqpacket::{MAX_PACKET_BODY, Socket},
     wait::{Deadline, Wait},
 };
@@ -150,7 +144,7 @@ impl Builder {
     /// ([`Error::TooManyRequests`](crate::Error::TooManyRequests)). This side's own requests are limited by the lower of both
     /// sides' numbers.
     ///
-    /// A request counts until its reply is received, even if it is given up meanwhile. So answer every request, if only with an
+    /// A request counts until its reply is received, even if it is cancelled meanwhile. So answer every request, if only with an
     /// empty reply: a request without any counts as long as the channel lives. Each takes some 20 bytes at either side, and
     /// one call may have to drop that many late replies.
     pub fn max_requests(self, count: usize) -> Self {

@@ -3,15 +3,12 @@
 use std::sync::Arc;
 
 use crate::{
-    channel::{Channel, peer::Peer, receiver::Receiver, sender::Sender, stats::Limits},
-    connect::{
-        offer::{Offer, PeerOffer},
-        settings::Settings,
-    },
+    channel::{Channel, Limits, Peer, Receiver, Sender},
+    connect::{Offer, PeerOffer, Settings},
     error::Result,
     memory::region::OwnRegion,
-    protocol::layout::to_usize,
-    ring::release::Releases,
+    protocol::to_usize,
+    ring::Releases,
     socket::{link::Link, seqpacket::Socket},
     sys::peer_region::PeerRegion,
     wait::{Spinner, pinned_to_same_cpu},

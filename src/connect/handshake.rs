@@ -9,14 +9,10 @@ use std::{
 use rustix::event::PollFlags;
 
 use crate::{
-    channel::{Channel, peer::Credentials},
-    connect::{
-        establish,
-        settings::{Role, Settings, random},
-        steps::{Progress, State, again},
-    },
+    channel::{Channel, Credentials},
+    connect::{Progress, Role, Settings, State, establish, settings::random, steps::again},
     error::{Error, HandshakeError, Reason, Refusal, Result},
-    protocol::hello::HELLO_MAX,
+    protocol::HELLO_MAX,
     socket::seqpacket::Socket,
     wait::{Budget, Deadline, sleep},
 };

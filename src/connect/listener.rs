@@ -28,10 +28,7 @@ use rustix::{
 
 use crate::{
     channel::Channel,
-    connect::{
-        handshake::Handshake,
-        settings::{Role, Settings},
-    },
+    connect::{Handshake, Role, Settings},
     error::{Error, HandshakeError, Result},
     socket::seqpacket::{Socket, other_kind, take},
     sys::{descriptor::above_stdio, owner::Owner},

@@ -9,16 +9,11 @@ use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
 use crate::{
-    channel::peer::Credentials,
-    connect::settings::Settings,
+    channel::Credentials,
+    connect::Settings,
     error::{Error, HandshakeError, ProtocolError, Reason, Refusal, Result},
     memory::region::{Offered, OwnRegion, Unfit},
-    protocol::{
-        hello::Reject,
-        layout::{Word, to_u64},
-        negotiation::{LocalLimits, Negotiated},
-        packet::{Kind, PacketHeader},
-    },
+    protocol::{Kind, LocalLimits, Negotiated, PacketHeader, Reject, Word, to_u64},
     socket::seqpacket::{ReceivedPacket, SendFailure, Socket, other_kind},
     wait::Deadline,
 };

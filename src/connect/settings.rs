@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{protocol::negotiation::LocalLimits, wait::Wait};
+use crate::{protocol::LocalLimits, wait::Wait};
 
 /// The values of a [`Builder`](crate::Builder).
 #[derive(Debug, Clone, Copy)]

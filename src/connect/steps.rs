@@ -15,17 +15,12 @@ use zerocopy::IntoBytes;
 
 use crate::{
     connect::{
-        handshake::Handshake,
-        offer::{Offer, PeerOffer, REFLECTED, awaited},
-        settings::Role,
+        Handshake, Offer, PeerOffer, Role,
+        offer::{REFLECTED, awaited},
     },
     error::{Error, HandshakeError, Reason, Refusal, Result},
     memory::region::{Offered, Unfit},
-    protocol::{
-        hello::{HELLO_MAX, Reject},
-        layout::{Word, to_u64},
-        packet::{Kind, PacketHeader},
-    },
+    protocol::{HELLO_MAX, Kind, PacketHeader, Reject, Word, to_u64},
     socket::seqpacket::{Received, SendFailure},
     sys::peer_region::PeerRegion,
     wait::Deadline,

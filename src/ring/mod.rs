@@ -8,8 +8,15 @@
 //!
 //! May import: `error`, `protocol`, `wait`, `sys`, `memory`, `socket`.
 
-pub(crate) mod consumer;
-pub(crate) mod pacing;
+mod consumer;
+mod pacing;
 pub(crate) mod producer;
 pub(crate) mod release;
-pub(crate) mod writer;
+mod writer;
+
+pub(crate) use self::{
+    consumer::Consumer,
+    producer::{Place, Producer},
+    release::{Releases, Span},
+    writer::{Frame, Reservation, Writer},
+};

@@ -14,10 +14,7 @@ use std::{
 
 use crate::{
     error::Result,
-    protocol::{
-        layout::{Position, Word, to_u64},
-        record::Record,
-    },
+    protocol::{Position, Record, Word, to_u64},
     socket::{doorbell::PeerHalf, link::Link},
     sys::{foreign::VolatileBytes, own_region::ControlPage, peer_region::PeerRegion},
     wait::{Notifier, lock_unless_lost},
@@ -239,7 +236,7 @@ impl Releases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::layout::CACHE_LINE;
+    use crate::protocol::CACHE_LINE;
 
     #[test]
     fn spans_that_touch_are_one() {

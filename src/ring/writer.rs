@@ -7,11 +7,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     error::ProtocolError,
-    protocol::{
-        layout::{CACHE_LINE, RecordSize},
-        record::{Record, RecordHeader},
-    },
-    ring::producer::{Place, Producer},
+    protocol::{CACHE_LINE, Record, RecordHeader, RecordSize},
+    ring::{Place, Producer},
     sys::{
         own_region::{Around, ControlPage, OwnRing, RingSlot},
         peer_region::PeerRegion,
@@ -148,7 +145,7 @@ mod tests {
     use super::*;
     use crate::{
         memory::region::{OwnRegion, map_peer},
-        protocol::{layout::Word, record::MessageHeader},
+        protocol::{MessageHeader, Word},
         wait::Deadline,
     };
 

@@ -9,20 +9,10 @@ use ::tokio::{
 use rustix::process::Pid;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{
-    loan::Loan,
-    readiness::{Attempt, Readiness},
-    receiver::Receiver,
-    sender::Sender,
-};
+use super::{Attempt, Loan, Readiness, Receiver, Sender};
 use crate::{
-    channel::{
-        control::Control,
-        message::{Message, ReplyToken, RequestId},
-        peer::Peer,
-        stats::{Limits, Stats},
-    },
-    connect::{builder::Builder, child as process, handshake::Handshake},
+    channel::{Control, Limits, Message, Peer, ReplyToken, RequestId, Stats, delegate},
+    connect::{Builder, Handshake, child as process},
     error::{Error, Result},
     socket::link::Closer,
     sys::owner::Owner,
@@ -252,12 +242,15 @@ impl Drop for KillOnDrop {
 
 /// The everyday methods of the [`Sender`]; the others are those of the field [`sender`](Self::sender).
 impl Channel {
-    /// See [`Sender::loan`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::loan`].
-    pub async fn loan(&mut self, len: usize) -> Result<Loan<'_>> {
-        self.sender.loan(len).await
+    delegate! { await Sender: self.sender;
+        async fn loan(&mut self, len: usize) -> Result<Loan<'_>>;
+        async fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
+        async fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId>;
+        async fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
+    }
+    delegate! { Sender: self.sender;
+        fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>>;
+        fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
     }
 
     /// See [`Sender::loan_slice`].
@@ -270,64 +263,15 @@ impl Channel {
     ) -> Result<Loan<'s, T>> {
         self.sender.loan_slice(count).await
     }
-
-    /// See [`Sender::try_loan`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::try_loan`].
-    pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>> {
-        self.sender.try_loan(len)
-    }
-
-    /// See [`Sender::send`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::send`].
-    pub async fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.sender.send(control).await
-    }
-
-    /// See [`Sender::try_send`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::try_send`].
-    pub fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.sender.try_send(control)
-    }
-
-    /// See [`Sender::request`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::request`].
-    pub async fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.sender.request(control).await
-    }
-
-    /// See [`Sender::reply`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::reply`].
-    pub async fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
-        self.sender.reply(token, control).await
-    }
 }
 
 /// The everyday methods of the [`Receiver`]; the others are those of the field [`receiver`](Self::receiver).
 impl Channel {
-    /// See [`Receiver::recv`].
-    ///
-    /// # Errors
-    /// Those of [`Receiver::recv`].
-    pub async fn recv(&mut self) -> Result<Message> {
-        self.receiver.recv().await
+    delegate! { await Receiver: self.receiver;
+        async fn recv(&mut self) -> Result<Message>;
     }
-
-    /// See [`Receiver::try_recv`].
-    ///
-    /// # Errors
-    /// Those of [`Receiver::try_recv`].
-    pub fn try_recv(&mut self) -> Result<Option<Message>> {
-        self.receiver.try_recv()
+    delegate! { Receiver: self.receiver;
+        fn try_recv(&mut self) -> Result<Option<Message>>;
     }
 }
 

@@ -10,12 +10,9 @@ use std::{
 
 use ::tokio::task::JoinSet;
 
-use super::{
-    channel::{Channel, advance_until},
-    readiness::{Attempt, Readiness},
-};
+use super::{Attempt, Channel, Readiness, channel::advance_until};
 use crate::{
-    connect::handshake::Handshake,
+    connect::Handshake,
     error::{Error, Result},
 };
 

@@ -63,5 +63,6 @@ mod sender;
 pub use channel::Channel;
 pub use listener::Listener;
 pub use loan::{Loan, LoanWriter};
+use readiness::{Attempt, Readiness};
 pub use receiver::Receiver;
 pub use sender::{SendBatch, Sender};

@@ -22,7 +22,7 @@ use ::tokio::{
 };
 
 use crate::{
-    channel::{inbox, message::Message},
+    channel::{Message, inbox},
     error::{Error, Result},
     sys::{descriptor::close_registered, owner::Owner},
 };

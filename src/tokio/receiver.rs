@@ -9,13 +9,9 @@ use std::{
 
 use futures_core::Stream;
 
-use super::readiness::{Attempt, Readiness};
+use super::{Attempt, Readiness};
 use crate::{
-    channel::{
-        batch::RecvBatch,
-        message::{Message, RequestId},
-        receiver::item,
-    },
+    channel::{Message, RecvBatch, RequestId, receiver::item},
     error::{Error, Result},
 };
 

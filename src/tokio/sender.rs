@@ -4,15 +4,9 @@ use std::{ops::Deref, os::fd::AsFd};
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{
-    loan::Loan,
-    readiness::{Attempt, Readiness},
-};
+use super::{Attempt, Loan, Readiness};
 use crate::{
-    channel::{
-        control::Control,
-        message::{ReplyToken, RequestId},
-    },
+    channel::{Control, ReplyToken, RequestId},
     error::{Error, Result},
 };
 

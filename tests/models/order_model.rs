@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 
 use order::{Next, Sequencer};
-use protocol::record::MessageHeader;
+use protocol::MessageHeader;
 use wait::{
     ModelWord, Seen,
     engine::{Came, End, News, SpinResult, Step, WaitState},
@@ -28,26 +28,24 @@ mod error {
 }
 /// What src/protocol/order.rs imports; of a heading it needs no more.
 mod protocol {
-    pub(crate) mod record {
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-        pub(crate) struct MessageHeader {
-            pub(crate) sequence: u64,
-            half: bool,
-            wants_reply: bool,
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub(crate) struct MessageHeader {
+        pub(crate) sequence: u64,
+        half: bool,
+        wants_reply: bool,
+    }
+
+    impl MessageHeader {
+        pub(crate) fn new(sequence: u64, wants_reply: bool, _in_reply_to: Option<u64>) -> Self {
+            Self { sequence, half: false, wants_reply }
         }
 
-        impl MessageHeader {
-            pub(crate) fn new(sequence: u64, wants_reply: bool, _in_reply_to: Option<u64>) -> Self {
-                Self { sequence, half: false, wants_reply }
-            }
+        pub(crate) fn split(self) -> Self {
+            Self { half: true, ..self }
+        }
 
-            pub(crate) fn split(self) -> Self {
-                Self { half: true, ..self }
-            }
-
-            pub(crate) fn is_split(self) -> bool {
-                self.half
-            }
+        pub(crate) fn is_split(self) -> bool {
+            self.half
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use super::Payload;
 use crate::{
     channel::seek::sought,
-    protocol::layout::{to_u64, to_usize},
+    protocol::{to_u64, to_usize},
     sys::foreign::VolatileBytes,
 };
 
