@@ -21,7 +21,7 @@ use crate::{
     ring::{Consumer, Releases},
     socket::{death::Watch, doorbell::ControlWord, link::Link, seqpacket::ReceivedFds},
     sys::own_region::ControlPage,
-    wait::{Budget, Deadline, News, SleepWord, Spinner, WaitState},
+    wait::{Budget, Deadline, News, Outcome, SleepWord, Spinner, WaitState},
 };
 
 /// The receive path of a receiver: everything but its backlog.
@@ -57,16 +57,6 @@ struct NextMessage {
     packet: Option<BufferedPacket>,
     /// The next record of the ring, if it is part of the message.
     record: Option<Record>,
-}
-
-/// The result of a receive that does not block.
-#[derive(Debug)]
-pub(crate) enum Poll {
-    Message(Message),
-    /// No message. The descriptor is armed and the socket empty: a new message makes it readable.
-    Empty,
-    /// No message within the budget. The descriptor is armed, but packets may be left.
-    Budget,
 }
 
 #[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
@@ -156,10 +146,11 @@ impl Inbox {
         Ok(extras)
     }
 
+    /// Receives without blocking. Where there is no message the descriptor is armed.
     #[inline]
-    pub(crate) fn find(&mut self) -> Result<Poll> {
+    pub(crate) fn find(&mut self) -> Result<Outcome<Message>> {
         match self.try_inline() {
-            Some(record) => self.finish_inline(record, None).map(Poll::Message),
+            Some(record) => self.finish_inline(record, None).map(Outcome::Done),
             None => self.try_slow(),
         }
     }

@@ -13,7 +13,7 @@ mod backlog;
 mod batch;
 mod control;
 mod delegate;
-pub(crate) mod inbox;
+mod inbox;
 mod interest;
 mod loan;
 mod message;
@@ -36,7 +36,7 @@ pub(crate) use self::delegate::delegate;
 use self::{
     ages::DeliveryTimes,
     backlog::Backlog,
-    inbox::{Inbox, Poll},
+    inbox::Inbox,
     interest::Space,
     message::Attachments,
     outbox::{Outbox, Wake},

@@ -8,12 +8,12 @@ use std::{
 };
 
 use crate::{
-    channel::{Backlog, Held, Inbox, Limits, Message, Peer, Poll, RecvBatch, RequestId, Stats},
+    channel::{Backlog, Held, Inbox, Limits, Message, Peer, RecvBatch, RequestId, Stats},
     error::{Error, Result},
     ring::Releases,
     socket::{death::Watch, link::Closer},
     sys::own_region::ControlPage,
-    wait::{Deadline, Spinner},
+    wait::{Deadline, Outcome, Spinner},
 };
 
 /// The receiving half of a [`Channel`](crate::Channel). Messages arrive whole, in the order in which they were sent.
@@ -94,8 +94,8 @@ impl Receiver {
     /// Those of [`recv`](Self::recv).
     pub fn try_recv(&mut self) -> Result<Option<Message>> {
         match self.find()? {
-            Poll::Message(message) => Ok(Some(message)),
-            Poll::Empty | Poll::Budget => Ok(None),
+            Outcome::Done(message) => Ok(Some(message)),
+            _ => Ok(None),
         }
     }
 
@@ -166,9 +166,9 @@ impl Receiver {
             return Ok(false);
         }
         match self.inbox.find()? {
-            Poll::Message(message) => self.backlog.put_back(message),
-            Poll::Empty => return Ok(true),
-            Poll::Budget => {}
+            Outcome::Done(message) => self.backlog.put_back(message),
+            Outcome::Empty => return Ok(true),
+            _ => {}
         }
         Ok(false)
     }
@@ -192,9 +192,9 @@ impl Receiver {
 
     /// The next message, if it is here.
     #[inline]
-    pub(crate) fn find(&mut self) -> Result<Poll> {
+    pub(crate) fn find(&mut self) -> Result<Outcome<Message>> {
         match self.backlog.take() {
-            Some(message) => Ok(Poll::Message(message)),
+            Some(message) => Ok(Outcome::Done(message)),
             None => self.inbox.find(),
         }
     }
@@ -257,16 +257,16 @@ impl Receiver {
 
     /// The reply to `request`, if it is here; keeps what came before.
     #[cfg(feature = "tokio")]
-    pub(crate) fn find_reply(&mut self, request: RequestId) -> Result<Poll> {
+    pub(crate) fn find_reply(&mut self, request: RequestId) -> Result<Outcome<Message>> {
         if let Some(reply) = self.kept_reply(request)? {
-            return Ok(Poll::Message(reply));
+            return Ok(Outcome::Done(reply));
         }
         loop {
             if self.backlog.is_full() {
                 return Err(Error::Backlog);
             }
             match self.inbox.find()? {
-                Poll::Message(message) if message.in_reply_to() != Some(request) => {
+                Outcome::Done(message) if message.in_reply_to() != Some(request) => {
                     self.backlog.keep(message);
                 }
                 found => return Ok(found),

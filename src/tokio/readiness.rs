@@ -22,9 +22,10 @@ use ::tokio::{
 };
 
 use crate::{
-    channel::{Message, inbox},
+    channel::Message,
     error::{Error, Result},
     sys::{descriptor::close_registered, owner::Owner},
+    wait::Outcome,
 };
 
 /// First and longest pause between two attempts that no descriptor asks for.
@@ -54,12 +55,12 @@ impl<T> Attempt<T> {
     }
 }
 
-impl From<inbox::Poll> for Attempt<Message> {
-    fn from(found: inbox::Poll) -> Self {
+impl From<Outcome<Message>> for Attempt<Message> {
+    fn from(found: Outcome<Message>) -> Self {
         match found {
-            inbox::Poll::Message(message) => Self::Done(message),
-            inbox::Poll::Empty => Self::Wait,
-            inbox::Poll::Budget => Self::Again,
+            Outcome::Done(message) => Self::Done(message),
+            Outcome::Empty => Self::Wait,
+            Outcome::Spent | Outcome::Changed => Self::Again,
         }
     }
 }

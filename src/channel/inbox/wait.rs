@@ -4,9 +4,9 @@ use std::os::fd::AsFd;
 
 use rustix::{event::PollFlags, time::Timespec};
 
-use super::{Inbox, NextMessage, Poll};
+use super::{Inbox, NextMessage};
 use crate::{
-    channel::{ages::coarse_now, stats::count},
+    channel::{Message, ages::coarse_now, stats::count},
     error::{Error, Result},
     wait::{Budget, Deadline, News, Outcome, SpinResult, WaitState, Waiter, run},
 };
@@ -23,13 +23,13 @@ struct MessageWait<'i> {
 
 impl Inbox {
     #[cold]
-    pub(super) fn try_slow(&mut self) -> Result<Poll> {
+    pub(super) fn try_slow(&mut self) -> Result<Outcome<Message>> {
         self.consumer.intake().take_over()?;
         let mut wait = MessageWait { inbox: self, spin_start: None, announced: 0 };
         match run(&mut wait, &mut WaitState::trying(News::Message), &mut Budget::once())? {
-            Outcome::Done(next) => self.assemble(next).map(Poll::Message),
-            Outcome::Spent => Ok(Poll::Budget),
-            Outcome::Empty | Outcome::Changed => Ok(Poll::Empty),
+            Outcome::Done(next) => self.assemble(next).map(Outcome::Done),
+            Outcome::Spent => Ok(Outcome::Spent),
+            Outcome::Empty | Outcome::Changed => Ok(Outcome::Empty),
         }
     }
 
