@@ -12,7 +12,7 @@ pub(crate) const PLANES: usize = 3;
 /// Tungsten light, which the white balance has to undo.
 const ILLUMINANT: [f64; PLANES] = [1.0, 0.72, 0.42];
 
-/// With this exposure and gain 1, a white of the source is just white in the frame.
+/// The exposure at which, with gain 1, a white of the source is just white in the frame.
 const REFERENCE_EXPOSURE_US: f64 = 10_000.0;
 
 /// How sources and displays encode light: its power of one over this.

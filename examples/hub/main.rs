@@ -69,7 +69,7 @@ struct Options {
     /// Print the report as one JSON object
     #[arg(long)]
     json: bool,
-    /// What this process is
+    /// Role of this process
     #[arg(long, hide = true, default_value = "measure")]
     role: Role,
     /// Where the hub listens

@@ -92,7 +92,7 @@ struct Hub {
     most_per_user: u32,
 }
 
-/// What can wait.
+/// A piece of work that can wait.
 enum Work {
     Accept,
     GoOn(usize),
@@ -100,7 +100,7 @@ enum Work {
 
 struct Guest {
     stage: Stage,
-    /// Whose it is, from its Hello on.
+    /// The client's user, known from its Hello on.
     user: Option<u32>,
     /// It stands in `later`, or takes a breath.
     comes_again: bool,
@@ -197,7 +197,7 @@ impl Hub {
                 self.counters.failed += 1;
                 self.deadlines.insert((Instant::now() + REST, RESTED));
             }
-            // That one client's affair; the next one may be waiting.
+            // The failure concerns that client only; the next one may be waiting.
             Err(_) => {
                 self.counters.failed += 1;
                 self.later.push_back(Work::Accept);

@@ -133,7 +133,7 @@ impl Inbox {
         Ok(Message::new(record.heading, self.link.id, extras, Some(payload)))
     }
 
-    /// Counts a record from [`try_inline`](Self::try_inline) as a received message, and gives what it has beside its payload.
+    /// Counts a record from [`try_inline`](Self::try_inline) as a received message, and returns its control bytes.
     #[inline(always)]
     pub(crate) fn begin_inline(&mut self, record: Record) -> Result<Option<Box<Attachments>>> {
         self.order.advance();

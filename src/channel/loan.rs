@@ -86,7 +86,7 @@ impl<'s, T> Loan<'s, T> {
         self.commit(&control.into(), false, FOREVER).map(drop)
     }
 
-    /// As [`send_with`](Self::send_with), for at most `timeout`.
+    /// Like [`send_with`](Self::send_with), for at most `timeout`.
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`send_with`](Self::send_with).
@@ -94,7 +94,7 @@ impl<'s, T> Loan<'s, T> {
         self.commit(&control.into(), false, within(timeout)).map(drop)
     }
 
-    /// As [`send_with`](Self::send_with), but never blocks, and gives the loan back if it was not sent.
+    /// Like [`send_with`](Self::send_with), but never blocks, and gives the loan back if it was not sent.
     ///
     /// # Errors
     /// [`Unsent`], with [`Error::Full`] or [`Error::FdsInFlight`] if trying again makes sense.
@@ -111,7 +111,7 @@ impl<'s, T> Loan<'s, T> {
         self.commit(&control.into(), true, FOREVER)
     }
 
-    /// As [`request`](Self::request), for at most `timeout`.
+    /// Like [`request`](Self::request), for at most `timeout`.
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`request`](Self::request).
@@ -123,7 +123,7 @@ impl<'s, T> Loan<'s, T> {
         self.commit(&control.into(), true, within(timeout))
     }
 
-    /// As [`request`](Self::request), but never blocks, and gives the loan back if it was not sent.
+    /// Like [`request`](Self::request), but never blocks, and gives the loan back if it was not sent.
     ///
     /// # Errors
     /// Those of [`try_send_with`](Self::try_send_with), and [`Error::TooManyRequests`].
@@ -151,7 +151,7 @@ impl<'s, T> Loan<'s, T> {
         self.send_with(control.into().in_reply_to(token))
     }
 
-    /// As [`reply`](Self::reply), for at most `timeout`.
+    /// Like [`reply`](Self::reply), for at most `timeout`.
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`reply`](Self::reply). The token is still good after a timeout.
@@ -164,7 +164,7 @@ impl<'s, T> Loan<'s, T> {
         self.send_with_timeout(control.into().in_reply_to(token), timeout)
     }
 
-    /// As [`reply`](Self::reply), but never blocks, and gives the loan back if it was not sent.
+    /// Like [`reply`](Self::reply), but never blocks, and gives the loan back if it was not sent.
     ///
     /// # Errors
     /// Those of [`try_send_with`](Self::try_send_with). The token is still good if trying again makes sense.

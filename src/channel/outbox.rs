@@ -103,7 +103,7 @@ impl Outbox {
         producer.reserve(size).map_err(|violation| self.space.violated(violation))
     }
 
-    /// Notifies the peer of what was published since the last time.
+    /// Notifies the peer of everything published since the last time.
     #[inline]
     pub(crate) fn flush_notification(&mut self) {
         if std::mem::take(&mut self.unnotified) > 0 {
@@ -205,7 +205,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends a loan of which `len` bytes are filled, `frame` being what is to be written around them.
+    /// Sends a loan of which `len` bytes are filled. `frame` writes the header and control bytes around them.
     ///
     /// The control bytes ride behind the payload if they fit there, as [`RESERVE`](crate::protocol::layout::RESERVE) of them
     /// always do, and no descriptors go along. Else they go first, as a packet. Only then is the record published: if the
@@ -251,7 +251,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// The record that is all of the message, if what goes along can be in it.
+    /// The record that is the whole message, if the control bytes fit into it and there are no descriptors.
     #[inline]
     fn whole_record(
         &mut self,

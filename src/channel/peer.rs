@@ -1,4 +1,4 @@
-//! [`Peer`]: who is at the other end.
+//! [`Peer`]: the process at the other end.
 
 use std::{
     num::NonZeroU32,
@@ -14,8 +14,8 @@ use crate::{
 /// User and group that the kernel shows where it has no name for one (`/proc/sys/kernel/overflowuid`).
 const OVERFLOW: u32 = 65_534;
 
-/// Who a process was when it said `Hello`, as the kernel vouches (`SCM_CREDENTIALS`, `unix(7)`): the numbers as they are
-/// in *our* namespaces.
+/// The identity of a process when it sent `Hello`, as the kernel vouches (`SCM_CREDENTIALS`, `unix(7)`): the numbers
+/// as they are in *our* namespaces.
 ///
 /// They are true of peers without privileges. Who has `CAP_SYS_ADMIN` in the user namespace of its pid namespace may name any
 /// living process there, and who has `CAP_SETUID` or `CAP_SETGID` in its own user namespace any user or group that is mapped
@@ -72,7 +72,7 @@ impl Peer {
         Self { credentials, pidfd, version }
     }
 
-    /// Who it was at the handshake.
+    /// The peer's credentials at the handshake.
     #[must_use]
     pub fn credentials(&self) -> Credentials {
         self.credentials
@@ -82,7 +82,7 @@ impl Peer {
     /// and the kernel gave it (`SO_PASSPIDFD`, Linux 6.5). It is readable when that process has ended, in whatever way.
     ///
     /// A readable pidfd does not say whether the process was killed, and is not the end of the channel: a daemon's first
-    /// process exits, and the one that it has forked goes on. In an event loop:
+    /// process exits, and its fork continues. In an event loop:
     /// 1. Receive until `None`. [`Closer::close`](crate::Closer::close) drops what is left, so it is no first step.
     /// 2. Call [`recv_timeout`](crate::Receiver::recv_timeout) with some 20 ms (more on a busy machine). It ends with
     ///    [`Error::Disconnected`](crate::Error::Disconnected) if the process was killed, and with

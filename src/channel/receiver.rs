@@ -23,7 +23,8 @@ use crate::{
 /// # In an event loop
 /// The descriptor ([`AsFd`]) becomes readable, level-triggered, when there is something to receive, provided that the
 /// receiver is armed: a new one is, and it is again after [`try_recv`](Self::try_recv) has returned `None`. So drain until
-/// `None`; a loop that stops earlier must not wait before it goes on. After `Disconnected` it stays readable: unregister it.
+/// `None`; a loop that stops earlier must not wait before it continues. After `Disconnected` it stays readable:
+/// unregister it.
 ///
 /// A receiver that is drained until `None` serves edge-triggered loops too. A loop that owns its source (calloop's `Generic`)
 /// gets a duplicate (`as_fd().try_clone_to_owned()`), which is dropped with the registration.
@@ -109,7 +110,7 @@ impl Receiver {
         self.batch_until(Deadline::Never)
     }
 
-    /// As [`recv_batch`](Self::recv_batch), for at most `timeout`; with zero, looks once.
+    /// Like [`recv_batch`](Self::recv_batch), for at most `timeout`; with zero, looks once.
     ///
     /// # Errors
     /// Those of [`recv_timeout`](Self::recv_timeout).
@@ -123,7 +124,7 @@ impl Receiver {
         Ok(RecvBatch::new(&mut self.inbox, &mut self.backlog, first, true))
     }
 
-    /// As [`recv_batch`](Self::recv_batch) if there is a message; never blocks. `None` arms the descriptor.
+    /// Like [`recv_batch`](Self::recv_batch) if there is a message; never blocks. `None` arms the descriptor.
     ///
     /// # Errors
     /// Those of [`recv`](Self::recv).
@@ -146,7 +147,7 @@ impl Receiver {
     /// # let (mut a, mut b) = sealane::Channel::pair()?;
     /// # a.send(b"1")?;
     /// # a.send(b"2")?;
-    /// // In the handler of the event: one message.
+    /// // The handler of the event takes one message.
     /// let message = b.receiver.try_recv()?;
     /// # assert_eq!(message.unwrap().control(), b"1");
     /// if !b.receiver.arm()? {
@@ -255,7 +256,7 @@ impl Receiver {
         }
     }
 
-    /// The reply to `request`, if it is here; keeps what came before.
+    /// The reply to `request`, if it is here; keeps the messages before it.
     #[cfg(feature = "tokio")]
     pub(crate) fn find_reply(&mut self, request: RequestId) -> Result<Outcome<Message>> {
         if let Some(reply) = self.kept_reply(request)? {
@@ -309,7 +310,7 @@ impl Receiver {
         request.channel == self.inbox.link.id
     }
 
-    /// Who the peer is.
+    /// The process at the other end.
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.peer
@@ -368,7 +369,7 @@ impl Iterator for Messages<'_> {
 
 impl std::iter::FusedIterator for Messages<'_> {}
 
-/// The item of an iterator or a stream for what was received; sets `ended` if it is the last.
+/// The item of an iterator or a stream for a result of receiving; sets `ended` if it is the last.
 pub(crate) fn item(received: Result<Message>, ended: &mut bool) -> Option<Result<Message>> {
     *ended = received.as_ref().is_err_and(Error::is_fatal);
     match received {
@@ -377,8 +378,8 @@ pub(crate) fn item(received: Result<Message>, ended: &mut bool) -> Option<Result
     }
 }
 
-/// Closes this direction only: the peer's sender learns of it, our sender goes on. A copy in a fork that has not used it
-/// [closes nothing](crate#processes-as-they-are).
+/// Closes this direction only: the peer's sender learns of it, and our sender stays open. A copy in a fork that has
+/// not used it [closes nothing](crate#processes-as-they-are).
 impl Drop for Receiver {
     fn drop(&mut self) {
         // A payload that lives on keeps the descriptors open, so closing would not tell the peer.

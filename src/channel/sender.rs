@@ -35,16 +35,15 @@ use crate::{
 /// | `try_loan`, `try_loan_slice` | `None` |
 /// | `try_send`, `try_request`, `try_reply` | [`Error::Full`], or [`Error::FdsInFlight`] |
 /// | [`Loan::send`] | never waits: its room was reserved with the loan |
-/// | [`Loan::send_with`], `request`, `reply` | wait only for what needs a packet of its own, as descriptors do |
+/// | [`Loan::send_with`], `request`, `reply` | wait only if they need a packet, as descriptors do |
 ///
 /// Control messages still pass while the ring is full, and loans while the socket is.
 ///
 /// # In an event loop
-/// After a `try_…` or [`has_space`](Self::has_space) has said no, the descriptor ([`AsFd`]) becomes readable,
-/// level-triggered, when trying again is worthwhile. It is one descriptor for loans and packets, so a later call may take
-/// what was announced to an earlier one: before you wait, try again what was refused before it. After
-/// [`Error::FdsInFlight`] nothing may tell, if it is another channel whose peer does not read: then try again after some
-/// milliseconds.
+/// After a `try_…` or [`has_space`](Self::has_space) was refused, the descriptor ([`AsFd`]) becomes readable,
+/// level-triggered, when trying again is worthwhile. It is one descriptor for loans and packets, so a later call may consume
+/// the signal for an earlier one: before you wait, repeat every call that was refused. After [`Error::FdsInFlight`] there
+/// may be no signal, if the peer of another channel does not read: then try again after some milliseconds.
 ///
 /// # Who may block on whom
 /// Two peers that both wait in `send`, `loan` or `call` for each other wait for ever; so do two threads of one. Where both
@@ -83,8 +82,8 @@ impl Sender {
 
     /// Lends `len` bytes of the ring, 64-byte aligned, to be written and sent. Waits for room as long as the peer lives.
     ///
-    /// The bytes are whatever stood there before. The peer can read them from now on, sent or not: write nothing there
-    /// that it must not know.
+    /// The memory has old bytes of the ring. The peer can read it at once, sent or not: write nothing there that the peer must
+    /// not know.
     ///
     /// # Errors
     /// [`Error::PayloadTooLarge`], [`Error::Disconnected`], [`Error::Protocol`].
@@ -97,7 +96,7 @@ impl Sender {
         self.loan_slice(len)
     }
 
-    /// As [`loan`](Self::loan), for at most `timeout`.
+    /// Like [`loan`](Self::loan), for at most `timeout`.
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`loan`](Self::loan).
@@ -105,7 +104,7 @@ impl Sender {
         self.loan_slice_timeout(len, timeout)
     }
 
-    /// As [`loan`](Self::loan) if there is room; never blocks. `None` arms the descriptor.
+    /// Like [`loan`](Self::loan) if there is room; never blocks. `None` arms the descriptor.
     ///
     /// # Errors
     /// Those of [`loan`](Self::loan).
@@ -142,7 +141,7 @@ impl Sender {
         self.lend(count, FOREVER, Wake::AtOnce)
     }
 
-    /// As [`loan_slice`](Self::loan_slice), for at most `timeout`.
+    /// Like [`loan_slice`](Self::loan_slice), for at most `timeout`.
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`loan`](Self::loan).
@@ -154,7 +153,7 @@ impl Sender {
         self.lend(count, within(timeout), Wake::AtOnce)
     }
 
-    /// As [`loan_slice`](Self::loan_slice) if there is room; never blocks. `None` arms the descriptor.
+    /// Like [`loan_slice`](Self::loan_slice) if there is room; never blocks. `None` arms the descriptor.
     ///
     /// # Errors
     /// Those of [`loan`](Self::loan).
@@ -213,7 +212,7 @@ impl Sender {
     /// Makes a loan that owns the sender and borrows nothing: for state machines, async code and other languages, which store
     /// a loan. Waits for room for at most `timeout`; with zero, looks once.
     ///
-    /// Whatever is done with the [`OwnedLoan`], the sender comes back.
+    /// The sender comes back, whatever happens to the [`OwnedLoan`].
     ///
     /// # Errors
     /// [`Unsent`], with the sender in it, and [`Error::Timeout`] or an error of [`loan`](Self::loan).
@@ -241,7 +240,7 @@ impl Sender {
         self.post(control, false, FOREVER).map(drop)
     }
 
-    /// As [`send`](Self::send), for at most `timeout`.
+    /// Like [`send`](Self::send), for at most `timeout`.
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`send`](Self::send).
@@ -249,7 +248,7 @@ impl Sender {
         self.post(control, false, within(timeout)).map(drop)
     }
 
-    /// As [`send`](Self::send) if there is room now; never blocks.
+    /// Like [`send`](Self::send) if there is room now; never blocks.
     ///
     /// # Errors
     /// [`Error::Full`] or [`Error::FdsInFlight`], with the descriptor armed, or those of [`send`](Self::send).
@@ -266,7 +265,7 @@ impl Sender {
         self.post(control, true, FOREVER)
     }
 
-    /// As [`request`](Self::request), for at most `timeout`.
+    /// Like [`request`](Self::request), for at most `timeout`.
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`request`](Self::request).
@@ -287,7 +286,7 @@ impl Sender {
         self.out.send_control(&mut self.writer.producer, &control.into(), wants_reply, block)
     }
 
-    /// As [`request`](Self::request) if there is room now; never blocks.
+    /// Like [`request`](Self::request) if there is room now; never blocks.
     ///
     /// # Errors
     /// Those of [`try_send`](Self::try_send) and [`request`](Self::request).
@@ -305,7 +304,7 @@ impl Sender {
         self.send(control.into().in_reply_to(token))
     }
 
-    /// As [`reply`](Self::reply), for at most `timeout`.
+    /// Like [`reply`](Self::reply), for at most `timeout`.
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`reply`](Self::reply). The token is still good after a timeout.
@@ -318,7 +317,7 @@ impl Sender {
         self.send_timeout(control.into().in_reply_to(token), timeout)
     }
 
-    /// As [`reply`](Self::reply) if there is room; never blocks.
+    /// Like [`reply`](Self::reply) if there is room; never blocks.
     ///
     /// # Errors
     /// [`Error::Full`] or [`Error::FdsInFlight`], with the descriptor armed and the token still good, or those of
@@ -368,7 +367,7 @@ impl Sender {
         link.unanswered.contains(number).then_some(ReplyToken { channel: link.id, sequence: number })
     }
 
-    /// Who the peer is.
+    /// The process at the other end.
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.peer
@@ -402,7 +401,7 @@ fn unless_full<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Closes this direction only: the peer receives what was committed, then learns of the end. Our receiver goes on.
+/// Closes this direction only: the peer receives what was committed, then learns of the end. Our receiver stays open.
 /// A copy in a fork that has not used it [closes nothing](crate#processes-as-they-are).
 impl Drop for Sender {
     fn drop(&mut self) {
@@ -439,7 +438,7 @@ mod tests {
 
     use crate::{Builder, Channel, Error, protocol::Position};
 
-    /// 2^63 bytes take 29 years at 10 GB/s; here both sides go on from where those are nearly over.
+    /// 2^63 bytes take 29 years at 10 GB/s; here both sides begin shortly before their end.
     #[test]
     fn sender_ends_its_channel_before_positions_overflow() {
         const RING: u64 = 3 * 4096;
@@ -456,7 +455,7 @@ mod tests {
                 Err(error) => break error,
             }
             if sent > 1 {
-                // One is kept in the ring: what was committed is delivered after the end.
+                // One is kept in the ring: committed messages are delivered after the end.
                 let message = peers.recv_timeout(Duration::from_secs(20)).unwrap();
                 assert_eq!(message.control(), (sent - 2).to_le_bytes());
             }

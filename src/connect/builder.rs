@@ -345,9 +345,10 @@ impl Builder {
     /// Listens for clients at a path, or at an abstract name (`@name`, `unix(7)`), to which any process of this network
     /// namespace can connect. A path gets mode 0600, and is removed when the listener is dropped.
     ///
-    /// The listener takes over the path of a listener that was killed: a socket file of this user at which nobody listens.
-    /// That needs a lock of the directory (`flock(2)`), for which the call waits for the handshake timeout at most. A helper
-    /// that the killed process forked may have a copy of its listener; then the path is in use.
+    /// The listener takes over the path of a listener that was killed: a socket file of this user at which nobody
+    /// listens. Taking over needs a lock of the directory (`flock(2)`), for which the call waits for the handshake
+    /// timeout at most. A helper that the killed process forked may have a copy of its listener; then the path is in
+    /// use.
     ///
     /// Clients may have smaller rings by default: see [`max_peer_ring_capacity`](Self::max_peer_ring_capacity).
     ///

@@ -14,15 +14,15 @@ use crate::{
     wait::{Spinner, pinned_to_same_cpu},
 };
 
-/// Builds the channel. The memfd, and the peer's end of our credit pair, are closed here: the peer has its own.
+/// Builds the channel. The memfd, and the peer's end of our space socket, are closed here: the peer has its own.
 pub(super) fn channel(
     socket: Socket,
     settings: &Settings,
     offer: Offer,
     peer: PeerOffer<PeerRegion>,
 ) -> Result<Channel> {
-    let PeerOffer { region: peer_region, credit_out, negotiated, credentials, pidfd } = peer;
-    let Offer { region: OwnRegion { ring, words, geometry, .. }, credit_in, .. } = offer;
+    let PeerOffer { region: peer_region, space_tx, negotiated, credentials, pidfd } = peer;
+    let Offer { region: OwnRegion { ring, words, geometry, .. }, space_rx, .. } = offer;
     if settings.max_fds == 0 {
         socket.refuse_fds();
     }
@@ -41,7 +41,7 @@ pub(super) fn channel(
     let id = Socket::cookie(&socket)?;
     // The link shuts the connection from now on, direction by direction.
     socket.disown();
-    let link = Arc::new(Link::new(id, socket, credit_in, credit_out));
+    let link = Arc::new(Link::new(id, socket, space_rx, space_tx));
     let peer = Peer::new(credentials, pidfd, negotiated.version);
     let spinner = Spinner::new(settings.wait, pinned_to_same_cpu(credentials.pid));
     let intake = Releases::new(peer_region, link, words.clone());

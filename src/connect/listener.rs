@@ -44,7 +44,7 @@ const BACKLOG: i32 = 4096;
 
 /// A socket at a path or an abstract name, which accepts clients.
 ///
-/// In an event loop, its descriptor is readable when [`try_accept`](Self::try_accept) has a client. The loop then drives the
+/// Its descriptor is readable when [`try_accept`](Self::try_accept) has a client. An event loop then drives the
 /// [`Handshake`]s of all clients side by side, so that a silent client delays nobody.
 ///
 /// ```

@@ -58,8 +58,8 @@ impl Writer {
         self.producer.reserved()
     }
 
-    /// As [`lend`](Self::lend), if `place` is still the one that was reserved last: `None` if another was, or if a record was
-    /// published since.
+    /// Like [`lend`](Self::lend), if `place` is still the one that was reserved last: `None` if another was, or if a
+    /// record was published since.
     pub(crate) fn lend_again<T: FromBytes + IntoBytes>(
         &mut self,
         place: Place,
@@ -201,7 +201,7 @@ mod tests {
     fn places_are_lent_until_something_is_published_and_by_their_writer_only() {
         let (mut writer, ..) = writer();
         let first = place(&mut writer, 100);
-        // As often as it is asked for.
+        // The place is lent as often as the caller asks.
         for byte in 0..3 {
             writer.lend_again::<u8>(first, 100).unwrap().payload.as_mut_slice().fill(byte);
         }

@@ -142,7 +142,7 @@ impl Channel {
         }
     }
 
-    /// In a child process: the channel to its parent. See [`inherited_with`](Self::inherited_with).
+    /// Takes, in a child process, the channel to its parent. See [`inherited_with`](Self::inherited_with).
     ///
     /// # Errors
     /// Those of [`Builder::inherited`].
@@ -150,7 +150,7 @@ impl Channel {
         Self::inherited_with(&Builder::default()).await
     }
 
-    /// In a child process: the channel to its parent. Works once in a process, even if the future is dropped.
+    /// Takes, in a child process, the channel to its parent. Works once in a process, even if the future is dropped.
     ///
     /// # Errors
     /// Those of [`Builder::inherited`].
@@ -278,7 +278,7 @@ impl Channel {
 /// Methods that need both halves, or are the same for both.
 impl Channel {
     /// Sends a request and waits for its reply; messages that come meanwhile are kept, in order, for [`recv`](Self::recv).
-    /// For a limit, wrap it: `timeout(limit, channel.call(question))`.
+    /// A limit is put around it: `timeout(limit, channel.call(question))`.
     ///
     /// If the future is dropped, or fails, the request is cancelled: a late reply is dropped and
     /// [counted](Stats::late_replies).

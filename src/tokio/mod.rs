@@ -1,10 +1,10 @@
 //! Channels for [tokio]: the same halves, whose waiting is awaiting. Needs the cargo feature `tokio`.
 //!
 //! Every type here wraps its namesake of the crate, and is made of it by `try_from`; [`Message`](crate::Message),
-//! [`Control`](crate::Control) and [`Builder`](crate::Builder) are the same. The runtime is told of a *duplicate* of each
-//! descriptor, and never reads it.
+//! [`Control`](crate::Control) and [`Builder`](crate::Builder) are the same. The runtime watches a *duplicate* of
+//! each descriptor, and never reads it.
 //!
-//! What waits there is awaited here; `try_` forms do not wait. There are no `_timeout` forms: use
+//! Methods that wait are `async` here; `try_` forms do not wait. There are no `_timeout` forms: use
 //! [`timeout`](::tokio::time::timeout). A [`Receiver`] is a [`Stream`](futures_core::Stream) too. The halves dereference to
 //! those that block, as far as their methods take `&self`: limits, counters, held payloads, `cancel`.
 //!

@@ -103,7 +103,7 @@ impl Receiver {
         Ok(self.inner.batch_after(first))
     }
 
-    /// As [`recv_batch`](Self::recv_batch) if there is a message; does not wait.
+    /// Like [`recv_batch`](Self::recv_batch) if there is a message; does not wait.
     ///
     /// # Errors
     /// Those of [`sealane::Receiver::try_recv_batch`](crate::Receiver::try_recv_batch).

@@ -71,7 +71,7 @@ impl Sender {
         Ok(Loan::new(inner.loan_slice(count)?, readiness))
     }
 
-    /// As [`loan`](Self::loan), if there is room; does not wait.
+    /// Like [`loan`](Self::loan), if there is room; does not wait.
     ///
     /// # Errors
     /// Those of [`sealane::Sender::try_loan`](crate::Sender::try_loan).
@@ -79,7 +79,7 @@ impl Sender {
         self.try_loan_slice(len)
     }
 
-    /// As [`loan_slice`](Self::loan_slice), if there is room; does not wait.
+    /// Like [`loan_slice`](Self::loan_slice), if there is room; does not wait.
     ///
     /// # Errors
     /// Those of [`sealane::Sender::try_loan_slice`](crate::Sender::try_loan_slice).
@@ -104,7 +104,7 @@ impl Sender {
         self.readiness.until(attempt).await
     }
 
-    /// As [`send`](Self::send), if there is room; does not wait.
+    /// Like [`send`](Self::send), if there is room; does not wait.
     ///
     /// # Errors
     /// Those of [`sealane::Sender::try_send`](crate::Sender::try_send).
@@ -124,7 +124,7 @@ impl Sender {
         self.readiness.until(attempt).await
     }
 
-    /// As [`request`](Self::request), if there is room; does not wait.
+    /// Like [`request`](Self::request), if there is room; does not wait.
     ///
     /// # Errors
     /// Those of [`sealane::Sender::try_request`](crate::Sender::try_request).
@@ -141,7 +141,7 @@ impl Sender {
         self.send(control.into().in_reply_to(token)).await
     }
 
-    /// As [`reply`](Self::reply), if there is room; does not wait.
+    /// Like [`reply`](Self::reply), if there is room; does not wait.
     ///
     /// # Errors
     /// Those of [`sealane::Sender::try_reply`](crate::Sender::try_reply).

@@ -226,7 +226,7 @@ pub(crate) trait Waiter {
     /// Arms the sleep word with a new epoch.
     fn rearm(&mut self) {}
 
-    /// As [`read`](Self::read), of a doorbell that was rung for an earlier epoch.
+    /// Like [`read`](Self::read), of a doorbell that was rung for an earlier epoch.
     fn read_stale(&mut self) -> Result<bool> {
         Ok(false)
     }

@@ -107,7 +107,7 @@ impl<W: OwnWord> SleepWord<W> {
 
     /// A packet of `bytes` was read. `unread` asks how many bytes are still to be read; that is seldom necessary.
     ///
-    /// A doorbell is told by [`on_doorbell`](Self::on_doorbell) first.
+    /// The caller reports a doorbell to [`on_doorbell`](Self::on_doorbell) first.
     #[inline]
     pub(crate) fn passed(&mut self, bytes: u64, unread: impl FnOnce() -> Option<u64>) {
         self.mark = match self.mark {

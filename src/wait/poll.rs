@@ -22,7 +22,7 @@ pub(crate) fn sleep<const N: usize>(
     Ok(fds.map(|fd| fd.revents()))
 }
 
-/// As [`sleep`], of any number of descriptors. A signal ends it too, with nothing ready.
+/// Like [`sleep`], of any number of descriptors. A signal ends it too, with nothing ready.
 pub(crate) fn sleep_on(fds: &mut [PollFd<'_>], deadline: Deadline, at_most: Option<Duration>) -> Result<()> {
     let timeout = match (deadline.left(), at_most) {
         (Some(left), Some(at_most)) => Some(left.min(at_most)),

@@ -54,7 +54,7 @@ fn number(message: &Message) -> u64 {
     words[0]
 }
 
-/// What the batch that begins now has, each released as it is over.
+/// The numbers of the next batch's messages, each released before the next one.
 fn numbers(receiver: &mut Receiver) -> Vec<u64> {
     let mut batch = receiver.recv_batch().unwrap();
     let mut numbers = Vec::new();
@@ -166,7 +166,7 @@ fn requests_and_replies_of_a_batch_wake_the_receiver_at_once() {
     assert!(questions.try_recv().unwrap().is_none());
 }
 
-/// Whatever ends the batch, and whatever was said no to in it, the peer is woken for what was sent before.
+/// The peer is woken for what was sent before, however the batch ends and whatever it refused.
 #[test]
 fn a_batch_in_which_something_fails_wakes_the_receiver() {
     let file = File::open("/dev/null").unwrap();
@@ -198,7 +198,7 @@ fn a_batch_in_which_something_fails_wakes_the_receiver() {
     }
 }
 
-/// In a batch too a packet is sent at once; what was published before it is read before it.
+/// A packet is sent at once in a batch too; records that were published before it are read before it.
 #[test]
 fn packets_and_requests_of_a_batch_are_in_order() {
     let ((mut sender, _a), (_b, mut receiver)) = channel();
@@ -210,7 +210,7 @@ fn packets_and_requests_of_a_batch_are_in_order() {
     let (first, mut receiver) = sleeper.result();
     assert_eq!(number(&first.unwrap()), 0);
     assert!(receiver.recv_timeout(SOON).unwrap().reply_token().is_some());
-    // And sleeps again: what comes now is not announced before the end.
+    // The receiver sleeps again: the next record is not announced before the batch ends.
     let sleeper = start(move || (receiver.recv(), receiver)).asleep();
     send_in(&mut batch, 2).unwrap();
     drop(batch);
@@ -320,7 +320,7 @@ fn a_batch_gives_its_space_back_at_the_end() {
     assert_eq!(receiver.held().count, 0);
     assert_eq!(numbers(&mut receiver), [3]);
     assert_eq!((receiver.held().count, receiver.held().bytes), (0, 0));
-    // As large as it can be: all of the ring is free.
+    // The largest record fits: all of the ring is free.
     assert!(sender.has_space(MOST).unwrap());
 }
 
@@ -342,7 +342,7 @@ fn a_long_batch_gives_its_space_back_bit_by_bit() {
             let ((mut sender, _a), (_b, mut receiver)) = channel();
             let lost = RESERVE.div_ceil(len + 64);
             let count = RING / (len + 64) - lost;
-            // As many as there are, but nobody has said no.
+            // The ring is full, but no call was refused.
             for _ in 0..count {
                 sender.loan(len).unwrap().send().unwrap();
             }
@@ -355,7 +355,7 @@ fn a_long_batch_gives_its_space_back_bit_by_bit() {
                 continue;
             }
             assert_eq!(full(&mut sender, len), over - lost);
-            // A sender that has been told "no" gets what is over with the next message.
+            // A sender that was refused gets the space of the previous message with the next one.
             batch.next().unwrap();
             assert_eq!(full(&mut sender, len), 1);
             drop(batch);
@@ -384,7 +384,8 @@ fn payloads_taken_out_of_a_batch_stay() {
     drop(batch);
     assert_eq!(receiver.held().count, taken.len() as u64);
     assert!(receiver.held().oldest.is_some());
-    // All but the first record, which is before the oldest that was taken, is held: what goes on cannot overwrite it.
+    // All records are held but the first, which is before the oldest that was taken: later records cannot overwrite
+    // them.
     let mut sent = 0;
     while sender.has_space(64).unwrap() {
         send(&mut sender, 1000 + sent).unwrap();
@@ -539,7 +540,7 @@ fn batches_give_space_back_when_it_is_what_the_sender_needs() {
     const LEN: usize = 1000;
     for refused in [LEN, 3 * LEN] {
         let ((mut sender, _a), (_b, mut receiver)) = channel();
-        // As many as there are, but nobody has said no.
+        // The ring is full, but no call was refused.
         let count = 59;
         for _ in 0..count {
             sender.loan(LEN).unwrap().send().unwrap();
@@ -572,7 +573,7 @@ fn a_batch_that_is_forgotten_holds_its_space_and_no_more() {
     assert_eq!((receiver.held().count, receiver.held().bytes), (4, 4 * RECORD as u64));
     assert_eq!(numbers(&mut receiver), [4, 5, 6, 7, 8, 9]);
     assert_eq!(receiver.held().count, 4);
-    // The ring goes on to its end, and no further.
+    // The ring can be filled up to its end, and no further.
     let mut sent = 10;
     while sender.has_space(64).unwrap() {
         send(&mut sender, sent).unwrap();

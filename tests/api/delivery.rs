@@ -20,7 +20,7 @@ use crate::support::{
     threads::{SOON, start},
 };
 
-/// What two processes agree on beforehand.
+/// Settings that two processes agree on beforehand.
 #[derive(Clone, Copy)]
 struct Plan {
     seed: u64,
@@ -229,7 +229,7 @@ fn a_kept_payload_holds_the_space_behind_it() {
     assert!(held.oldest.is_some());
     drop(second);
     assert_eq!((b.receiver.held().count, b.receiver.held().bytes), (2, 2 * 2048));
-    // With what is reserved for its control bytes, a payload of 960 bytes takes all of the rest, and one more byte does not fit.
+    // A payload of 960 bytes, with the reserve for its control bytes, takes the rest; one more byte does not fit.
     assert!(a.sender.has_space(960).unwrap());
     assert!(!a.sender.has_space(961).unwrap(), "the first is still there");
     drop(first);
@@ -347,7 +347,7 @@ fn payloads_that_another_thread_drops_wake_a_sleeping_sender() {
             kept.push(b.recv_timeout(SOON).unwrap());
         }
         let sending = start(move || (a.loan(960).and_then(|loan| loan.send_with(&[0; 1024])), a)).asleep();
-        // In each round another one last.
+        // Each round drops another payload last.
         kept.rotate_left(round % 4);
         thread::spawn(move || drop(kept)).join().unwrap();
         let sent;

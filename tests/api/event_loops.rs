@@ -561,7 +561,7 @@ fn go_on(end: &mut Stage, is_client: bool, edge: bool) -> bool {
         }
         *end = Stage::Channel(channel);
     }
-    // What came behind the last packet of the handshake has been announced with it.
+    // Messages behind the last packet of the handshake were announced with it.
     let mut served = false;
     if let Stage::Channel(channel) = end {
         while let Some(message) = channel.try_recv().unwrap() {

@@ -41,7 +41,7 @@ enum Step {
     },
 }
 
-/// What goes along.
+/// The control bytes and descriptors of a message.
 #[derive(Debug, Clone)]
 struct With {
     /// Bytes.
@@ -51,7 +51,7 @@ struct With {
     answers: Option<Index>,
 }
 
-/// What becomes of a loan.
+/// The fate of a loan.
 #[derive(Debug, Clone)]
 enum Then {
     Send,
@@ -61,7 +61,7 @@ enum Then {
     Drop,
 }
 
-/// What becomes of a received payload.
+/// The fate of a received payload.
 #[derive(Debug, Clone)]
 enum Fate {
     Drop,
@@ -320,7 +320,7 @@ impl Received for BatchMessage<'_> {
     }
 }
 
-/// What goes along with a message, made up from [`With`].
+/// The control bytes and descriptors of a message, made from [`With`].
 struct Parts<'f> {
     control: Vec<u8>,
     fds: Vec<BorrowedFd<'f>>,
@@ -451,7 +451,7 @@ impl End<'_> {
             match batch.next() {
                 Some(message) if number % 3 == 2 => here.received(&mut message.take(), fate, there),
                 Some(mut message) => here.received(&mut message, fate, there),
-                // What comes through the socket, and replies, are the first of a batch.
+                // Messages that come through the socket, and replies, are the first of a batch.
                 None => return assert!(number > 0, "there is a first message"),
             }
         }

@@ -19,7 +19,7 @@ const PAYLOAD: usize = 5000;
 struct Sending {
     sender: Sender,
     file: File,
-    /// Of a request that the peer has sent.
+    /// The token of a request that the peer has sent.
     token: ReplyToken,
 }
 

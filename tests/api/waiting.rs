@@ -420,7 +420,7 @@ fn a_sleeping_sender_wakes_when_there_is_room() {
 /// A ring that is full of payloads of 4,000 bytes, and these payloads. A record with one takes 4,096 bytes.
 fn full(wait: Wait) -> (Channel, Channel, VecDeque<Payload>) {
     let (mut a, mut b) = Channel::builder().ring_capacity(64 << 10).wait(wait).pair().unwrap();
-    // As many as there are, but nobody has said no.
+    // The ring is full, but no call was refused.
     for _ in 0..15 {
         a.loan(4000).unwrap().send().unwrap();
     }
@@ -542,7 +542,7 @@ fn a_packet_that_was_announced_in_vain_hides_none() {
             // It looks for the one that did not go.
             assert!(matches!(b.recv_timeout(NOW), Err(Error::Timeout)));
             assert!(matches!(b.recv_timeout(SHORT / 10), Err(Error::Timeout)));
-            // What goes now is announced by the number that was announced before.
+            // The next packet is announced by the same number as the one before.
             let receiving = start(move || (b.recv().map(|message| message.control().to_vec()), b));
             let receiving = if wait == Wait::Spin { receiving } else { receiving.asleep() };
             a.try_send(b"alone").unwrap();

@@ -23,7 +23,8 @@ use sealane::{Builder, Channel, Closer, Error, Message, Receiver, Sender, Wait};
 
 use crate::support::{role, short_or_long, threads::SOON};
 
-/// What each message says of the stream that it is in: its sender's process has slept often enough, or it is the last.
+/// The control byte of each message: the stream has more, its sender's process has slept often enough, or it is the
+/// last.
 const MORE: u8 = 0;
 const ENOUGH: u8 = 1;
 const LAST: u8 = 2;

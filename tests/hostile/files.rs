@@ -35,7 +35,7 @@ fn builder() -> Builder {
     Channel::builder().ring_capacity(1).max_fds(2)
 }
 
-/// What comes of a handshake with a peer that offers these descriptors and this region.
+/// The result of a handshake with a peer that offers these descriptors and this region.
 fn offered(hello: &Hello, fds: Vec<OwnedFd>) -> Result<Channel, Error> {
     let (player, ours) = Player::pair();
     player.send(Packet::hello(hello, fds));
@@ -109,7 +109,7 @@ fn a_file_whose_server_never_answers_is_refused_without_waiting() {
     assert_refused(&hello, again(), refusal);
     let region = memfd(hello.region(), hello.region(), SEALS);
     let result = offered(&hello, vec![region, again()]);
-    let refusal = Refusal { reason: Reason::CreditSocket, expected: 1, found: 0 };
+    let refusal = Refusal { reason: Reason::SpaceSocket, expected: 1, found: 0 };
     assert!(
         matches!(&result, Err(Error::Handshake(HandshakeError::Refused(found))) if *found == refusal),
         "{result:?}"
@@ -230,7 +230,7 @@ fn sockets_that_are_closed_for_the_peer_do_not_linger() {
             drop(offered(&hello, vec![region, seqpacket_pair().0, fd]));
         }),
         ("a region", |fd| drop(offered(&Hello::honest(1), vec![fd, seqpacket_pair().0]))),
-        ("a credit socket", |fd| {
+        ("a space socket", |fd| {
             let hello = Hello::honest(1);
             drop(offered(&hello, vec![memfd(hello.region(), hello.region(), SEALS), fd]));
         }),

@@ -42,7 +42,7 @@ const REASONS: [(u32, Reason); 19] = [
     (11, Reason::RegionSize),
     (12, Reason::RegionHoles),
     (13, Reason::RegionAccess),
-    (14, Reason::CreditSocket),
+    (14, Reason::SpaceSocket),
     (15, Reason::Credentials),
     (16, Reason::Packet),
     (17, Reason::Application),
@@ -325,7 +325,7 @@ fn a_region_that_may_not_be_read_is_refused() {
 }
 
 #[test]
-fn a_credit_descriptor_of_another_kind_is_refused() {
+fn a_space_socket_of_another_kind_is_refused() {
     let _guard = bounded();
     let kinds: [fn() -> OwnedFd; 4] = [
         || pipe().1,
@@ -333,10 +333,10 @@ fn a_credit_descriptor_of_another_kind_is_refused() {
         || UnixStream::pair().unwrap().0.into(),
         || UnixDatagram::pair().unwrap().0.into(),
     ];
-    for credit in kinds {
-        refused(Reason::CreditSocket, 1, 0, || {
+    for space in kinds {
+        refused(Reason::SpaceSocket, 1, 0, || {
             let mut fds = honest_fds(&Hello::honest(1));
-            fds[1] = credit();
+            fds[1] = space();
             vec![with_fds(fds)]
         });
     }
@@ -566,7 +566,7 @@ fn a_client_that_is_ready_too_early_can_still_be_refused_for_who_it_is() {
 }
 
 #[test]
-fn our_own_region_and_credit_socket_are_refused_when_they_come_back() {
+fn our_own_region_and_space_socket_are_refused_when_they_come_back() {
     let _guard = bounded();
     for which in [0..1, 1..2, 0..2] {
         let (player, mut handshake) = play(Side::Caller, &builder(), vec![]);

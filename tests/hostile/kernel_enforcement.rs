@@ -320,7 +320,7 @@ fn page_tables_are_filled_at_once_or_as_they_are_needed() {
         let handshake = builder.handshake(ours).unwrap();
         let our_region = player.hear().unwrap().fds.remove(0);
         let hello = Hello::honest(ring / page());
-        let (_credit, for_peer) = seqpacket_pair();
+        let (_space, for_peer) = seqpacket_pair();
         let region = memfd(hello.region(), hello.region(), SEALS);
         player.send(Packet::hello(&hello, vec![region.try_clone().unwrap(), for_peer]));
         player.send(Packet::new(READY));
@@ -340,7 +340,7 @@ fn page_tables_are_filled_at_once_or_as_they_are_needed() {
 fn tries_to_write() {
     let player = Player::from(stdin().as_fd().try_clone_to_owned().unwrap());
     let hello = Hello::honest(1);
-    let (_credit, for_peer) = seqpacket_pair();
+    let (_space, for_peer) = seqpacket_pair();
     player.send(Packet::hello(&hello, vec![memfd(hello.region(), hello.region(), SEALS), for_peer]));
     player.send(Packet::new(READY));
     let mut heard = player.hear().unwrap();

@@ -16,7 +16,7 @@ use crate::support::{
     threads::bounded,
 };
 
-/// What one call may look at of a peer's region.
+/// Bytes of a peer's region that one call may look at.
 const PIECE: u64 = 4 << 20;
 
 /// Bytes of regions that this process has mapped, its own or its peers'.

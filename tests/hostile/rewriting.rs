@@ -297,7 +297,7 @@ fn words(mut random: Random, time: Duration) -> Ends {
             error
         });
         assert!(error.is_fatal(), "{error:?}");
-        // What ended one half ended the other, unless only one direction was closed.
+        // A violation ends both halves; a closed direction ends only one.
         if matches!(error, Error::Protocol(_)) {
             // Messages that a call has kept were received before.
             let mut rest = std::iter::from_fn(|| Some(channel.recv()));
@@ -322,7 +322,7 @@ fn harass(hostile: &Hostile, noise: &mut Random, head: &mut u64) {
     match noise.below(40) {
         // Seldom, as it is the end.
         0 => hostile.set(words[noise.below(words.len())], any(noise)),
-        1 => _ = hostile.credit.try_send(Packet::new(DOORBELL)),
+        1 => _ = hostile.space.try_send(Packet::new(DOORBELL)),
         2 => _ = hostile.socket.try_send(Packet::new(DOORBELL)),
         3 => {
             let flags = [0, 0, OTHER_HALF, WANTS_REPLY][noise.below(4)];
@@ -388,7 +388,7 @@ fn act(channel: &mut Channel, kept: &mut Vec<Payload>, random: &mut Random) -> R
     }
 }
 
-/// Sends by a loan that owns the sender, after an attempt in vain. Why it was not sent, the next call says too.
+/// Sends by a loan that owns the sender, after a failed attempt. The next call reports the cause of a failure too.
 fn owned(channel: &mut Channel, len: usize, short: Duration) -> Result<(), Error> {
     let spare = Channel::builder().ring_capacity(0).pair()?.0.sender;
     channel.sender = match mem::replace(&mut channel.sender, spare).into_loan(len, short) {

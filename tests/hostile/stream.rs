@@ -57,9 +57,9 @@ fn assert_over(hostile: &Hostile, channel: &mut Channel, violation: ProtocolErro
     assert_violated(channel.try_loan(1).map(drop), violation);
     assert_violated(channel.sender.has_space(1), violation);
     hostile.socket.hear_all();
-    hostile.own_credit.hear_all();
+    hostile.own_space.hear_all();
     assert_eq!(hostile.socket.try_send(Packet::new(DOORBELL)), Err(Errno::PIPE));
-    assert_eq!(hostile.credit.try_send(Packet::new(DOORBELL)), Err(Errno::PIPE));
+    assert_eq!(hostile.space.try_send(Packet::new(DOORBELL)), Err(Errno::PIPE));
 }
 
 type Play = fn(&Hostile, &mut Channel);
@@ -120,7 +120,7 @@ fn a_head_ahead_of_what_is_released_is_a_violation() {
     let violation = ProtocolError::Head { from: 128, limit: capacity(), found: capacity() + 64 };
     hostile.set(HEAD, capacity() + 64);
     assert_violated(channel.try_recv(), violation);
-    // What holds the ring hides nothing from the peer, and stays.
+    // A held payload keeps the ring mapped, but the channel is shut all the same.
     assert_over(&hostile, &mut channel, violation);
     drop(channel);
     assert_eq!(held.payload().unwrap().to_vec(), b"abc");
@@ -189,7 +189,7 @@ fn a_record_header_with_unknown_bits_is_a_violation() {
     }
 }
 
-/// In rings of any multiple of the page.
+/// The ring has any multiple of the page.
 #[test]
 fn padding_ends_where_the_ring_does_and_a_record_follows() {
     let _guard = bounded();
@@ -571,7 +571,7 @@ fn more_doorbells_than_sleeps_are_a_violation() {
 
     let (hostile, mut channel) = Hostile::meet(&builder().wait(Wait::Spin));
     fill(&mut channel);
-    hostile.credit.send(Packet::new(DOORBELL));
+    hostile.space.send(Packet::new(DOORBELL));
     let violation = ProtocolError::Doorbells { shown: 0, heard: 1 };
     assert_violated(channel.sender.loan_timeout(1, LONG).map(drop), violation);
     assert_over(&hostile, &mut channel, violation);
@@ -622,7 +622,7 @@ fn a_tail_that_is_no_tail_is_a_violation() {
 }
 
 #[test]
-fn anything_but_a_doorbell_on_the_credit_socket_is_a_violation() {
+fn anything_but_a_doorbell_on_the_space_socket_is_a_violation() {
     let _guard = bounded();
     let cases = [
         (Packet::control(0), ProtocolError::PacketKind { expected: 5, found: CONTROL }),
@@ -640,7 +640,7 @@ fn anything_but_a_doorbell_on_the_credit_socket_is_a_violation() {
     for (packet, violation) in cases {
         let (hostile, mut channel) = Hostile::meet(&builder());
         fill(&mut channel);
-        hostile.credit.send(packet);
+        hostile.space.send(packet);
         assert_violated(channel.try_loan(1).map(drop), violation);
         assert_over(&hostile, &mut channel, violation);
     }
@@ -648,7 +648,7 @@ fn anything_but_a_doorbell_on_the_credit_socket_is_a_violation() {
     fill(&mut channel);
     let (reader, writer) = pipe();
     // Linux 6.16 refuses for us.
-    if hostile.credit.try_send(Packet { fds: vec![writer], ..Packet::new(DOORBELL) }) != Err(Errno::PERM) {
+    if hostile.space.try_send(Packet { fds: vec![writer], ..Packet::new(DOORBELL) }) != Err(Errno::PERM) {
         assert_violated(channel.try_loan(1).map(drop), ProtocolError::FdLimit { max: 0, found: 1 });
     }
     assert!(is_abandoned(&reader));
@@ -659,7 +659,7 @@ fn a_peer_that_announces_room_no_more_only_stops_our_sending() {
     let _guard = bounded();
     let (hostile, mut channel) = Hostile::meet(&builder());
     fill(&mut channel);
-    hostile.credit.shut(Shutdown::Both);
+    hostile.space.shut(Shutdown::Both);
     assert!(matches!(channel.sender.loan_timeout(1, LONG).map(drop), Err(Error::Disconnected)));
     hostile.socket.send(Packet::control(0));
     assert_eq!(receive(&mut channel).sequence(), 0);
@@ -755,7 +755,7 @@ fn an_epoch_that_never_rests_costs_bells_and_no_more() {
 #[test]
 fn needs_of_any_value_cost_a_doorbell_an_epoch_at_most() {
     let _guard = bounded();
-    // What is needed, where that jumps at each message, and how many doorbells come for one epoch.
+    // The needs, their step from message to message, and the doorbells that come for one epoch.
     for (needs, jump, expected) in
         [(0, 0, 1), (64, 0, 1), (u64::MAX, 0, 0), (1, u64::MAX / 7, 1), (u64::MAX, 1, 1)]
     {
@@ -767,8 +767,8 @@ fn needs_of_any_value_cost_a_doorbell_an_epoch_at_most() {
             drop(channel.recv_timeout(LONG).unwrap());
         }
         let mut doorbells = 0;
-        while readable([hostile.own_credit.as_fd()], Duration::ZERO) == [true] {
-            assert_eq!(hostile.own_credit.hear().unwrap().kind, DOORBELL);
+        while readable([hostile.own_space.as_fd()], Duration::ZERO) == [true] {
+            assert_eq!(hostile.own_space.hear().unwrap().kind, DOORBELL);
             doorbells += 1;
         }
         assert_eq!(doorbells, expected, "{needs} {jump}");
@@ -776,7 +776,7 @@ fn needs_of_any_value_cost_a_doorbell_an_epoch_at_most() {
 }
 
 #[test]
-fn bells_on_the_credit_socket_do_not_hold_up_a_sender() {
+fn bells_on_the_space_socket_do_not_hold_up_a_sender() {
     let _guard = bounded();
     let wait: [fn(&mut Channel) -> Result<bool>; 3] = [
         |channel| channel.sender.loan_timeout(1, Duration::ZERO).map(|_| true),
@@ -787,7 +787,7 @@ fn bells_on_the_credit_socket_do_not_hold_up_a_sender() {
         let (hostile, mut channel) = Hostile::meet(&builder().wait(Wait::Block));
         fill(&mut channel);
         let mut rung = 0;
-        while hostile.credit.try_send(Packet::new(DOORBELL)).is_ok() {
+        while hostile.space.try_send(Packet::new(DOORBELL)).is_ok() {
             rung += 1;
         }
         let result = wait(&mut channel);
@@ -824,7 +824,7 @@ fn late_replies_are_no_more_than_requests() {
 #[test]
 fn more_requests_than_we_leave_unanswered_are_a_violation() {
     let _guard = bounded();
-    // In packets and in records; answered requests do not count, dropped ones do.
+    // The requests come in packets and in records; answered ones do not count, dropped ones do.
     let send: [fn(&Hostile, u64); 2] = [
         |hostile, sequence| {
             hostile.socket.send(Packet { flags: WANTS_REPLY, ..Packet::control(sequence) });
@@ -848,7 +848,7 @@ fn more_requests_than_we_leave_unanswered_are_a_violation() {
         assert_violated(channel.recv_timeout(LONG), violation);
         assert_over(&hostile, &mut channel, violation);
     }
-    // In a batch, which ends before it.
+    // A batch ends before the request that is too many.
     let (hostile, mut channel) = Hostile::meet(&builder().max_requests(2));
     for sequence in 0..3 {
         hostile.write(64 * sequence, Record { sequence, flags: WANTS_REPLY.into(), ..Record::default() });
@@ -892,7 +892,7 @@ fn a_peer_holds_no_end_that_we_read() {
     let _guard = bounded();
     let (hostile, mut channel) = Hostile::meet(&builder());
     let number = |fd: BorrowedFd<'_>| fstat(fd).unwrap().st_ino;
-    let theirs = [&hostile.socket, &hostile.credit, &hostile.own_credit].map(|end| number(end.as_fd()));
+    let theirs = [&hostile.socket, &hostile.space, &hostile.own_space].map(|end| number(end.as_fd()));
     for ours in [channel.receiver.as_fd(), channel.sender.as_fd()].map(number) {
         assert!(!theirs.contains(&ours), "{ours} is among {theirs:?}");
     }
@@ -900,8 +900,8 @@ fn a_peer_holds_no_end_that_we_read() {
     while let Some(loan) = channel.try_loan(1000).unwrap() {
         loan.send().unwrap();
     }
-    hostile.credit.send(Packet::new(DOORBELL));
-    let taken = recv(&hostile.credit, &mut [0; 64], RecvFlags::DONTWAIT);
+    hostile.space.send(Packet::new(DOORBELL));
+    let taken = recv(&hostile.space, &mut [0; 64], RecvFlags::DONTWAIT);
     assert!(matches!(taken, Err(Errno::AGAIN)), "{taken:?}");
     assert_eq!(readable([channel.sender.as_fd()], LONG), [true]);
 }
@@ -921,7 +921,7 @@ fn an_empty_packet_is_the_end_of_its_direction() {
 
     let (hostile, mut channel) = Hostile::meet(&builder());
     fill(&mut channel);
-    hostile.credit.send(Packet::raw(b""));
+    hostile.space.send(Packet::raw(b""));
     assert!(matches!(channel.sender.loan_timeout(1, LONG).map(drop), Err(Error::Disconnected)));
     hostile.socket.send(Packet::control(0));
     assert_eq!(receive(&mut channel).sequence(), 0);

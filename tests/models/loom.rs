@@ -29,7 +29,7 @@ use wait::{
 #[path = "wait.rs"]
 mod wait;
 
-/// What the library's files import.
+/// The types that the library's files import.
 mod error {
     pub(crate) use sealane::{Error, ProtocolError, Result};
 }
@@ -210,7 +210,7 @@ impl Waiter for Half<'_> {
     }
 }
 
-/// What a wait came to.
+/// The result of a wait.
 #[derive(Debug)]
 struct Waited {
     seen: u64,
@@ -282,13 +282,13 @@ fn batch(room: u64, bells: Bells, without: Without) {
     check(move || {
         let (head, tail) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
         let epochs = Arc::new([AtomicU64::new(1), AtomicU64::new(0)]);
-        // Doorbells in the socket, and in the credit socket.
+        // Doorbells in the socket, and in the space socket.
         let sockets = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
         let sender = {
             let (head, tail) = (Arc::clone(&head), Arc::clone(&tail));
             let (epochs, sockets) = (Arc::clone(&epochs), Arc::clone(&sockets));
             thread::spawn(move || {
-                let ([receivers, senders], [socket, credit]) = (&*epochs, &*sockets);
+                let ([receivers, senders], [socket, space]) = (&*epochs, &*sockets);
                 let mut notifier = Notifier::default();
                 let receiver = Peer(receivers, socket, without);
                 for record in 1..=RECORDS {
@@ -298,7 +298,7 @@ fn batch(room: u64, bells: Bells, without: Without) {
                         if bells != Bells::NotBeforeWaiting {
                             notifier.notify(&receiver);
                         }
-                        if wait_for(record - room, &tail, senders, Some(credit), without, |_| ()).asleep {
+                        if wait_for(record - room, &tail, senders, Some(space), without, |_| ()).asleep {
                             return true;
                         }
                     }
@@ -314,19 +314,19 @@ fn batch(room: u64, bells: Bells, without: Without) {
                 false
             })
         };
-        let ([receivers, senders], [socket, credit]) = (&*epochs, &*sockets);
+        let ([receivers, senders], [socket, space]) = (&*epochs, &*sockets);
         let mut notifier = Notifier::default();
         let Waited { seen, asleep } = wait_for(room, &head, receivers, Some(socket), without, |seen| {
             // `Releases::release`
             tail.advance(seen, without);
-            notifier.notify(&Peer(senders, credit, without));
+            notifier.notify(&Peer(senders, space, without));
         });
         let sender_asleep = sender.join().unwrap();
-        let [bell, credit] = [socket, credit].map(|socket| socket.load(Acquire) > 0);
-        // Who has a bell goes on, and rings for the other.
-        assert!(!sender_asleep || credit || (asleep && bell), "both sleep, and no bell");
+        let [bell, space] = [socket, space].map(|socket| socket.load(Acquire) > 0);
+        // A side with a doorbell continues, and rings for the other.
+        assert!(!sender_asleep || space || (asleep && bell), "both sleep, and no bell");
         assert!(
-            !asleep || bell || (sender_asleep && credit),
+            !asleep || bell || (sender_asleep && space),
             "asleep with {seen} of {room} seen, and no bell"
         );
     });

@@ -28,12 +28,12 @@ use wait::{
 #[path = "wait.rs"]
 mod wait;
 
-/// What the library's files import.
+/// The types that the library's files import.
 mod error {
     pub(crate) use sealane::{Error, ProtocolError, Result};
 }
 
-/// What is left out.
+/// The access, order or lock that a twin leaves out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Without {
     Nothing,
@@ -69,14 +69,14 @@ enum Without {
     LastTail,
 }
 
-/// What both sides see.
+/// The words and the socket that both sides see.
 #[derive(Debug, Default)]
 struct Shared {
     /// The words, each its owner's.
     tail: AtomicU64,
     epoch: AtomicU64,
     needs: AtomicU64,
-    /// Doorbells in the credit socket. The kernel orders its sending and receiving.
+    /// Doorbells in the space socket. The kernel orders its sending and receiving.
     socket: AtomicU64,
 }
 
@@ -131,7 +131,7 @@ struct Word<'m> {
     without: Without,
     /// It was armed before it was stored last.
     again: bool,
-    /// What is needed, with [`Without::NeedsBeforeFence`].
+    /// The needs that are stored late, with [`Without::NeedsBeforeFence`].
     late: Cell<Option<u64>>,
 }
 
@@ -253,7 +253,7 @@ impl<A: FnMut(&Shared) -> bool> Waiter for Half<'_, A> {
     }
 }
 
-/// Runs the executions of `model` in which threads are taken off the processor so many times, or any number of times.
+/// Runs the executions of `model` in which threads are preempted so many times, or any number of times.
 fn check(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
     builder.max_branches = 10_000;
@@ -261,8 +261,8 @@ fn check(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-/// An event loop whose sender needs all that two releases give back: it tries when it is told, and so says no again while
-/// it is armed.
+/// An event loop whose sender needs the space of two releases. It tries after each doorbell, and so is refused again
+/// while it is armed.
 fn event_loop(without: Without) {
     const WANTED: u64 = 2;
     check(None, move || {
@@ -437,7 +437,7 @@ fn two_threads(without: Without) {
 fn packet_and_record(without: Without) {
     check(Some(4), move || {
         let (shared, intake) = (Arc::new(Shared::default()), Arc::new(Releases::default()));
-        // What is in the socket. The kernel orders its sending and receiving.
+        // Packets in the socket. The kernel orders its sending and receiving.
         let unread = Arc::new(AtomicU64::new(1));
         let reader = {
             let (shared, intake, unread) = (Arc::clone(&shared), Arc::clone(&intake), Arc::clone(&unread));

@@ -22,11 +22,11 @@ mod order;
 #[path = "wait.rs"]
 mod wait;
 
-/// What the library's files import.
+/// The types that the library's files import.
 mod error {
     pub(crate) use sealane::{Error, ProtocolError, Result};
 }
-/// What src/protocol/order.rs imports; of a heading it needs no more.
+/// The part of a message's header that src/protocol/order.rs needs.
 mod protocol {
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub(crate) struct MessageHeader {
@@ -54,7 +54,7 @@ mod protocol {
 const MESSAGES: u64 = 3;
 /// Packets that the socket holds: so few that it is full now and then.
 const SOCKET: usize = 2;
-/// What is done wrong.
+/// A mistake of the implementation, each of which the model must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flaw {
     None,
@@ -64,13 +64,13 @@ enum Flaw {
     NoLookAfterArming,
     /// A packet counts as the bell of the epoch that is read after it.
     PacketsRing,
-    /// Of a message with both halves the record comes first.
+    /// The record of a split message comes before its packet.
     RecordFirst,
     /// At the end of file there is no last look at the ring.
     NoLastLook,
     /// A bell is rung for each epoch again and again, so there are more bells than epochs.
     RingsAgain,
-    /// Who spins reads the socket only if a packet is announced that was not announced in vain before.
+    /// A spinning receiver reads the socket only if the announced number is not known as stale.
     TrustsAnnouncements,
 }
 
@@ -93,7 +93,7 @@ enum Sending {
     Packet {
         both: bool,
     },
-    /// With [`Flaw::PacketsRing`].
+    /// A step of [`Flaw::PacketsRing`].
     Mark {
         both: bool,
     },
@@ -102,12 +102,12 @@ enum Sending {
     },
     LookAtEpoch,
     Ring(u64),
-    /// Everything is sent, and it goes on living.
+    /// Everything is sent, and the sender lives on.
     Done,
     Gone,
 }
 
-/// What the receiver does within a step of its wait, if that has several accesses.
+/// The receiver's place within a step of its wait that has several accesses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Within {
     Nothing,
@@ -159,11 +159,11 @@ struct State {
     ended: bool,
     /// Packets read.
     read: u64,
-    /// What the peer announces, and what of that turned out to be false.
+    /// The number of packets that the peer announces, and the one that turned out to be stale.
     expected: u64,
     stale: u64,
     way: Way,
-    /// With [`Flaw::NoSecondLook`]: a packet was just read.
+    /// A packet was just read; only with [`Flaw::NoSecondLook`].
     fresh: bool,
 }
 
@@ -206,7 +206,7 @@ impl State {
         }
     }
 
-    /// All that the sender may do next, but for dying.
+    /// All next steps of the sender, but for its death.
     fn sender_steps(&self, flaw: Flaw) -> Vec<Self> {
         let step = |change: &dyn Fn(&mut Self)| {
             let mut next = self.clone();
@@ -299,7 +299,7 @@ impl State {
         self.sequence += 1;
     }
 
-    /// All that the receiver may do next; nothing if it sleeps, or is done.
+    /// All next steps of the receiver; none if it sleeps, or is done.
     fn receiver_steps(&self, flaw: Flaw) -> Vec<Self> {
         if (self.within, self.wait.step()) != (Within::Nothing, Step::Spin) {
             return self.receiver_step(flaw).into_iter().collect();

@@ -1,11 +1,12 @@
 //! Every interleaving of a sender that needs space and a receiver that gives it back, with the receiver killed at any step:
 //! an honest receiver is never called a violator, no announcement is lost, and nobody is woken without end.
 //!
-//! As `tests/models/order_model.rs` is for messages, so is this for space. The sender's waiting (src/wait/engine.rs), its
-//! sleep word and the receiver's notifier (src/wait/eventcount.rs) and what the descriptor has to signal
-//! (src/channel/interest.rs) are the library's own. The model owns memory, sockets, the sender's program and `Releases`, and
-//! makes each access to something shared a step of its own. Memory is sequentially consistent; `tests/models/loom_room.rs`
-//! has what weaker memory adds. That the sender dies is not among the steps: it leaves a receiver whose doorbells fail.
+//! This model does for space what `tests/models/order_model.rs` does for messages. The sender's waiting
+//! (src/wait/engine.rs), its sleep word and the receiver's notifier (src/wait/eventcount.rs) and what the descriptor
+//! has to signal (src/channel/interest.rs) are the library's own. The model owns memory, sockets, the sender's
+//! program and `Releases`, and makes each access to something shared a step of its own. Memory is sequentially
+//! consistent; `tests/models/loom_room.rs` has what weaker memory adds. That the sender dies is not among the steps:
+//! it leaves a receiver whose doorbells fail.
 
 use std::collections::HashSet;
 
@@ -22,7 +23,7 @@ mod interest;
 #[path = "wait.rs"]
 mod wait;
 
-/// What the library's files import.
+/// The types that the library's files import.
 mod error {
     pub(crate) use sealane::{Error, ProtocolError, Result};
 }
@@ -31,17 +32,17 @@ type Space = interest::Space<u64>;
 
 /// Bytes of the ring, which is full at the beginning; a record takes some.
 const RING: u8 = 2;
-/// What is to be sent: records of so many bytes, and packets.
+/// The messages to be sent: records of these sizes in bytes, and packets.
 const RECORDS: [u8; 2] = [2, 1];
 const PACKETS: u8 = 2;
 /// Packets that the socket holds. It is full at the beginning.
 const SOCKET: u8 = 1;
-/// Doorbells that the credit socket holds: so few that it would be full if they were left there.
-const CREDIT: u8 = 4;
-/// Times that the program tries although it was told nothing.
+/// Doorbells that the space socket holds: so few that it would be full if they were left there.
+const SPACE_SOCKET: u8 = 4;
+/// Attempts of the program without a doorbell.
 const RESTLESS: u8 = 1;
 
-/// What is done wrong.
+/// A mistake of the implementation, each of which the model must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flaw {
     None,
@@ -51,7 +52,7 @@ enum Flaw {
     NoSecondLook,
     /// All bells are read, not only those of earlier epochs.
     ReadsAll,
-    /// Whoever asks for one kind of room does not look at the other.
+    /// A call that asks for one kind of space does not look at the other.
     NoOtherLook,
     /// Room in the socket is not announced.
     PacketsSilent,
@@ -61,7 +62,7 @@ enum Flaw {
     Hasty,
     /// A bell is rung for each epoch again and again.
     RingsAgain,
-    /// What is needed is compared before the last move of `tail`.
+    /// The needs are compared before the last move of `tail`.
     ComparesEarly,
     /// An epoch counts as rung for although its needs are not reached.
     MarksUnrung,
@@ -70,14 +71,14 @@ enum Flaw {
 /// How the sender waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Waiting {
-    /// In an event loop, for the credit socket.
+    /// An event loop waits for the space socket.
     Level,
     Edge,
-    /// In the call.
+    /// The call itself waits.
     Blocking,
 }
 
-/// What the receiver has given back.
+/// The kind of space that the receiver has released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Freed {
     Record,
@@ -147,7 +148,7 @@ struct State {
 
     head: u8,
     tail: u8,
-    /// What is compared with the sender's needs with [`Flaw::ComparesEarly`].
+    /// The tail that is compared with the sender's needs, with [`Flaw::ComparesEarly`].
     compared: u8,
     unread: u8,
     bells: u8,
@@ -156,12 +157,12 @@ struct State {
     sending: Sending,
     word: SleepWord<ModelWord>,
     interest: Interest<u64>,
-    /// What has been sent.
+    /// Messages sent, of each kind.
     sent: Both<u8>,
-    /// What the program will try before it waits.
+    /// The kinds that the program will try before it waits.
     untried: Both<bool>,
     restless: u8,
-    /// A bell came since the loop last told.
+    /// A doorbell came since the loop last reported one.
     edge: bool,
     /// Times it was woken while the receiver did nothing.
     vain: u8,
@@ -212,7 +213,7 @@ impl State {
         }
     }
 
-    /// All that the receiver may do next, but for dying.
+    /// All next steps of the receiver, but for its death.
     fn receiver_steps(&self, flaw: Flaw) -> Vec<Self> {
         let mut steps = Vec::new();
         match self.receiving {
@@ -278,7 +279,7 @@ impl State {
         let seen = Seen { is_reached, ..Seen::new(epoch, Sent::Yes) };
         self.notifier.notify(&seen);
         if seen.doorbells.get() > 0 {
-            assert!(self.bells < CREDIT, "a bell finds the socket full: {self:?}");
+            assert!(self.bells < SPACE_SOCKET, "a bell finds the socket full: {self:?}");
             (self.edge, self.bells) = (true, self.bells + 1);
         }
         self.receiving = Receiving::Choose;
@@ -313,7 +314,7 @@ impl State {
         true
     }
 
-    /// What the program sends next, of each kind.
+    /// The next message of each kind.
     fn spaces(&self) -> [Space; 2] {
         let size = RECORDS.get(usize::from(self.sent.ring)).copied().unwrap_or(0);
         [Space::Ring(size.into()), Space::Socket]
@@ -352,7 +353,7 @@ impl State {
         done
     }
 
-    /// All that the sender may do next; nothing if it sleeps, or is done.
+    /// All next steps of the sender; none if it sleeps, or is done.
     fn sender_steps(&self, flaw: Flaw) -> Vec<Self> {
         if let Sending::Wait(space, wait) = self.sending
             && wait.step() == Step::Spin
@@ -377,7 +378,7 @@ impl State {
                 *s.untried.of(space) = false;
             } else if self.left(space) && self.restless < RESTLESS {
                 s.restless += 1;
-                // As a later call may take what was announced to an earlier one.
+                // A later call may take a doorbell that was meant for an earlier one.
                 let [ring, socket] = self.spaces().map(|space| self.left(space));
                 let other = if space == Space::Socket { ring } else { socket };
                 *s.untried.other(space) = other && flaw != Flaw::Hasty;

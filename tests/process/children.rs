@@ -241,13 +241,13 @@ fn an_inherited_channel_that_fails_is_the_end_for_the_parent() {
     // The parent has said Hello, and does not say yet that it is ready.
     let hasty = small().handshake_timeout(Duration::ZERO).inherited_as(&name);
     assert!(matches!(hasty, Err(Error::Timeout)), "{hasty:?}");
-    // All that it waits for has come, and then the end.
+    // All messages that the parent waits for have come, and then the end.
     let mut parent = prepared.started().finish().unwrap();
     assert!(matches!(parent.recv_timeout(LONG), Err(Error::Disconnected)));
     drop(owned);
 }
 
-/// In a process without other threads.
+/// This process has no other threads.
 #[test]
 fn a_fork_takes_a_prepared_channel() {
     let _guard = bounded();

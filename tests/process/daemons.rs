@@ -86,7 +86,7 @@ fn goes_into_the_background() {
         loan.fill(9);
         loan.send_with(Control::new(b"sealed").fd(&sealed)).unwrap();
         let (sender, mut receiver) = channel.split();
-        // What lives on with a duplicate keeps its own end open: only shutting it is heard.
+        // A process that lives on with a duplicate keeps its own end open: the peer notices only the shutdown.
         let duplicate = rustix::io::dup(&receiver).unwrap();
         drop(sender);
         assert_eq!(receiver.recv_timeout(LONG).unwrap().control(), b"end");

@@ -77,8 +77,8 @@ fn kill(mut child: Child) {
     assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "the child has failed: {status}");
 }
 
-/// Kills a child some time from now, while `action` goes on. Every other child has stood still for a while before, and some
-/// stand still when death comes.
+/// Kills a child at a random time while `action` runs. Every other child was stopped for a while before, and some
+/// are stopped when they are killed.
 fn killing<T>(child: Child, random: &mut Random, action: impl FnOnce() -> T) -> T {
     let mut random = Random(random.next());
     let send = |child: &Child, signal| kill_process(Pid::from_child(child), signal).unwrap();

@@ -71,7 +71,7 @@ fn is_sent_what_cannot_be_mapped() {
     };
     let try_each = || {
         let client = Player::connect(&path);
-        let (_credit, for_peer) = seqpacket_pair();
+        let (_space, for_peer) = seqpacket_pair();
         client.send(Packet::hello(&hello, vec![region.try_clone().unwrap(), for_peer]));
         client.send(Packet::new(READY));
         let handshake = listener.try_accept().unwrap().unwrap();

@@ -29,7 +29,7 @@ const CASES: [(&str, &[&str], Seen); 6] = [
         Seen { pid: false, ids: Some(0) },
     ),
 ];
-/// The variable that tells a role where to listen, or to connect.
+/// The variable with the path at which a role listens, or to which it connects.
 const SOCKET: &str = "SOCKET";
 
 #[derive(Debug, Clone, Copy)]

@@ -141,7 +141,7 @@ fn a_file_that_is_in_use_or_not_ours_is_left_alone() {
             fs::remove_file(&path).unwrap();
         }
     }
-    // In use, of whatever type, whether it listens or not yet.
+    // A socket of any type is in use, whether it listens or not yet.
     for kind in [SocketType::SEQPACKET, SocketType::STREAM, SocketType::DGRAM] {
         let socket: OwnedFd = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
         bind(&socket, &address(&path)).unwrap();

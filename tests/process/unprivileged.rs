@@ -2,7 +2,7 @@
 //!
 //! Each test runs its body in a process of its own (this program again), as another user if root started it: root's
 //! descriptors in flight are not counted. They are counted by user, so the tests take turns, and no two runs share a user.
-//! For the same reason this binary is alone.
+//! This binary is alone for the same reason.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -279,7 +279,7 @@ fn descriptors_in_flight_are_back_pressure() {
         drop(unsent);
         assert!(matches!(c.sender.send_timeout(one(), SHORT), Err(Error::Timeout)));
         assert!(matches!(c.call(one(), SHORT), Err(Error::Timeout)));
-        // What has no descriptors passes, and nothing else has.
+        // Messages without descriptors pass, and nothing else has passed.
         c.send(b"first").unwrap();
         c.loan(8).unwrap().send_with(b"second").unwrap();
         assert_eq!(d.recv_timeout(SOON).unwrap().control(), b"first");

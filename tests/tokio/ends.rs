@@ -9,7 +9,7 @@ use crate::{builder, fill_socket, is_disconnected, poll_once, role, run, small};
 
 type Waiting<'c> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'c>>;
 
-/// What waits for a peer that does nothing.
+/// Calls that wait for a peer that does nothing.
 const WAITS: [fn(&mut Channel) -> Waiting<'_>; 6] = [
     |channel| Box::pin(async { channel.recv().await.map(drop) }),
     |channel| Box::pin(async { channel.call(b"?").await.map(drop) }),

@@ -26,7 +26,7 @@ mod streaming;
 #[path = "../support/mod.rs"]
 mod support;
 
-/// In what time a test must end: much, for a machine that is busy, but an end.
+/// The time in which a test must end: long enough for a busy machine, but bounded.
 const SOON: Duration = Duration::from_mins(1);
 
 /// Runs a test on one thread, then on two.
@@ -37,7 +37,7 @@ fn run<F: Future<Output = ()>>(test: impl Fn() -> F + Send + Copy + 'static) {
     run_on(two_threads, test);
 }
 
-/// In a thread of its own: so a call that blocks, and with it the runtime's clock, is found too.
+/// Runs a test on a runtime in a thread of its own, so that a call which blocks the runtime's clock is found too.
 fn run_on<F: Future<Output = ()>>(mut builder: runtime::Builder, test: impl Fn() -> F + Send + 'static) {
     let (end, ended) = mpsc::channel();
     let running = thread::spawn(move || {

@@ -97,7 +97,7 @@ fn a_loan_waits_for_room_and_control_messages_pass() {
             loan.fill(fill);
             loan.send().unwrap();
             let payload = b.recv().await.unwrap().take_payload().unwrap();
-            // With control bytes up to the ring's end.
+            // The control bytes reach up to the ring's end.
             a.loan_slice::<u32>(240).await.unwrap().send_with(&[0; 2048]).await.unwrap();
             assert!(a.try_loan(1).unwrap().is_none());
             a.send(b"passes").await.unwrap();

@@ -83,7 +83,7 @@ impl<'s> LoanWriter<'s> {
         fn try_reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>>;
     }
 
-    /// Zeros from the end of what was written to the position. What is never written behind them does not send them.
+    /// Writes zeros from the end of the written bytes to the position. They are sent only if bytes are written behind them.
     #[cold]
     fn fill_gap(&mut self) {
         let gap = self.end..self.at.min(self.loan.len());

@@ -30,7 +30,7 @@ const READ_AHEAD: usize = 2048;
 /// use std::io::{BufRead, Lines};
 /// use sealane::{Channel, PayloadReader};
 ///
-/// /// What is left to do of a list that a peer sent.
+/// /// The rest of a list that a peer sent.
 /// struct Tasks {
 ///     lines: Lines<PayloadReader<'static>>,
 /// }
@@ -245,7 +245,7 @@ mod tests {
         let mut rest = Vec::new();
         reader.read_to_end(&mut rest).unwrap();
         assert_eq!((rest.as_slice(), reader.buffer.capacity()), (&bytes[READ_AHEAD..], 0));
-        // What was read ahead is handed out from there, and only what follows straight.
+        // Bytes that were read ahead come from the buffer, and only those behind them come from the ring directly.
         reader.rewind().unwrap();
         reader.read_exact(&mut [0; 10]).unwrap();
         large.resize(2 * READ_AHEAD, 0);

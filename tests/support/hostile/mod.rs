@@ -76,7 +76,7 @@ pub(crate) struct Hello {
 }
 
 impl Hello {
-    /// What an honest peer with a ring of `pages` pages says.
+    /// The `Hello` of an honest peer with a ring of `pages` pages.
     pub(crate) fn honest(pages: u64) -> Self {
         Self {
             magic: MAGIC,
@@ -137,7 +137,7 @@ pub(crate) struct Packet {
     pub(crate) reserved: u64,
     pub(crate) body: Vec<u8>,
     pub(crate) fds: Vec<OwnedFd>,
-    /// With our credentials spelled out.
+    /// The packet carries our credentials explicitly.
     pub(crate) identified: bool,
     /// These bytes instead of all that.
     pub(crate) raw: Option<Vec<u8>>,
