@@ -14,12 +14,12 @@ mod lock;
 mod poll;
 mod spin;
 
-use std::time::Duration;
-// The models bring their own.
+// `ring/release.rs` takes these from here, so that its model can bring loom's.
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicU64, fence},
 };
+use std::time::Duration;
 
 pub(crate) use deadline::{Budget, Deadline};
 pub(crate) use engine::{News, Outcome, SpinResult, WaitState, Waiter, run};
