@@ -571,54 +571,54 @@ fn packet_and_record(without: Without) {
 }
 
 #[test]
-fn a_packet_that_is_read_and_a_record_that_is_released_ring_once() {
+fn packet_and_record_ring_once() {
     packet_and_record(Without::Nothing);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn who_has_read_a_packet_needs_a_fence() {
+fn reader_of_a_packet_needs_its_fence() {
     packet_and_record(Without::AnnouncersFence);
 }
 
 #[test]
 #[should_panic(expected = "2 bells for one epoch")]
-fn who_has_read_a_packet_needs_the_lock() {
+fn reader_of_a_packet_needs_the_lock() {
     packet_and_record(Without::LockedRing);
 }
 
 #[test]
-fn an_event_loop_is_told_of_room_after_each_no() {
+fn event_loop_is_signalled_after_each_refusal() {
     event_loop(Without::Nothing);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_second_no_needs_its_fence() {
+fn second_refusal_needs_its_fence() {
     event_loop(Without::SecondFence);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_second_no_needs_the_receivers_fence() {
+fn second_refusal_needs_the_receivers_fence() {
     event_loop(Without::RingersFence);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_second_no_needs_an_epoch_of_its_own() {
+fn second_refusal_needs_an_epoch_of_its_own() {
     event_loop(Without::Renewal);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_second_no_needs_a_second_look() {
+fn second_refusal_needs_a_second_look() {
     event_loop(Without::SecondLook);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_second_no_leaves_the_bell_of_its_own_epoch() {
+fn second_refusal_leaves_the_doorbell_of_its_own_epoch() {
     event_loop(Without::Count);
 }
 
@@ -640,43 +640,43 @@ fn needs_are_compared_with_the_last_tail() {
 }
 
 #[test]
-fn two_threads_release_what_they_have_read() {
+fn two_threads_release_records_after_reading() {
     two_threads(Without::Nothing);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn who_moves_the_tail_on_needs_the_reading_before_it() {
+fn mover_of_tail_waits_for_earlier_reads() {
     two_threads(Without::Acquire);
 }
 
 #[test]
 #[should_panic(expected = "a release is lost")]
-fn who_moves_the_tail_looks_at_what_is_early() {
+fn mover_of_tail_looks_at_the_ledger() {
     two_threads(Without::LookAtEarly);
 }
 
 #[test]
 #[should_panic(expected = "a release is lost")]
-fn who_is_early_looks_at_the_tail_again() {
+fn early_release_looks_at_tail_again() {
     two_threads(Without::LookAtTail);
 }
 
 #[test]
 #[should_panic(expected = "a release is lost")]
-fn who_is_early_needs_its_fence() {
+fn early_release_needs_its_fence() {
     two_threads(Without::EarlyFence);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn without_the_lock_two_threads_are_in_the_ledger() {
+fn ledger_needs_its_lock() {
     two_threads(Without::Lock);
 }
 
 #[test]
 #[should_panic(expected = "2 bells for one epoch")]
-fn a_bell_that_is_rung_after_the_lock_rings_twice() {
+fn notifier_needs_the_lock() {
     two_threads(Without::LockedRing);
 }
 
@@ -688,6 +688,6 @@ fn two_threads_need_their_fence() {
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn who_waits_for_two_threads_needs_its_fence() {
+fn sender_that_waits_for_two_threads_needs_its_fence() {
     two_threads(Without::WaitersFence);
 }
