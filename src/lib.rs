@@ -63,7 +63,7 @@
 //!   then the peer does not learn that this process was killed, and a listener's path looks alive.
 //! - Workers that are forked from a server and accept for it would each own its [`Listener`], and the first one that ends would
 //!   remove its path. So each makes a listener of its own, of a duplicate of the descriptor ([`Builder::listen_on`]).
-//! - [`Closer::close`] acts in whatever process it is called.
+//! - [`Closer::close`] acts in any process that calls it.
 //! - Each value is for one process at a time. Two processes that send, or receive, on copies of one channel break its order,
 //!   which the peer calls a violation. A [`Loan`] or [`SealedBufferMut`] that both use is one `&mut` in two processes:
 //!   a program that forks has to avoid that, as the standard library demands of users of `pre_exec`.

@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     Payload,
     /// The message is in the socket.
     Control,
-    /// A datagram over a pair of sockets beside each channel, without sealane: the kernel's share.
+    /// A datagram over a pair of sockets for each channel, without sealane: the kernel's share.
     Bare,
 }
 

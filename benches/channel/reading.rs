@@ -1,4 +1,4 @@
-//! Reading a payload, in each way, beside a plain slice of the same bytes.
+//! Reading a payload, in each way, and of a plain slice of the same bytes for comparison.
 
 use std::hint::black_box;
 

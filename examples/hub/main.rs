@@ -35,7 +35,7 @@ use crate::system::{Place, keep_to};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Serves many clients from one thread, and measures how they fare beside clients that behave badly.
+/// Serves many clients from one thread, and measures their service while other clients misbehave.
 #[derive(Parser)]
 #[command(name = "hub")]
 struct Options {

@@ -38,10 +38,10 @@ const SHORT_TURN: u32 = 3;
 const BREATH: Duration = Duration::from_micros(250);
 /// Events of one look.
 const LOOK: usize = 256;
-/// How long to wait where the kernel does not tell when it is worthwhile to try again.
+/// The pause before another attempt where the kernel gives no signal.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// How long to accept nobody where there was a shortage.
+/// The pause in accepting after a shortage.
 const REST: Duration = Duration::from_millis(50);
 
 /// The process that started the hub: a client like any other, but the hub ends with it.
@@ -277,7 +277,7 @@ impl Hub {
         admitted
     }
 
-    /// There may be room for somebody now.
+    /// A client's socket may have space now.
     fn leaves(&mut self, user: Option<u32>) {
         if let Some(Entry::Occupied(mut guests)) = user.map(|user| self.users.entry(user)) {
             *guests.get_mut() -= 1;

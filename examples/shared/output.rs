@@ -28,7 +28,7 @@ pub(crate) fn print(lines: impl fmt::Display) -> Result<(), Lost> {
     writeln!(output, "{lines}").and_then(|()| output.flush()).map_err(Lost)
 }
 
-/// Says something beside the output. It may be lost.
+/// Prints a remark to standard error. It may be lost.
 pub(crate) fn note(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{line}");
 }

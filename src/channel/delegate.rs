@@ -7,7 +7,7 @@
 macro_rules! delegate {
     ($target:ident: $part:expr; $(
         $(#[$attr:meta])*
-        fn $name:ident $(<$life:lifetime>)? ($(&$mut:tt)? $this:ident $(, $arg:ident: $type:ty)*) -> $result:ty;
+        pub fn $name:ident $(<$life:lifetime>)? ($(&$mut:tt)? $this:ident $(, $arg:ident: $type:ty)*) -> $result:ty;
     )*) => {$(
         #[doc = concat!("See [`", stringify!($target), "::", stringify!($name), "`].")]
         $(#[$attr])*
@@ -20,7 +20,7 @@ macro_rules! delegate {
         }
     )*};
     (await $target:ident: $part:expr; $(
-        async fn $name:ident $(<$life:lifetime>)? ($(&$mut:tt)? $this:ident $(, $arg:ident: $type:ty)*) -> $result:ty;
+        pub async fn $name:ident $(<$life:lifetime>)? ($(&$mut:tt)? $this:ident $(, $arg:ident: $type:ty)*) -> $result:ty;
     )*) => {$(
         #[doc = concat!("See [`", stringify!($target), "::", stringify!($name), "`].")]
         ///

@@ -2,7 +2,7 @@
 //! and wait.
 //!
 //! Owns the reader of the peer's ring, the order of messages, the receiver's sleep word and its counts. Refuses halves that
-//! do not fit, and whatever is beyond our limits.
+//! do not fit, and messages beyond our limits.
 
 mod packets;
 mod wait;

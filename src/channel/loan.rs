@@ -16,7 +16,7 @@ use crate::{
     wait::Deadline,
 };
 
-/// Memory of the ring, to be filled in place and sent. A true `&mut [T]`: nobody else can write there.
+/// Memory of the ring, to be filled in place and sent. A true `&mut [T]`: no other process or thread can write there.
 ///
 /// [`send`](Self::send) sends all of it, with old bytes of the ring where nothing was written: [`truncate`](Self::truncate)
 /// it first if less was filled. A loan that is dropped sends nothing, and its space is free again; the peer can nevertheless

@@ -1,7 +1,7 @@
 //! Messages and the two halves of a channel.
 //!
-//! Owns [`Sender`] and [`Receiver`], loans, messages and payloads, requests and replies, batches, and what the halves
-//! count. [`Channel`] is both halves together.
+//! Owns [`Sender`] and [`Receiver`], loans, messages and payloads, requests and replies, batches, and the counters
+//! of both halves. [`Channel`] is both halves together.
 //!
 //! Refuses what exceeds the peer's limits before anything is sent, and every message of the peer that breaks the
 //! protocol; a violation ends the channel.
@@ -124,12 +124,12 @@ impl Channel {
 /// The everyday methods of the [`Sender`]; the others are those of the field [`sender`](Self::sender).
 impl Channel {
     delegate! { Sender: self.sender;
-        fn loan(&mut self, len: usize) -> Result<Loan<'_>>;
-        fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>>;
-        fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
-        fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
-        fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId>;
-        fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
+        pub fn loan(&mut self, len: usize) -> Result<Loan<'_>>;
+        pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>>;
+        pub fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
+        pub fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
+        pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId>;
+        pub fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
     }
 
     /// See [`Sender::loan_slice`].
@@ -145,9 +145,9 @@ impl Channel {
 /// The everyday methods of the [`Receiver`]; the others are those of the field [`receiver`](Self::receiver).
 impl Channel {
     delegate! { Receiver: self.receiver;
-        fn recv(&mut self) -> Result<Message>;
-        fn try_recv(&mut self) -> Result<Option<Message>>;
-        fn recv_timeout(&mut self, timeout: Duration) -> Result<Message>;
+        pub fn recv(&mut self) -> Result<Message>;
+        pub fn try_recv(&mut self) -> Result<Option<Message>>;
+        pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message>;
     }
 }
 

@@ -53,9 +53,9 @@ pub struct Peer {
 }
 
 impl Credentials {
-    /// UNTRUSTED: what the kernel shows of a process that named nobody, and was not named, is process 0 of no user and no
-    /// group. It shows the same of one for which our namespaces have no name at all: so that is nobody either, unless we are
-    /// `nameless` ourselves. Then our namespace has no name for anybody.
+    /// UNTRUSTED: for a process that sent no credentials the kernel reports process 0, and no user and group. It
+    /// reports the same for a process that has no number and user in our namespaces, so that is refused too. The
+    /// exception is a process of ours that is `nameless` itself: its namespace has names for no process.
     pub(crate) fn of(raw: Option<RawCredentials>, nameless: bool) -> Result<Self, Refusal> {
         let refusal = Refusal { reason: Reason::Credentials, expected: 1, found: 0 };
         let RawCredentials { pid, uid, gid } = raw.ok_or(refusal)?;

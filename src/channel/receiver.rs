@@ -382,7 +382,7 @@ pub(crate) fn item(received: Result<Message>, ended: &mut bool) -> Option<Result
 /// not used it [closes nothing](crate#processes-as-they-are).
 impl Drop for Receiver {
     fn drop(&mut self) {
-        // A payload that lives on keeps the descriptors open, so closing would not tell the peer.
+        // A payload that lives on keeps the descriptors open, so the peer would not notice a close.
         self.inbox.link.close_receiving();
     }
 }

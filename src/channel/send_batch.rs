@@ -102,13 +102,13 @@ impl<'s> SendBatch<'s> {
     }
 
     delegate! { Sender: self.sender;
-        fn has_space(&mut self, len: usize) -> Result<bool>;
+        pub fn has_space(&mut self, len: usize) -> Result<bool>;
         /// The packet wakes the receiver at once.
-        fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
+        pub fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
         /// The packet wakes the receiver at once.
-        fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId>;
+        pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId>;
         /// The packet wakes the receiver at once.
-        fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
+        pub fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
     }
 
     /// Wakes a sleeping receiver for what has been sent so far. The batch stays open.

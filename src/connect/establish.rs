@@ -14,7 +14,7 @@ use crate::{
     wait::{Spinner, pinned_to_same_cpu},
 };
 
-/// Builds the channel. The memfd, and the peer's end of our space socket, are closed here: the peer has its own.
+/// Builds the channel. Our copies of the memfd and of the peer's end of our space socket are closed here.
 pub(super) fn channel(
     socket: Socket,
     settings: &Settings,

@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// the [`peer_credentials`](Self::peer_credentials) are known, and the next call continues.
 /// [Refuse](Self::refuse) or drop the handshake instead, and the client has cost nothing.
 ///
-/// A client may connect long before it says who it is. A server for strangers therefore calls `advance` until the
+/// A client may connect long before it sends its credentials. A server for strangers therefore calls `advance` until the
 /// credentials are known, and waits for the descriptor in between; it neither finishes nor establishes a handshake before.
 ///
 /// ```
@@ -157,7 +157,7 @@ impl Handshake {
     /// let client = sealane::Channel::builder().try_connect(&path)?;
     /// let mut server = listener.try_accept()?.expect("somebody has connected");
     /// assert!(!server.advance()?);
-    /// // The client has said who it is, and waits for us.
+    /// // The client has sent its credentials, and waits for us.
     /// assert!(server.peer_credentials().is_some() && server.needs_advance());
     /// # drop(client);
     /// # Ok::<(), sealane::Error>(())

@@ -45,7 +45,7 @@ const BACKLOG: i32 = 4096;
 /// A socket at a path or an abstract name, which accepts clients.
 ///
 /// Its descriptor is readable when [`try_accept`](Self::try_accept) has a client. An event loop then drives the
-/// [`Handshake`]s of all clients side by side, so that a silent client delays nobody.
+/// [`Handshake`]s of all clients side by side, so that a silent client delays no other.
 ///
 /// ```
 /// use sealane::{Channel, Listener};

@@ -1,4 +1,4 @@
-//! [`Offer`] and [`PeerOffer`]: what each side brings with its `Hello`.
+//! [`Offer`] and [`PeerOffer`]: the region and the descriptors that each side sends with its `Hello`.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -24,7 +24,7 @@ pub(super) const REFLECTED: Refusal = Refusal { reason: Reason::Reflected, expec
 /// Our offer: a region, and a socket for the peer's doorbells.
 pub(super) struct Offer {
     pub(super) region: OwnRegion,
-    /// Our end of the space socket, which we read.
+    /// Our end of our space socket, which we read.
     pub(super) space_rx: Socket,
     space_for_peer: OwnedFd,
     /// The kernel has no name for us that we could give to the peer: see [`Credentials::of`].

@@ -150,7 +150,7 @@ impl Handshake {
                         let (reason, found) = (Reason::Descriptors, to_u64(found));
                         return Err(Refusal { reason, expected: 0, found }.into());
                     }
-                    // Both sides have said who they are.
+                    // Both sides have sent their credentials.
                     self.socket.pass_credentials(false)?;
                     let state = match self.role {
                         Role::Caller => State::Complete(offer, peer),

@@ -4,7 +4,7 @@
 //! it was last seen, and looks again only when that is not enough.
 //!
 //! Owns the counters, the room that is left, and the order in which released space returns. Refuses a peer's counter that
-//! goes backwards or too far, and a record that ends behind what was published.
+//! goes backwards or too far, and a record that ends behind the published `head`.
 //!
 //! May import: `error`, `protocol`, `wait`, `sys`, `memory`, `socket`.
 

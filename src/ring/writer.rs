@@ -53,7 +53,7 @@ impl Writer {
         Some(Reservation { payload, producer: &mut self.producer })
     }
 
-    /// The place that was reserved last: what is left of a reservation whose lifetime has ended.
+    /// The place that was reserved last, for a reservation without a lifetime.
     pub(crate) fn place(&self) -> Place {
         self.producer.reserved()
     }
@@ -113,7 +113,7 @@ impl Frame<'_> {
         self.producer.fits(record.size())
     }
 
-    /// Writes what stands around the payload: the header of padding, the control bytes, and the record's own header. Then it
+    /// Writes the parts around the payload: the header of padding, the control bytes, and the record's own header. Then it
     /// publishes all of that by one store of `Head`. After that the reservation is good for nothing but to be dropped.
     #[inline(always)]
     pub(crate) fn commit(&mut self, record: Record, control: &[u8]) {

@@ -136,7 +136,7 @@ impl Channel {
         let deadline = handshake.deadline();
         let mut unfinished = KillOnDrop { child: Some(child), owner: Owner::here() };
         match Self::establish(handshake).await {
-            // It is there: nobody else takes it.
+            // The child is there until this takes it.
             Ok(channel) => Ok((channel, unfinished.child.take().ok_or(Error::Disconnected)?)),
             Err(error) => Err(unfinished.end(deadline, error).await),
         }
@@ -243,14 +243,14 @@ impl Drop for KillOnDrop {
 /// The everyday methods of the [`Sender`]; the others are those of the field [`sender`](Self::sender).
 impl Channel {
     delegate! { await Sender: self.sender;
-        async fn loan(&mut self, len: usize) -> Result<Loan<'_>>;
-        async fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
-        async fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId>;
-        async fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
+        pub async fn loan(&mut self, len: usize) -> Result<Loan<'_>>;
+        pub async fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
+        pub async fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId>;
+        pub async fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
     }
     delegate! { Sender: self.sender;
-        fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>>;
-        fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
+        pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>>;
+        pub fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
     }
 
     /// See [`Sender::loan_slice`].
@@ -268,10 +268,10 @@ impl Channel {
 /// The everyday methods of the [`Receiver`]; the others are those of the field [`receiver`](Self::receiver).
 impl Channel {
     delegate! { await Receiver: self.receiver;
-        async fn recv(&mut self) -> Result<Message>;
+        pub async fn recv(&mut self) -> Result<Message>;
     }
     delegate! { Receiver: self.receiver;
-        fn try_recv(&mut self) -> Result<Option<Message>>;
+        pub fn try_recv(&mut self) -> Result<Option<Message>>;
     }
 }
 

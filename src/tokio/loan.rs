@@ -179,15 +179,15 @@ impl<'s> LoanWriter<'s> {
     }
 
     delegate! { Loan: self.into_loan();
-        fn send(self) -> Result<()>;
-        fn try_send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>>;
-        fn try_request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId, Unsent<Loan<'s>>>;
-        fn try_reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>>;
+        pub fn send(self) -> Result<()>;
+        pub fn try_send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>>;
+        pub fn try_request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId, Unsent<Loan<'s>>>;
+        pub fn try_reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>>;
     }
     delegate! { await Loan: self.into_loan();
-        async fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()>;
-        async fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId>;
-        async fn reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
+        pub async fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()>;
+        pub async fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId>;
+        pub async fn reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
     }
 }
 

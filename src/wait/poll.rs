@@ -10,8 +10,8 @@ use rustix::{
 use super::Deadline;
 use crate::error::{Error, Result};
 
-/// Sleeps until something is ready on one of `fds` (each with what it is asked for), the deadline passes, or `at_most`.
-/// Says what is ready.
+/// Sleeps until an event is ready on one of `fds` (each with the events of interest), the deadline passes, or `at_most`.
+/// Returns the ready events.
 pub(crate) fn sleep<const N: usize>(
     fds: [(BorrowedFd<'_>, PollFlags); N],
     deadline: Deadline,

@@ -94,7 +94,7 @@ fn a_sleeping_receiver_gets_a_batch() {
     }
 }
 
-/// It takes longer to write large payloads than to look whether somebody sleeps.
+/// Writing large payloads takes longer than a look at the receiver's epoch.
 #[test]
 fn a_receiver_is_woken_within_a_batch_for_many_bytes() {
     let (mut sender, _peer) = Channel::pair().unwrap();
@@ -225,7 +225,7 @@ fn a_batch_to_nobody_says_so() {
     let mut batch = sender.batch();
     send_in(&mut batch, 0).unwrap();
     drop(receiver);
-    // The end of the peer is learned by the bell, at the latest.
+    // The sender learns of the peer's end at the latest when it notifies.
     drop(batch);
     assert!(matches!(send(&mut sender, 1), Err(Error::Disconnected)));
 }
@@ -624,7 +624,7 @@ fn a_batch_may_be_gone_through_in_another_thread() {
     assert_eq!(receiver.held().count, 0);
 }
 
-/// Three threads: one sends through a ring that is full now and then, one goes through batches, one drops what was taken.
+/// Three threads: one sends through a ring that is full now and then, one receives batches, one drops payloads that were taken.
 #[test]
 fn taken_payloads_may_be_dropped_while_the_batch_gives_space_back() {
     const COUNT: u64 = 100_000;

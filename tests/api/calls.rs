@@ -27,7 +27,7 @@ fn asked(channel: &mut Channel) -> (Message, ReplyToken) {
     (message, token)
 }
 
-/// A request that was given up, and the right to answer it nevertheless.
+/// A cancelled request, and the token that could still answer it.
 fn given_up(a: &mut Channel, b: &mut Channel) -> ReplyToken {
     let request = a.request(b"?").unwrap();
     assert!(matches!(a.receiver.wait_reply(request, NOW), Err(Error::Timeout)));

@@ -141,7 +141,7 @@ fn receive_all(mut receiver: Receiver, plan: Plan, direction: u64) {
 }
 
 /// Keeps payloads as long as more come, and drops them in random order: never waits while it has some, since they may be
-/// what the sender waits for.
+/// the space that the sender waits for.
 fn keep(inbox: &mpsc::Receiver<(Payload, Item)>, mut random: Random) {
     let mut kept = Vec::new();
     loop {

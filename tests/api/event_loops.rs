@@ -162,7 +162,7 @@ fn a_receiver_is_told_of_everything<L: EventLoop>() {
         vain += u32::from(received == before);
         assert!(vain <= Item::COUNT / 2, "woken in vain {vain} times for {received} messages");
         if let Some(token) = pausing {
-            // The sender waits for us, and we have everything. All that may come is the bell of the last message, late.
+            // The sender waits for us, and everything was received. Only the last message's doorbell may still come.
             let late = (0..3).take_while(|_| {
                 let woken = !events.wait(NOW).is_empty();
                 assert!(!woken || channel.try_recv().unwrap().is_none());
@@ -194,7 +194,7 @@ fn sends_all_kinds_of_messages() {
     }
 }
 
-/// Streams that one sender sends beside each other: each is stopped by something else.
+/// Concurrent streams of one sender, each of which is stopped by another limit.
 struct Streams {
     sent: [u32; 3],
     of_each: u32,
@@ -295,7 +295,7 @@ fn fill(channel: &mut Channel, at: usize) {
     channel.try_loan(len).unwrap().unwrap().try_send_with(&vec![0; 8192 - at - 64 - len]).unwrap();
 }
 
-/// Two things may be waited for by one descriptor: neither a yes nor a no for the one takes back the promise for the other.
+/// One descriptor signals two kinds of space: an answer for one kind does not cancel the signal for the other.
 fn ring_and_socket_hide_no_room_from_each_other<L: EventLoop>() {
     let (mut a, mut b) = small().pair().unwrap();
     let mut events = L::new();

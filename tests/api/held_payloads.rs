@@ -42,7 +42,7 @@ fn a_deadline_says_that_what_is_held_here_keeps_the_peer_from_sending() {
             assert_holding(receiver.call(b"?", timeout), (3, size));
             let request = receiver.request(b"?").unwrap();
             assert_holding(receiver.receiver.wait_reply(request, timeout), (3, size));
-            // It was given up, as at any other timeout.
+            // The request was cancelled, as at any other timeout.
             assert!(matches!(receiver.receiver.wait_reply(request, timeout), Err(Error::UnknownRequest)));
         }
         // The newest is given back: that makes no room behind the oldest.
@@ -124,7 +124,7 @@ fn the_error_says_what_to_do_about_it() {
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::TimedOut);
 }
 
-/// They ride wherever there is room, and what they take is kept with the payload.
+/// Control bytes ride wherever there is space, which is held with the payload.
 #[test]
 fn control_bytes_beyond_the_reserve_count_as_payload() {
     for (payload, control, kept) in [(1000, 3000, 3), (0, 1025, 1), (63, 5000, 2), (4000, 2000, 0)] {

@@ -130,7 +130,7 @@ struct Model {
     head: u64,
     /// Bytes that the last loan was made for.
     lent: usize,
-    /// Records, and what is left out before them, whose space is not given back: from where to where.
+    /// Records whose space is not released, with padding before them: start and end.
     spans: BTreeMap<u64, u64>,
     /// Where records begin, in all.
     starts: BTreeSet<u64>,
@@ -139,7 +139,7 @@ struct Model {
     /// Requests of this direction that are not answered, and those that were received and not answered.
     open: BTreeMap<u64, RequestId>,
     unanswered: Vec<(u64, ReplyToken)>,
-    /// Requests of this direction whose reply nobody waits for, and how many of these were answered.
+    /// Cancelled requests of this direction, and how many of them were answered.
     given_up: BTreeSet<u64>,
     late: u64,
 }
@@ -169,7 +169,7 @@ impl Model {
         padding + size <= self.room()
     }
 
-    /// The receiver looks at the next record, and gives back what is left out before it.
+    /// The receiver looks at the next record, and releases the padding before it.
     fn looked_at(&mut self) {
         if let Some((start, _)) = self.queue.iter().find_map(|(_, span)| *span)
             && start % RING == 0
@@ -182,7 +182,7 @@ impl Model {
         }
     }
 
-    /// Bytes that tell this message from the next.
+    /// Bytes that differ from message to message.
     fn bytes(&self, len: usize) -> Vec<u8> {
         (0..len).map(|i| u8::try_from((i + 7 * usize::try_from(self.sent).unwrap()) % 253).unwrap()).collect()
     }
@@ -225,7 +225,7 @@ impl Model {
         self.sent += 1;
     }
 
-    /// The messages that the receiver drops silently: replies that nobody waits for.
+    /// The messages that the receiver drops silently: replies to cancelled requests.
     fn drop_late_replies(&mut self, back: &mut Self) {
         self.looked_at();
         while let Some((Expected { in_reply_to: Some(request), .. }, span)) = self.queue.front() {

@@ -15,7 +15,7 @@ const BRIEFLY: Duration = Duration::from_millis(1);
 const RING: usize = 16 << 10;
 const PAYLOAD: usize = 5000;
 
-/// A sender, and what its verbs are given.
+/// A sender, and the arguments of its verbs.
 struct Sending {
     sender: Sender,
     file: File,
@@ -264,7 +264,7 @@ fn verbs_that_receive_have_three_forms() {
     }
 }
 
-/// A form that waits for its time is one of three, whatever else is added.
+/// Each `_timeout` form is one of three, so a new verb without all forms fails here.
 #[test]
 fn public_verbs_with_a_timeout_have_the_other_forms() {
     for (file, source) in [

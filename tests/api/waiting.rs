@@ -433,7 +433,7 @@ fn senders_sleep_until_there_is_all_the_space_that_they_need() {
     let (mut a, _b, mut held) = full(Wait::Block);
     let before = a.stats();
     let sending = start(move || (a.sender.loan_timeout(12_000, SOON).map(drop), a.stats())).asleep();
-    // The record and what is reserved for control bytes take 13,120 bytes at the ring's start: those of four payloads.
+    // The record and its reserve for control bytes take 13,120 bytes at the ring's start: those of four payloads.
     for _ in 0..3 {
         drop(held.pop_front());
     }
@@ -561,7 +561,7 @@ fn a_packet_that_was_announced_in_vain_hides_none() {
 
 const STREAMED: u64 = 10_000;
 
-/// A header and a payload in each message, through a ring that is full now and then, and typed headers besides.
+/// A header and a payload in each message, through a ring that is sometimes full, and typed headers.
 #[test]
 fn streaming_makes_no_system_call_per_message() {
     let builder = Channel::builder().wait(Wait::Spin).ring_capacity(64 << 10);

@@ -136,7 +136,7 @@ fn pin() {
     sched_setaffinity(None, &one).unwrap();
 }
 
-/// Does what may wait, but not to the end of its time: then it has been woken by that.
+/// Runs a call that may wait. It must not wait for its whole time, which would mean that only the deadline woke it.
 fn in_time<T>(wait: impl FnOnce() -> T) -> T {
     let began = Instant::now();
     let result = wait();
@@ -144,7 +144,7 @@ fn in_time<T>(wait: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Ends a channel if its thread panics: then nobody waits for ever.
+/// Ends a channel if its thread panics, so that its peer does not wait for ever.
 struct EndsWithUs(Closer);
 
 impl Drop for EndsWithUs {

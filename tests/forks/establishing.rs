@@ -53,7 +53,7 @@ fn a_fork_is_a_client_of_its_parents_listener() {
     client.wait();
 }
 
-/// A daemon that lets go of a payload, and then only sends.
+/// A daemon that drops a payload, and then only sends.
 #[test]
 fn a_payload_that_a_fork_dropped_is_given_back_at_its_first_use_of_any_half() {
     let _guard = bounded();

@@ -1,4 +1,4 @@
-//! Bookkeeping of a channel's messages is bounded by the builder, whatever messages the peer sends.
+//! Bookkeeping of a channel's messages is bounded by the builder's limits for any messages of the peer.
 //!
 //! All memory that the process allocates is counted, so this binary has one test only.
 #![expect(unsafe_code, reason = "an allocator is implemented by unsafe functions")]

@@ -61,7 +61,7 @@ fn ring_for_each(hostile: &Hostile, channel: &mut Channel, packets: u64) {
     }
 }
 
-/// How many packets and doorbells `call` has read, and what came of it.
+/// The number of packets and doorbells that `call` has read, and its result.
 fn read_by<T>(channel: &mut Channel, call: impl FnOnce(&mut Channel) -> T) -> (u64, T) {
     let read = |channel: &Channel| channel.stats().doorbells_received + channel.stats().packets_received;
     let before = read(channel);

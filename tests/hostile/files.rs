@@ -1,5 +1,5 @@
-//! Descriptors that are traps: files that nobody serves, sockets that linger, memory that is not there. They are refused by
-//! name or closed, without waiting and without paying for them.
+//! Descriptors that are traps: files whose server does not answer, sockets that linger, memory that is not there.
+//! They are refused by name or closed, without waiting and without paying for them.
 
 use std::{
     fs::File,
@@ -92,7 +92,7 @@ fn mounts_what_never_answers() {
     socket.send(Packet { fds: vec![fd], ..Packet::new(CONTROL) });
     // Until the parent is done.
     poll(&mut [PollFd::new(&socket, PollFlags::RDHUP)], None).unwrap();
-    // Without waiting for the answer to what tidying up would ask.
+    // The test does not wait for the server's answer, which removal would need.
     std::process::exit(0);
 }
 
@@ -206,7 +206,7 @@ fn a_hole_that_is_hidden_costs_us_a_step_and_no_more() {
     }
 }
 
-/// A socket whose closing would wait for longer than anybody lives, and a second descriptor of it.
+/// A socket whose close would linger for decades, and a second descriptor of it.
 fn lingering() -> (OwnedFd, OwnedFd, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -100,7 +100,7 @@ fn with_fds(fds: Vec<OwnedFd>) -> Packet {
     Packet::hello(&Hello::honest(1), fds)
 }
 
-/// Our side refuses what is said, for that reason and with those numbers, which are also what the peer reads; and nothing
+/// Our side refuses the packets for that reason and with those numbers, which the peer reads too; and nothing
 /// that came along stays open.
 fn assert_refused(side: Side, mut packets: Vec<Packet>, refusal: Refusal) {
     let (reader, writer) = pipe();
@@ -410,7 +410,7 @@ fn a_ready_with_anything_to_it_is_refused() {
 /// A peer's packets.
 type Said = fn() -> Vec<Packet>;
 
-/// A `Reject` of the peer's, after what it said `before`, is reported.
+/// A `Reject` of the peer, after the packets `before`, is reported.
 fn assert_rejected(before: Said, body: &[u8], refusal: Refusal) {
     for side in [Side::Caller, Side::Listener] {
         let mut packets = before();

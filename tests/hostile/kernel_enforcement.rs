@@ -368,7 +368,7 @@ fn tries_to_write() {
     }
     say(1, b"tried");
 
-    // Allowed, and no harm to anybody.
+    // The kernel allows it, and it harms no process.
     let own = region.map(PROT_READ | PROT_WRITE, MAP_PRIVATE).unwrap();
     let copy = full_pipe();
     let (from, ring) = (number(&copy), own + usize::try_from(page()).unwrap() + 64);

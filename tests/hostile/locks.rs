@@ -1,8 +1,8 @@
 //! A peer that holds the kernel's lock of a file that it sends: no call of ours on the file waits for that lock.
 //!
-//! The peer writes to the sealed file from memory whose faults nobody answers (`userfaultfd(2)`; a file on a FUSE server
-//! would do as well). Linux 6.16 and later refuse before they read that memory; earlier versions read first, with the lock
-//! held.
+//! The peer writes to the sealed file from memory whose page faults are never answered (`userfaultfd(2)`; a file on a
+//! FUSE server would do as well). Linux 6.16 and later refuse before they read that memory; earlier versions read
+//! first, with the lock held.
 #![expect(unsafe_code, reason = "the peer does what no safe interface offers")]
 
 use std::{
@@ -87,7 +87,7 @@ fn write_for_ever(file: OwnedFd, memory: usize) {
     let (tell, told) = std::sync::mpsc::channel();
     thread::spawn(move || {
         tell.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
-        // SAFETY: a mapping of a page, which nobody else uses.
+        // SAFETY: a mapping of a page, which nothing else uses.
         unsafe { libc::pwrite(file.as_raw_fd(), std::ptr::with_exposed_provenance(memory), 4096, 0) };
         drop(tell);
     });

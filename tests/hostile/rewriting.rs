@@ -56,7 +56,7 @@ fn bytes_rewritten_while_they_are_read_were_checked_or_are_an_error() {
     let _guard = bounded_by(4 * time() + 2 * LONG);
     let seed = Random::seed();
     println!("SEED={seed}");
-    // Once before anything is counted: what threads and their stacks leave behind, they leave behind once.
+    // One run before anything is counted: threads and their stacks leave some memory behind, once.
     headers(Random(seed), Duration::ZERO);
     let before = left_over();
     payloads(seed, time());
@@ -116,7 +116,7 @@ fn read(message: &mut Message) {
     assert_eq!(message.control(), control);
 }
 
-/// Another process keeps to the protocol, and scribbles on its payloads all the while: it harms nobody but them.
+/// Another process keeps to the protocol and overwrites its payloads all the while: only their bytes change.
 fn payloads(seed: u64, time: Duration) {
     let (ours, theirs) = seqpacket_pair();
     let mut child = role(scribbles).stdin(Stdio::from(theirs)).env("SEED", seed.to_string()).spawn().unwrap();
@@ -124,7 +124,7 @@ fn payloads(seed: u64, time: Duration) {
     let mut channel = builder.handshake(ours).unwrap().finish().unwrap();
     let end = Instant::now() + time;
     let mut messages = 0;
-    // A slow machine takes longer for as many as tell something.
+    // A slow machine takes longer for a useful number of rounds.
     while Instant::now() < end || messages < ENOUGH {
         read(&mut channel.recv_timeout(LONG).unwrap());
         messages += 1;
@@ -253,7 +253,7 @@ fn headers(mut random: Random, time: Duration) -> Ends {
     }
 }
 
-/// A header with one field changed: to what may be, or to what may not.
+/// A header with one field changed to a valid or an invalid value.
 fn evil(random: &mut Random, good: Record) -> Record {
     let lengths = [0, 1, 63, 65, 128, 1000, capacity() - 64, capacity(), 1 << 32, u64::MAX - 127, u64::MAX];
     let length = lengths[random.below(lengths.len())];
@@ -285,7 +285,7 @@ fn words(mut random: Random, time: Duration) -> Ends {
                 }
             });
             let error = loop {
-                // The oldest of what is kept is given back last.
+                // The oldest kept payload is dropped last.
                 kept.truncate(random.below(4));
                 match act(&mut channel, &mut kept, &mut random) {
                     Ok(()) | Err(Error::Full | Error::Backlog | Error::UnknownRequest) => {}

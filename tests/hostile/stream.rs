@@ -353,7 +353,7 @@ fn a_message_out_of_turn_is_a_violation() {
             receive(channel);
             hostile.publish(64, Record::default(), 128);
         }),
-        // Again the past, with the message whose turn it is beside it.
+        // The old message comes again, together with the next one.
         (1, 0, |hostile, channel| {
             hostile.publish(0, Record::default(), 64);
             receive(channel);
@@ -745,7 +745,7 @@ fn an_epoch_that_never_rests_costs_bells_and_no_more() {
     let (hostile, mut channel) = Hostile::meet(&builder());
     for count in 1..=1000 {
         hostile.set(RECEIVER_EPOCH, 2 * count + 1);
-        // Never blocks, though nobody reads the bells.
+        // The call does not block, although no doorbell is read.
         channel.loan(0).unwrap().send().unwrap();
         hostile.set(TAIL, head_after(count));
     }

@@ -2,6 +2,16 @@
 //! several threads release payloads. The library's own wait (src/wait), eventcount and releases (src/ring/release.rs) run on
 //! loom's atomics. Each twin leaves out one access, order or lock, which is named by the function that has it.
 
+#![expect(
+    clippy::unused_self,
+    clippy::unnecessary_wraps,
+    reason = "the signatures are those of the library's types"
+)]
+#![expect(
+    clippy::arc_with_non_send_sync,
+    reason = "loom's cells are not `Sync`, and its threads need not be `Send`"
+)]
+
 use std::{cell::Cell, panic::Location};
 
 use layout::Position;
@@ -134,7 +144,7 @@ mod wait {
     pub(crate) struct MutexGuard<'m, T: Default> {
         value: T,
         mutex: &'m Mutex<T>,
-        _lock: Option<loom::sync::MutexGuard<'m, ()>>,
+        lock: Option<loom::sync::MutexGuard<'m, ()>>,
     }
 
     pub(crate) fn lock<T: Default>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -147,7 +157,7 @@ mod wait {
             mutex.uses.fetch_add(1, Ordering::Relaxed);
         }
         let value = mem::take(&mut *mutex.value.lock().unwrap());
-        MutexGuard { value, mutex, _lock: lock }
+        MutexGuard { value, mutex, lock }
     }
 
     pub(crate) fn lock_unless_lost<T: Default>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
@@ -156,7 +166,7 @@ mod wait {
 
     impl<T: Default> Drop for MutexGuard<'_, T> {
         fn drop(&mut self) {
-            if self._lock.is_none() {
+            if self.lock.is_none() {
                 self.mutex.uses.fetch_add(1, Ordering::Relaxed);
             }
             *self.mutex.value.lock().unwrap() = mem::take(&mut self.value);
@@ -524,10 +534,10 @@ fn two_threads(without: Without) {
                 releases.release(record(start), 1);
             })
         });
-        let mut released = 0;
+        let mut seen = 0;
         let awake = Half::new(&shared, 2, |shared| {
-            released = shared.look();
-            released == 2
+            seen = shared.look();
+            seen == 2
         })
         .try_now();
         if awake {
@@ -542,7 +552,7 @@ fn two_threads(without: Without) {
         assert_eq!(shared.look(), 2, "a release is lost");
         let bells = shared.socket.load(Acquire);
         assert!(bells <= 1, "{bells} bells for one epoch");
-        assert!(awake || bells > 0, "asleep with {released} of 2 seen, and no bell");
+        assert!(awake || bells > 0, "asleep with {seen} of 2 seen, and no bell");
     });
 }
 
@@ -552,18 +562,18 @@ fn packet_and_record(without: Without) {
         let (shared, releases) = sides();
         // Packets in the socket. The kernel orders its sending and receiving.
         let unread = Arc::new(AtomicU64::new(1));
-        let reader = {
+        let reading = {
             let (releases, unread) = (std::sync::Arc::clone(&releases), Arc::clone(&unread));
             thread::spawn(move || {
                 unread.fetch_sub(1, AcqRel);
                 releases.notify_space();
             })
         };
-        let releaser = thread::spawn(move || releases.release(record(0), 1));
+        let dropping = thread::spawn(move || releases.release(record(0), 1));
         // Both kinds were refused.
         let awake = Half::new(&shared, 1, |shared| shared.look() == 1 && unread.load(Acquire) == 0).try_now();
-        reader.join().unwrap();
-        releaser.join().unwrap();
+        reading.join().unwrap();
+        dropping.join().unwrap();
         let bells = shared.socket.load(Acquire);
         assert!(bells <= 1, "{bells} bells for one epoch");
         assert!(awake || bells > 0, "asleep, and no bell");

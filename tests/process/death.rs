@@ -1,4 +1,4 @@
-//! Ends of a process, of a half, of a channel: committed messages arrive, and nobody waits for the dead.
+//! Ends of a process, of a half, of a channel: committed messages arrive, and no call waits for a dead peer.
 
 use std::{
     fs::File,

@@ -369,7 +369,7 @@ fn a_client_that_is_refused_had_no_channel() {
     server.refuse();
     assert_eq!(handshake_error(client.advance()), refused);
 
-    // Before anybody knows of the other.
+    // Neither side knows of the other yet.
     let client = Channel::builder().try_connect(&name).unwrap();
     listener.try_accept().unwrap().unwrap().refuse();
     assert_eq!(handshake_error(client.finish()), refused);

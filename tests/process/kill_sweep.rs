@@ -1,5 +1,5 @@
 //! A process that is killed, or stopped for a while, at a random instant: its committed messages arrive, nothing arrives
-//! partly, nobody waits for it, and nothing of it is left.
+//! partly, no call waits for it, and nothing of it is left.
 //!
 //! Descriptors and mappings are counted for the whole process, so this binary has one test only.
 

@@ -360,7 +360,7 @@ fn handshakes_at_our_limit() {
         assert!(matches!(result, Err(Error::FdsLost { expected: 2, received: 1 })), "{result:?}");
     });
     assert!(client.finish().is_err());
-    // There is room for all three, but not for those that we make: a memfd and a space socket, one of the three being closed.
+    // All three fit, but not our own memfd and space socket: one of the three is closed.
     for spare in [3, 4] {
         let client = builder().try_connect(&name).unwrap();
         let result = with_spare_descriptors(spare, || listener.accept());

@@ -101,7 +101,7 @@ fn locks_all_that_it_maps() {
     }
     if getuid().is_root() {
         // Root's memory is not limited. By the kernel's interface, as the C library's would speak to all threads.
-        // SAFETY: `setresuid(2)` takes numbers; all that is at stake is what this process may do.
+        // SAFETY: `setresuid(2)` takes numbers; only the rights of this process change.
         let result = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
         if result != 0 {
             return say("left out: root may not become another user here");

@@ -63,10 +63,10 @@ fn inside(case: &str, options: &[&str], role: Command) -> Option<Command> {
     Some(command)
 }
 
-/// Both sides know of each other what they can.
+/// Both sides see as much of each other as the namespaces show.
 fn assert_known(case: &str, seen: Seen, channel: &mut Channel, child: &Child) {
     let [pid, uid, gid] = numbers(channel.peer().credentials());
-    // The peer in there is seen from here by its number here, and as the user who started it.
+    // Seen from outside, the inner peer has a number of this namespace, and the user who started it.
     assert_ne!(pid, 0, "{case}");
     if case == "none" {
         assert_eq!(pid, child.id());
@@ -135,7 +135,7 @@ fn a_listener_in_other_namespaces_has_its_clients() {
         let mut child = command.env(SOCKET, &path).spawn().unwrap();
         let result = connect(&path);
         if !seen.pid && seen.ids == Some(65_534) {
-            // Where nobody has a name, a stranger's is not asked for: it is refused.
+            // In a namespace without names a stranger is refused.
             assert!(
                 matches!(&result, Err(Error::Handshake(HandshakeError::Rejected(refusal)))
                     if refusal.reason == Reason::Credentials),
@@ -149,7 +149,7 @@ fn a_listener_in_other_namespaces_has_its_clients() {
     }
 }
 
-/// Connects as soon as somebody listens.
+/// Connects as soon as a listener is there.
 fn connect(path: &Path) -> sealane::Result<Channel> {
     let end = Instant::now() + LONG;
     loop {

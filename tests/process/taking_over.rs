@@ -156,7 +156,7 @@ fn a_file_that_is_in_use_or_not_ours_is_left_alone() {
     let _copy = rustix::io::fcntl_dupfd_cloexec(&listener, 0).unwrap();
     std::mem::forget(listener);
     stays("another process uses the socket");
-    // Abandoned, of another type: it is a socket, and nobody uses it.
+    // An abandoned socket of another type is taken over.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     drop(Listener::bind(&path).unwrap());
     assert!(!path.exists());

@@ -1,4 +1,4 @@
-//! The wait for a message: what a receiver tries, looks at, arms, reads and sleeps in, for [`run`].
+//! The wait for a message: the receiver's steps for [`run`].
 
 use std::os::fd::AsFd;
 
@@ -82,7 +82,7 @@ impl Waiter for MessageWait<'_> {
     fn attempt(&mut self, budget: &mut Budget) -> Result<Option<NextMessage>> {
         self.inbox.link.check()?;
         let next = self.inbox.poll(budget)?;
-        // The ring was looked at after the end of file was read, so that what a dying sender left is delivered.
+        // The ring was looked at after the end of file was read, so that a dying sender's messages are delivered.
         if next.is_none() && self.inbox.eof { Err(self.inbox.end()) } else { Ok(next) }
     }
 
@@ -139,7 +139,7 @@ impl Waiter for MessageWait<'_> {
         }
         match inbox.watch.sleep([(inbox.link.socket.as_fd(), PollFlags::IN)], deadline, None) {
             Ok(_) => Ok(false),
-            // The peer was killed, and what it left has been looked at.
+            // The peer was killed, and its last messages have been looked at.
             Err(Error::Disconnected) => {
                 inbox.eof = true;
                 Ok(true)

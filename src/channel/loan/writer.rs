@@ -71,16 +71,16 @@ impl<'s> LoanWriter<'s> {
     }
 
     delegate! { Loan: self.into_loan();
-        fn send(self) -> Result<()>;
-        fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()>;
-        fn send_with_timeout<'c>(self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()>;
-        fn try_send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>>;
-        fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId>;
-        fn request_timeout<'c>(self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<RequestId>;
-        fn try_request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId, Unsent<Loan<'s>>>;
-        fn reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
-        fn reply_timeout<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()>;
-        fn try_reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>>;
+        pub fn send(self) -> Result<()>;
+        pub fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()>;
+        pub fn send_with_timeout<'c>(self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()>;
+        pub fn try_send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>>;
+        pub fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId>;
+        pub fn request_timeout<'c>(self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<RequestId>;
+        pub fn try_request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId, Unsent<Loan<'s>>>;
+        pub fn reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
+        pub fn reply_timeout<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()>;
+        pub fn try_reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>>;
     }
 
     /// Writes zeros from the end of the written bytes to the position. They are sent only if bytes are written behind them.

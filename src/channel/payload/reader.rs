@@ -1,7 +1,7 @@
 //! [`PayloadReader`]: a payload that is read as a stream.
 //!
-//! Invariant: what is handed out was copied out of the ring, once, into private memory: the caller's or `buffer`. So it
-//! is not looked at where the peer could change it.
+//! Invariant: bytes are handed out only after they were copied out of the ring once, to the caller's memory or to
+//! `buffer`. So it is not looked at where the peer could change it.
 
 use std::{
     fmt,

@@ -85,7 +85,7 @@ impl Hostile {
     fn greet(socket: &Player, pages: u64) -> (MmapRegion, Player) {
         let hello = Hello::honest(pages);
         let region = memfd(hello.region(), hello.region(), SealFlags::empty());
-        // Mapped before it is sealed: afterwards nobody can.
+        // The mapping is made before the seal, which forbids it.
         let file = FileOffset::new(File::from(region.try_clone().unwrap()), 0);
         let memory = MmapRegion::from_file(file, hello.region().try_into().unwrap()).unwrap();
         fcntl_add_seals(&region, SEALS).unwrap();
