@@ -28,7 +28,7 @@ use crate::{
 pub(crate) struct Inbox {
     pub(crate) link: Arc<Link>,
     pub(crate) consumer: Consumer,
-    order: Sequencer<BufferedPacket>,
+    pub(super) order: Sequencer<BufferedPacket>,
     word: SleepWord<ControlWord>,
     spinner: Spinner,
     /// The number of sequenced packets read.
@@ -45,7 +45,7 @@ pub(crate) struct Inbox {
 
 /// The half of a message that came as a packet, until it is joined with its record.
 #[derive(Debug)]
-struct BufferedPacket {
+pub(super) struct BufferedPacket {
     extras: Box<Attachments>,
     /// The number of descriptors announced, if some were lost to our own limit.
     lost: Option<usize>,
@@ -296,10 +296,5 @@ impl Inbox {
         let (count, bytes) = self.consumer.held();
         let oldest = (count > 0).then(|| self.receipts.age(self.consumer.intake().tail()));
         Held { count, bytes, oldest }
-    }
-
-    /// The sequence number of the next message.
-    pub(crate) fn next_sequence(&self) -> u64 {
-        self.order.next_sequence()
     }
 }

@@ -107,12 +107,6 @@ impl Message {
         self.payload.take()
     }
 
-    /// True if the sender waits for a reply.
-    #[inline]
-    pub(crate) fn wants_reply(&self) -> bool {
-        self.heading.wants_reply()
-    }
-
     /// Bytes of the payload and the control bytes together.
     #[inline]
     pub(crate) fn len(&self) -> usize {
@@ -128,7 +122,7 @@ impl Message {
     #[must_use]
     pub fn reply_token(&self) -> Option<ReplyToken> {
         let Self { channel, heading: MessageHeader { sequence, .. }, .. } = *self;
-        self.wants_reply().then_some(ReplyToken { channel, sequence })
+        self.heading.wants_reply().then_some(ReplyToken { channel, sequence })
     }
 
     /// The request that this message replies to, if it is a reply.
@@ -153,7 +147,7 @@ impl fmt::Debug for Message {
             .field("control_len", &self.control().len())
             .field("fds", &self.fds().len())
             .field("payload", &self.payload)
-            .field("wants_reply", &self.wants_reply())
+            .field("wants_reply", &self.heading.wants_reply())
             .field("in_reply_to", &self.heading.in_reply_to())
             .finish_non_exhaustive()
     }

@@ -32,7 +32,6 @@ use std::time::Duration;
 
 use zerocopy::{FromBytes, IntoBytes};
 
-pub(crate) use self::delegate::delegate;
 use self::{
     ages::DeliveryTimes,
     backlog::Backlog,
@@ -40,7 +39,7 @@ use self::{
     interest::Space,
     message::Attachments,
     outbox::{Outbox, Wake},
-    space::{Block, SpaceWaiter},
+    space::SpaceWaiter,
 };
 pub use self::{
     batch::{BatchMessage, RecvBatch},
@@ -55,6 +54,7 @@ pub use self::{
     sender::Sender,
     stats::{Held, Limits, Stats},
 };
+pub(crate) use self::{delegate::delegate, space::Block};
 use crate::{
     error::{Error, Result},
     socket::link::Closer,
@@ -165,15 +165,13 @@ impl Channel {
     /// Those of [`Sender::request_timeout`] and [`Receiver::wait_reply`]; after any of them the request is cancelled.
     /// [`Error::UnknownRequest`] if the two halves are of different channels; nothing was sent.
     pub fn call<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<Message> {
-        self.check_halves()?;
+        // The fields are public, so a program can combine the halves of two channels. A reply would never arrive there.
+        if !self.receiver.is_of(self.sender.next_id()) {
+            return Err(Error::UnknownRequest);
+        }
         let deadline = Deadline::after(timeout);
         let request = self.sender.post(control, true, Block::Until(deadline))?;
         self.receiver.wait_reply_until(request, deadline).inspect_err(|_| self.receiver.cancel(request))
-    }
-
-    /// The fields are public, so a program can combine the halves of two channels; a reply would never arrive there.
-    fn check_halves(&self) -> Result<()> {
-        if self.receiver.is_of(self.sender.next_id()) { Ok(()) } else { Err(Error::UnknownRequest) }
     }
 
     /// The process at the other end.

@@ -48,7 +48,7 @@ pub struct Credentials {
 #[derive(Debug, Clone)]
 pub struct Peer {
     credentials: Credentials,
-    pidfd: Option<Arc<OwnedFd>>,
+    pub(super) pidfd: Option<Arc<OwnedFd>>,
     version: u32,
 }
 
@@ -100,11 +100,6 @@ impl Peer {
     #[must_use]
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.pidfd.as_ref().map(|pidfd| pidfd.as_fd())
-    }
-
-    /// The same, to be kept.
-    pub(crate) fn shared_pidfd(&self) -> Option<Arc<OwnedFd>> {
-        self.pidfd.clone()
     }
 
     /// The protocol version that both speak.

@@ -56,7 +56,7 @@ impl Receiver {
         peer: Peer,
         spinner: Spinner,
     ) -> Self {
-        let watch = Watch::new(peer.shared_pidfd());
+        let watch = Watch::new(peer.pidfd.clone());
         Self { inbox: Inbox::new(intake, words, limits, watch, spinner), backlog: Backlog::default(), peer }
     }
 
@@ -402,7 +402,7 @@ impl AsRawFd for Receiver {
 impl fmt::Debug for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receiver")
-            .field("next_sequence", &self.inbox.next_sequence())
+            .field("next_sequence", &self.inbox.order.next_sequence())
             .field("ended", &self.inbox.eof)
             .field("kept", &self.backlog.len())
             .field("held", &self.held())

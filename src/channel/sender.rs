@@ -74,7 +74,7 @@ impl Sender {
         peer: Peer,
         spinner: Spinner,
     ) -> Self {
-        let watch = Watch::new(peer.shared_pidfd());
+        let watch = Watch::new(peer.pidfd.clone());
         let writer = Writer::new(ring, words.clone(), intake.peer.clone());
         let out = Outbox::new(intake, words, limits, spinner, watch);
         Self { writer, out, peer }

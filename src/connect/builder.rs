@@ -240,8 +240,7 @@ impl Builder {
     /// [`Error::Full`](crate::Error::Full) if too many clients wait for the listener. The kernel does not announce the end of
     /// this state: try again after some milliseconds. [`Error::Io`](crate::Error::Io) if nobody listens.
     pub fn try_connect(&self, path: impl AsRef<Path>) -> Result<Handshake> {
-        let settings = self.settings()?;
-        Handshake::new(listener::connect(path.as_ref(), None)?, settings, Role::Caller)
+        self.begin(|| listener::connect(path.as_ref(), None))
     }
 
     /// Starts a child process with a channel to it, which the child takes by [`inherited`](Self::inherited). A command that is
@@ -321,7 +320,7 @@ impl Builder {
     /// # Errors
     /// [`Error::Handshake`](crate::Error::Handshake), [`Error::Timeout`](crate::Error::Timeout).
     pub fn inherited(&self) -> Result<Channel> {
-        self.inherit(child::inherited)?.finish()
+        self.begin(child::inherited)?.finish()
     }
 
     /// Establishes the channel that the parent [prepared](Self::prepare), in a child that was started in another way.
@@ -333,11 +332,11 @@ impl Builder {
     /// # Errors
     /// Those of [`inherited`](Self::inherited).
     pub fn inherited_as(&self, name: &str) -> Result<Channel> {
-        self.inherit(|| child::inherited_as(name))?.finish()
+        self.begin(|| child::inherited_as(name))?.finish()
     }
 
-    /// Begins the handshake over a socket that this process inherited. Wrong settings are found before the socket is taken.
-    pub(crate) fn inherit(&self, socket: impl FnOnce() -> Result<Socket>) -> Result<Handshake> {
+    /// Begins a handshake as the caller. Wrong settings are found before the socket is made or taken.
+    pub(crate) fn begin(&self, socket: impl FnOnce() -> Result<Socket>) -> Result<Handshake> {
         let settings = self.settings()?;
         Handshake::new(socket()?, settings, Role::Caller)
     }
@@ -401,8 +400,7 @@ impl Builder {
     /// # Errors
     /// [`HandshakeError::NotSeqpacket`](crate::HandshakeError::NotSeqpacket), [`Error::Io`](crate::Error::Io).
     pub fn handshake(&self, socket: OwnedFd) -> Result<Handshake> {
-        let settings = self.settings()?;
-        Handshake::new(Socket::from_fd(socket)?, settings, Role::Caller)
+        self.begin(|| Socket::from_fd(socket))
     }
 }
 

@@ -155,7 +155,7 @@ impl Channel {
     /// # Errors
     /// Those of [`Builder::inherited`].
     pub async fn inherited_with(builder: &Builder) -> Result<Self> {
-        Self::establish(builder.inherit(process::inherited)?).await
+        Self::establish(builder.begin(process::inherited)?).await
     }
 
     /// Completes any handshake, by its deadline. If the future is dropped, the connection is closed.
