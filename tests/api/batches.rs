@@ -27,7 +27,7 @@ fn channel() -> ((Sender, Receiver), (Sender, Receiver)) {
     (a.split(), b.split())
 }
 
-/// Whether the sender's descriptor signals something.
+/// True if the sender's descriptor is readable.
 fn readable(sender: &Sender) -> bool {
     let mut fds = [PollFd::new(sender, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec::default())).unwrap() > 0
@@ -38,7 +38,7 @@ fn send(sender: &mut Sender, number: u64) -> Result<()> {
     fill(sender.loan_slice(8)?, number)
 }
 
-/// The same in a batch.
+/// Sends the number in a batch.
 fn send_in(batch: &mut SendBatch<'_>, number: u64) -> Result<()> {
     fill(batch.loan_slice(8)?, number)
 }
@@ -73,7 +73,7 @@ fn a_receiver_is_woken_once_for_a_batch() {
     assert_eq!(batch.stats().doorbells_sent, 0);
     drop(batch);
     assert_eq!(sender.stats().doorbells_sent, 1);
-    // After it all is as before.
+    // The batch changes nothing after its end.
     let ((mut sender, _a), _peer) = channel();
     drop(sender.batch());
     assert_eq!(sender.stats().doorbells_sent, 0, "there was nothing to wake it for");
@@ -248,7 +248,7 @@ fn a_batch_that_meets_a_full_ring_or_socket_wakes_the_receiver() {
     assert!(matches!(error, Some(Error::Full | Error::FdsInFlight)));
     assert_eq!(batch.stats().doorbells_sent, 1);
     drop(batch);
-    // A blocking call too: else both would sleep.
+    // A blocking call wakes the receiver too, since both would sleep otherwise.
     let ((mut sender, _a), (_b, mut receiver)) = channel();
     let count = 3 * RING / RECORD;
     let reader = start(move || {
@@ -324,7 +324,7 @@ fn a_batch_gives_its_space_back_at_the_end() {
     assert!(sender.has_space(MOST).unwrap());
 }
 
-/// Fills the ring with payloads of `len` bytes, and says how many there was room for.
+/// Fills the ring with payloads of `len` bytes, and returns their number.
 fn full(sender: &mut Sender, len: usize) -> usize {
     let mut count = 0;
     while let Some(loan) = sender.try_loan(len).unwrap() {
@@ -336,7 +336,8 @@ fn full(sender: &mut Sender, len: usize) -> usize {
 
 #[test]
 fn a_long_batch_gives_its_space_back_bit_by_bit() {
-    // 32 records, or an eighth of the ring, whichever comes first: and the one that is given out is not over.
+    // The batch releases after 32 records or an eighth of the ring, whichever comes first. The lent message does not
+    // count.
     for (len, over) in [(64, 32), (RING / 32 - 64, 4)] {
         for short in [true, false] {
             let ((mut sender, _a), (_b, mut receiver)) = channel();
@@ -423,7 +424,7 @@ fn the_end_comes_after_the_batch() {
     assert!(matches!(receiver.recv_batch(), Err(Error::Disconnected)));
 }
 
-/// The next call rests then, but not if it never spins or does not wait.
+/// The next call then backs off, unless it never spins or does not wait.
 #[test]
 fn a_batch_ends_where_it_is_close_behind_a_sender_that_goes_on() {
     type Begin = fn(&mut Receiver) -> RecvBatch<'_>;
@@ -497,7 +498,7 @@ fn messages_taken_out_of_batches_are_released_once() {
         assert_eq!(number(message), *n, "it holds still");
     }
     assert_eq!((a.receiver.held().count, a.receiver.held().bytes), (4, 4 * RECORD as u64));
-    // All before the oldest of the four is free, and no more.
+    // The space before the oldest of the four is released, and no more.
     let mut sent = 0;
     while b.sender.has_space(64).unwrap() {
         send(&mut b.sender, 100).unwrap();
@@ -536,7 +537,7 @@ fn descriptors_are_taken_out_of_a_batch() {
 
 #[test]
 fn batches_give_space_back_when_it_is_what_the_sender_needs() {
-    // Records of 1,088 bytes: 32 of them are more than the ring has room for beside the loan that is refused.
+    // Records of 1,088 bytes: 32 of them leave too little space for the loan that is refused.
     const LEN: usize = 1000;
     for refused in [LEN, 3 * LEN] {
         let ((mut sender, _a), (_b, mut receiver)) = channel();
@@ -624,7 +625,8 @@ fn a_batch_may_be_gone_through_in_another_thread() {
     assert_eq!(receiver.held().count, 0);
 }
 
-/// Three threads: one sends through a ring that is full now and then, one receives batches, one drops payloads that were taken.
+/// Three threads: one sends through a ring that is sometimes full, one receives batches, one drops payloads that were
+/// taken.
 #[test]
 fn taken_payloads_may_be_dropped_while_the_batch_gives_space_back() {
     const COUNT: u64 = 100_000;

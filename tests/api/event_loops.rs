@@ -22,7 +22,7 @@ use crate::support::{
 
 const NOW: Duration = Duration::ZERO;
 
-/// Every promise, on every make of loop.
+/// Runs every promise on every kind of event loop.
 macro_rules! on_every_loop {
     ($($promise:ident)*) => {
         on_every_loop! { @ epoll_level EpollLevel $($promise)* }
@@ -81,8 +81,8 @@ struct Item {
 impl Item {
     const COUNT: u32 = 3000;
 
-    /// First a payload alone, to a loop that has never looked. Then control bytes, a payload, both, or neither; one in six
-    /// with descriptors; one in ten with a pause after it.
+    /// The first message is a payload alone, to a loop that has never looked. Then come control bytes, a payload,
+    /// both, or neither; one in six with descriptors; one in ten with a pause after it.
     fn stream(seed: u64) -> impl Iterator<Item = Self> {
         let mut random = Random(seed);
         let first = Self { control: Vec::new(), payload: Some(vec![1]), files: 0, pause: true };
@@ -210,7 +210,7 @@ impl Streams {
         self.sent == [self.of_each; 3]
     }
 
-    /// Sends as much of each as there is room for. True if that was anything.
+    /// Sends as much of each as there is space for. True if it sent anything.
     fn advance(&mut self, sender: &mut Sender) -> bool {
         let before = self.sent;
         for stream in 0..3 {
@@ -257,7 +257,7 @@ fn a_sender_is_told_when_trying_again_is_worthwhile<L: EventLoop>() {
     let (a, b) = small().pair().unwrap();
     let (mut sender, _receiver) = a.split();
     let (tell, told) = mpsc::channel();
-    // So slow that it never receives but when the sender can do nothing more.
+    // The receiver is so slow that it receives only when the sender can do nothing more.
     let receiving = thread::spawn(move || {
         let (_sender, mut receiver) = b.split();
         let mut notes = [0; 3];
@@ -403,7 +403,7 @@ fn two_ends_on_one_loop_keep_each_other_going<L: EventLoop>() {
         }
         vain += usize::from(end.received == before);
         if most == 0 {
-            // It stopped early, so it does not wait.
+            // The loop stopped early, so it does not wait.
             ready.push(key);
         }
     }
@@ -459,7 +459,7 @@ fn keeps_what_it_gets() {
     channel.loan(5).unwrap().send_with(b"alive").unwrap();
     channel.send(b"alive").unwrap();
     channel.loan(5).unwrap().send_with(b"alive").unwrap();
-    // Until it is killed, or its parent is gone.
+    // The child lives until it is killed, or its parent is gone.
     assert!(matches!(channel.recv(), Err(Error::Disconnected)));
     drop(kept);
 }
@@ -486,7 +486,7 @@ fn silent_clients_hold_up_nobody<L: EventLoop>() {
     let mut events = L::new();
     events.add(listener.as_fd(), LISTENER);
 
-    // The first clients in the backlog: one never says anything, one says Hello and nothing more.
+    // The first clients in the backlog: one never sends anything, one sends `Hello` and nothing more.
     let _silent = [(); SILENT].map(|()| connect_and_say_nothing(&path));
     let _half_silent = [(); SILENT].map(|()| builder.try_connect(&path).unwrap());
     let clients = (0..TALKING).map(|_| Stage::Handshake(builder.try_connect(&path).unwrap()));
@@ -545,8 +545,8 @@ fn connect_and_say_nothing(path: &Path) -> OwnedFd {
     socket
 }
 
-/// Goes as far as it can without blocking; a handshake in a level-triggered loop takes one step. True if a client got its
-/// reply.
+/// Advances as far as possible without blocking; a handshake in a level-triggered loop takes one step. True if a
+/// client got its reply.
 fn go_on(end: &mut Stage, is_client: bool, edge: bool) -> bool {
     if let Stage::Handshake(handshake) = end {
         while !handshake.advance().unwrap() {

@@ -28,11 +28,11 @@ enum Step {
     },
     Send(With),
     Request(With),
-    /// No reply is waited for any more.
+    /// Cancels a request.
     GiveUp(Index),
     HasSpace(usize),
     Receive(Fate),
-    /// Several at once, as long as there are any.
+    /// Receives a batch of several messages, if there are any.
     ReceiveBatch(Vec<Fate>),
     /// Drops a payload that was kept, perhaps in another thread.
     Release {
@@ -119,22 +119,22 @@ struct Expected {
     in_reply_to: Option<RequestId>,
 }
 
-/// One direction, as it should be.
+/// The expected state of one direction.
 #[derive(Default)]
 struct Model {
     sent: u64,
     received: u64,
     packets: u64,
     queue: VecDeque<(Expected, Option<(u64, u64)>)>,
-    /// Where the next record begins.
+    /// The position of the next record.
     head: u64,
-    /// Bytes that the last loan was made for.
+    /// The length of the last loan.
     lent: usize,
     /// Records whose space is not released, with padding before them: start and end.
     spans: BTreeMap<u64, u64>,
-    /// Where records begin, in all.
+    /// The positions of all records.
     starts: BTreeSet<u64>,
-    /// Payloads that were received and kept, and where their records begin.
+    /// Payloads that were received and kept, with the positions of their records.
     kept: Vec<(u64, Payload, Vec<u8>)>,
     /// Requests of this direction that are not answered, and those that were received and not answered.
     open: BTreeMap<u64, RequestId>,
@@ -158,7 +158,7 @@ impl Model {
         RING - (self.head - tail)
     }
 
-    /// Bytes that are left out before the record of a loan of `len` bytes, and that are reserved for it.
+    /// The padding before the record of a loan of `len` bytes, and the bytes that are reserved for it.
     fn reserved(&self, len: usize) -> (u64, u64) {
         let (size, rest) = (64 + padded(len) + RESERVE, RING - self.head % RING);
         (if size > rest { rest } else { 0 }, size)
@@ -324,7 +324,7 @@ impl Received for BatchMessage<'_> {
 struct Parts<'f> {
     control: Vec<u8>,
     fds: Vec<BorrowedFd<'f>>,
-    /// Which of the requests without an answer it answers.
+    /// The index of the unanswered request that it answers.
     answered: Option<usize>,
 }
 
@@ -349,7 +349,7 @@ impl<'f> Parts<'f> {
     }
 }
 
-/// One end's side of a step: it sends as `there` has it, and receives as `here` has it.
+/// One end's side of a step: it sends as `there` expects, and receives as `here` expects.
 struct End<'m> {
     channel: &'m mut Channel,
     there: &'m mut Model,
@@ -461,7 +461,7 @@ impl End<'_> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    // So few steps that the socket, whose size is the kernel's, is never full.
+    // The number of steps is small enough that the socket, whose size is the kernel's, is never full.
     #[test]
     fn channels_agree_with_queues(steps in prop::collection::vec((any::<bool>(), step()), 1..150)) {
         let files: Vec<_> = (0..FILES).map(|_| memfd_create("one of some", MemfdFlags::CLOEXEC).unwrap()).collect();

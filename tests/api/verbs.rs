@@ -34,7 +34,7 @@ struct Verb {
     name: &'static str,
     waits_for: Full,
     plain: fn(&mut Sending) -> Result<()>,
-    /// False if there was no room.
+    /// False if there was no space.
     tries: fn(&mut Sending) -> Result<bool>,
     timeout: fn(&mut Sending, Duration) -> Result<()>,
 }
@@ -161,7 +161,7 @@ fn verbs() -> Vec<Verb> {
     of_senders.into_iter().chain(loan_verbs!(loan)).chain(loan_verbs!(writer)).collect()
 }
 
-/// A sender that has no room, and its peer's receiver. The other halves come along, to be kept.
+/// A sender without space, and its peer's receiver. The other halves are returned to be kept.
 fn full(full: Full) -> (Sending, Receiver, (Sender, Receiver)) {
     let (mut a, mut b) = Channel::builder().ring_capacity(RING).pair().unwrap();
     b.request(b"?").unwrap();
@@ -173,7 +173,7 @@ fn full(full: Full) -> (Sending, Receiver, (Sender, Receiver)) {
                 loan.send().unwrap();
             }
         }
-        // Until not even the smallest message with a descriptor has room.
+        // The socket is full when not even the smallest message with a descriptor fits.
         Full::Socket => {
             while sending.sender.try_send(&[0; 500]).is_ok() {}
             let Sending { sender, file, .. } = &mut sending;

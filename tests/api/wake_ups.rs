@@ -40,7 +40,7 @@ enum Way {
     Default,
     /// The default on more CPUs, although both run on one: they spin uselessly before they sleep.
     SpinInVain,
-    /// Never in a call: in `poll(2)`, as an event loop.
+    /// No call sleeps: the process sleeps in `poll(2)`, as an event loop.
     EventLoop,
 }
 
@@ -68,7 +68,7 @@ impl Way {
         (way, channel)
     }
 
-    /// Makes a channel, and puts this thread, and those that it starts, on one CPU: before or after that.
+    /// Makes a channel, and pins this thread, and those that it starts, to one CPU, before or after that.
     fn pinned<T>(self, make: impl FnOnce() -> T) -> T {
         if self == Self::SpinInVain {
             let channel = make();
@@ -82,7 +82,7 @@ impl Way {
 
     fn receive(self, receiver: &mut Receiver, sleeps: &mut u64) -> Message {
         if self == Self::ForEver {
-            // If it is not woken, the peer finds no room in time, and closes the channel.
+            // If the sender is not woken, the peer finds no space in time, and closes the channel.
             return receiver.recv().unwrap();
         }
         if self != Self::EventLoop {

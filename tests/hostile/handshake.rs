@@ -55,7 +55,7 @@ const LIMIT: usize = 64 << 20;
 
 const F_SEAL_EXEC: u32 = 0x20;
 
-/// How our side came to its socket.
+/// The origin of our side's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Caller,
@@ -66,7 +66,7 @@ fn builder() -> Builder {
     Channel::builder().ring_capacity(1).max_peer_ring_capacity(LIMIT)
 }
 
-/// A peer that has said `packets` before our side says anything, and then that side.
+/// A peer that has sent `packets` before our side sends anything, and our side.
 fn play(side: Side, builder: &Builder, packets: Vec<Packet>) -> (Player, Handshake) {
     let say = |player: &Player| packets.into_iter().for_each(|packet| player.send(packet));
     match side {
@@ -233,7 +233,7 @@ fn a_region_that_lacks_a_seal_is_refused() {
     let size = Hello::honest(1).region();
     let all = [SealFlags::SEAL, SealFlags::SHRINK, SealFlags::GROW, SealFlags::FUTURE_WRITE];
     let lacking = all.map(|missing| SEALS.difference(missing));
-    // The last one is immutable, and could be resized, or written through an older mapping.
+    // The last file is immutable, but could be resized, or written through an older mapping.
     for seals in lacking.into_iter().chain([SealFlags::empty(), SealFlags::WRITE]) {
         let region = || memfd(size, size, seals);
         let found = fcntl_get_seals(region()).unwrap().bits();
@@ -441,7 +441,7 @@ fn a_reject_is_reported_as_it_was_said_whenever_it_comes() {
         for code in [0, 20, 999, u32::MAX] {
             assert_rejected(before, &body(code), refusal(Reason::Unknown(code)));
         }
-        // A later version may say more.
+        // A later version may send more.
         assert_rejected(before, &[body(5), vec![9; 100]].concat(), refusal(Reason::RingTooLarge));
         for len in [0, 23] {
             let short = Refusal { reason: Reason::Unknown(0), expected: 24, found: len };
@@ -455,7 +455,7 @@ fn a_peer_that_goes_away_is_reported_with_what_it_owed() {
     let _guard = bounded();
     let cases: [(Said, &str); 4] = [
         (Vec::new, "Hello"),
-        // No packet of ours is empty, so the kernel's word for it is the end of the file.
+        // Our packets are never empty, so the kernel's report of an empty packet is the end of file.
         (|| vec![Packet::raw(b"")], "Hello"),
         (|| vec![honest()], "Ready"),
         (|| vec![honest(), Packet::raw(b"")], "Ready"),
@@ -527,7 +527,7 @@ fn a_peer_that_is_refused_reads_why_and_the_end_at_once() {
     let _guard = bounded();
     for side in [Side::Caller, Side::Listener] {
         let (player, mut handshake) = play(side, &builder(), vec![Packet::new(CONTROL)]);
-        // It waits for the peer to read that, and would for as long as the deadline is away.
+        // Our side waits for the peer to read that until the deadline.
         assert!(!handshake.advance().unwrap());
         assert_eq!(player.hear_all().last().unwrap().refusal(), (16, 1, CONTROL.into()));
         drop(player);

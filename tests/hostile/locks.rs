@@ -44,7 +44,7 @@ fn a_peer_that_holds_a_files_lock_holds_up_nobody() {
 #[ignore = "the child of another test"]
 fn holds_locks() {
     let Some(memory) = unanswering_memory() else { std::process::exit(0) };
-    // A process that waits for us uselessly does so for no longer than this.
+    // The longest time that a useless wait of the process takes.
     // SAFETY: `alarm(2)` only sets a timer.
     unsafe { libc::alarm(60) };
     let player = Player::from(stdin().as_fd().try_clone_to_owned().unwrap());
@@ -63,7 +63,7 @@ fn holds_locks() {
     std::process::exit(0);
 }
 
-/// A page whose first use waits for ever, if this process may make one.
+/// A page whose first access waits for ever, if this process may make one.
 fn unanswering_memory() -> Option<usize> {
     let call = |number: c_long, a: usize, b: usize, c: usize| {
         // SAFETY: `userfaultfd(2)`, and `ioctl(2)` with pointers to live arrays of the right length.
@@ -74,7 +74,7 @@ fn unanswering_memory() -> Option<usize> {
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new mapping at an address that the kernel chooses disturbs nothing.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
-    // UFFDIO_API; UFFDIO_REGISTER of missing pages.
+    // The calls `UFFDIO_API`, and `UFFDIO_REGISTER` for missing pages.
     let mut api = [0xaa_u64, 0, 0];
     let mut range = [u64::try_from(at.addr()).unwrap(), page(), 1, 0];
     let api = call(libc::SYS_ioctl, fd, 0xc018_aa3f, api.as_mut_ptr().addr());

@@ -30,9 +30,9 @@ use crate::support::{
     threads::bounded,
 };
 
-/// Short enough to be waited for.
+/// A time that is short enough to wait for.
 const SHORT: Duration = Duration::from_millis(30);
-/// Our side of the tests: it accepts little.
+/// Our side of the tests, with small limits.
 fn builder() -> Builder {
     Channel::builder().max_control(10).max_fds(2)
 }
@@ -46,7 +46,7 @@ fn assert_violated<T: std::fmt::Debug>(result: Result<T>, expected: ProtocolErro
     assert!(error.is_fatal());
 }
 
-/// The channel has come to its end, by this violation: in both halves, and for the peer.
+/// The channel has ended by this violation, in both halves and for the peer.
 fn assert_over(hostile: &Hostile, channel: &mut Channel, violation: ProtocolError) {
     assert_violated(channel.recv(), violation);
     assert_violated(channel.recv_timeout(SHORT), violation);
@@ -65,7 +65,7 @@ fn assert_over(hostile: &Hostile, channel: &mut Channel, violation: ProtocolErro
 type Play = fn(&Hostile, &mut Channel);
 type Receive = fn(&mut Channel) -> Result<Option<Message>>;
 
-/// After `play`, receiving is a violation, whichever way one receives.
+/// Receiving after `play` is a violation in every form.
 fn assert_receiving_violated(violation: ProtocolError, play: Play) {
     let receive: [Receive; 4] = [
         |channel| channel.recv().map(Some),
@@ -96,7 +96,7 @@ fn a_head_that_is_no_head_is_a_violation() {
     assert_receiving_violated(ProtocolError::Head { from: 0, limit, found: u64::MAX }, |hostile, _| {
         hostile.set(HEAD, u64::MAX);
     });
-    // Backwards, after a record that was released, and so made room.
+    // The head goes backwards after a record that was released, which made space.
     assert_receiving_violated(ProtocolError::Head { from: 64, limit: past, found: 0 }, |hostile, channel| {
         hostile.publish(0, Record::default(), 64);
         receive(channel);
@@ -219,7 +219,7 @@ fn padding_ends_where_a_ring_does(pages: u64) {
     let (second, hostile, mut channel) = play(padding, record, true, capacity + 64);
     assert_eq!(second.unwrap(), Some(1));
     assert_eq!((channel.receiver.held().count, channel.receiver.held().bytes), (0, 0));
-    // All of it has been released: there may be as much more as there is up to the ring's end, and behind padding.
+    // All space is released: the head may advance to the ring's end, and behind padding.
     let long = Record { sequence: 2, payload_len: capacity - 256, ..Record::default() };
     hostile.publish(capacity + 64, long, 2 * capacity - 128);
     assert_eq!(channel.recv().unwrap().sequence(), 2);
@@ -234,7 +234,7 @@ fn padding_ends_where_a_ring_does(pages: u64) {
         let (second, ..) = play(padded(found), record, true, capacity + 64);
         assert_violated(second, ProtocolError::Padding { expected, found });
     }
-    // Nothing behind it, or only more of the same.
+    // The padding has nothing behind it, or only more padding.
     let (second, ..) = play(padding, record, true, capacity);
     let available = capacity - 64;
     assert_violated(second, ProtocolError::RecordLength { available, payload: expected, control: 0 });
@@ -244,7 +244,7 @@ fn padding_ends_where_a_ring_does(pages: u64) {
         second,
         ProtocolError::RecordLength { available: 64, payload: capacity - 64, control: 0 },
     );
-    // It takes room like a record.
+    // Padding takes space like a record.
     let (second, ..) = play(padding, record, false, capacity + 64);
     assert_violated(second, ProtocolError::Head { from: 64, limit: capacity, found: capacity + 64 });
     for field in 0..4 {
@@ -279,7 +279,7 @@ fn a_record_past_the_rings_end_is_a_violation() {
             assert_violated(channel.try_recv(), violation);
             assert_over(&hostile, &mut channel, violation);
         }
-        // One that ends there is a record, and the next begins at the ring's first byte.
+        // A record that ends there is valid, and the next begins at the ring's first byte.
         let (hostile, mut channel) = Hostile::meet_with(&builder(), pages);
         let first = Record { payload_len: capacity - 192, ..Record::default() };
         hostile.publish(0, first, capacity - 128);
@@ -360,13 +360,13 @@ fn a_message_out_of_turn_is_a_violation() {
             hostile.publish(64, Record::default(), 128);
             hostile.socket.send(Packet::control(1));
         }),
-        // The same number in both, each of them whole.
+        // Both have the same number, and each is whole.
         (1, 0, |hostile, channel| {
             hostile.publish(0, Record::default(), 64);
             hostile.socket.send(Packet::control(0));
             receive(channel);
         }),
-        // One half, and the next record is none.
+        // This is one half, and the next record is none.
         (0, 1, |hostile, _| {
             hostile.socket.send(Packet { flags: OTHER_HALF, ..Packet::control(0) });
             hostile.publish(0, Record { sequence: 1, ..Record::default() }, 64);
@@ -398,7 +398,7 @@ fn halves_that_do_not_fit_are_a_violation() {
             hostile.socket.send(Packet::control(1));
             hostile.publish(0, half_record(), 64);
         },
-        // Only one of them knows of the other.
+        // Only one of them is marked as split.
         |hostile, channel| {
             hostile.socket.send(half_packet());
             assert!(channel.try_recv().unwrap().is_none(), "the record is still to come");
@@ -408,7 +408,7 @@ fn halves_that_do_not_fit_are_a_violation() {
             hostile.socket.send(Packet::control(0));
             hostile.publish(0, half_record(), 64);
         },
-        // They say different things.
+        // Their headers differ.
         |hostile, _| {
             hostile.socket.send(Packet { flags: OTHER_HALF | WANTS_REPLY, ..Packet::control(0) });
             hostile.publish(0, half_record(), 64);
@@ -418,7 +418,7 @@ fn halves_that_do_not_fit_are_a_violation() {
             hostile.socket.send(Packet { reply_to: 1, ..half_packet() });
             hostile.publish(0, half_record(), 64);
         },
-        // Control bytes in both.
+        // Both have control bytes.
         |hostile, _| {
             hostile.socket.send(half_packet());
             hostile.publish(0, Record { control_len: 1, ..half_record() }, 128);
@@ -489,7 +489,7 @@ fn a_malformed_packet_is_a_violation() {
     ];
     for (mut packet, violation) in cases {
         let (hostile, mut channel) = Hostile::meet(&builder());
-        // Descriptors that come along must be closed.
+        // Descriptors of a malformed packet must be closed.
         let (reader, writer) = pipe();
         if let Some(last) = packet.fds.last_mut() {
             *last = writer;
@@ -508,7 +508,7 @@ fn descriptors_do_not_arrive_at_a_receiver_that_takes_none() {
     let _guard = bounded();
     let (hostile, mut channel) = Hostile::meet(&builder().max_fds(0));
     let (reader, writer) = pipe();
-    // Linux 6.16 refuses for us.
+    // Linux 6.16 refuses the descriptors for us.
     if hostile.socket.try_send(Packet { fds: vec![writer], ..Packet::control(0) }) == Err(Errno::PERM) {
         assert!(channel.try_recv().unwrap().is_none());
     } else {

@@ -315,7 +315,7 @@ fn a_peer_that_ends_with_descriptors() {
 /// Does something while this process can open `spare` more descriptors and no more.
 fn with_spare_descriptors<T>(spare: usize, action: impl FnOnce() -> T) -> T {
     let limit = getrlimit(Resource::Nofile);
-    // Numbers are given out from the lowest on: this is the first that would be too many.
+    // Descriptors are numbered from the lowest free number on: this is the first that would exceed the limit.
     let first = u64::try_from(files(spare + 1)[spare].as_raw_fd()).unwrap();
     setrlimit(Resource::Nofile, Rlimit { current: Some(first), ..limit }).unwrap();
     let result = action();

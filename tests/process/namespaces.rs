@@ -38,7 +38,7 @@ struct Seen {
     ids: Option<u32>,
 }
 
-/// Process, or 0 if it has no number here, user and group.
+/// The process id, or 0 if it has none in this namespace, user and group.
 fn numbers(peer: Credentials) -> [u32; 3] {
     [peer.pid.map_or(0, u32::from), peer.uid, peer.gid]
 }

@@ -28,7 +28,7 @@ use crate::support::{
 };
 
 const SHORT: Duration = Duration::from_millis(20);
-/// Set where the body of a test is to be run.
+/// The variable that is set where the body of a test runs.
 const INSIDE: &str = "INSIDE";
 
 /// A child that does not outlive its test.
@@ -91,7 +91,7 @@ fn left() -> usize {
     leave(0).len()
 }
 
-/// Tries with no descriptor left, with one, and so on until it succeeds. It can give the others back.
+/// Tries without a free descriptor, with one, and so on until it succeeds. The attempt can close the taken ones.
 fn needs_descriptors<T>(mut attempt: impl FnMut(&mut Vec<File>) -> Result<T>) {
     let before = left();
     for free in 0.. {
@@ -143,7 +143,7 @@ fn establishing_at_the_limit_is_an_error_and_leaks_nothing() {
         needs_descriptors(|taken| {
             let result = meet(&listener, &name, taken);
             taken.clear();
-            // Clients that gave up.
+            // These clients have given up.
             while result.is_err() && listener.try_accept().unwrap().is_some() {}
             result
         });

@@ -147,7 +147,7 @@ fn a_writer_awaits_and_sends_what_was_written() {
     run(|| async {
         let (mut a, mut b) = small();
         let null = fs::File::open("/dev/null").unwrap();
-        // All of the ring.
+        // The record takes all of the ring.
         for _ in 0..2 {
             let mut used = a.loan(960).await.unwrap();
             used.fill(0xaa);
