@@ -55,7 +55,7 @@ pub(crate) struct Played {
 /// Where pictures come from.
 pub(crate) trait Source {
     fn size(&self) -> Size;
-    /// Goes on to the next picture; `false` at the end.
+    /// Continues with the next picture; `false` at the end.
     fn advance(&mut self) -> Result<bool>;
     /// One display-encoded row of the present picture.
     fn row(&self, plane: usize, y: usize) -> &[u8];

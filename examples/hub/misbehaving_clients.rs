@@ -41,7 +41,7 @@ pub(crate) fn run(mut parent: Channel, options: &Options) -> Result<()> {
     }
 }
 
-/// They are bad, but break no rule: the hub is not to drop them.
+/// These clients misbehave but break no rule, so the hub must not drop them.
 fn tell(end: sealane::Result<()>) {
     if let Err(error) = end {
         note(format_args!("hub (trouble): {error}"));

@@ -292,7 +292,7 @@ impl Hub {
 
 /// The outcome of a turn.
 enum Next {
-    /// It will be woken.
+    /// A wake-up will come for it.
     Wait,
     More,
 }

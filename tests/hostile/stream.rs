@@ -524,17 +524,17 @@ fn a_reply_that_nobody_waits_for_is_a_violation() {
         (0, |hostile, _| hostile.socket.send(Packet { reply_to: 1, ..Packet::control(0) })),
         (u64::MAX - 1, |hostile, _| hostile.socket.send(Packet { reply_to: u64::MAX, ..Packet::control(0) })),
         (4, |hostile, _| hostile.publish(0, Record { reply_to: 5, ..Record::default() }, 64)),
-        // A reply to a message that asked for none.
+        // The reply is to a message that asked for none.
         (0, |hostile, channel| {
             channel.send(b"").unwrap();
             hostile.socket.send(Packet { reply_to: 1, ..Packet::control(0) });
         }),
-        // A reply to the next request.
+        // The reply is to the next request.
         (1, |hostile, channel| {
             channel.request(b"").unwrap();
             hostile.socket.send(Packet { reply_to: 2, ..Packet::control(0) });
         }),
-        // Twice to the same.
+        // Two replies are to the same request.
         (0, |hostile, channel| {
             channel.request(b"").unwrap();
             hostile.socket.send(Packet { reply_to: 1, ..Packet::control(0) });
@@ -563,7 +563,7 @@ fn more_doorbells_than_sleeps_are_a_violation() {
     let (hostile, mut channel) = Hostile::meet(&builder());
     hostile.socket.send(Packet::new(DOORBELL));
     hostile.socket.send(Packet::new(DOORBELL));
-    // Makes it look at the socket, though it has not said anew that it sleeps. It was armed when it was new.
+    // This makes the receiver look at the socket without a new epoch. It was armed when it was new.
     hostile.set(PACKETS, 1);
     let violation = ProtocolError::Doorbells { shown: 1, heard: 2 };
     assert_violated(channel.recv_timeout(LONG), violation);
@@ -610,7 +610,7 @@ fn a_tail_that_is_no_tail_is_a_violation() {
             hostile.set(TAIL, found);
             assert_violated(loan(&mut channel), ProtocolError::Misaligned { found });
         }
-        // Backwards.
+        // The tail goes backwards.
         let (hostile, mut channel) = Hostile::meet(&builder());
         fill(&mut channel);
         hostile.set(TAIL, full);
@@ -647,7 +647,7 @@ fn anything_but_a_doorbell_on_the_space_socket_is_a_violation() {
     let (hostile, mut channel) = Hostile::meet(&builder());
     fill(&mut channel);
     let (reader, writer) = pipe();
-    // Linux 6.16 refuses for us.
+    // Linux 6.16 refuses the descriptor for us.
     if hostile.space.try_send(Packet { fds: vec![writer], ..Packet::new(DOORBELL) }) != Err(Errno::PERM) {
         assert_violated(channel.try_loan(1).map(drop), ProtocolError::FdLimit { max: 0, found: 1 });
     }
@@ -709,9 +709,9 @@ fn a_count_of_packets_that_lies_moves_no_deadline() {
             assert!(matches!(channel.recv_timeout(SHORT), Err(Error::Timeout)), "{wait:?}");
             done.store(true, Relaxed);
         });
-        // Nothing came, so no spin has got anything; each call may think so once, at its end.
+        // No message came, so no spin has found one; each call may count one such spin at its end.
         assert!(channel.stats().spins_paid <= 2, "{wait:?}: {:?}", channel.stats());
-        // It never stops a read.
+        // A false packet count never stops a read.
         hostile.set(PACKETS, 0);
         hostile.socket.send(Packet::control(0));
         assert_eq!(receive(&mut channel).sequence(), 0);
@@ -731,7 +731,7 @@ fn a_head_that_comes_and_goes_moves_no_deadline() {
                     hostile.set(HEAD, 0);
                 }
             });
-            // An empty record, perhaps; then the head went back.
+            // The receiver may have seen an empty record; then the head went back.
             let result = channel.recv_timeout(SHORT).and_then(|_| channel.recv_timeout(SHORT));
             assert!(matches!(result, Err(Error::Timeout | Error::Protocol(_))), "{wait:?}: {result:?}");
             done.store(true, Relaxed);
