@@ -12,7 +12,7 @@ use crate::{
     ring::{Frame, Producer, Releases},
     socket::{death::Watch, doorbell::PeerHalf, seqpacket::SendFailure},
     sys::{own_region::ControlPage, peer_region::PeerRegion},
-    wait::{Notified, Notifier, Spinner},
+    wait::{Deadline, Notified, Notifier, Spinner},
 };
 
 /// Bytes of a batch after which the peer is notified: writing that much takes about as long as a wake-up.
@@ -93,6 +93,9 @@ impl Outbox {
     fn make_space(&mut self, producer: &mut Producer, size: RecordSize, block: Block) -> Result<()> {
         if self.space.has_space(producer, size)? {
             self.space.disarm(Space::Ring(size))?;
+            if let Block::Until(deadline) = block {
+                self.pace(producer, size, deadline)?;
+            }
         } else {
             self.flush_notification();
             if producer.is_exhausted() {
@@ -101,6 +104,17 @@ impl Outbox {
             self.space.wait_for_ring(producer, size, block)?;
         }
         producer.reserve(size).map_err(|violation| self.space.violated(violation))
+    }
+
+    /// Lets a peer that is awake catch up, if more is in flight than caches hold.
+    fn pace(&mut self, producer: &mut Producer, size: RecordSize, deadline: Deadline) -> Result<()> {
+        let sleeps = self.region.load(Word::ReceiverEpoch) & 1 == 1;
+        if sleeps || !self.space.may_spin() || !producer.should_pace(size) {
+            return Ok(());
+        }
+        // The peer reads what it knows of.
+        self.flush_notification();
+        producer.pace(size, deadline).map_err(|violation| self.space.violated(violation))
     }
 
     /// Notifies the peer of everything published since the last time.

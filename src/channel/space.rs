@@ -79,6 +79,11 @@ impl SpaceWaiter {
         self.link.ended()
     }
 
+    /// False for [`Wait::Block`](crate::Wait::Block), and where spinning is useless.
+    pub(crate) fn may_spin(&self) -> bool {
+        self.spinner.may_spin()
+    }
+
     /// Every way to send passes here before it has any effect.
     #[inline]
     pub(crate) fn check(&mut self) -> Result<()> {

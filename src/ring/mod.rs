@@ -12,6 +12,7 @@ mod consumer;
 mod pacing;
 pub(crate) mod producer;
 pub(crate) mod release;
+mod window;
 mod writer;
 
 pub(crate) use self::{
@@ -20,3 +21,6 @@ pub(crate) use self::{
     release::{Releases, Span},
     writer::{Frame, Reservation, Writer},
 };
+
+/// Bytes of a record from which on the next one is too far away for the processor to fetch it by itself.
+const FAR: u64 = 1024;

@@ -11,7 +11,9 @@ use std::{
 use crate::{
     error::ProtocolError,
     protocol::layout::{CACHE_LINE, Position, RESERVE, RecordSize, Word, to_u64},
+    ring::window::Window,
     sys::{own_region::ControlPage, peer_region::PeerRegion},
+    wait::Deadline,
 };
 
 /// Free bytes, and free records, from which on a waiting sender looks no longer for more; at most this part of the ring.
@@ -20,8 +22,9 @@ const MANY: u64 = 16;
 const PART: u64 = 4;
 /// Bytes of a record from which on it begins at the ring's start early.
 const LARGE: u64 = 4 << 20;
-/// Pauses between two looks.
-const PAUSES: u32 = 64;
+/// Pauses between two looks, and looks.
+const PAUSES: u32 = 32;
+const LOOKS: u32 = 2;
 
 /// Where a record stands that is being written: chosen, and not published.
 ///
@@ -51,8 +54,11 @@ pub(crate) struct Producer {
     at: u64,
     /// The end of what the peer has released. May be stale, that is, too low.
     tail: Position,
-    /// Bytes from `at` on for which nothing is to be decided: free, before the ring's end, and not [`LARGE`]. May be stale,
-    /// that is, too low.
+    window: Window,
+    /// Bytes that may be in flight before something is to be decided: the window, or all of the ring.
+    limit: u64,
+    /// Bytes from `at` on for which nothing is to be decided: within the limit, before the ring's end, and not [`LARGE`]. May
+    /// be stale, that is, too low.
     free: u64,
     /// The padding and the size of the place that was reserved last.
     padding: u64,
@@ -73,6 +79,8 @@ impl Producer {
             head,
             at: 0,
             tail: head,
+            window: Window::new(capacity),
+            limit: capacity,
             free: 0,
             padding,
             reserved,
@@ -90,6 +98,12 @@ impl Producer {
     /// Bytes of the ring.
     pub(super) fn capacity(&self) -> u64 {
         self.capacity
+    }
+
+    /// Where `head` stands in the ring: the ring's byte, or its end.
+    #[inline]
+    pub(super) fn at(&self) -> u64 {
+        self.at
     }
 
     /// Bytes that are published, or left out, and not yet seen released.
@@ -118,7 +132,8 @@ impl Producer {
         if self.at == self.capacity {
             self.at = 0;
         }
-        let free = self.unused().min(self.rest()).min(LARGE.saturating_sub(CACHE_LINE));
+        let free =
+            self.limit.saturating_sub(self.used()).min(self.rest()).min(LARGE.saturating_sub(CACHE_LINE));
         self.free = if self.is_exhausted() { 0 } else { free };
     }
 
@@ -138,9 +153,12 @@ impl Producer {
     #[cold]
     fn finds_room(&mut self, padding: u64, size: RecordSize) -> Result<bool, ProtocolError> {
         let all = padding.saturating_add(size.bytes());
-        if all > self.unused() {
+        if all > self.limit.saturating_sub(self.used()) {
             self.refresh_tail()?;
         }
+        // The caller decides about a record beyond the window. Those behind it need no decision.
+        let in_flight = self.used().saturating_add(all);
+        self.limit = if in_flight <= self.window.len { self.window.len } else { self.capacity };
         self.recount();
         Ok(all <= self.unused() && !self.is_exhausted())
     }
@@ -188,6 +206,20 @@ impl Producer {
         Ok(0)
     }
 
+    /// Whether the peer should catch up before a record of `size` bytes is written, for which there is room.
+    pub(crate) fn should_pace(&mut self, size: RecordSize) -> bool {
+        self.window.should_wait(size, self.used().saturating_add(size.bytes()))
+    }
+
+    /// Lets the peer catch up, for 150 µs at most.
+    pub(crate) fn pace(&mut self, size: RecordSize, deadline: Deadline) -> Result<(), ProtocolError> {
+        let limit = self.window.wait(&self.peer, self.head, size, deadline);
+        self.refresh_tail()?;
+        self.limit = limit.unwrap_or(self.capacity).min(self.capacity);
+        self.recount();
+        Ok(())
+    }
+
     /// The place that was reserved last. A place that was published is another one.
     #[inline]
     pub(super) fn reserved(&self) -> Place {
@@ -217,9 +249,12 @@ impl Producer {
     /// A sender that meets a full ring waits for the peer in any case. Each look at its `tail` takes the cache line away from
     /// it, so a look for each record would slow it down.
     pub(crate) fn back_off(&self, size: RecordSize) {
-        let tail = Position::new(self.peer.load(Word::Tail));
-        let room = self.capacity.wrapping_sub(self.head.since(tail));
-        if room < size.bytes().saturating_mul(MANY).max(PLENTY).min(self.capacity / PART) {
+        let enough = size.bytes().saturating_mul(MANY).max(PLENTY).min(self.capacity / PART);
+        for _ in 0..LOOKS {
+            let tail = Position::new(self.peer.load(Word::Tail));
+            if self.capacity.wrapping_sub(self.head.since(tail)) >= enough {
+                break;
+            }
             for _ in 0..PAUSES {
                 spin_loop();
             }
@@ -292,8 +327,8 @@ mod tests {
 
     /// The producer of a ring of `capacity` bytes, which are not there, and the region whose words say what was released.
     fn producer(capacity: u64) -> (Producer, OwnRegion) {
-        let [ours, theirs] = [4096, 0]
-            .map(|capacity| OwnRegion::create(capacity, true, false, crate::wait::Deadline::Never).unwrap());
+        let [ours, theirs] =
+            [4096, 0].map(|capacity| OwnRegion::create(capacity, true, false, Deadline::Never).unwrap());
         let peer = map_peer(theirs.memfd.as_fd(), theirs.geometry, true).unwrap();
         (Producer::new(ours.words, peer, to_usize(capacity)), theirs)
     }
@@ -338,6 +373,31 @@ mod tests {
         // And whatever is more than before is seen at once.
         assert_eq!([publish(64), publish(64)], [384, 448]);
         assert_eq!(publish(9 * 64), 448);
+    }
+
+    #[test]
+    fn window_limits_what_needs_no_decision_and_not_what_has_room() {
+        let (mut producer, theirs) = producer(64 << 10);
+        let (len, small) = (producer.window.len, size(4096));
+        let publish = |producer: &mut Producer, bytes: u64| {
+            while producer.used() < bytes {
+                publish(producer, 4096);
+            }
+        };
+        publish(&mut producer, len);
+        assert!(!producer.reserve_at_a_glance(small), "there is a decision at the window");
+        assert_eq!((producer.has_room(small), producer.should_pace(small)), (Ok(true), true));
+        // The peer does not keep up: all of the ring may be in flight.
+        producer.pace(small, Deadline::Never).unwrap();
+        assert!(producer.reserve_at_a_glance(small));
+        publish(&mut producer, len + 8192);
+        assert!(producer.reserve_at_a_glance(small));
+        // It does: the limit sinks to where the two are, then to the window.
+        release(&theirs, len / 2 + 8192);
+        producer.pace(small, Deadline::Never).unwrap();
+        assert_eq!(producer.limit, len);
+        publish(&mut producer, len);
+        assert!(!producer.reserve_at_a_glance(small));
     }
 
     #[test]

@@ -4,7 +4,10 @@
 //! there is said by [`own_region`](super::own_region), [`peer_region`](super::peer_region) and [`sealed`](super::sealed).
 
 #[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use std::arch::{
+    asm,
+    x86_64::{_MM_HINT_T0, _mm_prefetch},
+};
 use std::{
     io,
     ops::Range,
@@ -112,6 +115,20 @@ pub(super) fn prefetch(at: NonNull<u8>) {
     // SAFETY: a hint, which changes nothing that a program can see.
     unsafe {
         _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().cast_const().cast());
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Prefetches the cache line at `at` to be written: the processor that has it gives it up.
+#[inline]
+pub(super) fn prefetch_for_write(at: NonNull<u8>) {
+    // Compilers make a prefetch for reading of the intrinsic, unless all processors aimed at have this instruction. Those that
+    // do not know it take it for none.
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: `asm!` must do what its operands and options say. A hint, which changes nothing that a program can see.
+    unsafe {
+        asm!("prefetchw [{}]", in(reg) at.as_ptr(), options(nostack, preserves_flags, readonly));
     };
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;

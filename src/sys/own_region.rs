@@ -14,7 +14,7 @@ use std::{
 use rustix::mm::{Advice, MapFlags, ProtFlags, mmap, munmap};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::mapping::{Address, Region, short_of_memory, too_much};
+use super::mapping::{Address, Region, prefetch_for_write, short_of_memory, too_much};
 use crate::protocol::layout::{CACHE_LINE, Geometry, Word, to_usize};
 
 /// Maps our own region, writable. The pages must be allocated already.
@@ -183,6 +183,12 @@ impl Around<'_> {
     #[inline]
     pub(crate) fn reborrow(&mut self) -> Around<'_> {
         Around(self.0)
+    }
+
+    /// Prefetches the line of the ring's byte `at`, to be written soon: it is in another processor's cache.
+    #[inline]
+    pub(crate) fn prefetch(&self, at: u64) {
+        prefetch_for_write(self.0.region.ring(at, 0).0);
     }
 
     /// See [`OwnRing::put`].

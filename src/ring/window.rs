@@ -1,0 +1,181 @@
+//! [`Window`]: how many bytes a sender has in flight before it lets its peer catch up.
+
+use std::{
+    hint::spin_loop,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    protocol::layout::{Position, RecordSize, Word},
+    sys::peer_region::PeerRegion,
+    wait::{Backoff, Deadline},
+};
+
+/// The window in bytes where the processor does not tell the size of its second-level cache, and its bounds where it does.
+const DEFAULT: u64 = 1 << 20;
+const BOUNDS: (u64, u64) = (256 << 10, 2 << 20);
+/// The window is no more than this part of the ring: the sender also keeps its distance from the lines that the peer reads.
+const PART_OF_RING: u64 = 2;
+/// Records of which the window has room for fewer are never waited for.
+const MIN_RECORDS: u64 = 4;
+/// The part of the window that the peer releases in one wait, so that the sender seldom has to look.
+const PART_RELEASED: u64 = 4;
+/// The longest wait. A peer that takes longer to read a quarter of 2 MiB is not held up by its cache.
+const MAX_PAUSE: Duration = Duration::from_micros(150);
+/// A peer that keeps up releases a record within this time, or within two nanoseconds a byte if that is longer.
+const STALLED_AFTER: Duration = Duration::from_micros(8);
+const NANOS_PER_BYTE: u64 = 2;
+/// Pauses between two looks.
+const PAUSES: u32 = 64;
+/// Occasions that go by after a wait that did not help, at least and at most.
+const SKIPPED: (u32, u32) = (8, 1024);
+
+/// The limit of a sender's bytes in flight, and what it has learned about waiting at it.
+///
+/// A reader that is a little slower than its writer lets the ring fill up. A full ring stays full, and is slow for both: each
+/// line has left the writer's cache before it is read, and each line that the writer fills was read a moment ago. So a sender
+/// that may block waits when more is in flight than its second-level cache holds, until the peer has released a quarter of
+/// that. If the peer does not keep up, the sender uses all of the ring, and waits more seldom.
+#[derive(Debug)]
+pub(super) struct Window {
+    /// Bytes.
+    pub(super) len: u64,
+    attempts: Backoff,
+}
+
+impl Window {
+    /// For a ring of `capacity` bytes.
+    pub(super) fn new(capacity: u64) -> Self {
+        let cache = second_level_cache().map_or(DEFAULT, |bytes| bytes.clamp(BOUNDS.0, BOUNDS.1));
+        Self { len: cache.min(capacity / PART_OF_RING), attempts: Backoff::new(SKIPPED) }
+    }
+
+    /// Whether to wait before a record of `size` bytes, with which `in_flight` bytes are in flight.
+    pub(super) fn should_wait(&mut self, size: RecordSize, in_flight: u64) -> bool {
+        in_flight > self.len && size.bytes() <= self.len / MIN_RECORDS && self.attempts.should_try()
+    }
+
+    /// Waits until `peer` has released enough of what was published up to `head`. The new limit of bytes in flight; `None` if
+    /// the peer does not keep up, or if there is no time.
+    ///
+    /// UNTRUSTED: the peer's `tail` is only compared here. It prolongs the wait to [`MAX_PAUSE`] at most.
+    pub(super) fn wait(
+        &mut self,
+        peer: &PeerRegion,
+        head: Position,
+        size: RecordSize,
+        deadline: Deadline,
+    ) -> Option<u64> {
+        let in_flight = || head.since(Position::new(peer.load(Word::Tail)));
+        let part = self.len / PART_RELEASED;
+        let stalled = Duration::from_nanos(size.bytes().saturating_mul(NANOS_PER_BYTE)).max(STALLED_AFTER);
+        let (began, mut moved) = (Instant::now(), Duration::ZERO);
+        let mut left = in_flight();
+        // A ring that is fuller gets emptier step by step.
+        let goal = left.max(self.len).saturating_sub(part);
+        while left > goal {
+            if deadline.passed() {
+                return None;
+            }
+            // Each look takes the line of `tail` away from the peer.
+            for _ in 0..PAUSES {
+                spin_loop();
+            }
+            let before = std::mem::replace(&mut left, in_flight());
+            let waited = began.elapsed();
+            if left != before {
+                moved = waited;
+            }
+            if waited.saturating_sub(moved) >= stalled || waited >= MAX_PAUSE {
+                self.attempts.failed();
+                return None;
+            }
+        }
+        self.attempts.succeeded();
+        Some(self.len.max(left.saturating_add(part / 2)))
+    }
+}
+
+/// Bytes of the second-level cache of this processor, if it tells.
+#[cfg(target_arch = "x86_64")]
+fn second_level_cache() -> Option<u64> {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+
+    // Deterministic cache parameters: Intel's leaf 4, and AMD's of the same layout.
+    let highest = [0, 0x8000_0000].map(|leaf| __cpuid(leaf).eax);
+    let leaves = [4, 0x8000_001d].into_iter().zip(highest).filter(|(leaf, highest)| leaf <= highest);
+    leaves.flat_map(|(leaf, _)| (0..8).map(move |index| __cpuid_count(leaf, index))).find_map(|cache| {
+        let (kind, level) = (cache.eax & 0x1f, cache.eax >> 5 & 7);
+        // Each field is one less than what it counts.
+        let count = |bits: u32| u64::from(bits).wrapping_add(1);
+        let [ways, partitions, line] =
+            [cache.ebx >> 22, cache.ebx >> 12 & 0x3ff, cache.ebx & 0xfff].map(count);
+        let bytes = ways.saturating_mul(partitions).saturating_mul(line).saturating_mul(count(cache.ecx));
+        (kind != 0 && level == 2).then_some(bytes)
+    })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn second_level_cache() -> Option<u64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::fd::AsFd, sync::atomic::Ordering::Release};
+
+    use super::*;
+    use crate::{
+        memory::region::{OwnRegion, map_peer},
+        protocol::{
+            layout::to_usize,
+            record::{MessageHeader, Record},
+        },
+    };
+
+    fn size(payload: u64) -> RecordSize {
+        Record::new(MessageHeader::new(0, false, None), to_usize(payload)).size()
+    }
+
+    #[test]
+    fn window_is_within_its_bounds_and_half_of_the_ring() {
+        for capacity in [0, 4096, 1 << 20, 1 << 30] {
+            let Window { len, .. } = Window::new(capacity);
+            assert!(len <= capacity / 2 && len <= BOUNDS.1, "{len} of {capacity}");
+        }
+        assert!(Window::new(1 << 30).len >= BOUNDS.0);
+    }
+
+    #[test]
+    fn only_small_records_beyond_the_window_are_waited_for() {
+        let mut window = Window::new(64 << 10);
+        let quarter = window.len / 4;
+        assert!(!window.should_wait(size(64), window.len));
+        assert!(window.should_wait(size(quarter - 64), window.len + 64));
+        assert!(!window.should_wait(size(quarter), window.len + 64));
+    }
+
+    #[test]
+    fn sender_waits_for_a_quarter_and_ever_more_seldom_for_a_peer_that_stalls() {
+        let theirs = OwnRegion::create(0, true, false, Deadline::Never).unwrap();
+        let peer = map_peer(theirs.memfd.as_fd(), theirs.geometry, true).unwrap();
+        let mut window = Window::new(64 << 10);
+        let (len, small) = (window.len, size(64));
+        let head = Position::new(len);
+        let chances = |window: &mut Window| (1..10_000).find(|_| window.should_wait(small, len + 1)).unwrap();
+        let tail = |bytes| theirs.words.word(Word::Tail).store(bytes, Release);
+        let wait = |window: &mut Window, deadline| window.wait(&peer, head, small, deadline);
+        tail(len / 4);
+        assert_eq!(wait(&mut window, Deadline::Never), Some(len));
+        assert_eq!(chances(&mut window), 1, "it helped");
+        tail(len / 4 - 64);
+        assert_eq!(wait(&mut window, Deadline::Never), None, "nothing is released");
+        assert_eq!(chances(&mut window), 9);
+        assert_eq!(wait(&mut window, Deadline::Never), None);
+        assert_eq!(chances(&mut window), 17);
+        assert_eq!(wait(&mut window, Deadline::after(Duration::ZERO)), None);
+        assert_eq!(chances(&mut window), 1, "a deadline says nothing about the peer");
+        tail(2 * len);
+        assert_eq!(wait(&mut window, Deadline::Never), None, "a tail beyond the head is no release");
+    }
+}
