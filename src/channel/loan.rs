@@ -71,7 +71,7 @@ impl<'s, T> Loan<'s, T> {
     /// # Errors
     /// [`Error::Disconnected`] if the peer is known to read no more, [`Error::Protocol`].
     #[inline(always)]
-    pub fn send(mut self) -> Result<()> {
+    pub fn send(self) -> Result<()> {
         self.commit(&Control::default(), false, Block::No).map(drop)
     }
 
@@ -82,7 +82,7 @@ impl<'s, T> Loan<'s, T> {
     /// [`Error::ControlTooLarge`], [`Error::TooManyFds`], [`Error::Disconnected`], [`Error::Protocol`],
     /// [`Error::UnknownRequest`]; nothing was sent, and the loan is gone.
     #[inline]
-    pub fn send_with<'c>(mut self, control: impl Into<Control<'c>>) -> Result<()> {
+    pub fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()> {
         self.commit(&control.into(), false, FOREVER).map(drop)
     }
 
@@ -90,7 +90,7 @@ impl<'s, T> Loan<'s, T> {
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`send_with`](Self::send_with).
-    pub fn send_with_timeout<'c>(mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()> {
+    pub fn send_with_timeout<'c>(self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()> {
         self.commit(&control.into(), false, within(timeout)).map(drop)
     }
 
@@ -107,7 +107,7 @@ impl<'s, T> Loan<'s, T> {
     ///
     /// # Errors
     /// Those of [`send_with`](Self::send_with), and [`Error::TooManyRequests`].
-    pub fn request<'c>(mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
+    pub fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId> {
         self.commit(&control.into(), true, FOREVER)
     }
 
@@ -116,7 +116,7 @@ impl<'s, T> Loan<'s, T> {
     /// # Errors
     /// [`Error::Timeout`], or those of [`request`](Self::request).
     pub fn request_timeout<'c>(
-        mut self,
+        self,
         control: impl Into<Control<'c>>,
         timeout: Duration,
     ) -> Result<RequestId> {
@@ -177,17 +177,17 @@ impl<'s, T> Loan<'s, T> {
     }
 
     fn attempt(mut self, control: &Control<'_>, wants_reply: bool) -> Result<RequestId, Unsent<Self>> {
-        self.commit(control, wants_reply, Block::No).map_err(|error| Unsent { error, loan: self })
+        self.try_commit(control, wants_reply).map_err(|error| Unsent { error, loan: self })
     }
 
-    /// Sends the loan. After that it can only be dropped.
+    /// Sends the loan without blocking. After that it can only be dropped.
+    pub(crate) fn try_commit(&mut self, control: &Control<'_>, wants_reply: bool) -> Result<RequestId> {
+        let len = size_of_val(self.reservation.payload.as_slice());
+        self.out.commit(self.reservation.frame(), len, control, wants_reply, Block::No, self.wake)
+    }
+
     #[inline(always)]
-    pub(crate) fn commit(
-        &mut self,
-        control: &Control<'_>,
-        wants_reply: bool,
-        block: Block,
-    ) -> Result<RequestId> {
+    fn commit(mut self, control: &Control<'_>, wants_reply: bool, block: Block) -> Result<RequestId> {
         let len = size_of_val(self.reservation.payload.as_slice());
         self.out.commit(self.reservation.frame(), len, control, wants_reply, block, self.wake)
     }

@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use zerocopy::{FromBytes, IntoBytes};
 
+pub(crate) use self::delegate::delegate;
 use self::{
     ages::DeliveryTimes,
     backlog::Backlog,
@@ -39,7 +40,7 @@ use self::{
     interest::Space,
     message::Attachments,
     outbox::{Outbox, Wake},
-    space::SpaceWaiter,
+    space::{Block, SpaceWaiter},
 };
 pub use self::{
     batch::{BatchMessage, RecvBatch},
@@ -54,7 +55,6 @@ pub use self::{
     sender::Sender,
     stats::{Held, Limits, Stats},
 };
-pub(crate) use self::{delegate::delegate, space::Block};
 use crate::{
     error::{Error, Result},
     socket::link::Closer,

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Attempt, Readiness};
 use crate::{
-    channel::{Block, Control, ReplyToken, RequestId, Unsent, delegate},
+    channel::{Control, ReplyToken, RequestId, Unsent, delegate},
     error::Result,
 };
 
@@ -116,7 +116,7 @@ impl<'s, T> Loan<'s, T> {
     }
 
     async fn commit(mut self, control: Control<'_>, wants_reply: bool) -> Result<RequestId> {
-        let attempt = || Attempt::to_send(self.inner.commit(&control, wants_reply, Block::No));
+        let attempt = || Attempt::to_send(self.inner.try_commit(&control, wants_reply));
         self.readiness.until(attempt).await
     }
 }
