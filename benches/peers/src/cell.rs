@@ -43,10 +43,53 @@ impl Work {
         }
     }
 
-    /// The least number of payloads that shared memory has room for. A hand-over takes no time, so with few payloads the
-    /// measurement would show how long it takes to learn that one of them is free.
-    pub(crate) fn depth(self) -> usize {
-        if self == Self::Handoff { 16 } else { 4 }
+    /// The writers that are measured unless others are asked for.
+    pub(crate) fn writers(self) -> &'static [Writer] {
+        if self == Self::Stream { &[Writer::Fast, Writer::Slow] } else { &[Writer::Fast] }
+    }
+
+    /// Payloads that sealane's default ring has room for, but no fewer than four. A hand-over takes no time, so with few
+    /// payloads the measurement would show how long it takes to learn that one of them is free.
+    pub(crate) fn default_depth(self, size: usize) -> usize {
+        (RING / size).max(if self == Self::Handoff { 16 } else { 4 })
+    }
+
+    /// Whether the first figure is better if it is higher.
+    pub(crate) fn is_rate(self) -> bool {
+        matches!(self, Self::Stream | Self::Small | Self::Handoff)
+    }
+
+    /// Depths among which the best is searched: from 16 KiB, or one payload that is larger, to the default.
+    pub(crate) fn depths(self, size: usize) -> Vec<usize> {
+        let default = self.default_depth(size);
+        if !self.is_rate() && self != Self::Roundtrip {
+            return vec![default];
+        }
+        let of_bytes = [RING / 64, RING / 16, RING / 8, RING / 4, RING / 2].map(|bytes| bytes / size);
+        let mut depths: Vec<usize> = [1, 2, 3, 4, 8, 16, default].into_iter().chain(of_bytes).collect();
+        depths.retain(|depth| *depth == default || *depth < default && depth * size >= 16 << 10);
+        depths.sort_unstable();
+        depths.dedup();
+        depths
+    }
+}
+
+/// Bytes of sealane's default ring.
+const RING: usize = 4 << 20;
+
+/// How payloads are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Writer {
+    /// One byte, everywhere, by `memset(3)`: as fast as memory.
+    Fast,
+    /// Words that are computed one from another: slower than the reader.
+    Slow,
+}
+
+impl fmt::Display for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.to_possible_value().expect("none is skipped").get_name())
     }
 }
 
@@ -131,6 +174,22 @@ impl Transport {
         }
     }
 
+    /// Whether payloads lie in shared memory that has room for a chosen number of them.
+    pub(crate) fn has_depth(self) -> bool {
+        self != Self::LimitMemcpy && !self.copies()
+    }
+
+    /// Whether that number is found by trying. sealane keeps its default ring.
+    pub(crate) fn is_tuned(self) -> bool {
+        use Transport::{Sealane, SealaneBatch, SealaneBlock, SealaneSpin};
+        self.has_depth() && !matches!(self, Sealane | SealaneBatch | SealaneSpin | SealaneBlock)
+    }
+
+    /// The most payloads that the transport is given room for.
+    fn max_depth(self) -> usize {
+        if matches!(self, Self::Iceoryx2 | Self::Iceoryx2Event) { MAX_SAMPLES } else { usize::MAX }
+    }
+
     /// Whether payloads go through the kernel, or are copied into memory made for them.
     fn copies(self) -> bool {
         use Transport::{IpcChannel, IpcChannelShm, Pipe, Seqpacket, SeqpacketPoll, Stream};
@@ -144,6 +203,9 @@ impl Transport {
     }
 }
 
+/// The most samples in the buffer of an iceoryx2 subscriber. More only take longer to set up.
+const MAX_SAMPLES: usize = 1024;
+
 /// Idle work lasts this many times as long as other work.
 const IDLE: f64 = 25.0;
 
@@ -153,16 +215,22 @@ pub(crate) struct Cell {
     pub(crate) work: Work,
     /// Bytes of a payload.
     pub(crate) size: usize,
-    /// Bytes of shared memory in each direction.
-    pub(crate) ring: usize,
+    pub(crate) writer: Writer,
+    /// Payloads that shared memory has room for, in each direction.
+    pub(crate) depth: usize,
     pub(crate) seconds: f64,
     pub(crate) one_core: bool,
 }
 
 impl Cell {
-    /// Payloads that the ring has room for.
-    pub(crate) fn slots(&self) -> usize {
-        (self.ring / self.size).max(2)
+    /// The same cell with room for another number of payloads.
+    pub(crate) fn with_depth(&self, depth: usize) -> Self {
+        Self { depth: depth.min(self.transport.max_depth()), ..self.clone() }
+    }
+
+    /// The writer of the payloads, if anybody touches them.
+    pub(crate) fn touch(&self) -> Option<Writer> {
+        (self.work != Work::Handoff).then_some(self.writer)
     }
 
     /// How long idle work lasts.
@@ -173,7 +241,8 @@ impl Cell {
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} of {} bytes", self.transport, self.work, self.size)
+        let Self { transport, work, size, writer, depth, .. } = self;
+        write!(f, "{transport} {work} of {size} bytes, {writer} writer, {depth} payloads")
     }
 }
 
@@ -182,6 +251,16 @@ impl fmt::Display for Cell {
 pub(crate) enum Side {
     First,
     Second,
+}
+
+impl Side {
+    /// The CPU to which the process is pinned, unless both share the first one's.
+    pub(crate) const fn cpu(self) -> usize {
+        match self {
+            Self::First => 0,
+            Self::Second => 1,
+        }
+    }
 }
 
 /// What one process measured.
@@ -200,8 +279,8 @@ pub(crate) struct Part {
     pub(crate) p99: u64,
 }
 
-/// One measurement: a line of JSON.
-#[derive(Debug, Clone, Serialize)]
+/// One measurement.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Sample {
     pub(crate) round: usize,
     #[serde(flatten)]

@@ -75,14 +75,14 @@ pub(crate) fn run(side: Side, cell: &Cell) -> Result<()> {
     unsafe { libc::alarm((LIMIT + 2 * cell.idle()).as_secs_f64() as u32) };
     // SAFETY: the parent has put the link there (`start`), and nothing else in this process has taken it.
     let link = Link(unsafe { OwnedFd::from_raw_fd(LINK) });
-    pin(usize::from(side == Side::Second && !cell.one_core))?;
+    pin(if cell.one_core { Side::First } else { side }.cpu())?;
     let part = transports::run(side, cell, &link)?;
     serde_json::to_writer(std::io::stdout(), &part)?;
     Ok(std::io::stdout().flush()?)
 }
 
-fn pin(core: usize) -> Result<()> {
+fn pin(cpu: usize) -> Result<()> {
     let mut cpus = CpuSet::new();
-    cpus.set(core);
+    cpus.set(cpu);
     Ok(sched_setaffinity(None::<Pid>, &cpus)?)
 }

@@ -7,8 +7,11 @@
 //! This file owns the command line and the rounds. The modules stand in layers, from the ground up: each imports only from
 //! layers above its own in this list.
 
-// Data: what is measured, how its two processes agree, which bytes they send.
+// Data: what is measured.
 mod cell;
+mod size;
+
+// How two processes agree, and which bytes they send.
 mod link;
 mod payload;
 
@@ -24,21 +27,30 @@ mod work;
 // The transports, and the table of them.
 mod transports;
 
-// The two processes of a cell; the figures of many.
+// The two processes of a cell; the machine that they run on.
 mod child;
+mod machine;
+
+// The figures of many cells.
 mod report;
 
-// Pictures of the figures.
+// What is done with figures: rounds, the best depths, requirements, pictures.
 mod plots;
+mod requirements;
+mod rounds;
 
-use std::{fs::File, io::Write, path::PathBuf, time::Duration};
+// All figures of a run: printed, kept in files, read again.
+mod run;
+
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    cell::{Cell, Side, Transport, Work},
-    report::Report,
+    cell::{Cell, Side, Transport, Work, Writer},
+    machine::Machine,
+    run::Run,
 };
 
 /// The same work between two pinned processes, over sealane and over its peers.
@@ -54,30 +66,37 @@ struct Options {
     #[arg(long, value_delimiter = ',')]
     transport: Vec<Transport>,
     /// Bytes of a payload, such as 64, 4K, 1M; a multiple of 8 [default: those of the work].
-    #[arg(long, value_delimiter = ',', value_parser = parse_size)]
+    #[arg(long, value_delimiter = ',', value_parser = size::parse)]
     size: Vec<usize>,
     /// Seconds that each measurement takes, after calibration.
     #[arg(long, default_value_t = 0.4)]
     seconds: f64,
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Bytes of shared memory in each direction; where four payloads need more, they get it.
-    #[arg(long, default_value = "4M", value_parser = parse_size)]
-    ring: usize,
+    /// How payloads are written [default: both ways for `stream`, fast for the others].
+    #[arg(long, value_delimiter = ',')]
+    writer: Vec<Writer>,
+    /// Payloads that shared memory has room for in each direction, for all transports that have some. Several make a sweep
+    /// [default: 4 MiB or four payloads for sealane, for each other transport the best of a short sweep].
+    #[arg(long, value_delimiter = ',')]
+    depth: Vec<usize>,
     /// Both processes on one core.
     #[arg(long)]
     one_core: bool,
-    /// Tries whether everything works: one short round.
+    /// Tries whether everything works: one short round, without a sweep.
     #[arg(long)]
     quick: bool,
     /// Fails if a cell could not be measured, instead of leaving it out.
     #[arg(long)]
     strict: bool,
-    /// Writes each measurement as a line of JSON.
+    /// Writes the machine and each measurement as a line of JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Writes the machine, the tables and the requirements as a section of Markdown.
+    #[arg(long, global = true)]
+    markdown: Option<PathBuf>,
     /// Draws a picture of each work into this directory.
-    #[arg(long)]
+    #[arg(long, global = true)]
     plots: Option<PathBuf>,
     /// Says what is measured while it is measured.
     #[arg(long, short)]
@@ -89,102 +108,103 @@ enum Command {
     /// One of the two processes of a cell; started by this program itself.
     #[command(hide = true)]
     Child { side: Side, cell: String },
+    /// Prints what earlier runs on this machine have measured, from their files of JSON.
+    Report {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
 }
 
-/// `64`, `4K`, `1M`, and the same with `iB`.
-fn parse_size(text: &str) -> Result<usize> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let factor = match text[digits.len()..].trim_end_matches("iB") {
-        "" => 1,
-        "K" => 1 << 10,
-        "M" => 1 << 20,
-        unit => anyhow::bail!("expected no unit, K or M, found {unit:?}"),
+/// The works that were asked for.
+fn works(options: &Options) -> &[Work] {
+    if options.work.is_empty() { Work::value_variants() } else { &options.work }
+}
+
+/// The cells of one work.
+fn cells(work: Work, options: &Options) -> Vec<Cell> {
+    let sizes = match options.size.as_slice() {
+        [] if options.quick => &work.sizes()[..work.sizes().len().min(2)],
+        [] => work.sizes(),
+        asked => asked,
     };
-    let size =
-        digits.parse::<usize>().with_context(|| format!("expected a number, found {digits:?}"))? * factor;
-    ensure!(size > 0 && size.is_multiple_of(8), "expected a multiple of 8, found {size}");
-    Ok(size)
-}
-
-/// The options' cells, work by work.
-fn cells(options: &Options) -> Vec<Vec<Cell>> {
-    let mut works = options.work.clone();
-    if works.is_empty() {
-        works = Work::value_variants().to_vec();
-    }
-    works.into_iter().map(|work| cells_of(work, options)).collect()
-}
-
-fn cells_of(work: Work, options: &Options) -> Vec<Cell> {
-    let mut sizes = options.size.clone();
-    if sizes.is_empty() {
-        sizes = work.sizes().to_vec();
-        sizes.truncate(if options.quick { 2 } else { usize::MAX });
-    }
+    let writers = if options.writer.is_empty() { work.writers() } else { &options.writer };
     let mut cells = Vec::new();
-    for size in sizes {
+    for (&size, &writer) in sizes.iter().flat_map(|size| writers.iter().map(move |writer| (size, writer))) {
         for &transport in Transport::value_variants() {
             let asked = match options.transport.as_slice() {
                 [] => transport.is_default(work),
                 asked => asked.contains(&transport),
             };
-            if asked && transport.does(work, size) {
-                cells.push(Cell {
-                    transport,
-                    work,
-                    size,
-                    ring: options.ring.max((work.depth() * size).next_power_of_two()),
-                    seconds: if options.quick { 0.01 } else { options.seconds },
-                    one_core: options.one_core,
-                });
+            if !asked || !transport.does(work, size) {
+                continue;
+            }
+            let cell = Cell {
+                transport,
+                work,
+                size,
+                writer,
+                depth: work.default_depth(size),
+                seconds: if options.quick { 0.01 } else { options.seconds },
+                one_core: options.one_core,
+            };
+            match options.depth.as_slice() {
+                asked @ [_, ..] if transport.has_depth() => {
+                    cells.extend(asked.iter().map(|depth| cell.with_depth(*depth)));
+                }
+                _ => cells.push(cell.with_depth(cell.depth)),
             }
         }
     }
     cells
 }
 
-fn main() -> Result<()> {
-    let options = Options::parse();
-    if let Some(Command::Child { side, cell }) = &options.command {
-        return child::run(*side, &serde_json::from_str(cell)?);
-    }
+/// Measures, and prints what is found, work by work.
+fn measure(options: &Options) -> Result<Run> {
     ensure!(
         options.seconds > 0.0 && Duration::try_from_secs_f64(options.seconds).is_ok(),
         "expected some seconds, found {}",
         options.seconds
     );
-    let mut json = options.json.as_ref().map(File::create).transpose()?;
-    let rounds = if options.quick { 1 } else { options.rounds };
-    for cells in cells(&options) {
-        let mut report = Report::default();
-        for round in 0..rounds {
-            for cell in &cells {
-                // Idle work takes long, and one round suffices.
-                if cell.work == Work::Idle && round > 0 {
-                    continue;
-                }
-                if options.verbose {
-                    eprintln!("round {round}: {cell}");
-                }
-                if report.failed(cell) {
-                    continue;
-                }
-                match child::measure(cell, round) {
-                    Ok(sample) => {
-                        if let Some(json) = &mut json {
-                            writeln!(json, "{}", serde_json::to_string(&sample)?)?;
-                        }
-                        report.add(sample);
-                    }
-                    Err(error) => report.fail(cell, &error),
-                }
-            }
+    ensure!(!options.depth.contains(&0), "expected room for a payload, found none");
+    let count = if options.quick { 1 } else { options.rounds };
+    let mut run = Run::new(Machine::read(options.one_core), options.json.as_deref())?;
+    for (index, &work) in works(options).iter().enumerate() {
+        run.add_crossing(rounds::crossing(options.one_core)?)?;
+        if index == 0 {
+            println!("{}", run.head());
         }
+        let mut cells = cells(work, options);
+        if !options.quick && options.depth.is_empty() {
+            cells = rounds::with_best_depths(cells, options.verbose);
+        }
+        let report = rounds::measure(&cells, count, options.verbose);
         print!("{}", report.table());
         ensure!(!(options.strict && report.has_failures()), "some cells could not be measured: see above");
-        if let Some(directory) = &options.plots {
-            plots::draw(&report.summaries(), directory)?;
+        run.add(report)?;
+    }
+    Ok(run)
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let run = match &options.command {
+        Some(Command::Child { side, cell }) => return child::run(*side, &serde_json::from_str(cell)?),
+        Some(Command::Report { files }) => {
+            let run = Run::read(files)?;
+            print!("{}\n{}", run.head(), run.tables());
+            run
         }
+        None => measure(&options)?,
+    };
+    // A short round says nothing about speed, and a chosen depth is sealane's too.
+    if !options.quick && options.depth.is_empty() {
+        print!("{}", run.verdict());
+    }
+    if let Some(path) = &options.markdown {
+        std::fs::write(path, run.section()).with_context(|| format!("writing {}", path.display()))?;
+    }
+    if let Some(directory) = &options.plots {
+        run.draw(directory)?;
     }
     Ok(())
 }

@@ -1,11 +1,14 @@
 //! The bytes of a payload: a pattern that one end writes and the other sums up and checks, the same for all transports.
 //!
-//! The pattern is one word, repeated: a multiple of the message's number by an odd constant. A word of another message
-//! changes the sum, and writing and adding run at the speed of memory.
+//! Whether the reader or the writer is the slower one decides how full a ring is, and so which caches the payloads are in. So
+//! there are two writers. The fast one is `memset(3)`, which no reader outruns; the slow one computes each word from the one
+//! before, at some 3 GiB/s, and keeps every reader waiting.
 
 use std::ops::{Deref, DerefMut};
 
 use anyhow::{Result, ensure};
+
+use crate::cell::Writer;
 
 /// A payload, or a piece of one, as the receiver sees it.
 pub(crate) trait Bytes {
@@ -82,34 +85,100 @@ impl DerefMut for Buffer {
     }
 }
 
-/// The word that message `number` consists of.
-#[inline]
-pub(crate) fn pattern(number: u64) -> u64 {
-    number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+/// The words of message `number`, which its writer writes piece by piece; their wrapping sum tells it from other messages.
+pub(crate) struct Pattern {
+    writer: Writer,
+    word: u64,
+    /// Words that are not written yet.
+    left: u64,
+    /// The wrapping sum of these.
+    sum: u64,
 }
 
-/// Writes every byte.
-#[inline]
-pub(crate) fn fill(bytes: &mut [u8], word: u64) {
-    let mut line = [0; 64];
-    for part in line.as_chunks_mut::<8>().0 {
-        *part = word.to_ne_bytes();
+impl Pattern {
+    #[inline]
+    pub(crate) fn new(writer: Writer, number: u64, size: usize) -> Self {
+        // The byte's period is 255 messages, and it is never 0. So neither the last message of one of 2, 4, 8 … slots nor
+        // memory that was never written passes for this message.
+        let byte = (number % 255) as u8 + 1;
+        let word = match writer {
+            Writer::Fast => u64::from_ne_bytes([byte; 8]),
+            Writer::Slow => (2 * number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        };
+        let left = size as u64 / 8;
+        Self { writer, word, left, sum: word.wrapping_mul(left) }
     }
-    let (chunks, rest) = bytes.as_chunks_mut::<64>();
-    for chunk in chunks {
-        *chunk = line;
+
+    /// Writes every byte of the payload's next piece.
+    #[inline]
+    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
+        match self.writer {
+            Writer::Fast => bytes.fill(self.word as u8),
+            Writer::Slow => self.compute(bytes),
+        }
     }
-    let len = rest.len();
-    rest.copy_from_slice(&line[..len]);
+
+    /// Writes the words of an xorshift generator, each computed from the one before. The payload's last word makes up the sum.
+    fn compute(&mut self, bytes: &mut [u8]) {
+        for place in bytes.as_chunks_mut::<8>().0 {
+            self.word ^= self.word << 13;
+            self.word ^= self.word >> 7;
+            self.word ^= self.word << 17;
+            self.left -= 1;
+            let word = if self.left == 0 { self.sum } else { self.word };
+            self.sum = self.sum.wrapping_sub(word);
+            *place = word.to_ne_bytes();
+        }
+    }
 }
 
-/// Whether a message was found to consist of `word`, as it should.
+/// Whether a message of `len` bytes has the sum of the pattern's words.
 #[inline]
-pub(crate) fn check(number: u64, size: usize, word: u64, len: usize, sum: u64) -> Result<()> {
-    let expected = word.wrapping_mul(size as u64 / 8);
+pub(crate) fn check(number: u64, size: usize, pattern: Option<Pattern>, len: usize, sum: u64) -> Result<()> {
+    let expected = pattern.map_or(0, |pattern| pattern.sum);
     ensure!(
         len == size && sum == expected,
         "message {number}: expected {size} bytes with the sum {expected:#x}, found {len} with {sum:#x}"
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(writer: Writer, number: u64, pieces: &[usize]) -> Vec<u8> {
+        let mut bytes = vec![0; pieces.iter().sum()];
+        let mut pattern = Pattern::new(writer, number, bytes.len());
+        let mut rest = bytes.as_mut_slice();
+        for piece in pieces {
+            let (first, others) = rest.split_at_mut(*piece);
+            pattern.fill(first);
+            rest = others;
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_payload_written_in_pieces_has_the_pattern_s_sum() {
+        for writer in [Writer::Fast, Writer::Slow] {
+            for pieces in [&[8][..], &[64], &[4096, 8, 64, 128], &[1 << 20]] {
+                let bytes = written(writer, 7, pieces);
+                let sum = bytes.as_slice().sum();
+                check(7, bytes.len(), Some(Pattern::new(writer, 7, bytes.len())), bytes.len(), sum).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_word_of_another_message_is_found() {
+        for writer in [Writer::Fast, Writer::Slow] {
+            for other in [6, 8, 7 + 256, 7 + 1024] {
+                let mut bytes = written(writer, 7, &[4096]);
+                bytes[512..520].copy_from_slice(&written(writer, other, &[4096])[512..520]);
+                let sum = bytes.as_slice().sum();
+                check(7, 4096, Some(Pattern::new(writer, 7, bytes.len())), 4096, sum).unwrap_err();
+            }
+        }
+    }
 }

@@ -12,8 +12,9 @@ use plotters::{
 };
 
 use crate::{
-    cell::{Transport, Work},
-    report::{Summary, show, show_size},
+    cell::{Transport, Work, Writer},
+    report::{Summary, show},
+    size,
 };
 
 const SIZE: (u32, u32) = (900, 560);
@@ -21,11 +22,18 @@ const SIZE: (u32, u32) = (900, 560);
 const LEGEND: u32 = 140;
 const FONT: &str = "sans-serif";
 
-/// Writes the picture of these cells, all of one work, to the directory.
+/// Writes a picture of these cells, all of one work, to the directory, and another of those with a slow writer.
 pub(crate) fn draw(summaries: &[Summary<'_>], directory: &Path) -> Result<()> {
+    let (fast, slow): (Vec<_>, Vec<_>) =
+        summaries.iter().partition(|summary| summary.cell.writer == Writer::Fast);
+    draw_one(&fast, directory, "")?;
+    draw_one(&slow, directory, "-slow")
+}
+
+fn draw_one(summaries: &[&Summary<'_>], directory: &Path, suffix: &str) -> Result<()> {
     let Some(work) = summaries.first().map(|summary| summary.cell.work) else { return Ok(()) };
     std::fs::create_dir_all(directory)?;
-    let path = directory.join(format!("{work}.svg"));
+    let path = directory.join(format!("{work}{suffix}.svg"));
     let area = SVGBackend::new(&path, SIZE).into_drawing_area();
     let several = summaries.iter().any(|summary| summary.cell.size != summaries[0].cell.size);
     area.fill(&WHITE)?;
@@ -67,7 +75,7 @@ fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
 }
 
 /// Both axes logarithmic; a point's whiskers are the lowest and the highest round.
-fn lines(area: &Area<'_>, work: Work, summaries: &[Summary<'_>]) -> Result<()> {
+fn lines(area: &Area<'_>, work: Work, summaries: &[&Summary<'_>]) -> Result<()> {
     let (low, high) = bounds(summaries.iter().flat_map(|summary| summary.spreads[0]));
     let (smallest, largest) = bounds(summaries.iter().map(|summary| summary.cell.size as f64));
     let figure = work.figures()[0].0;
@@ -80,7 +88,7 @@ fn lines(area: &Area<'_>, work: Work, summaries: &[Summary<'_>]) -> Result<()> {
         .build_cartesian_2d((smallest..largest).log_scale().base(2.0), (low..high).log_scale())?;
     chart
         .configure_mesh()
-        .x_label_formatter(&|size| show_size(size.round() as usize))
+        .x_label_formatter(&|bytes| size::show(bytes.round() as usize))
         .y_label_formatter(&|value| show(*value))
         .y_desc(figure)
         .light_line_style(WHITE)
@@ -110,15 +118,15 @@ fn lines(area: &Area<'_>, work: Work, summaries: &[Summary<'_>]) -> Result<()> {
 }
 
 /// A bar for each transport, logarithmic, with the median beside it.
-fn bars(area: &Area<'_>, work: Work, summaries: &[Summary<'_>]) -> Result<()> {
+fn bars(area: &Area<'_>, work: Work, summaries: &[&Summary<'_>]) -> Result<()> {
     let (low, high) = bounds(summaries.iter().map(|summary| summary.spreads[0][1]));
     let (low, high) = (low / 2.0, high * 2.0);
     let figure = work.figures()[0].0;
     let names: Vec<String> =
         summaries.iter().rev().map(|summary| summary.cell.transport.to_string()).collect();
-    let size = show_size(summaries[0].cell.size);
+    let payload = size::show(summaries[0].cell.size);
     let mut chart = ChartBuilder::on(area)
-        .caption(format!("{work}, {size}: {figure}"), (FONT, 20))
+        .caption(format!("{work}, {payload}: {figure}"), (FONT, 20))
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(120)

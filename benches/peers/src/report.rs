@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 
-use crate::cell::{Cell, Sample, Work};
+use crate::{
+    cell::{Cell, Sample, Work},
+    size,
+};
 
 #[derive(Debug, Default)]
 pub(crate) struct Report {
@@ -85,7 +88,7 @@ impl Work {
 }
 
 /// Lowest, median, highest.
-fn spread(mut values: Vec<f64>) -> [f64; 3] {
+pub(crate) fn spread(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
     [values[0], values[values.len() / 2], values[values.len() - 1]]
 }
@@ -102,15 +105,26 @@ pub(crate) fn show(value: f64) -> String {
     }
 }
 
-pub(crate) fn show_size(size: usize) -> String {
-    match size {
-        size if size.is_multiple_of(1 << 20) => format!("{} MiB", size >> 20),
-        size if size.is_multiple_of(1 << 10) => format!("{} KiB", size >> 10),
-        size => format!("{size} B"),
+/// A payload's size, and its writer where that makes a difference.
+fn show_payload(cell: &Cell) -> String {
+    let shown = size::show(cell.size);
+    if cell.work.writers().len() > 1 { format!("{shown}, {}", cell.writer) } else { shown }
+}
+
+/// How many payloads shared memory has room for.
+fn show_depth(cell: &Cell) -> String {
+    if cell.transport.has_depth() {
+        format!("{} ({})", cell.depth, size::show(cell.depth * cell.size))
+    } else {
+        "–".into()
     }
 }
 
 impl Report {
+    pub(crate) fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+
     pub(crate) fn add(&mut self, sample: Sample) {
         self.samples.push(sample);
     }
@@ -125,6 +139,11 @@ impl Report {
 
     pub(crate) fn has_failures(&self) -> bool {
         !self.failures.is_empty()
+    }
+
+    /// The work of all cells, if any was measured.
+    pub(crate) fn work(&self) -> Option<Work> {
+        self.samples.first().map(|sample| sample.cell.work)
     }
 
     /// The cells that were measured, in the order in which they were.
@@ -147,7 +166,7 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let mut text = String::new();
         let summaries = self.summaries();
-        if let Some(work) = summaries.first().map(|summary| summary.cell.work) {
+        if let Some(work) = self.work() {
             let mut header = vec![work.to_string(), "transport".into()];
             for (i, (name, _)) in work.figures().iter().enumerate() {
                 header.push((*name).into());
@@ -155,19 +174,19 @@ impl Report {
                     header.push("range".into());
                 }
             }
-            header.push("ring".into());
+            header.push("payloads".into());
             let mut table = Table::new();
             table.load_style(ASCII_MARKDOWN);
             table.set_header(header);
             for Summary { cell, spreads } in summaries {
-                let mut row = vec![show_size(cell.size), cell.transport.to_string()];
+                let mut row = vec![show_payload(cell), cell.transport.to_string()];
                 for (i, [low, median, high]) in spreads.into_iter().enumerate() {
                     row.push(show(median));
                     if i == 0 {
                         row.push(format!("{}–{}", show(low), show(high)));
                     }
                 }
-                row.push(show_size(cell.ring));
+                row.push(show_depth(cell));
                 table.add_row(row);
             }
             for column in table.column_iter_mut().skip(2) {

@@ -13,10 +13,10 @@ use anyhow::{Result, ensure};
 use hdrhistogram::Histogram;
 
 use crate::{
-    cell::{Cell, Part, Side, Work},
+    cell::{Cell, Part, Side, Work, Writer},
     end::End,
     link::Link,
-    payload::{Bytes, check, fill, pattern},
+    payload::{Bytes, Pattern, check},
     usage::{Usage, now},
 };
 
@@ -59,14 +59,15 @@ fn lead<E: End>(end: &mut E, cell: &Cell, link: &Link) -> Result<Part> {
 
 fn lead_batch<E: End>(end: &mut E, cell: &Cell, link: &Link, count: u64) -> Result<Part> {
     let mut times = Histogram::<u64>::new_with_bounds(1, 1_000_000_000, 3)?;
-    let (size, usage, start) = (cell.size, Usage::now()?, now());
+    let (size, writer, touch) = (cell.size, cell.writer, cell.touch());
+    let (usage, start) = (Usage::now()?, now());
     match cell.work {
         Work::Stream | Work::Small | Work::Handoff => {
-            send_stream(end, size, count, cell.work != Work::Handoff)?;
+            send_stream(end, size, count, touch)?;
         }
         Work::Roundtrip => time_each(&mut times, count, |number| {
-            send_filled(end, size, number)?;
-            receive_checked(end, size, number)
+            send_filled(end, size, writer, number)?;
+            receive_checked(end, size, writer, number)
         })?,
         Work::Control | Work::Fd => {
             let (mut bytes, file) = (vec![0; size], File::open("/dev/null")?);
@@ -78,7 +79,7 @@ fn lead_batch<E: End>(end: &mut E, cell: &Cell, link: &Link, count: u64) -> Resu
         }
         Work::Idle => {
             std::thread::sleep(cell.idle());
-            send_filled(end, size, 0)?;
+            send_filled(end, size, writer, 0)?;
         }
     }
     let finish = link.receive_number()?;
@@ -116,15 +117,16 @@ fn follow<E: End>(end: &mut E, cell: &Cell, link: &Link) -> Result<Part> {
             return Ok(part);
         }
         link.send_number(0)?;
-        let (size, usage, start) = (cell.size, Usage::now()?, now());
+        let (size, writer, touch) = (cell.size, cell.writer, cell.touch());
+        let (usage, start) = (Usage::now()?, now());
         match cell.work {
             Work::Stream | Work::Small | Work::Handoff => {
-                receive_stream(end, size, count, cell.work != Work::Handoff)?;
+                receive_stream(end, size, count, touch)?;
             }
             Work::Roundtrip => {
                 for number in 0..count {
-                    receive_checked(end, size, number)?;
-                    send_filled(end, size, number)?;
+                    receive_checked(end, size, writer, number)?;
+                    send_filled(end, size, writer, number)?;
                 }
             }
             Work::Control | Work::Fd => {
@@ -135,7 +137,7 @@ fn follow<E: End>(end: &mut E, cell: &Cell, link: &Link) -> Result<Part> {
                     send_control(end, &mut bytes, number, fd)?;
                 }
             }
-            Work::Idle => receive_checked(end, size, 0)?,
+            Work::Idle => receive_checked(end, size, writer, 0)?,
         }
         let finish = now();
         let seconds = (finish - start) as f64 / 1e9;
@@ -146,40 +148,44 @@ fn follow<E: End>(end: &mut E, cell: &Cell, link: &Link) -> Result<Part> {
 
 /// Sends message `number`, written as a whole.
 #[inline]
-fn send_filled<E: End>(end: &mut E, size: usize, number: u64) -> Result<()> {
-    let word = pattern(number);
-    end.send(size, |bytes| fill(bytes, word))
+fn send_filled<E: End>(end: &mut E, size: usize, writer: Writer, number: u64) -> Result<()> {
+    let mut pattern = Pattern::new(writer, number, size);
+    end.send(size, |bytes| pattern.fill(bytes))
 }
 
 /// Receives message `number`, reads and checks all of it.
 #[inline]
-fn receive_checked<E: End>(end: &mut E, size: usize, number: u64) -> Result<()> {
+fn receive_checked<E: End>(end: &mut E, size: usize, writer: Writer, number: u64) -> Result<()> {
     let (mut sum, mut len) = (0_u64, 0);
     end.receive(size, |view| {
         sum = sum.wrapping_add(view.sum());
         len += view.len();
     })?;
-    check(number, size, pattern(number), len, sum)
+    check(number, size, Some(Pattern::new(writer, number, size)), len, sum)
 }
 
-/// Sends messages 0 to `count`, each written as a whole, or not at all without `touch`.
+/// Sends messages 0 to `count`, each written as a whole, or not at all if nobody touches them.
 #[inline]
-fn send_stream<E: End>(end: &mut E, size: usize, count: u64, touch: bool) -> Result<()> {
+fn send_stream<E: End>(end: &mut E, size: usize, count: u64, touch: Option<Writer>) -> Result<()> {
+    let Some(writer) = touch else { return end.send_many(size, count, |_, _| {}) };
+    let (mut current, mut pattern) = (0, Pattern::new(writer, 0, size));
     end.send_many(size, count, |number, bytes| {
-        if touch {
-            fill(bytes, pattern(number));
+        if number != current {
+            (current, pattern) = (number, Pattern::new(writer, number, size));
         }
+        pattern.fill(bytes);
     })
 }
 
-/// Receives messages 0 to `count`, and reads and checks all of each, or only the lengths without `touch`.
+/// Receives messages 0 to `count`, and reads and checks all of each, or only the lengths if nobody touches them.
 #[inline]
-fn receive_stream<E: End>(end: &mut E, size: usize, count: u64, touch: bool) -> Result<()> {
+fn receive_stream<E: End>(end: &mut E, size: usize, count: u64, touch: Option<Writer>) -> Result<()> {
     let (mut current, mut sum, mut len) = (0, 0_u64, 0);
     let mut so_far = Ok(());
     let mut over = |number, len, sum| {
         if so_far.is_ok() {
-            so_far = check(number, size, if touch { pattern(number) } else { 0 }, len, sum);
+            let pattern = touch.map(|writer| Pattern::new(writer, number, size));
+            so_far = check(number, size, pattern, len, sum);
         }
     };
     end.receive_many(size, count, |number, view| {
@@ -188,7 +194,7 @@ fn receive_stream<E: End>(end: &mut E, size: usize, count: u64, touch: bool) -> 
             (current, sum, len) = (number, 0, 0);
         }
         len += view.len();
-        if touch {
+        if touch.is_some() {
             sum = sum.wrapping_add(view.sum());
         }
     })?;
@@ -204,7 +210,7 @@ fn send_control<E: End>(
     number: u64,
     fd: Option<BorrowedFd<'_>>,
 ) -> Result<()> {
-    fill(bytes, pattern(number));
+    Pattern::new(Writer::Fast, number, bytes.len()).fill(bytes);
     end.send_control(bytes, fd)
 }
 
@@ -213,7 +219,7 @@ fn send_control<E: End>(
 fn receive_control<E: End>(end: &mut E, size: usize, number: u64, fds: bool) -> Result<()> {
     let (mut sum, mut len) = (0, 0);
     let received = end.receive_control(fds, |bytes| (sum, len) = (bytes.sum(), bytes.len()))?;
-    check(number, size, pattern(number), len, sum)?;
+    check(number, size, Some(Pattern::new(Writer::Fast, number, size)), len, sum)?;
     let (expected, found) = (usize::from(fds), received.len());
     ensure!(found == expected, "message {number}: expected {expected} descriptors, found {found}");
     Ok(())

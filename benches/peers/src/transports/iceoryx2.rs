@@ -7,7 +7,10 @@
 use std::{hint::spin_loop, time::Duration};
 
 use ::iceoryx2::{
-    port::{listener::Listener, notifier::Notifier, publisher::Publisher, subscriber::Subscriber},
+    port::{
+        listener::Listener, notifier::Notifier, publisher::Publisher, subscriber::Subscriber,
+        update_connections::UpdateConnections,
+    },
     prelude::*,
 };
 use anyhow::{Result, anyhow};
@@ -29,9 +32,6 @@ pub(super) struct Iceoryx2<const EVENT: bool> {
     _node: Node<ipc::Service>,
 }
 
-/// The most samples in a subscriber's buffer: more makes it slower.
-const MOST_SAMPLES: usize = 1024;
-
 impl<const EVENT: bool> End for Iceoryx2<EVENT> {
     type View<'a> = &'a [u8];
 
@@ -46,7 +46,6 @@ impl<const EVENT: bool> End for Iceoryx2<EVENT> {
             Side::Second => String::from_utf8(link.receive()?.0)?,
         };
         let node = NodeBuilder::new().create::<ipc::Service>()?;
-        let samples = cell.slots().min(MOST_SAMPLES);
         let direction = |direction: &str| -> Result<_> {
             let name: ServiceName = format!("{name}/{direction}").as_str().try_into()?;
             let service = node
@@ -55,7 +54,7 @@ impl<const EVENT: bool> End for Iceoryx2<EVENT> {
                 .payload_alignment(Alignment::new(64).ok_or(anyhow!("64 is an alignment"))?)
                 .enable_safe_overflow(false)
                 .history_size(0)
-                .subscriber_max_buffer_size(samples)
+                .subscriber_max_buffer_size(cell.depth)
                 .subscriber_max_borrowed_samples(1)
                 .max_publishers(1)
                 .max_subscribers(1)
@@ -78,7 +77,12 @@ impl<const EVENT: bool> End for Iceoryx2<EVENT> {
             .max_loaned_samples(1)
             .backpressure_strategy(BackpressureStrategy::RetryUntilDelivered)
             .create()?;
+        // Where both ends of a connection make it at the same time, one may fail. So each subscriber joins a publisher that is
+        // there, and only then does the publisher look for it.
+        link.barrier()?;
         let subscriber = incoming.subscriber_builder().create()?;
+        link.barrier()?;
+        publisher.update_connections()?;
         let events = match (out_event, in_event) {
             (Some(out), Some(incoming)) => {
                 Some((out.notifier_builder().create()?, incoming.listener_builder().create()?))

@@ -69,7 +69,7 @@ impl Lane {
     const SLOTS: usize = 4096;
 
     fn len(cell: &Cell) -> usize {
-        Self::SLOTS + cell.slots() * Self::stride(cell)
+        Self::SLOTS + cell.depth * Self::stride(cell)
     }
 
     /// Where slots begin: at a line of their own.
@@ -81,7 +81,7 @@ impl Lane {
         // SAFETY: zeros are `Words`; the mapping begins at a page, `offset` is a multiple of 64, and both live as long as
         // the process. All access is atomic.
         let words = unsafe { mapping.at(offset, size_of::<Words>()).cast::<Words>().as_ref() };
-        let (count, stride) = (cell.slots(), Self::stride(cell));
+        let (count, stride) = (cell.depth, Self::stride(cell));
         let slots = mapping.at(offset + Self::SLOTS, count * stride);
         Self { words, slots, count: count as u64, stride, own: 0, seen: 0 }
     }

@@ -9,7 +9,7 @@ pub(super) fn run(side: Side, cell: &Cell) -> Part {
     if side == Side::Second {
         return Part::default();
     }
-    let (from, mut to) = (vec![1_u8; cell.slots() * cell.size], vec![0_u8; cell.slots() * cell.size]);
+    let (from, mut to) = (vec![1_u8; cell.depth * cell.size], vec![0_u8; cell.depth * cell.size]);
     let (mut messages, start) = (0, Instant::now());
     while start.elapsed().as_secs_f64() < cell.seconds {
         for (from, to) in from.chunks_exact(cell.size).zip(to.chunks_exact_mut(cell.size)) {

@@ -46,8 +46,8 @@ impl<const BATCH: bool> End for Sealane<BATCH> {
             Transport::SealaneBlock => Wait::Block,
             _ => Wait::default(),
         };
-        let builder =
-            Channel::builder().ring_capacity(cell.ring).max_peer_ring_capacity(cell.ring).wait(wait);
+        let ring = (cell.depth * cell.size).next_power_of_two();
+        let builder = Channel::builder().ring_capacity(ring).max_peer_ring_capacity(ring).wait(wait);
         Ok(Self(builder.handshake(socket)?.finish()?))
     }
 

@@ -24,7 +24,7 @@ impl<const SPIN: bool> End for ShmemIpc<SPIN> {
     type View<'a> = &'a [u8];
 
     fn connect(_side: Side, cell: &Cell, link: &Link) -> Result<Self> {
-        let capacity = cell.slots() * cell.size / 8;
+        let capacity = cell.depth * cell.size / 8;
         let sender = Sender::new(capacity)?;
         let fds =
             [sender.memfd().as_file().as_fd(), sender.empty_signal().as_fd(), sender.full_signal().as_fd()];
