@@ -63,7 +63,7 @@
 //!   then the peer does not learn that this process was killed, and a listener's path looks alive.
 //! - Workers that are forked from a server and accept for it would each own its [`Listener`], and the first one that ends would
 //!   remove its path. So each makes a listener of its own, of a duplicate of the descriptor ([`Builder::listen_on`]).
-//! - [`Closer::close`] acts in whatever process it is called.
+//! - [`Closer::close`] acts in any process that calls it.
 //! - Each value is for one process at a time. Two processes that send, or receive, on copies of one channel break its order,
 //!   which the peer calls a violation. A [`Loan`] or [`SealedBufferMut`] that both use is one `&mut` in two processes:
 //!   a program that forks has to avoid that, as the standard library demands of users of `pre_exec`.
@@ -146,25 +146,11 @@ pub mod docs {
 mod readme {}
 
 pub use channel::{
-    Channel,
-    batch::{BatchMessage, RecvBatch},
-    control::{Control, IntoBorrowedFd},
-    loan::{Loan, LoanWriter, Unsent},
-    message::{Message, ReplyToken, RequestId},
-    owned_loan::OwnedLoan,
-    payload::{Payload, PayloadReader},
-    peer::{Credentials, Peer},
-    receiver::{Messages, Receiver},
-    send_batch::SendBatch,
-    sender::Sender,
-    stats::{Held, Limits, Stats},
+    BatchMessage, Channel, Control, Credentials, Held, IntoBorrowedFd, Limits, Loan, LoanWriter, Message,
+    Messages, OwnedLoan, Payload, PayloadReader, Peer, Receiver, RecvBatch, ReplyToken, RequestId, SendBatch,
+    Sender, Stats, Unsent,
 };
-pub use connect::{
-    builder::Builder,
-    handshake::Handshake,
-    listener::Listener,
-    prepared::{Inheritable, Prepared},
-};
+pub use connect::{Builder, Handshake, Inheritable, Listener, Prepared};
 pub use error::{CastError, Error, HandshakeError, ProtocolError, Reason, Refusal, Result, SealError};
 pub use memory::{
     sealed_buffer::{SealedBuffer, SealedBufferMut},

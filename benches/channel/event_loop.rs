@@ -17,11 +17,11 @@ const STOP: u64 = u64::MAX;
 
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
-    /// In the ring.
+    /// The message is in the ring.
     Payload,
-    /// In the socket.
+    /// The message is in the socket.
     Control,
-    /// A datagram over a pair of sockets beside each channel, without sealane: the kernel's share.
+    /// A datagram over a pair of sockets for each channel, without sealane: the kernel's share.
     Bare,
 }
 

@@ -1,4 +1,5 @@
-//! The steps of a message with a payload, one by one: only the one is timed. Everybody is awake, nobody touches the payload.
+//! The steps of a message with a payload, one by one, of which only one is timed. Both sides are awake, and the payload is
+//! not touched.
 
 use std::{
     hint::black_box,

@@ -1,4 +1,4 @@
-//! Reading a payload, in each way, beside a plain slice of the same bytes.
+//! Reading a payload, in each way, and of a plain slice of the same bytes for comparison.
 
 use std::hint::black_box;
 
@@ -7,7 +7,7 @@ use sealane::{Builder, Payload, SharedSlice};
 
 use crate::endpoints::{bytes, one_way};
 
-/// In the first-level cache, in the second-level one, in memory.
+/// Bytes to read: they fit the first-level cache, the second-level one, or memory only.
 const SIZES: [usize; 3] = [4 << 10, 256 << 10, 64 << 20];
 
 /// Eight words at a time, in eight sums: a single one would be waited for by each addition.

@@ -1,4 +1,4 @@
-//! A loan as `io::Write` and a payload as `io::Read`, byte by byte and under a serde format, beside plain memory.
+//! A loan as `io::Write` and a payload as `io::Read`, byte by byte and under a serde format, compared with plain memory.
 
 use std::{
     hint::black_box,

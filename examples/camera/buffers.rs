@@ -25,7 +25,7 @@ pub(crate) fn create(size: Size) -> io::Result<File> {
     Ok(file)
 }
 
-/// What kind of buffer there is for a frame, and how the frame lies in it.
+/// The kind of a frame's buffer, and the frame's layout in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
     /// A memfd: red, green and blue, one plane after the other.
@@ -51,8 +51,8 @@ enum Buffer {
 }
 
 impl Buffer {
-    /// Accepts a descriptor that a peer sent. That it is a memfd or a dmabuf, of at least so many bytes for ever, is what
-    /// makes reading it prompt and whole: another file could be on a dead server, a pipe would never answer.
+    /// Accepts a descriptor that a peer sent. It must be a memfd or a dmabuf that can never become shorter than this,
+    /// which makes reading it prompt and whole: another file could be on a dead server, a pipe would never answer.
     fn accept(fd: OwnedFd, layout: Layout, expected: usize) -> Result<Self> {
         let (buffer, found) = if layout == Layout::Planes {
             let seals = SealFlags::SHRINK | SealFlags::GROW;

@@ -1,7 +1,7 @@
 //! Recorded input: 8-bit YUV4MPEG2 from a file or from standard input, as `ffmpeg -i FILE -f yuv4mpegpipe -` writes it.
 //!
-//! A regular file can start again at its end; anything else is over then. A clip that is cut off, or goes on with something
-//! else, ends after its last whole picture, and says what came there.
+//! A regular file can start again at its end; any other source ends there. A clip that is cut off, or continues with
+//! something else, ends after its last whole picture, and says what came there.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -35,7 +35,7 @@ pub(crate) struct Clip {
     damage: Option<String>,
 }
 
-/// All that must be the same again after a rewind.
+/// The properties that must be the same again after a rewind.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Format {
     size: Size,

@@ -1,7 +1,7 @@
 //! A real camera: a V4L2 capture device, whose own buffers go to the algorithm as dmabufs, for reading only.
 //!
-//! What the algorithm asks for is set on the device as exposure time and gain, or as brightness if that is all that there
-//! is. The device gets back at the end what it was set to before.
+//! The algorithm's wishes are set on the device as exposure time and gain, or as brightness if that is all that there
+//! is. At the end the device gets back its earlier settings.
 
 use std::collections::VecDeque;
 use std::io;
@@ -38,7 +38,7 @@ pub(crate) struct Webcam {
     in_force: VecDeque<(Duration, Settings)>,
     /// Between setting the exposure and the first frame that has it.
     latency: Duration,
-    /// What controls were set to before, in the order in which they were changed.
+    /// The earlier values of controls, in the order in which they were changed.
     before: Vec<(Control, i32)>,
 }
 
@@ -174,7 +174,7 @@ impl Exposure {
         let mut set = Settings { red_gain: 1.0, blue_gain: 1.0, ..*wanted };
         match self {
             Self::Time { time, gain } => {
-                // In units of 100 µs.
+                // The control counts in units of 100 µs.
                 let value = nearest(wanted.exposure_us / 100.0, *time);
                 device.set_control(Control::EXPOSURE_ABSOLUTE, value)?;
                 set.exposure_us =

@@ -32,7 +32,7 @@ pub(crate) struct Revoke {
 #[repr(C)]
 pub(crate) struct FrameReady {
     pub(crate) frame: u64,
-    /// The registered buffer that holds the frame; nobody writes to it until the answer.
+    /// The registered buffer that holds the frame; no process writes to it until the answer.
     pub(crate) buffer: u32,
     /// The grid of the statistics.
     pub(crate) columns: u32,

@@ -42,7 +42,8 @@ const RUNTIME: [i64; 10] = [
 ];
 /// System calls of the algorithm itself, which reads frame buffers. Dmabufs are mapped, too, and there is one more call for them.
 const BUFFERS: [i64; 3] = [libc::SYS_pread64, libc::SYS_fstat, libc::SYS_fstatfs];
-/// What may be asked of `fcntl(2)`: the state of a descriptor, the seals of a memfd, a copy of what the kernel put below 3.
+/// The permitted commands of `fcntl(2)`: the state of a descriptor, the seals of a memfd, a copy of what the kernel
+/// put below 3.
 ///
 /// Nothing else: with `F_SETOWN`, `F_SETSIG` and `O_ASYNC` the kernel sends any signal to any process of this user, whenever
 /// the descriptor becomes readable.
@@ -68,8 +69,8 @@ impl Sandbox {
         }
         let calls = CHANNEL.into_iter().chain(RUNTIME).chain(BUFFERS);
         let mut allowed: BTreeMap<i64, _> = calls.map(|call| (call, Vec::new())).collect();
-        // Of all that `ioctl` can do, the one request of a dmabuf that is looked at: not `FIOSETOWN`, with which `fcntl`'s way
-        // to a signal begins as well.
+        // `ioctl` is allowed for one request only, that of a dmabuf which is looked at. `FIOSETOWN`, with which
+        // `fcntl`'s way to a signal begins as well, is not among them.
         allowed.insert(libc::SYS_ioctl, vec![SeccompRule::new(vec![is(1, video::SYNC_REQUEST)?])?]);
         let commands = FCNTL
             .into_iter()
@@ -103,7 +104,7 @@ impl Sandbox {
     pub(crate) const ACTS: u32 = 3;
 }
 
-/// That this argument of a system call, of 32 bits, is `value`.
+/// The condition that this 32-bit argument of a system call is `value`.
 fn is(argument: u8, value: u32) -> Result<SeccompCondition> {
     Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into())?)
 }

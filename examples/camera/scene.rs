@@ -47,7 +47,7 @@ impl Source for Scene {
     }
 }
 
-/// What stands at a place of the panorama: a patch in the middle of each cell of the chart, the wall around it.
+/// The reflectance at a place of the panorama: a patch in the middle of each cell of the chart, the wall around it.
 fn reflectance(x: usize, y: usize, size: Size) -> [u8; 3] {
     let (cell_width, cell_height) = ((size.width / 6).max(1), (size.height / 4).max(1));
     let (column, row) = (x / cell_width, y / cell_height);

@@ -12,7 +12,7 @@ pub(crate) const PLANES: usize = 3;
 /// Tungsten light, which the white balance has to undo.
 const ILLUMINANT: [f64; PLANES] = [1.0, 0.72, 0.42];
 
-/// With this exposure and gain 1, a white of the source is just white in the frame.
+/// The exposure at which, with gain 1, a white of the source is just white in the frame.
 const REFERENCE_EXPOSURE_US: f64 = 10_000.0;
 
 /// How sources and displays encode light: its power of one over this.
@@ -55,7 +55,7 @@ pub(crate) struct Played {
 /// Where pictures come from.
 pub(crate) trait Source {
     fn size(&self) -> Size;
-    /// Goes on to the next picture; `false` at the end.
+    /// Continues with the next picture; `false` at the end.
     fn advance(&mut self) -> Result<bool>;
     /// One display-encoded row of the present picture.
     fn row(&self, plane: usize, y: usize) -> &[u8];

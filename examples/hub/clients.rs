@@ -148,9 +148,9 @@ struct Client {
 
 enum Doing {
     Nothing,
-    /// So many payloads are left to send.
+    /// Payloads that are left to send.
     Streaming(u64),
-    /// It waits for the answer, since then.
+    /// The time since which it waits for the answer.
     Asking(RequestId, Instant),
 }
 

@@ -35,7 +35,7 @@ use crate::system::{Place, keep_to};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Serves many clients from one thread, and measures how they fare beside clients that behave badly.
+/// Serves many clients from one thread, and measures their service while other clients misbehave.
 #[derive(Parser)]
 #[command(name = "hub")]
 struct Options {
@@ -69,7 +69,7 @@ struct Options {
     /// Print the report as one JSON object
     #[arg(long)]
     json: bool,
-    /// What this process is
+    /// Role of this process
     #[arg(long, hide = true, default_value = "measure")]
     role: Role,
     /// Where the hub listens

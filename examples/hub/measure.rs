@@ -21,7 +21,7 @@ use crate::{
 
 /// Rounds at a steady pace, of each kind.
 const ROUNDS: u32 = 5;
-/// In what time anything must happen that must happen at all.
+/// The time within which each step must happen.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How often the progress bar moves, and how often to look again.
 const TICK: Duration = Duration::from_millis(50);
@@ -150,7 +150,7 @@ impl Drop for Process {
     }
 }
 
-/// What came of one round.
+/// The result of one round.
 pub(crate) struct Round {
     pub(crate) outcome: Outcome,
     pub(crate) latencies: Histogram<u64>,
@@ -216,7 +216,7 @@ impl Round {
     }
 }
 
-/// What hub and clients use, and the kernel for them.
+/// The resources that hub and clients use, and the kernel for them.
 #[derive(Clone, Copy)]
 struct Footprint {
     hub: Usage,
@@ -230,7 +230,7 @@ impl Footprint {
         Ok(Self { hub: usage(hub)?, clients: usage(clients)?, kernel: kernel_memory()? })
     }
 
-    /// What each client has added.
+    /// The resources that each client has added.
     fn since(self, before: Self, clients: u32, facts: &mut Facts) {
         let mut add = |name, now: u64, before: u64| {
             facts.add_number(name, number(now.saturating_sub(before)) / f64::from(clients));

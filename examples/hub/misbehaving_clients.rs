@@ -21,7 +21,7 @@ const SLOW: Duration = Duration::from_millis(50);
 /// How long a flood takes to swell: ring and socket hold more than the hub can listen to in that time.
 const SWELL: Duration = Duration::from_micros(500);
 
-/// Connects all of them and lets them be bad until `parent` is gone, or somebody kills this process.
+/// Connects all of them and lets them misbehave until `parent` is gone, or this process is killed.
 pub(crate) fn run(mut parent: Channel, options: &Options) -> Result<()> {
     // The threads that are begun later inherit it. A low priority would not do: such a thread keeps a processor for its whole
     // slice, some milliseconds, while a well-behaved one that was woken waits.
@@ -41,7 +41,7 @@ pub(crate) fn run(mut parent: Channel, options: &Options) -> Result<()> {
     }
 }
 
-/// They are bad, but break no rule: the hub is not to drop them.
+/// These clients misbehave but break no rule, so the hub must not drop them.
 fn tell(end: sealane::Result<()>) {
     if let Err(error) = end {
         note(format_args!("hub (trouble): {error}"));

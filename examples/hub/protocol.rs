@@ -62,7 +62,7 @@ pub(crate) struct Order {
     pub(crate) calls_per_second: u64,
 }
 
-/// What came of a round. The payload beside it has the latencies: nanoseconds and how often, in pairs.
+/// The result of a round. The payload beside it has the latencies: nanoseconds and how often, in pairs.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub(crate) struct Outcome {

@@ -38,10 +38,10 @@ const SHORT_TURN: u32 = 3;
 const BREATH: Duration = Duration::from_micros(250);
 /// Events of one look.
 const LOOK: usize = 256;
-/// How long to wait where the kernel does not tell when it is worthwhile to try again.
+/// The pause before another attempt where the kernel gives no signal.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// How long to accept nobody where there was a shortage.
+/// The pause in accepting after a shortage.
 const REST: Duration = Duration::from_millis(50);
 
 /// The process that started the hub: a client like any other, but the hub ends with it.
@@ -92,7 +92,7 @@ struct Hub {
     most_per_user: u32,
 }
 
-/// What can wait.
+/// A piece of work that can wait.
 enum Work {
     Accept,
     GoOn(usize),
@@ -100,7 +100,7 @@ enum Work {
 
 struct Guest {
     stage: Stage,
-    /// Whose it is, from its Hello on.
+    /// The client's user, known from its Hello on.
     user: Option<u32>,
     /// It stands in `later`, or takes a breath.
     comes_again: bool,
@@ -197,7 +197,7 @@ impl Hub {
                 self.counters.failed += 1;
                 self.deadlines.insert((Instant::now() + REST, RESTED));
             }
-            // That one client's affair; the next one may be waiting.
+            // The failure concerns that client only; the next one may be waiting.
             Err(_) => {
                 self.counters.failed += 1;
                 self.later.push_back(Work::Accept);
@@ -277,7 +277,7 @@ impl Hub {
         admitted
     }
 
-    /// There may be room for somebody now.
+    /// A client's socket may have space now.
     fn leaves(&mut self, user: Option<u32>) {
         if let Some(Entry::Occupied(mut guests)) = user.map(|user| self.users.entry(user)) {
             *guests.get_mut() -= 1;
@@ -292,7 +292,7 @@ impl Hub {
 
 /// The outcome of a turn.
 enum Next {
-    /// It will be woken.
+    /// A wake-up will come for it.
     Wait,
     More,
 }

@@ -28,13 +28,13 @@ pub(crate) fn print(lines: impl fmt::Display) -> Result<(), Lost> {
     writeln!(output, "{lines}").and_then(|()| output.flush()).map_err(Lost)
 }
 
-/// Says something beside the output. It may be lost.
+/// Prints a remark to standard error. It may be lost.
 pub(crate) fn note(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Says why the program, or its part `who`, has failed, and gives its status. Nobody is to be blamed where the reader of the
-/// output has seen enough: the program ends as others do there.
+/// Reports why the program, or its part `who`, has failed, and returns its status. A reader of the output that closes
+/// it early is no failure: the program ends as others do there.
 pub(crate) fn failed(who: &str, error: &(dyn Error + 'static)) -> ExitCode {
     match error.downcast_ref() {
         Some(Lost(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::from(BROKEN_PIPE),

@@ -129,7 +129,7 @@ fn watch(options: &Options) -> Result<()> {
         progress.stop.store(true, Relaxed);
         running.join().map_err(|_| "a thread has panicked")?.and(observed)
     });
-    // A peer that has failed has said so; nobody waits for it.
+    // A peer that has failed has reported it; this process does not wait for it.
     let status = child.wait()?;
     result?;
     if !status.success() {

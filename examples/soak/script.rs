@@ -85,7 +85,7 @@ impl Item {
         self.payload.is_some() && !self.wants_reply
     }
 
-    /// What goes along with the payload, if there is one; `buffers` are all that there are.
+    /// The control bytes and descriptors that go with the payload, if there is one; `buffers` are all that there are.
     pub(crate) fn control<'a>(&'a self, buffers: &'a [SealedBuffer]) -> Control<'a> {
         let fds = self.buffers.iter().map(|number| &buffers[usize::try_from(*number).unwrap_or(0)]);
         Control::new(&self.control).fds(fds)

@@ -27,7 +27,7 @@ use crate::{
 const HELD: Duration = Duration::from_millis(5);
 /// Most of our requests that wait for their replies.
 const OPEN: usize = 1000;
-/// In what time anything must happen that must happen at all.
+/// The time within which each step must happen.
 const SOON: Duration = Duration::from_secs(30);
 
 /// The next step after a message that was checked.
@@ -39,7 +39,7 @@ enum Next {
     Stop,
 }
 
-/// What has happened so far, and whether it is enough.
+/// The progress so far, and whether it is enough.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     pub(crate) stop: AtomicBool,
@@ -68,8 +68,8 @@ pub(crate) struct Traffic<'p> {
 
 /// Our requests, by number. A reply may be there before the call that asked has returned, and with it the request's name.
 ///
-/// Nobody waits for the channel while it is locked: both sides' receivers would wait for their senders, and these for the other
-/// side's receiver.
+/// No thread waits for the channel while it is locked: both sides' receivers would wait for their senders, and these
+/// for the other side's receiver.
 #[derive(Debug, Default)]
 struct Requests {
     /// Asked and not answered.

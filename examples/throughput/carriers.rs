@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Result;
 
-/// What carries payloads; in an order, its place in this list.
+/// The carriers of payloads. An order names one by its place in this list.
 pub(crate) const CARRIERS: [&str; 3] = ["sealane", "SOCK_SEQPACKET", "SOCK_STREAM"];
 pub(crate) const SOCKETS: [SocketType; 2] = [SocketType::SEQPACKET, SocketType::STREAM];
 /// The largest piece that goes through a socket at once: a packet must fit into the socket's buffer.
@@ -116,7 +116,7 @@ fn add(sum: u64, chunks: impl Iterator<Item = [u64; 8]>, rest: impl Iterator<Ite
     sums.into_iter().chain(rest).fold(sum, u64::wrapping_add)
 }
 
-/// What this process has taken, in user mode and in the kernel.
+/// The CPU time of this process, in user mode and in the kernel.
 pub(crate) fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))

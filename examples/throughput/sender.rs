@@ -19,7 +19,7 @@ use crate::{
 /// How long the other process may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What one carrier has moved, in all batches.
+/// The payloads that one carrier has moved, in all batches.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Moved {
     pub(crate) messages: u64,

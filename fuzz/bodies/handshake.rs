@@ -8,10 +8,10 @@ use sealane::Channel;
 
 use crate::hostile::{HELLO, Hello, Packet, Player, READY, SEALS, memfd, page, pipe, seqpacket_pair};
 
-/// What it says, one after the other.
+/// The packets of the peer, one after the other.
 #[derive(Debug, Arbitrary)]
 enum Saying {
-    /// What an honest peer would, but for some fields.
+    /// The `Hello` of an honest peer, but for some fields.
     Hello {
         changes: Vec<Change>,
         cut: Option<u8>,
@@ -58,7 +58,7 @@ enum Fd {
         dense: u8,
         missing: u8,
     },
-    Credit,
+    Space,
     Pipe,
     Null,
 }
@@ -71,7 +71,7 @@ impl Fd {
                 let seals = SEALS.bits() & !u32::from(*missing);
                 memfd(size, dense.min(size), rustix::fs::SealFlags::from_bits_retain(seals))
             }
-            Self::Credit => seqpacket_pair().0,
+            Self::Space => seqpacket_pair().0,
             Self::Pipe => pipe().0,
             Self::Null => File::open("/dev/null").unwrap().into(),
         }
@@ -149,7 +149,7 @@ pub(crate) fn run(data: &[u8]) {
         }
     }
     drop(player);
-    // Of what is left each step reads a packet at least, and the last one the end.
+    // Each step reads at least one of the packets that are left, and the last one the end.
     for _ in 0..20 {
         if !matches!(result, Ok(false)) {
             break;

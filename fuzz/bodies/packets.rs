@@ -5,7 +5,7 @@ use sealane::{Channel, Error};
 
 use crate::hostile::{Packet, memory::Hostile};
 
-/// Each packet is a length, where it goes, and so many bytes.
+/// Each packet is a length, its destination, and that many bytes.
 pub(crate) fn run(mut data: &[u8]) {
     let (hostile, mut channel) = Hostile::meet(&Channel::builder().max_control(100).max_fds(2));
     let mut next = 0;
@@ -32,8 +32,8 @@ pub(crate) fn run(mut data: &[u8]) {
         let [len, to, rest @ ..] = data else { break };
         let (packet, rest) = rest.split_at(usize::from(*len).min(rest.len()));
         data = rest;
-        let socket = if to & 1 == 0 { &hostile.socket } else { &hostile.credit };
-        // Refused once we have hung up; one of no bytes cannot be told from the end.
+        let socket = if to & 1 == 0 { &hostile.socket } else { &hostile.space };
+        // The socket refuses it once we have hung up. A packet of no bytes looks like the end.
         if !packet.is_empty() {
             let _ = socket.try_send(Packet::raw(packet));
         }

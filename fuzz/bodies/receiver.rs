@@ -31,7 +31,7 @@ enum Step {
         heading: Heading,
     },
     Doorbell {
-        credit: bool,
+        space: bool,
     },
     /// Any header, published or not.
     Header {
@@ -60,7 +60,7 @@ enum Step {
         sequence: i8,
         reply_to: u64,
         reserved: u64,
-        credit: bool,
+        space: bool,
     },
     Receive {
         keep: bool,
@@ -92,7 +92,7 @@ enum Value {
     Near(i8),
 }
 
-/// What the peer has done so far.
+/// The state of the peer so far.
 struct Play {
     hostile: Hostile,
     words: [u64; 6],
@@ -150,7 +150,7 @@ struct Taken {
 }
 
 impl Taken {
-    /// What receiving came to. Dropped replies leave out numbers.
+    /// Checks the result of receiving. Dropped replies leave out numbers.
     fn take(&mut self, result: sealane::Result<Option<Message>>, keep: bool) {
         if let Ok(Some(message)) = &result {
             assert!(message.sequence() >= self.next, "messages are numbered in order");
@@ -159,7 +159,7 @@ impl Taken {
         self.check(result, keep);
     }
 
-    /// What a call came to: its reply may overtake what was kept meanwhile.
+    /// Checks the result of a call: its reply may overtake messages that were kept meanwhile.
     fn check(&mut self, result: sealane::Result<Option<Message>>, keep: bool) {
         match result {
             Ok(Some(message)) => {
@@ -221,8 +221,8 @@ fn turn(play: &mut Play, channel: &mut Channel, taken: &mut Taken, step: Step) {
             play.record(OTHER_HALF, len % 2048, 0, heading);
             play.sequence += 1;
         }
-        Step::Doorbell { credit } => {
-            let socket = if credit { &play.hostile.credit } else { &play.hostile.socket };
+        Step::Doorbell { space } => {
+            let socket = if space { &play.hostile.space } else { &play.hostile.socket };
             let _ = socket.try_send(Packet::new(DOORBELL));
         }
         Step::Header { at, sequence, payload_len, control_len, flags, reply_to, reserved, publish } => {
@@ -254,7 +254,7 @@ fn turn(play: &mut Play, channel: &mut Channel, taken: &mut Taken, step: Step) {
             let most = usize::try_from(capacity() - at).unwrap();
             play.hostile.scribble(at, &bytes[..bytes.len().min(most)]);
         }
-        Step::Odd { kind, flags, announced, sequence, reply_to, reserved, credit } => {
+        Step::Odd { kind, flags, announced, sequence, reply_to, reserved, space } => {
             let packet = Packet {
                 kind: if kind < 128 { CONTROL } else { (kind - 128).into() },
                 flags,
@@ -264,7 +264,7 @@ fn turn(play: &mut Play, channel: &mut Channel, taken: &mut Taken, step: Step) {
                 reserved,
                 ..Packet::default()
             };
-            let socket = if credit { &play.hostile.credit } else { &play.hostile.socket };
+            let socket = if space { &play.hostile.space } else { &play.hostile.socket };
             let _ = socket.try_send(packet);
         }
         Step::Receive { keep } => taken.take(channel.try_recv(), keep),
@@ -286,7 +286,7 @@ fn turn(play: &mut Play, channel: &mut Channel, taken: &mut Taken, step: Step) {
     }
 }
 
-/// What a call may come to beside what receiving may.
+/// Errors of a call that receiving does not have.
 fn quiet(error: Error) -> sealane::Result<Option<Message>> {
     match error {
         Error::Backlog | Error::Full => Ok(None),

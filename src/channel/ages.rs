@@ -1,12 +1,12 @@
-//! When records were delivered, as far as one needs to know to tell how long the oldest payload has been held.
+//! Delivery times of records, from which the age of the oldest held payload follows.
 
 use std::{collections::VecDeque, time::Duration};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use crate::{protocol::layout::Position, ring::release::Span};
+use crate::{protocol::Position, ring::Span};
 
-/// The time, by a clock that is read in some nanoseconds and goes on tick by tick.
+/// `CLOCK_MONOTONIC_COARSE`: a read takes some nanoseconds, and the resolution is 1 to 10 ms.
 #[inline]
 pub(crate) fn coarse_now() -> Timespec {
     clock_gettime(ClockId::MonotonicCoarse)
@@ -15,10 +15,10 @@ pub(crate) fn coarse_now() -> Timespec {
 /// Entries beside the oldest.
 const MAX_ENTRIES: usize = 64;
 
-/// The records that were delivered within one tick of the kernel's coarse clock (1 to 10 ms, `clock_gettime(2)`), of which
-/// only the first is noted: so there is an entry a tick, however many records there are. Where the oldest is kept so long that
-/// these are many, every other one is forgotten, and from then on there are half as many: the age is known to within a
-/// sixteenth of the time since the first of them.
+/// Delivery times of the records that are held. One entry stands for all records of one tick of the kernel's coarse
+/// clock (1 to 10 ms, `clock_gettime(2)`), so there is one entry a tick, however many records there are. If the
+/// oldest record is kept so long that the entries become many, every other one is dropped, and later ones are half as
+/// dense: the age is exact to a sixteenth of the time since the first of them.
 #[derive(Debug, Default)]
 pub(crate) struct DeliveryTimes {
     /// Where the first record of the oldest tick begins, and when it was delivered. Apart from the others: mostly there are

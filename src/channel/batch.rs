@@ -9,9 +9,9 @@
 use std::{fmt, ops::Deref, os::fd::OwnedFd, sync::Arc};
 
 use crate::{
-    channel::{ages::coarse_now, backlog::Backlog, inbox::Inbox, message::Message, payload::Payload},
-    protocol::{layout::to_u64, record::Record},
-    ring::release::Span,
+    channel::{Backlog, Inbox, Message, Payload, ages::coarse_now},
+    protocol::{Record, to_u64},
+    ring::Span,
 };
 
 /// Space is released at the latest when it is this part of the ring, an eighth, or this number of records: a sender that
@@ -81,10 +81,10 @@ impl<'r> RecvBatch<'r> {
 
     /// Lends the next message. Never blocks, and makes no system call but to wake a sender.
     ///
-    /// The first call always returns a message. `None` means that no more have arrived, or that a sender that goes on
-    /// should get [a lead](crate::Wait::Adaptive), for which the next [`recv_batch`](crate::Receiver::recv_batch) waits. A
-    /// message that came through the socket, as those with descriptors do, or that was kept while a reply was awaited, is the
-    /// first of a batch of its own. So receive again after `None`.
+    /// The first call always returns a message. `None` means that no more have arrived, or that an active sender
+    /// should get [a lead](crate::Wait::Adaptive), for which the next [`recv_batch`](crate::Receiver::recv_batch)
+    /// waits. A message that came through the socket, as those with descriptors do, or that was kept while a reply
+    /// was awaited, is the first of a batch of its own. So receive again after `None`.
     #[inline]
     #[expect(
         clippy::should_implement_trait,
@@ -164,7 +164,7 @@ impl<'r> RecvBatch<'r> {
     }
 }
 
-/// Releases the space of the messages, but for what was taken. A first message that was not asked for is received next.
+/// Releases the space of the messages that were not taken. A first message that `next` has not lent is received next.
 impl Drop for RecvBatch<'_> {
     #[inline]
     fn drop(&mut self) {
@@ -274,7 +274,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{Channel, channel::ages::DeliveryTimes, wait::Deadline};
+    use crate::{Channel, channel::DeliveryTimes, wait::Deadline};
 
     #[test]
     fn payloads_taken_out_of_a_batch_are_held_since_then() {
@@ -289,7 +289,7 @@ mod tests {
             }
             let mut batch = receiver.recv_batch().unwrap();
             batch.next().unwrap();
-            // As if the first were long ago.
+            // The state as if the first message had been delivered long ago.
             batch.inbox.receipts = DeliveryTimes::default();
             let taken = take(batch.next().unwrap());
             if go_on {

@@ -7,7 +7,7 @@ use std::{
 
 use zerocopy::{Immutable, IntoBytes};
 
-use crate::channel::message::ReplyToken;
+use crate::channel::ReplyToken;
 
 /// Control bytes and descriptors for one message; borrowed until it is sent.
 ///
@@ -51,14 +51,14 @@ impl<'a> Control<'a> {
         Self::new(value.as_bytes())
     }
 
-    /// And this descriptor, behind those that it has. The peer gets a duplicate; ours stays open.
+    /// Adds a descriptor behind the others. The peer gets a duplicate; ours stays open.
     #[must_use]
     pub fn fd(mut self, fd: &'a impl AsFd) -> Self {
         self.fds.push(fd.as_fd());
         self
     }
 
-    /// And these descriptors, behind those that it has: references to anything that has one, or borrowed ones.
+    /// Adds descriptors behind the others: references to anything that has one, or borrowed ones.
     ///
     /// ```
     /// # use sealane::Control;
@@ -100,7 +100,7 @@ impl fmt::Debug for Control<'_> {
     }
 }
 
-/// What [`Control::fds`] takes: a reference to anything with a descriptor, or a borrowed descriptor.
+/// Items that [`Control::fds`] takes: a reference to anything with a descriptor, or a borrowed descriptor.
 ///
 /// ```
 /// # use std::os::fd::AsFd;

@@ -2,7 +2,7 @@
 //! and wait.
 //!
 //! Owns the reader of the peer's ring, the order of messages, the receiver's sleep word and its counts. Refuses halves that
-//! do not fit, and whatever is beyond our limits.
+//! do not fit, and messages beyond our limits.
 
 mod packets;
 mod wait;
@@ -13,23 +13,15 @@ use rustix::time::Timespec;
 
 use crate::{
     channel::{
-        ages::{DeliveryTimes, coarse_now},
-        message::{Attachments, Message},
-        payload::Payload,
-        stats::{Held, Limits, Stats, count},
+        Attachments, DeliveryTimes, Held, Limits, Message, Payload, Stats, ages::coarse_now, stats::count,
     },
     error::{Error, ProtocolError, Result},
     memory::aligned_bytes::AlignedBytes,
-    protocol::{
-        layout::Word,
-        order::{Next, Sequencer},
-        record::{MessageHeader, Record},
-        requests::ReplyStatus,
-    },
-    ring::{consumer::Consumer, release::Releases},
+    protocol::{Asked, MessageHeader, Next, Record, Sequencer, Word},
+    ring::{Consumer, Releases},
     socket::{death::Watch, doorbell::ControlWord, link::Link, seqpacket::ReceivedFds},
     sys::own_region::ControlPage,
-    wait::{Budget, Deadline, News, SleepWord, Spinner, WaitState},
+    wait::{Budget, Deadline, News, Outcome, SleepWord, Spinner, WaitState},
 };
 
 /// The receive path of a receiver: everything but its backlog.
@@ -37,7 +29,7 @@ pub(crate) struct Inbox {
     pub(crate) link: Arc<Link>,
     pub(crate) consumer: Consumer,
     /// Packets wait here for their turn, and for their records.
-    order: Sequencer<Box<Attachments>>,
+    pub(super) order: Sequencer<Box<Attachments>>,
     word: SleepWord<ControlWord>,
     spinner: Spinner,
     /// The number of sequenced packets read.
@@ -58,16 +50,6 @@ struct NextMessage {
     packet: Option<Box<Attachments>>,
     /// The next record of the ring, if it is part of the message.
     record: Option<Record>,
-}
-
-/// The result of a receive that does not block.
-#[derive(Debug)]
-pub(crate) enum Poll {
-    Message(Message),
-    /// No message. The descriptor is armed and the socket empty: a new message makes it readable.
-    Empty,
-    /// No message within the budget. The descriptor is armed, but packets may be left.
-    Budget,
 }
 
 #[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
@@ -144,7 +126,7 @@ impl Inbox {
         Ok(Message::new(record.heading, self.link.id, extras, Some(payload)))
     }
 
-    /// Counts a record from [`try_inline`](Self::try_inline) as a received message, and gives what it has beside its payload.
+    /// Counts a record from [`try_inline`](Self::try_inline) as a received message, and returns its control bytes.
     #[inline(always)]
     pub(crate) fn begin_inline(&mut self, record: Record) -> Result<Option<Box<Attachments>>> {
         self.order.advance();
@@ -157,10 +139,11 @@ impl Inbox {
         Ok(extras)
     }
 
+    /// Receives without blocking. Where there is no message the descriptor is armed.
     #[inline]
-    pub(crate) fn find(&mut self) -> Result<Poll> {
+    pub(crate) fn find(&mut self) -> Result<Outcome<Message>> {
         match self.try_inline() {
-            Some(record) => self.finish_inline(record, None).map(Poll::Message),
+            Some(record) => self.finish_inline(record, None).map(Outcome::Done),
             None => self.try_slow(),
         }
     }
@@ -214,12 +197,12 @@ impl Inbox {
     /// Whether the reply to this request of ours is still expected.
     fn is_wanted(&mut self, sequence: u64) -> Result<bool> {
         match self.link.requests.answer(sequence) {
-            ReplyStatus::Expected => Ok(true),
-            ReplyStatus::Cancelled => {
+            Some(Asked::Open) => Ok(true),
+            Some(Asked::Cancelled) => {
                 count(&mut self.stats.late_replies, 1);
                 Ok(false)
             }
-            ReplyStatus::Unknown => Err(self.link.violated(ProtocolError::UnaskedReply { sequence })),
+            None => Err(self.link.violated(ProtocolError::UnaskedReply { sequence })),
         }
     }
 
@@ -306,10 +289,5 @@ impl Inbox {
         let (count, bytes) = self.consumer.held();
         let oldest = (count > 0).then(|| self.receipts.age(self.consumer.intake().tail()));
         Held { count, bytes, oldest }
-    }
-
-    /// The sequence number of the next message.
-    pub(crate) fn next_sequence(&self) -> u64 {
-        self.order.next_sequence()
     }
 }

@@ -1,4 +1,4 @@
-//! [`Interest`]: what a sender's descriptor has to signal.
+//! [`Interest`]: the space that a sender's descriptor has to signal.
 
 /// Space that a sender needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

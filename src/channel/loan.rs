@@ -10,19 +10,13 @@ use std::{
 
 pub use self::writer::LoanWriter;
 use crate::{
-    channel::{
-        control::Control,
-        message::{ReplyToken, RequestId},
-        outbox::{Outbox, Wake},
-        sender::Sender,
-        space::Block,
-    },
+    channel::{Block, Control, Outbox, ReplyToken, RequestId, Sender, Wake},
     error::{Error, Result},
-    ring::writer::Reservation,
+    ring::Reservation,
     wait::Deadline,
 };
 
-/// Memory of the ring, to be filled in place and sent. A true `&mut [T]`: nobody else can write there.
+/// Memory of the ring, to be filled in place and sent. A true `&mut [T]`: no other process or thread can write there.
 ///
 /// [`send`](Self::send) sends all of it, with old bytes of the ring where nothing was written: [`truncate`](Self::truncate)
 /// it first if less was filled. A loan that is dropped sends nothing, and its space is free again; the peer can nevertheless
@@ -92,7 +86,7 @@ impl<'s, T> Loan<'s, T> {
         self.commit(&control.into(), false, FOREVER).map(drop)
     }
 
-    /// As [`send_with`](Self::send_with), for at most `timeout`.
+    /// Like [`send_with`](Self::send_with), for at most `timeout`.
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`send_with`](Self::send_with).
@@ -100,7 +94,7 @@ impl<'s, T> Loan<'s, T> {
         self.commit(&control.into(), false, within(timeout)).map(drop)
     }
 
-    /// As [`send_with`](Self::send_with), but never blocks, and gives the loan back if it was not sent.
+    /// Like [`send_with`](Self::send_with), but never blocks, and gives the loan back if it was not sent.
     ///
     /// # Errors
     /// [`Unsent`], with [`Error::Full`] or [`Error::FdsInFlight`] if trying again makes sense.
@@ -117,7 +111,7 @@ impl<'s, T> Loan<'s, T> {
         self.commit(&control.into(), true, FOREVER)
     }
 
-    /// As [`request`](Self::request), for at most `timeout`.
+    /// Like [`request`](Self::request), for at most `timeout`.
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`request`](Self::request).
@@ -129,7 +123,7 @@ impl<'s, T> Loan<'s, T> {
         self.commit(&control.into(), true, within(timeout))
     }
 
-    /// As [`request`](Self::request), but never blocks, and gives the loan back if it was not sent.
+    /// Like [`request`](Self::request), but never blocks, and gives the loan back if it was not sent.
     ///
     /// # Errors
     /// Those of [`try_send_with`](Self::try_send_with), and [`Error::TooManyRequests`].
@@ -157,7 +151,7 @@ impl<'s, T> Loan<'s, T> {
         self.send_with(control.into().in_reply_to(token))
     }
 
-    /// As [`reply`](Self::reply), for at most `timeout`.
+    /// Like [`reply`](Self::reply), for at most `timeout`.
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`reply`](Self::reply). The token is still good after a timeout.
@@ -170,7 +164,7 @@ impl<'s, T> Loan<'s, T> {
         self.send_with_timeout(control.into().in_reply_to(token), timeout)
     }
 
-    /// As [`reply`](Self::reply), but never blocks, and gives the loan back if it was not sent.
+    /// Like [`reply`](Self::reply), but never blocks, and gives the loan back if it was not sent.
     ///
     /// # Errors
     /// Those of [`try_send_with`](Self::try_send_with). The token is still good if trying again makes sense.
@@ -199,9 +193,9 @@ impl<'s, T> Loan<'s, T> {
     }
 }
 
-const FOREVER: Block = Block::Until(Deadline::Never);
+pub(super) const FOREVER: Block = Block::Until(Deadline::Never);
 
-fn within(timeout: Duration) -> Block {
+pub(super) fn within(timeout: Duration) -> Block {
     Block::Until(Deadline::after(timeout))
 }
 

@@ -1,18 +1,18 @@
-//! [`Message`]: what a receiver gets, whole.
+//! [`Message`]: a received message, whole.
 
 use std::{fmt, mem, os::fd::OwnedFd};
 
 use zerocopy::{Immutable, KnownLayout, TryFromBytes};
 
 use crate::{
-    channel::payload::Payload,
+    channel::Payload,
     error::{CastError, Result},
     memory::aligned_bytes::AlignedBytes,
-    protocol::record::MessageHeader,
+    protocol::MessageHeader,
     socket::seqpacket::ReceivedFds,
 };
 
-/// A received message: control bytes, descriptors and payload, as far as the sender gave it any.
+/// A received message: control bytes, descriptors and payload, each of them optional.
 ///
 /// Control bytes are private to this process and 16-byte aligned, so types can be read in place. Descriptors are
 /// close-on-exec; those that are not taken are closed with the message.
@@ -32,7 +32,7 @@ use crate::{
 pub struct Message {
     heading: MessageHeader,
     channel: u64,
-    /// Boxed, if there are any: a message is moved more often than it has some.
+    /// Boxed, since most messages have none, and a message is moved often.
     extras: Option<Box<Attachments>>,
     payload: Option<Payload>,
 }
@@ -57,22 +57,22 @@ impl Message {
         Self { heading, channel, extras, payload }
     }
 
-    /// Takes the message out of its place, and leaves an empty one there.
+    /// Takes the message, and leaves an empty one in its place.
     pub(crate) fn take(&mut self) -> Self {
         mem::replace(self, Self::new(MessageHeader::default(), 0, None, None))
     }
 
-    /// The control bytes, as the sender gave them: check what they say.
+    /// The control bytes, as the sender gave them. Their contents are not validated.
     #[must_use]
     #[inline]
     pub fn control(&self) -> &[u8] {
         self.extras.as_ref().map_or(&[], |extras| extras.control.as_slice())
     }
 
-    /// The control bytes as a value of `T`, checked, not copied.
+    /// The control bytes as a value of `T`, validated and not copied.
     ///
     /// # Errors
-    /// [`CastError::Length`] if there are more or fewer, [`CastError::Invalid`] if they are no `T`.
+    /// [`CastError::Length`] if their length is not that of a `T`, [`CastError::Invalid`] if they are not a valid `T`.
     pub fn control_as<T: TryFromBytes + KnownLayout + Immutable>(&self) -> Result<&T> {
         const { assert!(align_of::<T>() <= 16, "control bytes are aligned to 16, no more") };
         let (expected, found) = (size_of::<T>(), self.control().len());
@@ -90,8 +90,8 @@ impl Message {
         self.extras.as_ref().map_or(&[], |extras| &*extras.fds)
     }
 
-    /// Takes the descriptors out. Closing one may block for as long as what it stands for wants (a socket that lingers, a
-    /// file system that does not answer): the kernel sets no limit.
+    /// Takes the descriptors. Closing one may block without limit, for instance for a socket that lingers or a file system
+    /// that does not answer.
     pub fn take_fds(&mut self) -> Vec<OwnedFd> {
         self.extras.as_mut().map(|extras| extras.fds.take()).unwrap_or_default()
     }
@@ -103,19 +103,13 @@ impl Message {
         self.payload.as_ref()
     }
 
-    /// Takes the payload out.
+    /// Takes the payload.
     #[must_use]
     pub fn take_payload(&mut self) -> Option<Payload> {
         self.payload.take()
     }
 
-    /// Whether the sender waits for a reply.
-    #[inline]
-    pub(crate) fn wants_reply(&self) -> bool {
-        self.heading.wants_reply()
-    }
-
-    /// Bytes of payload and control.
+    /// Bytes of the payload and the control bytes together.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.payload.as_ref().map_or(0, Payload::len).saturating_add(self.control().len())
@@ -126,28 +120,28 @@ impl Message {
         self.payload = self.payload.take().map(Payload::detach);
     }
 
-    /// If the sender wants a reply: what to give to [`Control::in_reply_to`](crate::Control::in_reply_to).
+    /// The token for [`Control::in_reply_to`](crate::Control::in_reply_to), if the sender waits for a reply.
     #[must_use]
     pub fn reply_token(&self) -> Option<ReplyToken> {
         let Self { channel, heading: MessageHeader { sequence, .. }, .. } = *self;
-        self.wants_reply().then_some(ReplyToken { channel, sequence })
+        self.heading.wants_reply().then_some(ReplyToken { channel, sequence })
     }
 
-    /// If this is a reply: to what.
+    /// The request that this message replies to, if it is a reply.
     #[must_use]
     pub fn in_reply_to(&self) -> Option<RequestId> {
         let channel = self.channel;
         self.heading.in_reply_to().map(|sequence| RequestId { channel, sequence })
     }
 
-    /// Its number among all messages that the peer has sent on this channel: 0, 1, 2 …
+    /// The number of this message among all that the peer has sent on this channel: 0, 1, 2 …
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.heading.sequence
     }
 }
 
-/// Tells lengths, never bytes.
+/// Prints lengths, never bytes.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
@@ -155,13 +149,13 @@ impl fmt::Debug for Message {
             .field("control_len", &self.control().len())
             .field("fds", &self.fds().len())
             .field("payload", &self.payload)
-            .field("wants_reply", &self.wants_reply())
+            .field("wants_reply", &self.heading.wants_reply())
             .field("in_reply_to", &self.heading.in_reply_to())
             .finish_non_exhaustive()
     }
 }
 
-/// The right to reply to one request, on the channel that it came from.
+/// The right to reply to one request, on the channel from which it came.
 ///
 /// [`number`](Self::number) is its plain form, for tables, logs and other languages;
 /// [`Sender::reply_token`](crate::Sender::reply_token) makes a token of it again.

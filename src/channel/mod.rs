@@ -1,46 +1,61 @@
 //! Messages and the two halves of a channel.
 //!
-//! Owns [`Sender`] and [`Receiver`], loans, messages and payloads, requests and replies, batches, and what the halves
-//! count. [`Channel`] is both halves together.
+//! Owns [`Sender`] and [`Receiver`], loans, messages and payloads, requests and replies, batches, and the counters
+//! of both halves. [`Channel`] is both halves together.
 //!
 //! Refuses what exceeds the peer's limits before anything is sent, and every message of the peer that breaks the
 //! protocol; a violation ends the channel.
 //!
 //! May import: all folders but `connect` and `tokio`.
 
-pub(crate) mod ages;
-pub(crate) mod backlog;
-pub(crate) mod batch;
-pub(crate) mod control;
-pub(crate) mod inbox;
-pub(crate) mod interest;
-pub(crate) mod loan;
-pub(crate) mod message;
-pub(crate) mod outbox;
-pub(crate) mod owned_loan;
-pub(crate) mod payload;
-pub(crate) mod peer;
+mod ages;
+mod backlog;
+mod batch;
+mod control;
+mod delegate;
+mod inbox;
+mod interest;
+mod loan;
+mod message;
+mod outbox;
+mod owned_loan;
+mod payload;
+mod peer;
 pub(crate) mod receiver;
-pub(crate) mod seek;
-pub(crate) mod send_batch;
-pub(crate) mod sender;
-pub(crate) mod space;
-pub(crate) mod stats;
+mod seek;
+mod send_batch;
+mod sender;
+mod space;
+mod stats;
 
 use std::time::Duration;
 
 use zerocopy::{FromBytes, IntoBytes};
 
+pub(crate) use self::delegate::delegate;
+use self::{
+    ages::DeliveryTimes,
+    backlog::Backlog,
+    inbox::Inbox,
+    interest::Space,
+    message::Attachments,
+    outbox::{Outbox, Wake},
+    space::{Block, SpaceWaiter},
+};
+pub use self::{
+    batch::{BatchMessage, RecvBatch},
+    control::{Control, IntoBorrowedFd},
+    loan::{Loan, LoanWriter, Unsent},
+    message::{Message, ReplyToken, RequestId},
+    owned_loan::OwnedLoan,
+    payload::{Payload, PayloadReader},
+    peer::{Credentials, Peer},
+    receiver::{Messages, Receiver},
+    send_batch::SendBatch,
+    sender::Sender,
+    stats::{Held, Limits, Stats},
+};
 use crate::{
-    channel::{
-        control::Control,
-        loan::Loan,
-        message::{Message, ReplyToken, RequestId},
-        peer::Peer,
-        receiver::Receiver,
-        sender::Sender,
-        stats::{Limits, Stats},
-    },
     error::{Error, Result},
     socket::link::Closer,
     wait::Deadline,
@@ -108,22 +123,13 @@ impl Channel {
 
 /// The everyday methods of the [`Sender`]; the others are those of the field [`sender`](Self::sender).
 impl Channel {
-    /// See [`Sender::loan`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::loan`].
-    #[inline]
-    pub fn loan(&mut self, len: usize) -> Result<Loan<'_>> {
-        self.sender.loan(len)
-    }
-
-    /// See [`Sender::try_loan`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::try_loan`].
-    #[inline]
-    pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>> {
-        self.sender.try_loan(len)
+    delegate! { Sender: self.sender;
+        pub fn loan(&mut self, len: usize) -> Result<Loan<'_>>;
+        pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>>;
+        pub fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
+        pub fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
+        pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId>;
+        pub fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
     }
 
     /// See [`Sender::loan_slice`].
@@ -134,66 +140,14 @@ impl Channel {
     pub fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
         self.sender.loan_slice(count)
     }
-
-    /// See [`Sender::send`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::send`].
-    pub fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.sender.send(control)
-    }
-
-    /// See [`Sender::try_send`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::try_send`].
-    pub fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.sender.try_send(control)
-    }
-
-    /// See [`Sender::request`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::request`].
-    pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.sender.request(control)
-    }
-
-    /// See [`Sender::reply`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::reply`].
-    pub fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
-        self.sender.reply(token, control)
-    }
 }
 
 /// The everyday methods of the [`Receiver`]; the others are those of the field [`receiver`](Self::receiver).
 impl Channel {
-    /// See [`Receiver::recv`].
-    ///
-    /// # Errors
-    /// Those of [`Receiver::recv`].
-    #[inline]
-    pub fn recv(&mut self) -> Result<Message> {
-        self.receiver.recv()
-    }
-
-    /// See [`Receiver::try_recv`].
-    ///
-    /// # Errors
-    /// Those of [`Receiver::try_recv`].
-    #[inline]
-    pub fn try_recv(&mut self) -> Result<Option<Message>> {
-        self.receiver.try_recv()
-    }
-
-    /// See [`Receiver::recv_timeout`].
-    ///
-    /// # Errors
-    /// Those of [`Receiver::recv_timeout`].
-    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message> {
-        self.receiver.recv_timeout(timeout)
+    delegate! { Receiver: self.receiver;
+        pub fn recv(&mut self) -> Result<Message>;
+        pub fn try_recv(&mut self) -> Result<Option<Message>>;
+        pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message>;
     }
 }
 
@@ -211,15 +165,13 @@ impl Channel {
     /// Those of [`Sender::request_timeout`] and [`Receiver::wait_reply`]; after any of them the request is cancelled.
     /// [`Error::UnknownRequest`] if the two halves are of different channels; nothing was sent.
     pub fn call<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<Message> {
-        self.check_halves()?;
+        // The fields are public, so a program can combine the halves of two channels. A reply would never arrive there.
+        if !self.receiver.is_of(self.sender.next_id()) {
+            return Err(Error::UnknownRequest);
+        }
         let deadline = Deadline::after(timeout);
-        let request = self.sender.request_until(control, deadline)?;
+        let request = self.sender.post(control, true, Block::Until(deadline))?;
         self.receiver.wait_reply_until(request, deadline).inspect_err(|_| self.receiver.cancel(request))
-    }
-
-    /// The fields are public, so a program can combine the halves of two channels; a reply would never arrive there.
-    fn check_halves(&self) -> Result<()> {
-        if self.receiver.is_of(self.sender.next_id()) { Ok(()) } else { Err(Error::UnknownRequest) }
     }
 
     /// The process at the other end.

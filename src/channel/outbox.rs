@@ -6,20 +6,10 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use crate::{
-    channel::{
-        control::Control,
-        interest::Space,
-        message::{ReplyToken, RequestId},
-        space::{Block, SpaceWaiter},
-        stats::{Limits, count},
-    },
+    channel::{Block, Control, Limits, ReplyToken, RequestId, Space, SpaceWaiter, stats::count},
     error::{Error, Result},
-    protocol::{
-        layout::{RecordSize, Word},
-        packet::PacketHeader,
-        record::{MessageHeader, Record},
-    },
-    ring::{producer::Producer, release::Releases, writer::Frame},
+    protocol::{MessageHeader, PacketHeader, Record, RecordSize, Word},
+    ring::{Frame, Producer, Releases},
     socket::{death::Watch, doorbell::PeerHalf, seqpacket::SendFailure},
     sys::{own_region::ControlPage, peer_region::PeerRegion},
     wait::{Deadline, Notified, Notifier, Spinner},
@@ -127,7 +117,7 @@ impl Outbox {
         producer.pace(size, deadline).map_err(|violation| self.space.violated(violation))
     }
 
-    /// Notifies the peer of what was published since the last time.
+    /// Notifies the peer of everything published since the last time.
     #[inline]
     pub(crate) fn flush_notification(&mut self) {
         if std::mem::take(&mut self.unnotified) > 0 {
@@ -229,7 +219,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends a loan of which `len` bytes are filled, `frame` being what is to be written around them.
+    /// Sends a loan of which `len` bytes are filled. `frame` writes the header and control bytes around them.
     ///
     /// The control bytes ride behind the payload if they fit there, as [`RESERVE`](crate::protocol::layout::RESERVE) of them
     /// always do, and no descriptors go along. Else they go first, as a packet. Only then is the record published: if the
@@ -275,7 +265,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// The record that is all of the message, if what goes along can be in it.
+    /// The record that is the whole message, if the control bytes fit into it and there are no descriptors.
     #[inline]
     fn whole_record(
         &mut self,

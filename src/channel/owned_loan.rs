@@ -10,15 +10,9 @@ use std::{
 };
 
 use crate::{
-    channel::{
-        control::Control,
-        loan::{Loan, Unsent},
-        message::{ReplyToken, RequestId},
-        outbox::Wake,
-        sender::Sender,
-    },
+    channel::{Control, Loan, ReplyToken, RequestId, Sender, Unsent, Wake},
     error::Result,
-    ring::producer::Place,
+    ring::Place,
 };
 
 /// A loan without a lifetime: it owns its sender, and gives it back. From [`Sender::into_loan`].

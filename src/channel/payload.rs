@@ -15,21 +15,21 @@ pub use self::reader::PayloadReader;
 use crate::{
     error::{CastError, Error, Result},
     memory::shared_slice::SharedSlice,
-    ring::release::{Releases, Span},
+    ring::{Releases, Span},
     sys::foreign::VolatileBytes,
     wait::{Deadline, sleep},
 };
 
 /// The bytes of a received message, where the sender wrote them.
 ///
-/// Owned, and may be sent to another thread. Dropping it gives its space back to the sender, which reuses space in the
-/// order in which it was sent: a payload that is kept holds all that came after it. A program that keeps the last
-/// `n` payloads needs a ring for `n` + 2 of them ([`Builder::ring_for`](crate::Builder::ring_for)), or
-/// [`detach`](Self::detach)es them. Where that is too few the sender waits, and
-/// a receiver with a deadline learns of it by [`Error::TimeoutHolding`].
+/// A payload is owned, and can be sent to another thread. Dropping it releases its space to the sender. Space is released in
+/// the order in which it was sent, so a payload that is kept also holds the space of all later ones. A program that keeps
+/// the last `n` payloads needs a ring for `n` + 2 of them ([`Builder::ring_for`](crate::Builder::ring_for)), or
+/// [`detach`](Self::detach)es them. In a smaller ring the sender waits, and a receiver with a deadline returns
+/// [`Error::TimeoutHolding`].
 ///
 /// The peer can change the bytes at any time, so they are read by value: through [`SharedSlice`], by copying, or by
-/// [`reader`](Self::reader). Only [`write_all_to`](Self::write_all_to) ever blocks.
+/// [`reader`](Self::reader). Only [`write_all_to`](Self::write_all_to) blocks.
 ///
 /// ```
 /// use sealane::Channel;
@@ -58,7 +58,7 @@ enum Place {
     Private(Vec<u8>),
 }
 
-/// Bytes of a value that [`Payload::read`] keeps on the stack.
+/// The largest value, in bytes, that [`Payload::read`] copies on the stack.
 const STACK_READ_MAX: usize = 256;
 
 impl Payload {
@@ -67,7 +67,7 @@ impl Payload {
         Self { place: Place::Ring(intake, span), len }
     }
 
-    /// The place in the ring, unless the payload was copied out of it.
+    /// The place in the ring; `None` if the payload was copied out of it.
     pub(crate) fn span(&self) -> Option<Span> {
         match &self.place {
             Place::Ring(_, span) => Some(*span),
@@ -92,14 +92,14 @@ impl Payload {
         }
     }
 
-    /// Bytes.
+    /// The length in bytes.
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are no bytes. A message with an empty payload is not one without a payload.
+    /// True if the length is 0. A message can have an empty payload, which differs from no payload.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -122,24 +122,23 @@ impl Payload {
     /// ```
     ///
     /// # Errors
-    /// [`CastError::Remainder`] if they are no whole number of values.
+    /// [`CastError::Remainder`] if the length is not a multiple of the size of `T`.
     pub fn shared<T: FromBytes>(&self) -> Result<SharedSlice<'_, T>> {
         SharedSlice::new(self.foreign())
     }
 
-    /// A view of `count` values of `T` from byte `offset` on; any alignment will do.
+    /// A view of `count` values of `T` from byte `offset` on, at any alignment.
     ///
     /// # Errors
-    /// [`CastError::OutOfBounds`] if they are not within.
+    /// [`CastError::OutOfBounds`] if they reach past the end.
     pub fn shared_at<T: FromBytes>(&self, offset: usize, count: usize) -> Result<SharedSlice<'_, T>> {
         SharedSlice::at(self.foreign(), offset, count)
     }
 
-    /// Copies out the value whose bytes stand at `offset`; any alignment will do. The bytes are copied first, then checked
-    /// to be a `T`.
+    /// Copies out the value at byte `offset`, at any alignment. The bytes are copied first, then validated as a `T`.
     ///
     /// # Errors
-    /// [`CastError::OutOfBounds`] if it is not within, [`CastError::Invalid`] if the bytes are no `T`.
+    /// [`CastError::OutOfBounds`] if it reaches past the end, [`CastError::Invalid`] if the bytes are not a valid `T`.
     pub fn read<T: TryFromBytes>(&self, offset: usize) -> Result<T> {
         let size = size_of::<T>();
         let available = self.len;
@@ -160,13 +159,13 @@ impl Payload {
         }
     }
 
-    /// Copies all bytes out.
+    /// Copies all bytes to a new vector.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         self.bytes().to_vec()
     }
 
-    /// Copies all bytes out.
+    /// Copies all bytes to a slice.
     ///
     /// # Errors
     /// [`CastError::Length`] unless `bytes` is exactly as long.
@@ -186,15 +185,16 @@ impl Payload {
         PayloadReader::owned(self)
     }
 
-    /// Writes all bytes to `fd`, straight from the ring. Blocks until it is done: if `fd` does not, by `poll(2)`.
+    /// Writes all bytes to `fd`, directly from the ring. Blocks until they are written; waits for a non-blocking `fd` with
+    /// `poll(2)`.
     ///
     /// # Errors
-    /// [`Error::Io`] as of `write(2)`; how much was written before that is not told.
+    /// [`Error::Io`] as of `write(2)`. The error does not say how much was written before.
     pub fn write_all_to(&self, fd: impl AsFd) -> Result<()> {
         write_all(self.bytes(), fd.as_fd())
     }
 
-    /// Copies the bytes to private memory and gives the ring's space back now.
+    /// Copies the bytes to private memory and releases the ring's space at once.
     pub fn detach(self) -> Self {
         match self.place {
             Place::Private(_) => self,
@@ -212,7 +212,7 @@ impl Drop for Payload {
     }
 }
 
-/// Tells the length and where the bytes are; never the bytes.
+/// Prints the length and where the bytes are; never the bytes.
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let detached = matches!(self.place, Place::Private(_));
@@ -224,7 +224,7 @@ fn write_all(mut bytes: SharedSlice<'_, u8>, fd: BorrowedFd<'_>) -> Result<()> {
     while !bytes.is_empty() {
         match bytes.write_to(fd) {
             Ok(0) => return Err(Error::io("write")(io::Error::from(io::ErrorKind::WriteZero))),
-            // No more is written than there is.
+            // `written` is at most the length.
             Ok(written) => {
                 bytes =
                     bytes.subslice(written..).unwrap_or(SharedSlice::bytes(VolatileBytes::from_slice(&[])));
@@ -244,7 +244,7 @@ mod tests {
     use std::io::{BufRead, Read, Seek, SeekFrom};
 
     use super::*;
-    use crate::protocol::layout::to_u64;
+    use crate::protocol::to_u64;
 
     fn payload(bytes: Vec<u8>) -> Payload {
         Payload { len: bytes.len(), place: Place::Private(bytes) }

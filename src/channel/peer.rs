@@ -1,4 +1,4 @@
-//! [`Peer`]: who is at the other end.
+//! [`Peer`]: the process at the other end.
 
 use std::{
     num::NonZeroU32,
@@ -14,8 +14,8 @@ use crate::{
 /// User and group that the kernel shows where it has no name for one (`/proc/sys/kernel/overflowuid`).
 const OVERFLOW: u32 = 65_534;
 
-/// Who a process was when it said `Hello`, as the kernel vouches (`SCM_CREDENTIALS`, `unix(7)`): the numbers as they are
-/// in *our* namespaces.
+/// The identity of a process when it sent `Hello`, as the kernel vouches (`SCM_CREDENTIALS`, `unix(7)`): the numbers
+/// as they are in *our* namespaces.
 ///
 /// They are true of peers without privileges. Who has `CAP_SYS_ADMIN` in the user namespace of its pid namespace may name any
 /// living process there, and who has `CAP_SETUID` or `CAP_SETGID` in its own user namespace any user or group that is mapped
@@ -48,14 +48,14 @@ pub struct Credentials {
 #[derive(Debug, Clone)]
 pub struct Peer {
     credentials: Credentials,
-    pidfd: Option<Arc<OwnedFd>>,
+    pub(super) pidfd: Option<Arc<OwnedFd>>,
     version: u32,
 }
 
 impl Credentials {
-    /// UNTRUSTED: what the kernel shows of a process that named nobody, and was not named, is process 0 of no user and no
-    /// group. It shows the same of one for which our namespaces have no name at all: so that is nobody either, unless we are
-    /// `nameless` ourselves. Then our namespace has no name for anybody.
+    /// UNTRUSTED: for a process that sent no credentials the kernel reports process 0, and no user and group. It
+    /// reports the same for a process that has no number and user in our namespaces, so that is refused too. The
+    /// exception is a process of ours that is `nameless` itself: its namespace has names for no process.
     pub(crate) fn of(raw: Option<RawCredentials>, nameless: bool) -> Result<Self, Refusal> {
         let refusal = Refusal { reason: Reason::Credentials, expected: 1, found: 0 };
         let RawCredentials { pid, uid, gid } = raw.ok_or(refusal)?;
@@ -72,7 +72,7 @@ impl Peer {
         Self { credentials, pidfd, version }
     }
 
-    /// Who it was at the handshake.
+    /// The peer's credentials at the handshake.
     #[must_use]
     pub fn credentials(&self) -> Credentials {
         self.credentials
@@ -82,7 +82,7 @@ impl Peer {
     /// and the kernel gave it (`SO_PASSPIDFD`, Linux 6.5). It is readable when that process has ended, in whatever way.
     ///
     /// A readable pidfd does not say whether the process was killed, and is not the end of the channel: a daemon's first
-    /// process exits, and the one that it has forked goes on. In an event loop:
+    /// process exits, and its fork continues. In an event loop:
     /// 1. Receive until `None`. [`Closer::close`](crate::Closer::close) drops what is left, so it is no first step.
     /// 2. Call [`recv_timeout`](crate::Receiver::recv_timeout) with some 20 ms (more on a busy machine). It ends with
     ///    [`Error::Disconnected`](crate::Error::Disconnected) if the process was killed, and with
@@ -100,11 +100,6 @@ impl Peer {
     #[must_use]
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.pidfd.as_ref().map(|pidfd| pidfd.as_fd())
-    }
-
-    /// The same, to be kept.
-    pub(crate) fn shared_pidfd(&self) -> Option<Arc<OwnedFd>> {
-        self.pidfd.clone()
     }
 
     /// The protocol version that both speak.

@@ -8,19 +8,12 @@ use std::{
 };
 
 use crate::{
-    channel::{
-        backlog::Backlog,
-        batch::RecvBatch,
-        inbox::{Inbox, Poll},
-        message::{Message, RequestId},
-        peer::Peer,
-        stats::{Held, Limits, Stats},
-    },
+    channel::{Backlog, Held, Inbox, Limits, Message, Peer, RecvBatch, RequestId, Stats},
     error::{Error, Result},
-    ring::release::Releases,
+    ring::Releases,
     socket::{death::Watch, link::Closer},
     sys::own_region::ControlPage,
-    wait::{Deadline, Spinner},
+    wait::{Deadline, Outcome, Spinner},
 };
 
 /// The receiving half of a [`Channel`](crate::Channel). Messages arrive whole, in the order in which they were sent.
@@ -30,7 +23,8 @@ use crate::{
 /// # In an event loop
 /// The descriptor ([`AsFd`]) becomes readable, level-triggered, when there is something to receive, provided that the
 /// receiver is armed: a new one is, and it is again after [`try_recv`](Self::try_recv) has returned `None`. So drain until
-/// `None`; a loop that stops earlier must not wait before it goes on. After `Disconnected` it stays readable: unregister it.
+/// `None`; a loop that stops earlier must not wait before it continues. After `Disconnected` it stays readable:
+/// unregister it.
 ///
 /// A receiver that is drained until `None` serves edge-triggered loops too. A loop that owns its source (calloop's `Generic`)
 /// gets a duplicate (`as_fd().try_clone_to_owned()`), which is dropped with the registration.
@@ -62,7 +56,7 @@ impl Receiver {
         peer: Peer,
         spinner: Spinner,
     ) -> Self {
-        let watch = Watch::new(peer.shared_pidfd());
+        let watch = Watch::new(peer.pidfd.clone());
         Self { inbox: Inbox::new(intake, words, limits, watch, spinner), backlog: Backlog::default(), peer }
     }
 
@@ -101,8 +95,8 @@ impl Receiver {
     /// Those of [`recv`](Self::recv).
     pub fn try_recv(&mut self) -> Result<Option<Message>> {
         match self.find()? {
-            Poll::Message(message) => Ok(Some(message)),
-            Poll::Empty | Poll::Budget => Ok(None),
+            Outcome::Done(message) => Ok(Some(message)),
+            _ => Ok(None),
         }
     }
 
@@ -116,7 +110,7 @@ impl Receiver {
         self.batch_until(Deadline::Never)
     }
 
-    /// As [`recv_batch`](Self::recv_batch), for at most `timeout`; with zero, looks once.
+    /// Like [`recv_batch`](Self::recv_batch), for at most `timeout`; with zero, looks once.
     ///
     /// # Errors
     /// Those of [`recv_timeout`](Self::recv_timeout).
@@ -130,7 +124,7 @@ impl Receiver {
         Ok(RecvBatch::new(&mut self.inbox, &mut self.backlog, first, true))
     }
 
-    /// As [`recv_batch`](Self::recv_batch) if there is a message; never blocks. `None` arms the descriptor.
+    /// Like [`recv_batch`](Self::recv_batch) if there is a message; never blocks. `None` arms the descriptor.
     ///
     /// # Errors
     /// Those of [`recv`](Self::recv).
@@ -153,7 +147,7 @@ impl Receiver {
     /// # let (mut a, mut b) = sealane::Channel::pair()?;
     /// # a.send(b"1")?;
     /// # a.send(b"2")?;
-    /// // In the handler of the event: one message.
+    /// // The handler of the event takes one message.
     /// let message = b.receiver.try_recv()?;
     /// # assert_eq!(message.unwrap().control(), b"1");
     /// if !b.receiver.arm()? {
@@ -173,9 +167,9 @@ impl Receiver {
             return Ok(false);
         }
         match self.inbox.find()? {
-            Poll::Message(message) => self.backlog.put_back(message),
-            Poll::Empty => return Ok(true),
-            Poll::Budget => {}
+            Outcome::Done(message) => self.backlog.put_back(message),
+            Outcome::Empty => return Ok(true),
+            _ => {}
         }
         Ok(false)
     }
@@ -199,9 +193,9 @@ impl Receiver {
 
     /// The next message, if it is here.
     #[inline]
-    pub(crate) fn find(&mut self) -> Result<Poll> {
+    pub(crate) fn find(&mut self) -> Result<Outcome<Message>> {
         match self.backlog.take() {
-            Some(message) => Ok(Poll::Message(message)),
+            Some(message) => Ok(Outcome::Done(message)),
             None => self.inbox.find(),
         }
     }
@@ -262,18 +256,18 @@ impl Receiver {
         }
     }
 
-    /// The reply to `request`, if it is here; keeps what came before.
+    /// The reply to `request`, if it is here; keeps the messages before it.
     #[cfg(feature = "tokio")]
-    pub(crate) fn find_reply(&mut self, request: RequestId) -> Result<Poll> {
+    pub(crate) fn find_reply(&mut self, request: RequestId) -> Result<Outcome<Message>> {
         if let Some(reply) = self.kept_reply(request)? {
-            return Ok(Poll::Message(reply));
+            return Ok(Outcome::Done(reply));
         }
         loop {
             if self.backlog.is_full() {
                 return Err(Error::Backlog);
             }
             match self.inbox.find()? {
-                Poll::Message(message) if message.in_reply_to() != Some(request) => {
+                Outcome::Done(message) if message.in_reply_to() != Some(request) => {
                     self.backlog.keep(message);
                 }
                 found => return Ok(found),
@@ -307,7 +301,7 @@ impl Receiver {
     /// ```
     pub fn cancel(&self, request: RequestId) {
         if self.is_of(request) {
-            self.inbox.link.requests.give_up(request.sequence);
+            self.inbox.link.requests.cancel(request.sequence);
         }
     }
 
@@ -316,7 +310,7 @@ impl Receiver {
         request.channel == self.inbox.link.id
     }
 
-    /// Who the peer is.
+    /// The process at the other end.
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.peer
@@ -375,7 +369,7 @@ impl Iterator for Messages<'_> {
 
 impl std::iter::FusedIterator for Messages<'_> {}
 
-/// The item of an iterator or a stream for what was received; sets `ended` if it is the last.
+/// The item of an iterator or a stream for a result of receiving; sets `ended` if it is the last.
 pub(crate) fn item(received: Result<Message>, ended: &mut bool) -> Option<Result<Message>> {
     *ended = received.as_ref().is_err_and(Error::is_fatal);
     match received {
@@ -384,11 +378,11 @@ pub(crate) fn item(received: Result<Message>, ended: &mut bool) -> Option<Result
     }
 }
 
-/// Closes this direction only: the peer's sender learns of it, our sender goes on. A copy in a fork that has not used it
-/// [closes nothing](crate#processes-as-they-are).
+/// Closes this direction only: the peer's sender learns of it, and our sender stays open. A copy in a fork that has
+/// not used it [closes nothing](crate#processes-as-they-are).
 impl Drop for Receiver {
     fn drop(&mut self) {
-        // A payload that lives on keeps the descriptors open, so closing would not tell the peer.
+        // A payload that lives on keeps the descriptors open, so the peer would not notice a close.
         self.inbox.link.close_receiving();
     }
 }
@@ -408,7 +402,7 @@ impl AsRawFd for Receiver {
 impl fmt::Debug for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receiver")
-            .field("next_sequence", &self.inbox.next_sequence())
+            .field("next_sequence", &self.inbox.order.next_sequence())
             .field("ended", &self.inbox.eof)
             .field("kept", &self.backlog.len())
             .field("held", &self.held())

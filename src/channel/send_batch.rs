@@ -4,18 +4,11 @@ use std::{fmt, ops::Deref, time::Duration};
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::{
-    channel::{
-        control::Control,
-        loan::Loan,
-        message::{ReplyToken, RequestId},
-        outbox::Wake,
-        sender::Sender,
-        space::Block,
-    },
-    error::Result,
-    wait::Deadline,
+use super::{
+    Control, Loan, ReplyToken, RequestId, Sender, Wake, delegate,
+    loan::{FOREVER, within},
 };
+use crate::error::Result;
 
 /// A sender that wakes a sleeping receiver once for many loans: from [`Sender::batch`].
 ///
@@ -84,7 +77,7 @@ impl<'s> SendBatch<'s> {
     /// Those of [`Sender::loan_slice`].
     #[inline]
     pub fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
-        self.sender.lend(count, Block::Until(Deadline::Never), Wake::Later)
+        self.sender.lend(count, FOREVER, Wake::Later)
     }
 
     /// See [`Sender::loan_slice_timeout`].
@@ -96,7 +89,7 @@ impl<'s> SendBatch<'s> {
         count: usize,
         timeout: Duration,
     ) -> Result<Loan<'_, T>> {
-        self.sender.lend(count, Block::Until(Deadline::after(timeout)), Wake::Later)
+        self.sender.lend(count, within(timeout), Wake::Later)
     }
 
     /// See [`Sender::try_loan_slice`].
@@ -108,36 +101,14 @@ impl<'s> SendBatch<'s> {
         self.sender.try_lend(count, Wake::Later)
     }
 
-    /// See [`Sender::has_space`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::has_space`].
-    pub fn has_space(&mut self, len: usize) -> Result<bool> {
-        self.sender.has_space(len)
-    }
-
-    /// See [`Sender::send`]. The packet wakes the receiver at once.
-    ///
-    /// # Errors
-    /// Those of [`Sender::send`].
-    pub fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.sender.send(control)
-    }
-
-    /// See [`Sender::request`]. The packet wakes the receiver at once.
-    ///
-    /// # Errors
-    /// Those of [`Sender::request`].
-    pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.sender.request(control)
-    }
-
-    /// See [`Sender::reply`]. The packet wakes the receiver at once.
-    ///
-    /// # Errors
-    /// Those of [`Sender::reply`].
-    pub fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
-        self.sender.reply(token, control)
+    delegate! { Sender: self.sender;
+        pub fn has_space(&mut self, len: usize) -> Result<bool>;
+        /// The packet wakes the receiver at once.
+        pub fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
+        /// The packet wakes the receiver at once.
+        pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId>;
+        /// The packet wakes the receiver at once.
+        pub fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
     }
 
     /// Wakes a sleeping receiver for what has been sent so far. The batch stays open.

@@ -11,22 +11,15 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     channel::{
-        control::Control,
-        loan::{Loan, Unsent},
-        message::{ReplyToken, RequestId},
-        outbox::{Outbox, Wake},
-        owned_loan::OwnedLoan,
-        peer::Peer,
-        send_batch::SendBatch,
-        space::Block,
-        stats::{Limits, Stats},
+        Block, Control, Limits, Loan, Outbox, OwnedLoan, Peer, ReplyToken, RequestId, SendBatch, Stats,
+        Unsent, Wake,
+        loan::{FOREVER, within},
     },
     error::{Error, Result},
-    protocol::layout::RecordSize,
-    ring::{release::Releases, writer::Writer},
+    ring::{Releases, Writer},
     socket::{death::Watch, link::Closer},
     sys::own_region::{ControlPage, OwnRing},
-    wait::{Deadline, Spinner},
+    wait::Spinner,
 };
 
 /// The sending half of a [`Channel`](crate::Channel).
@@ -42,16 +35,15 @@ use crate::{
 /// | `try_loan`, `try_loan_slice` | `None` |
 /// | `try_send`, `try_request`, `try_reply` | [`Error::Full`], or [`Error::FdsInFlight`] |
 /// | [`Loan::send`] | never waits: its room was reserved with the loan |
-/// | [`Loan::send_with`], `request`, `reply` | wait only for what needs a packet of its own, as descriptors do |
+/// | [`Loan::send_with`], `request`, `reply` | wait only if they need a packet, as descriptors do |
 ///
 /// Control messages still pass while the ring is full, and loans while the socket is.
 ///
 /// # In an event loop
-/// After a `try_…` or [`has_space`](Self::has_space) has said no, the descriptor ([`AsFd`]) becomes readable,
-/// level-triggered, when trying again is worthwhile. It is one descriptor for loans and packets, so a later call may take
-/// what was announced to an earlier one: before you wait, try again what was refused before it. After
-/// [`Error::FdsInFlight`] nothing may tell, if it is another channel whose peer does not read: then try again after some
-/// milliseconds.
+/// After a `try_…` or [`has_space`](Self::has_space) was refused, the descriptor ([`AsFd`]) becomes readable,
+/// level-triggered, when trying again is worthwhile. It is one descriptor for loans and packets, so a later call may consume
+/// the signal for an earlier one: before you wait, repeat every call that was refused. After [`Error::FdsInFlight`] there
+/// may be no signal, if the peer of another channel does not read: then try again after some milliseconds.
 ///
 /// # Who may block on whom
 /// Two peers that both wait in `send`, `loan` or `call` for each other wait for ever; so do two threads of one. Where both
@@ -82,7 +74,7 @@ impl Sender {
         peer: Peer,
         spinner: Spinner,
     ) -> Self {
-        let watch = Watch::new(peer.shared_pidfd());
+        let watch = Watch::new(peer.pidfd.clone());
         let writer = Writer::new(ring, words.clone(), intake.peer.clone());
         let out = Outbox::new(intake, words, limits, spinner, watch);
         Self { writer, out, peer }
@@ -90,8 +82,8 @@ impl Sender {
 
     /// Lends `len` bytes of the ring, 64-byte aligned, to be written and sent. Waits for room as long as the peer lives.
     ///
-    /// The bytes are whatever stood there before. The peer can read them from now on, sent or not: write nothing there
-    /// that it must not know.
+    /// The memory has old bytes of the ring. The peer can read it at once, sent or not: write nothing there that the peer must
+    /// not know.
     ///
     /// # Errors
     /// [`Error::PayloadTooLarge`], [`Error::Disconnected`], [`Error::Protocol`].
@@ -104,7 +96,7 @@ impl Sender {
         self.loan_slice(len)
     }
 
-    /// As [`loan`](Self::loan), for at most `timeout`.
+    /// Like [`loan`](Self::loan), for at most `timeout`.
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`loan`](Self::loan).
@@ -112,7 +104,7 @@ impl Sender {
         self.loan_slice_timeout(len, timeout)
     }
 
-    /// As [`loan`](Self::loan) if there is room; never blocks. `None` arms the descriptor.
+    /// Like [`loan`](Self::loan) if there is room; never blocks. `None` arms the descriptor.
     ///
     /// # Errors
     /// Those of [`loan`](Self::loan).
@@ -146,10 +138,10 @@ impl Sender {
     /// Those of [`loan`](Self::loan).
     #[inline]
     pub fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
-        self.lend(count, Block::Until(Deadline::Never), Wake::AtOnce)
+        self.lend(count, FOREVER, Wake::AtOnce)
     }
 
-    /// As [`loan_slice`](Self::loan_slice), for at most `timeout`.
+    /// Like [`loan_slice`](Self::loan_slice), for at most `timeout`.
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`loan`](Self::loan).
@@ -158,10 +150,10 @@ impl Sender {
         count: usize,
         timeout: Duration,
     ) -> Result<Loan<'_, T>> {
-        self.lend(count, Block::Until(Deadline::after(timeout)), Wake::AtOnce)
+        self.lend(count, within(timeout), Wake::AtOnce)
     }
 
-    /// As [`loan_slice`](Self::loan_slice) if there is room; never blocks. `None` arms the descriptor.
+    /// Like [`loan_slice`](Self::loan_slice) if there is room; never blocks. `None` arms the descriptor.
     ///
     /// # Errors
     /// Those of [`loan`](Self::loan).
@@ -175,12 +167,7 @@ impl Sender {
     /// # Errors
     /// Those of [`loan`](Self::loan).
     pub fn has_space(&mut self, len: usize) -> Result<bool> {
-        let size = self.loan_size(len)?;
-        match self.out.wait_for_space(&mut self.writer.producer, size, Block::No) {
-            Ok(()) => Ok(true),
-            Err(Error::Full) => Ok(false),
-            Err(error) => Err(error),
-        }
+        unless_full(self.reserve(len, Block::No)).map(|reserved| reserved.is_some())
     }
 
     #[inline]
@@ -189,11 +176,7 @@ impl Sender {
         count: usize,
         wake: Wake,
     ) -> Result<Option<Loan<'_, T>>> {
-        match self.lend(count, Block::No, wake) {
-            Ok(loan) => Ok(Some(loan)),
-            Err(Error::Full) => Ok(None),
-            Err(error) => Err(error),
-        }
+        unless_full(self.lend(count, Block::No, wake))
     }
 
     #[inline(always)]
@@ -204,30 +187,19 @@ impl Sender {
         wake: Wake,
     ) -> Result<Loan<'_, T>> {
         // A product that overflows is too long for any ring.
-        self.reserve(count.saturating_mul(size_of::<T>()), block)?;
-        self.lend_reserved(count, wake)
+        let len = count.saturating_mul(size_of::<T>());
+        self.reserve(len, block)?;
+        match self.writer.lend(count) {
+            Some(reservation) => Ok(Loan::new(reservation, &mut self.out, wake)),
+            None => Err(self.out.too_large(len)),
+        }
     }
 
     /// Reserves room for a loan of `len` bytes.
     #[inline(always)]
     pub(super) fn reserve(&mut self, len: usize, block: Block) -> Result<()> {
-        let size = self.loan_size(len)?;
+        let size = self.writer.loan_size(len).ok_or_else(|| self.out.too_large(len))?;
         self.out.wait_for_space(&mut self.writer.producer, size, block)
-    }
-
-    /// Lends the place that was reserved last.
-    #[inline(always)]
-    fn lend_reserved<T: FromBytes + IntoBytes>(&mut self, count: usize, wake: Wake) -> Result<Loan<'_, T>> {
-        match self.writer.lend(count) {
-            Some(reservation) => Ok(Loan::new(reservation, &mut self.out, wake)),
-            None => Err(self.out.too_large(count.saturating_mul(size_of::<T>()))),
-        }
-    }
-
-    /// Bytes that are reserved for a loan of `len` bytes.
-    #[inline]
-    fn loan_size(&self, len: usize) -> Result<RecordSize> {
-        self.writer.loan_size(len).ok_or_else(|| self.out.too_large(len))
     }
 
     /// Begins a batch: loans are sent as ever, but a sleeping receiver is woken only when the batch is dropped.
@@ -240,13 +212,13 @@ impl Sender {
     /// Makes a loan that owns the sender and borrows nothing: for state machines, async code and other languages, which store
     /// a loan. Waits for room for at most `timeout`; with zero, looks once.
     ///
-    /// Whatever is done with the [`OwnedLoan`], the sender comes back.
+    /// The sender comes back, whatever happens to the [`OwnedLoan`].
     ///
     /// # Errors
     /// [`Unsent`], with the sender in it, and [`Error::Timeout`] or an error of [`loan`](Self::loan).
     #[expect(clippy::result_large_err, reason = "the sender comes back as it was")]
     pub fn into_loan(mut self, len: usize, timeout: Duration) -> Result<OwnedLoan, Unsent<Self>> {
-        match self.reserve(len, Block::Until(Deadline::after(timeout))) {
+        match self.reserve(len, within(timeout)) {
             Ok(()) => Ok(OwnedLoan::new(self, len)),
             Err(error) => Err(Unsent::new(error, self)),
         }
@@ -265,26 +237,23 @@ impl Sender {
     /// [`Error::ControlTooLarge`], [`Error::TooManyFds`], [`Error::Disconnected`], [`Error::UnknownRequest`] for a
     /// reply to another channel's request.
     pub fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.out
-            .send_control(&mut self.writer.producer, &control.into(), false, Block::Until(Deadline::Never))
-            .map(drop)
+        self.post(control, false, FOREVER).map(drop)
     }
 
-    /// As [`send`](Self::send), for at most `timeout`.
+    /// Like [`send`](Self::send), for at most `timeout`.
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`send`](Self::send).
     pub fn send_timeout<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()> {
-        let block = Block::Until(Deadline::after(timeout));
-        self.out.send_control(&mut self.writer.producer, &control.into(), false, block).map(drop)
+        self.post(control, false, within(timeout)).map(drop)
     }
 
-    /// As [`send`](Self::send) if there is room now; never blocks.
+    /// Like [`send`](Self::send) if there is room now; never blocks.
     ///
     /// # Errors
     /// [`Error::Full`] or [`Error::FdsInFlight`], with the descriptor armed, or those of [`send`](Self::send).
     pub fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.out.send_control(&mut self.writer.producer, &control.into(), false, Block::No).map(drop)
+        self.post(control, false, Block::No).map(drop)
     }
 
     /// Sends a message that asks for a reply; waits as [`send`](Self::send) does. The reply comes as a message whose
@@ -293,10 +262,10 @@ impl Sender {
     /// # Errors
     /// [`Error::TooManyRequests`], or those of [`send`](Self::send).
     pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.out.send_control(&mut self.writer.producer, &control.into(), true, Block::Until(Deadline::Never))
+        self.post(control, true, FOREVER)
     }
 
-    /// As [`request`](Self::request), for at most `timeout`.
+    /// Like [`request`](Self::request), for at most `timeout`.
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`request`](Self::request).
@@ -305,23 +274,24 @@ impl Sender {
         control: impl Into<Control<'c>>,
         timeout: Duration,
     ) -> Result<RequestId> {
-        self.request_until(control, Deadline::after(timeout))
+        self.post(control, true, within(timeout))
     }
 
-    pub(crate) fn request_until<'c>(
+    pub(super) fn post<'c>(
         &mut self,
         control: impl Into<Control<'c>>,
-        deadline: Deadline,
+        wants_reply: bool,
+        block: Block,
     ) -> Result<RequestId> {
-        self.out.send_control(&mut self.writer.producer, &control.into(), true, Block::Until(deadline))
+        self.out.send_control(&mut self.writer.producer, &control.into(), wants_reply, block)
     }
 
-    /// As [`request`](Self::request) if there is room now; never blocks.
+    /// Like [`request`](Self::request) if there is room now; never blocks.
     ///
     /// # Errors
     /// Those of [`try_send`](Self::try_send) and [`request`](Self::request).
     pub fn try_request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.out.send_control(&mut self.writer.producer, &control.into(), true, Block::No)
+        self.post(control, true, Block::No)
     }
 
     /// Replies to a request; waits as [`send`](Self::send) does. A reply with a payload is sent by
@@ -334,7 +304,7 @@ impl Sender {
         self.send(control.into().in_reply_to(token))
     }
 
-    /// As [`reply`](Self::reply), for at most `timeout`.
+    /// Like [`reply`](Self::reply), for at most `timeout`.
     ///
     /// # Errors
     /// [`Error::Timeout`], or those of [`reply`](Self::reply). The token is still good after a timeout.
@@ -347,7 +317,7 @@ impl Sender {
         self.send_timeout(control.into().in_reply_to(token), timeout)
     }
 
-    /// As [`reply`](Self::reply) if there is room; never blocks.
+    /// Like [`reply`](Self::reply) if there is room; never blocks.
     ///
     /// # Errors
     /// [`Error::Full`] or [`Error::FdsInFlight`], with the descriptor armed and the token still good, or those of
@@ -397,7 +367,7 @@ impl Sender {
         link.unanswered.contains(number).then_some(ReplyToken { channel: link.id, sequence: number })
     }
 
-    /// Who the peer is.
+    /// The process at the other end.
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.peer
@@ -422,7 +392,16 @@ impl Sender {
     }
 }
 
-/// Closes this direction only: the peer receives what was committed, then learns of the end. Our receiver goes on.
+/// `None` where there is no space.
+#[inline]
+fn unless_full<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(Error::Full) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// Closes this direction only: the peer receives what was committed, then learns of the end. Our receiver stays open.
 /// A copy in a fork that has not used it [closes nothing](crate#processes-as-they-are).
 impl Drop for Sender {
     fn drop(&mut self) {
@@ -457,9 +436,9 @@ impl fmt::Debug for Sender {
 mod tests {
     use std::time::Duration;
 
-    use crate::{Builder, Channel, Error, protocol::layout::Position};
+    use crate::{Builder, Channel, Error, protocol::Position};
 
-    /// 2^63 bytes take 29 years at 10 GB/s; here both sides go on from where those are nearly over.
+    /// 2^63 bytes take 29 years at 10 GB/s; here both sides begin shortly before their end.
     #[test]
     fn sender_ends_its_channel_before_positions_overflow() {
         const RING: u64 = 3 * 4096;
@@ -476,7 +455,7 @@ mod tests {
                 Err(error) => break error,
             }
             if sent > 1 {
-                // One is kept in the ring: what was committed is delivered after the end.
+                // One is kept in the ring: committed messages are delivered after the end.
                 let message = peers.recv_timeout(Duration::from_secs(20)).unwrap();
                 assert_eq!(message.control(), (sent - 2).to_le_bytes());
             }

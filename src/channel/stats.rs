@@ -40,10 +40,9 @@ pub struct Stats {
     pub spins_paid: u64,
     /// Times that a message had to wait for room.
     pub waits_for_space: u64,
-    /// Replies that came after their request was given up, and were dropped.
+    /// Replies that came after their request was cancelled, and were dropped.
     pub late_replies: u64,
-    /// Most bytes of our ring that were in use at once, when a message was committed; what large payloads leave out at its
-    /// end is in use too.
+    /// Most bytes of our ring that were in use at once, when a message was committed. Padding before large payloads counts.
     pub ring_high_water: u64,
 }
 
@@ -76,8 +75,8 @@ pub(crate) fn count(counter: &mut u64, n: usize) {
     *counter = counter.wrapping_add(crate::protocol::layout::to_u64(n));
 }
 
-/// How large one message may be, in the direction of the half that was asked: what a sender may send, what a receiver
-/// may receive. Of a whole channel: what it may send.
+/// The limits of one message in the direction of a half: for a sender those of messages that it sends, for a receiver those
+/// of messages that it receives. A channel has the limits of its sender.
 ///
 /// ```
 /// let (a, _b) = sealane::Channel::builder().ring_capacity(1 << 20).max_fds(2).pair()?;
@@ -94,7 +93,7 @@ pub struct Limits {
     pub max_control: usize,
     /// Descriptors.
     pub max_fds: usize,
-    /// Requests that may be without a reply at once, those that were given up included.
+    /// Requests that may be without a reply at once, those that were cancelled included.
     pub max_requests: usize,
 }
 

@@ -12,15 +12,9 @@ use rustix::param::page_size;
 
 use crate::{
     channel::Channel,
-    connect::{
-        child,
-        handshake::Handshake,
-        listener::{self, Listener},
-        prepared::Prepared,
-        settings::{Role, Settings, random},
-    },
+    connect::{Handshake, Listener, Prepared, Role, Settings, child, listener, settings::random},
     error::{self, Result},
-    protocol::{layout::Geometry, packet::SCM_MAX_FD},
+    protocol::{Geometry, SCM_MAX_FD},
     socket::seqpacket::{MAX_PACKET_BODY, Socket},
     wait::{Deadline, Wait},
 };
@@ -150,7 +144,7 @@ impl Builder {
     /// ([`Error::TooManyRequests`](crate::Error::TooManyRequests)). This side's own requests are limited by the lower of both
     /// sides' numbers.
     ///
-    /// A request counts until its reply is received, even if it is given up meanwhile. So answer every request, if only with an
+    /// A request counts until its reply is received, even if it is cancelled meanwhile. So answer every request, if only with an
     /// empty reply: a request without any counts as long as the channel lives. Each takes some 20 bytes at either side, and
     /// one call may have to drop that many late replies.
     pub fn max_requests(self, count: usize) -> Self {
@@ -249,8 +243,7 @@ impl Builder {
     /// [`Error::Full`](crate::Error::Full) if too many clients wait for the listener. The kernel does not announce the end of
     /// this state: try again after some milliseconds. [`Error::Io`](crate::Error::Io) if nobody listens.
     pub fn try_connect(&self, path: impl AsRef<Path>) -> Result<Handshake> {
-        let settings = self.settings()?;
-        Handshake::new(listener::connect(path.as_ref(), None)?, settings, Role::Caller)
+        self.begin(|| listener::connect(path.as_ref(), None))
     }
 
     /// Starts a child process with a channel to it, which the child takes by [`inherited`](Self::inherited). A command that is
@@ -333,7 +326,7 @@ impl Builder {
     /// # Errors
     /// [`Error::Handshake`](crate::Error::Handshake), [`Error::Timeout`](crate::Error::Timeout).
     pub fn inherited(&self) -> Result<Channel> {
-        self.inherit(child::inherited)?.finish()
+        self.begin(child::inherited)?.finish()
     }
 
     /// Establishes the channel that the parent [prepared](Self::prepare), in a child that was started in another way.
@@ -345,11 +338,11 @@ impl Builder {
     /// # Errors
     /// Those of [`inherited`](Self::inherited).
     pub fn inherited_as(&self, name: &str) -> Result<Channel> {
-        self.inherit(|| child::inherited_as(name))?.finish()
+        self.begin(|| child::inherited_as(name))?.finish()
     }
 
-    /// Begins the handshake over a socket that this process inherited. Wrong settings are found before the socket is taken.
-    pub(crate) fn inherit(&self, socket: impl FnOnce() -> Result<Socket>) -> Result<Handshake> {
+    /// Begins a handshake as the caller. Wrong settings are found before the socket is made or taken.
+    pub(crate) fn begin(&self, socket: impl FnOnce() -> Result<Socket>) -> Result<Handshake> {
         let settings = self.settings()?;
         Handshake::new(socket()?, settings, Role::Caller)
     }
@@ -357,9 +350,10 @@ impl Builder {
     /// Listens for clients at a path, or at an abstract name (`@name`, `unix(7)`), to which any process of this network
     /// namespace can connect. A path gets mode 0600, and is removed when the listener is dropped.
     ///
-    /// The listener takes over the path of a listener that was killed: a socket file of this user at which nobody listens.
-    /// That needs a lock of the directory (`flock(2)`), for which the call waits for the handshake timeout at most. A helper
-    /// that the killed process forked may have a copy of its listener; then the path is in use.
+    /// The listener takes over the path of a listener that was killed: a socket file of this user at which nobody
+    /// listens. Taking over needs a lock of the directory (`flock(2)`), for which the call waits for the handshake
+    /// timeout at most. A helper that the killed process forked may have a copy of its listener; then the path is in
+    /// use.
     ///
     /// Clients may have smaller rings by default: see [`max_peer_ring_capacity`](Self::max_peer_ring_capacity).
     ///
@@ -412,8 +406,7 @@ impl Builder {
     /// # Errors
     /// [`HandshakeError::NotSeqpacket`](crate::HandshakeError::NotSeqpacket), [`Error::Io`](crate::Error::Io).
     pub fn handshake(&self, socket: OwnedFd) -> Result<Handshake> {
-        let settings = self.settings()?;
-        Handshake::new(Socket::from_fd(socket)?, settings, Role::Caller)
+        self.begin(|| Socket::from_fd(socket))
     }
 }
 

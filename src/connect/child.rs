@@ -19,7 +19,7 @@ use rustix::{
 };
 
 use crate::{
-    connect::prepared::{ENV_VAR, Prepared},
+    connect::{Prepared, prepared::ENV_VAR},
     error::{Error, HandshakeError, Result},
     socket::seqpacket::Socket,
     sys::descriptor::{above_stdio, close_on_exec, duplicate, is_above_stdio},

@@ -3,29 +3,26 @@
 use std::sync::Arc;
 
 use crate::{
-    channel::{Channel, peer::Peer, receiver::Receiver, sender::Sender, stats::Limits},
-    connect::{
-        offer::{Offer, PeerOffer},
-        settings::Settings,
-    },
+    channel::{Channel, Limits, Peer, Receiver, Sender},
+    connect::{Offer, PeerOffer, Settings},
     error::Result,
     memory::region::OwnRegion,
-    protocol::layout::to_usize,
-    ring::release::Releases,
+    protocol::to_usize,
+    ring::Releases,
     socket::{link::Link, seqpacket::Socket},
     sys::peer_region::PeerRegion,
     wait::{Spinner, pinned_to_same_cpu},
 };
 
-/// Builds the channel. The memfd, and the peer's end of our credit pair, are closed here: the peer has its own.
+/// Builds the channel. Our copies of the memfd and of the peer's end of our space socket are closed here.
 pub(super) fn channel(
     socket: Socket,
     settings: &Settings,
     offer: Offer,
     peer: PeerOffer<PeerRegion>,
 ) -> Result<Channel> {
-    let PeerOffer { region: peer_region, credit_out, negotiated, credentials, pidfd } = peer;
-    let Offer { region: OwnRegion { ring, words, geometry, .. }, credit_in, .. } = offer;
+    let PeerOffer { region: peer_region, space_tx, negotiated, credentials, pidfd } = peer;
+    let Offer { region: OwnRegion { ring, words, geometry, .. }, space_rx, .. } = offer;
     if settings.max_fds == 0 {
         socket.refuse_fds();
     }
@@ -44,7 +41,7 @@ pub(super) fn channel(
     let id = Socket::cookie(&socket)?;
     // The link shuts the connection from now on, direction by direction.
     socket.disown();
-    let link = Arc::new(Link::new(id, socket, credit_in, credit_out));
+    let link = Arc::new(Link::new(id, socket, space_rx, space_tx));
     let peer = Peer::new(credentials, pidfd, negotiated.version);
     let spinner = Spinner::new(settings.wait, pinned_to_same_cpu(credentials.pid));
     let intake = Releases::new(peer_region, link, words.clone());

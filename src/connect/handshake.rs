@@ -9,14 +9,10 @@ use std::{
 use rustix::event::PollFlags;
 
 use crate::{
-    channel::{Channel, peer::Credentials},
-    connect::{
-        establish,
-        settings::{Role, Settings, random},
-        steps::{Progress, State, again},
-    },
+    channel::{Channel, Credentials},
+    connect::{Progress, Role, Settings, State, establish, settings::random, steps::again},
     error::{Error, HandshakeError, Reason, Refusal, Result},
-    protocol::hello::HELLO_MAX,
+    protocol::HELLO_MAX,
     socket::seqpacket::{PacketBuffer, Socket},
     wait::{Budget, Deadline, sleep},
 };
@@ -41,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// the [`peer_credentials`](Self::peer_credentials) are known, and the next call continues.
 /// [Refuse](Self::refuse) or drop the handshake instead, and the client has cost nothing.
 ///
-/// A client may connect long before it says who it is. A server for strangers therefore calls `advance` until the
+/// A client may connect long before it sends its credentials. A server for strangers therefore calls `advance` until the
 /// credentials are known, and waits for the descriptor in between; it neither finishes nor establishes a handshake before.
 ///
 /// ```
@@ -166,7 +162,7 @@ impl Handshake {
     /// let client = sealane::Channel::builder().try_connect(&path)?;
     /// let mut server = listener.try_accept()?.expect("somebody has connected");
     /// assert!(!server.advance()?);
-    /// // The client has said who it is, and waits for us.
+    /// // The client has sent its credentials, and waits for us.
     /// assert!(server.peer_credentials().is_some() && server.needs_advance());
     /// # drop(client);
     /// # Ok::<(), sealane::Error>(())

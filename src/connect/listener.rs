@@ -28,10 +28,7 @@ use rustix::{
 
 use crate::{
     channel::Channel,
-    connect::{
-        handshake::Handshake,
-        settings::{Role, Settings},
-    },
+    connect::{Handshake, Role, Settings},
     error::{Error, HandshakeError, Result},
     socket::seqpacket::{Socket, other_kind, take},
     sys::{descriptor::above_stdio, owner::Owner},
@@ -47,8 +44,8 @@ const BACKLOG: i32 = 4096;
 
 /// A socket at a path or an abstract name, which accepts clients.
 ///
-/// In an event loop, its descriptor is readable when [`try_accept`](Self::try_accept) has a client. The loop then drives the
-/// [`Handshake`]s of all clients side by side, so that a silent client delays nobody.
+/// Its descriptor is readable when [`try_accept`](Self::try_accept) has a client. An event loop then drives the
+/// [`Handshake`]s of all clients side by side, so that a silent client delays no other.
 ///
 /// ```
 /// use sealane::{Channel, Listener};

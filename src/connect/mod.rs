@@ -6,12 +6,24 @@
 //!
 //! May import: all folders but `tokio`.
 
-pub(crate) mod builder;
+mod builder;
 pub(crate) mod child;
 mod establish;
-pub(crate) mod handshake;
-pub(crate) mod listener;
+mod handshake;
+mod listener;
 mod offer;
-pub(crate) mod prepared;
-pub(crate) mod settings;
+mod prepared;
+mod settings;
 mod steps;
+
+pub use self::{
+    builder::Builder,
+    handshake::Handshake,
+    listener::Listener,
+    prepared::{Inheritable, Prepared},
+};
+use self::{
+    offer::{Offer, PeerOffer},
+    settings::{Role, Settings},
+    steps::{Progress, State},
+};

@@ -1,4 +1,4 @@
-//! [`Offer`] and [`PeerOffer`]: what each side brings with its `Hello`.
+//! [`Offer`] and [`PeerOffer`]: the region and the descriptors that each side sends with its `Hello`.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -9,16 +9,11 @@ use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
 use crate::{
-    channel::peer::Credentials,
-    connect::settings::Settings,
+    channel::Credentials,
+    connect::Settings,
     error::{Error, HandshakeError, ProtocolError, Reason, Refusal, Result},
     memory::region::{Offered, OwnRegion, Unfit},
-    protocol::{
-        hello::Reject,
-        layout::{Word, to_u64},
-        negotiation::{LocalLimits, Negotiated},
-        packet::{Kind, PacketHeader},
-    },
+    protocol::{Kind, LocalLimits, Negotiated, PacketHeader, Reject, Word, to_u64},
     socket::seqpacket::{ReceivedPacket, SendFailure, Socket, other_kind},
     wait::Deadline,
 };
@@ -29,28 +24,28 @@ pub(super) const REFLECTED: Refusal = Refusal { reason: Reason::Reflected, expec
 /// Our offer: a region, and a socket for the peer's doorbells.
 pub(super) struct Offer {
     pub(super) region: OwnRegion,
-    /// Our end of the credit pair, which we read.
-    pub(super) credit_in: Socket,
-    credit_for_peer: OwnedFd,
+    /// Our end of our space socket, which we read.
+    pub(super) space_rx: Socket,
+    space_for_peer: OwnedFd,
     /// The kernel has no name for us that we could give to the peer: see [`Credentials::of`].
     nameless: bool,
 }
 
 impl Offer {
-    /// Allocates a region, marked with `origin`, and a credit pair.
+    /// Allocates a region, marked with `origin`, and a space socket.
     pub(super) fn create(settings: &Settings, origin: u64, deadline: Deadline) -> Result<Self> {
         let Settings { ring_capacity, prefault, huge_pages, .. } = *settings;
         let region = OwnRegion::create(ring_capacity, prefault, huge_pages, deadline)?;
         region.words.word(Word::Origin).store(origin, Relaxed);
-        let (credit_in, credit_for_peer) = Socket::pair()?;
-        Ok(Self { region, credit_in: Socket::own_space(credit_in), credit_for_peer, nameless: false })
+        let (space_rx, space_for_peer) = Socket::pair()?;
+        Ok(Self { region, space_rx: Socket::own_space(space_rx), space_for_peer, nameless: false })
     }
 
     /// Sends the offer with `Hello`.
     ///
     /// A peer that is gone is no error: it may have left its reason in the socket, to be read next.
     pub(super) fn send(&mut self, socket: &Socket, limits: &LocalLimits) -> Result<()> {
-        let fds = [self.region.memfd.as_fd(), self.credit_for_peer.as_fd()];
+        let fds = [self.region.memfd.as_fd(), self.space_for_peer.as_fd()];
         let header = PacketHeader::plain(Kind::Hello, 2);
         let hello = limits.hello(self.region.geometry);
         match socket.send_identified(header, hello.as_bytes(), &fds) {
@@ -72,7 +67,7 @@ impl Offer {
 /// The peer's offer, found good; its region is `Offered` first, and a `PeerRegion` when all of it has been looked at.
 pub(super) struct PeerOffer<R> {
     pub(super) region: R,
-    pub(super) credit_out: Socket,
+    pub(super) space_tx: Socket,
     pub(super) negotiated: Negotiated,
     pub(super) credentials: Credentials,
     pub(super) pidfd: Option<Arc<OwnedFd>>,
@@ -81,8 +76,8 @@ pub(super) struct PeerOffer<R> {
 impl<R> PeerOffer<R> {
     /// The same offer with its region in another state.
     pub(super) fn with_region<S>(self, region: S) -> PeerOffer<S> {
-        let Self { region: _, credit_out, negotiated, credentials, pidfd } = self;
-        PeerOffer { region, credit_out, negotiated, credentials, pidfd }
+        let Self { region: _, space_tx, negotiated, credentials, pidfd } = self;
+        PeerOffer { region, space_tx, negotiated, credentials, pidfd }
     }
 }
 
@@ -110,20 +105,20 @@ impl PeerOffer<Offered> {
         };
         // A newer peer may send more than these two.
         let found = to_u64(fds.len());
-        let (Some(credit_out), Some(memfd)) = (fds.remove(1), fds.remove(0)) else {
+        let (Some(space_tx), Some(memfd)) = (fds.remove(1), fds.remove(0)) else {
             return Err(Refusal { reason: Reason::Descriptors, expected: 2, found }.into());
         };
         let region = Offered::examine(memfd, negotiated.geometry)?;
         // Any other file might block when a doorbell is written to it.
-        if other_kind(&credit_out)?.is_some() {
-            return Err(Refusal { reason: Reason::CreditSocket, expected: 1, found: 0 }.into());
+        if other_kind(&space_tx)?.is_some() {
+            return Err(Refusal { reason: Reason::SpaceSocket, expected: 1, found: 0 }.into());
         }
         if let Some(ours) = ours
-            && Socket::cookie(&ours.credit_for_peer)? == Socket::cookie(&credit_out)?
+            && Socket::cookie(&ours.space_for_peer)? == Socket::cookie(&space_tx)?
         {
             return Err(REFLECTED.into());
         }
-        Ok(Self { region, credit_out: Socket::from(credit_out), negotiated, credentials, pidfd })
+        Ok(Self { region, space_tx: Socket::from(space_tx), negotiated, credentials, pidfd })
     }
 }
 

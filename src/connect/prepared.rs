@@ -9,9 +9,7 @@ use std::{
 
 use rustix::io::{FdFlags, fcntl_setfd};
 
-use crate::{
-    connect::handshake::Handshake, error::Result, socket::seqpacket::Socket, sys::descriptor::pass_on,
-};
+use crate::{connect::Handshake, error::Result, socket::seqpacket::Socket, sys::descriptor::pass_on};
 
 /// The environment variable that names the child's descriptor and its cookie: `5:1234`.
 pub(super) const ENV_VAR: &str = "SEALANE_FD";

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{protocol::negotiation::LocalLimits, wait::Wait};
+use crate::{protocol::LocalLimits, wait::Wait};
 
 /// The values of a [`Builder`](crate::Builder).
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +44,7 @@ pub(crate) fn random() -> u64 {
     RandomState::new().hash_one((process::id(), Instant::now())) | 1
 }
 
-/// The role of a process in a handshake, which decides who sends `Hello` first.
+/// The role of a process in a handshake, which decides the side that sends `Hello` first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Sends `Hello` at once, and `Ready` when it has found the peer's `Hello` good.

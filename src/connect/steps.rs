@@ -15,17 +15,12 @@ use zerocopy::IntoBytes;
 
 use crate::{
     connect::{
-        handshake::Handshake,
-        offer::{Offer, PeerOffer, REFLECTED, awaited},
-        settings::Role,
+        Handshake, Offer, PeerOffer, Role,
+        offer::{REFLECTED, awaited},
     },
     error::{Error, HandshakeError, Reason, Refusal, Result},
     memory::region::{Offered, Unfit},
-    protocol::{
-        hello::{HELLO_MAX, Reject},
-        layout::{Word, to_u64},
-        packet::{Kind, PacketHeader},
-    },
+    protocol::{HELLO_MAX, Kind, PacketHeader, Reject, Word, to_u64},
     socket::seqpacket::{PacketBuffer, Received, SendFailure},
     sys::peer_region::PeerRegion,
     wait::Deadline,
@@ -166,7 +161,7 @@ impl Handshake {
                         let (reason, found) = (Reason::Descriptors, to_u64(found));
                         return Err(Refusal { reason, expected: 0, found }.into());
                     }
-                    // Both sides have said who they are.
+                    // Both sides have sent their credentials.
                     self.socket.pass_credentials(false)?;
                     let state = match self.role {
                         Role::Caller => State::Complete(offer, peer),

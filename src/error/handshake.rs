@@ -100,7 +100,7 @@ impl fmt::Display for Refusal {
                 f,
                 "region: a descriptor that was opened for reading (flags {expected:#o}) expected, flags {found:#o} found"
             ),
-            Reason::CreditSocket => write!(f, "credit: a SOCK_SEQPACKET AF_UNIX socket expected"),
+            Reason::SpaceSocket => write!(f, "space socket: a SOCK_SEQPACKET AF_UNIX socket expected"),
             Reason::Credentials => {
                 write!(f, "credentials: a process or user that has a name here expected, none found")
             }
@@ -110,7 +110,7 @@ impl fmt::Display for Refusal {
             Reason::Packet => write!(f, "{} expected, {} found", PacketName(expected), PacketName(found)),
             Reason::Application => write!(f, "refused by the application"),
             Reason::Reflected => {
-                write!(f, "the other side's own region and credit socket expected, ours found")
+                write!(f, "the other side's own region and space socket expected, ours found")
             }
             Reason::OwnFailure => {
                 let errno = i32::try_from(found).ok().filter(|errno| *errno > 0);
@@ -178,15 +178,15 @@ pub enum Reason {
     RegionHoles = 12,
     /// The region's descriptor was not opened for reading. Flags as in `open(2)`: the access mode, and `O_PATH`.
     RegionAccess = 13,
-    /// The credit descriptor is not a `SOCK_SEQPACKET` socket.
-    CreditSocket = 14,
+    /// The space socket is not a `SOCK_SEQPACKET` socket.
+    SpaceSocket = 14,
     /// The `Hello` came without credentials, or its credentials name no process, user or group in our namespaces.
     Credentials = 15,
     /// The packet is malformed, or is not the one that was awaited. Packet kinds.
     Packet = 16,
     /// The application called [`Handshake::refuse`](crate::Handshake::refuse).
     Application = 17,
-    /// The region or the credit socket in the peer's `Hello` is one of our own, which somebody reflects.
+    /// The region or the space socket in the peer's `Hello` is one of our own, which the peer reflects.
     Reflected = 18,
     /// The refusing side failed by itself: it had no memory or descriptors left, or its sandbox stopped it. It reports
     /// [`Error::Io`](crate::Error::Io) or [`Error::FdsLost`](crate::Error::FdsLost). Found is an `errno(3)`, or 0.

@@ -1,4 +1,4 @@
-//! [`CastError`] and [`SealError`]: received bytes and files that are not what a caller needs.
+//! [`CastError`] and [`SealError`]: received bytes and files that a caller cannot use.
 
 use thiserror::Error;
 
@@ -6,8 +6,8 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CastError {
-    /// The two lengths differ. Bytes for control data, elements for slices.
-    #[error("length {expected} expected, {found} found (bytes of control data, elements of a slice)")]
+    /// The two lengths differ: bytes of a message's control bytes, or elements of a slice.
+    #[error("length {expected} expected, {found} found")]
     Length {
         /// Length that was asked for.
         expected: usize,

@@ -109,7 +109,7 @@ pub enum Error {
     #[error("too many messages are kept: receive them first")]
     Backlog,
     /// The limit of requests without a reply is reached. Nothing was sent. Receive replies, then try again. A request that
-    /// was given up counts until its reply comes: where the peer never answers, only a new channel helps.
+    /// was cancelled counts until its reply comes: where the peer never answers, only a new channel helps.
     #[error(
         "{max} requests are without a reply: no more are accepted (Builder::max_requests, of either side)"
     )]
@@ -117,7 +117,7 @@ pub enum Error {
         /// Requests that may be open at once, see [`Limits::max_requests`](crate::Limits::max_requests).
         max: usize,
     },
-    /// The request belongs to another channel, or has been answered or given up.
+    /// The request belongs to another channel, or has been answered or cancelled.
     #[error("no such open request on this channel")]
     UnknownRequest,
     /// The builder asks for a larger ring than any ring can be.

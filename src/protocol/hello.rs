@@ -9,7 +9,7 @@ use zerocopy::{
 
 use crate::{
     error::{Reason, Refusal},
-    protocol::layout::to_u64,
+    protocol::to_u64,
 };
 
 /// First bytes of a `Hello`: "SEALANE" and a zero, read as a little-endian number.

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// Alignment of records and payloads, and the size of a record's header: one cache line.
 pub(crate) const CACHE_LINE: u64 = 64;
-/// Bytes of a loan's record that are kept free for control bytes: so many always ride behind the payload.
+/// Bytes of a loan's record that are kept free for control bytes. That many always ride behind the payload.
 pub(crate) const RESERVE: u64 = 1024;
 
 /// The words of the control page. Each stands in a cache line with a single writer.

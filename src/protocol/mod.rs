@@ -17,3 +17,13 @@ pub(crate) mod packet;
 mod page;
 pub(crate) mod record;
 pub(crate) mod requests;
+
+pub(crate) use self::{
+    hello::{HELLO_MAX, Hello, Reject},
+    layout::{CACHE_LINE, Geometry, Position, RecordSize, Word, to_u64, to_usize},
+    negotiation::{LocalLimits, Negotiated},
+    order::{Next, Sequencer},
+    packet::{Kind, PacketHeader, SCM_MAX_FD},
+    record::{MessageHeader, Record, RecordHeader},
+    requests::Asked,
+};

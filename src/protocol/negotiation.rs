@@ -5,9 +5,9 @@ use zerocopy::transmute;
 use crate::{
     error::{Reason, Refusal},
     protocol::{
-        hello::{HELLO_FIXED, HELLO_LEN, Hello, MAGIC, VERSION},
-        layout::{Geometry, to_u64, to_usize},
-        packet::SCM_MAX_FD,
+        Geometry, Hello, SCM_MAX_FD,
+        hello::{HELLO_FIXED, HELLO_LEN, MAGIC, VERSION},
+        to_u64, to_usize,
     },
 };
 

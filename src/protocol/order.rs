@@ -5,7 +5,7 @@
 //! earlier. Therefore a packet waits here, and is judged only against a look at the ring that was taken *after* the packet
 //! was read. This module is the judgement alone, without memory or sockets; the caller does the looking.
 
-use crate::{error::ProtocolError, protocol::record::MessageHeader};
+use crate::{error::ProtocolError, protocol::MessageHeader};
 
 /// The next message of the order, if it can be known.
 #[derive(Debug, PartialEq, Eq)]

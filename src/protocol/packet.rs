@@ -13,10 +13,7 @@ use zerocopy::{
 
 use crate::{
     error::ProtocolError,
-    protocol::{
-        layout::to_usize,
-        record::{KNOWN_FLAGS, MessageHeader},
-    },
+    protocol::{MessageHeader, record::KNOWN_FLAGS, to_usize},
 };
 
 /// Most descriptors in one packet (`SCM_MAX_FD`, `unix(7)`).
@@ -128,8 +125,8 @@ mod tests {
     use crate::{
         error::{Reason, Refusal},
         protocol::{
+            RecordHeader,
             page::{assert_documented, table},
-            record::RecordHeader,
         },
     };
 
@@ -181,7 +178,7 @@ mod tests {
     #[test]
     fn the_documented_numbers_are_these() {
         use crate::protocol::{
-            layout::Word,
+            Word,
             record::{PADDING, SPLIT, WANTS_REPLY},
         };
         let words = [

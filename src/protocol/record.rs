@@ -10,7 +10,7 @@ use zerocopy::{
 
 use crate::{
     error::ProtocolError,
-    protocol::layout::{CACHE_LINE, RecordSize, round_up_to_line, to_u64, to_usize},
+    protocol::{CACHE_LINE, RecordSize, layout::round_up_to_line, to_u64, to_usize},
 };
 
 /// The sender expects a reply.

@@ -5,28 +5,18 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// The state of the request that a reply answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReplyStatus {
-    /// The request was open, and is answered by this reply.
-    Expected,
-    /// The request was given up: the reply is dropped.
-    Cancelled,
-    /// The request never existed, or was answered before.
-    Unknown,
-}
-
 /// Our requests without a reply. The sender adds them, and the receiver removes them with their replies.
 ///
-/// A request counts from before it is sent until its reply is read, given up or not. So the peer never counts more of them.
+/// A request counts from before it is sent until its reply is read, cancelled or not. So the peer never counts more of them.
 #[derive(Debug, Default)]
 pub(crate) struct OutgoingRequests(Mutex<BTreeMap<u64, Asked>>);
 
 /// The state of a request without a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+pub(crate) enum Asked {
     Open,
-    GivenUp,
+    /// Its reply is dropped when it comes.
+    Cancelled,
 }
 
 impl OutgoingRequests {
@@ -50,25 +40,21 @@ impl OutgoingRequests {
         self.book().remove(&sequence);
     }
 
-    /// Marks a request whose reply is not wanted any more.
-    pub(crate) fn give_up(&self, sequence: u64) {
+    /// Marks a request whose reply is to be dropped.
+    pub(crate) fn cancel(&self, sequence: u64) {
         if let Some(asked) = self.book().get_mut(&sequence) {
-            *asked = Asked::GivenUp;
+            *asked = Asked::Cancelled;
         }
     }
 
-    /// True if the request waits for its reply, and is not given up.
+    /// True if the request waits for its reply, and is not cancelled.
     pub(crate) fn is_open(&self, sequence: u64) -> bool {
         self.book().get(&sequence) == Some(&Asked::Open)
     }
 
-    /// Removes the request that a reply answers.
-    pub(crate) fn answer(&self, sequence: u64) -> ReplyStatus {
-        match self.book().remove(&sequence) {
-            Some(Asked::Open) => ReplyStatus::Expected,
-            Some(Asked::GivenUp) => ReplyStatus::Cancelled,
-            None => ReplyStatus::Unknown,
-        }
+    /// Removes the request that a reply answers. `None` if it never existed, or was answered before.
+    pub(crate) fn answer(&self, sequence: u64) -> Option<Asked> {
+        self.book().remove(&sequence)
     }
 }
 
@@ -115,15 +101,15 @@ mod tests {
     fn reply_answers_once() {
         let requests = OutgoingRequests::default();
         assert!(requests.ask(3, 9) && requests.ask(4, 9));
-        requests.give_up(4);
+        requests.cancel(4);
         assert!(requests.ask(5, 9));
         requests.withdraw(5);
         assert!(requests.is_open(3) && !requests.is_open(4) && !requests.is_open(5));
-        assert_eq!(requests.answer(5), ReplyStatus::Unknown);
-        assert_eq!(requests.answer(3), ReplyStatus::Expected);
-        assert_eq!(requests.answer(3), ReplyStatus::Unknown);
-        assert_eq!(requests.answer(4), ReplyStatus::Cancelled);
-        assert_eq!(requests.answer(4), ReplyStatus::Unknown);
+        assert_eq!(requests.answer(5), None);
+        assert_eq!(requests.answer(3), Some(Asked::Open));
+        assert_eq!(requests.answer(3), None);
+        assert_eq!(requests.answer(4), Some(Asked::Cancelled));
+        assert_eq!(requests.answer(4), None);
     }
 
     #[test]
@@ -131,9 +117,9 @@ mod tests {
         let requests = OutgoingRequests::default();
         assert!(!requests.ask(0, 0));
         assert!(requests.ask(1, 2) && requests.ask(2, 2) && !requests.ask(3, 2));
-        requests.give_up(1);
+        requests.cancel(1);
         assert!(!requests.ask(3, 2), "the peer still counts it");
-        assert_eq!(requests.answer(1), ReplyStatus::Cancelled);
+        assert_eq!(requests.answer(1), Some(Asked::Cancelled));
         assert!(requests.ask(3, 2) && !requests.ask(4, 2));
         requests.withdraw(3);
         assert!(requests.ask(4, 2));

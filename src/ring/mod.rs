@@ -4,16 +4,23 @@
 //! it was last seen, and looks again only when that is not enough.
 //!
 //! Owns the counters, the room that is left, and the order in which released space returns. Refuses a peer's counter that
-//! goes backwards or too far, and a record that ends behind what was published.
+//! goes backwards or too far, and a record that ends behind the published `head`.
 //!
 //! May import: `error`, `protocol`, `wait`, `sys`, `memory`, `socket`.
 
-pub(crate) mod consumer;
-pub(crate) mod pacing;
+mod consumer;
+mod pacing;
 pub(crate) mod producer;
 pub(crate) mod release;
 mod window;
-pub(crate) mod writer;
+mod writer;
+
+pub(crate) use self::{
+    consumer::Consumer,
+    producer::{Place, Producer},
+    release::{Releases, Span},
+    writer::{Frame, Reservation, Writer},
+};
 
 /// Bytes of a record from which on the next one is too far away for the processor to fetch it by itself.
 const FAR: u64 = 1024;

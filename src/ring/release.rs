@@ -1,59 +1,56 @@
-//! Releases: the space of records returns to the peer in order, whatever order they are released in, by any thread.
+//! [`Releases`]: payloads are released in any order and by any thread; their space returns to the peer in the ring's order.
+//!
+//! Invariant: `tail` is moved by the thread that releases the record which begins there, so by one thread at a time.
+//!
+//! `tests/models/loom_room.rs` compiles this file on loom's atomics. Therefore these come from [`wait`](crate::wait).
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{
-            AtomicU64,
-            Ordering::{Acquire, Relaxed, Release, SeqCst},
-            fence,
-        },
+        Arc,
+        atomic::Ordering::{Acquire, Relaxed, Release, SeqCst},
     },
 };
 
 use crate::{
     error::Result,
-    protocol::{
-        layout::{Position, Word, to_u64},
-        record::Record,
-    },
+    protocol::{Position, Record, Word, to_u64},
     socket::{doorbell::PeerHalf, link::Link},
     sys::{foreign::VolatileBytes, own_region::ControlPage, peer_region::PeerRegion},
-    wait::{Notifier, lock_unless_lost},
+    wait::{AtomicU64, Mutex, MutexGuard, Notifier, fence, lock, lock_unless_lost},
 };
 
-/// The part that payloads share with the receiver: the peer's ring, and what of it has been released.
+/// The state that payloads share with the receiver: the peer's ring, and its released records.
 #[derive(Debug)]
 pub(crate) struct Releases {
     pub(crate) peer: PeerRegion,
     pub(crate) link: Arc<Link>,
-    /// The `tail` word is moved by who releases the record that begins there, so by one thread at a time.
+    /// Our control page, which has the `tail` word.
     words: ControlPage,
-    /// Records before `tail`; written by who moves that.
+    /// Records before `tail`. Written only by the thread that moves `tail`.
     count: AtomicU64,
-    /// How many entries of the ledger are early; written under its lock.
+    /// The number of ranges in the ledger. Written under its lock.
     early: AtomicU64,
     ledger: Mutex<Pending>,
 }
 
-/// State under a lock: an epoch is rung once, and one thread moves `tail` past ranges that were released early.
-#[derive(Debug)]
+/// The ledger, under a lock: one doorbell for an epoch, and one thread that moves `tail` past ranges in it.
+#[derive(Debug, Default)]
 struct Pending {
-    /// Released before an older one: where it begins; its end, and how many records it is. Those that touch are one, so there
-    /// are no more entries than payloads that are held.
+    /// Ranges that were released before an older record: start → (end, number of records). Ranges that touch are one entry, so
+    /// there are at most as many entries as held payloads.
     early: BTreeMap<Position, (Position, u64)>,
     notifier: Notifier,
 }
 
 impl Pending {
-    /// Notes `records` records that are released early, together with those that they touch. Where all that begins.
+    /// Adds a range of `records` records, joined with the ranges that it touches. Returns the start of the whole range.
     fn note(&mut self, mut start: Position, end: Position, records: u64) -> Position {
         let mut all = (end, records);
         if let Some((behind, more)) = self.early.remove(&end) {
             all = (behind, all.1.wrapping_add(more));
         }
-        // As a rule, what was released before it ends here: that entry grows.
+        // Usually the range before it ends at `start`, and grows.
         if let Some((before, (its_end, its_records))) = self.early.range_mut(..start).next_back()
             && *its_end == start
         {
@@ -71,7 +68,7 @@ impl Pending {
 pub(crate) struct Span {
     pub(crate) start: Position,
     pub(crate) end: Position,
-    /// Where `start` is in the ring: the ring's byte.
+    /// The place of `start` in the ring, in bytes.
     pub(crate) at: u64,
 }
 
@@ -85,59 +82,53 @@ impl Span {
 
 impl Releases {
     pub(crate) fn new(peer: PeerRegion, link: Arc<Link>, words: ControlPage) -> Arc<Self> {
-        let ledger = Pending { early: BTreeMap::new(), notifier: Notifier::default() };
-        let (count, early) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { peer, link, words, count, early, ledger: Mutex::new(ledger) })
+        let (count, early, ledger) = Default::default();
+        Arc::new(Self { peer, link, words, count, early, ledger })
     }
 
-    /// Goes on at a later position of an empty ring.
+    /// Continues at a later position of an empty ring.
     #[cfg(test)]
     pub(super) fn start_at(&self, position: Position) {
         self.words.word(Word::Tail).store(position.get(), Relaxed);
     }
 
-    /// A panic of another thread cannot leave the ledger half-changed: nothing in its critical sections panics.
-    fn ledger(&self) -> MutexGuard<'_, Pending> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The same for who lets go of a payload. `None` in a fork that has not used the channel, if another thread was in the ledger
-    /// when it was forked: nobody there ever leaves it.
+    /// The ledger for a range that is added. `None` in a fork that has not used the channel, if another thread had the lock when
+    /// the process was forked: the fork has no copy of that thread.
     fn ledger_for_a_note(&self) -> Option<MutexGuard<'_, Pending>> {
-        if self.link.is_ours() { Some(self.ledger()) } else { lock_unless_lost(&self.ledger) }
+        if self.link.is_ours() { Some(lock(&self.ledger)) } else { lock_unless_lost(&self.ledger) }
     }
 
-    /// Gives the space of `records` records, one behind the other, or of padding, back to the peer, as soon as all older ones
-    /// are given back too. A fork that has not used the channel only makes a note of it.
+    /// Releases the space of `records` adjacent records, or of padding, to the peer as soon as all older space is released. In a
+    /// fork that has not used the channel this only adds the range to the ledger.
     #[inline]
     pub(crate) fn release(&self, span: Span, records: u64) {
         self.release_all(span.start, span.end, records);
     }
 
-    /// Releases what is between two positions. They are passed in registers, and this is not inlined: a payload that is
-    /// dropped stays in registers too.
+    /// Releases the space between two positions. It is not inlined, and its arguments are passed in registers, so that a
+    /// dropped payload stays in registers too.
     #[inline(never)]
     fn release_all(&self, start: Position, end: Position, records: u64) {
-        // ORDERING: Acquire pairs with the Release store in `move_tail`: the reading of those who moved it before is done
-        // before we move it on, and so is their count.
+        // ORDERING: Acquire pairs with the Release store in `move_tail`. The threads that moved `tail` before have finished
+        // reading, and have stored `count`, before we move it.
         if !self.link.is_ours_at_a_glance() || self.words.word(Word::Tail).load(Acquire) != start.get() {
             return self.release_out_of_order(start, end, records);
         }
         self.move_tail(end, records);
-        // ORDERING: pairs with the fence in `release_out_of_order`, and in `SleepWord::rearm`: a thread that releases early sees our `tail`, or
-        // we see it; and so does a peer that is about to sleep.
+        // ORDERING: pairs with the fences in `release_out_of_order` and in `SleepWord::rearm`. A thread that adds a range sees
+        // our `tail`, or we see its range. The same goes for a peer that is about to sleep.
         fence(SeqCst);
         if self.early.load(Relaxed) > 0 || self.is_needed(end) {
-            self.release_pending(&mut self.ledger());
+            self.release_pending(&mut lock(&self.ledger));
         }
     }
 
-    /// Moves `tail` from the beginning of `records` records to their end. For who releases what begins there.
+    /// Moves `tail` past `records` records. Only for the thread that releases the record which begins at `tail`.
     #[inline]
     fn move_tail(&self, end: Position, records: u64) {
         self.count.store(self.count.load(Relaxed).wrapping_add(records), Relaxed);
-        // ORDERING: Release pairs with the Acquire fence in `Producer::refresh_tail`: our reads of these bytes are done before
-        // the peer writes there again.
+        // ORDERING: Release pairs with the Acquire fence in `Producer::refresh_tail`. Our reads of these bytes are finished
+        // before the peer writes there again.
         self.words.word(Word::Tail).store(end.get(), Release);
     }
 
@@ -146,20 +137,20 @@ impl Releases {
         let Some(mut ledger) = self.ledger_for_a_note() else { return };
         ledger.note(start, end, records);
         self.early.store(to_u64(ledger.early.len()), Relaxed);
-        // ORDERING: pairs with the fence in `release`: who has moved `tail` to where we begin sees that we are early, or we
-        // see that we are not.
+        // ORDERING: pairs with the fence in `release_all`. A thread that has moved `tail` to our start sees our range, or we see
+        // its `tail`.
         fence(SeqCst);
         if self.link.is_ours() && ledger.early.contains_key(&self.tail()) {
             self.release_pending(&mut ledger);
         }
     }
 
-    /// This process uses the channel, and gives back the space of payloads that it dropped before that. An error if it is
+    /// Marks the channel as used by this process, and releases payloads that it dropped before. An error if the channel is
     /// closed here.
     pub(crate) fn take_over(&self) -> Result<()> {
         self.link.check()?;
         if self.early.load(Relaxed) > 0 {
-            let mut ledger = self.ledger();
+            let mut ledger = lock(&self.ledger);
             if ledger.early.contains_key(&self.tail()) {
                 self.release_pending(&mut ledger);
             }
@@ -167,39 +158,39 @@ impl Releases {
         Ok(())
     }
 
-    /// Moves `tail` on, as far as what comes next was released early, and wakes the peer if it waits.
+    /// Moves `tail` past the ranges that begin there, and wakes the peer if it waits.
     #[cold]
     fn release_pending(&self, ledger: &mut Pending) {
-        // ORDERING: as in `release`.
+        // ORDERING: Acquire for the same reason as in `release_all`.
         let tail = || Position::new(self.words.word(Word::Tail).load(Acquire));
         while let Some((end, records)) = ledger.early.remove(&tail()) {
             self.move_tail(end, records);
         }
         self.early.store(to_u64(ledger.early.len()), Relaxed);
-        // After the last move: only all of it may be what the peer needs.
+        // This follows the last move, since the peer may need all of that space.
         self.notify(ledger, Some(self.tail().get()));
     }
 
-    /// Wakes the peer's sender, if it sleeps, and if what is `released` is what it needs.
+    /// Wakes the peer's sender if it sleeps, and if it needs no more than `released`.
     fn notify(&self, ledger: &mut Pending, released: Option<u64>) {
         let sender =
             PeerHalf { region: &self.peer, word: Word::SenderEpoch, socket: &self.link.space_tx, released };
-        // If the peer is gone there is nobody to tell.
+        // A peer that is gone needs no doorbell.
         let _ = ledger.notifier.notify(&sender);
     }
 
-    /// Tells a peer whose sender waits that there is room in the socket.
+    /// Wakes a peer whose sender waits for the socket: a packet was read from it.
     pub(crate) fn notify_space(&self) {
-        // ORDERING: pairs with the fence in `SleepWord::rearm`: we see the odd epoch, or its owner's next attempt finds the room
-        // that our reading made. The bell, which only one thread may ring, has a fence of its own.
+        // ORDERING: pairs with the fence in `SleepWord::rearm`. We see the odd epoch, or its owner's next attempt finds the space
+        // that our read made. The notifier, under the lock, has a fence of its own.
         fence(SeqCst);
-        // Whatever the sender needs of the ring: it may wait for the socket.
+        // This does not depend on what the sender needs of the ring, since it may wait for the socket.
         if self.needed().is_some() {
-            self.notify(&mut self.ledger(), None);
+            self.notify(&mut lock(&self.ledger), None);
         }
     }
 
-    /// The `tail` that the peer's sender waits for, if it waits, as far as one can see: it may not yet, or not any more.
+    /// The `tail` that the peer's sender waits for, if its epoch shows that it waits. A snapshot: it may change at once.
     ///
     /// UNTRUSTED: it is only compared.
     #[inline]
@@ -208,7 +199,7 @@ impl Releases {
         waits.then(|| Position::new(self.peer.load(Word::SenderNeeds)))
     }
 
-    /// Whether the peer's sender waits for no more than what is released up to `end`.
+    /// True if the peer's sender waits for no more than the space up to `end`.
     #[inline]
     pub(crate) fn is_needed(&self, end: Position) -> bool {
         self.needed().is_some_and(|needs| needs <= end)
@@ -216,14 +207,14 @@ impl Releases {
 
     /// Records and bytes released so far.
     pub(crate) fn released(&self) -> (u64, u64) {
-        let ledger = self.ledger();
+        let ledger = lock(&self.ledger);
         let so_far = (self.count.load(Relaxed), self.tail().get());
         ledger.early.iter().fold(so_far, |(count, bytes), (start, (end, records))| {
             (count.wrapping_add(*records), bytes.wrapping_add(end.since(*start)))
         })
     }
 
-    /// End of the oldest space that was given back.
+    /// The end of the released space.
     #[inline]
     pub(crate) fn tail(&self) -> Position {
         Position::new(self.words.word(Word::Tail).load(Relaxed))
@@ -239,19 +230,19 @@ impl Releases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::layout::CACHE_LINE;
+    use crate::protocol::CACHE_LINE;
 
     #[test]
     fn spans_that_touch_are_one() {
         let at = |line: u64| Position::new(line * CACHE_LINE);
         let span = |start: u64, end: u64| Span { start: at(start), end: at(end), at: start * CACHE_LINE };
         let spans = [span(1, 2), span(2, 4), span(4, 5), span(5, 8)];
-        // In every order.
+        // The orders are all permutations of the four.
         for order in (0..256_usize).map(|n| [n & 3, n >> 2 & 3, n >> 4 & 3, n >> 6]) {
             if (0..4).any(|n| !order.contains(&n)) {
                 continue;
             }
-            let mut ledger = Pending { early: BTreeMap::new(), notifier: Notifier::default() };
+            let mut ledger = Pending::default();
             for (n, next) in order.into_iter().enumerate() {
                 let start = ledger.note(spans[next].start, spans[next].end, 1);
                 let (end, _) = ledger.early[&start];

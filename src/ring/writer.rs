@@ -7,14 +7,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     error::ProtocolError,
-    protocol::{
-        layout::{CACHE_LINE, RecordSize},
-        record::{Record, RecordHeader},
-    },
-    ring::{
-        FAR,
-        producer::{Place, Producer},
-    },
+    protocol::{CACHE_LINE, Record, RecordHeader, RecordSize},
+    ring::{FAR, Place, Producer},
     sys::{
         own_region::{Around, ControlPage, OwnRing, RingSlot},
         peer_region::PeerRegion,
@@ -59,13 +53,13 @@ impl Writer {
         Some(Reservation { payload, producer: &mut self.producer })
     }
 
-    /// The place that was reserved last: what is left of a reservation whose lifetime has ended.
+    /// The place that was reserved last, for a reservation without a lifetime.
     pub(crate) fn place(&self) -> Place {
         self.producer.reserved()
     }
 
-    /// As [`lend`](Self::lend), if `place` is still the one that was reserved last: `None` if another was, or if a record was
-    /// published since.
+    /// Like [`lend`](Self::lend), if `place` is still the one that was reserved last: `None` if another was, or if a
+    /// record was published since.
     pub(crate) fn lend_again<T: FromBytes + IntoBytes>(
         &mut self,
         place: Place,
@@ -119,7 +113,7 @@ impl Frame<'_> {
         self.producer.fits(record.size())
     }
 
-    /// Writes what stands around the payload: the header of padding, the control bytes, and the record's own header. Then it
+    /// Writes the parts around the payload: the header of padding, the control bytes, and the record's own header. Then it
     /// publishes all of that by one store of `Head`. After that the reservation is good for nothing but to be dropped.
     #[inline(always)]
     pub(crate) fn commit(&mut self, record: Record, control: &[u8]) {
@@ -163,7 +157,7 @@ mod tests {
     use super::*;
     use crate::{
         memory::region::{OwnRegion, map_peer},
-        protocol::{layout::Word, record::MessageHeader},
+        protocol::{MessageHeader, Word},
         wait::Deadline,
     };
 
@@ -219,7 +213,7 @@ mod tests {
     fn places_are_lent_until_something_is_published_and_by_their_writer_only() {
         let (mut writer, ..) = writer();
         let first = place(&mut writer, 100);
-        // As often as it is asked for.
+        // The place is lent as often as the caller asks.
         for byte in 0..3 {
             writer.lend_again::<u8>(first, 100).unwrap().payload.as_mut_slice().fill(byte);
         }

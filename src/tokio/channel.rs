@@ -9,20 +9,10 @@ use ::tokio::{
 use rustix::process::Pid;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{
-    loan::Loan,
-    readiness::{Attempt, Readiness},
-    receiver::Receiver,
-    sender::Sender,
-};
+use super::{Attempt, Loan, Readiness, Receiver, Sender};
 use crate::{
-    channel::{
-        control::Control,
-        message::{Message, ReplyToken, RequestId},
-        peer::Peer,
-        stats::{Limits, Stats},
-    },
-    connect::{builder::Builder, child as process, handshake::Handshake},
+    channel::{Control, Limits, Message, Peer, ReplyToken, RequestId, Stats, delegate},
+    connect::{Builder, Handshake, child as process},
     error::{Error, Result},
     socket::link::Closer,
     sys::owner::Owner,
@@ -146,13 +136,13 @@ impl Channel {
         let deadline = handshake.deadline();
         let mut unfinished = KillOnDrop { child: Some(child), owner: Owner::here() };
         match Self::establish(handshake).await {
-            // It is there: nobody else takes it.
+            // The child is there until this takes it.
             Ok(channel) => Ok((channel, unfinished.child.take().ok_or(Error::Disconnected)?)),
             Err(error) => Err(unfinished.end(deadline, error).await),
         }
     }
 
-    /// In a child process: the channel to its parent. See [`inherited_with`](Self::inherited_with).
+    /// Takes, in a child process, the channel to its parent. See [`inherited_with`](Self::inherited_with).
     ///
     /// # Errors
     /// Those of [`Builder::inherited`].
@@ -160,12 +150,12 @@ impl Channel {
         Self::inherited_with(&Builder::default()).await
     }
 
-    /// In a child process: the channel to its parent. Works once in a process, even if the future is dropped.
+    /// Takes, in a child process, the channel to its parent. Works once in a process, even if the future is dropped.
     ///
     /// # Errors
     /// Those of [`Builder::inherited`].
     pub async fn inherited_with(builder: &Builder) -> Result<Self> {
-        Self::establish(builder.inherit(process::inherited)?).await
+        Self::establish(builder.begin(process::inherited)?).await
     }
 
     /// Completes any handshake, by its deadline. If the future is dropped, the connection is closed.
@@ -252,12 +242,15 @@ impl Drop for KillOnDrop {
 
 /// The everyday methods of the [`Sender`]; the others are those of the field [`sender`](Self::sender).
 impl Channel {
-    /// See [`Sender::loan`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::loan`].
-    pub async fn loan(&mut self, len: usize) -> Result<Loan<'_>> {
-        self.sender.loan(len).await
+    delegate! { await Sender: self.sender;
+        pub async fn loan(&mut self, len: usize) -> Result<Loan<'_>>;
+        pub async fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
+        pub async fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId>;
+        pub async fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
+    }
+    delegate! { Sender: self.sender;
+        pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>>;
+        pub fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()>;
     }
 
     /// See [`Sender::loan_slice`].
@@ -270,71 +263,22 @@ impl Channel {
     ) -> Result<Loan<'s, T>> {
         self.sender.loan_slice(count).await
     }
-
-    /// See [`Sender::try_loan`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::try_loan`].
-    pub fn try_loan(&mut self, len: usize) -> Result<Option<Loan<'_>>> {
-        self.sender.try_loan(len)
-    }
-
-    /// See [`Sender::send`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::send`].
-    pub async fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.sender.send(control).await
-    }
-
-    /// See [`Sender::try_send`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::try_send`].
-    pub fn try_send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.sender.try_send(control)
-    }
-
-    /// See [`Sender::request`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::request`].
-    pub async fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.sender.request(control).await
-    }
-
-    /// See [`Sender::reply`].
-    ///
-    /// # Errors
-    /// Those of [`Sender::reply`].
-    pub async fn reply<'c>(&mut self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
-        self.sender.reply(token, control).await
-    }
 }
 
 /// The everyday methods of the [`Receiver`]; the others are those of the field [`receiver`](Self::receiver).
 impl Channel {
-    /// See [`Receiver::recv`].
-    ///
-    /// # Errors
-    /// Those of [`Receiver::recv`].
-    pub async fn recv(&mut self) -> Result<Message> {
-        self.receiver.recv().await
+    delegate! { await Receiver: self.receiver;
+        pub async fn recv(&mut self) -> Result<Message>;
     }
-
-    /// See [`Receiver::try_recv`].
-    ///
-    /// # Errors
-    /// Those of [`Receiver::try_recv`].
-    pub fn try_recv(&mut self) -> Result<Option<Message>> {
-        self.receiver.try_recv()
+    delegate! { Receiver: self.receiver;
+        pub fn try_recv(&mut self) -> Result<Option<Message>>;
     }
 }
 
 /// Methods that need both halves, or are the same for both.
 impl Channel {
     /// Sends a request and waits for its reply; messages that come meanwhile are kept, in order, for [`recv`](Self::recv).
-    /// For a limit, wrap it: `timeout(limit, channel.call(question))`.
+    /// A limit is put around it: `timeout(limit, channel.call(question))`.
     ///
     /// If the future is dropped, or fails, the request is cancelled: a late reply is dropped and
     /// [counted](Stats::late_replies).

@@ -1,4 +1,4 @@
-//! [`Listener`]: accepts clients, and drives their handshakes one beside the other.
+//! [`Listener`]: accepts clients, and advances their handshakes concurrently.
 
 use std::{
     future::{Future, poll_fn},
@@ -10,12 +10,9 @@ use std::{
 
 use ::tokio::task::JoinSet;
 
-use super::{
-    channel::{Channel, advance_until},
-    readiness::{Attempt, Readiness},
-};
+use super::{Attempt, Channel, Readiness, channel::advance_until};
 use crate::{
-    connect::handshake::Handshake,
+    connect::Handshake,
     error::{Error, Result},
 };
 
@@ -54,13 +51,13 @@ use crate::{
 pub struct Listener {
     inner: crate::Listener,
     readiness: Readiness,
-    /// Until they are complete.
+    /// Handshakes until they are complete.
     channels: JoinSet<Result<Channel>>,
-    /// Until their clients have said who they are.
+    /// Handshakes until their clients have sent their credentials.
     handshakes: JoinSet<Result<Handshake>>,
 }
 
-/// Registers it with the runtime.
+/// Registers the listener with the runtime.
 impl TryFrom<crate::Listener> for Listener {
     type Error = Error;
 
@@ -71,8 +68,8 @@ impl TryFrom<crate::Listener> for Listener {
 }
 
 impl Listener {
-    /// Listens with the default settings. For others, `try_from` what
-    /// [`Builder::listen`](crate::Builder::listen) returns. Does not block.
+    /// Listens with the default settings; does not block. A listener with other settings is made by `try_from` of
+    /// [`Builder::listen`](crate::Builder::listen).
     ///
     /// # Errors
     /// Those of [`Builder::listen`](crate::Builder::listen), and [`Error::Io`] if the runtime cannot watch it.
@@ -80,17 +77,17 @@ impl Listener {
         crate::Listener::bind(path)?.try_into()
     }
 
-    /// Waits for the next client whose handshake is complete. Each handshake is a task of its own, until its own deadline:
-    /// a client that says nothing holds up nobody. Dropping the listener ends them.
+    /// Waits for the next client whose handshake is complete. Each handshake is a task of its own with its own deadline, so a
+    /// silent client delays no other. Dropping the listener ends all of them.
     ///
-    /// Nobody is asked whether the client may have a ring, which it can keep for as long as it lives. A server for strangers
-    /// uses [`accept_handshake`](Self::accept_handshake) instead.
+    /// The application is not asked whether the client may have a ring, which it can keep for as long as it lives. A
+    /// server for strangers uses [`accept_handshake`](Self::accept_handshake) instead.
     ///
-    /// Cancel-safe: handshakes go on if the future is dropped, and their channels are returned by the next.
+    /// Cancel-safe: handshakes continue if the future is dropped, and the next call returns their channels.
     ///
-    /// An [`Error::Handshake`], [`Error::Timeout`] or [`Error::FdsLost`] is about one client: take the next one at once. A
-    /// server that pauses for it is one that bad clients can keep from honest ones. After an [`Error::Io`] pause: it is
-    /// about this process, for instance its limit of open files, and the next call may fail as well.
+    /// An [`Error::Handshake`], [`Error::Timeout`] or [`Error::FdsLost`] concerns one client: accept the next one at once.
+    /// If the server paused for it, bad clients could delay honest ones. Pause after an [`Error::Io`]: it concerns this
+    /// process, for instance its limit of open files, and the next call may fail as well.
     ///
     /// # Errors
     /// Those of [`sealane::Listener::accept`](crate::Listener::accept).
@@ -99,15 +96,16 @@ impl Listener {
         next(inner, readiness, channels, Channel::establish).await
     }
 
-    /// Waits for the next client that has said who it is, and gives it nothing. Its
-    /// [credentials](Handshake::peer_credentials) are there: [refuse](Handshake::refuse) it, or
-    /// [establish](Channel::establish) it, in a task of its own, as the client decides how long that takes.
+    /// Waits for the next client that has sent its credentials, before any memory is given to it. The caller looks at the
+    /// [credentials](Handshake::peer_credentials), and [refuses](Handshake::refuse) the client or
+    /// [establishes](Channel::establish) the channel. That belongs in a task of its own, since the client decides how long
+    /// it takes.
     ///
-    /// A client need not say anything when it connects. Until it does, its handshake is a task of its own, until its own
-    /// deadline: a client that says nothing holds up nobody. Dropping the listener ends them.
+    /// A client may connect and send nothing. Until it sends its credentials its handshake is a task of its own with its own
+    /// deadline, so a silent client delays no other. Dropping the listener ends all of them.
     ///
-    /// Cancel-safe: handshakes go on if the future is dropped, and the next one returns them. Each of this method and
-    /// [`accept`](Self::accept) returns the clients that it took itself: use one of the two.
+    /// Cancel-safe: handshakes continue if the future is dropped, and the next call returns them. This method and
+    /// [`accept`](Self::accept) each return the clients that they accepted themselves: use one of the two.
     ///
     /// A server that bounds the channels of each user:
     ///
@@ -177,7 +175,7 @@ impl Listener {
     }
 }
 
-/// Advances a handshake until its client has said who it is, and no further.
+/// Advances a handshake until its client has sent its credentials, and no further.
 async fn introduce(mut handshake: Handshake) -> Result<Handshake> {
     let readiness = Readiness::new(handshake.as_fd())?;
     advance_until(&mut handshake, &readiness, |handshake| handshake.peer_credentials().is_some()).await?;
@@ -195,7 +193,7 @@ async fn next<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>
     let mut coming = pin!(client());
     poll_fn(|cx| {
         loop {
-            // `None` is ready too: nothing is under way.
+            // `None` is ready too: there are no tasks.
             if let Poll::Ready(Some(ended)) = tasks.poll_join_next(cx) {
                 return Poll::Ready(ended.map_err(Error::io("a handshake's task"))?);
             }

@@ -5,13 +5,9 @@ use std::{
     ops::{Deref, DerefMut},
 };
 
-use super::readiness::{Attempt, Readiness};
+use super::{Attempt, Readiness};
 use crate::{
-    channel::{
-        control::Control,
-        loan::Unsent,
-        message::{ReplyToken, RequestId},
-    },
+    channel::{Control, ReplyToken, RequestId, Unsent, delegate},
     error::Result,
 };
 
@@ -182,64 +178,16 @@ impl<'s> LoanWriter<'s> {
         Loan::new(self.inner.into_loan(), self.readiness)
     }
 
-    /// See [`Loan::send`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::send`].
-    pub fn send(self) -> Result<()> {
-        self.into_loan().send()
+    delegate! { Loan: self.into_loan();
+        pub fn send(self) -> Result<()>;
+        pub fn try_send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>>;
+        pub fn try_request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId, Unsent<Loan<'s>>>;
+        pub fn try_reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>>;
     }
-
-    /// See [`Loan::send_with`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::send_with`].
-    pub async fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.into_loan().send_with(control).await
-    }
-
-    /// See [`Loan::try_send_with`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::try_send_with`].
-    pub fn try_send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>> {
-        self.into_loan().try_send_with(control)
-    }
-
-    /// See [`Loan::request`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::request`].
-    pub async fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.into_loan().request(control).await
-    }
-
-    /// See [`Loan::try_request`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::try_request`].
-    pub fn try_request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId, Unsent<Loan<'s>>> {
-        self.into_loan().try_request(control)
-    }
-
-    /// See [`Loan::reply`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::reply`].
-    pub async fn reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
-        self.into_loan().reply(token, control).await
-    }
-
-    /// See [`Loan::try_reply`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::try_reply`].
-    pub fn try_reply<'c>(
-        self,
-        token: ReplyToken,
-        control: impl Into<Control<'c>>,
-    ) -> Result<(), Unsent<Loan<'s>>> {
-        self.into_loan().try_reply(token, control)
+    delegate! { await Loan: self.into_loan();
+        pub async fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()>;
+        pub async fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId>;
+        pub async fn reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
     }
 }
 

@@ -1,10 +1,10 @@
 //! Channels for [tokio]: the same halves, whose waiting is awaiting. Needs the cargo feature `tokio`.
 //!
 //! Every type here wraps its namesake of the crate, and is made of it by `try_from`; [`Message`](crate::Message),
-//! [`Control`](crate::Control) and [`Builder`](crate::Builder) are the same. The runtime is told of a *duplicate* of each
-//! descriptor, and never reads it.
+//! [`Control`](crate::Control) and [`Builder`](crate::Builder) are the same. The runtime watches a *duplicate* of
+//! each descriptor, and never reads it.
 //!
-//! What waits there is awaited here; `try_` forms do not wait. There are no `_timeout` forms: use
+//! Methods that wait are `async` here; `try_` forms do not wait. There are no `_timeout` forms: use
 //! [`timeout`](::tokio::time::timeout). A [`Receiver`] is a [`Stream`](futures_core::Stream) too. The halves dereference to
 //! those that block, as far as their methods take `&self`: limits, counters, held payloads, `cancel`.
 //!
@@ -30,9 +30,9 @@
 //! ```
 //!
 //! # Cancelling
-//! Every future here may be dropped at any time, as `select!` and [`timeout`](::tokio::time::timeout)
-//! do, and nothing is lost: a message was either received by whoever polled last, or is still there; it was either sent,
-//! and the future said so, or not at all; a loan that was not sent is free again. Only what is said here is different:
+//! Every future here may be dropped at any time, as `select!` and [`timeout`](::tokio::time::timeout) do, and nothing
+//! is lost: a message was either received by the future that was polled last, or is still there; it was either sent,
+//! and the future said so, or not at all; a loan that was not sent is free again. The exceptions are:
 //! - [`Channel::call`]: the request may have been sent. Its reply is dropped when it comes, and
 //!   [counted](crate::Stats::late_replies). Other messages that came meanwhile are kept for [`recv`](Channel::recv).
 //! - [`Channel::spawn`]: the child is killed and reaped.
@@ -42,16 +42,16 @@
 //! Futures do nothing before they are polled, and all of them are `Send`.
 //!
 //! # The runtime
-//! It needs its drivers for I/O and time (`enable_all`); to convert something outside of a runtime with them panics, as it
-//! does in tokio. A task that always finds something to receive or room to send yields now and then
+//! The runtime needs its drivers for I/O and time (`enable_all`). A conversion outside of such a runtime panics, as it does
+//! in tokio. A task that always finds something to receive or room to send yields now and then
 //! ([`coop`](::tokio::task::coop)). [`Wait`](crate::Wait) means nothing here: nothing spins.
 //!
 //! The calls of this module do not look at the peer's process, whatever [`Builder::peer_pidfd`](crate::Builder::peer_pidfd)
 //! says. Watch [`Peer::pidfd`](crate::Peer::pidfd).
 //!
-//! A runtime with threads does not survive a fork, which has only the thread that forked: a program that goes into the
-//! background (`daemon(3)`) does so before it starts one. A fork that drops what the runtime watches ends no registration
-//! of its parent.
+//! A runtime with threads does not survive a fork, which has only the thread that forked: a program that goes into
+//! the background (`daemon(3)`) does so before it starts one. A fork that drops objects which the runtime watches
+//! ends no registration of its parent.
 
 mod channel;
 mod listener;
@@ -63,5 +63,6 @@ mod sender;
 pub use channel::Channel;
 pub use listener::Listener;
 pub use loan::{Loan, LoanWriter};
+use readiness::{Attempt, Readiness};
 pub use receiver::Receiver;
 pub use sender::{SendBatch, Sender};

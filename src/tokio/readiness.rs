@@ -1,8 +1,8 @@
-//! [`Readiness`]: when to try again what could not be done at once.
+//! [`Readiness`]: the wait of a task until an attempt is worth repeating.
 //!
-//! tokio is told of a duplicate of a descriptor and only asked when that is readable; reading is left to the half whose
-//! descriptor it is. tokio is edge-triggered: it remembers that there was something, until it is told that there is
-//! nothing any more. So it is told that exactly when an attempt has armed the descriptor and found nothing.
+//! tokio watches a duplicate of a descriptor, and never reads it: the half whose descriptor it is does that. tokio is
+//! edge-triggered: it keeps a stored readiness until that is cleared. An attempt clears it exactly when it has armed
+//! the descriptor and found nothing.
 
 use std::{
     fmt,
@@ -22,9 +22,10 @@ use ::tokio::{
 };
 
 use crate::{
-    channel::{inbox, message::Message},
+    channel::Message,
     error::{Error, Result},
     sys::{descriptor::close_registered, owner::Owner},
+    wait::Outcome,
 };
 
 /// First and longest pause between two attempts that no descriptor asks for.
@@ -34,16 +35,16 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mi
 #[derive(Debug)]
 pub(super) enum Attempt<T> {
     Done(T),
-    /// Not now; the descriptor is armed: what changes from now on makes it readable anew.
+    /// Not now. The descriptor is armed: it becomes readable when something changes.
     Wait,
-    /// The same, but what has to change may do so without a sign.
+    /// Not now, and no descriptor may signal the change: try again after a pause.
     Pause,
-    /// Not now, but there is more to look at, of which nothing will tell.
+    /// Not now, but there is more to look at, which no descriptor signals.
     Again,
 }
 
 impl<T> Attempt<T> {
-    /// Of something to send.
+    /// The attempt to send that had this result.
     pub(super) fn to_send(result: Result<T>) -> Result<Self> {
         match result {
             Ok(done) => Ok(Self::Done(done)),
@@ -54,12 +55,12 @@ impl<T> Attempt<T> {
     }
 }
 
-impl From<inbox::Poll> for Attempt<Message> {
-    fn from(found: inbox::Poll) -> Self {
+impl From<Outcome<Message>> for Attempt<Message> {
+    fn from(found: Outcome<Message>) -> Self {
         match found {
-            inbox::Poll::Message(message) => Self::Done(message),
-            inbox::Poll::Empty => Self::Wait,
-            inbox::Poll::Budget => Self::Again,
+            Outcome::Done(message) => Self::Done(message),
+            Outcome::Empty => Self::Wait,
+            Outcome::Spent | Outcome::Changed => Self::Again,
         }
     }
 }
@@ -68,14 +69,14 @@ impl From<inbox::Poll> for Attempt<Message> {
 ///
 /// To tokio it is a datagram socket, the closest to ours that it knows; none of that type's own reading or writing is used.
 pub(super) struct Readiness {
-    /// There until it is dropped.
+    /// `Some` until it is dropped.
     socket: Option<net::UnixDatagram>,
     owner: Owner,
 }
 
 impl Readiness {
-    /// Sets `O_NONBLOCK`, on which nothing of ours depends. The duplicate is above the standard streams: the standard library
-    /// sees to that.
+    /// Sets `O_NONBLOCK`, on which this library never depends. The standard library makes the duplicate above the standard
+    /// streams.
     pub(super) fn new(fd: BorrowedFd<'_>) -> Result<Self> {
         let duplicate = fd.try_clone_to_owned().map_err(Error::io("fcntl(F_DUPFD_CLOEXEC)"))?;
         let socket = UnixDatagram::from(duplicate);
@@ -101,7 +102,7 @@ impl Readiness {
         }
     }
 
-    /// Polls what [`until`](Self::until) awaits. Wakes the task of the latest call only.
+    /// The poll form of [`until`](Self::until). Wakes the task of the latest call only.
     pub(super) fn poll_until<T>(
         &self,
         cx: &mut Context<'_>,
@@ -114,7 +115,7 @@ impl Readiness {
                 Attempt::Wait => {
                     ready!(self.socket()?.poll_recv_ready(cx)).map_err(Error::io("waiting in tokio"))?;
                 }
-                // The sign that comes may be another one, or none: the task looks again at its next turn.
+                // No descriptor may signal this, so the task looks again at its next turn.
                 Attempt::Again | Attempt::Pause => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -123,9 +124,10 @@ impl Readiness {
         }
     }
 
-    /// Tries in any case: what there is need not have made the descriptor readable. If that waits, tokio learns of it.
+    /// Tries even if the descriptor is not readable, since a message in the ring does not make it so. If the attempt has to
+    /// wait, tokio's stored readiness is cleared.
     ///
-    /// If it knows of nothing, it need not: what comes from now on is news, as the descriptor is armed.
+    /// If tokio has no stored readiness there is nothing to clear: the descriptor is armed, so later news is a new edge.
     fn attempt<T>(&self, attempt: &mut impl FnMut() -> Result<Attempt<T>>) -> Result<Attempt<T>> {
         self.owner.claim();
         let mut tried = None;

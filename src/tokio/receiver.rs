@@ -9,13 +9,9 @@ use std::{
 
 use futures_core::Stream;
 
-use super::readiness::{Attempt, Readiness};
+use super::{Attempt, Readiness};
 use crate::{
-    channel::{
-        batch::RecvBatch,
-        message::{Message, RequestId},
-        receiver::item,
-    },
+    channel::{Message, RecvBatch, RequestId, receiver::item},
     error::{Error, Result},
 };
 
@@ -107,7 +103,7 @@ impl Receiver {
         Ok(self.inner.batch_after(first))
     }
 
-    /// As [`recv_batch`](Self::recv_batch) if there is a message; does not wait.
+    /// Like [`recv_batch`](Self::recv_batch) if there is a message; does not wait.
     ///
     /// # Errors
     /// Those of [`sealane::Receiver::try_recv_batch`](crate::Receiver::try_recv_batch).

@@ -4,15 +4,9 @@ use std::{ops::Deref, os::fd::AsFd};
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{
-    loan::Loan,
-    readiness::{Attempt, Readiness},
-};
+use super::{Attempt, Loan, Readiness};
 use crate::{
-    channel::{
-        control::Control,
-        message::{ReplyToken, RequestId},
-    },
+    channel::{Control, ReplyToken, RequestId},
     error::{Error, Result},
 };
 
@@ -77,7 +71,7 @@ impl Sender {
         Ok(Loan::new(inner.loan_slice(count)?, readiness))
     }
 
-    /// As [`loan`](Self::loan), if there is room; does not wait.
+    /// Like [`loan`](Self::loan), if there is room; does not wait.
     ///
     /// # Errors
     /// Those of [`sealane::Sender::try_loan`](crate::Sender::try_loan).
@@ -85,7 +79,7 @@ impl Sender {
         self.try_loan_slice(len)
     }
 
-    /// As [`loan_slice`](Self::loan_slice), if there is room; does not wait.
+    /// Like [`loan_slice`](Self::loan_slice), if there is room; does not wait.
     ///
     /// # Errors
     /// Those of [`sealane::Sender::try_loan_slice`](crate::Sender::try_loan_slice).
@@ -110,7 +104,7 @@ impl Sender {
         self.readiness.until(attempt).await
     }
 
-    /// As [`send`](Self::send), if there is room; does not wait.
+    /// Like [`send`](Self::send), if there is room; does not wait.
     ///
     /// # Errors
     /// Those of [`sealane::Sender::try_send`](crate::Sender::try_send).
@@ -130,7 +124,7 @@ impl Sender {
         self.readiness.until(attempt).await
     }
 
-    /// As [`request`](Self::request), if there is room; does not wait.
+    /// Like [`request`](Self::request), if there is room; does not wait.
     ///
     /// # Errors
     /// Those of [`sealane::Sender::try_request`](crate::Sender::try_request).
@@ -147,7 +141,7 @@ impl Sender {
         self.send(control.into().in_reply_to(token)).await
     }
 
-    /// As [`reply`](Self::reply), if there is room; does not wait.
+    /// Like [`reply`](Self::reply), if there is room; does not wait.
     ///
     /// # Errors
     /// Those of [`sealane::Sender::try_reply`](crate::Sender::try_reply).

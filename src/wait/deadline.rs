@@ -42,7 +42,7 @@ impl Deadline {
 #[derive(Debug)]
 pub(crate) struct Budget {
     steps: u32,
-    /// With a deadline that has not passed, spent steps are renewed. `None`: they are not.
+    /// The deadline; until it passes, spent steps are renewed. `None`: they are not.
     deadline: Option<Deadline>,
 }
 

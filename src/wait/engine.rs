@@ -1,13 +1,14 @@
 //! The wait of both halves: try, spin, arm, look again, read the socket, sleep.
 //!
-//! Owns the order of the steps ([`WaitState`]) and the loop over them ([`run`]), with deadline and budget. A half says what each
-//! step does ([`Waiter`]). A call that must not block takes the same steps, and ends where another one would sleep.
+//! Owns the order of the steps ([`WaitState`]) and the loop over them ([`run`]), with deadline and budget. Each half
+//! implements the steps ([`Waiter`]). A call that must not block takes the same steps, and ends where another one
+//! would sleep.
 //!
-//! Invariant: between arming and sleeping, or saying no, there is a look at what the peer publishes. Either that look sees
+//! Invariant: between arming and sleeping, or refusing, there is a look at the peer's words. Either that look sees
 //! the news, or the peer sees the armed word and rings ([`eventcount`](super::eventcount)).
 //!
-//! The state does no I/O, so that `tests/models/order_model.rs` and `tests/models/room_model.rs` hold it in theirs, and try all
-//! that a step can come to. `tests/models/loom.rs` and `tests/models/loom_room.rs` run the loop.
+//! The state does no I/O. So `tests/models/order_model.rs` and `tests/models/room_model.rs` have it in their own
+//! state, and try every result of a step. `tests/models/loom.rs` and `tests/models/loom_room.rs` run the loop.
 
 use super::deadline::{Budget, Deadline};
 use crate::error::{Error, Result};
@@ -29,7 +30,7 @@ pub(crate) enum News {
 /// The next step of a half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
-    /// Tries to get what is waited for.
+    /// Tries to get the message or the space.
     Try,
     /// Looks whether the peer announces a packet.
     Expect,
@@ -40,13 +41,13 @@ pub(crate) enum Step {
     Spin,
     /// Reads the socket, and looks whether the peer was killed, while spinning.
     PollSocket,
-    /// Arms the sleep word, if it is not armed. Then whoever publishes later rings.
+    /// Arms the sleep word, if it is not armed. A peer that publishes later then rings.
     Arm,
-    /// Looks once more at what the peer publishes.
+    /// Looks at the peer's words once more.
     LookAgain,
     Read,
     Sleep,
-    /// Reads what ended the sleep.
+    /// Reads the packet that ended the sleep.
     Awake,
     /// Counts the doorbells of earlier epochs.
     Count,
@@ -190,7 +191,7 @@ impl WaitState {
 pub(crate) trait Waiter {
     type Item;
 
-    /// Gets what is waited for, if it is there. Spends of the budget where a peer can make it loop.
+    /// Gets the message or the space, if it is there. Spends from the budget where a peer can make it loop.
     fn attempt(&mut self, budget: &mut Budget) -> Result<Option<Self::Item>>;
 
     /// Whether the peer's words announce a packet that was not read.
@@ -232,12 +233,12 @@ pub(crate) trait Waiter {
     /// Arms the sleep word with a new epoch.
     fn rearm(&mut self) {}
 
-    /// As [`read`](Self::read), of a doorbell that was rung for an earlier epoch.
+    /// Like [`read`](Self::read), for a doorbell of an earlier epoch.
     fn read_stale(&mut self) -> Result<bool> {
         Ok(false)
     }
 
-    /// Whether what another call waits for is there.
+    /// True if the news that another call waits for is there.
     fn has_other_news(&mut self) -> Result<bool> {
         Ok(false)
     }
@@ -311,7 +312,7 @@ pub(crate) fn run<W: Waiter>(
     }
 }
 
-/// Tries once more, past the deadline: what came before it is not refused.
+/// Tries once more after the deadline, since news that came before it must not be refused.
 fn look_last<W: Waiter>(waiter: &mut W, budget: &mut Budget) -> Result<Outcome<W::Item>> {
     waiter.attempt(budget)?.map(Outcome::Done).ok_or(Error::Timeout)
 }

@@ -1,8 +1,8 @@
 //! An eventcount between two processes: going to sleep without missing news, and waking a sleeper once.
 //!
 //! The waiter owns a word, odd while it sleeps or is about to ([`SleepWord`]). The peer that has news reads that word, and
-//! rings once for each odd value ([`Notifier`]). Both store first, then pass a full fence, then look at what the other
-//! stored. So one of them sees the other: the news is seen before sleeping, or the doorbell is rung. Receivers wait like
+//! rings once for each odd value ([`Notifier`]). Both store first, then pass a full fence, then look at the other's
+//! store. So one of them sees the other: the news is seen before sleeping, or the doorbell is rung. Receivers wait like
 //! this for messages, senders for space.
 //!
 //! A waiter can say how much news it needs, in a second word. The peer rings only when there is that much; so a sender that
@@ -12,7 +12,7 @@
 
 use crate::error::ProtocolError;
 
-/// Doorbells that may be under way before the socket is asked for what is unread.
+/// Doorbells that may be under way before the socket is asked for its unread bytes.
 const MAX_UNDER_WAY: u64 = 64;
 
 /// The waiter's word, which nobody else writes.
@@ -67,7 +67,7 @@ impl<W: OwnWord> SleepWord<W> {
         self.word.store(self.value);
     }
 
-    /// Arms the word, if it is not armed for what is needed: the peer rings when it has published as much. False if it was armed.
+    /// Arms the word, if it is not armed for these needs: the peer rings when it has published as much. False if it was armed.
     ///
     /// The caller looks again after this, before it sleeps.
     pub(crate) fn arm(&mut self, needs: u64) -> bool {
@@ -78,7 +78,7 @@ impl<W: OwnWord> SleepWord<W> {
         fresh
     }
 
-    /// Arms the word with a new epoch in any case: what comes from here on has a doorbell of its own.
+    /// Arms the word with a new epoch in any case: later news has a doorbell of its own.
     pub(crate) fn rearm(&mut self, needs: u64) {
         // Before the fence: a peer that sees the new epoch behind its own fence sees this too.
         if needs != self.needs {
@@ -88,7 +88,7 @@ impl<W: OwnWord> SleepWord<W> {
         self.advance(if self.is_armed() { 2 } else { 1 });
         self.epochs = self.epochs.wrapping_add(1);
         // ORDERING: pairs with the fence in `Notifier::notify`. Either the peer's look at the word sees this value, or our
-        // next look at what it publishes sees that. The same goes for what is needed.
+        // next look at its words sees its news. The same goes for the needs.
         self.word.fence();
     }
 
@@ -107,7 +107,7 @@ impl<W: OwnWord> SleepWord<W> {
 
     /// A packet of `bytes` was read. `unread` asks how many bytes are still to be read; that is seldom necessary.
     ///
-    /// A doorbell is told by [`on_doorbell`](Self::on_doorbell) first.
+    /// The caller reports a doorbell to [`on_doorbell`](Self::on_doorbell) first.
     #[inline]
     pub(crate) fn passed(&mut self, bytes: u64, unread: impl FnOnce() -> Option<u64>) {
         self.mark = match self.mark {
@@ -194,12 +194,12 @@ pub(crate) struct Notifier {
 impl Notifier {
     /// Wakes the peer if it sleeps. The caller has published something.
     ///
-    /// UNTRUSTED: the peer's epoch may be anything; all that it can bring about is one more system call. What it says that it
-    /// needs is only compared: a lie costs it its own wake-ups.
+    /// UNTRUSTED: the peer's epoch may be anything; all that it can bring about is one more system call. Its needs are
+    /// only compared: a false value costs the peer its own wake-ups.
     #[inline]
     pub(crate) fn notify(&mut self, peer: &impl Sleeper) -> Notified {
-        // ORDERING: pairs with the fence in `SleepWord::rearm`: a peer whose epoch we do not see, sees what we published
-        // before this.
+        // ORDERING: pairs with the fence in `SleepWord::rearm`. A peer whose epoch we do not see, sees everything that we
+        // published before this.
         peer.fence();
         let epoch = peer.epoch();
         if epoch & 1 == 0 || epoch == self.notified { Notified::NoNeed } else { self.ring(epoch, peer) }
@@ -207,7 +207,7 @@ impl Notifier {
 
     #[cold]
     fn ring(&mut self, epoch: u64, peer: &impl Sleeper) -> Notified {
-        // The epoch counts as not rung for: more news may reach what it needs.
+        // The epoch counts as not rung for: more news may reach its needs.
         if !peer.is_reached() {
             return Notified::NoNeed;
         }

@@ -1,17 +1,21 @@
 //! Locking in a process that may be a fork.
 
 use std::{
-    sync::{Mutex, MutexGuard, TryLockError},
+    sync::{Mutex, MutexGuard, PoisonError, TryLockError},
     thread::yield_now,
 };
 
-/// Turns of other threads after which a lock that none of them gives back is nobody's: some milliseconds at most.
+/// Yields after which a lock that no thread releases counts as lost: some milliseconds at most.
 const TURNS: u32 = 1000;
 
-/// Locks for a moment's work. `None` if the lock is not given back: a fork has a copy of what another thread had locked, and
-/// not that thread.
-///
-/// A panic of another thread leaves nothing half-changed: no critical section here panics.
+/// Locks for a short critical section. A panic of another thread leaves no state half-changed, since no critical section
+/// here panics.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Like [`lock`]. `None` if the lock is never released: a fork has a copy of a lock that another thread held, and no copy of
+/// that thread.
 pub(crate) fn lock_unless_lost<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     (0..TURNS).find_map(|_| match mutex.try_lock() {
         Ok(guard) => Some(guard),

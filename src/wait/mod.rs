@@ -14,12 +14,17 @@ mod lock;
 mod poll;
 mod spin;
 
+// `ring/release.rs` takes these from here, so that its model can bring loom's.
+pub(crate) use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU64, fence},
+};
 use std::time::Duration;
 
 pub(crate) use deadline::{Budget, Deadline};
 pub(crate) use engine::{News, Outcome, SpinResult, WaitState, Waiter, run};
 pub(crate) use eventcount::{Notified, Notifier, OwnWord, Sent, SleepWord, Sleeper};
-pub(crate) use lock::lock_unless_lost;
+pub(crate) use lock::{lock, lock_unless_lost};
 pub(crate) use poll::{sleep, sleep_on};
 pub(crate) use spin::{Backoff, Spinner, pinned_to_same_cpu};
 

@@ -10,8 +10,8 @@ use rustix::{
 use super::Deadline;
 use crate::error::{Error, Result};
 
-/// Sleeps until something is ready on one of `fds` (each with what it is asked for), the deadline passes, or `at_most`.
-/// Says what is ready.
+/// Sleeps until an event is ready on one of `fds` (each with the events of interest), the deadline passes, or `at_most`.
+/// Returns the ready events.
 pub(crate) fn sleep<const N: usize>(
     fds: [(BorrowedFd<'_>, PollFlags); N],
     deadline: Deadline,
@@ -22,7 +22,7 @@ pub(crate) fn sleep<const N: usize>(
     Ok(fds.map(|fd| fd.revents()))
 }
 
-/// As [`sleep`], of any number of descriptors. A signal ends it too, with nothing ready.
+/// Like [`sleep`], of any number of descriptors. A signal ends it too, with nothing ready.
 pub(crate) fn sleep_on(fds: &mut [PollFd<'_>], deadline: Deadline, at_most: Option<Duration>) -> Result<()> {
     let timeout = match (deadline.left(), at_most) {
         (Some(left), Some(at_most)) => Some(left.min(at_most)),

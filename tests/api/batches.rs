@@ -27,7 +27,7 @@ fn channel() -> ((Sender, Receiver), (Sender, Receiver)) {
     (a.split(), b.split())
 }
 
-/// Whether the sender's descriptor signals something.
+/// True if the sender's descriptor is readable.
 fn readable(sender: &Sender) -> bool {
     let mut fds = [PollFd::new(sender, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec::default())).unwrap() > 0
@@ -38,7 +38,7 @@ fn send(sender: &mut Sender, number: u64) -> Result<()> {
     fill(sender.loan_slice(8)?, number)
 }
 
-/// The same in a batch.
+/// Sends the number in a batch.
 fn send_in(batch: &mut SendBatch<'_>, number: u64) -> Result<()> {
     fill(batch.loan_slice(8)?, number)
 }
@@ -54,7 +54,7 @@ fn number(message: &Message) -> u64 {
     words[0]
 }
 
-/// What the batch that begins now has, each released as it is over.
+/// The numbers of the next batch's messages, each released before the next one.
 fn numbers(receiver: &mut Receiver) -> Vec<u64> {
     let mut batch = receiver.recv_batch().unwrap();
     let mut numbers = Vec::new();
@@ -73,7 +73,7 @@ fn a_receiver_is_woken_once_for_a_batch() {
     assert_eq!(batch.stats().doorbells_sent, 0);
     drop(batch);
     assert_eq!(sender.stats().doorbells_sent, 1);
-    // After it all is as before.
+    // The batch changes nothing after its end.
     let ((mut sender, _a), _peer) = channel();
     drop(sender.batch());
     assert_eq!(sender.stats().doorbells_sent, 0, "there was nothing to wake it for");
@@ -94,7 +94,7 @@ fn a_sleeping_receiver_gets_a_batch() {
     }
 }
 
-/// It takes longer to write large payloads than to look whether somebody sleeps.
+/// Writing large payloads takes longer than a look at the receiver's epoch.
 #[test]
 fn a_receiver_is_woken_within_a_batch_for_many_bytes() {
     let (mut sender, _peer) = Channel::pair().unwrap();
@@ -166,7 +166,7 @@ fn requests_and_replies_of_a_batch_wake_the_receiver_at_once() {
     assert!(questions.try_recv().unwrap().is_none());
 }
 
-/// Whatever ends the batch, and whatever was said no to in it, the peer is woken for what was sent before.
+/// The peer is woken for what was sent before, however the batch ends and whatever it refused.
 #[test]
 fn a_batch_in_which_something_fails_wakes_the_receiver() {
     let file = File::open("/dev/null").unwrap();
@@ -198,7 +198,7 @@ fn a_batch_in_which_something_fails_wakes_the_receiver() {
     }
 }
 
-/// In a batch too a packet is sent at once; what was published before it is read before it.
+/// A packet is sent at once in a batch too; records that were published before it are read before it.
 #[test]
 fn packets_and_requests_of_a_batch_are_in_order() {
     let ((mut sender, _a), (_b, mut receiver)) = channel();
@@ -210,7 +210,7 @@ fn packets_and_requests_of_a_batch_are_in_order() {
     let (first, mut receiver) = sleeper.result();
     assert_eq!(number(&first.unwrap()), 0);
     assert!(receiver.recv_timeout(SOON).unwrap().reply_token().is_some());
-    // And sleeps again: what comes now is not announced before the end.
+    // The receiver sleeps again: the next record is not announced before the batch ends.
     let sleeper = start(move || (receiver.recv(), receiver)).asleep();
     send_in(&mut batch, 2).unwrap();
     drop(batch);
@@ -225,7 +225,7 @@ fn a_batch_to_nobody_says_so() {
     let mut batch = sender.batch();
     send_in(&mut batch, 0).unwrap();
     drop(receiver);
-    // The end of the peer is learned by the bell, at the latest.
+    // The sender learns of the peer's end at the latest when it notifies.
     drop(batch);
     assert!(matches!(send(&mut sender, 1), Err(Error::Disconnected)));
 }
@@ -248,7 +248,7 @@ fn a_batch_that_meets_a_full_ring_or_socket_wakes_the_receiver() {
     assert!(matches!(error, Some(Error::Full | Error::FdsInFlight)));
     assert_eq!(batch.stats().doorbells_sent, 1);
     drop(batch);
-    // A blocking call too: else both would sleep.
+    // A blocking call wakes the receiver too, since both would sleep otherwise.
     let ((mut sender, _a), (_b, mut receiver)) = channel();
     let count = 3 * RING / RECORD;
     let reader = start(move || {
@@ -320,11 +320,11 @@ fn a_batch_gives_its_space_back_at_the_end() {
     assert_eq!(receiver.held().count, 0);
     assert_eq!(numbers(&mut receiver), [3]);
     assert_eq!((receiver.held().count, receiver.held().bytes), (0, 0));
-    // As large as it can be: all of the ring is free.
+    // The largest record fits: all of the ring is free.
     assert!(sender.has_space(MOST).unwrap());
 }
 
-/// Fills the ring with payloads of `len` bytes, and says how many there was room for.
+/// Fills the ring with payloads of `len` bytes, and returns their number.
 fn full(sender: &mut Sender, len: usize) -> usize {
     let mut count = 0;
     while let Some(loan) = sender.try_loan(len).unwrap() {
@@ -336,13 +336,14 @@ fn full(sender: &mut Sender, len: usize) -> usize {
 
 #[test]
 fn a_long_batch_gives_its_space_back_bit_by_bit() {
-    // 32 records, or an eighth of the ring, whichever comes first: and the one that is given out is not over.
+    // The batch releases after 32 records or an eighth of the ring, whichever comes first. The lent message does not
+    // count.
     for (len, over) in [(64, 32), (RING / 32 - 64, 4)] {
         for short in [true, false] {
             let ((mut sender, _a), (_b, mut receiver)) = channel();
             let lost = RESERVE.div_ceil(len + 64);
             let count = RING / (len + 64) - lost;
-            // As many as there are, but nobody has said no.
+            // The ring is full, but no call was refused.
             for _ in 0..count {
                 sender.loan(len).unwrap().send().unwrap();
             }
@@ -355,7 +356,7 @@ fn a_long_batch_gives_its_space_back_bit_by_bit() {
                 continue;
             }
             assert_eq!(full(&mut sender, len), over - lost);
-            // A sender that has been told "no" gets what is over with the next message.
+            // A sender that was refused gets the space of the previous message with the next one.
             batch.next().unwrap();
             assert_eq!(full(&mut sender, len), 1);
             drop(batch);
@@ -384,7 +385,8 @@ fn payloads_taken_out_of_a_batch_stay() {
     drop(batch);
     assert_eq!(receiver.held().count, taken.len() as u64);
     assert!(receiver.held().oldest.is_some());
-    // All but the first record, which is before the oldest that was taken, is held: what goes on cannot overwrite it.
+    // All records are held but the first, which is before the oldest that was taken: later records cannot overwrite
+    // them.
     let mut sent = 0;
     while sender.has_space(64).unwrap() {
         send(&mut sender, 1000 + sent).unwrap();
@@ -422,7 +424,7 @@ fn the_end_comes_after_the_batch() {
     assert!(matches!(receiver.recv_batch(), Err(Error::Disconnected)));
 }
 
-/// The next call rests then, but not if it never spins or does not wait.
+/// The next call then backs off, unless it never spins or does not wait.
 #[test]
 fn a_batch_ends_where_it_is_close_behind_a_sender_that_goes_on() {
     type Begin = fn(&mut Receiver) -> RecvBatch<'_>;
@@ -496,7 +498,7 @@ fn messages_taken_out_of_batches_are_released_once() {
         assert_eq!(number(message), *n, "it holds still");
     }
     assert_eq!((a.receiver.held().count, a.receiver.held().bytes), (4, 4 * RECORD as u64));
-    // All before the oldest of the four is free, and no more.
+    // The space before the oldest of the four is released, and no more.
     let mut sent = 0;
     while b.sender.has_space(64).unwrap() {
         send(&mut b.sender, 100).unwrap();
@@ -535,11 +537,11 @@ fn descriptors_are_taken_out_of_a_batch() {
 
 #[test]
 fn batches_give_space_back_when_it_is_what_the_sender_needs() {
-    // Records of 1,088 bytes: 32 of them are more than the ring has room for beside the loan that is refused.
+    // Records of 1,088 bytes: 32 of them leave too little space for the loan that is refused.
     const LEN: usize = 1000;
     for refused in [LEN, 3 * LEN] {
         let ((mut sender, _a), (_b, mut receiver)) = channel();
-        // As many as there are, but nobody has said no.
+        // The ring is full, but no call was refused.
         let count = 59;
         for _ in 0..count {
             sender.loan(LEN).unwrap().send().unwrap();
@@ -572,7 +574,7 @@ fn a_batch_that_is_forgotten_holds_its_space_and_no_more() {
     assert_eq!((receiver.held().count, receiver.held().bytes), (4, 4 * RECORD as u64));
     assert_eq!(numbers(&mut receiver), [4, 5, 6, 7, 8, 9]);
     assert_eq!(receiver.held().count, 4);
-    // The ring goes on to its end, and no further.
+    // The ring can be filled up to its end, and no further.
     let mut sent = 10;
     while sender.has_space(64).unwrap() {
         send(&mut sender, sent).unwrap();
@@ -623,7 +625,8 @@ fn a_batch_may_be_gone_through_in_another_thread() {
     assert_eq!(receiver.held().count, 0);
 }
 
-/// Three threads: one sends through a ring that is full now and then, one goes through batches, one drops what was taken.
+/// Three threads: one sends through a ring that is sometimes full, one receives batches, one drops payloads that were
+/// taken.
 #[test]
 fn taken_payloads_may_be_dropped_while_the_batch_gives_space_back() {
     const COUNT: u64 = 100_000;

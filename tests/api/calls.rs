@@ -27,7 +27,7 @@ fn asked(channel: &mut Channel) -> (Message, ReplyToken) {
     (message, token)
 }
 
-/// A request that was given up, and the right to answer it nevertheless.
+/// A cancelled request, and the token that could still answer it.
 fn given_up(a: &mut Channel, b: &mut Channel) -> ReplyToken {
     let request = a.request(b"?").unwrap();
     assert!(matches!(a.receiver.wait_reply(request, NOW), Err(Error::Timeout)));
@@ -116,7 +116,7 @@ fn open_requests_are_answered_in_any_order_by_whatever_a_message_can_hold() {
 
 const QUESTIONS: u64 = 2000;
 
-/// Asks, and answers the other side, in the order of events, until both are done.
+/// Asks, and answers the other side, as events come, until both are done.
 fn converse(mut channel: Channel) {
     let (mut asked, mut answered, mut open) = (0, 0, HashMap::new());
     while asked < QUESTIONS || answered < QUESTIONS || !open.is_empty() {
@@ -205,7 +205,7 @@ fn messages_before_an_awaited_reply_are_kept_in_order() {
     assert_eq!(a.receiver.wait_reply(first, SOON).unwrap().control(), b"first");
     assert_eq!(a.recv_timeout(SOON).unwrap().control(), [0]);
     assert_eq!(a.try_recv().unwrap().unwrap().control(), [1]);
-    // It was kept too, and is there though the peer is gone.
+    // This message was kept too, and can be received although the peer is gone.
     assert_eq!(a.receiver.wait_reply(second, NOW).unwrap().control(), b"second");
     assert_eq!(a.recv_timeout(NOW).unwrap().control(), [2]);
     let (_, mut receiver) = a.split();
@@ -221,7 +221,7 @@ fn messages_before_an_awaited_reply_are_kept_in_order() {
 #[test]
 fn the_backlog_is_bounded_and_the_request_stays_open() {
     let null = File::open("/dev/null").unwrap();
-    // How many of these messages are kept.
+    // The number of these messages that are kept.
     for (kept, payload, fds) in [(64, None, 0), (4, Some(1 << 20), 0), (4, None, 64)] {
         let send = |channel: &mut Channel| {
             let control = Control::default().fds(vec![&null; fds]);
@@ -329,7 +329,7 @@ fn late_replies_are_no_more_than_requests_that_were_given_up() {
     panic!("it would never have ended");
 }
 
-/// The peer may ask anew as soon as it has a reply, however late the replying thread runs again.
+/// The peer may ask again as soon as it has a reply, however late the replying thread runs.
 #[test]
 fn answered_requests_make_room_before_their_reply_arrives() {
     const ROUNDS: u32 = 20_000;
@@ -380,7 +380,7 @@ fn a_token_of_another_channel_is_an_error_and_nothing_is_sent() {
     let (_, foreign) = asked(&mut d);
     a.request(b"?").unwrap();
     asked(&mut b);
-    // Not even at the other end of its own channel.
+    // The token is not valid at the other end of its own channel either.
     for (channel, peer) in [(&mut b, &mut a), (&mut c, &mut d)] {
         let before = channel.stats();
         let reply = || Control::new(b"!").in_reply_to(foreign);
@@ -405,7 +405,7 @@ fn only_an_open_request_of_this_channel_can_be_waited_for() {
         assert!(matches!(channel.receiver.wait_reply(request, SOON), Err(Error::UnknownRequest)));
     };
     let [answered, received, given_up, open] = [(); 4].map(|()| a.request(b"?").unwrap());
-    // Theirs have the same numbers.
+    // The other channel's requests have the same numbers.
     for channel in [&mut b, &mut c, &mut d] {
         assert!((0..4).all(|_| channel.request(b"?").is_ok()));
         not_open(channel, open);
@@ -460,7 +460,7 @@ fn calls_on_two_channels_are_stopped_from_two_threads() {
             let call = start(move || channel.call(b"?", HOUR));
             if wait == Wait::Spin { call } else { call.asleep() }
         });
-        // Those that spin have been made, too.
+        // The calls that spin have been made too.
         asked(&mut peer_of_a);
         asked(&mut peer_of_b);
         let mut backwards = closers.clone();
@@ -486,7 +486,7 @@ fn any_timeout_will_do() {
         let (message, token) = asked(&mut b);
         assert_eq!(message.control(), b"in no time");
         b.reply(token, b"late").unwrap();
-        // A reply that is there needs none.
+        // A call whose reply is there needs no deadline.
         let request = a.request(b"?").unwrap();
         let (_, token) = asked(&mut b);
         b.reply(token, b"in time").unwrap();

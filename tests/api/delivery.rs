@@ -20,7 +20,7 @@ use crate::support::{
     threads::{SOON, start},
 };
 
-/// What two processes agree on beforehand.
+/// Settings that two processes agree on beforehand.
 #[derive(Clone, Copy)]
 struct Plan {
     seed: u64,
@@ -96,7 +96,7 @@ fn send_all(mut sender: Sender, plan: Plan, direction: u64) {
     }
 }
 
-/// One more than there is room for: refused, with nothing sent and nothing broken.
+/// Sends one more than fits of each part: it is refused, nothing is sent, and the channel works.
 fn send_too_much(sender: &mut Sender) {
     let (limits, stdin) = (sender.limits(), stdin());
     let (payload, bytes, fds) = (limits.max_payload, limits.max_control, limits.max_fds);
@@ -110,10 +110,11 @@ fn send_too_much(sender: &mut Sender) {
     assert!(matches!(refused, Err(Error::TooManyFds { count, max }) if (count, max) == (fds + 1, fds)));
 }
 
-/// Checks each message; and many payloads once more, later: copies, and those that stay in the ring, in other threads.
+/// Checks each message. Many payloads are checked again later: copies, and those that stay in the ring, in other
+/// threads.
 fn receive_all(mut receiver: Receiver, plan: Plan, direction: u64) {
     let mut random = Random(plan.seed);
-    // One deadline for all: otherwise a message that is found only at its own deadline would go unnoticed.
+    // All calls share one deadline. A message that is found only at a call's own deadline would go unnoticed.
     let end = Instant::now() + 3 * SOON;
     let left = || end.saturating_duration_since(Instant::now());
     thread::scope(|scope| {
@@ -141,7 +142,7 @@ fn receive_all(mut receiver: Receiver, plan: Plan, direction: u64) {
 }
 
 /// Keeps payloads as long as more come, and drops them in random order: never waits while it has some, since they may be
-/// what the sender waits for.
+/// the space that the sender waits for.
 fn keep(inbox: &mpsc::Receiver<(Payload, Item)>, mut random: Random) {
     let mut kept = Vec::new();
     loop {
@@ -229,11 +230,11 @@ fn a_kept_payload_holds_the_space_behind_it() {
     assert!(held.oldest.is_some());
     drop(second);
     assert_eq!((b.receiver.held().count, b.receiver.held().bytes), (2, 2 * 2048));
-    // With what is reserved for its control bytes, a payload of 960 bytes takes all of the rest, and one more byte does not fit.
+    // A payload of 960 bytes, with the reserve for its control bytes, takes the rest; one more byte does not fit.
     assert!(a.sender.has_space(960).unwrap());
     assert!(!a.sender.has_space(961).unwrap(), "the first is still there");
     drop(first);
-    // At the start, behind padding, there are twice as many bytes.
+    // At the ring's start, behind padding, there are twice as many bytes.
     assert!(a.sender.has_space(3008).unwrap());
     assert!(matches!(a.sender.has_space(3009), Err(Error::PayloadTooLarge { len: 3009, max: 3008 })));
     drop(third);
@@ -262,7 +263,7 @@ fn a_batch_goes_on_behind_what_is_left_out() {
     );
 }
 
-/// Large records do not go round the end of the ring: the bytes before it are left out.
+/// Large records do not wrap around the ring's end: padding fills it.
 #[test]
 fn large_payloads_begin_at_the_start_again_and_arrive_whole() {
     const MIB: usize = 1 << 20;
@@ -276,7 +277,7 @@ fn large_payloads_begin_at_the_start_again_and_arrive_whole() {
     let padding = capacity - 2 * record;
     assert_eq!(a.stats().ring_high_water, u64::try_from(padding + record).unwrap());
 
-    // Where a payload says its number.
+    // The place of a payload's number.
     let places = |len: usize| [0, len / 2 / 8 * 8, len - 8];
     let mut sent = VecDeque::new();
     let mut kept = None;
@@ -301,7 +302,7 @@ fn large_payloads_begin_at_the_start_again_and_arrive_whole() {
             receive(&mut sent);
         }
         if number % 3 == 0 {
-            // It might have begun elsewhere.
+            // A loan that is dropped may have chosen another place.
             drop(a.try_loan(8).unwrap().unwrap());
         }
         let mut loan = a.try_loan(len).unwrap().unwrap();
@@ -347,7 +348,7 @@ fn payloads_that_another_thread_drops_wake_a_sleeping_sender() {
             kept.push(b.recv_timeout(SOON).unwrap());
         }
         let sending = start(move || (a.loan(960).and_then(|loan| loan.send_with(&[0; 1024])), a)).asleep();
-        // In each round another one last.
+        // Each round drops another payload last.
         kept.rotate_left(round % 4);
         thread::spawn(move || drop(kept)).join().unwrap();
         let sent;

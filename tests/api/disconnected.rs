@@ -15,7 +15,7 @@ fn assert_disconnected<T: std::fmt::Debug>(what: &str, result: Result<T>) {
     }
 }
 
-/// Nothing is sent or received any more, whichever way it is tried.
+/// Sending and receiving fail in every form.
 fn assert_ended(mut channel: Channel) {
     assert_disconnected("loan", channel.loan(1).map(drop));
     assert_disconnected("try_loan", channel.try_loan(1).map(drop));
@@ -72,7 +72,7 @@ fn a_peer_that_dropped_its_channel_is_gone_for_both_halves() {
     }
 }
 
-/// The moment between the ends of its two halves is not seen: however closely one looks.
+/// No caller sees the moment between the ends of the two halves.
 #[test]
 fn a_peer_that_drops_its_channel_goes_at_once() {
     for _ in 0..300 {

@@ -22,7 +22,7 @@ use crate::support::{
 
 const NOW: Duration = Duration::ZERO;
 
-/// Every promise, on every make of loop.
+/// Runs every promise on every kind of event loop.
 macro_rules! on_every_loop {
     ($($promise:ident)*) => {
         on_every_loop! { @ epoll_level EpollLevel $($promise)* }
@@ -81,8 +81,8 @@ struct Item {
 impl Item {
     const COUNT: u32 = 3000;
 
-    /// First a payload alone, to a loop that has never looked. Then control bytes, a payload, both, or neither; one in six
-    /// with descriptors; one in ten with a pause after it.
+    /// The first message is a payload alone, to a loop that has never looked. Then come control bytes, a payload,
+    /// both, or neither; one in six with descriptors; one in ten with a pause after it.
     fn stream(seed: u64) -> impl Iterator<Item = Self> {
         let mut random = Random(seed);
         let first = Self { control: Vec::new(), payload: Some(vec![1]), files: 0, pause: true };
@@ -162,7 +162,7 @@ fn a_receiver_is_told_of_everything<L: EventLoop>() {
         vain += u32::from(received == before);
         assert!(vain <= Item::COUNT / 2, "woken in vain {vain} times for {received} messages");
         if let Some(token) = pausing {
-            // The sender waits for us, and we have everything. All that may come is the bell of the last message, late.
+            // The sender waits for us, and everything was received. Only the last message's doorbell may still come.
             let late = (0..3).take_while(|_| {
                 let woken = !events.wait(NOW).is_empty();
                 assert!(!woken || channel.try_recv().unwrap().is_none());
@@ -194,7 +194,7 @@ fn sends_all_kinds_of_messages() {
     }
 }
 
-/// Streams that one sender sends beside each other: each is stopped by something else.
+/// Concurrent streams of one sender, each of which is stopped by another limit.
 struct Streams {
     sent: [u32; 3],
     of_each: u32,
@@ -210,7 +210,7 @@ impl Streams {
         self.sent == [self.of_each; 3]
     }
 
-    /// Sends as much of each as there is room for. True if that was anything.
+    /// Sends as much of each as there is space for. True if it sent anything.
     fn advance(&mut self, sender: &mut Sender) -> bool {
         let before = self.sent;
         for stream in 0..3 {
@@ -257,7 +257,7 @@ fn a_sender_is_told_when_trying_again_is_worthwhile<L: EventLoop>() {
     let (a, b) = small().pair().unwrap();
     let (mut sender, _receiver) = a.split();
     let (tell, told) = mpsc::channel();
-    // So slow that it never receives but when the sender can do nothing more.
+    // The receiver is so slow that it receives only when the sender can do nothing more.
     let receiving = thread::spawn(move || {
         let (_sender, mut receiver) = b.split();
         let mut notes = [0; 3];
@@ -295,7 +295,7 @@ fn fill(channel: &mut Channel, at: usize) {
     channel.try_loan(len).unwrap().unwrap().try_send_with(&vec![0; 8192 - at - 64 - len]).unwrap();
 }
 
-/// Two things may be waited for by one descriptor: neither a yes nor a no for the one takes back the promise for the other.
+/// One descriptor signals two kinds of space: an answer for one kind does not cancel the signal for the other.
 fn ring_and_socket_hide_no_room_from_each_other<L: EventLoop>() {
     let (mut a, mut b) = small().pair().unwrap();
     let mut events = L::new();
@@ -403,7 +403,7 @@ fn two_ends_on_one_loop_keep_each_other_going<L: EventLoop>() {
         }
         vain += usize::from(end.received == before);
         if most == 0 {
-            // It stopped early, so it does not wait.
+            // The loop stopped early, so it does not wait.
             ready.push(key);
         }
     }
@@ -459,7 +459,7 @@ fn keeps_what_it_gets() {
     channel.loan(5).unwrap().send_with(b"alive").unwrap();
     channel.send(b"alive").unwrap();
     channel.loan(5).unwrap().send_with(b"alive").unwrap();
-    // Until it is killed, or its parent is gone.
+    // The child lives until it is killed, or its parent is gone.
     assert!(matches!(channel.recv(), Err(Error::Disconnected)));
     drop(kept);
 }
@@ -486,7 +486,7 @@ fn silent_clients_hold_up_nobody<L: EventLoop>() {
     let mut events = L::new();
     events.add(listener.as_fd(), LISTENER);
 
-    // The first clients in the backlog: one never says anything, one says Hello and nothing more.
+    // The first clients in the backlog: one never sends anything, one sends `Hello` and nothing more.
     let _silent = [(); SILENT].map(|()| connect_and_say_nothing(&path));
     let _half_silent = [(); SILENT].map(|()| builder.try_connect(&path).unwrap());
     let clients = (0..TALKING).map(|_| Stage::Handshake(builder.try_connect(&path).unwrap()));
@@ -545,8 +545,8 @@ fn connect_and_say_nothing(path: &Path) -> OwnedFd {
     socket
 }
 
-/// Goes as far as it can without blocking; a handshake in a level-triggered loop takes one step. True if a client got its
-/// reply.
+/// Advances as far as possible without blocking; a handshake in a level-triggered loop takes one step. True if a
+/// client got its reply.
 fn go_on(end: &mut Stage, is_client: bool, edge: bool) -> bool {
     if let Stage::Handshake(handshake) = end {
         while !handshake.advance().unwrap() {
@@ -561,7 +561,7 @@ fn go_on(end: &mut Stage, is_client: bool, edge: bool) -> bool {
         }
         *end = Stage::Channel(channel);
     }
-    // What came behind the last packet of the handshake has been announced with it.
+    // Messages behind the last packet of the handshake were announced with it.
     let mut served = false;
     if let Stage::Channel(channel) = end {
         while let Some(message) = channel.try_recv().unwrap() {

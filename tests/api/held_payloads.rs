@@ -13,7 +13,7 @@ fn pair(wait: Wait) -> (Channel, Channel) {
     Channel::builder().ring_capacity(64 << 10).wait(wait).pair().unwrap()
 }
 
-/// Sends so much that there is no more room, and says so to the peer.
+/// Fills the ring until a loan is refused, which the sleep word shows the peer.
 fn fill(sender: &mut Channel) {
     while let Some(loan) = sender.try_loan(1000).unwrap() {
         loan.send().unwrap();
@@ -42,15 +42,15 @@ fn a_deadline_says_that_what_is_held_here_keeps_the_peer_from_sending() {
             assert_holding(receiver.call(b"?", timeout), (3, size));
             let request = receiver.request(b"?").unwrap();
             assert_holding(receiver.receiver.wait_reply(request, timeout), (3, size));
-            // It was given up, as at any other timeout.
+            // The request was cancelled, as at any other timeout.
             assert!(matches!(receiver.receiver.wait_reply(request, timeout), Err(Error::UnknownRequest)));
         }
-        // The newest is given back: that makes no room behind the oldest.
+        // Dropping the newest payload makes no space behind the oldest.
         let [first, second, third] = held;
         drop(third);
         assert_holding(receiver.recv_timeout(NOW), (2, size / 3 * 2));
         drop((first, second));
-        // Nothing is held: the peer is merely silent, though it has not tried again yet.
+        // No payload is held: the peer is merely silent, though it has not tried again yet.
         assert!(matches!(receiver.recv_timeout(NOW), Err(Error::Timeout)));
         fill(&mut sender);
         receiver.recv_timeout(SOON).unwrap();
@@ -83,7 +83,7 @@ fn a_peer_that_sleeps_for_room_is_seen_too() {
 
 #[test]
 fn payloads_that_the_peer_does_not_need_are_not_blamed() {
-    // It waits for the socket only.
+    // The sender waits for the socket only.
     let (mut sender, mut receiver) = pair(Wait::Block);
     sender.loan(1000).unwrap().send().unwrap();
     let held = receiver.recv().unwrap();
@@ -97,7 +97,7 @@ fn payloads_that_the_peer_does_not_need_are_not_blamed() {
     assert!(matches!(receiver.recv_timeout(NOW), Err(Error::Timeout)));
     drop(held);
 
-    // It has the space that it waited for, and has not tried again.
+    // The sender has the space that it waited for, and has not tried again.
     fill(&mut sender);
     let mut held = Vec::new();
     while let Some(mut message) = receiver.try_recv().unwrap() {
@@ -124,7 +124,7 @@ fn the_error_says_what_to_do_about_it() {
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::TimedOut);
 }
 
-/// They ride wherever there is room, and what they take is kept with the payload.
+/// Control bytes ride wherever there is space, which is held with the payload.
 #[test]
 fn control_bytes_beyond_the_reserve_count_as_payload() {
     for (payload, control, kept) in [(1000, 3000, 3), (0, 1025, 1), (63, 5000, 2), (4000, 2000, 0)] {

@@ -21,7 +21,7 @@ fn idle_channels_use_no_cpu() {
     let mut channels = [Wait::default(), Wait::Block].map(|wait| {
         // One end waits for a message and for room, the other in an event loop.
         let (mut a, b) = Channel::builder().ring_capacity(4096).wait(wait).pair().unwrap();
-        // It fills the ring.
+        // The sender fills the ring.
         a.loan(960).unwrap().send_with(&[0; 4096 - 64 - 960]).unwrap();
         let (mut event_loop, full) = Channel::builder().wait(wait).pair().unwrap();
         assert!(event_loop.try_recv().unwrap().is_none());

@@ -28,11 +28,11 @@ enum Step {
     },
     Send(With),
     Request(With),
-    /// No reply is waited for any more.
+    /// Cancels a request.
     GiveUp(Index),
     HasSpace(usize),
     Receive(Fate),
-    /// Several at once, as long as there are any.
+    /// Receives a batch of several messages, if there are any.
     ReceiveBatch(Vec<Fate>),
     /// Drops a payload that was kept, perhaps in another thread.
     Release {
@@ -41,7 +41,7 @@ enum Step {
     },
 }
 
-/// What goes along.
+/// The control bytes and descriptors of a message.
 #[derive(Debug, Clone)]
 struct With {
     /// Bytes.
@@ -51,7 +51,7 @@ struct With {
     answers: Option<Index>,
 }
 
-/// What becomes of a loan.
+/// The fate of a loan.
 #[derive(Debug, Clone)]
 enum Then {
     Send,
@@ -61,7 +61,7 @@ enum Then {
     Drop,
 }
 
-/// What becomes of a received payload.
+/// The fate of a received payload.
 #[derive(Debug, Clone)]
 enum Fate {
     Drop,
@@ -119,27 +119,27 @@ struct Expected {
     in_reply_to: Option<RequestId>,
 }
 
-/// One direction, as it should be.
+/// The expected state of one direction.
 #[derive(Default)]
 struct Model {
     sent: u64,
     received: u64,
     packets: u64,
     queue: VecDeque<(Expected, Option<(u64, u64)>)>,
-    /// Where the next record begins.
+    /// The position of the next record.
     head: u64,
-    /// Bytes that the last loan was made for.
+    /// The length of the last loan.
     lent: usize,
-    /// Records, and what is left out before them, whose space is not given back: from where to where.
+    /// Records whose space is not released, with padding before them: start and end.
     spans: BTreeMap<u64, u64>,
-    /// Where records begin, in all.
+    /// The positions of all records.
     starts: BTreeSet<u64>,
-    /// Payloads that were received and kept, and where their records begin.
+    /// Payloads that were received and kept, with the positions of their records.
     kept: Vec<(u64, Payload, Vec<u8>)>,
     /// Requests of this direction that are not answered, and those that were received and not answered.
     open: BTreeMap<u64, RequestId>,
     unanswered: Vec<(u64, ReplyToken)>,
-    /// Requests of this direction whose reply nobody waits for, and how many of these were answered.
+    /// Cancelled requests of this direction, and how many of them were answered.
     given_up: BTreeSet<u64>,
     late: u64,
 }
@@ -158,7 +158,7 @@ impl Model {
         RING - (self.head - tail)
     }
 
-    /// Bytes that are left out before the record of a loan of `len` bytes, and that are reserved for it.
+    /// The padding before the record of a loan of `len` bytes, and the bytes that are reserved for it.
     fn reserved(&self, len: usize) -> (u64, u64) {
         let (size, rest) = (64 + padded(len) + RESERVE, RING - self.head % RING);
         (if size > rest { rest } else { 0 }, size)
@@ -169,7 +169,7 @@ impl Model {
         padding + size <= self.room()
     }
 
-    /// The receiver looks at the next record, and gives back what is left out before it.
+    /// The receiver looks at the next record, and releases the padding before it.
     fn looked_at(&mut self) {
         if let Some((start, _)) = self.queue.iter().find_map(|(_, span)| *span)
             && start % RING == 0
@@ -182,7 +182,7 @@ impl Model {
         }
     }
 
-    /// Bytes that tell this message from the next.
+    /// Bytes that differ from message to message.
     fn bytes(&self, len: usize) -> Vec<u8> {
         (0..len).map(|i| u8::try_from((i + 7 * usize::try_from(self.sent).unwrap()) % 253).unwrap()).collect()
     }
@@ -225,7 +225,7 @@ impl Model {
         self.sent += 1;
     }
 
-    /// The messages that the receiver drops silently: replies that nobody waits for.
+    /// The messages that the receiver drops silently: replies to cancelled requests.
     fn drop_late_replies(&mut self, back: &mut Self) {
         self.looked_at();
         while let Some((Expected { in_reply_to: Some(request), .. }, span)) = self.queue.front() {
@@ -320,11 +320,11 @@ impl Received for BatchMessage<'_> {
     }
 }
 
-/// What goes along with a message, made up from [`With`].
+/// The control bytes and descriptors of a message, made from [`With`].
 struct Parts<'f> {
     control: Vec<u8>,
     fds: Vec<BorrowedFd<'f>>,
-    /// Which of the requests without an answer it answers.
+    /// The index of the unanswered request that it answers.
     answered: Option<usize>,
 }
 
@@ -349,7 +349,7 @@ impl<'f> Parts<'f> {
     }
 }
 
-/// One end's side of a step: it sends as `there` has it, and receives as `here` has it.
+/// One end's side of a step: it sends as `there` expects, and receives as `here` expects.
 struct End<'m> {
     channel: &'m mut Channel,
     there: &'m mut Model,
@@ -451,7 +451,7 @@ impl End<'_> {
             match batch.next() {
                 Some(message) if number % 3 == 2 => here.received(&mut message.take(), fate, there),
                 Some(mut message) => here.received(&mut message, fate, there),
-                // What comes through the socket, and replies, are the first of a batch.
+                // Messages that come through the socket, and replies, are the first of a batch.
                 None => return assert!(number > 0, "there is a first message"),
             }
         }
@@ -461,7 +461,7 @@ impl End<'_> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    // So few steps that the socket, whose size is the kernel's, is never full.
+    // The number of steps is small enough that the socket, whose size is the kernel's, is never full.
     #[test]
     fn channels_agree_with_queues(steps in prop::collection::vec((any::<bool>(), step()), 1..150)) {
         let files: Vec<_> = (0..FILES).map(|_| memfd_create("one of some", MemfdFlags::CLOEXEC).unwrap()).collect();

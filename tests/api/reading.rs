@@ -21,7 +21,7 @@ use sealane::{
 
 use crate::support::{numbers, payload, threads::SOON};
 
-/// A header as a program would have it, with some values that are none.
+/// A header as a program would have it. Some of its bytes have invalid values.
 #[derive(Debug, Clone, Copy, PartialEq, IntoBytes, TryFromBytes, KnownLayout, Immutable)]
 #[repr(C)]
 struct Header {
@@ -39,7 +39,7 @@ enum Mode {
     Night = 2,
 }
 
-/// An element that any bytes make up.
+/// An element for which all bytes are valid.
 #[derive(Debug, Clone, Copy, PartialEq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 struct Zone {
@@ -57,7 +57,7 @@ fn zone(n: u32) -> Zone {
 #[test]
 fn control_bytes_are_read_in_place_as_a_type_if_they_are_one() {
     let (mut a, mut b) = Channel::pair().unwrap();
-    // By either carrier.
+    // The bytes come in the ring and in a packet.
     a.send(Control::of(&HEADER)).unwrap();
     a.loan(0).unwrap().send_with(Control::of(&HEADER)).unwrap();
     for _ in 0..2 {
@@ -216,7 +216,7 @@ fn payloads_are_written_to_files_and_pipes() {
     file.read_to_end(&mut written).unwrap();
     assert!(written[..300_000] == bytes && written[300_000..] == bytes[..10]);
 
-    // More than a pipe holds, and this one does not wait for its reader.
+    // The payload exceeds a pipe's capacity, and this pipe does not block.
     let (reader, writer) = pipe().unwrap();
     fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
     let reading = thread::spawn(move || {

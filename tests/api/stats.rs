@@ -11,7 +11,7 @@ use crate::support::threads::{SOON, start};
 
 const NOW: Duration = Duration::ZERO;
 
-/// These counters, and all others 0.
+/// These counters have these values, and all others are 0.
 fn stats(change: impl FnOnce(&mut Stats)) -> Stats {
     let mut stats = Stats::default();
     change(&mut stats);
@@ -52,7 +52,7 @@ fn each_message_is_counted_once_at_both_ends() {
     });
     assert_eq!(b.stats(), received);
 
-    // A channel's are those of its halves.
+    // A channel's counters are those of its halves.
     b.send(b"1").unwrap();
     a.recv_timeout(SOON).unwrap();
     assert_eq!((a.stats().messages_sent, a.stats().messages_received), (5, 1));
@@ -86,7 +86,7 @@ fn a_call_counts_what_it_keeps_once_and_what_comes_late_apart() {
 fn sleeping_peers_are_rung_for_once_and_others_never() {
     let (mut a, mut b) = small();
     for round in 1..4 {
-        // Armed: a fresh channel is, and one that has been drained.
+        // The receiver is armed: a fresh channel is, and one that has been drained.
         for _ in 0..3 {
             a.loan(1).unwrap().send().unwrap();
         }
@@ -94,7 +94,7 @@ fn sleeping_peers_are_rung_for_once_and_others_never() {
         for _ in 0..3 {
             b.recv_timeout(NOW).unwrap();
         }
-        // Awake.
+        // The receiver is awake.
         a.loan(1).unwrap().send().unwrap();
         assert_eq!(a.stats().doorbells_sent, round);
         b.recv_timeout(NOW).unwrap();
@@ -149,7 +149,7 @@ fn calls_that_find_no_room_count_as_waits_for_space() {
 fn a_spin_that_spares_a_sleep_has_paid() {
     for (wait, paid) in [(Wait::Spin, 1), (Wait::Block, 0)] {
         let (a, mut b) = Channel::builder().wait(wait).pair().unwrap();
-        // A message, as docs/protocol.md has it, that no word in memory announces: the first poll misses it.
+        // A message, as docs/protocol.md has it, that no control word announces: the first poll misses it.
         let mut header = [0; 32];
         header[0] = 4;
         sendmsg(

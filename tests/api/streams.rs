@@ -70,7 +70,7 @@ fn a_gap_that_a_seek_leaves_is_sent_as_zeros() {
     writer.send().unwrap();
     assert_eq!(received(&mut b), b"Ab\0\0\0\0\0c\0\0d");
 
-    // A seek that was taken back has not sent anything either.
+    // A seek that was reverted has not sent anything either.
     let mut writer = a.loan(1000).unwrap().writer();
     writer.seek(SeekFrom::Start(900)).unwrap();
     writer.rewind().unwrap();
@@ -218,7 +218,7 @@ proptest! {
                         (Ok(()), Ok(())) => prop_assert!(ours == theirs),
                         (Err(ours), Err(theirs)) => {
                             prop_assert_eq!(ours.kind(), theirs.kind());
-                            // It is not said how much was read.
+                            // A failed read does not report how much was read.
                             reader.rewind().unwrap();
                             oracle.rewind().unwrap();
                         }
@@ -254,7 +254,7 @@ proptest! {
         }
     }
 
-    /// A cursor over a growing vector fills gaps with zeros as well; only that it grows without end is different.
+    /// A cursor over a growing vector fills gaps with zeros as well, but grows without limit.
     #[test]
     fn a_writer_sends_what_a_cursor_over_a_vector_has(calls in calls(), max in 0..=LEN) {
         let (mut a, mut b) = used_channel();

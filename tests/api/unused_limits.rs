@@ -6,7 +6,7 @@ use std::fs;
 
 use sealane::Channel;
 
-/// Bytes of this process's memory that are there.
+/// Resident bytes of this process.
 fn resident() -> usize {
     let pages: usize =
         fs::read_to_string("/proc/self/statm").unwrap().split(' ').nth(1).unwrap().parse().unwrap();
@@ -16,7 +16,7 @@ fn resident() -> usize {
 #[test]
 fn a_receiver_of_long_messages_pays_for_those_that_come() {
     const MOST: usize = 212_928;
-    // Threads, as each has a buffer of its own.
+    // Each channel is used in a thread of its own, which has a packet buffer of its own.
     let mut pairs: Vec<_> =
         (0..64).map(|_| Channel::builder().max_control(MOST).ring_capacity(4096).pair().unwrap()).collect();
     let before = resident();

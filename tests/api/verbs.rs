@@ -15,11 +15,11 @@ const BRIEFLY: Duration = Duration::from_millis(1);
 const RING: usize = 16 << 10;
 const PAYLOAD: usize = 5000;
 
-/// A sender, and what its verbs are given.
+/// A sender, and the arguments of its verbs.
 struct Sending {
     sender: Sender,
     file: File,
-    /// Of a request that the peer has sent.
+    /// The token of a request that the peer has sent.
     token: ReplyToken,
 }
 
@@ -34,7 +34,7 @@ struct Verb {
     name: &'static str,
     waits_for: Full,
     plain: fn(&mut Sending) -> Result<()>,
-    /// False if there was no room.
+    /// False if there was no space.
     tries: fn(&mut Sending) -> Result<bool>,
     timeout: fn(&mut Sending, Duration) -> Result<()>,
 }
@@ -161,7 +161,7 @@ fn verbs() -> Vec<Verb> {
     of_senders.into_iter().chain(loan_verbs!(loan)).chain(loan_verbs!(writer)).collect()
 }
 
-/// A sender that has no room, and its peer's receiver. The other halves come along, to be kept.
+/// A sender without space, and its peer's receiver. The other halves are returned to be kept.
 fn full(full: Full) -> (Sending, Receiver, (Sender, Receiver)) {
     let (mut a, mut b) = Channel::builder().ring_capacity(RING).pair().unwrap();
     b.request(b"?").unwrap();
@@ -173,7 +173,7 @@ fn full(full: Full) -> (Sending, Receiver, (Sender, Receiver)) {
                 loan.send().unwrap();
             }
         }
-        // Until not even the smallest message with a descriptor has room.
+        // The socket is full when not even the smallest message with a descriptor fits.
         Full::Socket => {
             while sending.sender.try_send(&[0; 500]).is_ok() {}
             let Sending { sender, file, .. } = &mut sending;
@@ -264,7 +264,7 @@ fn verbs_that_receive_have_three_forms() {
     }
 }
 
-/// A form that waits for its time is one of three, whatever else is added.
+/// Each `_timeout` form is one of three, so a new verb without all forms fails here.
 #[test]
 fn public_verbs_with_a_timeout_have_the_other_forms() {
     for (file, source) in [

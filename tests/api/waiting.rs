@@ -37,8 +37,8 @@ fn fill_ring(channel: &mut Channel) {
     fill_ring_from(channel, 0);
 }
 
-/// The same, where the head is at byte `at`: the record reaches to the ring's end. Half of it, or less, is payload; the rest is
-/// control bytes, which ride where they fit.
+/// Fills an empty ring whose head is at byte `at`: the record reaches to the ring's end. Half of it, or less, is
+/// payload; the rest is control bytes, which ride where they fit.
 fn fill_ring_from(channel: &mut Channel, at: usize) {
     let len = channel.limits().max_payload;
     channel.loan(len).unwrap().send_with(&vec![0; 4096 - at - 64 - len]).unwrap();
@@ -56,7 +56,7 @@ fn fill_socket(channel: &mut Channel) -> usize {
     }
 }
 
-/// Whether a descriptor is readable, now or within `time`.
+/// True if a descriptor is readable now or within `time`.
 fn readable(fd: impl AsFd, time: Duration) -> bool {
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec::try_from(time).unwrap())).unwrap() > 0
@@ -310,7 +310,7 @@ fn a_sleeping_receiver_wakes_for_whatever_comes() {
     }
 }
 
-/// Both ends of a channel over sockets of our own, to the first of which something is done beforehand.
+/// Both ends of a channel over sockets of our own, the first of which is changed beforehand.
 fn adopted(prepare: fn(BorrowedFd<'_>)) -> (Channel, Channel) {
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
@@ -338,7 +338,7 @@ fn a_receiver_sleeps_once_however_its_socket_waits() {
             let (ours, mut theirs) = adopted(prepare);
             let (_sender, mut receiver) = ours.split();
             let receiving = start(move || (receiver.recv(), receiver)).asleep();
-            // Longer than the socket waits, so that a receiver that goes back to it has slept again and again.
+            // The pause exceeds the socket's timeout, so a receiver that returns to it has slept several times.
             assert!(matches!(theirs.recv_timeout(SHORT), Err(Error::Timeout)));
             send(&mut theirs);
             let (message, receiver) = receiving.result();
@@ -364,7 +364,7 @@ fn a_receiver_that_sleeps_holds_up_nobody() {
     let receiving = start(move || receiver.recv().map(|message| message.control().to_vec())).asleep();
     let looked = start(move || recv(&socket, &mut [0; 32], RecvFlags::DONTWAIT).map(drop));
     assert_eq!(looked.result(), Err(Errno::AGAIN));
-    // More than ring and socket hold, so it sleeps now and then too.
+    // The messages exceed ring and socket, so the sender sleeps sometimes too.
     let sending = start(move || {
         let file = std::fs::File::open("/dev/null").unwrap();
         for n in 0..MESSAGES {
@@ -420,7 +420,7 @@ fn a_sleeping_sender_wakes_when_there_is_room() {
 /// A ring that is full of payloads of 4,000 bytes, and these payloads. A record with one takes 4,096 bytes.
 fn full(wait: Wait) -> (Channel, Channel, VecDeque<Payload>) {
     let (mut a, mut b) = Channel::builder().ring_capacity(64 << 10).wait(wait).pair().unwrap();
-    // As many as there are, but nobody has said no.
+    // The ring is full, but no call was refused.
     for _ in 0..15 {
         a.loan(4000).unwrap().send().unwrap();
     }
@@ -433,7 +433,7 @@ fn senders_sleep_until_there_is_all_the_space_that_they_need() {
     let (mut a, _b, mut held) = full(Wait::Block);
     let before = a.stats();
     let sending = start(move || (a.sender.loan_timeout(12_000, SOON).map(drop), a.stats())).asleep();
-    // The record and what is reserved for control bytes take 13,120 bytes at the ring's start: those of four payloads.
+    // The record and its reserve for control bytes take 13,120 bytes at the ring's start: those of four payloads.
     for _ in 0..3 {
         drop(held.pop_front());
     }
@@ -484,14 +484,15 @@ fn senders_that_were_refused_more_wake_for_less() {
     sending.result().unwrap();
 }
 
-/// Each message fills the ring, so that each side waits for the other in turn; and comes at every moment of that wait.
+/// Each message fills the ring, so each side waits for the other in turn, and is met at every moment of its wait.
 #[test]
 fn no_wake_up_is_lost_however_the_two_sides_meet() {
     const MESSAGES: usize = 20_000;
     let (a, b) = small(Wait::Block);
     let ((mut sender, _receiver), (_sender, mut receiver)) = (a.split(), b.split());
     let dawdle = |n: usize| (0..n * 7919 % 997).for_each(|_| spin_loop());
-    // One deadline for all: a call that slept to its own deadline would still find the message that it has missed.
+    // All calls share one deadline. A call that slept to its own deadline would still find the message that it had
+    // missed.
     let end = Instant::now() + 3 * SOON;
     let left = move || end.saturating_duration_since(Instant::now());
     let sending = start(move || {
@@ -522,7 +523,7 @@ fn spinning_never_sleeps() {
     assert_eq!((a.stats().sleeps, b.stats().sleeps), (0, 0));
 }
 
-/// A packet that was not sent stays announced; a receiver that spins, and one that sleeps, gets the next messages all the same.
+/// A packet that was not sent stays announced. Spinning and sleeping receivers get the next messages all the same.
 #[test]
 fn a_packet_that_was_announced_in_vain_hides_none() {
     for wait in WAITS {
@@ -539,10 +540,10 @@ fn a_packet_that_was_announced_in_vain_hides_none() {
             for n in 0..sent {
                 assert_eq!(b.recv_timeout(SOON).unwrap().control_as::<[u32; 2]>().unwrap(), &[round, n]);
             }
-            // It looks for the one that did not go.
+            // The receiver looks for the packet that was not sent.
             assert!(matches!(b.recv_timeout(NOW), Err(Error::Timeout)));
             assert!(matches!(b.recv_timeout(SHORT / 10), Err(Error::Timeout)));
-            // What goes now is announced by the number that was announced before.
+            // The next packet is announced by the same number as the one before.
             let receiving = start(move || (b.recv().map(|message| message.control().to_vec()), b));
             let receiving = if wait == Wait::Spin { receiving } else { receiving.asleep() };
             a.try_send(b"alone").unwrap();
@@ -561,7 +562,7 @@ fn a_packet_that_was_announced_in_vain_hides_none() {
 
 const STREAMED: u64 = 10_000;
 
-/// A header and a payload in each message, through a ring that is full now and then, and typed headers besides.
+/// A header and a payload in each message, through a ring that is sometimes full, and typed headers.
 #[test]
 fn streaming_makes_no_system_call_per_message() {
     let builder = Channel::builder().wait(Wait::Spin).ring_capacity(64 << 10);
@@ -602,7 +603,7 @@ fn streams_back() {
 
 #[test]
 fn late_replies_hide_no_message() {
-    // About as many as one call of `try_recv` reads.
+    // The number of packets is close to the budget of one `try_recv`.
     for late in 60..70 {
         let (mut a, mut b) = Channel::pair().unwrap();
         for _ in 0..late {
@@ -651,7 +652,7 @@ fn a_side_without_a_ring_sends_control_messages_only() {
     a.send(b"control").unwrap();
     assert_eq!(b.recv_timeout(SOON).unwrap().control(), b"control");
     assert!(matches!(a.try_loan(1), Err(Error::PayloadTooLarge { len: 1, max: 0 })));
-    // Not even an empty payload has room: there is none for its record's header.
+    // Not even an empty payload fits: there is no space for its record's header.
     assert!(matches!(a.try_loan(0), Err(Error::PayloadTooLarge { len: 0, max: 0 })));
     assert!(matches!(a.sender.has_space(0), Err(Error::PayloadTooLarge { len: 0, max: 0 })));
 }

@@ -23,7 +23,8 @@ use sealane::{Builder, Channel, Closer, Error, Message, Receiver, Sender, Wait};
 
 use crate::support::{role, short_or_long, threads::SOON};
 
-/// What each message says of the stream that it is in: its sender's process has slept often enough, or it is the last.
+/// The control byte of each message: the stream has more, its sender's process has slept often enough, or it is the
+/// last.
 const MORE: u8 = 0;
 const ENOUGH: u8 = 1;
 const LAST: u8 = 2;
@@ -39,7 +40,7 @@ enum Way {
     Default,
     /// The default on more CPUs, although both run on one: they spin uselessly before they sleep.
     SpinInVain,
-    /// Never in a call: in `poll(2)`, as an event loop.
+    /// No call sleeps: the process sleeps in `poll(2)`, as an event loop.
     EventLoop,
 }
 
@@ -67,7 +68,7 @@ impl Way {
         (way, channel)
     }
 
-    /// Makes a channel, and puts this thread, and those that it starts, on one CPU: before or after that.
+    /// Makes a channel, and pins this thread, and those that it starts, to one CPU, before or after that.
     fn pinned<T>(self, make: impl FnOnce() -> T) -> T {
         if self == Self::SpinInVain {
             let channel = make();
@@ -81,7 +82,7 @@ impl Way {
 
     fn receive(self, receiver: &mut Receiver, sleeps: &mut u64) -> Message {
         if self == Self::ForEver {
-            // If it is not woken, the peer finds no room in time, and closes the channel.
+            // If the sender is not woken, the peer finds no space in time, and closes the channel.
             return receiver.recv().unwrap();
         }
         if self != Self::EventLoop {
@@ -135,7 +136,7 @@ fn pin() {
     sched_setaffinity(None, &one).unwrap();
 }
 
-/// Does what may wait, but not to the end of its time: then it has been woken by that.
+/// Runs a call that may wait. It must not wait for its whole time, which would mean that only the deadline woke it.
 fn in_time<T>(wait: impl FnOnce() -> T) -> T {
     let began = Instant::now();
     let result = wait();
@@ -143,7 +144,7 @@ fn in_time<T>(wait: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Ends a channel if its thread panics: then nobody waits for ever.
+/// Ends a channel if its thread panics, so that its peer does not wait for ever.
 struct EndsWithUs(Closer);
 
 impl Drop for EndsWithUs {

@@ -75,7 +75,7 @@ fn modules_are_short_and_import_from_lower_layers_only() {
         }
     }
     assert!(files > 40, "{files} files");
-    // Nothing stands beside the layers but the crate's face.
+    // The only other file is the crate's face.
     for entry in fs::read_dir(&src).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let name = name.trim_end_matches(".rs");

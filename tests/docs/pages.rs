@@ -107,7 +107,7 @@ impl Page {
     }
 }
 
-/// What a heading is called in links, in the repository and in rustdoc.
+/// The anchor of a heading in links, in the repository and in rustdoc.
 fn anchor(heading: &str) -> String {
     let letters = heading.trim().chars().flat_map(char::to_lowercase);
     letters

@@ -26,7 +26,7 @@ fn a_bell_may_come_before_its_receiver_has_looked_and_long_after() {
     for _ in 0..3 {
         assert!(channel.try_recv().unwrap().is_none());
     }
-    // For the epoch that `try_recv` has shown, which ends when the message is taken.
+    // This doorbell is for the epoch that `try_recv` has shown, which ends when the message is taken.
     peer.publish(64, Record { sequence: 1, ..Record::default() }, 128);
     assert_eq!(channel.recv_timeout(LONG).unwrap().sequence(), 1);
     peer.socket.send(Packet::new(DOORBELL));
@@ -55,7 +55,7 @@ fn a_sender_ends_its_direction_in_both_of_its_sockets() {
     let (sender, mut receiver) = channel.split();
     drop(sender);
     assert!(peer.socket.hear().is_none());
-    assert_eq!(peer.credit.try_send(Packet::new(DOORBELL)), Err(Errno::PIPE));
+    assert_eq!(peer.space.try_send(Packet::new(DOORBELL)), Err(Errno::PIPE));
     peer.socket.send(Packet::control(0));
     assert_eq!(receiver.recv_timeout(LONG).unwrap().sequence(), 0);
 }
@@ -67,7 +67,7 @@ fn a_receiver_ends_the_peers_direction_in_both_of_its_sockets() {
     let (mut sender, receiver) = channel.split();
     drop(receiver);
     assert_eq!(peer.socket.try_send(Packet::control(0)), Err(Errno::PIPE));
-    assert!(peer.own_credit.hear().is_none());
+    assert!(peer.own_space.hear().is_none());
     sender.send(b"goes on").unwrap();
     assert_eq!(peer.socket.hear().unwrap().body, b"goes on");
 }
@@ -100,7 +100,7 @@ fn credentials_may_be_attached_by_the_kernel() {
     assert!(!handshake.advance().unwrap());
     assert_eq!(handshake.peer_credentials().unwrap().uid, credentials.uid);
 
-    // Nobody does.
+    // No credentials were attached to this one.
     let (peer, ours) = Player::pair();
     peer.send(hello());
     let mut handshake = Channel::builder().handshake(ours).unwrap();

@@ -29,7 +29,7 @@ fn names(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
 
-/// What has the mark of a test, by its name.
+/// True if the source has a function of this name that is marked as a test.
 fn has_test(source: &str, name: &str) -> bool {
     let mut marked = false;
     source.lines().map(str::trim).any(|line| {

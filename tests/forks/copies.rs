@@ -104,7 +104,7 @@ fn a_payload_keeps_its_bytes_whatever_a_fork_drops() {
     let bytes = |payload: &sealane::Payload| payload.to_vec();
     assert_eq!(bytes(held.0.payload().unwrap()), [1; PAYLOAD]);
     assert_eq!(bytes(&held.1), [2; PAYLOAD]);
-    // What this process drops gives room.
+    // Payloads that this process drops are released.
     assert_eq!(receiver.held().count, 2);
     drop(held);
     assert_eq!(receiver.recv_timeout(LONG).unwrap().payload().unwrap().to_vec(), [3; PAYLOAD]);
@@ -213,7 +213,7 @@ fn a_fork_of_a_fork_owns_nothing_until_it_uses_it() {
             drop(a);
         });
         grandchild.wait();
-        // The grandchild's drop was heard.
+        // The peer would notice the drop of the process that used it last.
         std::mem::forget(a);
     });
     for word in [&b"child"[..], b"child, still", b"grandchild"] {
@@ -253,7 +253,7 @@ fn payloads_dropped_by_a_fork_release_space_once_it_receives() {
             for byte in [2, 3] {
                 assert_eq!(receiver.recv_timeout(LONG).unwrap().payload().unwrap().to_vec(), [byte; PAYLOAD]);
             }
-            // Else their end would be heard.
+            // A drop of these would end the channel.
             std::mem::forget((peer_sender, receiver));
         });
         // All three have been given back: two have room at the ring's start, and the rest is left out.

@@ -53,13 +53,13 @@ fn a_fork_is_a_client_of_its_parents_listener() {
     client.wait();
 }
 
-/// A daemon that lets go of a payload, and then only sends.
+/// A daemon that drops a payload, and then only sends.
 #[test]
 fn a_payload_that_a_fork_dropped_is_given_back_at_its_first_use_of_any_half() {
     let _guard = bounded();
     let (mut peer, mut ours) = Channel::builder().ring_capacity(4096).pair().unwrap();
     let most = peer.limits().max_payload;
-    // With as many control bytes as fill the ring.
+    // The control bytes fill the rest of the ring.
     peer.loan(most).unwrap().send_with(&vec![0; 4096 - 64 - most]).unwrap();
     let payload = ours.recv().unwrap().take_payload().unwrap();
     assert!(peer.try_loan(most).unwrap().is_none());
@@ -94,7 +94,7 @@ fn workers_that_listen_on_a_duplicate_leave_the_path_to_the_server() {
     assert!(!path.exists());
 }
 
-/// The fork has no copy of a thread that is busy with the payloads, and never hears that it is done.
+/// The fork has no copy of a thread that is in the ledger, so it can never wait for that thread.
 #[test]
 fn a_fork_of_a_busy_process_lets_go_of_a_payload() {
     let _guard = bounded();

@@ -14,7 +14,7 @@ use sealane::tokio::{Channel, Listener};
 use crate::support::{forks::in_fork, hostile::LONG, socket_path, threads::bounded};
 
 fn runtime() -> tokio::runtime::Runtime {
-    // With one thread: others would not be there in a fork.
+    // The runtime has one thread, since a fork has no copies of others.
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 

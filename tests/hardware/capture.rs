@@ -25,7 +25,7 @@ use crate::{
 pub(crate) struct Register {
     stride: u64,
     rows: u64,
-    /// By which each process can tell one dmabuf from another.
+    /// The identity of a dmabuf, which is the same in each process.
     inodes: [u64; BUFFERS],
 }
 
@@ -167,7 +167,7 @@ fn dmabuf(fd: &OwnedFd) -> DmaBuf {
     fd.try_clone().unwrap().try_into().expect("a dmabuf")
 }
 
-/// Sends the statistics of a frame, made of what this process maps.
+/// Sends the statistics of a frame, computed from this process's mapping.
 pub(crate) fn announce(
     channel: &mut Channel,
     buffers: &[Mapping],

@@ -29,7 +29,7 @@ pub(crate) fn next(capture: &mut Capture) -> Frame {
     frame
 }
 
-/// What can be left over: dmabufs of the machine, their bytes, and descriptors of this process.
+/// Resources that a test can leave behind: dmabufs of the machine, their bytes, and descriptors of this process.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) dmabufs: usize,

@@ -1,4 +1,4 @@
-//! Bookkeeping of a channel's messages is bounded by the builder, whatever messages the peer sends.
+//! Bookkeeping of a channel's messages is bounded by the builder's limits for any messages of the peer.
 //!
 //! All memory that the process allocates is counted, so this binary has one test only.
 #![expect(unsafe_code, reason = "an allocator is implemented by unsafe functions")]
@@ -12,7 +12,7 @@ use std::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sealane::{Builder, Channel, Error};
 
-/// Counts the bytes that are allocated, and the most that ever were.
+/// Counts allocated bytes, and their maximum.
 struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
@@ -36,7 +36,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// By how much more memory was allocated meanwhile, at most, than before.
+/// The growth of allocated memory during a call, at its maximum.
 fn most_allocated(by: impl FnOnce()) -> usize {
     let before = NOW.load(Relaxed);
     MOST.store(before, Relaxed);
@@ -53,7 +53,7 @@ fn one_way(capacity: usize) -> (Channel, Channel) {
     (sending.join().unwrap(), receiver)
 }
 
-/// One test, as there is one allocator.
+/// There is one test, since there is one allocator.
 #[test]
 fn bookkeeping_is_bounded_by_the_builder() {
     a_payload_that_is_kept_before_a_million_empty_ones_costs_no_more();
@@ -83,7 +83,7 @@ fn a_payload_that_is_kept_before_a_million_empty_ones_costs_no_more() {
     assert_eq!((receiver.receiver.held().count, receiver.receiver.held().bytes), (0, 0));
     assert!(sender.try_loan(RING / 2 - 1088).unwrap().is_some(), "the longest has room again");
 
-    // All at once, and the youngest first.
+    // All payloads are released at once, and the youngest first.
     for _ in 0..HELD {
         sender.loan(0).unwrap().send().unwrap();
     }
@@ -96,7 +96,7 @@ fn a_payload_that_is_kept_before_a_million_empty_ones_costs_no_more() {
 fn requests_without_replies_cost_what_the_builder_says() {
     let (mut a, mut b) = Channel::builder().ring_capacity(4096).pair().unwrap();
     let max = a.limits().max_requests;
-    // This thread's buffer for packets is another matter.
+    // This thread's packet buffer does not count.
     a.send(b"").unwrap();
     b.recv().unwrap();
     let noted = most_allocated(|| {

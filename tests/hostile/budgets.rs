@@ -16,9 +16,9 @@ use crate::support::{
     threads::bounded,
 };
 
-/// Packets that a call reads which does not wait.
+/// Packets that a non-blocking call reads.
 const BUDGET: u64 = 512;
-/// Packets that a call reads between two looks at the clock.
+/// Packets that a call reads between two reads of the clock.
 const BETWEEN_LOOKS: u64 = 64;
 
 type Receive = fn(&mut Channel) -> Result<Option<Message>>;
@@ -27,10 +27,10 @@ fn builder() -> Builder {
     Channel::builder()
 }
 
-/// Gives the peer as long a queue as the kernel lets it have, and says how many packets it holds; `None` if these are no more
-/// than one call reads.
+/// Gives the peer the longest queue that the kernel allows, and returns the number of packets that it holds; `None`
+/// if these are no more than one call reads.
 fn long_queue(hostile: &Hostile) -> Option<u64> {
-    // The kernel cuts it to its own limit.
+    // The kernel caps it at its own limit.
     set_socket_send_buffer_size(&hostile.socket, 1 << 20).unwrap();
     let (probe, _other) = hostile::seqpacket_pair();
     set_socket_send_buffer_size(&probe, 1 << 20).unwrap();
@@ -48,7 +48,7 @@ fn long_queue(hostile: &Hostile) -> Option<u64> {
     Some(packets.min(2 * BUDGET - 1))
 }
 
-/// Fills the socket with doorbells, each rung when an epoch had been shown for it; behind them is room for one packet.
+/// Fills the socket with doorbells, each for an epoch that was shown. There is space for one packet behind them.
 fn ring_for_each(hostile: &Hostile, channel: &mut Channel, packets: u64) {
     for sequence in 0..packets {
         hostile.socket.send(Packet::control(sequence));
@@ -61,7 +61,7 @@ fn ring_for_each(hostile: &Hostile, channel: &mut Channel, packets: u64) {
     }
 }
 
-/// How many packets and doorbells `call` has read, and what came of it.
+/// The number of packets and doorbells that `call` has read, and its result.
 fn read_by<T>(channel: &mut Channel, call: impl FnOnce(&mut Channel) -> T) -> (u64, T) {
     let read = |channel: &Channel| channel.stats().doorbells_received + channel.stats().packets_received;
     let before = read(channel);
@@ -108,7 +108,7 @@ fn doorbells_that_come_at_once_move_no_deadline() {
         let (hostile, mut channel) = Hostile::meet(&builder());
         ring_for_each(&hostile, &mut channel, 200);
         message_behind(&hostile, 200, half);
-        // Looks like packets that are on their way all the time.
+        // The control word announces packets that never come.
         hostile.set(PACKETS, u64::MAX);
         let (read, result) = read_by(&mut channel, |channel| channel.recv_timeout(Duration::ZERO));
         assert!(matches!(result, Err(Error::Timeout)), "half: {half}: {result:?}");
@@ -141,7 +141,7 @@ fn doorbells_cannot_be_saved_up_by_never_letting_the_socket_run_empty() {
     assert!(matches!(ended, Err(Error::Protocol(ProtocolError::Doorbells { .. }))), "{ended:?}");
 }
 
-/// Gives up this number of requests, none of which the peer has answered.
+/// Cancels this number of requests, none of which the peer has answered.
 fn give_up(hostile: &Hostile, channel: &mut Channel, requests: u64) {
     for count in 1..=requests {
         let request = channel.loan(0).unwrap().request(b"").unwrap();
@@ -198,7 +198,7 @@ fn a_peer_that_answers_none_is_not_asked_more_than_it_said() {
     let (hostile, mut channel) = Hostile::meet(&builder().max_requests(3));
     assert_eq!(channel.limits().max_requests, 3);
     let requests = [(); 3].map(|()| channel.request(b"").unwrap());
-    // Given up or not: the peer has them.
+    // The peer has the requests, cancelled or not.
     channel.receiver.cancel(requests[0]);
     let refused =
         [channel.request(b""), channel.sender.try_request(b""), channel.loan(1).unwrap().request(b"")];
@@ -206,11 +206,11 @@ fn a_peer_that_answers_none_is_not_asked_more_than_it_said() {
         assert!(matches!(refused, Err(Error::TooManyRequests { max: 3 })), "{refused:?}");
     }
     assert!(matches!(channel.call(b"", LONG), Err(Error::TooManyRequests { max: 3 })));
-    // Other messages are sent as ever, and nothing was sent of the refused ones.
+    // Other messages can still be sent, and nothing was sent of the refused ones.
     channel.send(b"no request").unwrap();
     let heard: Vec<u16> = (0..4).map(|_| hostile.socket.hear().unwrap().flags).collect();
     assert_eq!(heard, [WANTS_REPLY, WANTS_REPLY, WANTS_REPLY, 0]);
-    // Any reply makes room.
+    // Each reply frees a place.
     hostile.socket.send(Packet { reply_to: 1, ..Packet::control(0) });
     hostile.socket.send(Packet { reply_to: 2, ..Packet::control(1) });
     assert_eq!(channel.recv_timeout(LONG).unwrap().in_reply_to(), Some(requests[1]));

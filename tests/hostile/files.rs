@@ -1,5 +1,5 @@
-//! Descriptors that are traps: files that nobody serves, sockets that linger, memory that is not there. They are refused by
-//! name or closed, without waiting and without paying for them.
+//! Descriptors that are traps: files whose server does not answer, sockets that linger, memory that is not there.
+//! They are refused by name or closed, without waiting and without paying for them.
 
 use std::{
     fs::File,
@@ -35,7 +35,7 @@ fn builder() -> Builder {
     Channel::builder().ring_capacity(1).max_fds(2)
 }
 
-/// What comes of a handshake with a peer that offers these descriptors and this region.
+/// The result of a handshake with a peer that offers these descriptors and this region.
 fn offered(hello: &Hello, fds: Vec<OwnedFd>) -> Result<Channel, Error> {
     let (player, ours) = Player::pair();
     player.send(Packet::hello(hello, fds));
@@ -68,7 +68,7 @@ fn unanswering_of(user: u32, namespaces: &[&str]) -> Option<(OwnedFd, Player)> {
     command.args(namespaces).arg(inner.get_program()).args(inner.get_args()).env(USER, user.to_string());
     let mut child = command.stdin(theirs).stdout(std::process::Stdio::null()).spawn().ok()?;
     drop(command);
-    // Without the rights to do it, the child ends without a word.
+    // Without the rights for it, the child ends without output.
     let heard = player.hear();
     if heard.is_none() {
         child.wait().unwrap();
@@ -90,9 +90,9 @@ fn mounts_what_never_answers() {
     }
     let fd = open(directory.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
     socket.send(Packet { fds: vec![fd], ..Packet::new(CONTROL) });
-    // Until the parent is done.
+    // The child lives until the parent is done.
     poll(&mut [PollFd::new(&socket, PollFlags::RDHUP)], None).unwrap();
-    // Without waiting for the answer to what tidying up would ask.
+    // The test does not wait for the server's answer, which removal would need.
     std::process::exit(0);
 }
 
@@ -109,7 +109,7 @@ fn a_file_whose_server_never_answers_is_refused_without_waiting() {
     assert_refused(&hello, again(), refusal);
     let region = memfd(hello.region(), hello.region(), SEALS);
     let result = offered(&hello, vec![region, again()]);
-    let refusal = Refusal { reason: Reason::CreditSocket, expected: 1, found: 0 };
+    let refusal = Refusal { reason: Reason::SpaceSocket, expected: 1, found: 0 };
     assert!(
         matches!(&result, Err(Error::Handshake(HandshakeError::Refused(found))) if *found == refusal),
         "{result:?}"
@@ -119,7 +119,8 @@ fn a_file_whose_server_never_answers_is_refused_without_waiting() {
     assert!(matches!(&result, Err(Error::Sealed(found)) if *found == error), "{result:?}");
 }
 
-/// The kernel lets only its user look at a FUSE file, not even root: to ask for its type is an error (`EACCES`).
+/// The kernel lets only the server's user look at a FUSE file, not even root. A question for its type fails with
+/// `EACCES`.
 #[test]
 fn a_file_that_we_may_not_look_at_is_refused_and_no_failure_of_ours() {
     let _guard = bounded();
@@ -141,12 +142,12 @@ fn a_file_in_memory_that_is_no_memfd_is_refused() {
         return println!("left out: no /dev/shm");
     };
     file.write_all(&vec![0; hello.region().try_into().unwrap()]).unwrap();
-    // It can be sealed no more (`F_SEAL_SEAL`), so it never was.
+    // It cannot be sealed any more (`F_SEAL_SEAL`), so it never was a sealed buffer.
     let refusal = Refusal { reason: Reason::RegionSeals, expected: 0x17, found: 1 };
     assert_refused(&hello, file.into(), refusal);
 }
 
-/// A memfd of huge pages, of which none is there.
+/// A memfd of huge pages, none of which is allocated.
 fn huge(pages: u64) -> Option<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
     let memfd = memfd_create("huge", flags).ok()?;
@@ -161,7 +162,7 @@ fn huge_pages_that_are_not_there_are_refused() {
     let Some(region) = huge(2) else { return println!("left out: no huge pages in this kernel") };
     let hello = Hello { ring_offset: 2 << 20, ring_capacity: 2 << 20, ..Hello::honest(1) };
     assert_refused(&hello, region, Refusal { reason: Reason::RegionHoles, expected: 4 << 20, found: 0 });
-    // One that claims small pages: its mapping would reach further than it says.
+    // This file claims small pages: its mapping would reach further than its size.
     let hello = Hello { ring_offset: page(), ring_capacity: (2 << 20) - page(), ..Hello::honest(1) };
     let hello = Hello { ring_capacity: hello.ring_capacity.next_power_of_two() / 2, ..hello };
     let size = hello.region();
@@ -192,7 +193,7 @@ fn a_hole_that_is_hidden_costs_us_a_step_and_no_more() {
     let hello = Hello { ring_capacity: 4 << 20, ..Hello::honest(1) };
     let size = hello.region();
     let allocated = |file: &OwnedFd| u64::try_from(fstat(file).unwrap().st_blocks).unwrap() * 512;
-    // The missing pages stand beyond the end instead; a whole number of steps is before the hole.
+    // The missing pages are beyond the end instead; the hole is behind a whole number of steps.
     for dense in [0, step, 16 * step] {
         let region = memfd(size, dense, SealFlags::empty());
         fallocate(&region, FallocateFlags::KEEP_SIZE, size, size - dense).unwrap();
@@ -201,17 +202,17 @@ fn a_hole_that_is_hidden_costs_us_a_step_and_no_more() {
         assert!(before >= size);
         let refusal = Refusal { reason: Reason::RegionHoles, expected: size, found: dense };
         assert_refused(&hello, region.try_clone().unwrap(), refusal);
-        // More if this machine's memory for files comes in huge pages.
+        // There are more if this machine uses huge pages for files in memory.
         assert!(allocated(&region) - before <= step.max(2 << 20), "{} allocated", allocated(&region));
     }
 }
 
-/// A socket whose closing would wait for longer than anybody lives, and a second descriptor of it.
+/// A socket whose close would linger for decades, and a second descriptor of it.
 fn lingering() -> (OwnedFd, OwnedFd, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (other, _) = listener.accept().unwrap();
-    // Closing would wait for the bytes that the other end does not read.
+    // The close would wait for the bytes that the other end does not read.
     socket.set_nonblocking(true).unwrap();
     while (&socket).write(&[0; 1 << 12]).is_ok() {}
     sockopt::set_socket_linger(&socket, Some(Duration::from_mins(500))).unwrap();
@@ -230,7 +231,7 @@ fn sockets_that_are_closed_for_the_peer_do_not_linger() {
             drop(offered(&hello, vec![region, seqpacket_pair().0, fd]));
         }),
         ("a region", |fd| drop(offered(&Hello::honest(1), vec![fd, seqpacket_pair().0]))),
-        ("a credit socket", |fd| {
+        ("a space socket", |fd| {
             let hello = Hello::honest(1);
             drop(offered(&hello, vec![memfd(hello.region(), hello.region(), SEALS), fd]));
         }),

@@ -42,7 +42,7 @@ const REASONS: [(u32, Reason); 19] = [
     (11, Reason::RegionSize),
     (12, Reason::RegionHoles),
     (13, Reason::RegionAccess),
-    (14, Reason::CreditSocket),
+    (14, Reason::SpaceSocket),
     (15, Reason::Credentials),
     (16, Reason::Packet),
     (17, Reason::Application),
@@ -55,7 +55,7 @@ const LIMIT: usize = 64 << 20;
 
 const F_SEAL_EXEC: u32 = 0x20;
 
-/// How our side came to its socket.
+/// The origin of our side's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Caller,
@@ -66,7 +66,7 @@ fn builder() -> Builder {
     Channel::builder().ring_capacity(1).max_peer_ring_capacity(LIMIT)
 }
 
-/// A peer that has said `packets` before our side says anything, and then that side.
+/// A peer that has sent `packets` before our side sends anything, and our side.
 fn play(side: Side, builder: &Builder, packets: Vec<Packet>) -> (Player, Handshake) {
     let say = |player: &Player| packets.into_iter().for_each(|packet| player.send(packet));
     match side {
@@ -100,7 +100,7 @@ fn with_fds(fds: Vec<OwnedFd>) -> Packet {
     Packet::hello(&Hello::honest(1), fds)
 }
 
-/// Our side refuses what is said, for that reason and with those numbers, which are also what the peer reads; and nothing
+/// Our side refuses the packets for that reason and with those numbers, which the peer reads too; and nothing
 /// that came along stays open.
 fn assert_refused(side: Side, mut packets: Vec<Packet>, refusal: Refusal) {
     let (reader, writer) = pipe();
@@ -233,7 +233,7 @@ fn a_region_that_lacks_a_seal_is_refused() {
     let size = Hello::honest(1).region();
     let all = [SealFlags::SEAL, SealFlags::SHRINK, SealFlags::GROW, SealFlags::FUTURE_WRITE];
     let lacking = all.map(|missing| SEALS.difference(missing));
-    // The last one is immutable, and could be resized, or written through an older mapping.
+    // The last file is immutable, but could be resized, or written through an older mapping.
     for seals in lacking.into_iter().chain([SealFlags::empty(), SealFlags::WRITE]) {
         let region = || memfd(size, size, seals);
         let found = fcntl_get_seals(region()).unwrap().bits();
@@ -325,7 +325,7 @@ fn a_region_that_may_not_be_read_is_refused() {
 }
 
 #[test]
-fn a_credit_descriptor_of_another_kind_is_refused() {
+fn a_space_socket_of_another_kind_is_refused() {
     let _guard = bounded();
     let kinds: [fn() -> OwnedFd; 4] = [
         || pipe().1,
@@ -333,10 +333,10 @@ fn a_credit_descriptor_of_another_kind_is_refused() {
         || UnixStream::pair().unwrap().0.into(),
         || UnixDatagram::pair().unwrap().0.into(),
     ];
-    for credit in kinds {
-        refused(Reason::CreditSocket, 1, 0, || {
+    for space in kinds {
+        refused(Reason::SpaceSocket, 1, 0, || {
             let mut fds = honest_fds(&Hello::honest(1));
-            fds[1] = credit();
+            fds[1] = space();
             vec![with_fds(fds)]
         });
     }
@@ -410,7 +410,7 @@ fn a_ready_with_anything_to_it_is_refused() {
 /// A peer's packets.
 type Said = fn() -> Vec<Packet>;
 
-/// A `Reject` of the peer's, after what it said `before`, is reported.
+/// A `Reject` of the peer, after the packets `before`, is reported.
 fn assert_rejected(before: Said, body: &[u8], refusal: Refusal) {
     for side in [Side::Caller, Side::Listener] {
         let mut packets = before();
@@ -441,7 +441,7 @@ fn a_reject_is_reported_as_it_was_said_whenever_it_comes() {
         for code in [0, 20, 999, u32::MAX] {
             assert_rejected(before, &body(code), refusal(Reason::Unknown(code)));
         }
-        // A later version may say more.
+        // A later version may send more.
         assert_rejected(before, &[body(5), vec![9; 100]].concat(), refusal(Reason::RingTooLarge));
         for len in [0, 23] {
             let short = Refusal { reason: Reason::Unknown(0), expected: 24, found: len };
@@ -455,7 +455,7 @@ fn a_peer_that_goes_away_is_reported_with_what_it_owed() {
     let _guard = bounded();
     let cases: [(Said, &str); 4] = [
         (Vec::new, "Hello"),
-        // No packet of ours is empty, so the kernel's word for it is the end of the file.
+        // Our packets are never empty, so the kernel's report of an empty packet is the end of file.
         (|| vec![Packet::raw(b"")], "Hello"),
         (|| vec![honest()], "Ready"),
         (|| vec![honest(), Packet::raw(b"")], "Ready"),
@@ -527,7 +527,7 @@ fn a_peer_that_is_refused_reads_why_and_the_end_at_once() {
     let _guard = bounded();
     for side in [Side::Caller, Side::Listener] {
         let (player, mut handshake) = play(side, &builder(), vec![Packet::new(CONTROL)]);
-        // It waits for the peer to read that, and would for as long as the deadline is away.
+        // Our side waits for the peer to read that until the deadline.
         assert!(!handshake.advance().unwrap());
         assert_eq!(player.hear_all().last().unwrap().refusal(), (16, 1, CONTROL.into()));
         drop(player);
@@ -566,7 +566,7 @@ fn a_client_that_is_ready_too_early_can_still_be_refused_for_who_it_is() {
 }
 
 #[test]
-fn our_own_region_and_credit_socket_are_refused_when_they_come_back() {
+fn our_own_region_and_space_socket_are_refused_when_they_come_back() {
     let _guard = bounded();
     for which in [0..1, 1..2, 0..2] {
         let (player, mut handshake) = play(Side::Caller, &builder(), vec![]);

@@ -43,11 +43,11 @@ fn number(fd: &impl AsFd) -> usize {
     bits(fd.as_fd().as_raw_fd())
 }
 
-/// Our region, as the peer has it.
+/// Our region, as the peer receives it.
 struct Region {
     memfd: OwnedFd,
     size: usize,
-    /// Where it has mapped it, to read.
+    /// The address of its read-only mapping.
     at: usize,
 }
 
@@ -68,7 +68,7 @@ impl Region {
         call(libc::SYS_fallocate, [number(&self.memfd), bits(mode), offset, self.size, 0, 0])
     }
 
-    /// Opened anew.
+    /// Opens the region again.
     fn again(&self, options: &mut std::fs::OpenOptions) -> io::Result<File> {
         options.open(format!("/proc/self/fd/{}", self.memfd.as_raw_fd()))
     }
@@ -89,12 +89,12 @@ fn write_at(fd: &impl AsFd, at: usize) -> io::Result<usize> {
     call(libc::SYS_pwrite64, [number(fd), b"x".as_ptr().addr(), 1, at, 0, 0])
 }
 
-/// A file with something in it.
+/// A file with some bytes in it.
 fn source() -> OwnedFd {
     memfd(page(), page(), rustix::fs::SealFlags::empty())
 }
 
-/// A pipe with something in it.
+/// A pipe with some bytes in it.
 fn full_pipe() -> OwnedFd {
     let (reader, writer) = pipe();
     rustix::io::write(&writer, b"x").unwrap();
@@ -138,7 +138,7 @@ const ATTEMPTS: [Attempt; 42] = [
         let set = |flag| call(libc::SYS_fcntl, [number(&r.memfd), bits(libc::F_SETFL), bits(flag), 0, 0, 0]);
         set(libc::O_APPEND)?;
         let result = call(libc::SYS_write, [number(&r.memfd), b"x".as_ptr().addr(), 1, 0, 0, 0]);
-        // The calls below have another word for a file that is appended to.
+        // The calls below fail with another error for a file in append mode.
         set(0)?;
         result
     }),
@@ -199,7 +199,7 @@ const ATTEMPTS: [Attempt; 42] = [
     ("userfaultfd: pages of its own for missing ones", EPERM, |r| user_fault(r, 1)),
     ("userfaultfd: minor faults", EPERM, |r| user_fault(r, 4)),
     ("a dmabuf of it", 0, |r| {
-        // UDMABUF_CREATE: of which memfd, flags, offset, size.
+        // The fields of `UDMABUF_CREATE`: memfd, flags, offset, size.
         let device = File::options().read(true).write(true).open("/dev/udmabuf")?;
         let wanted = [u64::try_from(number(&r.memfd)).unwrap(), 0, u64::try_from(r.size).unwrap()];
         call(libc::SYS_ioctl, [number(&device), 0x4018_7542, wanted.as_ptr().addr(), 0, 0, 0])
@@ -232,7 +232,7 @@ fn a_peer_is_refused_every_way_to_write_our_region() {
     let mut child = role(tries_to_write).stdin(Stdio::from(theirs)).spawn().unwrap();
     let channel = Channel::builder().ring_capacity(2 * 4096).handshake(ours).unwrap().finish().unwrap();
     let (mut sender, mut receiver) = channel.split();
-    // It holds as much of the ring as it can while the peer tries.
+    // The peer holds as much of the ring as it can while it tries.
     let mut loan = sender.loan(sender.limits().max_payload).unwrap();
     loan.fill(OURS);
     for word in [&b"begun"[..], b"tried", b"harmless"] {
@@ -323,7 +323,7 @@ fn page_tables_are_filled_at_once_or_as_they_are_needed() {
         let handshake = builder.handshake(ours).unwrap();
         let our_region = player.hear().unwrap().fds.remove(0);
         let hello = Hello::honest(ring / page());
-        let (_credit, for_peer) = seqpacket_pair();
+        let (_space, for_peer) = seqpacket_pair();
         let region = memfd(hello.region(), hello.region(), SEALS);
         player.send(Packet::hello(&hello, vec![region.try_clone().unwrap(), for_peer]));
         player.send(Packet::new(READY));
@@ -331,7 +331,7 @@ fn page_tables_are_filled_at_once_or_as_they_are_needed() {
         for (name, region) in [("ours", our_region), ("the peer's", region)] {
             let (size, resident, huge) = mapped(&region);
             assert_eq!(size, whole, "{name}, {prefault}");
-            // Without, no more than a few touches bring in. A huge page is one entry.
+            // Without `prefault`, only the pages of a few accesses are there. A huge page is one entry.
             let resident = if prefault { resident } else { resident - huge };
             assert!(if prefault { resident == whole } else { resident < ring }, "{name}: {resident}");
         }
@@ -370,7 +370,7 @@ fn our_region_has_huge_pages_where_the_system_gives_them_and_none_beyond_its_end
 fn tries_to_write() {
     let player = Player::from(stdin().as_fd().try_clone_to_owned().unwrap());
     let hello = Hello::honest(1);
-    let (_credit, for_peer) = seqpacket_pair();
+    let (_space, for_peer) = seqpacket_pair();
     player.send(Packet::hello(&hello, vec![memfd(hello.region(), hello.region(), SEALS), for_peer]));
     player.send(Packet::new(READY));
     let mut heard = player.hear().unwrap();
@@ -398,7 +398,7 @@ fn tries_to_write() {
     }
     say(1, b"tried");
 
-    // Allowed, and no harm to anybody.
+    // The kernel allows it, and it harms no process.
     let own = region.map(PROT_READ | PROT_WRITE, MAP_PRIVATE).unwrap();
     let copy = full_pipe();
     let (from, ring) = (number(&copy), own + usize::try_from(page()).unwrap() + 64);

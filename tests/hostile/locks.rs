@@ -1,8 +1,8 @@
 //! A peer that holds the kernel's lock of a file that it sends: no call of ours on the file waits for that lock.
 //!
-//! The peer writes to the sealed file from memory whose faults nobody answers (`userfaultfd(2)`; a file on a FUSE server
-//! would do as well). Linux 6.16 and later refuse before they read that memory; earlier versions read first, with the lock
-//! held.
+//! The peer writes to the sealed file from memory whose page faults are never answered (`userfaultfd(2)`; a file on a
+//! FUSE server would do as well). Linux 6.16 and later refuse before they read that memory; earlier versions read
+//! first, with the lock held.
 #![expect(unsafe_code, reason = "the peer does what no safe interface offers")]
 
 use std::{
@@ -44,7 +44,7 @@ fn a_peer_that_holds_a_files_lock_holds_up_nobody() {
 #[ignore = "the child of another test"]
 fn holds_locks() {
     let Some(memory) = unanswering_memory() else { std::process::exit(0) };
-    // A process that waits for us uselessly does so for no longer than this.
+    // The longest time that a useless wait of the process takes.
     // SAFETY: `alarm(2)` only sets a timer.
     unsafe { libc::alarm(60) };
     let player = Player::from(stdin().as_fd().try_clone_to_owned().unwrap());
@@ -63,7 +63,7 @@ fn holds_locks() {
     std::process::exit(0);
 }
 
-/// A page whose first use waits for ever, if this process may make one.
+/// A page whose first access waits for ever, if this process may make one.
 fn unanswering_memory() -> Option<usize> {
     let call = |number: c_long, a: usize, b: usize, c: usize| {
         // SAFETY: `userfaultfd(2)`, and `ioctl(2)` with pointers to live arrays of the right length.
@@ -74,7 +74,7 @@ fn unanswering_memory() -> Option<usize> {
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new mapping at an address that the kernel chooses disturbs nothing.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
-    // UFFDIO_API; UFFDIO_REGISTER of missing pages.
+    // The calls `UFFDIO_API`, and `UFFDIO_REGISTER` for missing pages.
     let mut api = [0xaa_u64, 0, 0];
     let mut range = [u64::try_from(at.addr()).unwrap(), page(), 1, 0];
     let api = call(libc::SYS_ioctl, fd, 0xc018_aa3f, api.as_mut_ptr().addr());
@@ -87,7 +87,7 @@ fn write_for_ever(file: OwnedFd, memory: usize) {
     let (tell, told) = std::sync::mpsc::channel();
     thread::spawn(move || {
         tell.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
-        // SAFETY: a mapping of a page, which nobody else uses.
+        // SAFETY: a mapping of a page, which nothing else uses.
         unsafe { libc::pwrite(file.as_raw_fd(), std::ptr::with_exposed_provenance(memory), 4096, 0) };
         drop(tell);
     });

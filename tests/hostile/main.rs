@@ -1,4 +1,4 @@
-//! Peers that break the protocol, send traps or withhold what they owe: each is named, bounded and harmless.
+//! Peers that break the protocol, send traps or withhold answers: each is reported by name, bounded and harmless.
 //!
 //! The modules share one process. A test that measures or changes its whole process has a binary of its own beside this
 //! one (`[[test]]` in Cargo.toml).

@@ -16,7 +16,7 @@ use crate::support::{
     threads::bounded,
 };
 
-/// What one call may look at of a peer's region.
+/// Bytes of a peer's region that one call may look at.
 const PIECE: u64 = 4 << 20;
 
 /// Bytes of regions that this process has mapped, its own or its peers'.
@@ -50,7 +50,7 @@ fn is_readable(fd: impl AsFd) -> bool {
     readable([fd.as_fd()], Duration::ZERO) == [true]
 }
 
-/// Its credentials are there for the application.
+/// Advances until the client's credentials are there for the application.
 fn accept(listener: &Listener) -> Handshake {
     let mut server = listener.try_accept().unwrap().unwrap();
     assert!(!server.advance().unwrap());
@@ -70,7 +70,7 @@ fn memory_is_given_after_the_applications_turn_and_taken_piece_by_piece() {
 fn clients_that_say_hello_and_no_more_are_given_nothing() {
     const CLIENTS: usize = 50;
     let name = abstract_name();
-    // A ring so small that it is made at one go.
+    // The ring is so small that it is made in one step.
     let builder = Channel::builder().ring_capacity(1).handshake_timeout(Duration::from_millis(200));
     let listener = builder.listen(&name).unwrap();
     let before = mapped();
@@ -78,7 +78,7 @@ fn clients_that_say_hello_and_no_more_are_given_nothing() {
     let mut servers: Vec<_> = clients.iter().map(|_| accept(&listener)).collect();
     assert_eq!(mapped(), before);
 
-    // One continues, one is refused, one is dropped, and all others time out.
+    // One handshake continues, one is refused, one is dropped, and all others time out.
     let (mut accepted, refused, dropped) = (servers.remove(0), servers.remove(0), servers.remove(0));
     assert!(!accepted.advance().unwrap());
     assert!(mapped() > before, "both regions");
@@ -129,7 +129,7 @@ fn a_large_region_is_looked_at_in_pieces() {
 fn memory_that_takes_longer_than_there_is_time_is_a_timeout() {
     let builder = Channel::builder().ring_capacity(1 << 30);
     for prefault in [false, true] {
-        // At 1 TB/s it would be there in time.
+        // A rate of 1 TB/s would be enough.
         let builder = builder.clone().prefault(prefault).handshake_timeout(Duration::from_millis(1));
         let (player, ours) = Player::pair();
         assert!(matches!(builder.handshake(ours), Err(Error::Timeout)));

@@ -49,7 +49,7 @@ fn a_sandbox_that_keeps_us_from_looking_is_our_own_failure() {
     ] {
         let (player, result) = apart(move || {
             let (player, ours) = Player::pair();
-            // Ours is made already; only the peer's is still to be checked.
+            // Our region is made already; only the peer's is still to be checked.
             let handshake = Channel::builder().ring_capacity(1).handshake(ours).unwrap();
             let hello = Hello::honest(1);
             let region = memfd(hello.region(), hello.region(), SEALS);

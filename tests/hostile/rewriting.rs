@@ -41,7 +41,7 @@ use crate::support::{
 /// Control bytes that we accept.
 const MAX_CONTROL: usize = 10;
 
-/// How long each kind of peer is endured.
+/// The time for which each kind of peer runs.
 fn time() -> Duration {
     short_or_long(Duration::from_secs(1), Duration::from_mins(3))
 }
@@ -56,7 +56,7 @@ fn bytes_rewritten_while_they_are_read_were_checked_or_are_an_error() {
     let _guard = bounded_by(4 * time() + 2 * LONG);
     let seed = Random::seed();
     println!("SEED={seed}");
-    // Once before anything is counted: what threads and their stacks leave behind, they leave behind once.
+    // One run before anything is counted: threads and their stacks leave some memory behind, once.
     headers(Random(seed), Duration::ZERO);
     let before = left_over();
     payloads(seed, time());
@@ -72,7 +72,7 @@ fn bytes_rewritten_while_they_are_read_were_checked_or_are_an_error() {
     assert_eq!(left_over(), before, "descriptors, regions mapped");
 }
 
-/// Reads all of a message in every way that there is.
+/// Reads a whole message in every way.
 fn read(message: &mut Message) {
     assert!(message.control().len() <= MAX_CONTROL);
     let control = message.control().to_vec();
@@ -98,7 +98,7 @@ fn read(message: &mut Message) {
             let value = payload.read::<u64>(last).unwrap();
             assert_eq!(value, value.to_be().to_be());
         }
-        // A value that not all bytes are: copied, then checked.
+        // A type for which not all bytes are valid is copied, then checked.
         if let Ok(value) = payload.read::<bool>(0) {
             assert!(u8::from(value) <= 1);
         }
@@ -116,7 +116,7 @@ fn read(message: &mut Message) {
     assert_eq!(message.control(), control);
 }
 
-/// Another process keeps to the protocol, and scribbles on its payloads all the while: it harms nobody but them.
+/// Another process keeps to the protocol and overwrites its payloads all the while: only their bytes change.
 fn payloads(seed: u64, time: Duration) {
     let (ours, theirs) = seqpacket_pair();
     let mut child = role(scribbles).stdin(Stdio::from(theirs)).env("SEED", seed.to_string()).spawn().unwrap();
@@ -124,7 +124,7 @@ fn payloads(seed: u64, time: Duration) {
     let mut channel = builder.handshake(ours).unwrap().finish().unwrap();
     let end = Instant::now() + time;
     let mut messages = 0;
-    // A slow machine takes longer for as many as tell something.
+    // A slow machine takes longer for a useful number of rounds.
     while Instant::now() < end || messages < ENOUGH {
         read(&mut channel.recv_timeout(LONG).unwrap());
         messages += 1;
@@ -144,7 +144,7 @@ fn scribbles() {
         assert_eq!(pread(&region, &mut tail, TAIL.try_into().unwrap()).unwrap(), tail.len());
         u64::from_le_bytes(tail)
     };
-    // Where the payload is of the only record that there is.
+    // The place of the payload of the only record.
     let payload = Mutex::new(0..0);
     let done = AtomicBool::new(false);
     let mut noise = Random(random.next());
@@ -195,7 +195,7 @@ fn end_of(error: &Error) -> String {
     }
 }
 
-/// How often each end came.
+/// The number of times that each end came.
 type Ends = BTreeMap<String, u32>;
 
 /// All headers in a ring, changed back and forth while they are read.
@@ -218,7 +218,7 @@ fn headers(mut random: Random, time: Duration) -> Ends {
         let error = thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(Relaxed) {
-                    // One that is about to be read.
+                    // The header is one that is about to be read.
                     let sequence = (next.load(Relaxed) + noise.next() % 2) % records;
                     hostile.write(sequence * SIZE, evil(&mut noise, good(sequence)));
                     hostile.write(sequence * SIZE, good(sequence));
@@ -253,7 +253,7 @@ fn headers(mut random: Random, time: Duration) -> Ends {
     }
 }
 
-/// A header with one field changed: to what may be, or to what may not.
+/// A header with one field changed to a valid or an invalid value.
 fn evil(random: &mut Random, good: Record) -> Record {
     let lengths = [0, 1, 63, 65, 128, 1000, capacity() - 64, capacity(), 1 << 32, u64::MAX - 127, u64::MAX];
     let length = lengths[random.below(lengths.len())];
@@ -285,7 +285,7 @@ fn words(mut random: Random, time: Duration) -> Ends {
                 }
             });
             let error = loop {
-                // The oldest of what is kept is given back last.
+                // The oldest kept payload is dropped last.
                 kept.truncate(random.below(4));
                 match act(&mut channel, &mut kept, &mut random) {
                     Ok(()) | Err(Error::Full | Error::Backlog | Error::UnknownRequest) => {}
@@ -297,7 +297,7 @@ fn words(mut random: Random, time: Duration) -> Ends {
             error
         });
         assert!(error.is_fatal(), "{error:?}");
-        // What ended one half ended the other, unless only one direction was closed.
+        // A violation ends both halves; a closed direction ends only one.
         if matches!(error, Error::Protocol(_)) {
             // Messages that a call has kept were received before.
             let mut rest = std::iter::from_fn(|| Some(channel.recv()));
@@ -311,7 +311,7 @@ fn words(mut random: Random, time: Duration) -> Ends {
     }
 }
 
-/// One thing that a peer may do, mostly with sense.
+/// One action of a peer, most of them valid.
 fn harass(hostile: &Hostile, noise: &mut Random, head: &mut u64) {
     let any = |noise: &mut Random| match noise.below(4) {
         0 => noise.next(),
@@ -320,9 +320,9 @@ fn harass(hostile: &Hostile, noise: &mut Random, head: &mut u64) {
     };
     let words = [HEAD, PACKETS, TAIL, RECEIVER_EPOCH, SENDER_EPOCH, SENDER_NEEDS];
     match noise.below(40) {
-        // Seldom, as it is the end.
+        // This is rare, as it ends the channel.
         0 => hostile.set(words[noise.below(words.len())], any(noise)),
-        1 => _ = hostile.credit.try_send(Packet::new(DOORBELL)),
+        1 => _ = hostile.space.try_send(Packet::new(DOORBELL)),
         2 => _ = hostile.socket.try_send(Packet::new(DOORBELL)),
         3 => {
             let flags = [0, 0, OTHER_HALF, WANTS_REPLY][noise.below(4)];
@@ -350,7 +350,7 @@ fn harass(hostile: &Hostile, noise: &mut Random, head: &mut u64) {
     }
 }
 
-/// One thing that an honest program may do.
+/// One action of an honest program.
 fn act(channel: &mut Channel, kept: &mut Vec<Payload>, random: &mut Random) -> Result<(), Error> {
     let short = Duration::from_micros(random.next() % 500);
     let len = random.below(channel.limits().max_payload + 1);
@@ -388,13 +388,13 @@ fn act(channel: &mut Channel, kept: &mut Vec<Payload>, random: &mut Random) -> R
     }
 }
 
-/// Sends by a loan that owns the sender, after an attempt in vain. Why it was not sent, the next call says too.
+/// Sends by a loan that owns the sender, after a failed attempt. The next call reports the cause of a failure too.
 fn owned(channel: &mut Channel, len: usize, short: Duration) -> Result<(), Error> {
     let spare = Channel::builder().ring_capacity(0).pair()?.0.sender;
     channel.sender = match mem::replace(&mut channel.sender, spare).into_loan(len, short) {
         Ok(mut loan) => {
             loan.fill(7);
-            // More than the peer takes.
+            // The control bytes exceed the peer's limit.
             let loan = loan.try_send_with(&[0; 1025]).unwrap_err().into_loan();
             assert!(loan.len() == len && loan.iter().all(|byte| *byte == 7));
             loan.send_with_timeout(b"payload", short).unwrap_or_else(Unsent::into_sender)

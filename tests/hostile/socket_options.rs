@@ -1,4 +1,4 @@
-//! Socket options that add ancillary data to each packet are switched off before we read, since nobody would close its
+//! Socket options that add ancillary data to each packet are switched off before we read, since no code would close its
 //! descriptors.
 //!
 //! Descriptors are counted for the whole process, so this binary has one test only.

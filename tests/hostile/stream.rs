@@ -30,9 +30,9 @@ use crate::support::{
     threads::bounded,
 };
 
-/// Short enough to be waited for.
+/// A time that is short enough to wait for.
 const SHORT: Duration = Duration::from_millis(30);
-/// Our side of the tests: it accepts little.
+/// Our side of the tests, with small limits.
 fn builder() -> Builder {
     Channel::builder().max_control(10).max_fds(2)
 }
@@ -46,7 +46,7 @@ fn assert_violated<T: std::fmt::Debug>(result: Result<T>, expected: ProtocolErro
     assert!(error.is_fatal());
 }
 
-/// The channel has come to its end, by this violation: in both halves, and for the peer.
+/// The channel has ended by this violation, in both halves and for the peer.
 fn assert_over(hostile: &Hostile, channel: &mut Channel, violation: ProtocolError) {
     assert_violated(channel.recv(), violation);
     assert_violated(channel.recv_timeout(SHORT), violation);
@@ -57,15 +57,15 @@ fn assert_over(hostile: &Hostile, channel: &mut Channel, violation: ProtocolErro
     assert_violated(channel.try_loan(1).map(drop), violation);
     assert_violated(channel.sender.has_space(1), violation);
     hostile.socket.hear_all();
-    hostile.own_credit.hear_all();
+    hostile.own_space.hear_all();
     assert_eq!(hostile.socket.try_send(Packet::new(DOORBELL)), Err(Errno::PIPE));
-    assert_eq!(hostile.credit.try_send(Packet::new(DOORBELL)), Err(Errno::PIPE));
+    assert_eq!(hostile.space.try_send(Packet::new(DOORBELL)), Err(Errno::PIPE));
 }
 
 type Play = fn(&Hostile, &mut Channel);
 type Receive = fn(&mut Channel) -> Result<Option<Message>>;
 
-/// After `play`, receiving is a violation, whichever way one receives.
+/// Receiving after `play` is a violation in every form.
 fn assert_receiving_violated(violation: ProtocolError, play: Play) {
     let receive: [Receive; 4] = [
         |channel| channel.recv().map(Some),
@@ -96,7 +96,7 @@ fn a_head_that_is_no_head_is_a_violation() {
     assert_receiving_violated(ProtocolError::Head { from: 0, limit, found: u64::MAX }, |hostile, _| {
         hostile.set(HEAD, u64::MAX);
     });
-    // Backwards, after a record that was released, and so made room.
+    // The head goes backwards after a record that was released, which made space.
     assert_receiving_violated(ProtocolError::Head { from: 64, limit: past, found: 0 }, |hostile, channel| {
         hostile.publish(0, Record::default(), 64);
         receive(channel);
@@ -120,7 +120,7 @@ fn a_head_ahead_of_what_is_released_is_a_violation() {
     let violation = ProtocolError::Head { from: 128, limit: capacity(), found: capacity() + 64 };
     hostile.set(HEAD, capacity() + 64);
     assert_violated(channel.try_recv(), violation);
-    // What holds the ring hides nothing from the peer, and stays.
+    // A held payload keeps the ring mapped, but the channel is shut all the same.
     assert_over(&hostile, &mut channel, violation);
     drop(channel);
     assert_eq!(held.payload().unwrap().to_vec(), b"abc");
@@ -189,7 +189,7 @@ fn a_record_header_with_unknown_bits_is_a_violation() {
     }
 }
 
-/// In rings of any multiple of the page.
+/// The ring has any multiple of the page.
 #[test]
 fn padding_ends_where_the_ring_does_and_a_record_follows() {
     let _guard = bounded();
@@ -219,7 +219,7 @@ fn padding_ends_where_a_ring_does(pages: u64) {
     let (second, hostile, mut channel) = play(padding, record, true, capacity + 64);
     assert_eq!(second.unwrap(), Some(1));
     assert_eq!((channel.receiver.held().count, channel.receiver.held().bytes), (0, 0));
-    // All of it has been released: there may be as much more as there is up to the ring's end, and behind padding.
+    // All space is released: the head may advance to the ring's end, and behind padding.
     let long = Record { sequence: 2, payload_len: capacity - 256, ..Record::default() };
     hostile.publish(capacity + 64, long, 2 * capacity - 128);
     assert_eq!(channel.recv().unwrap().sequence(), 2);
@@ -234,7 +234,7 @@ fn padding_ends_where_a_ring_does(pages: u64) {
         let (second, ..) = play(padded(found), record, true, capacity + 64);
         assert_violated(second, ProtocolError::Padding { expected, found });
     }
-    // Nothing behind it, or only more of the same.
+    // The padding has nothing behind it, or only more padding.
     let (second, ..) = play(padding, record, true, capacity);
     let available = capacity - 64;
     assert_violated(second, ProtocolError::RecordLength { available, payload: expected, control: 0 });
@@ -244,7 +244,7 @@ fn padding_ends_where_a_ring_does(pages: u64) {
         second,
         ProtocolError::RecordLength { available: 64, payload: capacity - 64, control: 0 },
     );
-    // It takes room like a record.
+    // Padding takes space like a record.
     let (second, ..) = play(padding, record, false, capacity + 64);
     assert_violated(second, ProtocolError::Head { from: 64, limit: capacity, found: capacity + 64 });
     for field in 0..4 {
@@ -279,7 +279,7 @@ fn a_record_past_the_rings_end_is_a_violation() {
             assert_violated(channel.try_recv(), violation);
             assert_over(&hostile, &mut channel, violation);
         }
-        // One that ends there is a record, and the next begins at the ring's first byte.
+        // A record that ends there is valid, and the next begins at the ring's first byte.
         let (hostile, mut channel) = Hostile::meet_with(&builder(), pages);
         let first = Record { payload_len: capacity - 192, ..Record::default() };
         hostile.publish(0, first, capacity - 128);
@@ -353,20 +353,20 @@ fn a_message_out_of_turn_is_a_violation() {
             receive(channel);
             hostile.publish(64, Record::default(), 128);
         }),
-        // Again the past, with the message whose turn it is beside it.
+        // The old message comes again, together with the next one.
         (1, 0, |hostile, channel| {
             hostile.publish(0, Record::default(), 64);
             receive(channel);
             hostile.publish(64, Record::default(), 128);
             hostile.socket.send(Packet::control(1));
         }),
-        // The same number in both, each of them whole.
+        // Both have the same number, and each is whole.
         (1, 0, |hostile, channel| {
             hostile.publish(0, Record::default(), 64);
             hostile.socket.send(Packet::control(0));
             receive(channel);
         }),
-        // One half, and the next record is none.
+        // This is one half, and the next record is none.
         (0, 1, |hostile, _| {
             hostile.socket.send(Packet { flags: OTHER_HALF, ..Packet::control(0) });
             hostile.publish(0, Record { sequence: 1, ..Record::default() }, 64);
@@ -398,7 +398,7 @@ fn halves_that_do_not_fit_are_a_violation() {
             hostile.socket.send(Packet::control(1));
             hostile.publish(0, half_record(), 64);
         },
-        // Only one of them knows of the other.
+        // Only one of them is marked as split.
         |hostile, channel| {
             hostile.socket.send(half_packet());
             assert!(channel.try_recv().unwrap().is_none(), "the record is still to come");
@@ -408,7 +408,7 @@ fn halves_that_do_not_fit_are_a_violation() {
             hostile.socket.send(Packet::control(0));
             hostile.publish(0, half_record(), 64);
         },
-        // They say different things.
+        // Their headers differ.
         |hostile, _| {
             hostile.socket.send(Packet { flags: OTHER_HALF | WANTS_REPLY, ..Packet::control(0) });
             hostile.publish(0, half_record(), 64);
@@ -418,7 +418,7 @@ fn halves_that_do_not_fit_are_a_violation() {
             hostile.socket.send(Packet { reply_to: 1, ..half_packet() });
             hostile.publish(0, half_record(), 64);
         },
-        // Control bytes in both.
+        // Both have control bytes.
         |hostile, _| {
             hostile.socket.send(half_packet());
             hostile.publish(0, Record { control_len: 1, ..half_record() }, 128);
@@ -489,7 +489,7 @@ fn a_malformed_packet_is_a_violation() {
     ];
     for (mut packet, violation) in cases {
         let (hostile, mut channel) = Hostile::meet(&builder());
-        // Descriptors that come along must be closed.
+        // Descriptors of a malformed packet must be closed.
         let (reader, writer) = pipe();
         if let Some(last) = packet.fds.last_mut() {
             *last = writer;
@@ -508,7 +508,7 @@ fn descriptors_do_not_arrive_at_a_receiver_that_takes_none() {
     let _guard = bounded();
     let (hostile, mut channel) = Hostile::meet(&builder().max_fds(0));
     let (reader, writer) = pipe();
-    // Linux 6.16 refuses for us.
+    // Linux 6.16 refuses the descriptors for us.
     if hostile.socket.try_send(Packet { fds: vec![writer], ..Packet::control(0) }) == Err(Errno::PERM) {
         assert!(channel.try_recv().unwrap().is_none());
     } else {
@@ -524,17 +524,17 @@ fn a_reply_that_nobody_waits_for_is_a_violation() {
         (0, |hostile, _| hostile.socket.send(Packet { reply_to: 1, ..Packet::control(0) })),
         (u64::MAX - 1, |hostile, _| hostile.socket.send(Packet { reply_to: u64::MAX, ..Packet::control(0) })),
         (4, |hostile, _| hostile.publish(0, Record { reply_to: 5, ..Record::default() }, 64)),
-        // A reply to a message that asked for none.
+        // The reply is to a message that asked for none.
         (0, |hostile, channel| {
             channel.send(b"").unwrap();
             hostile.socket.send(Packet { reply_to: 1, ..Packet::control(0) });
         }),
-        // A reply to the next request.
+        // The reply is to the next request.
         (1, |hostile, channel| {
             channel.request(b"").unwrap();
             hostile.socket.send(Packet { reply_to: 2, ..Packet::control(0) });
         }),
-        // Twice to the same.
+        // Two replies are to the same request.
         (0, |hostile, channel| {
             channel.request(b"").unwrap();
             hostile.socket.send(Packet { reply_to: 1, ..Packet::control(0) });
@@ -563,7 +563,7 @@ fn more_doorbells_than_sleeps_are_a_violation() {
     let (hostile, mut channel) = Hostile::meet(&builder());
     hostile.socket.send(Packet::new(DOORBELL));
     hostile.socket.send(Packet::new(DOORBELL));
-    // Makes it look at the socket, though it has not said anew that it sleeps. It was armed when it was new.
+    // This makes the receiver look at the socket without a new epoch. It was armed when it was new.
     hostile.set(PACKETS, 1);
     let violation = ProtocolError::Doorbells { shown: 1, heard: 2 };
     assert_violated(channel.recv_timeout(LONG), violation);
@@ -571,7 +571,7 @@ fn more_doorbells_than_sleeps_are_a_violation() {
 
     let (hostile, mut channel) = Hostile::meet(&builder().wait(Wait::Spin));
     fill(&mut channel);
-    hostile.credit.send(Packet::new(DOORBELL));
+    hostile.space.send(Packet::new(DOORBELL));
     let violation = ProtocolError::Doorbells { shown: 0, heard: 1 };
     assert_violated(channel.sender.loan_timeout(1, LONG).map(drop), violation);
     assert_over(&hostile, &mut channel, violation);
@@ -610,7 +610,7 @@ fn a_tail_that_is_no_tail_is_a_violation() {
             hostile.set(TAIL, found);
             assert_violated(loan(&mut channel), ProtocolError::Misaligned { found });
         }
-        // Backwards.
+        // The tail goes backwards.
         let (hostile, mut channel) = Hostile::meet(&builder());
         fill(&mut channel);
         hostile.set(TAIL, full);
@@ -622,7 +622,7 @@ fn a_tail_that_is_no_tail_is_a_violation() {
 }
 
 #[test]
-fn anything_but_a_doorbell_on_the_credit_socket_is_a_violation() {
+fn anything_but_a_doorbell_on_the_space_socket_is_a_violation() {
     let _guard = bounded();
     let cases = [
         (Packet::control(0), ProtocolError::PacketKind { expected: 5, found: CONTROL }),
@@ -640,15 +640,15 @@ fn anything_but_a_doorbell_on_the_credit_socket_is_a_violation() {
     for (packet, violation) in cases {
         let (hostile, mut channel) = Hostile::meet(&builder());
         fill(&mut channel);
-        hostile.credit.send(packet);
+        hostile.space.send(packet);
         assert_violated(channel.try_loan(1).map(drop), violation);
         assert_over(&hostile, &mut channel, violation);
     }
     let (hostile, mut channel) = Hostile::meet(&builder());
     fill(&mut channel);
     let (reader, writer) = pipe();
-    // Linux 6.16 refuses for us.
-    if hostile.credit.try_send(Packet { fds: vec![writer], ..Packet::new(DOORBELL) }) != Err(Errno::PERM) {
+    // Linux 6.16 refuses the descriptor for us.
+    if hostile.space.try_send(Packet { fds: vec![writer], ..Packet::new(DOORBELL) }) != Err(Errno::PERM) {
         assert_violated(channel.try_loan(1).map(drop), ProtocolError::FdLimit { max: 0, found: 1 });
     }
     assert!(is_abandoned(&reader));
@@ -659,7 +659,7 @@ fn a_peer_that_announces_room_no_more_only_stops_our_sending() {
     let _guard = bounded();
     let (hostile, mut channel) = Hostile::meet(&builder());
     fill(&mut channel);
-    hostile.credit.shut(Shutdown::Both);
+    hostile.space.shut(Shutdown::Both);
     assert!(matches!(channel.sender.loan_timeout(1, LONG).map(drop), Err(Error::Disconnected)));
     hostile.socket.send(Packet::control(0));
     assert_eq!(receive(&mut channel).sequence(), 0);
@@ -709,9 +709,9 @@ fn a_count_of_packets_that_lies_moves_no_deadline() {
             assert!(matches!(channel.recv_timeout(SHORT), Err(Error::Timeout)), "{wait:?}");
             done.store(true, Relaxed);
         });
-        // Nothing came, so no spin has got anything; each call may think so once, at its end.
+        // No message came, so no spin has found one; each call may count one such spin at its end.
         assert!(channel.stats().spins_paid <= 2, "{wait:?}: {:?}", channel.stats());
-        // It never stops a read.
+        // A false packet count never stops a read.
         hostile.set(PACKETS, 0);
         hostile.socket.send(Packet::control(0));
         assert_eq!(receive(&mut channel).sequence(), 0);
@@ -731,7 +731,7 @@ fn a_head_that_comes_and_goes_moves_no_deadline() {
                     hostile.set(HEAD, 0);
                 }
             });
-            // An empty record, perhaps; then the head went back.
+            // The receiver may have seen an empty record; then the head went back.
             let result = channel.recv_timeout(SHORT).and_then(|_| channel.recv_timeout(SHORT));
             assert!(matches!(result, Err(Error::Timeout | Error::Protocol(_))), "{wait:?}: {result:?}");
             done.store(true, Relaxed);
@@ -745,7 +745,7 @@ fn an_epoch_that_never_rests_costs_bells_and_no_more() {
     let (hostile, mut channel) = Hostile::meet(&builder());
     for count in 1..=1000 {
         hostile.set(RECEIVER_EPOCH, 2 * count + 1);
-        // Never blocks, though nobody reads the bells.
+        // The call does not block, although no doorbell is read.
         channel.loan(0).unwrap().send().unwrap();
         hostile.set(TAIL, head_after(count));
     }
@@ -755,7 +755,7 @@ fn an_epoch_that_never_rests_costs_bells_and_no_more() {
 #[test]
 fn needs_of_any_value_cost_a_doorbell_an_epoch_at_most() {
     let _guard = bounded();
-    // What is needed, where that jumps at each message, and how many doorbells come for one epoch.
+    // The needs, their step from message to message, and the doorbells that come for one epoch.
     for (needs, jump, expected) in
         [(0, 0, 1), (64, 0, 1), (u64::MAX, 0, 0), (1, u64::MAX / 7, 1), (u64::MAX, 1, 1)]
     {
@@ -767,8 +767,8 @@ fn needs_of_any_value_cost_a_doorbell_an_epoch_at_most() {
             drop(channel.recv_timeout(LONG).unwrap());
         }
         let mut doorbells = 0;
-        while readable([hostile.own_credit.as_fd()], Duration::ZERO) == [true] {
-            assert_eq!(hostile.own_credit.hear().unwrap().kind, DOORBELL);
+        while readable([hostile.own_space.as_fd()], Duration::ZERO) == [true] {
+            assert_eq!(hostile.own_space.hear().unwrap().kind, DOORBELL);
             doorbells += 1;
         }
         assert_eq!(doorbells, expected, "{needs} {jump}");
@@ -776,7 +776,7 @@ fn needs_of_any_value_cost_a_doorbell_an_epoch_at_most() {
 }
 
 #[test]
-fn bells_on_the_credit_socket_do_not_hold_up_a_sender() {
+fn bells_on_the_space_socket_do_not_hold_up_a_sender() {
     let _guard = bounded();
     let wait: [fn(&mut Channel) -> Result<bool>; 3] = [
         |channel| channel.sender.loan_timeout(1, Duration::ZERO).map(|_| true),
@@ -787,7 +787,7 @@ fn bells_on_the_credit_socket_do_not_hold_up_a_sender() {
         let (hostile, mut channel) = Hostile::meet(&builder().wait(Wait::Block));
         fill(&mut channel);
         let mut rung = 0;
-        while hostile.credit.try_send(Packet::new(DOORBELL)).is_ok() {
+        while hostile.space.try_send(Packet::new(DOORBELL)).is_ok() {
             rung += 1;
         }
         let result = wait(&mut channel);
@@ -824,7 +824,7 @@ fn late_replies_are_no_more_than_requests() {
 #[test]
 fn more_requests_than_we_leave_unanswered_are_a_violation() {
     let _guard = bounded();
-    // In packets and in records; answered requests do not count, dropped ones do.
+    // The requests come in packets and in records; answered ones do not count, dropped ones do.
     let send: [fn(&Hostile, u64); 2] = [
         |hostile, sequence| {
             hostile.socket.send(Packet { flags: WANTS_REPLY, ..Packet::control(sequence) });
@@ -848,7 +848,7 @@ fn more_requests_than_we_leave_unanswered_are_a_violation() {
         assert_violated(channel.recv_timeout(LONG), violation);
         assert_over(&hostile, &mut channel, violation);
     }
-    // In a batch, which ends before it.
+    // A batch ends before the request that is too many.
     let (hostile, mut channel) = Hostile::meet(&builder().max_requests(2));
     for sequence in 0..3 {
         hostile.write(64 * sequence, Record { sequence, flags: WANTS_REPLY.into(), ..Record::default() });
@@ -892,7 +892,7 @@ fn a_peer_holds_no_end_that_we_read() {
     let _guard = bounded();
     let (hostile, mut channel) = Hostile::meet(&builder());
     let number = |fd: BorrowedFd<'_>| fstat(fd).unwrap().st_ino;
-    let theirs = [&hostile.socket, &hostile.credit, &hostile.own_credit].map(|end| number(end.as_fd()));
+    let theirs = [&hostile.socket, &hostile.space, &hostile.own_space].map(|end| number(end.as_fd()));
     for ours in [channel.receiver.as_fd(), channel.sender.as_fd()].map(number) {
         assert!(!theirs.contains(&ours), "{ours} is among {theirs:?}");
     }
@@ -900,8 +900,8 @@ fn a_peer_holds_no_end_that_we_read() {
     while let Some(loan) = channel.try_loan(1000).unwrap() {
         loan.send().unwrap();
     }
-    hostile.credit.send(Packet::new(DOORBELL));
-    let taken = recv(&hostile.credit, &mut [0; 64], RecvFlags::DONTWAIT);
+    hostile.space.send(Packet::new(DOORBELL));
+    let taken = recv(&hostile.space, &mut [0; 64], RecvFlags::DONTWAIT);
     assert!(matches!(taken, Err(Errno::AGAIN)), "{taken:?}");
     assert_eq!(readable([channel.sender.as_fd()], LONG), [true]);
 }
@@ -921,7 +921,7 @@ fn an_empty_packet_is_the_end_of_its_direction() {
 
     let (hostile, mut channel) = Hostile::meet(&builder());
     fill(&mut channel);
-    hostile.credit.send(Packet::raw(b""));
+    hostile.space.send(Packet::raw(b""));
     assert!(matches!(channel.sender.loan_timeout(1, LONG).map(drop), Err(Error::Disconnected)));
     hostile.socket.send(Packet::control(0));
     assert_eq!(receive(&mut channel).sequence(), 0);

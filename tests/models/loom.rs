@@ -1,5 +1,5 @@
-//! The orderings of the shared words under the C++ memory model, by loom, which tries all executions: what is published is
-//! there, what is released is done with, and no wake-up is lost. Without any one of the fences something is.
+//! The orderings of the shared words under the C++ memory model, by loom, which tries all executions: published records are
+//! visible, released ones are no longer read, and no wake-up is lost. Each fence is needed.
 //!
 //! Waiting and waking are the library's own (src/wait), on loom's atomics. Counters are handles into mappings of two
 //! processes, which loom cannot follow: so each of their functions here has the loads, stores and fences of the one that its
@@ -29,7 +29,7 @@ use wait::{
 #[path = "wait.rs"]
 mod wait;
 
-/// What the library's files import.
+/// The types that the library's files import.
 mod error {
     pub(crate) use sealane::{Error, ProtocolError, Result};
 }
@@ -40,7 +40,7 @@ enum Without {
     Nothing,
     /// The waiter's fence, in `SleepWord::rearm`.
     WaitersFence,
-    /// The ringer's fence, in `Notifier::notify`.
+    /// The notifying side's fence, in `Notifier::notify`.
     RingersFence,
     /// The Release of the store of `head` or `tail`.
     Release,
@@ -210,7 +210,7 @@ impl Waiter for Half<'_> {
     }
 }
 
-/// What a wait came to.
+/// The result of a wait.
 #[derive(Debug)]
 struct Waited {
     seen: u64,
@@ -263,7 +263,7 @@ fn sleep_and_ring(first_epoch: u64, without: Without) {
     });
 }
 
-/// When a batch of two publications looks for who sleeps.
+/// The moments at which a batch of two publications notifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bells {
     /// When it ends (`Outbox::end_batch`), and before it waits for room (`Outbox::wait_for_space`).
@@ -282,13 +282,13 @@ fn batch(room: u64, bells: Bells, without: Without) {
     check(move || {
         let (head, tail) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
         let epochs = Arc::new([AtomicU64::new(1), AtomicU64::new(0)]);
-        // Doorbells in the socket, and in the credit socket.
+        // Doorbells in the socket, and in the space socket.
         let sockets = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
         let sender = {
             let (head, tail) = (Arc::clone(&head), Arc::clone(&tail));
             let (epochs, sockets) = (Arc::clone(&epochs), Arc::clone(&sockets));
             thread::spawn(move || {
-                let ([receivers, senders], [socket, credit]) = (&*epochs, &*sockets);
+                let ([receivers, senders], [socket, space]) = (&*epochs, &*sockets);
                 let mut notifier = Notifier::default();
                 let receiver = Peer(receivers, socket, without);
                 for record in 1..=RECORDS {
@@ -298,7 +298,7 @@ fn batch(room: u64, bells: Bells, without: Without) {
                         if bells != Bells::NotBeforeWaiting {
                             notifier.notify(&receiver);
                         }
-                        if wait_for(record - room, &tail, senders, Some(credit), without, |_| ()).asleep {
+                        if wait_for(record - room, &tail, senders, Some(space), without, |_| ()).asleep {
                             return true;
                         }
                     }
@@ -314,117 +314,117 @@ fn batch(room: u64, bells: Bells, without: Without) {
                 false
             })
         };
-        let ([receivers, senders], [socket, credit]) = (&*epochs, &*sockets);
+        let ([receivers, senders], [socket, space]) = (&*epochs, &*sockets);
         let mut notifier = Notifier::default();
         let Waited { seen, asleep } = wait_for(room, &head, receivers, Some(socket), without, |seen| {
             // `Releases::release`
             tail.advance(seen, without);
-            notifier.notify(&Peer(senders, credit, without));
+            notifier.notify(&Peer(senders, space, without));
         });
         let sender_asleep = sender.join().unwrap();
-        let [bell, credit] = [socket, credit].map(|socket| socket.load(Acquire) > 0);
-        // Who has a bell goes on, and rings for the other.
-        assert!(!sender_asleep || credit || (asleep && bell), "both sleep, and no bell");
+        let [bell, space] = [socket, space].map(|socket| socket.load(Acquire) > 0);
+        // A side with a doorbell continues, and rings for the other.
+        assert!(!sender_asleep || space || (asleep && bell), "both sleep, and no bell");
         assert!(
-            !asleep || bell || (sender_asleep && credit),
+            !asleep || bell || (sender_asleep && space),
             "asleep with {seen} of {room} seen, and no bell"
         );
     });
 }
 
 #[test]
-fn records_are_there_and_released_ones_are_done_with() {
+fn records_are_published_and_released_in_order() {
     ring(Without::Nothing, Without::Nothing);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn a_head_without_release_comes_before_its_record() {
+fn head_is_stored_with_release() {
     ring(Without::Release, Without::Nothing);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn a_head_without_acquire_comes_before_its_record() {
+fn head_is_loaded_with_acquire() {
     ring(Without::Acquire, Without::Nothing);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn a_tail_without_release_comes_before_the_reading() {
+fn tail_is_stored_with_release() {
     ring(Without::Nothing, Without::Release);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn a_tail_without_acquire_comes_before_the_reading() {
+fn tail_is_loaded_with_acquire() {
     ring(Without::Nothing, Without::Acquire);
 }
 
 #[test]
-fn a_receiver_is_woken() {
+fn receiver_is_woken() {
     sleep_and_ring(1, Without::Nothing);
 }
 
 #[test]
-fn a_sender_that_waits_for_room_is_woken() {
+fn sender_that_waits_for_space_is_woken() {
     sleep_and_ring(0, Without::Nothing);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_receiver_needs_its_fence() {
+fn receiver_needs_its_fence() {
     sleep_and_ring(1, Without::WaitersFence);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_receiver_needs_the_senders_fence() {
+fn receiver_needs_the_senders_fence() {
     sleep_and_ring(1, Without::RingersFence);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_waiting_sender_needs_its_fence() {
+fn waiting_sender_needs_its_fence() {
     sleep_and_ring(0, Without::WaitersFence);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_waiting_sender_needs_the_receivers_fence() {
+fn waiting_sender_needs_the_receivers_fence() {
     sleep_and_ring(0, Without::RingersFence);
 }
 
 #[test]
-fn a_batch_wakes_its_receiver_at_the_end() {
+fn batch_wakes_its_receiver_at_the_end() {
     batch(2, Bells::Owed, Without::Nothing);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_batch_whose_last_record_is_not_rung_for_loses_a_wake_up() {
+fn batch_notifies_after_its_last_record() {
     batch(2, Bells::TooEarly, Without::Nothing);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_batch_needs_the_senders_fence() {
+fn batch_needs_the_senders_fence() {
     batch(2, Bells::Owed, Without::RingersFence);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_receiver_of_a_batch_needs_its_fence() {
+fn receiver_of_a_batch_needs_its_fence() {
     batch(2, Bells::Owed, Without::WaitersFence);
 }
 
 #[test]
-fn a_batch_that_waits_for_room_wakes_its_receiver_before() {
+fn batch_that_waits_for_space_wakes_its_receiver_first() {
     batch(1, Bells::Owed, Without::Nothing);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_batch_that_waits_for_room_without_a_bell_never_wakes() {
+fn batch_notifies_before_it_waits_for_space() {
     batch(1, Bells::NotBeforeWaiting, Without::Nothing);
 }

@@ -1,39 +1,194 @@
-//! The other direction under loom, room given back: an event loop that says no again and again while it is armed, and
-//! payloads that are released by several threads. Waiting and waking are the library's own (src/wait), on loom's atomics.
-//! As in tests/models/loom.rs the functions of `Releases` have the loads, stores and fences of the one that their comment
-//! names, in its order; a change there is to be made here too. All twins leave something out.
+//! The other direction under loom: space that is released. An event loop is refused again and again while it is armed, and
+//! several threads release payloads. The library's own wait (src/wait), eventcount and releases (src/ring/release.rs) run on
+//! loom's atomics. Each twin leaves out one access, order or lock, which is named by the function that has it.
 
-use std::cell::Cell;
+#![expect(
+    clippy::unused_self,
+    clippy::unnecessary_wraps,
+    reason = "the signatures are those of the library's types"
+)]
+#![expect(
+    clippy::arc_with_non_send_sync,
+    reason = "loom's cells are not `Sync`, and its threads need not be `Send`"
+)]
 
+use std::{cell::Cell, panic::Location};
+
+use layout::Position;
 use loom::{
     cell::UnsafeCell,
     model::Builder,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc,
         atomic::{
             AtomicU64,
-            Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
+            Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
             fence,
         },
     },
     thread,
 };
-use wait::{
+use model_wait::{
     deadline::{Budget, Deadline},
     engine::{News, Outcome, SpinResult, WaitState, Waiter, run},
-    eventcount::{Notifier, OwnWord, Sent, SleepWord, Sleeper},
+    eventcount::{OwnWord, SleepWord},
 };
+use release::{Releases, Span};
 
+#[expect(dead_code, reason = "the model moves positions only")]
+#[path = "../../src/protocol/layout.rs"]
+mod layout;
 #[expect(dead_code, reason = "what the exhaustive models use")]
 #[path = "wait.rs"]
-mod wait;
+mod model_wait;
+#[expect(dead_code, reason = "the model releases and does not read")]
+#[path = "../../src/ring/release.rs"]
+mod release;
 
-/// What the library's files import.
+/// The types that the library's files import.
 mod error {
     pub(crate) use sealane::{Error, ProtocolError, Result};
 }
+mod protocol {
+    pub(crate) use crate::layout::{CACHE_LINE, Position, Word, to_u64};
 
-/// What is left out.
+    pub(crate) struct Record;
+
+    impl Record {
+        pub(crate) const PAYLOAD: u64 = CACHE_LINE;
+    }
+}
+mod sys {
+    pub(crate) mod foreign {
+        pub(crate) struct VolatileBytes<'a>(pub(crate) std::marker::PhantomData<&'a ()>);
+    }
+    pub(crate) mod own_region {
+        pub(crate) use crate::ControlPage;
+    }
+    pub(crate) mod peer_region {
+        pub(crate) use crate::PeerRegion;
+    }
+}
+mod socket {
+    pub(crate) mod doorbell {
+        pub(crate) use crate::PeerHalf;
+    }
+    pub(crate) mod link {
+        pub(crate) use crate::Link;
+    }
+}
+/// Locks and atomics of the library's files. Each call can be left out, by the name of the function that makes it.
+mod wait {
+    use std::{
+        mem,
+        ops::{Deref, DerefMut},
+        panic::Location,
+        sync,
+        sync::atomic::Ordering,
+    };
+
+    use loom::cell::UnsafeCell;
+
+    pub(crate) use super::model_wait::eventcount::Notifier;
+    use super::{Without, site, without};
+
+    /// A word that one thread at a time writes: loom sees whether that is so.
+    #[derive(Debug, Default)]
+    pub(crate) struct AtomicU64 {
+        pub(crate) value: loom::sync::atomic::AtomicU64,
+        writer: UnsafeCell<()>,
+    }
+
+    impl AtomicU64 {
+        #[track_caller]
+        pub(crate) fn load(&self, order: Ordering) -> u64 {
+            match (site(Location::caller()), order) {
+                ("release_all", Ordering::Relaxed) if without(Without::LookAtEarly) => 0,
+                ("tail", _) if without(Without::LookAtTail) => u64::MAX,
+                (_, Ordering::Acquire) if without(Without::Acquire) => self.value.load(Ordering::Relaxed),
+                _ => self.value.load(order),
+            }
+        }
+
+        pub(crate) fn store(&self, value: u64, order: Ordering) {
+            if !without(Without::LockedRing) {
+                self.writer.with_mut(|_| ());
+            }
+            self.value.store(value, order);
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn fence(order: Ordering) {
+        let left_out = match site(Location::caller()) {
+            "release_all" => Without::RingersFence,
+            "release_out_of_order" => Without::EarlyFence,
+            "notify_space" => Without::AnnouncersFence,
+            other => panic!("a fence in {other}, for which there is no twin"),
+        };
+        if !without(left_out) {
+            loom::sync::atomic::fence(order);
+        }
+    }
+
+    /// A lock of loom's. The value beside it can be had without the lock, for the twins.
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T> {
+        lock: loom::sync::Mutex<()>,
+        owner: UnsafeCell<()>,
+        value: sync::Mutex<T>,
+        /// Uses without the lock, as loom tries other orders of those only that it sees.
+        uses: loom::sync::atomic::AtomicU64,
+    }
+
+    pub(crate) struct MutexGuard<'m, T: Default> {
+        value: T,
+        mutex: &'m Mutex<T>,
+        lock: Option<loom::sync::MutexGuard<'m, ()>>,
+    }
+
+    pub(crate) fn lock<T: Default>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        let is_free = without(Without::Lock) || without(Without::LockedRing);
+        let lock = (!is_free).then(|| mutex.lock.lock().unwrap());
+        if !without(Without::LockedRing) {
+            mutex.owner.with_mut(|_| ());
+        }
+        if is_free {
+            mutex.uses.fetch_add(1, Ordering::Relaxed);
+        }
+        let value = mem::take(&mut *mutex.value.lock().unwrap());
+        MutexGuard { value, mutex, lock }
+    }
+
+    pub(crate) fn lock_unless_lost<T: Default>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        Some(lock(mutex))
+    }
+
+    impl<T: Default> Drop for MutexGuard<'_, T> {
+        fn drop(&mut self) {
+            if self.lock.is_none() {
+                self.mutex.uses.fetch_add(1, Ordering::Relaxed);
+            }
+            *self.mutex.value.lock().unwrap() = mem::take(&mut self.value);
+        }
+    }
+
+    impl<T: Default> Deref for MutexGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            &self.value
+        }
+    }
+
+    impl<T: Default> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            &mut self.value
+        }
+    }
+}
+
+/// The access, order or lock that a twin leaves out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Without {
     Nothing,
@@ -41,97 +196,169 @@ enum Without {
     WaitersFence,
     /// The same, but only where it was armed before.
     SecondFence,
-    /// The ringer's fence, in `Notifier::notify`.
+    /// The fences of the releasing side, in `Notifier::notify` and in `Releases::release_all`.
     RingersFence,
-    /// The new epoch of a second no: the old one is kept, as `SleepWord::arm` does.
+    /// The new epoch of a second refusal: the old one is kept, as `SleepWord::arm` does.
     Renewal,
     /// The second attempt, after the epoch is new.
     SecondLook,
-    /// The count of earlier bells: all are read that are there.
+    /// The count of earlier doorbells: all doorbells are read.
     Count,
-    /// The Acquire of the load of `tail` by who moves it on.
+    /// The Acquire of the loads of `tail` by the thread that moves it.
     Acquire,
-    /// The look at what is early, by who has moved `tail`.
+    /// The look at the ledger, by the thread that has moved `tail`.
     LookAtEarly,
-    /// The look at `tail` by who is early, after it has said so.
+    /// The look at `tail`, by the thread that has added a range to the ledger.
     LookAtTail,
-    /// The fence of who is early, in `Releases::release_out_of_order`.
+    /// The fence in `Releases::release_out_of_order`.
     EarlyFence,
     /// The lock of the ledger.
     Lock,
-    /// The lock around the ring.
+    /// The lock around the notifier.
     LockedRing,
     /// The fence in `Releases::notify_space`, before the look that spares the lock.
     AnnouncersFence,
-    /// The order of what is needed and the waiter's fence: it is stored after that.
+    /// The order of the needs and the waiter's fence: the needs are stored after it.
     NeedsBeforeFence,
-    /// The comparison with the last `tail`: what is needed is compared with the `tail` before it is moved on.
+    /// The comparison with the last `tail`: the needs are compared with the `tail` before the last move.
     LastTail,
 }
 
-/// What both sides see.
+thread_local! {
+    /// The twin of this test. loom runs all threads of a model in the thread of its test.
+    static WITHOUT: Cell<Without> = const { Cell::new(Without::Nothing) };
+}
+
+fn without(left_out: Without) -> bool {
+    WITHOUT.get() == left_out
+}
+
+/// The name of the function in src/ring/release.rs that has this line.
+fn site(at: &Location<'_>) -> &'static str {
+    let lines = include_str!("../../src/ring/release.rs").lines().take(usize::try_from(at.line()).unwrap());
+    let names =
+        lines.filter_map(|line| line.trim_start().trim_start_matches("pub(crate) ").strip_prefix("fn "));
+    names.last().and_then(|name| name.split(['(', '<']).next()).unwrap()
+}
+
+/// The words and the socket that both sides see.
 #[derive(Debug, Default)]
 struct Shared {
     /// The words, each its owner's.
-    tail: AtomicU64,
+    tail: wait::AtomicU64,
     epoch: AtomicU64,
     needs: AtomicU64,
-    /// Doorbells in the credit socket. The kernel orders its sending and receiving.
+    /// Doorbells in the space socket. The kernel orders its sending and receiving.
     socket: AtomicU64,
 }
 
 impl Shared {
-    /// The store in `Releases::move_tail`.
-    fn release(&self, tail: u64) {
-        self.tail.store(tail, Release);
-    }
-
     /// `Producer::refresh_tail`
     fn look(&self) -> u64 {
-        let tail = self.tail.load(Relaxed);
+        let tail = self.tail.value.load(Relaxed);
         fence(Acquire);
         tail
     }
+}
 
-    /// The library's notifier, with what was rung for before. Returns what has been rung for by now.
-    fn notify(&self, last: u64, released: Option<u64>, without: Without) -> u64 {
-        let mut notifier = Notifier { notified: last };
-        notifier.notify(&Peer(self, released, without));
-        notifier.notified
+/// The receiver's control page.
+#[derive(Debug)]
+struct ControlPage(Arc<Shared>);
+
+impl ControlPage {
+    fn word(&self, word: layout::Word) -> &wait::AtomicU64 {
+        assert_eq!(word, layout::Word::Tail);
+        &self.0.tail
+    }
+}
+
+/// The sender's region, of which the receiver reads two words.
+#[derive(Debug)]
+struct PeerRegion(Arc<Shared>);
+
+impl PeerRegion {
+    fn load(&self, word: layout::Word) -> u64 {
+        match word {
+            layout::Word::SenderEpoch => self.0.epoch.load(Relaxed),
+            layout::Word::SenderNeeds => self.0.needs.load(Relaxed),
+            _ => unreachable!("a receiver that releases reads no other word"),
+        }
+    }
+
+    fn bytes(&self, _: u64, _: usize) -> sys::foreign::VolatileBytes<'_> {
+        unreachable!("nothing is read here")
+    }
+}
+
+/// The connection, which this process uses.
+#[derive(Debug)]
+struct Link {
+    space_tx: Arc<Shared>,
+}
+
+impl Link {
+    fn is_ours(&self) -> bool {
+        true
+    }
+
+    fn is_ours_at_a_glance(&self) -> bool {
+        true
+    }
+
+    fn check(&self) -> sealane::Result<()> {
+        Ok(())
     }
 }
 
 /// The sender, as the library's notifier sees it.
-struct Peer<'m>(&'m Shared, Option<u64>, Without);
+struct PeerHalf<'c> {
+    region: &'c PeerRegion,
+    word: layout::Word,
+    socket: &'c Arc<Shared>,
+    released: Option<u64>,
+}
 
-impl Sleeper for Peer<'_> {
+impl model_wait::eventcount::Sleeper for PeerHalf<'_> {
     fn fence(&self) {
-        if self.2 != Without::RingersFence {
+        if !without(Without::RingersFence) {
             fence(SeqCst);
         }
     }
 
     fn epoch(&self) -> u64 {
-        self.0.epoch.load(Relaxed)
+        self.region.load(self.word)
     }
 
     fn is_reached(&self) -> bool {
-        self.1.is_none_or(|tail| self.0.needs.load(Relaxed) <= tail)
+        let last = u64::from(without(Without::LastTail));
+        self.released.is_none_or(|tail| self.region.load(layout::Word::SenderNeeds) <= tail - last)
     }
 
-    fn ring(&self) -> Sent {
-        self.0.socket.fetch_add(1, AcqRel);
-        Sent::Yes
+    fn ring(&self) -> model_wait::eventcount::Sent {
+        self.socket.socket.fetch_add(1, AcqRel);
+        model_wait::eventcount::Sent::Yes
     }
+}
+
+/// Both sides at the beginning.
+fn sides() -> (Arc<Shared>, std::sync::Arc<Releases>) {
+    let shared = Arc::new(Shared::default());
+    let link = std::sync::Arc::new(Link { space_tx: Arc::clone(&shared) });
+    let releases = Releases::new(PeerRegion(Arc::clone(&shared)), link, ControlPage(Arc::clone(&shared)));
+    (shared, releases)
+}
+
+/// The record from `start` to `start + 1`.
+fn record(start: u64) -> Span {
+    Span { start: Position::new(start), end: Position::new(start + 1), at: start }
 }
 
 /// The sender's sleep word.
 struct Word<'m> {
     shared: &'m Shared,
-    without: Without,
     /// It was armed before it was stored last.
     again: bool,
-    /// What is needed, with [`Without::NeedsBeforeFence`].
+    /// The needs that are stored late, with [`Without::NeedsBeforeFence`].
     late: Cell<Option<u64>>,
 }
 
@@ -146,7 +373,7 @@ impl OwnWord for Word<'_> {
     }
 
     fn store_needs(&mut self, needs: u64) {
-        if self.without == Without::NeedsBeforeFence {
+        if without(Without::NeedsBeforeFence) {
             self.late.set(Some(needs));
         } else {
             self.shared.needs.store(needs, Relaxed);
@@ -154,12 +381,7 @@ impl OwnWord for Word<'_> {
     }
 
     fn fence(&self) {
-        let left_out = match self.without {
-            Without::WaitersFence => true,
-            Without::SecondFence => self.again,
-            _ => false,
-        };
-        if !left_out {
+        if !(without(Without::WaitersFence) || without(Without::SecondFence) && self.again) {
             fence(SeqCst);
         }
         if let Some(needs) = self.late.take() {
@@ -172,7 +394,6 @@ impl OwnWord for Word<'_> {
 struct Half<'m, A> {
     shared: &'m Shared,
     word: SleepWord<Word<'m>>,
-    without: Without,
     /// The `tail` that it needs.
     needs: u64,
     /// Whether there is space.
@@ -180,9 +401,9 @@ struct Half<'m, A> {
 }
 
 impl<'m, A: FnMut(&Shared) -> bool> Half<'m, A> {
-    fn new(shared: &'m Shared, needs: u64, without: Without, attempt: A) -> Self {
-        let word = SleepWord::new(Word { shared, without, again: false, late: Cell::new(None) });
-        Self { shared, word, without, needs, attempt }
+    fn new(shared: &'m Shared, needs: u64, attempt: A) -> Self {
+        let word = SleepWord::new(Word { shared, again: false, late: Cell::new(None) });
+        Self { shared, word, needs, attempt }
     }
 
     /// True if there is space; else the word is armed.
@@ -196,7 +417,7 @@ impl<A: FnMut(&Shared) -> bool> Waiter for Half<'_, A> {
     type Item = ();
 
     fn attempt(&mut self, _: &mut Budget) -> sealane::Result<Option<()>> {
-        let left_out = self.without == Without::SecondLook && self.word.word.again;
+        let left_out = without(Without::SecondLook) && self.word.word.again;
         Ok((!left_out && (self.attempt)(self.shared)).then_some(()))
     }
 
@@ -205,7 +426,7 @@ impl<A: FnMut(&Shared) -> bool> Waiter for Half<'_, A> {
     }
 
     fn rearm(&mut self) {
-        if self.without == Without::Renewal {
+        if without(Without::Renewal) {
             self.word.arm(self.needs);
         } else {
             self.word.rearm(self.needs);
@@ -213,7 +434,7 @@ impl<A: FnMut(&Shared) -> bool> Waiter for Half<'_, A> {
     }
 
     fn has_other_news(&mut self) -> sealane::Result<bool> {
-        if self.without == Without::Count && self.word.word.again {
+        if without(Without::Count) && self.word.word.again {
             self.shared.socket.swap(0, AcqRel);
         }
         Ok(false)
@@ -253,31 +474,23 @@ impl<A: FnMut(&Shared) -> bool> Waiter for Half<'_, A> {
     }
 }
 
-/// Runs the executions of `model` in which threads are taken off the processor so many times, or any number of times.
-fn check(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
+/// Runs the executions of `model` in which threads are preempted so many times, or any number of times.
+fn check(without: Without, preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
+    WITHOUT.set(without);
     let mut builder = Builder::new();
     builder.max_branches = 10_000;
     builder.preemption_bound = preemptions;
     builder.check(model);
 }
 
-/// An event loop whose sender needs all that two releases give back: it tries when it is told, and so says no again while
-/// it is armed.
+/// An event loop whose sender was refused records of both sizes, so the smaller one is announced. It tries the larger one
+/// after each doorbell, which needs the space of two releases, and so is refused again while it is armed.
 fn event_loop(without: Without) {
     const WANTED: u64 = 2;
-    check(None, move || {
-        let shared = Arc::new(Shared::default());
-        let peer = {
-            let shared = Arc::clone(&shared);
-            thread::spawn(move || {
-                let mut notified = 0;
-                for released in 1..=WANTED {
-                    shared.release(released);
-                    notified = shared.notify(notified, Some(released), without);
-                }
-            })
-        };
-        let mut sender = Half::new(&shared, WANTED, without, |shared| shared.look() == WANTED);
+    check(without, None, || {
+        let (shared, releases) = sides();
+        let peer = thread::spawn(move || (0..WANTED).for_each(|start| releases.release(record(start), 1)));
+        let mut sender = Half::new(&shared, 1, |shared| shared.look() == WANTED);
         let asleep = loop {
             // `Outbox::wait_for_space`
             if shared.look() == WANTED || sender.try_now() {
@@ -295,126 +508,36 @@ fn event_loop(without: Without) {
 /// An event loop that is refused a large record and then a small one, by a receiver that gives back room for the small one
 /// only.
 fn changed_needs(without: Without) {
-    check(None, move || {
-        let shared = Arc::new(Shared::default());
-        let peer = {
-            let shared = Arc::clone(&shared);
-            thread::spawn(move || {
-                shared.release(1);
-                shared.notify(0, Some(1), without);
-            })
-        };
-        let mut sender = Half::new(&shared, 2, without, |shared: &Shared| shared.look() == 2);
+    check(without, None, || {
+        let (shared, releases) = sides();
+        let peer = thread::spawn(move || releases.release(record(0), 1));
+        let mut sender = Half::new(&shared, 2, |shared: &Shared| shared.look() == 2);
         assert!(!sender.try_now());
         let Half { word, .. } = sender;
         let mut sender =
-            Half { shared: &shared, word, without, needs: 1, attempt: |shared: &Shared| shared.look() >= 1 };
+            Half { shared: &shared, word, needs: 1, attempt: |shared: &Shared| shared.look() >= 1 };
         let awake = sender.try_now();
         peer.join().unwrap();
         assert!(awake || shared.socket.load(Acquire) > 0, "asleep, and no bell");
     });
 }
 
-/// `Releases`, of two records. The cells have no values: loom sees whether one thread at a time touches them.
-#[derive(Debug, Default)]
-struct Releases {
-    /// How many records are before `tail`.
-    count: UnsafeCell<()>,
-    /// Whether the record from 1 to 2 was released before the one from 0 to 1; also what the ledger says.
-    early: AtomicU64,
-    lock: Mutex<()>,
-    ledger: UnsafeCell<()>,
-    rung: AtomicU64,
-}
-
-impl Releases {
-    fn tail(shared: &Shared, without: Without) -> u64 {
-        shared.tail.load(if without == Without::Acquire { Relaxed } else { Acquire })
-    }
-
-    /// `Releases::release` of the record from `start` to `start + 1`.
-    fn release(&self, start: u64, shared: &Shared, without: Without) {
-        if Self::tail(shared, without) != start {
-            return self.release_early(shared, without);
-        }
-        self.move_tail(start + 1, shared);
-        // In `Peer::fence` this is left out for the peer's sake, here for who is early.
-        if without != Without::RingersFence {
-            fence(SeqCst);
-        }
-        let early = without != Without::LookAtEarly && self.early.load(Relaxed) > 0;
-        let awaited = shared.epoch.load(Relaxed) & 1 == 1 && shared.needs.load(Relaxed) <= start + 1;
-        if early || awaited {
-            let guard = (without != Without::Lock).then(|| self.lock.lock().unwrap());
-            self.settle(shared, guard, without);
-        }
-    }
-
-    /// `Releases::move_tail`
-    fn move_tail(&self, end: u64, shared: &Shared) {
-        self.count.with_mut(|_| ());
-        shared.release(end);
-    }
-
-    /// `Releases::release_out_of_order`, of the second record.
-    fn release_early(&self, shared: &Shared, without: Without) {
-        let guard = (without != Without::Lock).then(|| self.lock.lock().unwrap());
-        self.ledger.with_mut(|_| ());
-        self.early.store(1, Relaxed);
-        if without != Without::EarlyFence {
-            fence(SeqCst);
-        }
-        if without != Without::LookAtTail && shared.tail.load(Relaxed) == 1 {
-            self.settle(shared, guard, without);
-        }
-    }
-
-    /// `Releases::notify_space`
-    fn announce_room(&self, shared: &Shared, without: Without) {
-        if without != Without::AnnouncersFence {
-            fence(SeqCst);
-        }
-        if shared.epoch.load(Relaxed) & 1 == 1 {
-            let guard = (without != Without::LockedRing).then(|| self.lock.lock().unwrap());
-            self.rung.store(shared.notify(self.rung.load(Relaxed), None, without), Relaxed);
-            drop(guard);
-        }
-    }
-
-    /// `Releases::release_pending`
-    fn settle(&self, shared: &Shared, mut guard: Option<MutexGuard<'_, ()>>, without: Without) {
-        self.ledger.with_mut(|_| ());
-        let before = shared.tail.load(Relaxed);
-        if self.early.load(Relaxed) == 1 && Self::tail(shared, without) == 1 {
-            self.early.store(0, Relaxed);
-            self.move_tail(2, shared);
-        }
-        if without == Without::LockedRing {
-            guard = None;
-        }
-        let after = shared.tail.load(Relaxed);
-        let released = if without == Without::LastTail { before } else { after };
-        self.rung.store(shared.notify(self.rung.load(Relaxed), Some(released), without), Relaxed);
-        drop(guard);
-    }
-}
-
 /// Two threads read a record each and release it; a sender waits for both.
 fn two_threads(without: Without) {
-    check(Some(4), move || {
-        let (shared, intake) = (Arc::new(Shared::default()), Arc::new(Releases::default()));
+    check(without, Some(4), || {
+        let (shared, releases) = sides();
         let records = Arc::new([UnsafeCell::new(0_u64), UnsafeCell::new(0_u64)]);
         let threads = [0, 1].map(|start| {
-            let (shared, intake, records) = (Arc::clone(&shared), Arc::clone(&intake), Arc::clone(&records));
+            let (releases, records) = (std::sync::Arc::clone(&releases), Arc::clone(&records));
             thread::spawn(move || {
                 records[usize::try_from(start).unwrap()].with(|_| ());
-                intake.release(start, &shared, without);
+                releases.release(record(start), 1);
             })
         });
-        let mut released = 0;
-        let awake = Half::new(&shared, 2, without, |shared| {
-            released = shared.look();
-            released == 2
+        let mut seen = 0;
+        let awake = Half::new(&shared, 2, |shared| {
+            seen = shared.look();
+            seen == 2
         })
         .try_now();
         if awake {
@@ -426,35 +549,31 @@ fn two_threads(without: Without) {
         for thread in threads {
             thread.join().unwrap();
         }
-        assert_eq!(shared.tail.load(Relaxed), 2, "a release is lost");
+        assert_eq!(shared.look(), 2, "a release is lost");
         let bells = shared.socket.load(Acquire);
         assert!(bells <= 1, "{bells} bells for one epoch");
-        assert!(awake || bells > 0, "asleep with {released} of 2 seen, and no bell");
+        assert!(awake || bells > 0, "asleep with {seen} of 2 seen, and no bell");
     });
 }
 
 /// One thread reads a packet while another releases a record; a sender waits for room in the socket and in the ring.
 fn packet_and_record(without: Without) {
-    check(Some(4), move || {
-        let (shared, intake) = (Arc::new(Shared::default()), Arc::new(Releases::default()));
-        // What is in the socket. The kernel orders its sending and receiving.
+    check(without, Some(4), || {
+        let (shared, releases) = sides();
+        // Packets in the socket. The kernel orders its sending and receiving.
         let unread = Arc::new(AtomicU64::new(1));
-        let reader = {
-            let (shared, intake, unread) = (Arc::clone(&shared), Arc::clone(&intake), Arc::clone(&unread));
+        let reading = {
+            let (releases, unread) = (std::sync::Arc::clone(&releases), Arc::clone(&unread));
             thread::spawn(move || {
                 unread.fetch_sub(1, AcqRel);
-                intake.announce_room(&shared, without);
+                releases.notify_space();
             })
         };
-        let releaser = {
-            let (shared, intake) = (Arc::clone(&shared), Arc::clone(&intake));
-            thread::spawn(move || intake.release(0, &shared, without))
-        };
+        let dropping = thread::spawn(move || releases.release(record(0), 1));
         // Both kinds were refused.
-        let awake = Half::new(&shared, 1, without, |shared| shared.look() == 1 && unread.load(Acquire) == 0)
-            .try_now();
-        reader.join().unwrap();
-        releaser.join().unwrap();
+        let awake = Half::new(&shared, 1, |shared| shared.look() == 1 && unread.load(Acquire) == 0).try_now();
+        reading.join().unwrap();
+        dropping.join().unwrap();
         let bells = shared.socket.load(Acquire);
         assert!(bells <= 1, "{bells} bells for one epoch");
         assert!(awake || bells > 0, "asleep, and no bell");
@@ -462,54 +581,54 @@ fn packet_and_record(without: Without) {
 }
 
 #[test]
-fn a_packet_that_is_read_and_a_record_that_is_released_ring_once() {
+fn packet_and_record_ring_once() {
     packet_and_record(Without::Nothing);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn who_has_read_a_packet_needs_a_fence() {
+fn reader_of_a_packet_needs_its_fence() {
     packet_and_record(Without::AnnouncersFence);
 }
 
 #[test]
 #[should_panic(expected = "2 bells for one epoch")]
-fn who_has_read_a_packet_needs_the_lock() {
+fn reader_of_a_packet_needs_the_lock() {
     packet_and_record(Without::LockedRing);
 }
 
 #[test]
-fn an_event_loop_is_told_of_room_after_each_no() {
+fn event_loop_is_signalled_after_each_refusal() {
     event_loop(Without::Nothing);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_second_no_needs_its_fence() {
+fn second_refusal_needs_its_fence() {
     event_loop(Without::SecondFence);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_second_no_needs_the_receivers_fence() {
+fn second_refusal_needs_the_receivers_fence() {
     event_loop(Without::RingersFence);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_second_no_needs_an_epoch_of_its_own() {
+fn second_refusal_needs_an_epoch_of_its_own() {
     event_loop(Without::Renewal);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_second_no_needs_a_second_look() {
+fn second_refusal_needs_a_second_look() {
     event_loop(Without::SecondLook);
 }
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn a_second_no_leaves_the_bell_of_its_own_epoch() {
+fn second_refusal_leaves_the_doorbell_of_its_own_epoch() {
     event_loop(Without::Count);
 }
 
@@ -531,43 +650,43 @@ fn needs_are_compared_with_the_last_tail() {
 }
 
 #[test]
-fn two_threads_release_what_they_have_read() {
+fn two_threads_release_records_after_reading() {
     two_threads(Without::Nothing);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn who_moves_the_tail_on_needs_the_reading_before_it() {
+fn mover_of_tail_waits_for_earlier_reads() {
     two_threads(Without::Acquire);
 }
 
 #[test]
 #[should_panic(expected = "a release is lost")]
-fn who_moves_the_tail_looks_at_what_is_early() {
+fn mover_of_tail_looks_at_the_ledger() {
     two_threads(Without::LookAtEarly);
 }
 
 #[test]
 #[should_panic(expected = "a release is lost")]
-fn who_is_early_looks_at_the_tail_again() {
+fn early_release_looks_at_tail_again() {
     two_threads(Without::LookAtTail);
 }
 
 #[test]
 #[should_panic(expected = "a release is lost")]
-fn who_is_early_needs_its_fence() {
+fn early_release_needs_its_fence() {
     two_threads(Without::EarlyFence);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn without_the_lock_two_threads_are_in_the_ledger() {
+fn ledger_needs_its_lock() {
     two_threads(Without::Lock);
 }
 
 #[test]
 #[should_panic(expected = "2 bells for one epoch")]
-fn a_bell_that_is_rung_after_the_lock_rings_twice() {
+fn notifier_needs_the_lock() {
     two_threads(Without::LockedRing);
 }
 
@@ -579,6 +698,6 @@ fn two_threads_need_their_fence() {
 
 #[test]
 #[should_panic(expected = "and no bell")]
-fn who_waits_for_two_threads_needs_its_fence() {
+fn sender_that_waits_for_two_threads_needs_its_fence() {
     two_threads(Without::WaitersFence);
 }

@@ -1,15 +1,15 @@
 //! Every interleaving of a small sender and a small receiver, with the sender killed at any step: an honest peer is never
-//! called a violator, no wake-up is lost, and what was committed is delivered, whole and once.
+//! called a violator, no wake-up is lost, and every committed message is delivered, whole and once.
 //!
 //! The receiver's waiting (src/wait/engine.rs), its sleep word and the sender's notifier (src/wait/eventcount.rs) and the
 //! order of messages (src/protocol/order.rs) are the library's own. The model owns memory, socket and the sender's program,
-//! and makes each access to something shared a step of its own. Memory is sequentially consistent; `tests/models/loom.rs`
-//! has what weaker memory adds. A flaw in any of the operations is found: see the last tests.
+//! and each access to shared state is a step of its own. Memory is sequentially consistent; `tests/models/loom.rs` has
+//! weaker memory. The last tests show that a flaw in any of the operations is found.
 
 use std::collections::HashSet;
 
 use order::{Next, Sequencer};
-use protocol::record::MessageHeader;
+use protocol::MessageHeader;
 use wait::{
     ModelWord, Seen,
     engine::{Came, End, News, SpinResult, Step, WaitState},
@@ -22,57 +22,55 @@ mod order;
 #[path = "wait.rs"]
 mod wait;
 
-/// What the library's files import.
+/// The types that the library's files import.
 mod error {
     pub(crate) use sealane::{Error, ProtocolError, Result};
 }
-/// What src/protocol/order.rs imports; of a heading it needs no more.
+/// The part of a message's header that src/protocol/order.rs needs.
 mod protocol {
-    pub(crate) mod record {
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-        pub(crate) struct MessageHeader {
-            pub(crate) sequence: u64,
-            half: bool,
-            wants_reply: bool,
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub(crate) struct MessageHeader {
+        pub(crate) sequence: u64,
+        half: bool,
+        wants_reply: bool,
+    }
+
+    impl MessageHeader {
+        pub(crate) fn new(sequence: u64, wants_reply: bool, _in_reply_to: Option<u64>) -> Self {
+            Self { sequence, half: false, wants_reply }
         }
 
-        impl MessageHeader {
-            pub(crate) fn new(sequence: u64, wants_reply: bool, _in_reply_to: Option<u64>) -> Self {
-                Self { sequence, half: false, wants_reply }
-            }
+        pub(crate) fn split(self) -> Self {
+            Self { half: true, ..self }
+        }
 
-            pub(crate) fn split(self) -> Self {
-                Self { half: true, ..self }
-            }
-
-            pub(crate) fn is_split(self) -> bool {
-                self.half
-            }
+        pub(crate) fn is_split(self) -> bool {
+            self.half
         }
     }
 }
 
 /// Messages that the sender sends.
 const MESSAGES: u64 = 3;
-/// Packets that the socket holds: so few that it is full now and then.
+/// Packets that the socket holds: so few that it is sometimes full.
 const SOCKET: usize = 2;
-/// What is done wrong.
+/// A mistake of the implementation, each of which the model must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flaw {
     None,
-    /// A packet is judged by the look at the ring before it was read.
+    /// The ring is not looked at again after a packet was read.
     NoSecondLook,
-    /// Having armed, the receiver does not look at the ring again.
+    /// The receiver does not look at the ring again after arming.
     NoLookAfterArming,
-    /// A packet counts as the bell of the epoch that is read after it.
+    /// A packet counts as the doorbell of the epoch that is read after it.
     PacketsRing,
-    /// Of a message with both halves the record comes first.
+    /// The record of a split message comes before its packet.
     RecordFirst,
-    /// At the end of file there is no last look at the ring.
+    /// The receiver does not look at the ring again after the end of file.
     NoLastLook,
-    /// A bell is rung for each epoch again and again, so there are more bells than epochs.
+    /// Each epoch gets several doorbells.
     RingsAgain,
-    /// Who spins reads the socket only if a packet is announced that was not announced in vain before.
+    /// A spinning receiver reads the socket only if the announced number is not known as stale.
     TrustsAnnouncements,
 }
 
@@ -95,7 +93,7 @@ enum Sending {
     Packet {
         both: bool,
     },
-    /// With [`Flaw::PacketsRing`].
+    /// A step of [`Flaw::PacketsRing`].
     Mark {
         both: bool,
     },
@@ -104,12 +102,12 @@ enum Sending {
     },
     LookAtEpoch,
     Ring(u64),
-    /// Everything is sent, and it goes on living.
+    /// Everything is sent, and the sender lives on.
     Done,
     Gone,
 }
 
-/// What the receiver does within a step of its wait, if that has several accesses.
+/// The receiver's place within a step of its wait that has several accesses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Within {
     Nothing,
@@ -138,11 +136,11 @@ struct State {
     /// The sequence of the message that is being sent.
     sequence: u64,
     notifier: Notifier,
-    /// Messages that are wholly out.
+    /// Messages that are sent as a whole.
     committed: u64,
-    /// Packets that are out.
+    /// Packets that are sent.
     sent: u64,
-    /// It has given up on a packet for which the socket had no space, once.
+    /// The sender has given up on a packet for which the socket had no space, once.
     gave_up: bool,
 
     ring: Vec<MessageHeader>,
@@ -161,11 +159,11 @@ struct State {
     ended: bool,
     /// Packets read.
     read: u64,
-    /// What the peer announces, and what of that turned out to be false.
+    /// The number of packets that the peer announces, and the one that turned out to be stale.
     expected: u64,
     stale: u64,
     way: Way,
-    /// With [`Flaw::NoSecondLook`]: a packet was just read.
+    /// A packet was just read; only with [`Flaw::NoSecondLook`].
     fresh: bool,
 }
 
@@ -208,7 +206,7 @@ impl State {
         }
     }
 
-    /// All that the sender may do next, but for dying.
+    /// All next steps of the sender, but for its death.
     fn sender_steps(&self, flaw: Flaw) -> Vec<Self> {
         let step = |change: &dyn Fn(&mut Self)| {
             let mut next = self.clone();
@@ -235,7 +233,7 @@ impl State {
                 s.announced = s.sent + 1;
                 s.sending = Sending::Packet { both };
             })],
-            // It waits for room, or gives up: the announcement stays.
+            // The sender waits for space, or gives up: the announcement stays.
             Sending::Packet { .. } if self.socket.len() == SOCKET => {
                 let may = !self.gave_up && flaw != Flaw::RecordFirst;
                 let give_up = may.then(|| {
@@ -301,7 +299,7 @@ impl State {
         self.sequence += 1;
     }
 
-    /// All that the receiver may do next; nothing if it sleeps, or is done.
+    /// All next steps of the receiver; none if it sleeps, or is done.
     fn receiver_steps(&self, flaw: Flaw) -> Vec<Self> {
         match (self.within, self.wait.step()) {
             (Within::Nothing, Step::Spin) => {}
@@ -333,12 +331,12 @@ impl State {
             .collect()
     }
 
-    /// Whether there seems to be a packet.
+    /// True if a packet is announced.
     fn is_announced(&self, announced: u64) -> bool {
         announced != self.read && announced != self.stale
     }
 
-    /// Whether the sender is gone, and all that it sent was read.
+    /// True if the sender is gone, and all that it sent was read.
     fn is_end(&self) -> bool {
         self.socket.is_empty() && self.sending == Sending::Gone
     }
@@ -382,7 +380,7 @@ impl State {
         Some(s)
     }
 
-    /// The step that the library's wait asks for. False if that is to sleep.
+    /// Takes the step that the library's wait asks for. False if that is to sleep.
     fn wait_step(&mut self, flaw: Flaw, fresh: bool) -> bool {
         let came = match self.wait.step() {
             Step::Try => {
@@ -440,7 +438,7 @@ impl State {
         }
     }
 
-    /// The library's, brought to where we are.
+    /// The library's sequencer in this state.
     fn order(&self) -> Sequencer<()> {
         let mut order = Sequencer::new();
         for sequence in 0..self.next {
@@ -484,7 +482,7 @@ impl State {
         };
         if waiting {
             self.advance(came.into());
-            // Nothing is left to read of what is announced: two more reads make all interleavings that fourteen do.
+            // No announced packet is left to read: two more reads make the same interleavings as fourteen.
             while matches!(self.wait.step(), Step::ReadExpected(left) if left > 2) && !came {
                 self.advance(Came::No);
             }
@@ -493,7 +491,7 @@ impl State {
     }
 }
 
-/// Goes through all states, and says how many there are.
+/// Explores all states, and returns their number.
 fn explore(flaw: Flaw) -> usize {
     explore_from(State::new(Way::SpinsOrSleeps), flaw)
 }
@@ -532,14 +530,14 @@ fn honest_peers_understand_each_other_in_every_interleaving() {
 }
 
 #[test]
-fn who_spins_gets_all_that_is_sent_also_after_an_announcement_in_vain() {
+fn spinning_receiver_gets_everything_after_a_stale_announcement() {
     let states = explore_from(State::new(Way::Spins), Flaw::None);
     println!("{states} states");
     assert!(states > 10_000, "a model of {states} states has lost its steps");
 }
 
 #[test]
-fn event_loops_are_told_of_all_that_is_sent() {
+fn event_loops_are_signalled_for_everything_sent() {
     let states = explore_from(State::new(Way::Tries), Flaw::None);
     println!("{states} states");
     assert!(states > 10_000, "a model of {states} states has lost its steps");
@@ -547,48 +545,48 @@ fn event_loops_are_told_of_all_that_is_sent() {
 
 #[test]
 #[should_panic(expected = "a wake-up is lost")]
-fn without_a_look_after_arming_an_event_loop_is_not_told() {
+fn event_loop_needs_the_look_after_arming() {
     explore_from(State::new(Way::Tries), Flaw::NoLookAfterArming);
 }
 
 #[test]
 #[should_panic(expected = "a wake-up is lost")]
-fn if_who_spins_read_only_what_is_announced_a_packet_would_be_lost() {
+fn spinning_receiver_reads_without_announcements_too() {
     explore_from(State::new(Way::Spins), Flaw::TrustsAnnouncements);
 }
 
 #[test]
 #[should_panic(expected = "an honest peer is called a violator: message")]
-fn without_a_second_look_an_honest_peer_is_a_violator() {
+fn packets_are_judged_after_a_second_look() {
     explore(Flaw::NoSecondLook);
 }
 
 #[test]
 #[should_panic(expected = "a wake-up is lost")]
-fn without_a_look_after_arming_a_wake_up_is_lost() {
+fn receiver_needs_the_look_after_arming() {
     explore(Flaw::NoLookAfterArming);
 }
 
 #[test]
 #[should_panic(expected = "a wake-up is lost")]
-fn if_packets_counted_as_bells_a_wake_up_would_be_lost() {
+fn packets_are_no_doorbells() {
     explore(Flaw::PacketsRing);
 }
 
 #[test]
 #[should_panic(expected = "a record's packet is not there")]
-fn if_records_went_first_their_packets_would_be_missed() {
+fn packets_are_sent_before_their_records() {
     explore(Flaw::RecordFirst);
 }
 
 #[test]
 #[should_panic(expected = "committed and not delivered")]
-fn without_a_last_look_a_dying_senders_records_are_lost() {
+fn end_of_file_needs_a_last_look() {
     explore(Flaw::NoLastLook);
 }
 
 #[test]
 #[should_panic(expected = "too many bells")]
-fn if_an_epoch_were_rung_for_twice_it_would_be_a_violation() {
+fn second_doorbell_for_an_epoch_is_a_violation() {
     explore(Flaw::RingsAgain);
 }

@@ -1,11 +1,12 @@
 //! Every interleaving of a sender that needs space and a receiver that gives it back, with the receiver killed at any step:
-//! an honest receiver is never called a violator, no announcement is lost, and nobody is woken without end.
+//! an honest receiver is never called a violator, no signal is lost, and the sender is not woken without end.
 //!
-//! As `tests/models/order_model.rs` is for messages, so is this for space. The sender's waiting (src/wait/engine.rs), its
-//! sleep word and the receiver's notifier (src/wait/eventcount.rs) and what the descriptor has to signal
-//! (src/channel/interest.rs) are the library's own. The model owns memory, sockets, the sender's program and `Releases`, and
-//! makes each access to something shared a step of its own. Memory is sequentially consistent; `tests/models/loom_room.rs`
-//! has what weaker memory adds. That the sender dies is not among the steps: it leaves a receiver whose doorbells fail.
+//! This model does for space what `tests/models/order_model.rs` does for messages. The sender's waiting
+//! (src/wait/engine.rs), its sleep word and the receiver's notifier (src/wait/eventcount.rs) and what the descriptor
+//! has to signal (src/channel/interest.rs) are the library's own. The model owns memory, sockets, the sender's
+//! program and `Releases`, of which each access to shared state is a step of its own. Memory is sequentially
+//! consistent; `tests/models/loom_room.rs` runs `Releases` itself, on weaker memory. The sender does not die here: that
+//! leaves a receiver whose doorbells fail.
 
 use std::collections::HashSet;
 
@@ -22,7 +23,7 @@ mod interest;
 #[path = "wait.rs"]
 mod wait;
 
-/// What the library's files import.
+/// The types that the library's files import.
 mod error {
     pub(crate) use sealane::{Error, ProtocolError, Result};
 }
@@ -31,37 +32,37 @@ type Space = interest::Space<u64>;
 
 /// Bytes of the ring, which is full at the beginning; a record takes some.
 const RING: u8 = 2;
-/// What is to be sent: records of so many bytes, and packets.
+/// The messages to be sent: records of these sizes in bytes, and packets.
 const RECORDS: [u8; 2] = [2, 1];
 const PACKETS: u8 = 2;
 /// Packets that the socket holds. It is full at the beginning.
 const SOCKET: u8 = 1;
-/// Doorbells that the credit socket holds: so few that it would be full if they were left there.
-const CREDIT: u8 = 4;
-/// Times that the program tries although it was told nothing.
+/// Doorbells that the space socket holds: so few that stale ones would fill it.
+const SPACE_SOCKET: u8 = 4;
+/// Attempts of the program without a doorbell.
 const RESTLESS: u8 = 1;
 
-/// What is done wrong.
+/// A mistake of the implementation, each of which the model must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flaw {
     None,
-    /// A second no keeps the epoch of the first.
+    /// A second refusal keeps the epoch of the first.
     NoRenewal,
-    /// Having armed, it does not try again.
+    /// The sender does not try again after arming.
     NoSecondLook,
-    /// All bells are read, not only those of earlier epochs.
+    /// All doorbells are read, not only those of earlier epochs.
     ReadsAll,
-    /// Whoever asks for one kind of room does not look at the other.
+    /// A call that asks for one kind of space does not look at the other.
     NoOtherLook,
-    /// Room in the socket is not announced.
+    /// Space in the socket is not signalled.
     PacketsSilent,
-    /// All bells of earlier epochs are left if they announce the other kind of room.
+    /// All doorbells of earlier epochs are left if they signal the other kind of space.
     PilesBells,
-    /// The program waits although a later call may have taken what was announced to an earlier one.
+    /// The program waits although a later call may have consumed the signal for an earlier one.
     Hasty,
-    /// A bell is rung for each epoch again and again.
+    /// Each epoch gets several doorbells.
     RingsAgain,
-    /// What is needed is compared before the last move of `tail`.
+    /// The needs are compared before the last move of `tail`.
     ComparesEarly,
     /// An epoch counts as rung for although its needs are not reached.
     MarksUnrung,
@@ -70,14 +71,14 @@ enum Flaw {
 /// How the sender waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Waiting {
-    /// In an event loop, for the credit socket.
+    /// An event loop waits for the space socket.
     Level,
     Edge,
-    /// In the call.
+    /// The call itself waits.
     Blocking,
 }
 
-/// What the receiver has given back.
+/// The kind of space that the receiver has released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Freed {
     Record,
@@ -95,7 +96,7 @@ enum Receiving {
     LookAgain(Freed),
     LookAtNeedsAgain(u64),
     Ring(u64, bool),
-    /// It lives on, and keeps what it has.
+    /// The receiver lives on, and releases nothing more.
     Content,
     Gone,
 }
@@ -105,7 +106,7 @@ enum Sending {
     /// The program decides what to try.
     Choose,
     Try(Space),
-    /// It was refused this: the library's wait says what comes next.
+    /// The program was refused this space: the library's wait has the next step.
     Wait(Space, WaitState),
     /// `SpaceWaiter::disarm`
     StandDown(Space),
@@ -117,7 +118,7 @@ enum Sending {
     Disconnected,
 }
 
-/// A thing for each kind of space.
+/// A value for each kind of space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 struct Both<T> {
     ring: T,
@@ -147,7 +148,7 @@ struct State {
 
     head: u8,
     tail: u8,
-    /// What is compared with the sender's needs with [`Flaw::ComparesEarly`].
+    /// The tail that is compared with the sender's needs, with [`Flaw::ComparesEarly`].
     compared: u8,
     unread: u8,
     bells: u8,
@@ -156,14 +157,14 @@ struct State {
     sending: Sending,
     word: SleepWord<ModelWord>,
     interest: Interest<u64>,
-    /// What has been sent.
+    /// Messages sent, of each kind.
     sent: Both<u8>,
-    /// What the program will try before it waits.
+    /// The kinds that the program will try before it waits.
     untried: Both<bool>,
     restless: u8,
-    /// A bell came since the loop last told.
+    /// A doorbell came since the loop last reported one.
     edge: bool,
-    /// Times it was woken while the receiver did nothing.
+    /// Wake-ups while the receiver did nothing.
     vain: u8,
 }
 
@@ -195,7 +196,7 @@ impl State {
         next
     }
 
-    /// Leaves out the oldest epochs: only which of them is which does matter.
+    /// Renumbers the epochs from the oldest that matters, so that equal states are equal.
     fn forget(&mut self) {
         let ringing = match self.receiving {
             Receiving::Ring(epoch, _) | Receiving::LookAtNeedsAgain(epoch) => epoch,
@@ -212,7 +213,7 @@ impl State {
         }
     }
 
-    /// All that the receiver may do next, but for dying.
+    /// All next steps of the receiver, but for its death.
     fn receiver_steps(&self, flaw: Flaw) -> Vec<Self> {
         let mut steps = Vec::new();
         match self.receiving {
@@ -220,7 +221,7 @@ impl State {
                 steps.push(self.with(|s| s.receiving = Receiving::Content));
                 if self.tail < self.head {
                     steps.push(self.with(|s| {
-                        // Only the first part of what is released is compared, if it is two.
+                        // With the flaw the first byte alone is compared, if two are released.
                         s.tail += 1;
                         if flaw == Flaw::ComparesEarly {
                             s.compared = s.tail;
@@ -278,25 +279,25 @@ impl State {
         let seen = Seen { is_reached, ..Seen::new(epoch, Sent::Yes) };
         self.notifier.notify(&seen);
         if seen.doorbells.get() > 0 {
-            assert!(self.bells < CREDIT, "a bell finds the socket full: {self:?}");
+            assert!(self.bells < SPACE_SOCKET, "a bell finds the socket full: {self:?}");
             (self.edge, self.bells) = (true, self.bells + 1);
         }
         self.receiving = Receiving::Choose;
     }
 
-    /// Whether the sender needs no more than what is released.
+    /// True if the sender needs no more than the released space.
     fn is_reached(&self, flaw: Flaw) -> bool {
         let tail = if flaw == Flaw::ComparesEarly { self.compared } else { self.tail };
         self.word.word.needs <= tail.into()
     }
 
-    /// `SpaceWait::needs`: the tail from which on the least record fits that is waited for.
+    /// `SpaceWait::needs`: the tail from which on the smallest refused record fits.
     fn needs(&self, space: Space) -> u64 {
         let size = self.interest.with(space);
         size.map_or(0, |size| (u64::from(self.head) + size).saturating_sub(RING.into()))
     }
 
-    /// `SpaceWaiter::read`: whether there was a doorbell. Too few are under way here for `SleepWord::passed` to do anything: it
+    /// `SpaceWaiter::read`: true if there was a doorbell. Too few are under way here for `SleepWord::passed` to do anything: it
     /// has a test of its own in src/wait/eventcount.rs.
     fn read(&mut self, is_stale: bool) -> bool {
         if self.bells == 0 {
@@ -313,13 +314,13 @@ impl State {
         true
     }
 
-    /// What the program sends next, of each kind.
+    /// The next message of each kind.
     fn spaces(&self) -> [Space; 2] {
         let size = RECORDS.get(usize::from(self.sent.ring)).copied().unwrap_or(0);
         [Space::Ring(size.into()), Space::Socket]
     }
 
-    /// Whether the program still has something to send.
+    /// True if the program still has something to send.
     fn left(&self, space: Space) -> bool {
         match space {
             Space::Ring(_) => usize::from(self.sent.ring) < RECORDS.len(),
@@ -334,7 +335,7 @@ impl State {
         }
     }
 
-    /// One look, and if there is space, the message goes out.
+    /// Sends the message if there is space.
     fn attempt(&mut self, space: Space, flaw: Flaw) -> bool {
         let done = self.has_space(space);
         if done {
@@ -352,7 +353,7 @@ impl State {
         done
     }
 
-    /// All that the sender may do next; nothing if it sleeps, or is done.
+    /// All next steps of the sender; none if it sleeps, or is done.
     fn sender_steps(&self, flaw: Flaw) -> Vec<Self> {
         if let Sending::Wait(space, wait) = self.sending
             && wait.step() == Step::Spin
@@ -377,7 +378,7 @@ impl State {
                 *s.untried.of(space) = false;
             } else if self.left(space) && self.restless < RESTLESS {
                 s.restless += 1;
-                // As a later call may take what was announced to an earlier one.
+                // A later call may take a doorbell that was meant for an earlier one.
                 let [ring, socket] = self.spaces().map(|space| self.left(space));
                 let other = if space == Space::Socket { ring } else { socket };
                 *s.untried.other(space) = other && flaw != Flaw::Hasty;
@@ -437,7 +438,7 @@ impl State {
         Some(s)
     }
 
-    /// Tells the library's wait what its step came to.
+    /// Gives the library's wait the result of its step.
     fn advance(&mut self, space: Space, mut wait: WaitState, came: Came) {
         if self.sending != Sending::Disconnected {
             self.sending = match wait.advance(came) {
@@ -448,7 +449,7 @@ impl State {
         }
     }
 
-    /// The step that the library's wait asks for. False if that is to sleep.
+    /// Takes the step that the library's wait asks for. False if that is to sleep.
     fn wait_step(&mut self, space: Space, wait: WaitState, flaw: Flaw) -> bool {
         let came = match wait.step() {
             Step::TryAgain(_) if flaw == Flaw::NoSecondLook => Came::No,
@@ -504,7 +505,7 @@ impl State {
     }
 }
 
-/// Goes through all states, and says how many there are.
+/// Explores all states, and returns their number.
 fn explore(waiting: Waiting, flaw: Flaw) -> usize {
     let mut seen = HashSet::new();
     let mut open = vec![State::new(waiting)];
@@ -533,21 +534,21 @@ fn explore(waiting: Waiting, flaw: Flaw) -> usize {
 }
 
 #[test]
-fn an_event_loop_is_told_of_room_in_every_interleaving() {
+fn event_loop_is_signalled_in_every_interleaving() {
     let states = explore(Waiting::Level, Flaw::None);
     println!("{states} states");
     assert!(states > 100_000, "a model of {states} states has lost its steps");
 }
 
 #[test]
-fn one_that_is_told_of_each_arrival_once_is_told_of_room() {
+fn edge_triggered_loop_is_signalled_in_every_interleaving() {
     let states = explore(Waiting::Edge, Flaw::None);
     println!("{states} states");
     assert!(states > 100_000, "a model of {states} states has lost its steps");
 }
 
 #[test]
-fn a_call_that_waits_is_woken_in_every_interleaving() {
+fn blocking_call_is_woken_in_every_interleaving() {
     let states = explore(Waiting::Blocking, Flaw::None);
     println!("{states} states");
     assert!(states > 1000, "a model of {states} states has lost its steps");
@@ -555,37 +556,37 @@ fn a_call_that_waits_is_woken_in_every_interleaving() {
 
 #[test]
 #[should_panic(expected = "an announcement is lost")]
-fn a_second_no_needs_an_epoch_of_its_own() {
+fn second_refusal_needs_an_epoch_of_its_own() {
     explore(Waiting::Level, Flaw::NoRenewal);
 }
 
 #[test]
 #[should_panic(expected = "an announcement is lost")]
-fn without_a_second_look_an_announcement_is_lost() {
+fn second_look_is_needed() {
     explore(Waiting::Level, Flaw::NoSecondLook);
 }
 
 #[test]
 #[should_panic(expected = "an announcement is lost")]
-fn the_bell_of_the_new_epoch_is_left() {
+fn doorbell_of_the_new_epoch_is_left() {
     explore(Waiting::Level, Flaw::ReadsAll);
 }
 
 #[test]
 #[should_panic(expected = "an announcement is lost")]
-fn one_kind_of_room_would_hide_the_other() {
+fn other_kind_of_space_is_looked_at() {
     explore(Waiting::Level, Flaw::NoOtherLook);
 }
 
 #[test]
 #[should_panic(expected = "an announcement is lost")]
-fn a_packet_that_was_read_is_announced_as_room() {
+fn packet_that_was_read_is_signalled() {
     explore(Waiting::Level, Flaw::PacketsSilent);
 }
 
 #[test]
 #[should_panic(expected = "a bell finds the socket full")]
-fn bells_that_are_left_do_not_pile_up() {
+fn stale_doorbells_do_not_pile_up() {
     explore(Waiting::Level, Flaw::PilesBells);
 }
 
@@ -603,18 +604,18 @@ fn epochs_that_were_not_rung_for_stay_open() {
 
 #[test]
 #[should_panic(expected = "an announcement is lost")]
-fn who_waits_has_tried_all_that_was_refused() {
+fn program_repeats_refused_calls_before_it_waits() {
     explore(Waiting::Level, Flaw::Hasty);
 }
 
 #[test]
 #[should_panic(expected = "an honest peer is called a violator")]
-fn if_an_epoch_were_rung_for_twice_it_would_be_a_violation() {
+fn second_doorbell_for_an_epoch_is_a_violation() {
     explore(Waiting::Level, Flaw::RingsAgain);
 }
 
 #[test]
-fn a_bell_that_there_is_no_memory_for_is_rung_with_the_next_news() {
+fn doorbell_without_memory_is_repeated_with_the_next_news() {
     let mut notifier = Notifier::default();
     let mut notify = |epoch, sent| {
         let seen = Seen::new(epoch, sent);

@@ -34,13 +34,13 @@ fn small() -> Builder {
     Channel::builder().ring_capacity(4096).handshake_timeout(LONG)
 }
 
-/// Something goes each way; then this end of the channel goes.
+/// Sends a message each way, then drops this end of the channel.
 fn assert_answers(mut channel: Channel) {
     channel.send(b"hello").unwrap();
     assert_eq!(channel.recv_timeout(LONG).unwrap().control(), b"hello");
 }
 
-/// Numbers of this process's descriptors, but that of the look itself.
+/// Numbers of this process's descriptors, but for that of the directory read here.
 fn descriptors() -> Vec<String> {
     let entries = fs::read_dir("/proc/self/fd").unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -48,7 +48,7 @@ fn descriptors() -> Vec<String> {
     names
 }
 
-/// Answers until the end.
+/// Answers until the peer is gone.
 fn answer(mut channel: Channel) {
     while let Ok(message) = channel.recv() {
         channel.send(message.control()).unwrap();
@@ -70,7 +70,7 @@ fn answers_as_named() {
     answer(channel);
 }
 
-/// The counting is a process's, so this is one of its own.
+/// Descriptors are counted for the process, so this test is one of its own.
 #[test]
 fn a_command_that_was_lent_keeps_nothing() {
     let _guard = bounded();
@@ -90,18 +90,19 @@ fn lends_its_command() {
         assert!(child.wait().unwrap().success() && second.wait().unwrap().success());
         assert_eq!(descriptors(), before);
     }
-    // Nor where it could not be started.
+    // A program that could not be started leaves none either.
     let mut missing = Command::new("/nonexistent/program");
     assert!(matches!(small().spawn(&mut missing), Err(Error::Io { operation: "spawn", .. })));
     assert_eq!(descriptors(), before);
     assert!(missing.get_envs().all(|(_, value)| value.is_none()));
-    // Used without sealane, it starts a program without a channel, whichever file has that number then.
+    // The command, used later without sealane, starts a program without a channel, whichever file has that number
+    // then.
     let _others: Vec<_> = (0..10).map(|_| seqpacket_pair()).collect();
     command = role(counts_its_sockets);
     let (_handshake, mut child) = small().try_spawn(&mut command).unwrap();
     assert!(child.wait().unwrap().success());
     assert!(command.status().unwrap().success());
-    // A command that is built in one expression.
+    // The command is built in one expression.
     let (channel, mut child) = small().spawn(role(answers).env("ANY", "thing")).unwrap();
     assert_answers(channel);
     child.wait().unwrap();
@@ -225,13 +226,13 @@ fn an_inherited_descriptor_stays_its_owners() {
     assert_eq!(handshake_error(small().inherited_as(&name)), HandshakeError::AlreadyInherited);
     taken.send(b"last").unwrap();
     assert_eq!(parent.recv_timeout(LONG).unwrap().control(), b"last");
-    // It hides nothing.
+    // The original, still open, does not hide the end of the channel.
     drop(taken);
     assert!(matches!(parent.recv_timeout(LONG), Err(Error::Disconnected)));
     assert!(sockopt::socket_cookie(&owned).is_ok());
 }
 
-/// Although the original stays open.
+/// The original stays open all the same.
 #[test]
 fn an_inherited_channel_that_fails_is_the_end_for_the_parent() {
     let _guard = bounded();
@@ -243,7 +244,7 @@ fn an_inherited_channel_that_fails_is_the_end_for_the_parent() {
     assert!(!parent.advance().unwrap());
     let hasty = small().handshake_timeout(Duration::ZERO).inherited_as(&name);
     assert!(matches!(hasty, Err(Error::Timeout)), "{hasty:?}");
-    // All that it waits for has come, and then the end.
+    // All messages that the parent waits for have come, and then the end.
     let mut parent = parent.finish().unwrap();
     assert!(matches!(parent.recv_timeout(LONG), Err(Error::Disconnected)));
     drop(owned);
@@ -262,7 +263,7 @@ fn a_prepared_channel_offers_no_ring_before_its_handshake_advances() {
     assert_eq!(player.hear().unwrap().fds.len(), 2, "a region and a space socket");
 }
 
-/// In a process without other threads.
+/// This process has no other threads.
 #[test]
 fn a_fork_takes_a_prepared_channel() {
     let _guard = bounded();
@@ -295,7 +296,7 @@ fn forks() {
     child.wait().unwrap();
 }
 
-/// A refusal is said at both ends before the child is killed: it has time to report it, and to end as it likes.
+/// Both ends report a refusal before the child is killed: it has time to report it, and to end as it likes.
 #[test]
 fn a_refusal_is_reported_by_both_sides() {
     let _guard = bounded();
@@ -325,7 +326,7 @@ fn reports_its_own_error() {
     let builder = if large { small().ring_capacity(8192) } else { small().max_peer_ring_capacity(4096) };
     let error = builder.inherited().unwrap_err();
     eprintln!("{error}");
-    // Not at once.
+    // The child does not end at once.
     thread::sleep(Duration::from_millis(100));
     eprintln!("and ends by itself");
 }
@@ -347,7 +348,7 @@ fn a_child_that_ends_too_early_is_reported_with_its_status() {
     );
 }
 
-/// One that refuses and lives on, and one that does nothing at all: both are killed, and reaped.
+/// One child refuses and lives on, and one does nothing at all: both are killed, and reaped.
 #[test]
 fn a_child_that_does_not_end_is_killed() {
     let _guard = bounded();

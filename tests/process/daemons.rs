@@ -9,17 +9,17 @@ use crate::support::{forks::end, hostile::LONG, is_abandoned, role, socket_path,
 
 const RING: usize = 64 << 10;
 const PAYLOAD: usize = 16 << 10;
-/// Where the daemon is to listen.
+/// The path at which the daemon listens.
 const PATH: &str = "DAEMONS_PATH";
 
-/// Goes on in a fork, in the background; the process that was started ends with status 0, and drops nothing.
+/// Continues in a fork, in the background; the process that was started ends with status 0, and drops nothing.
 fn daemon() {
     // SAFETY: the fork has this thread only, as in a program with one thread.
     let result = unsafe { libc::daemon(1, 1) };
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
 }
 
-/// Memory that the allocator finds where it can.
+/// Memory that the allocator places anywhere.
 fn heap() -> Vec<Vec<u8>> {
     (0..4).map(|_| vec![1; 3 << 20]).collect()
 }
@@ -47,7 +47,7 @@ fn a_daemon_goes_on_with_its_channel() {
         loan.send().unwrap();
     }
     assert!(child.wait().unwrap().success(), "the process that was started has ended");
-    // The daemon has held the first since before, and gives it back.
+    // The daemon has held the first payload since before the fork, and drops it.
     let mut loan = sender.loan_timeout(PAYLOAD, LONG).unwrap();
     loan.fill(4);
     loan.send().unwrap();
@@ -57,10 +57,10 @@ fn a_daemon_goes_on_with_its_channel() {
     assert_eq!(message.payload().unwrap().to_vec(), [9; PAYLOAD]);
     let sealed = SealedBuffer::try_from(message.take_fds().remove(0)).unwrap();
     assert_eq!(*sealed, [7; 5000]);
-    // It has dropped its sender, and receives still.
+    // The daemon has dropped its sender, and still receives.
     assert!(matches!(receiver.recv_timeout(LONG), Err(Error::Disconnected)));
     sender.send(b"end").unwrap();
-    // Then it drops its receiver; that it lives on keeps nothing open.
+    // The daemon then drops its receiver. Although it lives on, nothing stays open.
     while sender.send_timeout(b"?", LONG).is_ok() {}
     assert!(is_abandoned(&ended));
 }
@@ -86,7 +86,7 @@ fn goes_into_the_background() {
         loan.fill(9);
         loan.send_with(Control::new(b"sealed").fd(&sealed)).unwrap();
         let (sender, mut receiver) = channel.split();
-        // What lives on with a duplicate keeps its own end open: only shutting it is heard.
+        // A process that lives on with a duplicate keeps its own end open: the peer notices only the shutdown.
         let duplicate = rustix::io::dup(&receiver).unwrap();
         drop(sender);
         assert_eq!(receiver.recv_timeout(LONG).unwrap().control(), b"end");

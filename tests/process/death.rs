@@ -1,4 +1,4 @@
-//! Ends of a process, of a half, of a channel: committed messages arrive, and nobody waits for the dead.
+//! Ends of a process, of a half, of a channel: committed messages arrive, and no call waits for a dead peer.
 
 use std::{
     fs::File,
@@ -23,7 +23,7 @@ use crate::support::{
     threads::{SOON, Started, start},
 };
 
-/// So many that ring and socket hold them all.
+/// The number of messages, which ring and socket can hold together.
 const MESSAGES: usize = 40;
 const MOST: Most = Most { control: 500, fds: 5, payload: 60_000 };
 
@@ -116,7 +116,7 @@ fn a_message_that_was_committed_just_before_the_end_is_not_overlooked() {
     }
 }
 
-/// Killed anywhere: between the halves of a message, in the middle of a payload, asleep.
+/// The sender is killed anywhere: between the halves of a message, in the middle of a payload, asleep.
 #[test]
 fn a_sender_that_is_killed_at_any_moment_leaves_whole_messages_only() {
     let mut random = Random(Random::seed());
@@ -196,7 +196,7 @@ fn waiting_calls_end_when_the_peer_is_killed() {
     for wait in WAITS {
         for block in BLOCKING {
             let (mut channel, child) = small().wait(wait).spawn(role(does_nothing)).unwrap();
-            // It has read all of our handshake by then, and makes no more room in the socket.
+            // The peer has read all of our handshake by then, and makes no more space in the socket.
             assert_eq!(channel.recv_timeout(SOON).unwrap().control(), b"established");
             both_halves_are_ended_by(channel, wait, block, || kill(child));
         }
@@ -208,7 +208,7 @@ fn waiting_calls_end_when_the_peer_is_killed() {
 fn does_nothing() {
     let mut channel = Channel::inherited().unwrap();
     channel.send(b"established").unwrap();
-    // Until the parent is gone, if it does not kill us.
+    // The child lives until the parent is gone or kills it.
     let mut end = [PollFd::new(&channel.receiver, PollFlags::RDHUP)];
     poll(&mut end, None).unwrap();
 }

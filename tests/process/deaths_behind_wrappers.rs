@@ -53,7 +53,8 @@ impl Started {
         Self { channel, child, input }
     }
 
-    /// Whether this kernel opens a peer's process for us (Linux 6.5), and says how one ended that is no child of ours (6.15).
+    /// True if this kernel opens a peer's process for us (Linux 6.5), and reports how a process ended that is no
+    /// child of ours (6.15).
     fn can_tell(&self, how: bool) -> bool {
         let release = rustix::system::uname();
         let release = release.release().to_string_lossy().into_owned();
@@ -88,7 +89,7 @@ impl Drop for Started {
     }
 }
 
-/// Until the test lets its input end.
+/// The process lives until the test closes its input.
 fn stay() {
     let _ = stdin().read(&mut [0]);
 }
@@ -157,7 +158,7 @@ fn sends_much_and_is_killed() {
     kill_process(getpid(), Signal::KILL).unwrap();
 }
 
-/// A name, the shell's script around the peer, the peer, and whether only `PIDFD_GET_INFO` says how it ended.
+/// A name, the shell's script around the peer, the peer, and whether only `PIDFD_GET_INFO` reports how it ended.
 type Case = (&'static str, Option<&'static str>, fn() -> Command, bool);
 
 const CASES: [Case; 4] = [

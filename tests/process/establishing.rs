@@ -39,12 +39,12 @@ use crate::support::{
     threads::bounded,
 };
 
-/// Tells a child which path to use.
+/// The variable with the path that a child uses.
 const PATH: &str = "SEALANE_TEST_PATH";
-/// Short enough to be waited for.
+/// A time that is short enough to wait for.
 const SHORT: Duration = Duration::from_millis(50);
 
-/// Sends something each way.
+/// Sends a message each way.
 fn assert_established(a: &mut Channel, b: &mut Channel) {
     let one_way = |from: &mut Channel, to: &mut Channel| {
         from.send(b"control").unwrap();
@@ -58,7 +58,7 @@ fn assert_established(a: &mut Channel, b: &mut Channel) {
     one_way(b, a);
 }
 
-/// Operation and kind of an error of the kernel's.
+/// The operation and the kind of a kernel error.
 fn io_error<T: Debug>(result: Result<T>) -> (&'static str, ErrorKind) {
     match result {
         Err(Error::Io { operation, source, .. }) => (operation, source.kind()),
@@ -181,7 +181,7 @@ fn a_name_that_can_be_none_is_refused_and_the_error_says_why() {
         refused("connect", builder.connect(&name).map(drop));
         refused("connect", builder.try_connect(&name).map(drop));
     }
-    // The longest that can be. Its path may be in no directory, so only its length is tried.
+    // The longest name is allowed. Its path may be in no directory, so only its length is tried.
     let longest = PathBuf::from("x".repeat(107));
     assert_eq!(io_error(Channel::connect(&longest)), ("connect", ErrorKind::NotFound));
     let name = abstract_name().into_os_string().into_string().unwrap();
@@ -305,7 +305,7 @@ fn a_handshake_that_was_dropped_is_the_end_for_the_other_side() {
     let builder = Channel::builder();
     let handshake = builder.handshake(ours).unwrap();
     drop(builder.handshake(theirs).unwrap());
-    // Its `Hello` had been sent already.
+    // The `Hello` had been sent already.
     assert_eq!(handshake_error(handshake.finish()), HandshakeError::Closed { awaited: "Ready" });
 }
 
@@ -364,12 +364,12 @@ fn a_client_that_is_refused_had_no_channel() {
     let mut server = listener.try_accept().unwrap().unwrap();
     assert!(!server.advance().unwrap(), "the time to look at the credentials");
     assert!(server.peer_credentials().is_some());
-    // It says that it is ready, and is not answered.
+    // The peer sends `Ready`, and gets no answer.
     assert!(!client.advance().unwrap());
     server.refuse();
     assert_eq!(handshake_error(client.advance()), refused);
 
-    // Before anybody knows of the other.
+    // Neither side knows of the other yet.
     let client = Channel::builder().try_connect(&name).unwrap();
     listener.try_accept().unwrap().unwrap().refuse();
     assert_eq!(handshake_error(client.finish()), refused);
@@ -419,7 +419,7 @@ fn has_a_child() {
     assert!(role(inherits_nothing).env("EXPECTED", "socket at ").status().unwrap().success());
 }
 
-/// Is not moved to adopt anything, and says why.
+/// The child cannot inherit a channel, and checks the reason.
 #[test]
 #[ignore = "the child of another test"]
 fn inherits_nothing() {
@@ -452,7 +452,7 @@ fn descriptors_that_the_variable_does_not_name_are_not_adopted() {
         (Some(OsString::from_vec(b"\xff:1".to_vec())), ":1\""),
         (Some("-1:1".into()), "no socket at -1"),
         (Some("1000000:1".into()), "no socket at 1000000"),
-        // The right one, but in a place that has an owner.
+        // The socket is the right one, but its number has another owner.
         (Some(format!("0:{cookie}").into()), "no socket at 0"),
         (Some(format!("9:{}", cookie + 1).into()), "another socket at 9"),
         (Some("9:0".into()), "another socket at 9"),
@@ -491,7 +491,7 @@ fn memory_above_the_limit_of_file_sizes_is_an_error() {
     assert!(role(is_limited_in_the_size_of_files).status().unwrap().success(), "killed by SIGXFSZ?");
 }
 
-/// A process of its own, as the limit is a process's.
+/// The test runs in a process of its own, since the limit is a process's.
 #[test]
 #[ignore = "the child of another test"]
 fn is_limited_in_the_size_of_files() {
@@ -514,7 +514,7 @@ fn a_child_that_fails_is_killed_and_reaped() {
     assert!(role(starts_children_that_fail).status().unwrap().success());
 }
 
-/// A process of its own, which has no other children.
+/// The test runs in a process of its own, which has no other children.
 #[test]
 #[ignore = "the child of another test"]
 fn starts_children_that_fail() {
@@ -530,7 +530,7 @@ fn starts_children_that_fail() {
     };
     assert!(status.success());
     childless();
-    // A program that is none of ours.
+    // The program does not use this library.
     let other = builder.clone().handshake_timeout(LONG).spawn(Command::new("sh").args(["-c", "exit 3"]));
     let text = other.unwrap_err().to_string();
     assert!(text.starts_with("the child ended with exit status: 3 before its Hello"), "{text}");
@@ -549,7 +549,7 @@ fn exits() {}
 #[test]
 #[ignore = "the child of another test"]
 fn is_silent() {
-    // Killed before; and if it is not, that is not for ever.
+    // The parent kills the child before this ends; if not, it ends by itself.
     thread::sleep(2 * LONG);
 }
 
@@ -600,7 +600,7 @@ fn only_a_connected_seqpacket_socket_will_do() {
 fn a_socket_that_was_given_is_listened_on() {
     let _guard = bounded();
     let (_directory, path) = socket_path();
-    // Without any of the flags that a listener needs.
+    // The socket has none of the flags that a listener needs.
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::empty(), None).unwrap();
     bind(&socket, &address(&path)).unwrap();
     listen(&socket, 10).unwrap();
@@ -652,7 +652,7 @@ fn a_wait_for_a_client_is_limited_and_a_client_that_comes_has_its_own_time() {
     let start = Instant::now();
     assert!(matches!(listener.accept_timeout(SHORT), Err(Error::Timeout)));
     assert!(start.elapsed() >= SHORT);
-    // It has connected; its Hello comes after the time to wait for a client.
+    // The client has connected; its `Hello` comes after the time to wait for a client.
     let mut server = thread::scope(|scope| {
         let client = Player::connect(&name);
         let accepting = scope.spawn(|| listener.accept_timeout(Duration::ZERO));
@@ -694,7 +694,7 @@ fn a_bad_client_is_never_taken_for_a_shortage_of_the_servers_own() {
         &good,
     ];
     for (number, bad) in bad.iter().enumerate() {
-        // One that is gone when it is accepted, and one that stays.
+        // One client is gone when it is accepted, and one stays.
         for stays in [false, true] {
             let player = Player::connect(&name);
             bad(&player);
@@ -707,7 +707,7 @@ fn a_bad_client_is_never_taken_for_a_shortage_of_the_servers_own() {
             drop(player);
         }
     }
-    // One that leaves our packets unread, at each step.
+    // The client leaves our packets unread, at each step.
     for steps in 0..3 {
         let mut client = honest.try_connect(&name).unwrap();
         let mut server = listener.try_accept().unwrap().unwrap();

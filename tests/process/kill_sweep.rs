@@ -1,5 +1,5 @@
 //! A process that is killed, or stopped for a while, at a random instant: its committed messages arrive, nothing arrives
-//! partly, nobody waits for it, and nothing of it is left.
+//! partly, no call waits for it, and nothing of it is left.
 //!
 //! Descriptors and mappings are counted for the whole process, so this binary has one test only.
 
@@ -70,15 +70,15 @@ fn dawdle(random: &mut Random) {
     (0..random.below(most)).for_each(|_| spin_loop());
 }
 
-/// Kills a child, and makes sure that it lived until then: one that has found something wrong has ended by itself.
+/// Kills a child, and checks that it lived until then: a child that found an error has ended by itself.
 fn kill(mut child: Child) {
     child.kill().unwrap();
     let status: ExitStatus = start(move || child.wait().unwrap()).result();
     assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "the child has failed: {status}");
 }
 
-/// Kills a child some time from now, while `action` goes on. Every other child has stood still for a while before, and some
-/// stand still when death comes.
+/// Kills a child at a random time while `action` runs. Every other child was stopped for a while before, and some
+/// are stopped when they are killed.
 fn killing<T>(child: Child, random: &mut Random, action: impl FnOnce() -> T) -> T {
     let mut random = Random(random.next());
     let send = |child: &Child, signal| kill_process(Pid::from_child(child), signal).unwrap();
@@ -105,7 +105,7 @@ fn killing<T>(child: Child, random: &mut Random, action: impl FnOnce() -> T) -> 
     })
 }
 
-/// Everything from a peer that sends a script, until it is gone. How many messages that were.
+/// Receives a peer's script until the peer is gone, and returns the number of messages.
 fn receive_all(channel: &mut Channel, seed: u64) -> u64 {
     for (item, count) in Script::new(seed, MOST).zip(0..) {
         match channel.recv_timeout(SOON) {
@@ -160,7 +160,7 @@ fn a_receiver_is_killed(random: &mut Random) {
     assert!(matches!(receiver.recv_timeout(SOON), Err(Error::Disconnected)));
 }
 
-/// Ends by itself only if something is wrong.
+/// The child ends by itself only after a failure.
 #[test]
 #[ignore = "the child of another test"]
 fn checks_for_ever() {

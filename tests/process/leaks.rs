@@ -77,7 +77,7 @@ fn files(count: usize) -> Vec<OwnedFd> {
 fn a_pair() {
     let (descriptors, regions) = left_over();
     let (a, b) = builder().pair().unwrap();
-    // Each end keeps its socket, the end of its own credit pair and the end of the other's; and maps the two regions.
+    // Each end keeps its socket, the end of its own space socket and the end of the other's; and maps the two regions.
     assert_eq!(left_over(), (descriptors + 6, regions + 4));
     drop(a);
     drop(b);
@@ -315,7 +315,7 @@ fn a_peer_that_ends_with_descriptors() {
 /// Does something while this process can open `spare` more descriptors and no more.
 fn with_spare_descriptors<T>(spare: usize, action: impl FnOnce() -> T) -> T {
     let limit = getrlimit(Resource::Nofile);
-    // Numbers are given out from the lowest on: this is the first that would be too many.
+    // Descriptors are numbered from the lowest free number on: this is the first that would exceed the limit.
     let first = u64::try_from(files(spare + 1)[spare].as_raw_fd()).unwrap();
     setrlimit(Resource::Nofile, Rlimit { current: Some(first), ..limit }).unwrap();
     let result = action();
@@ -329,7 +329,7 @@ fn descriptors_lost_to_our_limit() {
     let max = a.limits().max_payload;
     for spare in 0..5 {
         a.send(Control::new(b"lost").fds(&five)).unwrap();
-        // As long as it can be; lost too, and its room is given back.
+        // The longest payload is lost too, and its space is released.
         a.sender.loan_timeout(max, LONG).unwrap().send_with(Control::new(b"lost").fds(&five)).unwrap();
         a.send(b"not lost").unwrap();
         with_spare_descriptors(spare, || {
@@ -360,7 +360,7 @@ fn handshakes_at_our_limit() {
         assert!(matches!(result, Err(Error::FdsLost { expected: 2, received: 1 })), "{result:?}");
     });
     assert!(client.finish().is_err());
-    // There is room for all three, but not for those that we make: a memfd and a credit pair, one of the three being closed.
+    // All three fit, but not our own memfd and space socket: one of the three is closed.
     for spare in [3, 4] {
         let client = builder().try_connect(&name).unwrap();
         let result = with_spare_descriptors(spare, || listener.accept());

@@ -36,12 +36,12 @@ fn alone(test: impl Fn()) {
     assert!(role(test).status().unwrap().success());
 }
 
-/// Says something where standard output is not seen.
+/// Prints a remark where standard output is not seen.
 fn say(word: &str) {
     let _ = writeln!(io::stderr(), "{word}");
 }
 
-/// The same file, open to write only.
+/// The same file, open for writing only.
 fn write_only(file: &OwnedFd) -> OwnedFd {
     OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap().into()
 }
@@ -71,7 +71,7 @@ fn is_sent_what_cannot_be_mapped() {
     };
     let try_each = || {
         let client = Player::connect(&path);
-        let (_credit, for_peer) = seqpacket_pair();
+        let (_space, for_peer) = seqpacket_pair();
         client.send(Packet::hello(&hello, vec![region.try_clone().unwrap(), for_peer]));
         client.send(Packet::new(READY));
         let handshake = listener.try_accept().unwrap().unwrap();
@@ -100,8 +100,8 @@ fn locks_all_that_it_maps() {
         return say("left out: less may be locked here than this test wants");
     }
     if getuid().is_root() {
-        // Root's memory is not limited. By the kernel's interface, as the C library's would speak to all threads.
-        // SAFETY: `setresuid(2)` takes numbers; all that is at stake is what this process may do.
+        // Root's locked memory is not limited. The raw system call changes this thread only, unlike the C library's.
+        // SAFETY: `setresuid(2)` takes numbers; only the rights of this process change.
         let result = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
         if result != 0 {
             return say("left out: root may not become another user here");
@@ -127,13 +127,13 @@ fn locks_all_that_it_maps() {
         try_each();
     }
     assert_eq!(memory(), before, "address space, locked, mappings");
-    // There is room for smaller ones.
+    // Smaller rings still fit.
     let (mut a, mut b) = Channel::builder().ring_capacity(4096).pair().unwrap();
     a.send(b"small").unwrap();
     assert_eq!(b.recv_timeout(LONG).unwrap().control(), b"small");
 }
 
-/// Why a sealed buffer cannot be taken.
+/// The reason for which a sealed buffer cannot be taken.
 fn received() -> Error {
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
     SealedBuffer::try_from(memfd(5 << 20, 5 << 20, seals)).unwrap_err()

@@ -29,7 +29,7 @@ const CASES: [(&str, &[&str], Seen); 6] = [
         Seen { pid: false, ids: Some(0) },
     ),
 ];
-/// The variable that tells a role where to listen, or to connect.
+/// The variable with the path at which a role listens, or to which it connects.
 const SOCKET: &str = "SOCKET";
 
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +38,7 @@ struct Seen {
     ids: Option<u32>,
 }
 
-/// Process, or 0 if it has no number here, user and group.
+/// The process id, or 0 if it has none in this namespace, user and group.
 fn numbers(peer: Credentials) -> [u32; 3] {
     [peer.pid.map_or(0, u32::from), peer.uid, peer.gid]
 }
@@ -63,10 +63,10 @@ fn inside(case: &str, options: &[&str], role: Command) -> Option<Command> {
     Some(command)
 }
 
-/// Both sides know of each other what they can.
+/// Both sides see as much of each other as the namespaces show.
 fn assert_known(case: &str, seen: Seen, channel: &mut Channel, child: &Child) {
     let [pid, uid, gid] = numbers(channel.peer().credentials());
-    // The peer in there is seen from here by its number here, and as the user who started it.
+    // Seen from outside, the inner peer has a number of this namespace, and the user who started it.
     assert_ne!(pid, 0, "{case}");
     if case == "none" {
         assert_eq!(pid, child.id());
@@ -135,7 +135,7 @@ fn a_listener_in_other_namespaces_has_its_clients() {
         let mut child = command.env(SOCKET, &path).spawn().unwrap();
         let result = connect(&path);
         if !seen.pid && seen.ids == Some(65_534) {
-            // Where nobody has a name, a stranger's is not asked for: it is refused.
+            // In a namespace without names a stranger is refused.
             assert!(
                 matches!(&result, Err(Error::Handshake(HandshakeError::Rejected(refusal)))
                     if refusal.reason == Reason::Credentials),
@@ -149,7 +149,7 @@ fn a_listener_in_other_namespaces_has_its_clients() {
     }
 }
 
-/// Connects as soon as somebody listens.
+/// Connects as soon as a listener is there.
 fn connect(path: &Path) -> sealane::Result<Channel> {
     let end = Instant::now() + LONG;
     loop {

@@ -33,9 +33,9 @@ use crate::support::{
     threads::{SOON, Started, start},
 };
 
-/// From a tick of a timer to the next one.
+/// The period of a timer.
 const TICK: Duration = Duration::from_millis(2);
-/// A limit that is many ticks long.
+/// A deadline of many periods.
 const LIMIT: Duration = Duration::from_millis(200);
 const SIGNALS: usize = 10;
 const WAITS: [Wait; 2] = [Wait::Adaptive { max_spin: Duration::from_micros(50) }, Wait::Block];
@@ -46,7 +46,7 @@ extern "C" fn handle(_signal: libc::c_int) {
     HANDLED.fetch_add(1, SeqCst);
 }
 
-/// From now on `SIGUSR1` interrupts calls, and `SIGUSR2` those that the kernel does not begin again by itself.
+/// Installs handlers: `SIGUSR1` interrupts calls, and `SIGUSR2` those that the kernel does not restart by itself.
 fn set_handlers() {
     for (signal, flags) in [(libc::SIGUSR1, 0), (libc::SIGUSR2, libc::SA_RESTART)] {
         // SAFETY: zero is a value of all fields: no flags, and no signals that are blocked.
@@ -134,7 +134,7 @@ fn a_timer_keeps_no_channel_from_being_established_or_given_up_in_time() {
     for signal in [libc::SIGUSR1, libc::SIGUSR2] {
         ticking(signal, Channel::pair).result().unwrap();
 
-        // A backlog that stays full.
+        // The backlog stays full.
         let name = path.with_extension("full");
         let busy = seqpacket();
         bind(&busy, &SocketAddrUnix::new(&name).unwrap()).unwrap();
@@ -146,7 +146,7 @@ fn a_timer_keeps_no_channel_from_being_established_or_given_up_in_time() {
         });
         let result = connecting.result();
         assert!(matches!(result, Err(Error::Timeout)), "{result:?}");
-        // One that does not.
+        // The backlog gets space.
         let connecting = ticking(signal, {
             let (patient, name) = (patient.clone(), name.clone());
             move || patient.connect(name)
@@ -161,7 +161,7 @@ fn a_timer_keeps_no_channel_from_being_established_or_given_up_in_time() {
         connecting.result().unwrap();
         std::fs::remove_file(&name).unwrap();
 
-        // A path that is taken over, and its lock waited for.
+        // The path is taken over, after a wait for its lock.
         bind(seqpacket(), &SocketAddrUnix::new(&path).unwrap()).unwrap();
         let lock = std::fs::File::open(&directory).unwrap();
         flock(&lock, FlockOperation::LockExclusive).unwrap();
@@ -175,7 +175,7 @@ fn a_timer_keeps_no_channel_from_being_established_or_given_up_in_time() {
         flock(&lock, FlockOperation::Unlock).unwrap();
         let listener = listening.result().unwrap();
 
-        // A client that never comes, and one that comes late.
+        // One client never comes, and one comes late.
         let accepting = ticking(signal, move || (listener.accept_timeout(LIMIT), listener));
         let (nobody, listener) = accepting.result();
         assert!(matches!(nobody, Err(Error::Timeout)), "{nobody:?}");
@@ -188,13 +188,13 @@ fn a_timer_keeps_no_channel_from_being_established_or_given_up_in_time() {
         accepting.result().unwrap();
         client.result().unwrap();
 
-        // A peer that says nothing.
+        // The peer sends nothing.
         let (ours, _silent) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
         let handshake = hasty.handshake(ours).unwrap();
         assert!(matches!(ticking(signal, || handshake.finish()).result(), Err(Error::Timeout)));
 
-        // Children: one that answers under a timer of its own, and one that has to be killed.
+        // One child answers under a timer of its own, and one has to be killed.
         let spawn = |builder: &Builder, mut command: Command| {
             let builder = builder.clone();
             command.env("SIGNAL", signal.to_string());
@@ -230,7 +230,7 @@ fn a_signal_ends_no_wait() {
         let record = |peer: &mut Channel| peer.loan(8).unwrap().send_with(b"record").unwrap();
         assert_eq!(goes_on(channel(), move |a| a.recv().map(control), record), b"record");
         assert_eq!(goes_on(channel(), move |a| a.recv_timeout(3 * SOON).map(control), record), b"record");
-        // Waits for room, in the ring and in the socket.
+        // The calls wait for space, in the ring and in the socket.
         let (mut a, b) = channel();
         a.loan(960).unwrap().send_with(&[0; 4096 - 64 - 960]).unwrap();
         goes_on((a, b), |a| a.loan(960).map(drop), |b| drop(b.recv().unwrap()));

@@ -57,7 +57,7 @@ fn assert_free(streams: &[RawFd]) {
     }
 }
 
-/// All ways to close some of three.
+/// All ways to close some of the three.
 const CASES: [&str; 7] = ["0", "1", "2", "01", "02", "12", "012"];
 
 fn in_each_case(test: impl Fn() + Copy) {
@@ -80,7 +80,7 @@ fn a_process_without_standard_streams_has_channels_above_them() {
 
 fn talk(a: &mut Channel, b: &mut Channel, closed: &[RawFd]) {
     let file = File::open("/proc/self/exe").unwrap();
-    // It may have taken one of the numbers itself.
+    // The process may have taken one of the numbers itself.
     let file = fcntl_dupfd_cloexec(file, 3).unwrap();
     a.loan(3).unwrap().send_with(Control::new(b"files").fds([&file, &file, &file, &file])).unwrap();
     a.send(Control::default().fd(&file)).unwrap();
@@ -100,7 +100,7 @@ fn has_no_standard_streams() {
     assert_free(closed);
     talk(&mut a, &mut b, closed);
 
-    // A socket that is given to us may have such a number.
+    // A socket from the caller may have such a number.
     let (ours, theirs) = seqpacket_pair();
     assert!(ours.as_raw_fd() < 3);
     let (ours, theirs) = (Channel::builder().handshake(ours), Channel::builder().handshake(theirs));
@@ -187,7 +187,7 @@ fn has_no_descriptors_left_but_theirs() {
     setrlimit(Resource::Nofile, Rlimit { current: Some(40), ..getrlimit(Resource::Nofile) }).unwrap();
     let mut taken: Vec<OwnedFd> = std::iter::from_fn(|| fcntl_dupfd_cloexec(&file, 3).ok()).collect();
     assert_free(&closed);
-    // One arrives above them, the second has no place but theirs.
+    // One descriptor arrives above the streams, and the second finds only their numbers free.
     taken.pop().unwrap();
     a.send(Control::default().fds([&file, &file])).unwrap();
     a.send(Control::default().fd(&file)).unwrap();

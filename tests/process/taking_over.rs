@@ -25,14 +25,14 @@ use crate::support::{
 const PATH: &str = "SEALANE_TEST_PATH";
 const SHORT: Duration = Duration::from_millis(50);
 
-/// Leaves a socket's file behind, as a listener that is killed does.
+/// Leaves a socket's file behind, as a killed listener does.
 fn abandon(path: &Path) {
     let socket = seqpacket();
     bind(&socket, &address(path)).unwrap();
     listen(&socket, 1).unwrap();
 }
 
-/// Why a path is in use.
+/// The reason for which a path is in use.
 #[track_caller]
 fn in_use(path: &Path, result: Result<Listener>) -> String {
     let text = result.as_ref().unwrap_err().to_string();
@@ -70,12 +70,12 @@ fn a_server_that_was_killed_is_started_again_at_its_path() {
         server.wait().unwrap();
         assert!(path.exists(), "it could not remove its file");
     }
-    // A service that ends by itself leaves nothing, after that too.
+    // A service that ends by itself removes its file after that too.
     drop(Listener::bind(&path).unwrap());
     assert!(!path.exists());
 }
 
-/// Until it is killed.
+/// The child listens until it is killed.
 #[test]
 #[ignore = "the child of another test"]
 fn serves() {
@@ -141,7 +141,7 @@ fn a_file_that_is_in_use_or_not_ours_is_left_alone() {
             fs::remove_file(&path).unwrap();
         }
     }
-    // In use, of whatever type, whether it listens or not yet.
+    // A socket of any type is in use, whether it listens or not yet.
     for kind in [SocketType::SEQPACKET, SocketType::STREAM, SocketType::DGRAM] {
         let socket: OwnedFd = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
         bind(&socket, &address(&path)).unwrap();
@@ -151,12 +151,12 @@ fn a_file_that_is_in_use_or_not_ours_is_left_alone() {
         }
         stays("another process uses the socket");
     }
-    // A listener that lost its socket's last descriptor but one, as a forked helper is.
+    // A listener whose socket is open only in a forked helper.
     let listener = Listener::bind(&path).unwrap();
     let _copy = rustix::io::fcntl_dupfd_cloexec(&listener, 0).unwrap();
     std::mem::forget(listener);
     stays("another process uses the socket");
-    // Abandoned, of another type: it is a socket, and nobody uses it.
+    // An abandoned socket of another type is taken over.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     drop(Listener::bind(&path).unwrap());
     assert!(!path.exists());
@@ -174,7 +174,7 @@ fn a_directory_that_cannot_be_locked_prevents_a_take_over() {
     let text = in_use(&path, builder.listen(&path));
     assert!(text.contains("nobody listens there") && text.contains("remove the file"), "{text}");
     assert_eq!(identity(&path).unwrap(), before);
-    // It is waited for.
+    // The call waits for the lock.
     let binding = thread::spawn({
         let path = path.clone();
         move || Channel::builder().handshake_timeout(LONG).listen(path).unwrap()
@@ -188,8 +188,8 @@ fn a_directory_that_cannot_be_locked_prevents_a_take_over() {
 
 const ROUNDS: &str = "SEALANE_TEST_ROUNDS";
 
-/// Listeners come and go, and leave dead sockets behind, as those do that are killed: a living one keeps its file until it
-/// goes itself.
+/// Listeners come and go, and leave dead sockets behind as killed ones do. A living one keeps its file until it
+/// ends itself.
 #[test]
 fn a_living_listeners_file_is_never_removed() {
     const PROCESSES: usize = 8;
@@ -244,7 +244,7 @@ fn comes_and_goes() {
         }
         drop(listener);
         if round % 3 == 0 {
-            // One that was killed, if the path is still free.
+            // This stands for a killed listener, if the path is still free.
             let socket = seqpacket();
             if bind(&socket, &address(&path)).is_ok() {
                 listen(&socket, 1).unwrap();

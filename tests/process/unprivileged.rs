@@ -2,7 +2,7 @@
 //!
 //! Each test runs its body in a process of its own (this program again), as another user if root started it: root's
 //! descriptors in flight are not counted. They are counted by user, so the tests take turns, and no two runs share a user.
-//! For the same reason this binary is alone.
+//! This binary is alone for the same reason.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -28,7 +28,7 @@ use crate::support::{
 };
 
 const SHORT: Duration = Duration::from_millis(20);
-/// Set where the body of a test is to be run.
+/// The variable that is set where the body of a test runs.
 const INSIDE: &str = "INSIDE";
 
 /// A child that does not outlive its test.
@@ -91,7 +91,7 @@ fn left() -> usize {
     leave(0).len()
 }
 
-/// Tries with no descriptor left, with one, and so on until it succeeds. It can give the others back.
+/// Tries without a free descriptor, with one, and so on until it succeeds. The attempt can close the taken ones.
 fn needs_descriptors<T>(mut attempt: impl FnMut(&mut Vec<File>) -> Result<T>) {
     let before = left();
     for free in 0.. {
@@ -143,7 +143,7 @@ fn establishing_at_the_limit_is_an_error_and_leaks_nothing() {
         needs_descriptors(|taken| {
             let result = meet(&listener, &name, taken);
             taken.clear();
-            // Clients that gave up.
+            // These clients have given up.
             while result.is_err() && listener.try_accept().unwrap().is_some() {}
             result
         });
@@ -279,7 +279,7 @@ fn descriptors_in_flight_are_back_pressure() {
         drop(unsent);
         assert!(matches!(c.sender.send_timeout(one(), SHORT), Err(Error::Timeout)));
         assert!(matches!(c.call(one(), SHORT), Err(Error::Timeout)));
-        // What has no descriptors passes, and nothing else has.
+        // Messages without descriptors pass, and nothing else has passed.
         c.send(b"first").unwrap();
         c.loan(8).unwrap().send_with(b"second").unwrap();
         assert_eq!(d.recv_timeout(SOON).unwrap().control(), b"first");

@@ -1,4 +1,4 @@
-//! Batches that fail half-way: what was sent before is delivered, what was received after is still there.
+//! Batches that fail half-way: earlier messages are delivered, and later ones can still be received.
 
 use sealane::{Channel, Error, Receiver, Result, SendBatch, Sender};
 

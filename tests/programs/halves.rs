@@ -43,7 +43,7 @@ fn receive(mut receiver: Receiver, waiting: &Waiting) -> Result<usize> {
             let _ = caller.send(message);
         }
     }
-    // Nobody waits any longer.
+    // No request waits any longer.
     waiting.lock().unwrap().clear();
     Ok(answers)
 }

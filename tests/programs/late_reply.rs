@@ -1,4 +1,4 @@
-//! A client that does not wait for ever: a call that takes too long is cancelled, and its late answer reaches nobody.
+//! A client that does not wait for ever: a call that takes too long is cancelled, and its late reply is dropped.
 
 use std::{sync::mpsc, time::Duration};
 

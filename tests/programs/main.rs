@@ -1,5 +1,5 @@
 //! Small programs, as users write them: they show that the public interface has a shape in which real code is short. Each
-//! runs, and asserts what it came to.
+//! runs, and asserts its result.
 #![forbid(unsafe_code)]
 
 mod batches;

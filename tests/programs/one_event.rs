@@ -10,7 +10,7 @@ use crate::threads::{SOON, start};
 
 const MESSAGES: u64 = 300;
 
-/// The toolkit: it calls the handler of each event once, in turn with what else there is to do.
+/// The toolkit: it calls the handler of each event once, in turn with other work.
 #[derive(Default)]
 struct Toolkit {
     posted: VecDeque<()>,

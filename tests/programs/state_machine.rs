@@ -96,7 +96,7 @@ fn owned_loans_give_their_sender_back() {
     assert!(matches!(unsent.error(), Error::ControlTooLarge { .. }));
     let mut loan = unsent.into_sender().into_loan(10, SOON).unwrap();
     loan.copy_from_slice(b"0123456789");
-    // In another thread, and back.
+    // The loan moves to another thread and back.
     let loan = start(move || loan).result();
     let loan = loan.try_send_with(&[0; 11]).unwrap_err().into_loan();
     let mut loan = loan.try_request(&[0; 11]).unwrap_err().into_loan();

@@ -30,7 +30,7 @@ fn work(mut channel: Channel, words: &str) -> Result<()> {
             loan.send()?;
         }
     }
-    // All that was sent is delivered after this.
+    // The channel is dropped here; messages that were sent are still delivered.
     Ok(())
 }
 

@@ -153,7 +153,7 @@ impl EventLoop for Polling {
         let fd = duplicate(fd);
         #[expect(unsafe_code, reason = "polling wants a promise that we delete it in time")]
         // SAFETY: contract of `Poller::add`: the descriptor must be deleted from the poller before it is closed. It is
-        // owned by `watched`, which gives it to nobody but `remove`; and fields are dropped in order, the poller first.
+        // owned by `watched`, which gives it only to `remove`; and fields are dropped in order, the poller first.
         unsafe {
             self.poller.add(&fd, polling::Event::readable(key)).unwrap();
         }

@@ -23,7 +23,7 @@ pub(crate) fn left_over() -> (usize, usize) {
     (fs::read_dir("/proc/self/fd").unwrap().count(), maps.matches("memfd:").count())
 }
 
-/// Whether nobody holds the writing end of a pipe, within 20 seconds.
+/// True if all copies of a pipe's writing end are closed within 20 seconds.
 ///
 /// A child that another test starts has copies of all descriptors of this process until it becomes another program
 /// (`O_CLOEXEC` in `open(2)`), so the end of a pipe is waited for.

@@ -78,7 +78,7 @@ pub(crate) struct Most {
     pub(crate) payload: usize,
 }
 
-/// What one message is made of.
+/// The parts of one message.
 pub(crate) struct Item {
     name: String,
     control: Vec<u8>,

@@ -29,7 +29,7 @@ pub(crate) fn start<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static
     thread::spawn(move || {
         let here = fs::read_link("/proc/thread-self").expect("/proc is there");
         tell_thread.send(Path::new("/proc").join(here)).expect("somebody waits for it");
-        // Nobody listens any more if the test has failed meanwhile.
+        // The receiver is gone if the test has failed meanwhile.
         let _ = tell_result.send(call());
     });
     Started { thread: thread.recv().expect("the thread has begun"), result }

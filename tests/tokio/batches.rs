@@ -123,7 +123,7 @@ fn a_stream_with_messages_yields_now_and_then() {
         for _ in 0..1000 {
             a.loan(8).await.unwrap().send().unwrap();
         }
-        // The budget is a task's: so this is one.
+        // The budget belongs to a task, so this is one.
         let task = tokio::spawn(async move {
             let flag = Arc::new(Flag(AtomicBool::new(false)));
             let waker = Waker::from(Arc::clone(&flag));
@@ -132,7 +132,7 @@ fn a_stream_with_messages_yields_now_and_then() {
             while std::pin::pin!(b.receiver.next()).poll(&mut cx).is_ready() {
                 received += 1;
             }
-            // Tokio wakes it at the end of this turn.
+            // tokio wakes the task at the end of this turn.
             (received, flag, b)
         });
         let (received, flag, mut b) = task.await.unwrap();

@@ -1,4 +1,4 @@
-//! Requests and replies: a call sees the messages sent before it, and a dropped call is given up.
+//! Requests and replies: a call sees the messages sent before it, and a dropped call is cancelled.
 
 use std::time::Duration;
 

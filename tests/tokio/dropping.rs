@@ -11,7 +11,7 @@ use tokio::task::yield_now;
 use crate::{builder, is_disconnected, pair_of, polled, run, script::Random, support::is_abandoned};
 
 const STEPS: usize = 20_000;
-/// The number in a request; others are those of messages.
+/// The number of a request. Other numbers are those of messages.
 const REQUEST: u64 = u64::MAX;
 /// The number in the last message.
 const LAST: u64 = u64::MAX - 1;
@@ -27,7 +27,7 @@ struct Side {
     received: u64,
     questions: VecDeque<ReplyToken>,
     asked: VecDeque<RequestId>,
-    /// Questions of the peer's that came.
+    /// Questions of the peer that arrived.
     heard: u64,
     answered: u64,
     /// Replies that came in time.
@@ -52,7 +52,7 @@ impl Side {
         }
     }
 
-    /// How often the next future is polled before it is dropped.
+    /// The number of polls before the next future is dropped.
     fn polls(&mut self) -> usize {
         self.random.below(4)
     }
@@ -181,7 +181,7 @@ impl Side {
                 _ => yield_now().await,
             }
         }
-        // From here on nothing new is asked, and all is answered.
+        // No new request follows, and all are answered.
         while polled(self.channel.send(Control::of(&LAST)), 1).await.transpose().unwrap().is_none() {
             self.receive().await;
         }
@@ -200,7 +200,7 @@ fn dropped_futures_lose_nothing_and_leak_nothing() {
     println!("SEED={seed}");
     run(move || async move {
         let (reader, writer) = pipe().unwrap();
-        // More are asked than answered, as long as there are steps.
+        // There are more requests than answers while there are steps.
         let (a, b) = pair_of(&builder().ring_capacity(8192).max_requests(2 * STEPS));
         let sides = [Side::new(a, seed, &writer), Side::new(b, !seed, &writer)];
         let [a, b] = sides.map(|side| tokio::spawn(side.run()));
@@ -220,11 +220,11 @@ fn dropped_futures_lose_nothing_and_leak_nothing() {
             assert!(sent.waits_for_space > 50, "{sent:?}");
             assert_eq!(to.channel.receiver.held().count, 0);
         }
-        // All room is free, at once.
+        // All space is free at once.
         for side in [&mut a, &mut b] {
             assert!(side.channel.try_loan(8192 / 2 - 1088).unwrap().is_some());
         }
-        // No descriptor is left on its way.
+        // No descriptor is in flight any more.
         drop((a.pipe, b.pipe, writer));
         assert!(is_abandoned(reader));
         drop(a.channel);

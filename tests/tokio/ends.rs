@@ -9,7 +9,7 @@ use crate::{builder, fill_socket, is_disconnected, poll_once, role, run, small};
 
 type Waiting<'c> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'c>>;
 
-/// What waits for a peer that does nothing.
+/// Calls that wait for a peer that does nothing.
 const WAITS: [fn(&mut Channel) -> Waiting<'_>; 6] = [
     |channel| Box::pin(async { channel.recv().await.map(drop) }),
     |channel| Box::pin(async { channel.call(b"?").await.map(drop) }),
@@ -21,7 +21,7 @@ const WAITS: [fn(&mut Channel) -> Waiting<'_>; 6] = [
     },
     |channel| {
         Box::pin(async {
-            // It fills the ring.
+            // The sender fills the ring.
             channel.loan(960).await?.send_with(&[0; 4096 - 64 - 960]).await?;
             channel.loan(960).await.map(drop)
         })
@@ -66,7 +66,7 @@ fn a_killed_peer_wakes_all_waiting_calls() {
             let builder = builder().ring_capacity(4096);
             let command = role(does_nothing);
             let (mut channel, mut child) = Channel::spawn_with(&builder, command).await.unwrap();
-            // From here on the child reads nothing, not even the rest of the handshake.
+            // The child reads nothing any more, not even the rest of the handshake.
             channel.recv().await.unwrap();
             is_woken_by(channel, wait, || child.start_kill().unwrap()).await;
             child.wait().await.unwrap();
@@ -79,7 +79,7 @@ fn a_killed_peer_wakes_all_waiting_calls() {
 fn does_nothing() {
     let mut channel = sealane::Channel::inherited().unwrap();
     channel.send(b"established").unwrap();
-    // Until the parent is gone, if it does not kill us.
+    // The child lives until the parent is gone or kills it.
     poll(&mut [PollFd::new(&channel.receiver, PollFlags::RDHUP)], None).unwrap();
 }
 

@@ -32,7 +32,7 @@ fn socket(flags: SocketFlags) -> OwnedFd {
     socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | flags, None).unwrap()
 }
 
-/// A client that says nothing.
+/// A client that sends nothing.
 fn silent(path: &Path) -> OwnedFd {
     let socket = socket(SocketFlags::empty());
     connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
@@ -55,7 +55,7 @@ fn silent_clients_hold_up_nobody() {
             Listener::try_from(builder().handshake_timeout(HOUR).listen(&path).unwrap()).unwrap();
         assert_eq!(listener.path(), Some(&*path));
         let mut silent: Vec<_> = (0..20).map(|_| silent(&path)).collect();
-        // One that stops in the middle.
+        // This client stops in the middle.
         let stopped = builder().try_connect(&path).unwrap();
         for n in 0..3_u8 {
             let client = tokio::spawn({
@@ -68,7 +68,7 @@ fn silent_clients_hold_up_nobody() {
             channel.reply(question.reply_token().unwrap(), b"welcome").await.unwrap();
             assert_eq!(client.await.unwrap().unwrap().control(), b"welcome");
         }
-        // The failure of one is reported, and does not harm the listener.
+        // The failure of one client is reported, and does not harm the listener.
         rustix::io::write(silent.pop().unwrap(), b"no Hello").unwrap();
         assert!(matches!(listener.accept().await, Err(Error::Handshake(HandshakeError::Refused(_)))));
         drop(stopped);
@@ -101,7 +101,7 @@ fn silent_clients_are_left_at_their_deadline() {
     });
 }
 
-/// Reads without taking: a client that was given nothing has nothing to read.
+/// Peeks at the socket: a client that was given nothing has nothing to read.
 fn was_given_nothing(client: &OwnedFd) -> bool {
     recv(client, &mut [0; 100], RecvFlags::DONTWAIT | RecvFlags::PEEK) == Err(Errno::AGAIN)
 }
@@ -134,7 +134,7 @@ fn clients_are_given_nothing_before_they_were_looked_at() {
             }
         }
 
-        // The slow client, which had connected first, says `Hello` at last.
+        // The slow client, which connected first, sends `Hello` at last.
         let slow = tokio::spawn(Channel::establish(builder().handshake(slow).unwrap()));
         let handshake = listener.accept_handshake().await.unwrap();
         let (server, client) = tokio::join!(Channel::establish(handshake), slow);
@@ -276,7 +276,7 @@ fn a_socket_that_was_given_is_awaited_on() {
     });
 }
 
-/// A server that pauses on shortages of its own only is not kept from honest clients by others, however many.
+/// A server that pauses only for its own shortages is not delayed by bad clients, however many they are.
 #[test]
 fn clients_that_talk_nonsense_hold_up_nobody() {
     const NONSENSE: usize = 200;
@@ -307,7 +307,7 @@ fn a_child_that_is_refused_reports_it_before_it_ends() {
         let (reader, writer) = pipe().unwrap();
         let mut command = role(reports_its_refusal);
         command.stderr(writer);
-        // A command that is lent.
+        // The command is borrowed.
         let strict = builder().max_peer_ring_capacity(4096);
         let refused = Channel::spawn_with(&strict, &mut command).await;
         drop(command);
@@ -335,6 +335,6 @@ fn reports_its_refusal() {
 #[ignore = "the child of another test"]
 fn never_takes_its_channel() {
     eprintln!("{}", std::process::id());
-    // Until it is killed.
+    // The child lives until it is killed.
     std::thread::park();
 }

@@ -26,7 +26,7 @@ mod streaming;
 #[path = "../support/mod.rs"]
 mod support;
 
-/// In what time a test must end: much, for a machine that is busy, but an end.
+/// The time in which a test must end: long enough for a busy machine, but bounded.
 const SOON: Duration = Duration::from_mins(1);
 
 /// Runs a test on one thread, then on two.
@@ -37,11 +37,11 @@ fn run<F: Future<Output = ()>>(test: impl Fn() -> F + Send + Copy + 'static) {
     run_on(two_threads, test);
 }
 
-/// In a thread of its own: so a call that blocks, and with it the runtime's clock, is found too.
+/// Runs a test on a runtime in a thread of its own, so that a call which blocks the runtime's clock is found too.
 fn run_on<F: Future<Output = ()>>(mut builder: runtime::Builder, test: impl Fn() -> F + Send + 'static) {
     let (end, ended) = mpsc::channel();
     let running = thread::spawn(move || {
-        // Dropped at the end, if there is one.
+        // Dropped with the thread, which shows that it has ended.
         let _end: mpsc::Sender<()> = end;
         let runtime = builder.enable_all().build().unwrap();
         runtime.block_on(async { timeout(SOON, test()).await.expect("the test ends") });
@@ -57,7 +57,7 @@ fn role<Test: Fn()>(test: Test) -> Command {
     support::role(test).into()
 }
 
-/// Polls a future once, for no reason.
+/// Polls a future once, without a wake-up.
 async fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     let mut future = Some(future);
     poll_fn(|cx| Poll::Ready(future.take().unwrap().poll(cx))).await
@@ -89,7 +89,7 @@ fn small() -> (Channel, Channel) {
     pair_of(&builder().ring_capacity(4096))
 }
 
-/// Tells how many messages that took.
+/// Fills the socket, and returns the number of messages.
 fn fill_socket(channel: &mut Channel) -> usize {
     (0..10_000).find(|_| matches!(channel.try_send(&[0; 500]), Err(Error::Full))).unwrap()
 }

@@ -45,7 +45,7 @@ fn messages_from_before_the_conversion_are_found() {
         for _ in 0..3 {
             assert_eq!(receiver.recv().await.unwrap().payload().unwrap().len(), 2);
         }
-        // Converted back, the halves work on their own again.
+        // The halves work on their own again after the conversion.
         let receiving = tokio::spawn(async move {
             receiver.recv().await.unwrap();
             receiver
@@ -86,7 +86,7 @@ fn waiting_tasks_are_polled_only_when_something_changes() {
     run(|| async {
         let (mut a, mut b) = small();
         fill_socket(&mut a);
-        // Woken once before, so that tokio knows of something.
+        // The task was woken once before, so tokio has a stored readiness.
         b.recv().await.unwrap();
         a.send(b"one more").await.unwrap();
         while b.try_recv().unwrap().is_some() {}
@@ -167,7 +167,7 @@ fn too_many_descriptors_in_flight_are_waited_for() {
         for _ in 0..sent {
             assert_eq!(reader.recv().await.unwrap().fds().len(), 8);
         }
-        // Another channel has ended the shortage: this one only finds out by trying again.
+        // Another channel has ended the shortage, which this one can find out only by trying again.
         sending.await;
         assert_eq!(b.recv().await.unwrap().fds().len(), 8);
         assert!(b.recv().await.unwrap().payload().is_some());

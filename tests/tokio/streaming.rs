@@ -97,7 +97,7 @@ fn a_loan_waits_for_room_and_control_messages_pass() {
             loan.fill(fill);
             loan.send().unwrap();
             let payload = b.recv().await.unwrap().take_payload().unwrap();
-            // With control bytes up to the ring's end.
+            // The control bytes reach up to the ring's end.
             a.loan_slice::<u32>(240).await.unwrap().send_with(&[0; 2048]).await.unwrap();
             assert!(a.try_loan(1).unwrap().is_none());
             a.send(b"passes").await.unwrap();
@@ -147,7 +147,7 @@ fn a_writer_awaits_and_sends_what_was_written() {
     run(|| async {
         let (mut a, mut b) = small();
         let null = fs::File::open("/dev/null").unwrap();
-        // All of the ring.
+        // The record takes all of the ring.
         for _ in 0..2 {
             let mut used = a.loan(960).await.unwrap();
             used.fill(0xaa);

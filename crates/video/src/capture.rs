@@ -108,7 +108,7 @@ impl Capture {
         QUEUE_BUFFER.make(self, &mut Buffer::of(buffer))
     }
 
-    /// Stops the device and takes its buffers from it. Exported ones live on, as long as anybody has them.
+    /// Stops the device and takes its buffers from it. Exported ones live on, as long as a descriptor of them is open.
     ///
     /// # Errors
     /// Those of `VIDIOC_STREAMOFF` and `VIDIOC_REQBUFS`.

@@ -25,7 +25,7 @@ pub struct Device {
     driver: String,
 }
 
-/// What frames are like, as the device has it.
+/// The format of frames, as the device reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Format {
     /// Pixels across.

@@ -44,7 +44,7 @@ impl Vgem {
     /// Begins to write to the buffer. The driver ends that by itself after ten seconds.
     ///
     /// # Errors
-    /// Those of `DRM_IOCTL_VGEM_FENCE_ATTACH`; `ResourceBusy` if somebody is writing already.
+    /// Those of `DRM_IOCTL_VGEM_FENCE_ATTACH`; `ResourceBusy` if a writer's fence is attached already.
     pub fn begin(&self) -> io::Result<Fence> {
         let mut attach = Attach::writer(self.handle);
         ATTACH.make(&self.device, &mut attach)?;

@@ -23,7 +23,7 @@ impl Inbox {
         self.on_arrival(arrival)
     }
 
-    /// As [`read_packet`](Self::read_packet), but blocks until there is one. False if the socket does not block.
+    /// Like [`read_packet`](Self::read_packet), but blocks until there is one. False if the socket does not block.
     pub(super) fn wait_for_packet(&mut self) -> Result<bool> {
         let mut buffer = PacketBuffer::take();
         let arrival = self.link.socket.wait(&mut buffer, self.limits.max_control)?;

@@ -1,12 +1,12 @@
-//! The wait for a message: what a receiver tries, looks at, arms, reads and sleeps in, for [`run`].
+//! The wait for a message: the receiver's steps for [`run`].
 
 use std::os::fd::AsFd;
 
 use rustix::{event::PollFlags, time::Timespec};
 
-use super::{Inbox, NextMessage, Poll};
+use super::{Inbox, NextMessage};
 use crate::{
-    channel::{ages::coarse_now, stats::count},
+    channel::{Message, ages::coarse_now, stats::count},
     error::{Error, Result},
     wait::{Budget, Deadline, News, Outcome, SpinResult, WaitState, Waiter, run},
 };
@@ -25,14 +25,14 @@ struct MessageWait<'i> {
 
 impl Inbox {
     #[cold]
-    pub(super) fn try_slow(&mut self) -> Result<Poll> {
+    pub(super) fn try_slow(&mut self) -> Result<Outcome<Message>> {
         self.consumer.intake().take_over()?;
         let mut wait = MessageWait { inbox: self, spin_start: None, announced: 0, next: None };
         let outcome = run(&mut wait, &mut WaitState::trying(News::Message), &mut Budget::once())?;
         match (wait.next, outcome) {
-            (Some(next), _) => self.assemble(next).map(Poll::Message),
-            (None, Outcome::Spent) => Ok(Poll::Budget),
-            (None, _) => Ok(Poll::Empty),
+            (Some(next), _) => self.assemble(next).map(Outcome::Done),
+            (None, Outcome::Spent) => Ok(Outcome::Spent),
+            (None, _) => Ok(Outcome::Empty),
         }
     }
 
@@ -84,7 +84,7 @@ impl Waiter for MessageWait<'_> {
     fn attempt(&mut self, budget: &mut Budget) -> Result<Option<()>> {
         self.inbox.link.check()?;
         self.next = self.inbox.poll(budget)?;
-        // The ring was looked at after the end of file was read, so that what a dying sender left is delivered.
+        // The ring was looked at after the end of file was read, so that a dying sender's messages are delivered.
         match self.next {
             Some(_) => Ok(Some(())),
             None if self.inbox.eof => Err(self.inbox.end()),
@@ -150,7 +150,7 @@ impl Waiter for MessageWait<'_> {
         }
         match inbox.watch.sleep([(inbox.link.socket.as_fd(), PollFlags::IN)], deadline, None) {
             Ok(_) => Ok(false),
-            // The peer was killed, and what it left has been looked at.
+            // The peer was killed, and its last messages have been looked at.
             Err(Error::Disconnected) => {
                 inbox.eof = true;
                 Ok(true)

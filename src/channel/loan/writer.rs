@@ -8,15 +8,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Loan, Unsent};
 use crate::{
-    channel::{
-        control::Control,
-        message::{ReplyToken, RequestId},
-        seek::sought,
-    },
+    channel::{Control, Loan, ReplyToken, RequestId, Unsent, delegate, seek::sought},
     error::Result,
-    protocol::layout::{to_u64, to_usize},
+    protocol::{to_u64, to_usize},
 };
 
 /// A loan as [`io::Write`] and [`io::Seek`]: for formats that write a stream. From [`Loan::writer`].
@@ -75,100 +70,20 @@ impl<'s> LoanWriter<'s> {
         loan
     }
 
-    /// See [`Loan::send`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::send`].
-    pub fn send(self) -> Result<()> {
-        self.into_loan().send()
+    delegate! { Loan: self.into_loan();
+        pub fn send(self) -> Result<()>;
+        pub fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()>;
+        pub fn send_with_timeout<'c>(self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()>;
+        pub fn try_send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>>;
+        pub fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId>;
+        pub fn request_timeout<'c>(self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<RequestId>;
+        pub fn try_request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId, Unsent<Loan<'s>>>;
+        pub fn reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()>;
+        pub fn reply_timeout<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()>;
+        pub fn try_reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>>;
     }
 
-    /// See [`Loan::send_with`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::send_with`].
-    pub fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.into_loan().send_with(control)
-    }
-
-    /// See [`Loan::send_with_timeout`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::send_with_timeout`].
-    pub fn send_with_timeout<'c>(self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()> {
-        self.into_loan().send_with_timeout(control, timeout)
-    }
-
-    /// See [`Loan::try_send_with`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::try_send_with`].
-    pub fn try_send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Loan<'s>>> {
-        self.into_loan().try_send_with(control)
-    }
-
-    /// See [`Loan::request`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::request`].
-    pub fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.into_loan().request(control)
-    }
-
-    /// See [`Loan::request_timeout`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::request_timeout`].
-    pub fn request_timeout<'c>(
-        self,
-        control: impl Into<Control<'c>>,
-        timeout: Duration,
-    ) -> Result<RequestId> {
-        self.into_loan().request_timeout(control, timeout)
-    }
-
-    /// See [`Loan::try_request`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::try_request`].
-    pub fn try_request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId, Unsent<Loan<'s>>> {
-        self.into_loan().try_request(control)
-    }
-
-    /// See [`Loan::reply`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::reply`].
-    pub fn reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<()> {
-        self.into_loan().reply(token, control)
-    }
-
-    /// See [`Loan::reply_timeout`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::reply_timeout`].
-    pub fn reply_timeout<'c>(
-        self,
-        token: ReplyToken,
-        control: impl Into<Control<'c>>,
-        timeout: Duration,
-    ) -> Result<()> {
-        self.into_loan().reply_timeout(token, control, timeout)
-    }
-
-    /// See [`Loan::try_reply`].
-    ///
-    /// # Errors
-    /// Those of [`Loan::try_reply`].
-    pub fn try_reply<'c>(
-        self,
-        token: ReplyToken,
-        control: impl Into<Control<'c>>,
-    ) -> Result<(), Unsent<Loan<'s>>> {
-        self.into_loan().try_reply(token, control)
-    }
-
-    /// Zeros from the end of what was written to the position. What is never written behind them does not send them.
+    /// Writes zeros from the end of the written bytes to the position. They are sent only if bytes are written behind them.
     #[cold]
     fn fill_gap(&mut self) {
         let gap = self.end..self.at.min(self.loan.len());

@@ -1,7 +1,7 @@
 //! [`PayloadReader`]: a payload that is read as a stream.
 //!
-//! Invariant: what is handed out was copied out of the ring, once, into private memory: the caller's or `buffer`. So it
-//! is not looked at where the peer could change it.
+//! Invariant: bytes are handed out only after they were copied out of the ring once, to the caller's memory or to
+//! `buffer`. So it is not looked at where the peer could change it.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use std::{
 use super::Payload;
 use crate::{
     channel::seek::sought,
-    protocol::layout::{to_u64, to_usize},
+    protocol::{to_u64, to_usize},
     sys::foreign::VolatileBytes,
 };
 
@@ -30,7 +30,7 @@ const READ_AHEAD: usize = 2048;
 /// use std::io::{BufRead, Lines};
 /// use sealane::{Channel, PayloadReader};
 ///
-/// /// What is left to do of a list that a peer sent.
+/// /// The rest of a list that a peer sent.
 /// struct Tasks {
 ///     lines: Lines<PayloadReader<'static>>,
 /// }
@@ -245,7 +245,7 @@ mod tests {
         let mut rest = Vec::new();
         reader.read_to_end(&mut rest).unwrap();
         assert_eq!((rest.as_slice(), reader.buffer.capacity()), (&bytes[READ_AHEAD..], 0));
-        // What was read ahead is handed out from there, and only what follows straight.
+        // Bytes that were read ahead come from the buffer, and only those behind them come from the ring directly.
         reader.rewind().unwrap();
         reader.read_exact(&mut [0; 10]).unwrap();
         large.resize(2 * READ_AHEAD, 0);

@@ -36,8 +36,8 @@ pub(crate) fn head_after(count: u64) -> u64 {
 pub(crate) struct Hostile {
     pub(crate) socket: Player,
     /// Where it announces room, and where room is announced to it.
-    pub(crate) credit: Player,
-    pub(crate) own_credit: Player,
+    pub(crate) space: Player,
+    pub(crate) own_space: Player,
     pub(crate) memory: MmapRegion,
     /// Bytes of its ring.
     pub(crate) capacity: u64,
@@ -68,31 +68,31 @@ impl Hostile {
         let (socket, ours) = Player::pair();
         let handshake =
             builder.clone().ring_capacity(capacity().try_into().unwrap()).handshake(ours).unwrap();
-        let (memory, own_credit) = Self::greet(&socket, pages);
+        let (memory, own_space) = Self::greet(&socket, pages);
         let channel = handshake.finish().unwrap();
-        let (_, credit) = Self::greeted(&socket);
-        (Self { socket, credit, own_credit, memory, capacity: pages * page() }, channel)
+        let (_, space) = Self::greeted(&socket);
+        (Self { socket, space, own_space, memory, capacity: pages * page() }, channel)
     }
 
     /// It, where the other side is another process's, and that side's region.
     pub(crate) fn answer(socket: Player) -> (Self, OwnedFd) {
-        let (memory, own_credit) = Self::greet(&socket, PAGES);
-        let (region, credit) = Self::greeted(&socket);
-        (Self { socket, credit, own_credit, memory, capacity: capacity() }, region)
+        let (memory, own_space) = Self::greet(&socket, PAGES);
+        let (region, space) = Self::greeted(&socket);
+        (Self { socket, space, own_space, memory, capacity: capacity() }, region)
     }
 
     /// Says all that there is to say in a handshake.
     fn greet(socket: &Player, pages: u64) -> (MmapRegion, Player) {
         let hello = Hello::honest(pages);
         let region = memfd(hello.region(), hello.region(), SealFlags::empty());
-        // Mapped before it is sealed: afterwards nobody can.
+        // The mapping is made before the seal, which forbids it.
         let file = FileOffset::new(File::from(region.try_clone().unwrap()), 0);
         let memory = MmapRegion::from_file(file, hello.region().try_into().unwrap()).unwrap();
         fcntl_add_seals(&region, SEALS).unwrap();
-        let (own_credit, for_peer) = seqpacket_pair();
+        let (own_space, for_peer) = seqpacket_pair();
         socket.send(Packet::hello(&hello, vec![region, for_peer]));
         socket.send(Packet::new(READY));
-        (memory, own_credit.into())
+        (memory, own_space.into())
     }
 
     /// Hears all of it: the other side's region, and where to announce room.

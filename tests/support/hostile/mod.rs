@@ -76,7 +76,7 @@ pub(crate) struct Hello {
 }
 
 impl Hello {
-    /// What an honest peer with a ring of `pages` pages says.
+    /// The `Hello` of an honest peer with a ring of `pages` pages.
     pub(crate) fn honest(pages: u64) -> Self {
         Self {
             magic: MAGIC,
@@ -137,7 +137,7 @@ pub(crate) struct Packet {
     pub(crate) reserved: u64,
     pub(crate) body: Vec<u8>,
     pub(crate) fds: Vec<OwnedFd>,
-    /// With our credentials spelled out.
+    /// The packet carries our credentials explicitly.
     pub(crate) identified: bool,
     /// These bytes instead of all that.
     pub(crate) raw: Option<Vec<u8>>,
@@ -286,7 +286,7 @@ impl Player {
         std::iter::from_fn(|| self.hear()).collect()
     }
 
-    /// Whether the other end says nothing more.
+    /// True if the other end has sent nothing more.
     pub(crate) fn is_over(&self) -> bool {
         let mut end = [PollFd::new(&self.0, PollFlags::RDHUP)];
         poll(&mut end, Some(&Timespec::default())).unwrap() > 0
@@ -297,7 +297,7 @@ impl Player {
     }
 }
 
-/// An abstract name that nobody else has.
+/// An abstract name of this test alone.
 pub(crate) fn abstract_name() -> std::path::PathBuf {
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
     static NEXT: AtomicU32 = AtomicU32::new(0);

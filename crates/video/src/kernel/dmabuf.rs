@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{Request, given};
 
-/// What can be asked for in `ioctl(2)` of a dmabuf whose content is looked at: for the rules of a sandbox.
+/// The request of `ioctl(2)` on a dmabuf whose content is looked at, for the rules of a sandbox.
 pub const SYNC_REQUEST: u32 = SYNC.number;
 
 pub(crate) const SYNC: Request<Sync> = Request::new("DMA_BUF_IOCTL_SYNC", opcode::write::<Sync>(b'b', 0));
