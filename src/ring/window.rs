@@ -18,9 +18,11 @@ const BOUNDS: (u64, u64) = (256 << 10, 2 << 20);
 const PART_OF_RING: u64 = 2;
 /// Records of which the window has room for fewer are never waited for.
 const MIN_RECORDS: u64 = 4;
-/// The part of the window that the peer releases in one wait, so that the sender seldom has to look.
+/// The part of the window that the peer releases in one wait, so that the sender seldom has to look, but no more than this number
+/// of records.
 const PART_RELEASED: u64 = 4;
-/// The longest wait. A peer that takes longer to read a quarter of 2 MiB is not held up by its cache.
+const RECORDS_RELEASED: u64 = 512;
+/// The longest wait. A peer that takes longer to release a part of the window is not held up by its cache.
 const MAX_PAUSE: Duration = Duration::from_micros(150);
 /// A peer that keeps up releases a record within two nanoseconds a byte, or if that is longer, a batch of small ones within this
 /// time.
@@ -35,7 +37,7 @@ const SKIPPED: (u32, u32) = (8, 1024);
 ///
 /// A reader that is a little slower than its writer lets the ring fill up. A full ring stays full, and is slow for both: each
 /// line has left the writer's cache before it is read, and each line that the writer fills was read a moment ago. So a sender
-/// that may block waits when more is in flight than its second-level cache holds, until the peer has released a quarter of
+/// that may block waits when more is in flight than its second-level cache holds, until the peer has released a part of
 /// that. If the peer does not keep up, the sender uses all of the ring, and waits more seldom.
 #[derive(Debug)]
 pub(super) struct Window {
@@ -68,7 +70,7 @@ impl Window {
         deadline: Deadline,
     ) -> Option<u64> {
         let in_flight = || head.since(Position::new(peer.load(Word::Tail)));
-        let part = self.len / PART_RELEASED;
+        let part = (self.len / PART_RELEASED).min(size.bytes().saturating_mul(RECORDS_RELEASED));
         let stalled = Duration::from_nanos(size.bytes().saturating_mul(NANOS_PER_BYTE)).max(STALLED_AFTER);
         let (began, mut moved) = (Instant::now(), Duration::ZERO);
         let mut left = in_flight();
