@@ -19,9 +19,9 @@ const PART_OF_RING: u64 = 2;
 /// Records of which the window has room for fewer are never waited for.
 const MIN_RECORDS: u64 = 4;
 /// The part of the window that the peer releases in one wait, so that the sender seldom has to look, but no more than this number
-/// of records.
+/// of records, with what is reserved for their control bytes.
 const PART_RELEASED: u64 = 4;
-const RECORDS_RELEASED: u64 = 512;
+const RECORDS_RELEASED: u64 = 64;
 /// The longest wait. A peer that takes longer to release a part of the window is not held up by its cache.
 const MAX_PAUSE: Duration = Duration::from_micros(150);
 /// A peer that keeps up releases a record within two nanoseconds a byte, or if that is longer, a batch of small ones within this
