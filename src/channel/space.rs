@@ -153,7 +153,7 @@ impl SpaceWaiter {
             }
             ready => ready?,
         };
-        // Nobody reads at the other end, though another process may hold the space socket's.
+        // The other end has no reader, though another process may hold the space socket's.
         if socket.intersects(PollFlags::HUP | PollFlags::ERR) {
             self.peer_closed = true;
         }

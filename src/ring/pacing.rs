@@ -1,4 +1,4 @@
-//! Pacing: how close a receiver reads behind what the peer writes.
+//! [`Pacer`]: the distance that a receiver keeps behind its peer's writing.
 
 use std::{
     hint::spin_loop,
@@ -11,53 +11,53 @@ use crate::{
     wait::{Backoff, Deadline},
 };
 
-/// The peer's lead, in bytes, at which its writing and our reading do not meet; but no more than this part of the ring. With
+/// The peer's lead, in bytes, at which its writing and our reading do not meet, and the largest part of the ring for it. With
 /// 64 KiB, payloads of 4 KiB are a fifth slower; with 1 MiB they are no faster.
 const TARGET_DISTANCE: u64 = 256 << 10;
 const PART: u64 = 4;
-/// A peer that goes on writes a byte a nanosecond. It is judged after so long, in which a message of 4 KiB comes even if the
-/// two were close.
+/// A streaming peer writes a byte a nanosecond. Its rate is computed after this time, in which a message of 4 KiB arrives even
+/// at close distance.
 const RATE_WINDOW: Duration = Duration::from_nanos(700);
-/// A peer that goes on is never still for so long: a message of 64 KiB takes less.
+/// A streaming peer publishes something within this time: a message of 64 KiB takes less.
 const IDLE_AFTER: Duration = Duration::from_micros(2);
-/// The longest rest: what lead there is by then has to do. 256 KiB take some 8 µs.
+/// The longest rest. 256 KiB take some 8 µs.
 const MAX_PAUSE: Duration = Duration::from_micros(10);
 /// Pauses between two looks.
 const PAUSES: u32 = 16;
-/// Looks that find little after a rest in vain, at least and at most.
+/// Looks that find little, and are ignored after a rest that did not help, at least and at most.
 const SKIPPED: (u32, u32) = (8, 1024);
 
-/// How close we read behind what the peer writes.
+/// The receiver's distance to its peer's writing, and what it has learned about resting.
 ///
-/// Who reads close behind a peer that goes on takes away the lines that it is about to write: the processor fetches some
-/// ahead of what it is asked for, and each look fetches the line of `head`. What was written a moment ago comes from the
-/// peer's own cache, besides, and not from the one that we share. Both sides have a fraction of the speed then that they have
-/// at a distance, and stay close for that. So we rest now and then until the peer has a lead; and seldom if that turns out to
-/// be in vain, as it is where all that is small comes one by one.
+/// A receiver close behind a streaming peer takes away the lines that the peer writes next: the processor prefetches beyond what
+/// is read, and each look at `head` fetches its line. Lines that were written a moment ago come from the peer's own cache,
+/// besides, not from the shared one. Both sides have a fraction of their speed then, and stay close because of it. So the
+/// receiver rests now and then until the peer has a lead. Where that does not help, as with small messages that come one by
+/// one, it rests more and more seldom.
 #[derive(Debug)]
 pub(crate) struct Pacer {
-    /// The lead that is enough, in bytes.
+    /// The lead in bytes that ends a rest.
     lead: u64,
-    /// It is time to rest, when all that the last look found is read: it was little.
+    /// The last look found little. A rest is due when that is read.
     pub(crate) close: bool,
-    /// To rest. Each look that finds little is an occasion.
+    /// Attempts to rest. Each look that finds little is an occasion.
     pub(crate) attempts: Backoff,
 }
 
 impl Pacer {
-    /// For a ring of so many bytes.
+    /// The pacer for a ring of `capacity` bytes.
     pub(crate) fn new(capacity: usize) -> Self {
         let lead = TARGET_DISTANCE.min(to_u64(capacity) / PART);
         Self { lead, close: false, attempts: Backoff::new(SKIPPED).delayed() }
     }
 
-    /// A look has found so many bytes, and at least some.
+    /// Notes that a look has found `bytes`, at least some.
     #[inline]
     pub(crate) fn on_poll(&mut self, bytes: u64) {
         self.close = bytes < self.lead && self.attempts.should_try();
     }
 
-    /// We have rested; it `paid` if the peer went on.
+    /// Notes a rest. It `paid` if the peer published more meanwhile.
     fn on_backoff(&mut self, paid: Option<bool>) {
         self.close = false;
         match paid {
@@ -66,14 +66,13 @@ impl Pacer {
             None => {}
         }
     }
-    /// Waits a moment, 10 µs at most, for as long as the peer goes on, until it has a lead on `seen`, the head as it was last
-    /// seen.
+    /// Waits until the peer has a lead on `seen`, the head as it was last seen, for at most 10 µs and only while it streams.
     pub(crate) fn rest(&mut self, peer: &PeerRegion, seen: Position, deadline: Deadline) {
         let paid = self.try_rest(peer, seen, deadline);
         self.on_backoff(paid);
     }
 
-    /// Rests, and says whether the peer went on, if that can be told.
+    /// Rests. Whether the peer published more meanwhile; `None` if there was no time.
     fn try_rest(&self, peer: &PeerRegion, seen: Position, deadline: Deadline) -> Option<bool> {
         let head_now = || Position::new(peer.load(Word::Head));
         let (start, began) = (head_now(), Instant::now());

@@ -282,8 +282,8 @@ impl Producer {
 
     /// The most bytes that were in use at once, which was `before` until now, and may be more.
     ///
-    /// What is known of the peer's releases may be old, so it is looked at. If that shows that it was not more, there is no
-    /// further look for a 16th of the capacity: each fetches a cache line that the peer is writing.
+    /// The cached `tail` may be old, so the peer's word is loaded. If it shows that no more was in use, the next load comes after a
+    /// 16th of the capacity: each fetches a cache line that the peer is writing.
     pub(crate) fn high_water(&mut self, before: u64) -> u64 {
         if self.head < self.next_refresh {
             return before;
@@ -305,7 +305,7 @@ impl Producer {
         self.at = at.wrapping_add(size.bytes());
         // ORDERING: Release pairs with the Acquire fence in `Consumer::refresh_head`: a peer that sees this head sees the record.
         self.words.word(Word::Head).store(self.head.get(), Release);
-        // What `free` does not cover (padding, large records, control bytes beyond the reserve), and the ring's last byte, end it.
+        // Padding, large records, control bytes beyond the reserve, and the ring's last byte end what is free.
         match self.free.checked_sub(all) {
             Some(left) if left > 0 => self.free = left,
             _ => self.recount(),
@@ -370,7 +370,7 @@ mod tests {
         // 256 bytes are a 16th.
         assert_eq!([publish(64), publish(64), publish(64)], [64; 3], "no look until then");
         assert_eq!(publish(64), 320);
-        // And whatever is more than before is seen at once.
+        // More than before is seen at once.
         assert_eq!([publish(64), publish(64)], [384, 448]);
         assert_eq!(publish(9 * 64), 448);
     }
@@ -487,7 +487,7 @@ mod tests {
         assert_eq!(publish(&mut producer, 64), (2 * bytes, 0));
     }
 
-    /// What `Payload` promises: a sender is never stuck while the receiver keeps the last `kept` payloads, and the ring has
+    /// This is the promise of `Payload`: a sender is never stuck while the receiver keeps the last `kept` payloads, and the ring has
     /// room for two more of the largest, with what is reserved for each. Padding is released together with the record before
     /// it.
     #[test]

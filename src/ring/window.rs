@@ -47,7 +47,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// For a ring of `capacity` bytes.
+    /// The window of a ring of `capacity` bytes.
     pub(super) fn new(capacity: u64) -> Self {
         let cache = second_level_cache().map_or(DEFAULT, |bytes| bytes.clamp(BOUNDS.0, BOUNDS.1));
         Self { len: cache.min(capacity / PART_OF_RING), attempts: Backoff::new(SKIPPED) }

@@ -16,7 +16,7 @@ use crate::{
 
 /// The sockets of a channel, its open requests, and whether it has ended.
 ///
-/// The receiver reads `socket` and writes `credit_out`; the sender writes `socket` and reads `credit_in`. So no two halves
+/// The receiver reads `socket` and writes `space_tx`; the sender writes `socket` and reads `space_rx`. So no two halves
 /// read one descriptor, and the peer holds none that is read here.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -37,12 +37,12 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(id: u64, socket: Socket, credit_in: Socket, credit_out: Socket) -> Self {
+    pub(crate) fn new(id: u64, socket: Socket, space_rx: Socket, space_tx: Socket) -> Self {
         Self {
             id,
             socket,
-            space_rx: credit_in,
-            space_tx: credit_out,
+            space_rx,
+            space_tx,
             requests: OutgoingRequests::default(),
             unanswered: IncomingRequests::default(),
             owner: Owner::here(),

@@ -168,7 +168,7 @@ impl Socket {
         sockopt::socket_cookie(fd).map_err(Error::io("getsockopt(SO_COOKIE)"))
     }
 
-    /// Takes our own end of the credit pair that we made. The kernel refuses descriptors there, which an honest peer never
+    /// Takes our own end of the pair of space sockets that we made. The kernel refuses descriptors there, which an honest peer never
     /// sends.
     pub(crate) fn own_space(fd: OwnedFd) -> Self {
         refuse_fds(fd.as_fd());

@@ -43,7 +43,7 @@ pub(super) struct Mapping {
     pub(super) len: usize,
 }
 
-/// As aligned as a mapping is.
+/// The alignment of a mapping.
 #[repr(align(4096))]
 struct Page;
 
