@@ -14,6 +14,7 @@ use crate::{
     channel::Channel,
     connect::{Handshake, Listener, Prepared, Role, Settings, child, listener, settings::random},
     error::{self, Result},
+    memory::region::OwnRegion,
     protocol::{Geometry, SCM_MAX_FD},
     socket::seqpacket::{MAX_PACKET_BODY, Socket},
     wait::{Deadline, Wait},
@@ -305,12 +306,15 @@ impl Builder {
     /// Prepares a channel for a child that is started in another way than by [`spawn`](Self::spawn). Does not block. The
     /// handshake's time begins here.
     ///
-    /// The ring is not allocated yet: the [`Handshake`] does that when it first advances, while the child starts.
+    /// The ring is not allocated yet: the [`Handshake`] does that when it first advances, while the child starts. So a shortage of
+    /// memory is an error of the handshake, when the child's program may already run.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io).
+    /// [`Error::Io`](crate::Error::Io), [`Error::RingTooLarge`](crate::Error::RingTooLarge): also for a ring that is beyond the
+    /// machine's memory or the limit of this process (`RLIMIT_FSIZE`, `getrlimit(2)`).
     pub fn prepare(&self) -> Result<Prepared> {
         let settings = self.settings()?;
+        OwnRegion::check(settings.ring_capacity, settings.huge_pages)?;
         let (ours, childs) = Socket::pair()?;
         Prepared::new(Handshake::prepared(Socket::from_fd(ours)?, settings, Role::Caller)?, childs)
     }

@@ -52,6 +52,17 @@ pub(crate) fn create(size: usize) -> Result<Memfd> {
 /// # Errors
 /// Those of the system calls; an error that names the limit if the machine cannot have a file of that size.
 pub(crate) fn without_pages(size: usize, huge_pages: bool) -> Result<Memfd> {
+    check_size(size)?;
+    let memfd = empty(huge_pages)?;
+    ftruncate(memfd.as_file(), to_u64(size)).map_err(Error::io("ftruncate"))?;
+    Ok(memfd)
+}
+
+/// Checks that the machine and this process may have a file of `size` bytes.
+///
+/// # Errors
+/// An error that names the limit.
+pub(crate) fn check_size(size: usize) -> Result<()> {
     let size = to_u64(size);
     // `fallocate(2)` beyond the machine's memory ends in the OOM killer, not in an error.
     let machine = sysinfo();
@@ -69,9 +80,7 @@ pub(crate) fn without_pages(size: usize, huge_pages: bool) -> Result<Memfd> {
         let why = format!("at most {limit} bytes (RLIMIT_FSIZE, getrlimit(2)) expected, {size} found");
         return refuse("ftruncate", io::ErrorKind::FileTooLarge, why);
     }
-    let memfd = empty(huge_pages)?;
-    ftruncate(memfd.as_file(), size).map_err(Error::io("ftruncate"))?;
-    Ok(memfd)
+    Ok(())
 }
 
 /// Divides `size` bytes into pieces of at most [`POPULATE_STEP`].

@@ -41,6 +41,10 @@ pub(crate) struct OwnRegion {
     pub(crate) words: ControlPage,
 }
 
+fn page_size(huge_pages: bool) -> usize {
+    if huge_pages { HUGE_PAGE } else { rustix::param::page_size() }
+}
+
 impl OwnRegion {
     /// Creates a region with a ring of at least `capacity` bytes (rounded up to a page; 0 for none).
     ///
@@ -56,7 +60,7 @@ impl OwnRegion {
         huge_pages: bool,
         deadline: Deadline,
     ) -> Result<Self> {
-        let page = if huge_pages { HUGE_PAGE } else { rustix::param::page_size() };
+        let page = page_size(huge_pages);
         let geometry = Geometry::new(capacity, page)?;
         let memfd = memfd::without_pages(geometry.size(), huge_pages)?;
         let (ring, words) = map_own(memfd.as_file().as_fd(), geometry).map_err(Error::io("mmap"))?;
@@ -83,6 +87,14 @@ impl OwnRegion {
             }
         }
         Ok(Self { memfd, geometry, ring, words })
+    }
+
+    /// Checks that a region with a ring of at least `capacity` bytes is within the limits. Nothing is allocated.
+    ///
+    /// # Errors
+    /// [`Error::RingTooLarge`]; [`Error::Io`] that names a limit of the machine or of this process.
+    pub(crate) fn check(capacity: usize, huge_pages: bool) -> Result<()> {
+        memfd::check_size(Geometry::new(capacity, page_size(huge_pages))?.size())
     }
 
     /// Fills our page tables, so that no later touch faults.

@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    io::{Read, pipe},
+    io::{ErrorKind, Read, pipe},
     os::{
         fd::{AsFd, AsRawFd},
         unix::process::ExitStatusExt,
@@ -261,6 +261,19 @@ fn a_prepared_channel_offers_no_ring_before_its_handshake_advances() {
     let mut parent = prepared.started();
     assert!(!parent.advance().unwrap());
     assert_eq!(player.hear().unwrap().fds.len(), 2, "a region and a space socket");
+}
+
+#[test]
+fn rings_beyond_a_limit_are_errors_before_a_child_starts() {
+    let _guard = bounded();
+    let too_large = Channel::builder().ring_capacity(usize::MAX).prepare();
+    assert!(matches!(too_large, Err(Error::RingTooLarge { .. })), "{too_large:?}");
+    let beyond_memory = Channel::builder().ring_capacity(1 << 50);
+    let mut command = Command::new("/bin/false");
+    for refused in [beyond_memory.prepare().map(drop), beyond_memory.try_spawn(&mut command).map(drop)] {
+        let Err(Error::Io { source, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(source.kind(), ErrorKind::OutOfMemory);
+    }
 }
 
 /// This process has no other threads.
