@@ -32,6 +32,8 @@ pub(crate) struct Outbox {
     region: PeerRegion,
     words: ControlPage,
     notifier: Notifier,
+    /// The caller was told that there is space: its next loan does not pause.
+    pub(crate) promised: bool,
     /// Bytes published since the peer was notified last.
     unnotified: u64,
     /// The sequence number of the next message.
@@ -55,6 +57,7 @@ impl Outbox {
             space: SpaceWaiter::new(intake, words.clone(), spinner, watch),
             region,
             notifier: Notifier::default(),
+            promised: false,
             unnotified: 0,
             words,
             sequence: 0,
@@ -93,7 +96,8 @@ impl Outbox {
     fn make_space(&mut self, producer: &mut Producer, size: RecordSize, block: Block) -> Result<()> {
         if self.space.has_space(producer, size)? {
             self.space.disarm(Space::Ring(size))?;
-            if let Block::Until(deadline) = block {
+            let promised = std::mem::take(&mut self.promised);
+            if let (Block::Until(deadline), false) = (block, promised) {
                 self.pace(producer, size, deadline)?;
             }
         } else {

@@ -167,7 +167,9 @@ impl Sender {
     /// # Errors
     /// Those of [`loan`](Self::loan).
     pub fn has_space(&mut self, len: usize) -> Result<bool> {
-        unless_full(self.reserve(len, Block::No)).map(|reserved| reserved.is_some())
+        let has_space = unless_full(self.reserve(len, Block::No))?.is_some();
+        self.out.promised = has_space;
+        Ok(has_space)
     }
 
     #[inline]
@@ -494,5 +496,31 @@ mod tests {
                 assert_eq!(a.stats().packets_sent, packets, "{control} control bytes");
             }
         }
+    }
+
+    /// The receiver is awake and releases nothing, so each pause at the window is one that did not help.
+    #[test]
+    fn loans_that_were_promised_or_only_tried_do_not_pause() {
+        let (a, mut b) = Builder::default().ring_capacity(64 << 10).pair().unwrap();
+        let mut sender = a.split().0;
+        sender.send(b"wakes it").unwrap();
+        b.recv_timeout(Duration::from_secs(20)).unwrap();
+        let size = sender.writer.loan_size(4096).unwrap();
+        while sender.writer.producer.used() <= 40 << 10 {
+            sender.try_loan(4096).unwrap().unwrap().send().unwrap();
+        }
+        let would_pause = |sender: &mut super::Sender| {
+            assert!(sender.writer.producer.has_room(size).unwrap());
+            sender.writer.producer.should_pace(size)
+        };
+        assert!(would_pause(&mut sender));
+        sender.writer.producer.forget_free();
+        assert!(sender.has_space(4096).unwrap());
+        sender.writer.producer.forget_free();
+        drop(sender.loan(4096).unwrap());
+        assert!(would_pause(&mut sender), "it was promised");
+        sender.writer.producer.forget_free();
+        drop(sender.loan(4096).unwrap());
+        assert!(!would_pause(&mut sender), "there was a pause, and it did not help");
     }
 }

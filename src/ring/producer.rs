@@ -95,6 +95,12 @@ impl Producer {
         self.recount();
     }
 
+    /// The next reservation looks at what is free.
+    #[cfg(test)]
+    pub(crate) fn forget_free(&mut self) {
+        self.free = 0;
+    }
+
     /// Bytes of the ring.
     pub(super) fn capacity(&self) -> u64 {
         self.capacity

@@ -2,11 +2,12 @@
 
 use std::{
     hint::spin_loop,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
 use crate::{
-    protocol::layout::{Position, RecordSize, Word},
+    protocol::layout::{CACHE_LINE, Position, RESERVE, RecordSize, Word},
     sys::peer_region::PeerRegion,
     wait::{Backoff, Deadline},
 };
@@ -19,11 +20,14 @@ const PART_OF_RING: u64 = 2;
 /// Records of which the window has room for fewer are never waited for.
 const MIN_RECORDS: u64 = 4;
 /// The part of the window that the peer releases in one wait, so that the sender seldom has to look, but no more than this number
-/// of records, with what is reserved for their control bytes.
+/// of records.
 const PART_RELEASED: u64 = 4;
-const RECORDS_RELEASED: u64 = 64;
-/// The longest wait. A peer that takes longer to release a part of the window is not held up by its cache.
-const MAX_PAUSE: Duration = Duration::from_micros(150);
+const RECORDS_RELEASED: u64 = 512;
+/// The longest wait for bytes and for records: 4 GB/s, and 12 million a second. A slower peer is not held up by its cache.
+const PICOS_PER_BYTE: u64 = 250;
+const NANOS_PER_RECORD: u64 = 80;
+/// The bounds of the longest wait.
+const PAUSES_LAST: (Duration, Duration) = (Duration::from_micros(4), Duration::from_micros(150));
 /// A peer that keeps up releases a record within two nanoseconds a byte, or if that is longer, a batch of small ones within this
 /// time.
 const STALLED_AFTER: Duration = Duration::from_micros(40);
@@ -49,7 +53,13 @@ pub(super) struct Window {
 impl Window {
     /// The window of a ring of `capacity` bytes.
     pub(super) fn new(capacity: u64) -> Self {
-        let cache = second_level_cache().map_or(DEFAULT, |bytes| bytes.clamp(BOUNDS.0, BOUNDS.1));
+        // The processor is asked once: in a virtual machine each question goes to the host. No lock, which a fork might inherit.
+        static CACHE: AtomicU64 = AtomicU64::new(0);
+        let mut cache = CACHE.load(Relaxed);
+        if cache == 0 {
+            cache = second_level_cache().map_or(DEFAULT, |bytes| bytes.clamp(BOUNDS.0, BOUNDS.1));
+            CACHE.store(cache, Relaxed);
+        }
         Self { len: cache.min(capacity / PART_OF_RING), attempts: Backoff::new(SKIPPED) }
     }
 
@@ -61,7 +71,7 @@ impl Window {
     /// Waits until `peer` has released enough of what was published up to `head`. The new limit of bytes in flight; `None` if
     /// the peer does not keep up, or if there is no time.
     ///
-    /// UNTRUSTED: the peer's `tail` is only compared here. It prolongs the wait to [`MAX_PAUSE`] at most.
+    /// UNTRUSTED: the peer's `tail` is only compared here. It prolongs the wait to 150 µs at most.
     pub(super) fn wait(
         &mut self,
         peer: &PeerRegion,
@@ -70,7 +80,11 @@ impl Window {
         deadline: Deadline,
     ) -> Option<u64> {
         let in_flight = || head.since(Position::new(peer.load(Word::Tail)));
-        let part = (self.len / PART_RELEASED).min(size.bytes().saturating_mul(RECORDS_RELEASED));
+        let record = size.bytes().saturating_sub(RESERVE).max(CACHE_LINE);
+        let part = (self.len / PART_RELEASED).min(record.saturating_mul(RECORDS_RELEASED));
+        let nanos = (part.saturating_mul(PICOS_PER_BYTE) / 1000)
+            .saturating_add(part.checked_div(record).unwrap_or(0).saturating_mul(NANOS_PER_RECORD));
+        let longest = Duration::from_nanos(nanos).clamp(PAUSES_LAST.0, PAUSES_LAST.1);
         let stalled = Duration::from_nanos(size.bytes().saturating_mul(NANOS_PER_BYTE)).max(STALLED_AFTER);
         let (began, mut moved) = (Instant::now(), Duration::ZERO);
         let mut left = in_flight();
@@ -89,7 +103,7 @@ impl Window {
             if left != before {
                 moved = waited;
             }
-            if waited.saturating_sub(moved) >= stalled || waited >= MAX_PAUSE {
+            if waited.saturating_sub(moved) >= stalled || waited >= longest {
                 self.attempts.failed();
                 return None;
             }

@@ -67,8 +67,8 @@ impl Sender {
     ) -> Result<Loan<'s, T>> {
         let Self { inner, readiness } = self;
         space::<T>(readiness, count, |len| inner.has_space(len)).await?;
-        // Does not block: there is room, and only this sender takes it.
-        Ok(Loan::new(inner.loan_slice(count)?, readiness))
+        // There is room, and only this sender takes it. A call that may block would pause for a slow receiver.
+        Ok(Loan::new(inner.try_loan_slice(count)?.ok_or(Error::Full)?, readiness))
     }
 
     /// Like [`loan`](Self::loan), if there is room; does not wait.
@@ -222,7 +222,7 @@ impl SendBatch<'_> {
     pub async fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
         let Self { inner, readiness } = self;
         space::<T>(readiness, count, |len| inner.has_space(len)).await?;
-        Ok(Loan::new(inner.loan_slice(count)?, readiness))
+        Ok(Loan::new(inner.try_loan_slice(count)?.ok_or(Error::Full)?, readiness))
     }
 
     /// See [`Sender::try_loan`].
