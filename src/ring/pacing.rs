@@ -66,6 +66,7 @@ impl Pacer {
             None => {}
         }
     }
+
     /// Waits until the peer has a lead on `seen`, the head as it was last seen, for at most 10 µs and only while it streams.
     pub(crate) fn rest(&mut self, peer: &PeerRegion, seen: Position, deadline: Deadline) {
         let paid = self.try_rest(peer, seen, deadline);

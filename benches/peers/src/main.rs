@@ -34,7 +34,7 @@ mod machine;
 // The figures of many cells.
 mod report;
 
-// What is done with figures: rounds, the best depths, requirements, pictures.
+// Rounds, the best depths, requirements and pictures, all made of figures.
 mod plots;
 mod requirements;
 mod rounds;

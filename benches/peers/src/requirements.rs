@@ -1,4 +1,4 @@
-//! What sealane promises about its speed, as data; and whether a run's samples keep it.
+//! The requirements on sealane's speed, as data, and their comparison with the samples of a run.
 //!
 //! A ratio is the median over rounds of the ratios of one round. The cells of a round are measured within seconds of each
 //! other, and so share the state of the machine, which differs by a factor of two from one minute to the next.
@@ -104,7 +104,7 @@ fn requirements() -> Vec<Requirement> {
     list
 }
 
-/// What the samples say about one requirement.
+/// The result of comparing the samples with one requirement.
 #[derive(Debug, PartialEq)]
 struct Finding {
     ratio: f64,
