@@ -2,7 +2,6 @@
 
 use std::{
     hint::spin_loop,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -12,9 +11,9 @@ use crate::{
     wait::{Backoff, Deadline},
 };
 
-/// The window in bytes where the processor does not tell the size of its second-level cache, and its bounds where it does.
-const DEFAULT: u64 = 1 << 20;
-const BOUNDS: (u64, u64) = (256 << 10, 2 << 20);
+/// Bytes of the window of a large ring: the second-level cache of an Intel Xeon, which a writer must not outrun. The L3 of an AMD
+/// EPYC, whose L2 is 512 KiB, is as fast as the wait: a window of that size would cost a fifth there, and this one costs nothing.
+const LARGEST: u64 = 2 << 20;
 /// The window is no more than this part of the ring: the sender also keeps its distance from the lines that the peer reads.
 const PART_OF_RING: u64 = 2;
 /// Records of which the window has room for fewer are never waited for.
@@ -41,8 +40,8 @@ const SKIPPED: (u32, u32) = (8, 1024);
 ///
 /// A reader that is a little slower than its writer lets the ring fill up. A full ring stays full, and is slow for both: each
 /// line has left the writer's cache before it is read, and each line that the writer fills was read a moment ago. So a sender
-/// that may block waits when more is in flight than its second-level cache holds, until the peer has released a part of
-/// that. If the peer does not keep up, the sender uses all of the ring, and waits more seldom.
+/// that may block waits when more is in flight than the window, until the peer has released a part of that. If the peer does not
+/// keep up, the sender uses all of the ring, and waits more seldom.
 #[derive(Debug)]
 pub(super) struct Window {
     /// Bytes.
@@ -53,14 +52,7 @@ pub(super) struct Window {
 impl Window {
     /// The window of a ring of `capacity` bytes.
     pub(super) fn new(capacity: u64) -> Self {
-        // The processor is asked once: in a virtual machine each question goes to the host. No lock, which a fork might inherit.
-        static CACHE: AtomicU64 = AtomicU64::new(0);
-        let mut cache = CACHE.load(Relaxed);
-        if cache == 0 {
-            cache = second_level_cache().map_or(DEFAULT, |bytes| bytes.clamp(BOUNDS.0, BOUNDS.1));
-            CACHE.store(cache, Relaxed);
-        }
-        Self { len: cache.min(capacity / PART_OF_RING), attempts: Backoff::new(SKIPPED) }
+        Self { len: LARGEST.min(capacity / PART_OF_RING), attempts: Backoff::new(SKIPPED) }
     }
 
     /// Whether to wait before a record of `size` bytes, with which `in_flight` bytes are in flight.
@@ -113,30 +105,6 @@ impl Window {
     }
 }
 
-/// Bytes of the second-level cache of this processor, if it tells.
-#[cfg(target_arch = "x86_64")]
-fn second_level_cache() -> Option<u64> {
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
-
-    // Deterministic cache parameters: Intel's leaf 4, and AMD's of the same layout.
-    let highest = [0, 0x8000_0000].map(|leaf| __cpuid(leaf).eax);
-    let leaves = [4, 0x8000_001d].into_iter().zip(highest).filter(|(leaf, highest)| leaf <= highest);
-    leaves.flat_map(|(leaf, _)| (0..8).map(move |index| __cpuid_count(leaf, index))).find_map(|cache| {
-        let (kind, level) = (cache.eax & 0x1f, cache.eax >> 5 & 7);
-        // Each field is one less than what it counts.
-        let count = |bits: u32| u64::from(bits).wrapping_add(1);
-        let [ways, partitions, line] =
-            [cache.ebx >> 22, cache.ebx >> 12 & 0x3ff, cache.ebx & 0xfff].map(count);
-        let bytes = ways.saturating_mul(partitions).saturating_mul(line).saturating_mul(count(cache.ecx));
-        (kind != 0 && level == 2).then_some(bytes)
-    })
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn second_level_cache() -> Option<u64> {
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use std::{os::fd::AsFd, sync::atomic::Ordering::Release};
@@ -155,12 +123,10 @@ mod tests {
     }
 
     #[test]
-    fn window_is_within_its_bounds_and_half_of_the_ring() {
-        for capacity in [0, 4096, 1 << 20, 1 << 30] {
-            let Window { len, .. } = Window::new(capacity);
-            assert!(len <= capacity / 2 && len <= BOUNDS.1, "{len} of {capacity}");
+    fn window_is_half_of_the_ring_and_two_mebibytes_at_most() {
+        for (capacity, len) in [(0, 0), (4096, 2048), (4 << 20, 2 << 20), (1 << 30, 2 << 20)] {
+            assert_eq!(Window::new(capacity).len, len, "{capacity}");
         }
-        assert!(Window::new(1 << 30).len >= BOUNDS.0);
     }
 
     #[test]

@@ -46,8 +46,8 @@ pub enum Wait {
     /// spin where both processes are pinned to the same single CPU.
     ///
     /// While it keeps up with a sender faster than 1 GB/s, a receiver occasionally pauses, for at most 10 µs, until the sender is
-    /// 256 KiB or a quarter of the ring ahead; and a sender whose call may block pauses, for at most 150 µs, while more is in flight
-    /// than the L2 cache holds and the receiver releases some 4 GB/s. That makes both faster. `Spin` does so too, `Block`
+    /// 256 KiB or a quarter of the ring ahead; and a sender whose call may block pauses, for at most 150 µs, while more than
+    /// 2 MiB or half of the ring is in flight and the receiver releases some 4 GB/s. That makes both faster. `Spin` does so too, `Block`
     /// never does, and no `try_` call.
     Adaptive {
         /// The longest time to spin.
