@@ -70,6 +70,12 @@ impl OwnedLoan {
         self.len = self.len.min(len);
     }
 
+    /// See [`Sender::reply_token`].
+    #[must_use]
+    pub fn reply_token(&self, number: u64) -> Option<ReplyToken> {
+        self.sender.reply_token(number)
+    }
+
     /// Sends nothing, and returns the sender.
     #[must_use = "a sender that is dropped closes its direction"]
     pub fn discard(self) -> Sender {

@@ -305,6 +305,23 @@ impl Receiver {
         }
     }
 
+    /// An open request of this channel, by its [number](RequestId::number). `None` if it was answered or cancelled.
+    ///
+    /// ```
+    /// # let (mut a, _b) = sealane::Channel::pair()?;
+    /// let number = a.request(b"?")?.number();
+    /// // Later, when nobody waits for the answer any more:
+    /// let request = a.receiver.request_id(number).unwrap();
+    /// a.receiver.cancel(request);
+    /// assert_eq!(a.receiver.request_id(number), None);
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    #[must_use]
+    pub fn request_id(&self, number: u64) -> Option<RequestId> {
+        let link = &self.inbox.link;
+        link.requests.is_open(number).then_some(RequestId { channel: link.id, sequence: number })
+    }
+
     /// Whether a request is of this channel.
     pub(crate) fn is_of(&self, request: RequestId) -> bool {
         request.channel == self.inbox.link.id
