@@ -5,6 +5,7 @@
 use std::{fmt, time::Duration};
 
 use clap::ValueEnum;
+use sealane::Builder;
 use serde::{Deserialize, Serialize};
 
 /// What is done with messages.
@@ -48,8 +49,8 @@ impl Work {
         if self == Self::Stream { &[Writer::Fast, Writer::Slow] } else { &[Writer::Fast] }
     }
 
-    /// Payloads that sealane's default ring has room for, but no fewer than four. A hand-over takes no time, so with few
-    /// payloads the measurement would show how long it takes to learn that one of them is free.
+    /// Payloads that sealane's default ring has room for, but no fewer than four: the end of a sweep. A hand-over takes no time, so
+    /// with few payloads the measurement would show how long it takes to learn that one of them is free.
     pub(crate) fn default_depth(self, size: usize) -> usize {
         (RING / size).max(if self == Self::Handoff { 16 } else { 4 })
     }
@@ -179,10 +180,12 @@ impl Transport {
         self != Self::LimitMemcpy && !self.copies()
     }
 
-    /// Whether that number is found by trying. sealane keeps its default ring.
-    pub(crate) fn is_tuned(self) -> bool {
+    /// Whether that number is found by trying, for payloads of `size` bytes. sealane keeps its default ring if that can hold
+    /// them.
+    pub(crate) fn is_tuned(self, size: usize) -> bool {
         use Transport::{Sealane, SealaneBatch, SealaneBlock, SealaneSpin};
-        self.has_depth() && !matches!(self, Sealane | SealaneBatch | SealaneSpin | SealaneBlock)
+        let is_sealane = matches!(self, Sealane | SealaneBatch | SealaneSpin | SealaneBlock);
+        self.has_depth() && (!is_sealane || Builder::ring_for(size, 0) > RING)
     }
 
     /// The most payloads that the transport is given room for.

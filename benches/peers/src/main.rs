@@ -77,7 +77,7 @@ struct Options {
     #[arg(long, value_delimiter = ',')]
     writer: Vec<Writer>,
     /// Payloads that shared memory has room for in each direction, for all transports that have some. Several make a sweep
-    /// [default: 4 MiB or four payloads for sealane, for each other transport the best of a short sweep].
+    /// [default: the default ring for sealane if it holds such payloads; else the best of a short sweep].
     #[arg(long, value_delimiter = ',')]
     depth: Vec<usize>,
     /// Both processes on one core.

@@ -39,7 +39,7 @@ pub(crate) fn measure(cells: &[Cell], count: usize, is_verbose: bool) -> Report 
 /// The cells with the depth at which each is fastest, where that is to be found.
 pub(crate) fn with_best_depths(cells: Vec<Cell>, is_verbose: bool) -> Vec<Cell> {
     let candidates = |cell: &Cell| -> Vec<Cell> {
-        if !cell.transport.is_tuned() {
+        if !cell.transport.is_tuned(cell.size) {
             return Vec::new();
         }
         let short = Cell { seconds: cell.seconds.min(TRIAL), ..cell.clone() };

@@ -2,7 +2,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use ::sealane::{Channel, Control, SharedSlice, Wait};
+use ::sealane::{Builder, Channel, Control, SharedSlice, Wait};
 use anyhow::{Context, Result};
 use rustix::net::SocketType;
 
@@ -46,7 +46,7 @@ impl<const BATCH: bool> End for Sealane<BATCH> {
             Transport::SealaneBlock => Wait::Block,
             _ => Wait::default(),
         };
-        let ring = (cell.depth * cell.size).next_power_of_two();
+        let ring = (cell.depth * cell.size).max(Builder::ring_for(cell.size, 0));
         let builder = Channel::builder().ring_capacity(ring).max_peer_ring_capacity(ring).wait(wait);
         Ok(Self(builder.handshake(socket)?.finish()?))
     }
