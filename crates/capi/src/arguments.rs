@@ -1,0 +1,181 @@
+//! Arguments from C, checked: the only place where a bare pointer is used.
+
+use std::{
+    ffi::{CStr, OsStr, c_char, c_int, c_void},
+    mem::MaybeUninit,
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+    slice,
+    time::Duration,
+};
+
+use sealane::Control;
+
+use crate::status::{Failure, Result};
+
+/// How long a function waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Timeout {
+    /// -1.
+    Forever,
+    /// 0: look once.
+    Try,
+    /// Milliseconds.
+    Within(Duration),
+}
+
+impl Timeout {
+    pub(crate) fn of(milliseconds: c_int) -> Result<Self> {
+        match u64::try_from(milliseconds) {
+            Ok(0) => Ok(Self::Try),
+            Ok(milliseconds) => Ok(Self::Within(Duration::from_millis(milliseconds))),
+            Err(_) if milliseconds == -1 => Ok(Self::Forever),
+            Err(_) => Err(Failure::invalid(
+                "a timeout of -1 (for ever), 0 (look once) or some milliseconds expected, another negative number found",
+            )),
+        }
+    }
+
+    /// For verbs whose only form has a time.
+    pub(crate) fn duration(self) -> Duration {
+        match self {
+            Self::Forever => Duration::MAX,
+            Self::Try => Duration::ZERO,
+            Self::Within(time) => time,
+        }
+    }
+}
+
+/// A handle that has to be there.
+pub(crate) fn handle<T>(handle: Option<&T>) -> Result<&T> {
+    handle.ok_or_else(|| Failure::null("a handle expected, a null pointer found"))
+}
+
+/// The handle that is to be taken: its variable is null afterwards.
+pub(crate) fn take<T>(variable: Option<&mut Option<Box<T>>>) -> Result<Box<T>> {
+    variable
+        .ok_or_else(|| Failure::null("the address of a handle expected, a null pointer found"))?
+        .take()
+        .ok_or_else(|| {
+            Failure::null("a handle expected, a null pointer found: it was freed or used up before")
+        })
+}
+
+/// The place for a result.
+pub(crate) fn place<T>(place: Option<&mut MaybeUninit<T>>) -> Result<&mut MaybeUninit<T>> {
+    place.ok_or_else(|| Failure::null("the address for a result expected, a null pointer found"))
+}
+
+/// The place for a handle, with null in it until there is one.
+pub(crate) fn empty<T>(variable: Option<&mut MaybeUninit<Option<Box<T>>>>) -> Result<&mut Option<Box<T>>> {
+    Ok(place(variable)?.write(None))
+}
+
+/// Bytes to read.
+///
+/// # Safety
+/// `data` is readable for `len` bytes during `'a`, unless it is null.
+pub(crate) unsafe fn bytes<'a>(data: *const c_void, len: usize) -> Result<&'a [u8]> {
+    // SAFETY: contract of this function.
+    unsafe { elements(data.cast(), len) }
+}
+
+/// # Safety
+/// `data` is aligned, and readable for `count` values of `T` during `'a`, unless it is null.
+#[expect(clippy::disallowed_methods, reason = "memory of the C program, not a mapping")]
+unsafe fn elements<'a, T: Copy>(data: *const T, count: usize) -> Result<&'a [T]> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    if data.is_null() || count > isize::MAX.unsigned_abs() / size_of::<T>() {
+        return Err(Failure::null(
+            "a pointer to as many bytes or numbers as its length says expected, null found",
+        ));
+    }
+    // SAFETY: not null; aligned and readable by the contract; no longer than a slice may be.
+    Ok(unsafe { slice::from_raw_parts(data, count) })
+}
+
+/// Bytes to write.
+///
+/// # Safety
+/// `data` is writable for `len` bytes during `'a`, unless it is null, and nothing else uses them.
+#[expect(clippy::disallowed_methods, reason = "memory of the C program, not a mapping")]
+pub(crate) unsafe fn room<'a, T>(data: *mut T, count: usize) -> Result<&'a mut [MaybeUninit<T>]> {
+    if count == 0 {
+        return Ok(&mut []);
+    }
+    if data.is_null() || count > isize::MAX.unsigned_abs() / size_of::<T>() {
+        return Err(Failure::null("a pointer to as much room as its length says expected, null found"));
+    }
+    // SAFETY: not null; writable and unshared by the contract; uninitialised bytes are allowed.
+    Ok(unsafe { slice::from_raw_parts_mut(data.cast(), count) })
+}
+
+/// Control bytes with descriptors.
+///
+/// # Safety
+/// As for [`bytes`], with `fd_count` numbers at `fds`; the descriptors stay open during `'a`.
+pub(crate) unsafe fn control<'a>(
+    data: *const c_void,
+    len: usize,
+    fds: *const c_int,
+    fd_count: usize,
+) -> Result<Control<'a>> {
+    // SAFETY: contract of this function.
+    let bytes = unsafe { bytes(data, len) }?;
+    // SAFETY: contract of this function.
+    let fds = unsafe { elements(fds, fd_count) }?;
+    if fds.iter().any(|fd| *fd < 0) {
+        return Err(Failure::Usage {
+            errno: libc::EBADF,
+            text: "open descriptors expected, a negative number found",
+        });
+    }
+    // SAFETY: no -1; they are open by the contract. Were one closed, the kernel would refuse the message (`EBADF`).
+    let fds = fds.iter().map(|fd| unsafe { BorrowedFd::borrow_raw(*fd) });
+    Ok(Control::new(bytes).fds(fds))
+}
+
+/// A copy of the caller's descriptor, close-on-exec.
+pub(crate) fn duplicate(fd: c_int) -> Result<OwnedFd> {
+    let closed =
+        || Failure::Usage { errno: libc::EBADF, text: "an open descriptor expected, another number found" };
+    if fd < 0 {
+        return Err(closed());
+    }
+    // SAFETY: no -1; it is used for one system call, which refuses numbers that are not open.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    fd.try_clone_to_owned().map_err(|error| match error.raw_os_error() {
+        Some(libc::EBADF) | None => closed(),
+        Some(errno) => Failure::Usage {
+            errno,
+            text: "the descriptor could not be duplicated (fcntl(2), F_DUPFD_CLOEXEC)",
+        },
+    })
+}
+
+/// A string that ends with a zero.
+///
+/// # Safety
+/// `text` is readable up to a zero during `'a`, unless it is null.
+pub(crate) unsafe fn string<'a>(text: *const c_char) -> Result<&'a CStr> {
+    if text.is_null() {
+        return Err(Failure::null("a string expected, a null pointer found"));
+    }
+    // SAFETY: not null, and a string by the contract.
+    Ok(unsafe { CStr::from_ptr(text) })
+}
+
+/// A path, or the name of an abstract socket behind `@`.
+///
+/// # Safety
+/// As for [`string`].
+pub(crate) unsafe fn path<'a>(text: *const c_char) -> Result<&'a Path> {
+    // SAFETY: contract of this function.
+    let text = unsafe { string(text) }?;
+    Ok(Path::new(OsStr::from_bytes(text.to_bytes())))
+}

@@ -1,0 +1,459 @@
+//! `sealane_channel`: both halves of a channel, each behind a lock that is only tried.
+//!
+//! The handles of messages and of the loan are pooled: those that were freed are used again.
+
+use std::{
+    ffi::{c_int, c_void},
+    mem::{self, MaybeUninit},
+    os::fd::AsRawFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    time::Instant,
+};
+
+use sealane::{
+    Channel as SealaneChannel, Closer, Control, Limits as SealaneLimits, Peer as SealanePeer, Receiver,
+    ReplyToken, Sender,
+};
+
+use crate::{
+    arguments::{Timeout, control, empty, handle, place, take},
+    loan::Loan,
+    message::Message,
+    options::{Options, builder},
+    status::{Failure, Result, done, status},
+};
+
+/// Freed handles of messages that a channel keeps.
+const POOLED: usize = 64;
+
+/// One end of a channel. One thread may send while another receives; a second thread in the same direction gets -EBUSY.
+#[derive(Debug)]
+pub struct Channel {
+    pub(crate) halves: Arc<Halves>,
+    closer: Closer,
+    peer: SealanePeer,
+    /// How large a message to the peer may be, and one from it.
+    limits: [SealaneLimits; 2],
+    recv_fd: c_int,
+    send_fd: c_int,
+}
+
+/// What a channel shares with its loan and its messages.
+#[derive(Debug)]
+pub(crate) struct Halves {
+    pub(crate) sending: Mutex<Sending>,
+    receiving: Mutex<Option<Receiver>>,
+    messages: Mutex<Vec<Box<Message>>>,
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    pub(crate) state: SenderState,
+    /// The handle of the last loan. There is at most one loan at a time.
+    pub(crate) spare: Option<Box<Loan>>,
+}
+
+/// Where the sender is.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one a channel; a box would be allocated for each loan")]
+pub(crate) enum SenderState {
+    Here(Sender),
+    /// A loan is open, and has the sender.
+    Lent,
+    /// The channel was freed.
+    Freed,
+}
+
+impl Channel {
+    pub(crate) fn new(channel: SealaneChannel) -> Box<Self> {
+        let closer = channel.closer();
+        let (sender, receiver) = channel.split();
+        Box::new(Self {
+            closer,
+            peer: sender.peer().clone(),
+            limits: [sender.limits(), receiver.limits()],
+            recv_fd: receiver.as_raw_fd(),
+            send_fd: sender.as_raw_fd(),
+            halves: Arc::new(Halves {
+                sending: Mutex::new(Sending { state: SenderState::Here(sender), spare: None }),
+                receiving: Mutex::new(Some(receiver)),
+                messages: Mutex::new(Vec::new()),
+            }),
+        })
+    }
+}
+
+impl Halves {
+    /// The sending half, unless another thread is using it.
+    pub(crate) fn sending(&self) -> Result<MutexGuard<'_, Sending>> {
+        unless_used(&self.sending, "another thread is sending on this channel")
+    }
+
+    fn receiving(&self) -> Result<MutexGuard<'_, Option<Receiver>>> {
+        unless_used(&self.receiving, "another thread is receiving on this channel")
+    }
+
+    /// Keeps a freed handle.
+    pub(crate) fn recycle(&self, message: Box<Message>) {
+        let mut messages = locked(&self.messages);
+        if messages.len() < POOLED {
+            messages.push(message);
+        }
+    }
+
+    fn message(self: &Arc<Self>, message: sealane::Message) -> Box<Message> {
+        let spare = locked(&self.messages).pop();
+        Message::new(spare, message, Arc::clone(self))
+    }
+
+    /// Takes back the sender that a loan had.
+    pub(crate) fn give_back(&self, sender: Sender, spare: Box<Loan>) {
+        let mut sending = locked(&self.sending);
+        // The sender of a channel that was freed is dropped, which closes its direction.
+        if let SenderState::Lent = sending.state {
+            sending.state = SenderState::Here(sender);
+            sending.spare = Some(spare);
+        }
+    }
+}
+
+impl Sending {
+    pub(crate) fn sender(&mut self) -> Result<&mut Sender> {
+        match &mut self.state {
+            SenderState::Here(sender) => Ok(sender),
+            SenderState::Lent => {
+                Err(Failure::busy("a loan of this channel is open: commit or free it first"))
+            }
+            SenderState::Freed => Err(freed()),
+        }
+    }
+}
+
+fn freed() -> Failure {
+    Failure::Usage { errno: libc::EPIPE, text: "the channel was freed" }
+}
+
+fn unless_used<'m, T>(mutex: &'m Mutex<T>, text: &'static str) -> Result<MutexGuard<'m, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Ok(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => Err(Failure::busy(text)),
+    }
+}
+
+/// For short sections. A panic ends the process, so that no lock is poisoned.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How large a message may be in one direction.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Limits {
+    /// Bytes of payload: half of the ring less 1,088.
+    pub max_payload: usize,
+    /// Control bytes.
+    pub max_control: usize,
+    /// Descriptors.
+    pub max_fds: usize,
+    /// Requests without a reply.
+    pub max_requests: usize,
+}
+
+/// The process at the other end, as it was at the handshake.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Peer {
+    /// Process; 0 if it is in no pid namespace that we see (pid_namespaces(7)).
+    pub pid: u32,
+    /// User; 65534 if our user namespace has no name for it.
+    pub uid: u32,
+    /// Group; likewise.
+    pub gid: u32,
+    /// Version of the protocol.
+    pub version: u32,
+}
+
+/// Makes a connected pair of channels in this process. `options` may be null. Does not block.
+///
+/// For a child process use `sealane_prepare`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealane_pair(
+    options: *const Options,
+    a: Option<&mut MaybeUninit<Option<Box<Channel>>>>,
+    b: Option<&mut MaybeUninit<Option<Box<Channel>>>>,
+) -> c_int {
+    done((|| {
+        let (a, b) = (empty(a)?, empty(b)?);
+        // SAFETY: the header's contract on options.
+        let (one, other) = unsafe { builder(options) }?.pair()?;
+        *a = Some(Channel::new(one));
+        *b = Some(Channel::new(other));
+        Ok(())
+    })())
+}
+
+/// Closes and frees a channel, and sets the variable to null; null is ignored. What was committed before is still delivered
+/// to the peer. Messages and a loan of the channel stay valid: free them too. No other thread may be using the handle.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealane_channel_free(channel: Option<&mut Option<Box<Channel>>>) {
+    let Ok(channel) = take(channel) else { return };
+    let state = mem::replace(&mut locked(&channel.halves.sending).state, SenderState::Freed);
+    let receiver = locked(&channel.halves.receiving).take();
+    drop((state, receiver));
+}
+
+/// Ends both directions at once, from any thread: functions that wait return -EPIPE. What was not received is dropped.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealane_channel_close(channel: Option<&Channel>) -> c_int {
+    done(handle(channel).map(|channel| channel.closer.close()))
+}
+
+/// The descriptor to wait for with poll(2), POLLIN, before `sealane_recv` with timeout 0. It stays the channel's.
+///
+/// It becomes readable (level-triggered) once `sealane_recv` has returned -EAGAIN, or `sealane_channel_arm` 1, and something
+/// has come since: a message, or the end of the peer. A fresh channel is armed.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealane_channel_recv_fd(channel: Option<&Channel>) -> c_int {
+    status(handle(channel).map(|channel| channel.recv_fd))
+}
+
+/// The descriptor to wait for with poll(2), POLLIN, after a sending function has returned -EAGAIN. It stays the channel's.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealane_channel_send_fd(channel: Option<&Channel>) -> c_int {
+    status(handle(channel).map(|channel| channel.send_fd))
+}
+
+/// Asks, without taking a message: 1 if there is none, and `sealane_channel_recv_fd` will be readable when one comes; 0 if
+/// there is something to receive now. For loops that take one message at each turn. Does not block.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealane_channel_arm(channel: Option<&Channel>) -> c_int {
+    status((|| {
+        let mut receiving = handle(channel)?.halves.receiving()?;
+        Ok(receiving.as_mut().ok_or_else(freed)?.arm()?.into())
+    })())
+}
+
+/// How large a message may be: one that is sent, and one that is received. Either address may be null.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealane_channel_limits(
+    channel: Option<&Channel>,
+    sent: Option<&mut MaybeUninit<Limits>>,
+    received: Option<&mut MaybeUninit<Limits>>,
+) -> c_int {
+    done(handle(channel).map(|channel| {
+        for (limits, out) in channel.limits.iter().zip([sent, received]) {
+            if let Some(out) = out {
+                let SealaneLimits { max_payload, max_control, max_fds, max_requests, .. } = *limits;
+                out.write(Limits { max_payload, max_control, max_fds, max_requests });
+            }
+        }
+    }))
+}
+
+/// The process at the other end.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealane_channel_peer(
+    channel: Option<&Channel>,
+    peer: Option<&mut MaybeUninit<Peer>>,
+) -> c_int {
+    done((|| {
+        let peer_of_channel = &handle(channel)?.peer;
+        place(peer)?.write(peer_of(peer_of_channel.credentials(), peer_of_channel.version()));
+        Ok(())
+    })())
+}
+
+pub(crate) fn peer_of(credentials: sealane::Credentials, version: u32) -> Peer {
+    let sealane::Credentials { pid, uid, gid, .. } = credentials;
+    Peer { pid: pid.map_or(0, u32::from), uid, gid, version }
+}
+
+/// A pidfd of the peer's process, if `sealane_options.peer_pidfd` asked for it and the kernel gave it; else -ENOENT. It stays
+/// the channel's.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealane_channel_pidfd(channel: Option<&Channel>) -> c_int {
+    let text = "no pidfd of the peer: options.peer_pidfd = 1 and Linux 6.5 expected";
+    status(handle(channel).and_then(|channel| {
+        let pidfd = channel.peer.pidfd().map(|pidfd| pidfd.as_raw_fd());
+        pidfd.ok_or(Failure::Usage { errno: libc::ENOENT, text })
+    }))
+}
+
+/// Sends a message without a payload: `len` control bytes and `fd_count` descriptors, which stay the caller's. Whole or not at
+/// all. Waits while the socket is full, for `timeout_ms` at most: -1 for ever, 0 not at all.
+///
+/// -EAGAIN: no room; `sealane_channel_send_fd` says when to try again. -ETIMEDOUT. -EPIPE: the peer is gone. -EMSGSIZE: more
+/// bytes or descriptors than the peer accepts. -EBUSY: a loan is open, or another thread is sending. -ETOOMANYREFS: too many
+/// descriptors of this user are in flight; try again after some milliseconds. -EBADF: a descriptor is not open.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealane_send(
+    channel: Option<&Channel>,
+    data: *const c_void,
+    len: usize,
+    fds: *const c_int,
+    fd_count: usize,
+    timeout_ms: c_int,
+) -> c_int {
+    done((|| {
+        // SAFETY: the header's contract on bytes and descriptors.
+        let control = unsafe { control(data, len, fds, fd_count) }?;
+        let timeout = Timeout::of(timeout_ms)?;
+        let mut sending = handle(channel)?.halves.sending()?;
+        let sender = sending.sender()?;
+        Ok(match timeout {
+            Timeout::Forever => sender.send(control),
+            Timeout::Try => sender.try_send(control),
+            Timeout::Within(time) => sender.send_timeout(control, time),
+        }?)
+    })())
+}
+
+/// Sends a message that expects a reply; as `sealane_send`. The reply has this number: `sealane_message_in_reply_to`.
+/// `number` may be null.
+///
+/// -EDQUOT: too many requests are without a reply (`sealane_options.max_requests` of either side).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealane_request(
+    channel: Option<&Channel>,
+    data: *const c_void,
+    len: usize,
+    fds: *const c_int,
+    fd_count: usize,
+    timeout_ms: c_int,
+    number: Option<&mut MaybeUninit<u64>>,
+) -> c_int {
+    done((|| {
+        // SAFETY: the header's contract on bytes and descriptors.
+        let control = unsafe { control(data, len, fds, fd_count) }?;
+        let id = request(handle(channel)?, control, Timeout::of(timeout_ms)?)?;
+        if let Some(out) = number {
+            out.write(id.number());
+        }
+        Ok(())
+    })())
+}
+
+fn request(channel: &Channel, control: Control<'_>, timeout: Timeout) -> Result<sealane::RequestId> {
+    let mut sending = channel.halves.sending()?;
+    let sender = sending.sender()?;
+    Ok(match timeout {
+        Timeout::Forever => sender.request(control),
+        Timeout::Try => sender.try_request(control),
+        Timeout::Within(time) => sender.request_timeout(control, time),
+    }?)
+}
+
+/// Replies to the request with this number (`sealane_message_expects_reply`); as `sealane_send`.
+///
+/// -ENOENT: no such request waits for a reply.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealane_reply(
+    channel: Option<&Channel>,
+    number: u64,
+    data: *const c_void,
+    len: usize,
+    fds: *const c_int,
+    fd_count: usize,
+    timeout_ms: c_int,
+) -> c_int {
+    done((|| {
+        // SAFETY: the header's contract on bytes and descriptors.
+        let control = unsafe { control(data, len, fds, fd_count) }?;
+        let timeout = Timeout::of(timeout_ms)?;
+        let mut sending = handle(channel)?.halves.sending()?;
+        let sender = sending.sender()?;
+        let token = token(sender, number)?;
+        Ok(match timeout {
+            Timeout::Forever => sender.reply(token, control),
+            Timeout::Try => sender.try_reply(token, control),
+            Timeout::Within(time) => sender.reply_timeout(token, control, time),
+        }?)
+    })())
+}
+
+/// The token of a request that waits for a reply.
+pub(crate) fn token(sender: &Sender, number: u64) -> Result<ReplyToken> {
+    sender.reply_token(number).ok_or(Failure::Library(sealane::Error::UnknownRequest))
+}
+
+/// Sends a request and waits for its reply: `timeout_ms` for both, -1 for ever; 0 is -EINVAL. Messages that come in between
+/// are kept, and delivered by the next `sealane_recv`.
+///
+/// -ETIMEDOUT: a reply that comes later is dropped. -EPIPE as soon as the peer is gone. -ENOBUFS: more messages came in
+/// between than a channel keeps (64): receive them first. Others as of `sealane_request`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sealane_call(
+    channel: Option<&Channel>,
+    data: *const c_void,
+    len: usize,
+    fds: *const c_int,
+    fd_count: usize,
+    timeout_ms: c_int,
+    reply: Option<&mut MaybeUninit<Option<Box<Message>>>>,
+) -> c_int {
+    done((|| {
+        let reply = empty(reply)?;
+        // SAFETY: the header's contract on bytes and descriptors.
+        let control = unsafe { control(data, len, fds, fd_count) }?;
+        let timeout = Timeout::of(timeout_ms)?;
+        if let Timeout::Try = timeout {
+            return Err(Failure::invalid(
+                "a call waits for its reply: a timeout of -1 or some milliseconds expected, 0 found",
+            ));
+        }
+        let channel = handle(channel)?;
+        let mut receiving = channel.halves.receiving()?;
+        let receiver = receiving.as_mut().ok_or_else(freed)?;
+        let begun = Instant::now();
+        let id = request(channel, control, timeout)?;
+        let left = timeout.duration().saturating_sub(begun.elapsed());
+        let message = receiver.wait_reply(id, left)?;
+        drop(receiving);
+        *reply = Some(channel.halves.message(message));
+        Ok(())
+    })())
+}
+
+/// Forgets a request of this channel: its reply is dropped if it still comes. Does not block.
+///
+/// -ENOENT: it was answered, or forgotten before.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealane_cancel(channel: Option<&Channel>, number: u64) -> c_int {
+    done((|| {
+        let receiving = handle(channel)?.halves.receiving()?;
+        let receiver = receiving.as_ref().ok_or_else(freed)?;
+        let id = receiver.request_id(number).ok_or(sealane::Error::UnknownRequest)?;
+        receiver.cancel(id);
+        Ok(())
+    })())
+}
+
+/// Receives the next message; waits for `timeout_ms` at most: -1 for ever, 0 not at all. Free it with `sealane_message_free`.
+///
+/// -EAGAIN: nothing is there; `sealane_channel_recv_fd` says when to try again. -ETIMEDOUT. -EPIPE: the peer is gone, and all
+/// that it sent has been received. -EPROTO: the peer broke the protocol; the channel is closed. -EMFILE: a message is lost,
+/// because this process is at its limit of open files; the channel works as before. -EBUSY: another thread is receiving.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealane_recv(
+    channel: Option<&Channel>,
+    timeout_ms: c_int,
+    message: Option<&mut MaybeUninit<Option<Box<Message>>>>,
+) -> c_int {
+    done((|| {
+        let out = empty(message)?;
+        let timeout = Timeout::of(timeout_ms)?;
+        let channel = handle(channel)?;
+        let mut receiving = channel.halves.receiving()?;
+        let receiver = receiving.as_mut().ok_or_else(freed)?;
+        let message = match timeout {
+            Timeout::Forever => receiver.recv()?,
+            Timeout::Try => receiver.try_recv()?.ok_or_else(|| Failure::again("no message is there"))?,
+            Timeout::Within(time) => receiver.recv_timeout(time)?,
+        };
+        drop(receiving);
+        *out = Some(channel.halves.message(message));
+        Ok(())
+    })())
+}

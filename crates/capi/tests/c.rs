@@ -1,0 +1,237 @@
+//! Programs in C and C++, built by the system's compilers against the library as it is installed.
+
+use std::{
+    collections::BTreeSet,
+    env,
+    ffi::OsStr,
+    fs,
+    io::{Read, Write},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::LazyLock,
+    time::Duration,
+};
+
+use sealane::{Channel, Control, Error};
+use tempfile::TempDir;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// The library, installed: `include` and `lib`.
+static INSTALLED: LazyLock<PathBuf> = LazyLock::new(|| {
+    let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join("installed");
+    let mut install = Command::new(Path::new(ROOT).join("install"));
+    // Variables of the cargo that runs this test would change what is built.
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_")) {
+        install.env_remove(name);
+    }
+    passes(install.env_remove("RUSTFLAGS").arg(&prefix));
+    prefix
+});
+
+/// A program that fails if it hangs.
+fn limited(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("timeout");
+    command.arg(PATIENCE.as_secs().to_string()).arg(program);
+    command
+}
+
+fn passes(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } =
+        command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(status.success(), "{command:?}: {status}\n{stdout}{stderr}");
+    stdout
+}
+
+/// A compiler of the system, with warnings as errors.
+fn compiler(name: &str, standard: &str) -> Command {
+    let mut compiler = Command::new(name);
+    compiler.args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-I"]);
+    compiler.arg(INSTALLED.join("include"));
+    compiler
+}
+
+/// A program of `tests/c`, with the static library.
+fn program(directory: &TempDir, name: &str, options: &[&str]) -> PathBuf {
+    let path = directory.path().join(name);
+    let source = Path::new(ROOT).join("tests/c").join(name).with_extension("c");
+    let library = INSTALLED.join("lib/libsealane.a");
+    passes(
+        compiler("cc", "-std=c11")
+            .args(options)
+            .args([&source, &library])
+            .args(["-lpthread", "-ldl", "-lm", "-o"])
+            .arg(&path),
+    );
+    path
+}
+
+fn is_there(tool: &str) -> bool {
+    let there = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !there {
+        eprintln!("SKIPPED: {tool} is not installed");
+    }
+    there
+}
+
+#[test]
+fn every_function_does_what_the_header_says_under_address_leak_and_undefined_behaviour_sanitizers() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+    let program = program(&directory, "api", &options);
+    let output = passes(limited(program).arg(directory.path()).env("ASAN_OPTIONS", "detect_leaks=1"));
+    assert_eq!(output, "every function was called\n");
+}
+
+#[test]
+fn every_function_does_what_the_header_says_under_valgrind() {
+    if !is_there("valgrind") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let program = program(&directory, "api", &[]);
+    passes(
+        limited("valgrind")
+            .args([
+                "--fair-sched=yes",
+                "--error-exitcode=9",
+                "--leak-check=full",
+                "--child-silent-after-fork=yes",
+            ])
+            .arg(program)
+            .arg(directory.path()),
+    );
+}
+
+/// The test above calls every function, so that it is complete.
+#[test]
+fn every_function_is_called_by_the_test_in_c() {
+    let test = fs::read_to_string(Path::new(ROOT).join("tests/c/api.c")).unwrap();
+    for function in functions() {
+        assert!(test.contains(&format!("{function}(")), "{function} is not called");
+    }
+}
+
+#[test]
+fn header_is_c11_and_cpp17_without_a_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = directory.path().join("only_the_header");
+    for (name, standard, language) in [
+        ("cc", "-std=c11", "c"),
+        ("c++", "-std=c++17", "c++"),
+        ("clang", "-std=c11", "c"),
+        ("clang++", "-std=c++17", "c++"),
+    ] {
+        if !is_there(name) {
+            continue;
+        }
+        fs::write(&source, "#include <sealane.h>\nint main(void) { return sealane_version() == 0; }\n")
+            .unwrap();
+        passes(compiler(name, standard).args(["-fsyntax-only", "-x", language]).arg(&source));
+    }
+}
+
+/// The functions that the header declares.
+fn functions() -> BTreeSet<String> {
+    let header = fs::read_to_string(Path::new(ROOT).join("include/sealane.h")).unwrap();
+    let declarations =
+        header.lines().filter(|line| !line.starts_with([' ', '/', '#', '}']) && line.contains('('));
+    let names = declarations.filter_map(|line| line.split('(').next()?.rsplit([' ', '*']).next());
+    names.filter(|name| name.starts_with("sealane_")).map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn shared_library_has_the_functions_of_the_header_and_nothing_else() {
+    let library = INSTALLED.join("lib/libsealane.so");
+    let symbols = passes(Command::new("nm").args(["-D", "--defined-only"]).arg(&library));
+    let exported: BTreeSet<String> =
+        symbols.lines().filter_map(|line| line.split(' ').next_back()).map(ToOwned::to_owned).collect();
+    assert!(exported.len() > 50, "{exported:?}");
+    assert_eq!(exported, functions());
+    let dynamic = passes(Command::new("readelf").arg("-d").arg(&library));
+    assert!(dynamic.contains("[libsealane.so.0]"), "{dynamic}");
+}
+
+#[test]
+fn program_that_asks_pkg_config_runs_with_the_shared_library() {
+    if !is_there("pkg-config") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let lib = INSTALLED.join("lib");
+    let flags = passes(
+        Command::new("pkg-config")
+            .args(["--cflags", "--libs", "sealane"])
+            .env("PKG_CONFIG_PATH", lib.join("pkgconfig")),
+    );
+    let (source, program) = (directory.path().join("version.c"), directory.path().join("version"));
+    let text =
+        "#include <sealane.h>\n#include <stdio.h>\nint main(void) { puts(sealane_version()); return 0; }\n";
+    fs::write(&source, text).unwrap();
+    passes(Command::new("cc").arg(&source).args(flags.split_whitespace()).arg("-o").arg(&program));
+    let version = passes(Command::new(program).env("LD_LIBRARY_PATH", lib));
+    assert_eq!(version, format!("{}\n", env!("CARGO_PKG_VERSION")));
+}
+
+/// The programs of `examples/c`, built by their own Makefile.
+#[test]
+fn example_converges() {
+    if !is_there("pkg-config") || !is_there("make") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let examples = Path::new(ROOT).join("../../examples/c");
+    for file in fs::read_dir(examples).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
+    }
+    let lib = INSTALLED.join("lib");
+    passes(
+        Command::new("make")
+            .arg("-B")
+            .env("CFLAGS", "-Werror")
+            .env("PKG_CONFIG_PATH", lib.join("pkgconfig"))
+            .current_dir(&directory),
+    );
+    let output = passes(limited("./pipeline").env("LD_LIBRARY_PATH", lib).current_dir(&directory));
+    assert_eq!(output, "algorithm: auto exposure\nafter 60 frames: exposure 10267 us\n");
+}
+
+#[test]
+fn rust_and_c_exchange_all_that_both_allow_and_learn_what_one_does_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let peer = program(&directory, "peer", &["-fsanitize=address,undefined"]);
+    let (mut channel, mut child) = Channel::builder().spawn(Command::new(peer)).unwrap();
+    for (control, payload, fds) in [(0, 0, 0), (1000, 10, 3), (5, 500_000, 1), (999, 524_288 - 1088, 0)] {
+        let control = vec![7; control];
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut loan = channel.loan(payload).unwrap();
+        loan.fill(3);
+        let given = Control::new(&control).fds((0..fds).map(|_| writer.as_fd()));
+        let id = loan.request(given).unwrap();
+        drop(writer);
+        let mut reply = channel.receiver.wait_reply(id, PATIENCE).unwrap();
+        assert_eq!(reply.control(), control);
+        assert_eq!(reply.payload().unwrap().to_vec(), vec![3; payload]);
+        let returned = reply.take_fds();
+        assert_eq!(returned.len(), fds);
+        for fd in &returned {
+            fs::File::from(fd.try_clone().unwrap()).write_all(b"x").unwrap();
+        }
+        drop(returned);
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).unwrap();
+        assert_eq!(text, vec![b'x'; fds]);
+    }
+    // The limits that the C end has set.
+    let null = fs::File::open("/dev/null").unwrap();
+    let error = channel.send(Control::default().fds((0..4).map(|_| null.as_fd()))).unwrap_err();
+    assert!(matches!(error, Error::TooManyFds { count: 4, max: 3 }), "{error}");
+    let error = channel.send(&[0; 1001]).unwrap_err();
+    assert!(matches!(error, Error::ControlTooLarge { len: 1001, max: 1000 }), "{error}");
+    channel.send(b"not a request").unwrap();
+    assert!(!child.wait().unwrap().success(), "the C end expects requests");
+}
