@@ -626,7 +626,7 @@ int sealane_message_copy(struct sealane_message *message,
 
 /**
  * Calls `each` with all of the payload, block by block, in order: private copies of at most 8 KiB, which hold still. A result
- * other than 0 ends the reading and is returned; let it be positive, so that it is no failure of this function.
+ * other than 0 ends the reading and is returned; let it be positive, so that it is no failure of this function. `each` must not free or release this message.
  */
 int sealane_message_blocks(struct sealane_message *message,
                            sealane_block each,

@@ -126,7 +126,7 @@ fn no_payload() -> Failure {
 }
 
 /// Calls `each` with all of the payload, block by block, in order: private copies of at most 8 KiB, which hold still. A result
-/// other than 0 ends the reading and is returned; let it be positive, so that it is no failure of this function.
+/// other than 0 ends the reading and is returned; let it be positive, so that it is no failure of this function. `each` must not free or release this message.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sealane_message_blocks(
     message: Option<&Message>,
