@@ -106,10 +106,21 @@ fn every_function_does_what_the_header_says_under_valgrind() {
     );
 }
 
-/// The test above calls every function, so that it is complete.
 #[test]
-fn every_function_is_called_by_the_test_in_c() {
-    let test = fs::read_to_string(Path::new(ROOT).join("tests/c/api.c")).unwrap();
+fn pipe_does_what_the_header_says_under_address_leak_and_undefined_behaviour_sanitizers() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+    let program = program(&directory, "pipe", &options);
+    let output = passes(limited(program).env("ASAN_OPTIONS", "detect_leaks=1"));
+    assert_eq!(output, "a pipe does what the header says\n");
+}
+
+/// The tests above call every function, so that they are complete.
+#[test]
+fn every_function_is_called_by_a_test_in_c() {
+    let test = ["api.c", "pipe.c"]
+        .map(|file| fs::read_to_string(Path::new(ROOT).join("tests/c").join(file)).unwrap());
+    let test = test.concat();
     for function in functions() {
         assert!(test.contains(&format!("{function}(")), "{function} is not called");
     }
