@@ -88,10 +88,15 @@ impl Channel {
 
 impl Drop for Channel {
     /// Ends both directions, though messages and a loan have the halves too.
+    ///
+    /// In a fork a half may be locked for ever: by a thread that was using it, and is not there. Such a copy ends nothing.
     fn drop(&mut self) {
-        let state = mem::replace(&mut locked(&self.halves.sending).state, SenderState::Freed);
-        let receiver = locked(&self.halves.receiving).take();
-        drop((state, receiver));
+        if let Ok(mut sending) = self.halves.sending() {
+            sending.state = SenderState::Freed;
+        }
+        if let Ok(mut receiving) = self.halves.receiving() {
+            *receiving = None;
+        }
     }
 }
 
@@ -107,7 +112,7 @@ impl Halves {
 
     /// Keeps a freed handle, and the memory of its copy.
     pub(crate) fn recycle(&self, message: Box<Message>, copy: Option<Vec<u8>>) {
-        let mut freed = locked(&self.freed);
+        let Ok(mut freed) = self.freed.try_lock() else { return };
         if freed.messages.len() < POOLED {
             freed.messages.push(message);
         }
@@ -120,11 +125,11 @@ impl Halves {
 
     /// Memory for the copy of a payload.
     pub(crate) fn buffer(&self) -> Vec<u8> {
-        mem::take(&mut locked(&self.freed).copy)
+        self.freed.try_lock().map_or_else(|_| Vec::new(), |mut freed| mem::take(&mut freed.copy))
     }
 
     fn message(self: &Arc<Self>, message: sealane::Message) -> Box<Message> {
-        let spare = locked(&self.freed).messages.pop();
+        let spare = self.freed.try_lock().ok().and_then(|mut freed| freed.messages.pop());
         Message::new(spare, message, Arc::clone(self))
     }
 

@@ -5,7 +5,7 @@
 //! while the caller waits for room.
 
 use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
@@ -35,8 +35,8 @@ const ANY: epoll::EventData = epoll::EventData::new_u64(0);
 impl Readiness {
     pub(super) fn new(receiving: BorrowedFd<'_>) -> Result<Self> {
         (|| {
-            let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-            let again = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            let epoll = above_stdio(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
+            let again = above_stdio(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)?;
             epoll::add(&epoll, receiving, ANY, epoll::EventFlags::IN)?;
             epoll::add(&epoll, &again, ANY, epoll::EventFlags::IN)?;
             Ok(Self { epoll, again, is_again: false, timer: None, waits_for_room: false })
@@ -68,7 +68,7 @@ impl Readiness {
                 timer
             } else {
                 let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-                let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+                let timer = above_stdio(timerfd_create(TimerfdClockId::Monotonic, flags)?)?;
                 epoll::add(&self.epoll, &timer, ANY, epoll::EventFlags::IN)?;
                 self.timer.insert(timer)
             };
@@ -134,6 +134,11 @@ impl Readiness {
             Err(errno) => Err(failure(errno)),
         }
     }
+}
+
+/// The same from 3 up: what a program without standard streams prints must not get into it.
+fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() < 3 { io::fcntl_dupfd_cloexec(&fd, 3) } else { Ok(fd) }
 }
 
 fn is_readable(fd: BorrowedFd<'_>, time: Option<Duration>) -> Result<bool> {
