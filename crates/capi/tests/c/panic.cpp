@@ -23,6 +23,7 @@ struct Unwound {
 int main() {
     sealane_channel *a = nullptr, *b = nullptr;
     sealane_message *message = nullptr;
+    std::setbuf(stdout, nullptr);
     if (sealane_pair(nullptr, &a, &b) != 0) return 1;
     Unwound unwound;
     try {
