@@ -27,7 +27,7 @@ use crate::{
 /// Allocations of a message of each kind, at both ends together.
 const ALLOCATIONS: [(&str, usize); 8] = [
     ("64 B", 1),
-    ("64 B, a descriptor", 3),
+    ("64 B, a descriptor", 2),
     ("64 B, 3 descriptors", 3),
     ("128 KiB in blocks", 0),
     ("128 KiB in blocks, 64 B", 1),
