@@ -25,9 +25,10 @@ use crate::{
 };
 
 /// Allocations of a message of each kind, at both ends together.
-const ALLOCATIONS: [(&str, usize); 8] = [
+const ALLOCATIONS: [(&str, usize); 9] = [
     ("64 B", 1),
-    ("64 B, a descriptor", 2),
+    ("200 B", 2),
+    ("64 B, a descriptor", 1),
     ("64 B, 3 descriptors", 3),
     ("128 KiB in blocks", 0),
     ("128 KiB in blocks, 64 B", 1),
@@ -105,8 +106,12 @@ fn in_rust() -> [(&'static str, usize); ALLOCATIONS.len()] {
             assert_eq!(b.recv().unwrap().control(), CONTROL);
         }),
         allocations(|| {
+            a.send(&[0; 200]).unwrap();
+            assert_eq!(b.recv().unwrap().control(), [0; 200]);
+        }),
+        allocations(|| {
             a.send(Control::new(&CONTROL).fd(&null)).unwrap();
-            drop(b.recv().unwrap().take_fds());
+            drop(b.recv().unwrap().take_fd().unwrap());
         }),
         allocations(|| {
             a.send(Control::new(&CONTROL).fds(repeat_n(&null, 3))).unwrap();

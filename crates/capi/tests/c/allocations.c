@@ -42,7 +42,7 @@ int posix_memalign(void **memory, size_t alignment, size_t size) {
 }
 
 static sealane_channel *a, *b;
-static unsigned char control[64], payload[128 << 10];
+static unsigned char control[200], payload[128 << 10];
 static int null_fd;
 
 static void free_after(sealane_message **message) {
@@ -51,17 +51,21 @@ static void free_after(sealane_message **message) {
     sealane_message_free(message);
 }
 
-static void control_bytes(void) {
+static void control_bytes(size_t len) {
     sealane_message *message;
-    STATUS(sealane_send(a, control, sizeof control, NULL, 0, -1), 0);
+    STATUS(sealane_send(a, control, len, NULL, 0, -1), 0);
     STATUS(sealane_recv(b, -1, &message), 0);
     free_after(&message);
 }
 
+static void short_control_bytes(void) { control_bytes(64); }
+
+static void long_control_bytes(void) { control_bytes(200); }
+
 static void descriptors(int count) {
     sealane_message *message;
     int sent[3] = {null_fd, null_fd, null_fd}, received[3];
-    STATUS(sealane_send(a, control, sizeof control, sent, count, -1), 0);
+    STATUS(sealane_send(a, control, 64, sent, count, -1), 0);
     STATUS(sealane_recv(b, -1, &message), 0);
     STATUS(sealane_message_take_fds(message, received, 3), count);
     for (int i = 0; i < count; i++) close(received[i]);
@@ -92,7 +96,7 @@ static void loan(const void *data, size_t len) {
 
 static void loan_in_blocks(void) { loan(NULL, 0); }
 
-static void loan_with_control_bytes(void) { loan(control, sizeof control); }
+static void loan_with_control_bytes(void) { loan(control, 64); }
 
 static void loan_copied(void) {
     sealane_loan *loan;
@@ -109,14 +113,14 @@ static void answer(void) {
     uint64_t number;
     STATUS(sealane_recv(b, -1, &request), 0);
     STATUS(sealane_message_expects_reply(request, &number), 1);
-    STATUS(sealane_reply(b, number, control, sizeof control, NULL, 0, -1), 0);
+    STATUS(sealane_reply(b, number, control, 64, NULL, 0, -1), 0);
     free_after(&request);
 }
 
 static void request_and_reply(void) {
     sealane_message *reply;
     uint64_t number;
-    STATUS(sealane_request(a, control, sizeof control, NULL, 0, -1, &number), 0);
+    STATUS(sealane_request(a, control, 64, NULL, 0, -1, &number), 0);
     answer();
     STATUS(sealane_recv(a, -1, &reply), 0);
     free_after(&reply);
@@ -124,7 +128,7 @@ static void request_and_reply(void) {
 
 static void call(void) {
     sealane_message *reply;
-    STATUS(sealane_call(a, control, sizeof control, NULL, 0, -1, &reply), 0);
+    STATUS(sealane_call(a, control, 64, NULL, 0, -1, &reply), 0);
     free_after(&reply);
 }
 
@@ -150,7 +154,8 @@ int main(int argc, char **argv) {
     STATUS(sealane_pair(NULL, &a, &b), 0);
     CHECK(allocations > 1);
     null_fd = open("/dev/null", O_RDONLY);
-    count("64 B", control_bytes, messages);
+    count("64 B", short_control_bytes, messages);
+    count("200 B", long_control_bytes, messages);
     count("64 B, a descriptor", one_descriptor, messages);
     count("64 B, 3 descriptors", three_descriptors, messages);
     count("128 KiB in blocks", loan_in_blocks, messages);
