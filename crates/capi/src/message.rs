@@ -106,10 +106,8 @@ pub unsafe extern "C" fn sealane_message_copy(
         let source = payload.shared_at::<u8>(offset, len)?;
         // SAFETY: the header's contract on room for results.
         let room = unsafe { room(destination.cast::<u8>(), len) }?;
-        room.fill(MaybeUninit::new(0));
-        // SAFETY: just initialised.
-        let room = unsafe { room.assume_init_mut() };
-        Ok(source.copy_to_slice(room)?)
+        source.copy_to_uninit(room)?;
+        Ok(())
     })())
 }
 
