@@ -1,58 +1,26 @@
 //! Programs in C and C++, built by the system's compilers against the library as it is installed.
 
+#[path = "support/installed.rs"]
+mod installed;
+#[path = "support/programs.rs"]
+mod programs;
+
 use std::{
     collections::BTreeSet,
-    env,
-    ffi::OsStr,
     fs,
     io::{Read, Write},
     os::{fd::AsFd, unix::process::ExitStatusExt},
     path::{Path, PathBuf},
-    process::{Command, Output},
-    sync::LazyLock,
-    time::Duration,
+    process::Command,
 };
 
 use sealane::{Channel, Control, Error};
 use tempfile::TempDir;
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const PATIENCE: Duration = Duration::from_mins(2);
-
-/// The library, installed: `include` and `lib`.
-static INSTALLED: LazyLock<PathBuf> = LazyLock::new(|| {
-    let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join("installed");
-    let mut install = Command::new(Path::new(ROOT).join("install"));
-    // Variables of the cargo that runs this test would change what is built.
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_")) {
-        install.env_remove(name);
-    }
-    passes(install.env_remove("RUSTFLAGS").arg(&prefix));
-    prefix
-});
-
-/// A program that fails if it hangs.
-fn limited(program: impl AsRef<OsStr>) -> Command {
-    let mut command = Command::new("timeout");
-    command.arg(PATIENCE.as_secs().to_string()).arg(program);
-    command
-}
-
-fn passes(command: &mut Command) -> String {
-    let Output { status, stdout, stderr } =
-        command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    assert!(status.success(), "{command:?}: {status}\n{stdout}{stderr}");
-    stdout
-}
-
-/// A compiler of the system, with warnings as errors.
-fn compiler(name: &str, standard: &str) -> Command {
-    let mut compiler = Command::new(name);
-    compiler.args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-I"]);
-    compiler.arg(INSTALLED.join("include"));
-    compiler
-}
+use crate::{
+    installed::{INSTALLED, ROOT, passes},
+    programs::{PATIENCE, compiler, limited},
+};
 
 /// A program of `tests/c`, with the static library.
 fn program(directory: &TempDir, name: &str, options: &[&str]) -> PathBuf {
