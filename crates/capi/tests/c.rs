@@ -2,79 +2,26 @@
 
 use std::{
     collections::BTreeSet,
-    env,
-    ffi::OsStr,
     fs,
     io::{Read, Write},
     os::fd::AsFd,
     path::{Path, PathBuf},
-    process::{Command, Output},
-    sync::LazyLock,
-    time::Duration,
+    process::Command,
 };
 
 use sealane::{Channel, Control, Error};
 use tempfile::TempDir;
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const PATIENCE: Duration = Duration::from_mins(2);
+use crate::support::{INSTALLED, PATIENCE, ROOT, compiler, functions, is_there, limited, link, passes};
 
-/// The library, installed: `include` and `lib`.
-static INSTALLED: LazyLock<PathBuf> = LazyLock::new(|| {
-    let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join("installed");
-    let mut install = Command::new(Path::new(ROOT).join("install"));
-    // Variables of the cargo that runs this test would change what is built.
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_")) {
-        install.env_remove(name);
-    }
-    passes(install.env_remove("RUSTFLAGS").arg(&prefix));
-    prefix
-});
-
-/// A program that fails if it hangs.
-fn limited(program: impl AsRef<OsStr>) -> Command {
-    let mut command = Command::new("timeout");
-    command.arg(PATIENCE.as_secs().to_string()).arg(program);
-    command
-}
-
-fn passes(command: &mut Command) -> String {
-    let Output { status, stdout, stderr } =
-        command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    assert!(status.success(), "{command:?}: {status}\n{stdout}{stderr}");
-    stdout
-}
-
-/// A compiler of the system, with warnings as errors.
-fn compiler(name: &str, standard: &str) -> Command {
-    let mut compiler = Command::new(name);
-    compiler.args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-I"]);
-    compiler.arg(INSTALLED.join("include"));
-    compiler
-}
+mod support;
 
 /// A program of `tests/c`, with the static library.
 fn program(directory: &TempDir, name: &str, options: &[&str]) -> PathBuf {
     let path = directory.path().join(name);
     let source = Path::new(ROOT).join("tests/c").join(name).with_extension("c");
-    let library = INSTALLED.join("lib/libsealane.a");
-    passes(
-        compiler("cc", "-std=c11")
-            .args(options)
-            .args([&source, &library])
-            .args(["-lpthread", "-ldl", "-lm", "-o"])
-            .arg(&path),
-    );
+    link(compiler("cc", "-std=c11").args(options).arg(source), &path);
     path
-}
-
-fn is_there(tool: &str) -> bool {
-    let there = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
-    if !there {
-        eprintln!("SKIPPED: {tool} is not installed");
-    }
-    there
 }
 
 #[test]
@@ -132,15 +79,6 @@ fn header_is_c11_and_cpp17_without_a_warning() {
             .unwrap();
         passes(compiler(name, standard).args(["-fsyntax-only", "-x", language]).arg(&source));
     }
-}
-
-/// The functions that the header declares.
-fn functions() -> BTreeSet<String> {
-    let header = fs::read_to_string(Path::new(ROOT).join("include/sealane.h")).unwrap();
-    let declarations =
-        header.lines().filter(|line| !line.starts_with([' ', '/', '#', '}']) && line.contains('('));
-    let names = declarations.filter_map(|line| line.split('(').next()?.rsplit([' ', '*']).next());
-    names.filter(|name| name.starts_with("sealane_")).map(ToOwned::to_owned).collect()
 }
 
 #[test]
