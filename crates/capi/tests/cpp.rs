@@ -97,3 +97,32 @@ fn every_function_of_the_c_interface_is_reached_by_the_test_in_cpp() {
     let left_out = NOT_IN_CPP.map(|(name, _)| name.to_owned());
     assert_eq!(reached, &functions() - &BTreeSet::from(left_out));
 }
+
+/// What is in `docs/c.md` between ```` ```cpp ```` and ```` ``` ````, as one file with this end.
+const GUIDE_MAIN: &str = r#"
+#include <thread>
+int main() {
+    auto pair = sealane::Channel::pair().value();
+    int served = 1;
+    std::thread server([&] { served = serve(pair.second); });
+    auto reply = measure(pair.first, std::vector<std::byte>(20000, std::byte{2}), 7).value();
+    std::printf("%.*s\n", static_cast<int>(reply.control().size()), reinterpret_cast<const char *>(reply.control().data()));
+    pair.first.reset();
+    server.join();
+    return served;
+}
+"#;
+
+#[test]
+fn examples_of_the_guide_run() {
+    let page = fs::read_to_string(Path::new(ROOT).join("../../docs/c.md")).unwrap();
+    let blocks = page.split("```cpp\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let text: String = blocks.chain([GUIDE_MAIN]).collect();
+    let directory = tempfile::tempdir().unwrap();
+    let (file, program) = (directory.path().join("guide.cpp"), directory.path().join("guide"));
+    fs::write(&file, text).unwrap();
+    for name in COMPILERS.into_iter().filter(|name| is_there(name)) {
+        link(compiler(name, "-std=c++17").args(WITHOUT_EXCEPTIONS).arg(&file), &program);
+        assert_eq!(passes(&mut limited(&program)), "40000\n");
+    }
+}
