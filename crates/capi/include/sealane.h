@@ -52,6 +52,16 @@
 #define SEALANE_NAME_SIZE 64
 
 /**
+ * A result of `sealane_pipe_dispatch`: `sealane_pipe_recv` has something to say, a message or the end.
+ */
+#define SEALANE_PIPE_CAN_RECV 1
+
+/**
+ * A result of `sealane_pipe_dispatch`: try again what returned -EAGAIN.
+ */
+#define SEALANE_PIPE_CAN_SEND 2
+
+/**
  * One end of a channel. One thread may send while another receives; a second thread in the same direction gets -EBUSY.
  */
 typedef struct sealane_channel sealane_channel;
@@ -77,6 +87,13 @@ typedef struct sealane_loan sealane_loan;
  * released. It stays valid when its channel is freed. One thread at a time may use it.
  */
 typedef struct sealane_message sealane_message;
+
+/**
+ * Message passing for event loops: a handshake and then a channel, with one descriptor, and a queue for what is sent before
+ * the peer is there. Messages have any size up to the limits: small ones go in packets, large ones through the ring. One
+ * thread at a time may use it.
+ */
+typedef struct sealane_pipe sealane_pipe;
 
 /**
  * Memory of a memfd (memfd_create(2)): written first, then immutable for every process and for ever. Once it is sealed, several
@@ -617,6 +634,16 @@ int sealane_message_has_payload(struct sealane_message *message);
 size_t sealane_message_payload_len(struct sealane_message *message);
 
 /**
+ * The bytes of a message that was sent by a `sealane_pipe_..._any`, whichever way it came, and their number in `len` (which may
+ * be null): those of the payload if it has one, which are copied by the first call, else the control bytes. They are private
+ * memory and hold still; valid until the message is freed. Null for a null message.
+ *
+ * The payload keeps its room in the ring, unless `sealane_message_release` follows.
+ */
+const void *sealane_message_bytes(struct sealane_message *message,
+                                  size_t *len);
+
+/**
  * Copies `len` bytes of the payload, from `offset` on. -EINVAL: the range reaches past the payload's end; nothing is copied.
  */
 int sealane_message_copy(struct sealane_message *message,
@@ -662,6 +689,118 @@ int sealane_message_in_reply_to(struct sealane_message *message, uint64_t *numbe
  * The message's number among all that its sender has sent on this channel.
  */
 int sealane_message_number(struct sealane_message *message, uint64_t *number);
+
+/**
+ * Makes a pipe of a handshake, whichever function began it. Frees the handshake, and sets its variable to null, except where it
+ * fails with -EBUSY: `sealane_handshake_child_started` first. Does not block.
+ *
+ * Create, start the child, send: `sealane_prepare`, start it, `sealane_handshake_child_started`, `sealane_pipe_new`,
+ * `sealane_pipe_send_any`.
+ */
+int sealane_pipe_new(struct sealane_handshake **handshake,
+                     struct sealane_pipe **pipe);
+
+/**
+ * Makes a pipe of a channel: in a child, after `sealane_inherited_as`. Takes the channel, and sets its variable to null, unless it
+ * fails. Does not block. -EBUSY: a loan of the channel is open, or another thread is sending.
+ */
+int sealane_pipe_from_channel(struct sealane_channel **channel,
+                              struct sealane_pipe **pipe);
+
+/**
+ * Closes and frees a pipe, and sets the variable to null; null is ignored. What was sent is still delivered; what is queued is
+ * not. Messages of the pipe stay valid: free them too.
+ */
+void sealane_pipe_free(struct sealane_pipe **pipe);
+
+/**
+ * The only descriptor to wait for with poll(2), POLLIN: readable (level-triggered) when `sealane_pipe_dispatch` has something to
+ * do or to say. It counts the handshake's time too. It stays the pipe's, and the same for all of its life.
+ */
+int sealane_pipe_fd(struct sealane_pipe *pipe);
+
+/**
+ * Does what is possible at once: goes on with the handshake, sends what is queued. Never blocks. Returns a set of
+ * `SEALANE_PIPE_CAN_RECV` and `SEALANE_PIPE_CAN_SEND`, or 0.
+ *
+ * Call it whenever `sealane_pipe_fd` is readable. A failure of the handshake is returned by this and every later call: as of
+ * `sealane_handshake_advance`, and -ETIMEDOUT. -EMSGSIZE: a queued message is larger than the peer accepts; it was dropped, and
+ * the pipe works as before. The end of a connected pipe is `sealane_pipe_recv`'s to say.
+ */
+int sealane_pipe_dispatch(struct sealane_pipe *pipe);
+
+/**
+ * The pipe's channel, for its limits, its peer, and loans; null while there is none. It stays the pipe's: do not free it, and
+ * receive through the pipe, or its descriptor does not know. What a function for sending has refused with -EAGAIN is waited for
+ * with `sealane_channel_send_fd`.
+ */
+struct sealane_channel *sealane_pipe_channel(struct sealane_pipe *pipe);
+
+/**
+ * Sends a message of any size: `len` bytes and `fd_count` descriptors, which stay the caller's. Whole or not at all. Never blocks.
+ * The receiver reads it by `sealane_message_bytes`. Goes in a packet below 4 KiB, with descriptors up to 16 KiB, and else through
+ * the ring.
+ *
+ * Before the pipe is connected, messages are queued, with copies of their descriptors: at most 64, with 1 MiB and 253
+ * descriptors in all. -EAGAIN: no room, or messages are queued still; after SEALANE_PIPE_CAN_SEND try again. -EMSGSIZE: more than
+ * the peer accepts, or than this end's ring can hold. Others as of `sealane_send`.
+ */
+int sealane_pipe_send_any(struct sealane_pipe *pipe,
+                          const void *data,
+                          size_t len,
+                          const int *fds,
+                          size_t fd_count);
+
+/**
+ * Sends a message of any size that expects a reply, which has this number: `sealane_message_in_reply_to`. `number` may be null.
+ * As `sealane_pipe_send_any`, but nothing is queued: -EAGAIN before the pipe is connected.
+ *
+ * -EDQUOT: too many requests are without a reply (`sealane_options.max_requests` of either side).
+ */
+int sealane_pipe_request_any(struct sealane_pipe *pipe,
+                             const void *data,
+                             size_t len,
+                             const int *fds,
+                             size_t fd_count,
+                             uint64_t *number);
+
+/**
+ * Replies to the request with this number (`sealane_message_expects_reply`); as `sealane_pipe_send_any`.
+ *
+ * -ENOENT: no such request waits for a reply.
+ */
+int sealane_pipe_reply_any(struct sealane_pipe *pipe,
+                           uint64_t number,
+                           const void *data,
+                           size_t len,
+                           const int *fds,
+                           size_t fd_count);
+
+/**
+ * Sends a request of any size and waits for its reply: `timeout_ms` for both, and for the handshake and what is queued before
+ * it, -1 for ever; 0 is -EINVAL. It watches this pipe only. Messages that come in between are kept; the pipe's descriptor is
+ * readable afterwards.
+ *
+ * Failures as of `sealane_call`, and those of the handshake.
+ */
+int sealane_pipe_call_any(struct sealane_pipe *pipe,
+                          const void *data,
+                          size_t len,
+                          const int *fds,
+                          size_t fd_count,
+                          int timeout_ms,
+                          struct sealane_message **reply);
+
+/**
+ * Receives the next message, as `sealane_recv`; before the pipe is connected it waits, or returns -EAGAIN. With timeout 0 the
+ * pipe's descriptor says afterwards whether there is another message, so that a loop can take one at each turn, even if it is
+ * entered again from within.
+ *
+ * Failures as of `sealane_recv`, and those of the handshake.
+ */
+int sealane_pipe_recv(struct sealane_pipe *pipe,
+                      int timeout_ms,
+                      struct sealane_message **message);
 
 /**
  * Makes a buffer of `len` bytes, page-aligned, all 0. All memory is allocated at once.

@@ -9,7 +9,7 @@ use std::{
     },
     path::Path,
     slice,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sealane::Control;
@@ -39,6 +39,34 @@ impl Timeout {
         }
     }
 
+    /// That of a call, which has to wait.
+    pub(crate) fn of_call(milliseconds: c_int) -> Result<Self> {
+        match Self::of(milliseconds)? {
+            Self::Try => Err(Failure::invalid(
+                "a call waits for its reply: a timeout of -1 or some milliseconds expected, 0 found",
+            )),
+            timeout => Ok(timeout),
+        }
+    }
+
+    /// What is left of it after the time since `begun`.
+    pub(crate) fn after(self, begun: Instant) -> Self {
+        match self {
+            Self::Forever | Self::Try => self,
+            Self::Within(time) => Self::Within(time.saturating_sub(begun.elapsed())),
+        }
+    }
+
+    /// What is left of it, where waiting begins; without a limit, None.
+    pub(crate) fn left(self) -> Result<Option<Duration>> {
+        match self {
+            Self::Forever => Ok(None),
+            Self::Try => Err(Failure::again("it could not be done at once")),
+            Self::Within(Duration::ZERO) => Err(sealane::Error::Timeout.into()),
+            Self::Within(time) => Ok(Some(time)),
+        }
+    }
+
     /// For verbs whose only form has a time.
     pub(crate) fn duration(self) -> Duration {
         match self {
@@ -54,14 +82,16 @@ pub(crate) fn handle<T>(handle: Option<&T>) -> Result<&T> {
     handle.ok_or_else(|| Failure::null("a handle expected, a null pointer found"))
 }
 
+/// The variable of a handle.
+pub(crate) fn variable<T>(variable: Option<&mut Option<Box<T>>>) -> Result<&mut Option<Box<T>>> {
+    variable.ok_or_else(|| Failure::null("the address of a handle expected, a null pointer found"))
+}
+
 /// The handle that is to be taken: its variable is null afterwards.
 pub(crate) fn take<T>(variable: Option<&mut Option<Box<T>>>) -> Result<Box<T>> {
-    variable
-        .ok_or_else(|| Failure::null("the address of a handle expected, a null pointer found"))?
-        .take()
-        .ok_or_else(|| {
-            Failure::null("a handle expected, a null pointer found: it was freed or used up before")
-        })
+    self::variable(variable)?.take().ok_or_else(|| {
+        Failure::null("a handle expected, a null pointer found: it was freed or used up before")
+    })
 }
 
 /// The place for a result.
@@ -115,40 +145,59 @@ pub(crate) unsafe fn room<'a, T>(data: *mut T, count: usize) -> Result<&'a mut [
     Ok(unsafe { slice::from_raw_parts_mut(data.cast(), count) })
 }
 
-/// Control bytes with descriptors.
-///
-/// # Safety
-/// As for [`bytes`], with `fd_count` numbers at `fds`; the descriptors stay open during `'a`.
-pub(crate) unsafe fn control<'a>(
-    data: *const c_void,
-    len: usize,
-    fds: *const c_int,
-    fd_count: usize,
-) -> Result<Control<'a>> {
-    // SAFETY: contract of this function.
-    let bytes = unsafe { bytes(data, len) }?;
-    // SAFETY: contract of this function.
-    let fds = unsafe { elements(fds, fd_count) }?;
-    if fds.iter().any(|fd| *fd < 0) {
-        return Err(Failure::Usage {
-            errno: libc::EBADF,
-            text: "open descriptors expected, a negative number found",
-        });
+/// What a message is to carry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) fds: &'a [BorrowedFd<'a>],
+}
+
+impl<'a> Given<'a> {
+    /// # Safety
+    /// As for [`bytes`], with `fd_count` numbers at `fds`; the descriptors stay open during `'a`.
+    pub(crate) unsafe fn new(
+        data: *const c_void,
+        len: usize,
+        fds: *const c_int,
+        fd_count: usize,
+    ) -> Result<Self> {
+        // SAFETY: contract of this function.
+        let bytes = unsafe { bytes(data, len) }?;
+        // SAFETY: contract of this function.
+        let numbers = unsafe { elements(fds, fd_count) }?;
+        if numbers.iter().any(|fd| *fd < 0) {
+            return Err(closed());
+        }
+        // SAFETY: no -1, so that each number is a valid `BorrowedFd`, which is one number. They are open by the contract. Were
+        // one closed, the kernel would refuse the message (`EBADF`).
+        let fds = unsafe { elements(fds.cast(), fd_count) }?;
+        Ok(Self { bytes, fds })
     }
-    // SAFETY: no -1; they are open by the contract. Were one closed, the kernel would refuse the message (`EBADF`).
-    let fds = fds.iter().map(|fd| unsafe { BorrowedFd::borrow_raw(*fd) });
-    Ok(Control::new(bytes).fds(fds))
+
+    pub(crate) fn control(self) -> Control<'a> {
+        Control::new(self.bytes).fds(self.fds.iter().copied())
+    }
+}
+
+/// The caller's descriptor, for as long as the function runs.
+fn borrow<'a>(fd: c_int) -> Result<BorrowedFd<'a>> {
+    if fd < 0 {
+        return Err(closed());
+    }
+    // SAFETY: no -1. It is used for system calls only, which refuse a number that is not open.
+    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+fn closed() -> Failure {
+    Failure::Usage { errno: libc::EBADF, text: "an open descriptor expected, another number found" }
 }
 
 /// A copy of the caller's descriptor, close-on-exec.
 pub(crate) fn duplicate(fd: c_int) -> Result<OwnedFd> {
-    let closed =
-        || Failure::Usage { errno: libc::EBADF, text: "an open descriptor expected, another number found" };
-    if fd < 0 {
-        return Err(closed());
-    }
-    // SAFETY: no -1; it is used for one system call, which refuses numbers that are not open.
-    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    duplicate_of(borrow(fd)?)
+}
+
+pub(crate) fn duplicate_of(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     fd.try_clone_to_owned().map_err(|error| match error.raw_os_error() {
         Some(libc::EBADF) | None => closed(),
         Some(errno) => Failure::Usage {

@@ -1,25 +1,26 @@
 //! `sealane_channel`: both halves of a channel, each behind a lock that is only tried.
 //!
-//! The handles of messages and of the loan are pooled: those that were freed are used again.
+//! The handles of messages and of the loan are pooled: those and the memory of copies that were freed are used again.
 
 use std::{
     ffi::{c_int, c_void},
     mem::{self, MaybeUninit},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, BorrowedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     time::Instant,
 };
 
 use sealane::{
-    Channel as SealaneChannel, Closer, Control, Limits as SealaneLimits, Peer as SealanePeer, Receiver,
-    ReplyToken, Sender,
+    Channel as SealaneChannel, Closer, Limits as SealaneLimits, Peer as SealanePeer, Receiver, RequestId,
+    Sender,
 };
 
 use crate::{
-    arguments::{Timeout, control, empty, handle, place, take},
+    arguments::{Given, Timeout, empty, handle, place, take},
     loan::Loan,
     message::Message,
     options::{Options, builder},
+    sending::{SenderState, Sending, reply, request, send},
     status::{Failure, Result, done, status},
 };
 
@@ -43,26 +44,15 @@ pub struct Channel {
 pub(crate) struct Halves {
     pub(crate) sending: Mutex<Sending>,
     receiving: Mutex<Option<Receiver>>,
-    messages: Mutex<Vec<Box<Message>>>,
+    freed: Mutex<Freed>,
 }
 
-/// The sending half.
-#[derive(Debug)]
-pub(crate) struct Sending {
-    pub(crate) state: SenderState,
-    /// The handle of the last loan. There is at most one loan at a time.
-    pub(crate) spare: Option<Box<Loan>>,
-}
-
-/// Where the sender is.
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one a channel; a box would be allocated for each loan")]
-pub(crate) enum SenderState {
-    Here(Sender),
-    /// A loan is open, and has the sender.
-    Lent,
-    /// The channel was freed.
-    Freed,
+/// What is used again: with malloc's defaults, memory of a fresh copy costs more than copying.
+#[derive(Debug, Default)]
+struct Freed {
+    messages: Vec<Box<Message>>,
+    /// The largest one of late. No longer than a payload of the peer can be.
+    copy: Vec<u8>,
 }
 
 impl Channel {
@@ -76,11 +66,37 @@ impl Channel {
             recv_fd: receiver.as_raw_fd(),
             send_fd: sender.as_raw_fd(),
             halves: Arc::new(Halves {
-                sending: Mutex::new(Sending { state: SenderState::Here(sender), spare: None }),
+                sending: Mutex::new(Sending::new(sender)),
                 receiving: Mutex::new(Some(receiver)),
-                messages: Mutex::new(Vec::new()),
+                freed: Mutex::default(),
             }),
         })
+    }
+}
+
+impl Channel {
+    pub(crate) fn receiving_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the receiver's, which lives as long as this channel.
+        unsafe { BorrowedFd::borrow_raw(self.recv_fd) }
+    }
+
+    pub(crate) fn sending_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the sender's, which lives as long as this channel, here or in a loan.
+        unsafe { BorrowedFd::borrow_raw(self.send_fd) }
+    }
+}
+
+impl Drop for Channel {
+    /// Ends both directions, though messages and a loan have the halves too.
+    ///
+    /// In a fork a half may be locked for ever: by a thread that was using it, and is not there. Such a copy ends nothing.
+    fn drop(&mut self) {
+        if let Ok(mut sending) = self.halves.sending() {
+            sending.state = SenderState::Freed;
+        }
+        if let Ok(mut receiving) = self.halves.receiving() {
+            *receiving = None;
+        }
     }
 }
 
@@ -94,17 +110,61 @@ impl Halves {
         unless_used(&self.receiving, "another thread is receiving on this channel")
     }
 
-    /// Keeps a freed handle.
-    pub(crate) fn recycle(&self, message: Box<Message>) {
-        let mut messages = locked(&self.messages);
-        if messages.len() < POOLED {
-            messages.push(message);
+    /// Keeps a freed handle, and the memory of its copy.
+    pub(crate) fn recycle(&self, message: Box<Message>, copy: Option<Vec<u8>>) {
+        let Ok(mut freed) = self.freed.try_lock() else { return };
+        if freed.messages.len() < POOLED {
+            freed.messages.push(message);
+        }
+        if let Some(copy) = copy
+            && copy.capacity() > freed.copy.capacity()
+        {
+            freed.copy = copy;
         }
     }
 
+    /// Memory for the copy of a payload.
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        self.freed.try_lock().map_or_else(|_| Vec::new(), |mut freed| mem::take(&mut freed.copy))
+    }
+
     fn message(self: &Arc<Self>, message: sealane::Message) -> Box<Message> {
-        let spare = locked(&self.messages).pop();
+        let spare = self.freed.try_lock().ok().and_then(|mut freed| freed.messages.pop());
         Message::new(spare, message, Arc::clone(self))
+    }
+
+    /// Receives a message.
+    pub(crate) fn receive(self: &Arc<Self>, timeout: Timeout) -> Result<Box<Message>> {
+        let mut receiving = self.receiving()?;
+        let receiver = receiving.as_mut().ok_or_else(freed)?;
+        let message = match timeout {
+            Timeout::Forever => receiver.recv()?,
+            Timeout::Try => receiver.try_recv()?.ok_or_else(|| Failure::again("no message is there"))?,
+            Timeout::Within(time) => receiver.recv_timeout(time)?,
+        };
+        drop(receiving);
+        Ok(self.message(message))
+    }
+
+    /// True if there is nothing to receive, and the descriptor will say when there is.
+    pub(crate) fn arm(&self) -> Result<bool> {
+        let mut receiving = self.receiving()?;
+        Ok(receiving.as_mut().ok_or_else(freed)?.arm()?)
+    }
+
+    /// Sends a request by `request`, and waits for its reply.
+    pub(crate) fn call(
+        self: &Arc<Self>,
+        timeout: Timeout,
+        request: impl FnOnce(&mut Sender) -> Result<RequestId>,
+    ) -> Result<Box<Message>> {
+        let mut receiving = self.receiving()?;
+        let receiver = receiving.as_mut().ok_or_else(freed)?;
+        let begun = Instant::now();
+        let id = request(self.sending()?.sender()?)?;
+        let message = receiver.wait_reply(id, timeout.after(begun).duration())?;
+        drop(receiving);
+        Ok(self.message(message))
     }
 
     /// Takes back the sender that a loan had.
@@ -118,19 +178,7 @@ impl Halves {
     }
 }
 
-impl Sending {
-    pub(crate) fn sender(&mut self) -> Result<&mut Sender> {
-        match &mut self.state {
-            SenderState::Here(sender) => Ok(sender),
-            SenderState::Lent => {
-                Err(Failure::busy("a loan of this channel is open: commit or free it first"))
-            }
-            SenderState::Freed => Err(freed()),
-        }
-    }
-}
-
-fn freed() -> Failure {
+pub(crate) fn freed() -> Failure {
     Failure::Usage { errno: libc::EPIPE, text: "the channel was freed" }
 }
 
@@ -198,10 +246,7 @@ pub unsafe extern "C" fn sealane_pair(
 /// to the peer. Messages and a loan of the channel stay valid: free them too. No other thread may be using the handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_channel_free(channel: Option<&mut Option<Box<Channel>>>) {
-    let Ok(channel) = take(channel) else { return };
-    let state = mem::replace(&mut locked(&channel.halves.sending).state, SenderState::Freed);
-    let receiver = locked(&channel.halves.receiving).take();
-    drop((state, receiver));
+    drop(take(channel));
 }
 
 /// Ends both directions at once, from any thread: functions that wait return -EPIPE. What was not received is dropped.
@@ -229,10 +274,7 @@ pub extern "C" fn sealane_channel_send_fd(channel: Option<&Channel>) -> c_int {
 /// there is something to receive now. For loops that take one message at each turn. Does not block.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_channel_arm(channel: Option<&Channel>) -> c_int {
-    status((|| {
-        let mut receiving = handle(channel)?.halves.receiving()?;
-        Ok(receiving.as_mut().ok_or_else(freed)?.arm()?.into())
-    })())
+    status((|| Ok(handle(channel)?.halves.arm()?.into()))())
 }
 
 /// How large a message may be: one that is sent, and one that is received. Either address may be null.
@@ -298,15 +340,10 @@ pub unsafe extern "C" fn sealane_send(
 ) -> c_int {
     done((|| {
         // SAFETY: the header's contract on bytes and descriptors.
-        let control = unsafe { control(data, len, fds, fd_count) }?;
+        let given = unsafe { Given::new(data, len, fds, fd_count) }?;
         let timeout = Timeout::of(timeout_ms)?;
         let mut sending = handle(channel)?.halves.sending()?;
-        let sender = sending.sender()?;
-        Ok(match timeout {
-            Timeout::Forever => sender.send(control),
-            Timeout::Try => sender.try_send(control),
-            Timeout::Within(time) => sender.send_timeout(control, time),
-        }?)
+        send(sending.sender()?, given, timeout)
     })())
 }
 
@@ -326,23 +363,15 @@ pub unsafe extern "C" fn sealane_request(
 ) -> c_int {
     done((|| {
         // SAFETY: the header's contract on bytes and descriptors.
-        let control = unsafe { control(data, len, fds, fd_count) }?;
-        let id = request(handle(channel)?, control, Timeout::of(timeout_ms)?)?;
+        let given = unsafe { Given::new(data, len, fds, fd_count) }?;
+        let timeout = Timeout::of(timeout_ms)?;
+        let mut sending = handle(channel)?.halves.sending()?;
+        let id = request(sending.sender()?, given, timeout)?;
         if let Some(out) = number {
             out.write(id.number());
         }
         Ok(())
     })())
-}
-
-fn request(channel: &Channel, control: Control<'_>, timeout: Timeout) -> Result<sealane::RequestId> {
-    let mut sending = channel.halves.sending()?;
-    let sender = sending.sender()?;
-    Ok(match timeout {
-        Timeout::Forever => sender.request(control),
-        Timeout::Try => sender.try_request(control),
-        Timeout::Within(time) => sender.request_timeout(control, time),
-    }?)
 }
 
 /// Replies to the request with this number (`sealane_message_expects_reply`); as `sealane_send`.
@@ -360,22 +389,11 @@ pub unsafe extern "C" fn sealane_reply(
 ) -> c_int {
     done((|| {
         // SAFETY: the header's contract on bytes and descriptors.
-        let control = unsafe { control(data, len, fds, fd_count) }?;
+        let given = unsafe { Given::new(data, len, fds, fd_count) }?;
         let timeout = Timeout::of(timeout_ms)?;
         let mut sending = handle(channel)?.halves.sending()?;
-        let sender = sending.sender()?;
-        let token = token(sender, number)?;
-        Ok(match timeout {
-            Timeout::Forever => sender.reply(token, control),
-            Timeout::Try => sender.try_reply(token, control),
-            Timeout::Within(time) => sender.reply_timeout(token, control, time),
-        }?)
+        reply(sending.sender()?, number, given, timeout)
     })())
-}
-
-/// The token of a request that waits for a reply.
-pub(crate) fn token(sender: &Sender, number: u64) -> Result<ReplyToken> {
-    sender.reply_token(number).ok_or(Failure::Library(sealane::Error::UnknownRequest))
 }
 
 /// Sends a request and waits for its reply: `timeout_ms` for both, -1 for ever; 0 is -EINVAL. Messages that come in between
@@ -394,24 +412,11 @@ pub unsafe extern "C" fn sealane_call(
     reply: Option<&mut MaybeUninit<Option<Box<Message>>>>,
 ) -> c_int {
     done((|| {
-        let reply = empty(reply)?;
+        let out = empty(reply)?;
         // SAFETY: the header's contract on bytes and descriptors.
-        let control = unsafe { control(data, len, fds, fd_count) }?;
-        let timeout = Timeout::of(timeout_ms)?;
-        if let Timeout::Try = timeout {
-            return Err(Failure::invalid(
-                "a call waits for its reply: a timeout of -1 or some milliseconds expected, 0 found",
-            ));
-        }
-        let channel = handle(channel)?;
-        let mut receiving = channel.halves.receiving()?;
-        let receiver = receiving.as_mut().ok_or_else(freed)?;
-        let begun = Instant::now();
-        let id = request(channel, control, timeout)?;
-        let left = timeout.duration().saturating_sub(begun.elapsed());
-        let message = receiver.wait_reply(id, left)?;
-        drop(receiving);
-        *reply = Some(channel.halves.message(message));
+        let given = unsafe { Given::new(data, len, fds, fd_count) }?;
+        let timeout = Timeout::of_call(timeout_ms)?;
+        *out = Some(handle(channel)?.halves.call(timeout, |sender| request(sender, given, timeout))?);
         Ok(())
     })())
 }
@@ -444,16 +449,7 @@ pub extern "C" fn sealane_recv(
     done((|| {
         let out = empty(message)?;
         let timeout = Timeout::of(timeout_ms)?;
-        let channel = handle(channel)?;
-        let mut receiving = channel.halves.receiving()?;
-        let receiver = receiving.as_mut().ok_or_else(freed)?;
-        let message = match timeout {
-            Timeout::Forever => receiver.recv()?,
-            Timeout::Try => receiver.try_recv()?.ok_or_else(|| Failure::again("no message is there"))?,
-            Timeout::Within(time) => receiver.recv_timeout(time)?,
-        };
-        drop(receiving);
-        *out = Some(channel.halves.message(message));
+        *out = Some(handle(channel)?.halves.receive(timeout)?);
         Ok(())
     })())
 }

@@ -10,7 +10,7 @@ use std::{
 use sealane::{Handshake as SealaneHandshake, Prepared};
 
 use crate::{
-    arguments::{duplicate, empty, handle, path, place, room, string, take},
+    arguments::{duplicate, empty, handle, path, place, room, string, take, variable},
     channel::{Channel, Peer, peer_of},
     options::{Options, builder},
     status::{Failure, Result, done, status},
@@ -39,6 +39,18 @@ impl Handshake {
 
     fn begun_mut(&mut self) -> Result<&mut SealaneHandshake> {
         match &mut self.0 {
+            State::Begun(handshake) => Ok(handshake),
+            _ => Err(not_started()),
+        }
+    }
+
+    /// Takes the handshake out of its variable, unless the child's end is still here.
+    pub(crate) fn take_begun(handshake: Option<&mut Option<Box<Self>>>) -> Result<SealaneHandshake> {
+        let variable = variable(handshake)?;
+        if let Some(handshake) = variable {
+            handshake.begun_mut()?;
+        }
+        match take(Some(variable))?.0 {
             State::Begun(handshake) => Ok(handshake),
             _ => Err(not_started()),
         }
@@ -279,14 +291,7 @@ pub extern "C" fn sealane_handshake_finish(
 ) -> c_int {
     done((|| {
         let out = empty(channel)?;
-        let variable = handshake
-            .ok_or_else(|| Failure::null("the address of a handshake expected, a null pointer found"))?;
-        if let Some(handshake) = variable {
-            handshake.begun_mut()?;
-        }
-        if let State::Begun(handshake) = take(Some(variable))?.0 {
-            *out = Some(Channel::new(handshake.finish()?));
-        }
+        *out = Some(Channel::new(Handshake::take_begun(handshake)?.finish()?));
         Ok(())
     })())
 }

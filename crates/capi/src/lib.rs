@@ -26,7 +26,9 @@ mod listener;
 mod loan;
 mod message;
 mod options;
+mod pipe;
 mod sealed;
+mod sending;
 mod status;
 
 pub use channel::*;
@@ -35,5 +37,6 @@ pub use listener::*;
 pub use loan::*;
 pub use message::*;
 pub use options::*;
+pub use pipe::*;
 pub use sealed::*;
 pub use status::*;

@@ -10,8 +10,9 @@ use std::{
 use sealane::{OwnedLoan, Sender, Unsent};
 
 use crate::{
-    arguments::{Timeout, control, empty, handle, take},
-    channel::{Channel, Halves, SenderState},
+    arguments::{Given, Timeout, empty, handle, take, variable},
+    channel::{Channel, Halves},
+    sending::SenderState,
     status::{Failure, Result, done},
 };
 
@@ -134,7 +135,7 @@ pub unsafe extern "C" fn sealane_loan_send(
 ) -> c_int {
     done((|| {
         // SAFETY: the header's contract on bytes and descriptors.
-        let control = unsafe { control(data, len, fds, fd_count) }?;
+        let control = unsafe { Given::new(data, len, fds, fd_count) }?.control();
         let timeout = Timeout::of(timeout_ms)?;
         commit(loan, |loan| match timeout {
             Timeout::Forever => Sent::done(loan.send_with(control)),
@@ -157,7 +158,7 @@ pub unsafe extern "C" fn sealane_loan_request(
 ) -> c_int {
     done((|| {
         // SAFETY: the header's contract on bytes and descriptors.
-        let control = unsafe { control(data, len, fds, fd_count) }?;
+        let control = unsafe { Given::new(data, len, fds, fd_count) }?.control();
         let timeout = Timeout::of(timeout_ms)?;
         let keep = |(sender, id): (Sender, sealane::RequestId)| {
             if let Some(out) = number {
@@ -187,7 +188,7 @@ pub unsafe extern "C" fn sealane_loan_reply(
 ) -> c_int {
     done((|| {
         // SAFETY: the header's contract on bytes and descriptors.
-        let control = unsafe { control(data, len, fds, fd_count) }?;
+        let control = unsafe { Given::new(data, len, fds, fd_count) }?.control();
         let timeout = Timeout::of(timeout_ms)?;
         commit(loan, |loan| {
             let Some(token) = loan.reply_token(number) else {
@@ -233,8 +234,7 @@ impl Sent {
 
 /// Sends a loan, and gives back to its owners what is left: the sender to the channel, or the loan to the caller's variable.
 fn commit(variable: Option<&mut Option<Box<Loan>>>, send: impl FnOnce(OwnedLoan) -> Sent) -> Result<()> {
-    let variable =
-        variable.ok_or_else(|| Failure::null("the address of a loan expected, a null pointer found"))?;
+    let variable = self::variable(variable)?;
     let mut loan = take(Some(variable))?;
     let Some(Open { loan: open, halves }) = loan.open.take() else {
         return Err(Failure::null("an open loan expected"));

@@ -29,6 +29,8 @@ struct Received {
     halves: Arc<Halves>,
     /// Descriptors that were not taken yet, in reverse order.
     fds: Vec<std::os::fd::OwnedFd>,
+    /// A copy of the payload, once it was asked for.
+    copy: Option<Vec<u8>>,
 }
 
 /// What a callback of `sealane_message_blocks` is: `bytes` are a private copy, valid during the call. It returns 0 to go on.
@@ -44,12 +46,27 @@ impl Message {
         let mut fds = message.take_fds();
         fds.reverse();
         let mut handle = spare.unwrap_or_else(|| Box::new(Self { received: None }));
-        handle.received = Some(Received { message, halves, fds });
+        handle.received = Some(Received { message, halves, fds, copy: None });
         handle
     }
 
     fn received(&self) -> Result<&Received> {
         self.received.as_ref().ok_or_else(|| Failure::null("a message expected"))
+    }
+}
+
+impl Received {
+    fn bytes(&mut self) -> &[u8] {
+        let payload = match (&self.copy, self.message.payload()) {
+            (None, Some(payload)) => payload,
+            (None, None) => return self.message.control(),
+            (Some(_), _) => return self.copy.as_deref().unwrap_or_default(),
+        };
+        let copy = self.copy.insert(self.halves.buffer());
+        copy.resize(payload.len(), 0);
+        // It is as long as the payload.
+        let _ = payload.copy_to_slice(copy);
+        copy
     }
 }
 
@@ -67,9 +84,9 @@ fn message_mut(message: Option<&mut Message>) -> Result<&mut Received> {
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_message_free(message: Option<&mut Option<Box<Message>>>) {
     let Ok(mut message) = take(message) else { return };
-    if let Some(Received { message: received, halves, fds }) = message.received.take() {
+    if let Some(Received { message: received, halves, fds, copy }) = message.received.take() {
         drop((received, fds));
-        halves.recycle(message);
+        halves.recycle(message, copy);
     }
 }
 
@@ -99,6 +116,23 @@ pub extern "C" fn sealane_message_has_payload(message: Option<&Message>) -> c_in
 pub extern "C" fn sealane_message_payload_len(message: Option<&Message>) -> usize {
     let received = message.and_then(|message| message.received().ok());
     received.and_then(|received| received.message.payload()).map_or(0, sealane::Payload::len)
+}
+
+/// The bytes of a message that was sent by a `sealane_pipe_..._any`, whichever way it came, and their number in `len` (which may
+/// be null): those of the payload if it has one, which are copied by the first call, else the control bytes. They are private
+/// memory and hold still; valid until the message is freed. Null for a null message.
+///
+/// The payload keeps its room in the ring, unless `sealane_message_release` follows.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealane_message_bytes(
+    message: Option<&mut Message>,
+    len: Option<&mut MaybeUninit<usize>>,
+) -> *const c_void {
+    let bytes = message.and_then(|message| message.received.as_mut()).map(Received::bytes);
+    if let Some(len) = len {
+        len.write(bytes.map_or(0, <[u8]>::len));
+    }
+    bytes.map_or(ptr::null(), |bytes| bytes.as_ptr().cast())
 }
 
 /// Copies `len` bytes of the payload, from `offset` on. -EINVAL: the range reaches past the payload's end; nothing is copied.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{Read, Write},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::process::ExitStatusExt},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -53,10 +53,55 @@ fn every_function_does_what_the_header_says_under_valgrind() {
     );
 }
 
-/// The test above calls every function, so that it is complete.
 #[test]
-fn every_function_is_called_by_the_test_in_c() {
-    let test = fs::read_to_string(Path::new(ROOT).join("tests/c/api.c")).unwrap();
+fn pipe_does_what_the_header_says_under_address_leak_and_undefined_behaviour_sanitizers() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+    let program = program(&directory, "pipe", &options);
+    let output = passes(limited(program).env("ASAN_OPTIONS", "detect_leaks=1"));
+    assert_eq!(output, "a pipe does what the header says\n");
+}
+
+#[test]
+fn ordinary_life_changes_nothing_under_address_leak_and_undefined_behaviour_sanitizers() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+    let program = program(&directory, "processes", &options);
+    let output = limited(program).arg(directory.path()).output().unwrap();
+    let [stdout, stderr] =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    eprint!("{stderr}");
+    assert_eq!(stdout, "ordinary life changes nothing\n", "{}", output.status);
+}
+
+#[test]
+fn a_panic_ends_the_program_and_never_unwinds() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("panic");
+    let lib = INSTALLED.join("lib");
+    passes(
+        compiler("c++", "-std=c++17")
+            .arg(Path::new(ROOT).join("tests/c/panic.cpp"))
+            .arg("-L")
+            .arg(&lib)
+            .args(["-lsealane", "-rdynamic", "-o"])
+            .arg(&path),
+    );
+    let output = limited(path).env("LD_LIBRARY_PATH", lib).output().unwrap();
+    assert_eq!(output.stdout, b"");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("panicked at"), "{stderr}");
+    // timeout(1) tells of a program that was ended by a signal as a shell does, 128 + SIGABRT, or ends in the same way.
+    let status = output.status;
+    assert!(status.code() == Some(134) || status.signal() == Some(6), "{status}");
+}
+
+/// The tests above call every function, so that they are complete.
+#[test]
+fn every_function_is_called_by_a_test_in_c() {
+    let test = ["api.c", "pipe.c"]
+        .map(|file| fs::read_to_string(Path::new(ROOT).join("tests/c").join(file)).unwrap());
+    let test = test.concat();
     for function in functions() {
         assert!(test.contains(&format!("{function}(")), "{function} is not called");
     }

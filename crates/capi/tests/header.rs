@@ -7,7 +7,7 @@ use cbindgen::{Builder, Config};
 const PREAMBLE: &str = include_str!("header_preamble.h");
 
 /// Names in Rust and in C.
-const TYPES: [(&str, &str); 10] = [
+const TYPES: [(&str, &str); 11] = [
     ("Channel", "sealane_channel"),
     ("Handshake", "sealane_handshake"),
     ("Limits", "sealane_limits"),
@@ -16,12 +16,13 @@ const TYPES: [(&str, &str); 10] = [
     ("Message", "sealane_message"),
     ("Options", "sealane_options"),
     ("Peer", "sealane_peer"),
+    ("Pipe", "sealane_pipe"),
     ("Sealed", "sealane_sealed"),
     ("Block", "sealane_block"),
 ];
 
 /// The handles, whose state is behind locks or not C's: functions do not promise to leave them as they are.
-const HANDLES: [&str; 6] = ["channel", "handshake", "listener", "loan", "message", "sealed"];
+const HANDLES: [&str; 7] = ["channel", "handshake", "listener", "loan", "message", "pipe", "sealed"];
 
 fn generated() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -41,7 +42,8 @@ fn generated() -> String {
     config.export.rename = TYPES.iter().map(|(rust, c)| ((*rust).to_owned(), (*c).to_owned())).collect();
     config.export.include = TYPES.iter().map(|(rust, _)| (*rust).to_owned()).collect();
     let mut builder = Builder::new().with_config(config);
-    for file in ["status", "options", "handshake", "listener", "channel", "loan", "message", "sealed"] {
+    for file in ["status", "options", "handshake", "listener", "channel", "loan", "message", "pipe", "sealed"]
+    {
         builder = builder.with_src(root.join("src").join(file).with_extension("rs"));
     }
     let mut written = Vec::new();

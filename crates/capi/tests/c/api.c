@@ -149,7 +149,7 @@ static void messages(void) {
 
     int closed = pipes[1], negative = -1;
     FAILS(sealane_send(a, "x", 1, &closed, 1, 0), EBADF, "failed");
-    FAILS(sealane_send(a, "x", 1, &negative, 1, 0), EBADF, "negative");
+    FAILS(sealane_send(a, "x", 1, &negative, 1, 0), EBADF, "open descriptor");
     FAILS(sealane_send(a, NULL, 1, NULL, 0, 0), EFAULT, "null");
     FAILS(sealane_send(a, "x", 1, NULL, 1, 0), EFAULT, "null");
     FAILS(sealane_send(NULL, "x", 1, NULL, 0, 0), EFAULT, "handle");
@@ -230,7 +230,7 @@ static void loans(void) {
     STATUS(sealane_loan_truncate(loan, 50000), 0);
     CHECK(sealane_loan_len(loan) == 50000);
     int bad = -1;
-    FAILS(sealane_loan_send(&loan, "x", 1, &bad, 1, -1), EBADF, "negative");
+    FAILS(sealane_loan_send(&loan, "x", 1, &bad, 1, -1), EBADF, "open descriptor");
     CHECK(loan != NULL);
     int fd = 0;
     STATUS(sealane_loan_send(&loan, "stats", 5, &fd, 1, 0), 0);

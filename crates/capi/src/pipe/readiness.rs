@@ -1,0 +1,162 @@
+//! The one descriptor of a pipe: readable while `sealane_pipe_dispatch` has something to do, or to say.
+//!
+//! It is an epoll(7) set of up to four others: the channel's descriptor for receiving, which is the handshake's before; an
+//! eventfd for what no descriptor says; a timer, until all that was queued is sent; and the channel's descriptor for sending,
+//! while the caller waits for room.
+
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll},
+    io::{self, Errno},
+    time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime},
+};
+
+use crate::status::{Failure, Result};
+
+/// How long to wait where nothing says when to go on.
+const PAUSE: Duration = Duration::from_millis(5);
+
+#[derive(Debug)]
+pub(super) struct Readiness {
+    epoll: OwnedFd,
+    again: OwnedFd,
+    is_again: bool,
+    timer: Option<OwnedFd>,
+    waits_for_room: bool,
+}
+
+/// Nobody asks which of the descriptors is readable.
+const ANY: epoll::EventData = epoll::EventData::new_u64(0);
+
+impl Readiness {
+    pub(super) fn new(receiving: BorrowedFd<'_>) -> Result<Self> {
+        (|| {
+            let epoll = above_stdio(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
+            let again = above_stdio(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)?;
+            epoll::add(&epoll, receiving, ANY, epoll::EventFlags::IN)?;
+            epoll::add(&epoll, &again, ANY, epoll::EventFlags::IN)?;
+            Ok(Self { epoll, again, is_again: false, timer: None, waits_for_room: false })
+        })()
+        .map_err(failure)
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    /// Makes the descriptor readable, until this is called with false.
+    pub(super) fn set_again(&mut self, on: bool) -> Result<()> {
+        if self.is_again == on {
+            return Ok(());
+        }
+        let mut count = [0; 8];
+        let done =
+            if on { io::write(&self.again, &1_u64.to_ne_bytes()) } else { io::read(&self.again, &mut count) };
+        done.map_err(failure)?;
+        self.is_again = on;
+        Ok(())
+    }
+
+    /// Makes the descriptor readable after `time`.
+    pub(super) fn set_timer(&mut self, time: Duration) -> Result<()> {
+        (|| {
+            let timer = if let Some(timer) = &self.timer {
+                timer
+            } else {
+                let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+                let timer = above_stdio(timerfd_create(TimerfdClockId::Monotonic, flags)?)?;
+                epoll::add(&self.epoll, &timer, ANY, epoll::EventFlags::IN)?;
+                self.timer.insert(timer)
+            };
+            // A time of 0 would stop it.
+            let it_value = timespec(time.max(Duration::from_nanos(1)));
+            let once = Itimerspec { it_interval: timespec(Duration::ZERO), it_value };
+            timerfd_settime(timer, TimerfdTimerFlags::empty(), &once).map(drop)
+        })()
+        .map_err(failure)
+    }
+
+    pub(super) fn stop_timer(&mut self) -> Result<()> {
+        match self.timer.take() {
+            // Closing it would not be enough, where a fork has a copy.
+            Some(timer) => epoll::delete(&self.epoll, timer).map_err(failure),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the descriptor readable after a pause.
+    pub(super) fn set_pause(&mut self) -> Result<()> {
+        self.set_timer(PAUSE)
+    }
+
+    /// Makes the descriptor readable while `sending` is.
+    pub(super) fn wait_for_room(&mut self, sending: BorrowedFd<'_>) -> Result<()> {
+        if !self.waits_for_room {
+            epoll::add(&self.epoll, sending, ANY, epoll::EventFlags::IN).map_err(failure)?;
+            self.waits_for_room = true;
+        }
+        Ok(())
+    }
+
+    /// The contrary of [`wait_for_room`](Self::wait_for_room).
+    pub(super) fn room_found(&mut self, sending: BorrowedFd<'_>) -> Result<()> {
+        if self.waits_for_room {
+            epoll::delete(&self.epoll, sending).map_err(failure)?;
+            self.waits_for_room = false;
+        }
+        Ok(())
+    }
+
+    /// True if trying to send again makes sense: nobody waits for room, or it came. It then waits no longer.
+    pub(super) fn has_room(&mut self, sending: BorrowedFd<'_>) -> Result<bool> {
+        if self.waits_for_room && is_readable(sending, Some(Duration::ZERO))? {
+            self.room_found(sending)?;
+        }
+        Ok(!self.waits_for_room)
+    }
+
+    /// Waits until the descriptor is readable; without a time for ever. It may also return early.
+    pub(super) fn wait(&self, time: Option<Duration>) -> Result<()> {
+        is_readable(self.fd(), time).map(drop)
+    }
+
+    /// Waits until sending makes sense again, or a pause; not for what is to be received.
+    pub(super) fn wait_to_send(&self, sending: BorrowedFd<'_>, time: Option<Duration>) -> Result<()> {
+        if self.waits_for_room {
+            return is_readable(sending, time).map(drop);
+        }
+        match poll(&mut [], Some(&timespec(time.unwrap_or(PAUSE).min(PAUSE)))) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(failure(errno)),
+        }
+    }
+}
+
+/// The same from 3 up: what a program without standard streams prints must not get into it.
+fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() < 3 { io::fcntl_dupfd_cloexec(&fd, 3) } else { Ok(fd) }
+}
+
+fn is_readable(fd: BorrowedFd<'_>, time: Option<Duration>) -> Result<bool> {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    match poll(&mut fds, time.map(timespec).as_ref()) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(errno) => Err(failure(errno)),
+    }
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec { tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: time.subsec_nanos().into() }
+}
+
+fn failure(errno: Errno) -> Failure {
+    Failure::Usage {
+        errno: errno.raw_os_error(),
+        text: "the descriptor of a pipe could not be made or set (epoll(7), eventfd(2), timerfd_create(2))",
+    }
+}
