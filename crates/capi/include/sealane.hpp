@@ -6,7 +6,7 @@
  * std::system_error instead. Nothing else here throws, except for std::bad_alloc, so that the header also serves
  * -fno-exceptions -fno-rtti.
  *
- * Ownership. Channel, Handshake, Listener, Loan, Message, Sealed and Fd own what they are named after, are move-only, and free
+ * Ownership. Channel, Handshake, Listener, Loan, Message, Pipe, Sealed and Fd own what they are named after, are move-only, and free
  * it in their destructor. An object that was moved from, or made by its default constructor, is empty: its functions fail with
  * EFAULT, and those without a Result return 0, a negative descriptor or an empty view. Descriptors that are given are borrowed
  * for the call.
@@ -607,6 +607,14 @@ public:
     /// Bytes of the payload; 0 where there is none.
     std::size_t payload_size() const noexcept { return sealane_message_payload_len(raw_); }
 
+    /// The bytes of a message of Pipe::send, request, reply or call: those of the payload, which the first call copies, or else the
+    /// control bytes. They are private memory, valid until the message is destroyed, also after release().
+    Bytes bytes() const noexcept {
+        std::size_t size = 0;
+        const void *bytes = sealane_message_bytes(raw_, &size);
+        return {static_cast<const std::byte *>(bytes), size};
+    }
+
     /// Fills all of `destination` from the payload, from `offset` on.
     ///
     /// EINVAL: the range reaches past the payload's end; nothing is copied. ENODATA: no payload.
@@ -983,6 +991,97 @@ public:
     /// Takes a client that has connected; continue with Handshake::advance. EAGAIN: no client.
     Result<Handshake> accept_start() {
         return detail::make<Handshake>([&](sealane_handshake **handshake) { return sealane_accept_start(raw_, handshake); });
+    }
+};
+
+/// Message passing for event loops: a handshake and then a channel with one descriptor, and a queue for what is sent before the
+/// peer is there.
+///
+/// Messages have any size up to the channel's limits; Message::bytes reads them. One thread at a time may use a pipe.
+class Pipe : public detail::Handle<sealane_pipe, sealane_pipe_free> {
+public:
+    using Handle::Handle;
+
+    /// What a pipe can do now.
+    struct Ready {
+        /// recv has something to say: a message, or the end.
+        bool can_recv;
+        /// What failed with EAGAIN can be tried again.
+        bool can_send;
+    };
+
+    /// Makes a pipe of a handshake, which is empty afterwards, except for EBUSY: Handshake::child_started() first.
+    static Result<Pipe> from(Handshake &&handshake) {
+        sealane_handshake *raw = handshake.detach();
+        auto pipe = detail::make<Pipe>([&](sealane_pipe **made) { return sealane_pipe_new(&raw, made); });
+        handshake = Handshake(raw);
+        return pipe;
+    }
+
+    /// Makes a pipe of a channel, which is empty afterwards, unless this fails. EBUSY: a loan is open, or a thread is sending.
+    static Result<Pipe> from(Channel &&channel) {
+        sealane_channel *raw = channel.detach();
+        auto pipe = detail::make<Pipe>([&](sealane_pipe **made) { return sealane_pipe_from_channel(&raw, made); });
+        channel = Channel(raw);
+        return pipe;
+    }
+
+    /// The only descriptor for poll(2), POLLIN: call dispatch() when it is readable. It stays the pipe's, and the same.
+    int fd() const noexcept { return sealane_pipe_fd(raw_); }
+
+    /// Goes on with the handshake, sends what is queued, and tells what can be done; never blocks.
+    ///
+    /// The handshake's failure is returned by every later call. EMSGSIZE: a queued message was larger than the peer accepts, and
+    /// is dropped; the pipe works. The end of a connected pipe is told by recv.
+    Result<Ready> dispatch() {
+        int status = sealane_pipe_dispatch(raw_);
+        if (status < 0) return Error::from_status(status);
+        return Ready{(status & SEALANE_PIPE_CAN_RECV) != 0, (status & SEALANE_PIPE_CAN_SEND) != 0};
+    }
+
+    /// The channel, for its limits, its peer and loans; empty before the pipe is connected. It is valid for as long as the pipe.
+    /// Receive through the pipe only.
+    ChannelRef channel() noexcept { return ChannelRef(sealane_pipe_channel(raw_)); }
+
+    /// Sends bytes and descriptors: whole or not at all. Never blocks; queued before the pipe is connected.
+    ///
+    /// EAGAIN: no room; try again when dispatch() says can_send. EMSGSIZE: more than the peer accepts, or the ring can hold.
+    /// EPIPE: the peer is gone. Others of ChannelRef::send, and the handshake's.
+    Result<void> send(Data bytes, Fds fds = {}) {
+        return detail::done(sealane_pipe_send_any(raw_, bytes.data(), bytes.size(), fds.data(), fds.size()));
+    }
+
+    /// Sends a message that expects a reply, and returns its number: the reply's in_reply_to(). Failures of send; EAGAIN also
+    /// before the pipe is connected.
+    Result<std::uint64_t> request(Data bytes, Fds fds = {}) {
+        std::uint64_t number = 0;
+        int status = sealane_pipe_request_any(raw_, bytes.data(), bytes.size(), fds.data(), fds.size(), &number);
+        if (status < 0) return Error::from_status(status);
+        return number;
+    }
+
+    /// Replies to the request with this number (Message::expects_reply). ENOENT: no such request waits. Failures of send.
+    Result<void> reply(std::uint64_t number, Data bytes, Fds fds = {}) {
+        return detail::done(sealane_pipe_reply_any(raw_, number, bytes.data(), bytes.size(), fds.data(), fds.size()));
+    }
+
+    /// Sends a request and waits for its reply, and before it for the handshake; `timeout` is for all. Messages that come in
+    /// between are kept, and fd() is readable for them.
+    ///
+    /// EINVAL: `no_wait`. EPIPE as soon as the peer is gone. Others of ChannelRef::call, and the handshake's.
+    Result<Message> call(Data bytes, Timeout timeout, Fds fds = {}) {
+        return detail::make<Message>([&](sealane_message **reply) {
+            return sealane_pipe_call_any(raw_, bytes.data(), bytes.size(), fds.data(), fds.size(), timeout.milliseconds(), reply);
+        });
+    }
+
+    /// Receives the next message. After `no_wait`, fd() is readable if there is another one.
+    ///
+    /// EAGAIN: nothing is there. EPIPE: the peer is gone, and everything was received. Others of ChannelRef::recv, and the
+    /// handshake's.
+    Result<Message> recv(Timeout timeout) {
+        return detail::make<Message>(
+            [&](sealane_message **message) { return sealane_pipe_recv(raw_, timeout.milliseconds(), message); });
     }
 };
 

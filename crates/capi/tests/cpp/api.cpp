@@ -280,7 +280,7 @@ static void messages() {
     CHECK(write(write_end.get(), "x", 1) == 1);
     Fd(other).reset();
 
-    FAILS(a.send("x", no_wait, {-1}), EBADF, "negative");
+    FAILS(a.send("x", no_wait, {-1}), EBADF, "descriptor");
     FAILS(a.send("x", no_wait, {other}), EBADF, "failed");
 
     // A full socket: cheap to be told, and the descriptor says when there is room.
@@ -575,6 +575,111 @@ static void children() {
     CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
+// Two pipes whose handshake has not begun.
+static std::pair<Pipe, Pipe> fresh_pipes() {
+    int ends[2];
+    CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
+    Fd one(ends[0]), other(ends[1]);
+    Handshake first = GOOD(Handshake::start(one.get())), second = GOOD(Handshake::start(other.get()));
+    std::pair made(GOOD(Pipe::from(std::move(first))), GOOD(Pipe::from(std::move(second))));
+    CHECK(!first && !second);
+    return made;
+}
+
+static void pipes() {
+    auto [a, b] = fresh_pipes();
+    CHECK(a && !a.channel() && a.fd() >= 0);
+    FAILS(a.request("early", {}), EAGAIN, "yet");
+    FAILS(a.recv(no_wait), EAGAIN, "yet");
+    auto [read_end, write_end] = new_pipe();
+    const std::vector<std::uint32_t> large(50000, 7);
+    GOOD(a.send("early", {write_end.get()}));
+    GOOD(a.send(large));
+    write_end.reset();
+    Pipe::Ready last{};
+    while (!b.channel() || !last.can_recv) {
+        pollfd wait[2] = {{a.fd(), POLLIN, 0}, {b.fd(), POLLIN, 0}};
+        CHECK(poll(wait, 2, -1) > 0);
+        GOOD(a.dispatch());
+        last = GOOD(b.dispatch());
+    }
+    CHECK(last.can_send && a.channel() && b.channel().recv_limits().max_fds == 64);
+    Message message = GOOD(b.recv(no_wait));
+    CHECK(is_text(message.bytes(), "early") && message.fd_count() == 1 && readable(b.fd()));
+    CHECK(write(message.take_fd().get(), "x", 1) == 1 && readable(read_end.get()));
+    message = GOOD(b.recv(no_wait));
+    Bytes bytes = message.bytes();
+    GOOD(message.release());
+    CHECK(message.bytes().data() == bytes.data() && bytes.size() == 200000 && bytes[0] == std::byte{7});
+    FAILS(b.recv(no_wait), EAGAIN, "yet");
+
+    // A full pipe: cheap to be told, and dispatch says when to try again.
+    std::size_t sent = 0;
+    while (a.send("filler")) sent++;
+    std::size_t before = allocations;
+    CHECK(a.send("filler").error() == EAGAIN && !GOOD(a.dispatch()).can_send && allocations == before);
+    for (std::size_t i = 0; i < sent; i++) GOOD(b.recv(no_wait));
+    FAILS(b.recv(no_wait), EAGAIN, "yet");
+    CHECK(readable(a.fd()) && GOOD(a.dispatch()).can_send);
+
+    std::uint64_t asked = GOOD(a.request(large, {0}));
+    message = GOOD(b.recv(1s));
+    CHECK(message.fd_count() == 1 && message.bytes().size() == 200000);
+    GOOD(b.reply(message.expects_reply().value(), message.bytes()));
+    FAILS(b.reply(message.expects_reply().value(), "again"), ENOENT, "request");
+    message = GOOD(a.recv(1s));
+    CHECK(message.in_reply_to() == asked && message.bytes().size() == 200000);
+    FAILS(a.call("x", no_wait), EINVAL, "call");
+    FAILS(a.call("x", 1ms), ETIMEDOUT, "deadline");
+    GOOD(b.recv(no_wait));
+
+    // A loan of the pipe's channel.
+    Loan loan = GOOD(b.channel().loan(4, no_wait));
+    std::memcpy(loan.data().data(), "loan", 4);
+    GOOD(loan.send({}, no_wait));
+    CHECK(is_text(GOOD(a.recv(forever)).bytes(), "loan"));
+
+    // A move takes the pipe along; its end is the other's to receive, in the middle of a call too.
+    Pipe moved = std::move(b);
+    CHECK(!b && b.fd() < 0 && !b.channel() && moved);
+    std::thread ends([&] {
+        CHECK(is_text(GOOD(moved.recv(forever)).bytes(), "end?"));
+        moved.reset();
+    });
+    FAILS(a.call("end?", forever), EPIPE, "gone");
+    ends.join();
+    CHECK(GOOD(a.dispatch()).can_recv);
+    FAILS(a.recv(no_wait), EPIPE, "gone");
+    FAILS(a.send("x"), EPIPE, "gone");
+    FAILS(b.dispatch(), EFAULT, "pipe");
+    FAILS(b.send("x"), EFAULT, "pipe");
+    FAILS(b.request("x"), EFAULT, "pipe");
+    FAILS(b.reply(0, "x"), EFAULT, "pipe");
+    FAILS(b.call("x", forever), EFAULT, "pipe");
+    FAILS(b.recv(forever), EFAULT, "pipe");
+    CHECK(Message().bytes().empty());
+
+    // What cannot become a pipe stays as it is.
+    auto [c, d] = pair();
+    loan = GOOD(c.loan(1, no_wait));
+    FAILS(Pipe::from(std::move(c)), EBUSY, "loan");
+    CHECK(c);
+    loan.reset();
+    Pipe e = GOOD(Pipe::from(std::move(c)));
+    CHECK(!c && e.channel());
+    GOOD(d.send("to a pipe", no_wait));
+    CHECK(is_text(GOOD(e.recv(forever)).bytes(), "to a pipe"));
+    Handshake handshake = GOOD(Handshake::prepare());
+    FAILS(Pipe::from(std::move(handshake)), EBUSY, "child_started");
+    CHECK(handshake);
+    GOOD(handshake.child_started());
+    // A handshake that fails says so again and again.
+    e = GOOD(Pipe::from(std::move(handshake)));
+    for (int i = 0; i < 2; i++) FAILS(e.dispatch(), ECONNRESET, "closed");
+    FAILS(e.send("x"), ECONNRESET, "closed");
+    FAILS(e.recv(forever), ECONNRESET, "closed");
+}
+
 static void sealed_buffers() {
     Sealed sealed = GOOD(Sealed::make(5000));
     CHECK(sealed.size() == 5000 && sealed.data().size() == 5000 && sealed.data()[4999] == std::byte{0});
@@ -664,6 +769,7 @@ int main(int argc, char **argv) {
     requests();
     handshakes(argv[1]);
     children();
+    pipes();
     sealed_buffers();
     empty_objects();
     CHECK(size_of_a_message_between_two_channels() == 6);
