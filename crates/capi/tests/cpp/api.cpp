@@ -630,8 +630,9 @@ static void pipes() {
     message = GOOD(a.recv(1s));
     CHECK(message.in_reply_to() == asked && message.bytes().size() == 200000);
     FAILS(a.call("x", no_wait), EINVAL, "call");
-    FAILS(a.call("x", 1ms), ETIMEDOUT, "deadline");
-    GOOD(b.recv(no_wait));
+    FAILS(a.call("x", 1ms, {0}), ETIMEDOUT, "deadline");
+    CHECK(GOOD(b.recv(no_wait)).fd_count() == 1);
+    FAILS(b.recv(1ms), ETIMEDOUT, "deadline");
 
     // A loan of the pipe's channel.
     Loan loan = GOOD(b.channel().loan(4, no_wait));
