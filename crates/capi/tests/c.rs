@@ -12,7 +12,9 @@ use std::{
 use sealane::{Channel, Control, Error};
 use tempfile::TempDir;
 
-use crate::support::{INSTALLED, PATIENCE, ROOT, compiler, functions, is_there, limited, link, passes};
+use crate::support::{
+    INSTALLED, PATIENCE, ROOT, compiler, example, functions, is_there, limited, link, passes,
+};
 
 mod support;
 
@@ -159,28 +161,11 @@ fn program_that_asks_pkg_config_runs_with_the_shared_library() {
     assert_eq!(version, format!("{}\n", env!("CARGO_PKG_VERSION")));
 }
 
-/// The programs of `examples/c`, built by their own Makefile.
 #[test]
 fn example_converges() {
-    if !is_there("pkg-config") || !is_there("make") {
-        return;
+    if let Some(output) = example("c", "./pipeline") {
+        assert_eq!(output, "algorithm: auto exposure\nafter 60 frames: exposure 10267 us\n");
     }
-    let directory = tempfile::tempdir().unwrap();
-    let examples = Path::new(ROOT).join("../../examples/c");
-    for file in fs::read_dir(examples).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
-    }
-    let lib = INSTALLED.join("lib");
-    passes(
-        Command::new("make")
-            .arg("-B")
-            .env("CFLAGS", "-Werror")
-            .env("PKG_CONFIG_PATH", lib.join("pkgconfig"))
-            .current_dir(&directory),
-    );
-    let output = passes(limited("./pipeline").env("LD_LIBRARY_PATH", lib).current_dir(&directory));
-    assert_eq!(output, "algorithm: auto exposure\nafter 60 frames: exposure 10267 us\n");
 }
 
 #[test]
