@@ -4,6 +4,8 @@
 mod installed;
 #[path = "support/programs.rs"]
 mod programs;
+#[path = "support/tools.rs"]
+mod tools;
 
 use std::{
     collections::BTreeSet,
@@ -20,29 +22,15 @@ use tempfile::TempDir;
 use crate::{
     installed::{INSTALLED, ROOT, passes},
     programs::{PATIENCE, compiler, limited},
+    tools::{example, functions, is_there, link},
 };
 
 /// A program of `tests/c`, with the static library.
 fn program(directory: &TempDir, name: &str, options: &[&str]) -> PathBuf {
     let path = directory.path().join(name);
     let source = Path::new(ROOT).join("tests/c").join(name).with_extension("c");
-    let library = INSTALLED.join("lib/libsealane.a");
-    passes(
-        compiler("cc", "-std=c11")
-            .args(options)
-            .args([&source, &library])
-            .args(["-lpthread", "-ldl", "-lm", "-o"])
-            .arg(&path),
-    );
+    link(compiler("cc", "-std=c11").args(options).arg(source), &path);
     path
-}
-
-fn is_there(tool: &str) -> bool {
-    let there = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
-    if !there {
-        eprintln!("SKIPPED: {tool} is not installed");
-    }
-    there
 }
 
 #[test]
@@ -147,15 +135,6 @@ fn header_is_c11_and_cpp17_without_a_warning() {
     }
 }
 
-/// The functions that the header declares.
-fn functions() -> BTreeSet<String> {
-    let header = fs::read_to_string(Path::new(ROOT).join("include/sealane.h")).unwrap();
-    let declarations =
-        header.lines().filter(|line| !line.starts_with([' ', '/', '#', '}']) && line.contains('('));
-    let names = declarations.filter_map(|line| line.split('(').next()?.rsplit([' ', '*']).next());
-    names.filter(|name| name.starts_with("sealane_")).map(ToOwned::to_owned).collect()
-}
-
 #[test]
 fn shared_library_has_the_functions_of_the_header_and_nothing_else() {
     let library = INSTALLED.join("lib/libsealane.so");
@@ -189,28 +168,11 @@ fn program_that_asks_pkg_config_runs_with_the_shared_library() {
     assert_eq!(version, format!("{}\n", env!("CARGO_PKG_VERSION")));
 }
 
-/// The programs of `examples/c`, built by their own Makefile.
 #[test]
 fn example_converges() {
-    if !is_there("pkg-config") || !is_there("make") {
-        return;
+    if let Some(output) = example("c", "./pipeline") {
+        assert_eq!(output, "algorithm: auto exposure\nafter 60 frames: exposure 10267 us\n");
     }
-    let directory = tempfile::tempdir().unwrap();
-    let examples = Path::new(ROOT).join("../../examples/c");
-    for file in fs::read_dir(examples).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
-    }
-    let lib = INSTALLED.join("lib");
-    passes(
-        Command::new("make")
-            .arg("-B")
-            .env("CFLAGS", "-Werror")
-            .env("PKG_CONFIG_PATH", lib.join("pkgconfig"))
-            .current_dir(&directory),
-    );
-    let output = passes(limited("./pipeline").env("LD_LIBRARY_PATH", lib).current_dir(&directory));
-    assert_eq!(output, "algorithm: auto exposure\nafter 60 frames: exposure 10267 us\n");
 }
 
 #[test]

@@ -1,0 +1,131 @@
+#include "ipc_pipe.hpp"
+
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+using sealane::Error;
+using sealane::Result;
+
+extern char **environ;
+
+Result<IpcMessage> IpcMessage::of(sealane::Message message) {
+    std::uint32_t command = 0;
+    sealane::Bytes bytes = message.bytes();
+    if (bytes.size() < sizeof command) return Error(EBADMSG, "a command expected, a shorter message found");
+    std::memcpy(&command, bytes.data(), sizeof command);
+    return IpcMessage(std::move(message), command);
+}
+
+Result<void> IpcPipe::start(const char *program) {
+    stop();
+    auto handshake = sealane::Handshake::prepare();
+    if (!handshake) return handshake.error();
+    auto name = handshake->child_name();
+    auto fd = handshake->child_fd();
+    if (!name || !fd) return name ? fd.error() : name.error();
+
+    // The descriptor onto itself: so it is inherited. All others are close-on-exec.
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, *fd, *fd);
+    char *arguments[] = {const_cast<char *>(program), name->data(), nullptr};
+    int failure = posix_spawn(&worker_, program, &actions, nullptr, arguments, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    if (failure != 0) {
+        worker_ = -1;
+        return Error(failure, std::string("the worker could not be started: ") + program);
+    }
+
+    if (auto started = handshake->child_started(); !started) return started.error();
+    auto pipe = sealane::Pipe::from(std::move(*handshake));
+    if (!pipe) return pipe.error();
+    pipe_ = *std::move(pipe);
+    return {};
+}
+
+Result<void> IpcPipe::inherit(const char *name) {
+    auto channel = sealane::Channel::inherited_as(name);
+    if (!channel) return channel.error();
+    auto pipe = sealane::Pipe::from(std::move(*channel));
+    if (!pipe) return pipe.error();
+    pipe_ = *std::move(pipe);
+    return {};
+}
+
+void IpcPipe::dispatch() {
+    auto ready = pipe_.dispatch();
+    if (!ready) {
+        if (ready.error() != EMSGSIZE) return die(ready.error());
+        if (lost) lost(ready.error());
+        return;
+    }
+    if (ready->can_send && std::exchange(is_full_, false) && can_send) can_send();
+    // The callback may have stopped the pipe.
+    if (!ready->can_recv || !pipe_) return;
+    auto message = pipe_.recv(sealane::no_wait);
+    if (!message) {
+        if (message.error() == EAGAIN) return;
+        if (message.error() != EMFILE) return die(message.error());
+        if (lost) lost(message.error());
+        return;
+    }
+    auto checked = IpcMessage::of(*std::move(message));
+    if (!checked) return die(checked.error());
+    if (received) received(*checked);
+}
+
+Result<void> IpcPipe::send_async(std::uint32_t command, sealane::Data data, sealane::Fds fds) {
+    return remember_if_full(pipe_.send(with_command(command, data), fds));
+}
+
+Result<IpcMessage> IpcPipe::send_sync(std::uint32_t command, sealane::Data data, sealane::Timeout timeout, sealane::Fds fds) {
+    auto reply = pipe_.call(with_command(command, data), timeout, fds);
+    if (!reply) return reply.error();
+    return IpcMessage::of(*std::move(reply));
+}
+
+Result<void> IpcPipe::reply(const IpcMessage &request, sealane::Data data, sealane::Fds fds) {
+    auto number = request.expects_reply();
+    if (!number) return Error(EINVAL, "a message that expects a reply expected");
+    return remember_if_full(pipe_.reply(*number, with_command(request.command(), data), fds));
+}
+
+sealane::Data IpcPipe::with_command(std::uint32_t command, sealane::Data data) {
+    buffer_.resize(sizeof command + data.size());
+    std::memcpy(buffer_.data(), &command, sizeof command);
+    if (data.size() > 0) std::memcpy(buffer_.data() + sizeof command, data.data(), data.size());
+    return buffer_;
+}
+
+Result<void> IpcPipe::remember_if_full(Result<void> sent) {
+    if (sent.error() == EAGAIN) is_full_ = true;
+    return sent;
+}
+
+void IpcPipe::stop() {
+    pipe_.reset();
+    is_full_ = false;
+    reap(1000);
+}
+
+void IpcPipe::die(const Error &error) {
+    pipe_.reset();
+    is_full_ = false;
+    reap(0);
+    if (died) died(error);
+}
+
+void IpcPipe::reap(int patience_ms) {
+    if (worker_ < 0) return;
+    // A worker ends when its pipe does. One that is trusted less than that is killed.
+    sealane::Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, worker_, 0)));
+    pollfd end{pidfd.get(), POLLIN, 0};
+    if (!pidfd || ::poll(&end, 1, patience_ms) != 1) ::kill(worker_, SIGKILL);
+    while (::waitpid(worker_, nullptr, 0) < 0 && errno == EINTR) {
+    }
+    worker_ = -1;
+}
