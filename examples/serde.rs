@@ -172,7 +172,7 @@ fn print(seconds: &mut [Vec<f64>; WAYS.len()]) {
 fn receive() -> Result<()> {
     let mut channel = Channel::inherited()?;
     keep_to_a_cpu(true)?;
-    let stream: OwnedFd = channel.recv()?.take_fds().pop().ok_or("a descriptor expected, none found")?;
+    let stream: OwnedFd = channel.recv()?.take_fd().ok_or("a descriptor expected, none found")?;
     let mut receiving = Receiving { channel, stream: stream.into(), buffer: Vec::new(), scratch: [0; 64] };
     let mut number = 0;
     for _ in 0..TURNS {

@@ -15,7 +15,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut channel = Channel::builder().ring_capacity(0).max_peer_ring_capacity(ring).inherited()?;
     let mut sockets = Vec::new();
     for _ in SOCKETS {
-        sockets.push(channel.recv()?.take_fds().pop().ok_or("a socket expected, none found")?);
+        sockets.push(channel.recv()?.take_fd().ok_or("a socket expected, none found")?);
     }
     loop {
         let request = match channel.recv() {

@@ -230,6 +230,11 @@ impl BatchMessage<'_> {
         self.message.take()
     }
 
+    /// Takes the first descriptor out, see [`Message::take_fd`].
+    pub fn take_fd(&mut self) -> Option<OwnedFd> {
+        self.message.take_fd()
+    }
+
     /// Takes the descriptors out, see [`Message::take_fds`].
     pub fn take_fds(&mut self) -> Vec<OwnedFd> {
         self.message.take_fds()

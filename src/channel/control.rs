@@ -7,7 +7,7 @@ use std::{
 
 use zerocopy::{Immutable, IntoBytes};
 
-use crate::channel::ReplyToken;
+use crate::{channel::ReplyToken, socket::fd_list::FdList};
 
 /// Control bytes and descriptors for one message; borrowed until it is sent.
 ///
@@ -27,13 +27,13 @@ use crate::channel::ReplyToken;
 ///
 /// let mut message = b.recv()?;
 /// assert_eq!(message.control_as::<SetGain>()?, &SetGain { channel: 1, gain: 2.0 });
-/// let file: std::fs::File = message.take_fds().remove(0).into();
+/// let file: std::fs::File = message.take_fd().unwrap().into();
 /// # Ok::<(), sealane::Error>(())
 /// ```
 #[derive(Default, Clone)]
 pub struct Control<'a> {
     pub(crate) bytes: &'a [u8],
-    pub(crate) fds: Vec<BorrowedFd<'a>>,
+    pub(crate) fds: FdList<BorrowedFd<'a>>,
     pub(crate) in_reply_to: Option<ReplyToken>,
 }
 
@@ -54,7 +54,7 @@ impl<'a> Control<'a> {
     /// Adds a descriptor behind the others. The peer gets a duplicate; ours stays open.
     #[must_use]
     pub fn fd(mut self, fd: &'a impl AsFd) -> Self {
-        self.fds.push(fd.as_fd());
+        self.fds.extend([fd.as_fd()]);
         self
     }
 

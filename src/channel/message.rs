@@ -90,6 +90,23 @@ impl Message {
         self.extras.as_ref().map_or(&[], |extras| &*extras.fds)
     }
 
+    /// Takes the first descriptor of those that were not taken, see [`take_fds`](Self::take_fds). A single descriptor needs no
+    /// allocation so.
+    ///
+    /// ```
+    /// # use sealane::{Channel, Control};
+    /// let (mut a, mut b) = Channel::pair()?;
+    /// let file = std::fs::File::open("/dev/null").unwrap();
+    /// a.send(Control::new(b"a file").fd(&file))?;
+    /// let mut message = b.recv()?;
+    /// assert!(message.take_fd().is_some());
+    /// assert!(message.take_fd().is_none());
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    pub fn take_fd(&mut self) -> Option<OwnedFd> {
+        self.extras.as_mut()?.fds.remove(0)
+    }
+
     /// Takes the descriptors. Closing one may block without limit, for instance for a socket that lingers or a file system
     /// that does not answer.
     pub fn take_fds(&mut self) -> Vec<OwnedFd> {

@@ -120,7 +120,7 @@ impl fmt::Debug for SealedBufferMut {
 /// let (mut a, mut b) = Channel::pair()?;
 /// a.send(Control::new(b"the table").fd(&table))?;
 ///
-/// let received = SealedBuffer::try_from(b.recv()?.take_fds().remove(0))?;
+/// let received = SealedBuffer::try_from(b.recv()?.take_fd().unwrap())?;
 /// assert_eq!(received.len(), 1 << 20);
 /// assert_eq!(received.slice_of::<u32>()?[5], 0x0707_0707);
 /// # Ok::<(), sealane::Error>(())

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     fmt,
     marker::PhantomData,
-    mem::size_of,
+    mem::{MaybeUninit, size_of},
     ops::{Bound, RangeBounds},
     os::fd::AsFd,
 };
@@ -32,7 +32,7 @@ use crate::{
 /// | call a function that takes slices | [`for_each_block`](Self::for_each_block) | 0.5; 1 if the function takes some time for each value |
 /// | look at single values | [`get`](Self::get) | 0.3 |
 /// | leave a loop early, or write it as `for` | [`iter`](Self::iter), one `next` after the other | 0.3 |
-/// | keep the values | [`copy_to_slice`](Self::copy_to_slice), [`to_vec`](Self::to_vec) | that of a copy |
+/// | keep the values | [`copy_to_slice`](Self::copy_to_slice), [`copy_to_uninit`](Self::copy_to_uninit), [`to_vec`](Self::to_vec) | that of a copy |
 ///
 /// The speed is that of a sum of `u64` within a cache, where a plain slice has 1 (Intel Xeon). Values of which 64 bytes are no
 /// whole number are slower to iterate.
@@ -143,6 +143,29 @@ impl<'a, T: FromBytes> SharedSlice<'a, T> {
     pub fn copy_to_slice(&self, values: &mut [T]) -> Result<()> {
         let (expected, found) = (self.len(), values.len());
         if self.bytes.copy_over(values) { Ok(()) } else { Err(CastError::Length { expected, found }.into()) }
+    }
+
+    /// Copies all values to memory that may be uninitialised, and returns that as `values`. So memory that is not zeroed
+    /// before is written once.
+    ///
+    /// ```
+    /// # let (mut a, mut b) = sealane::Channel::pair()?;
+    /// # let mut loan = a.loan_slice::<u32>(3)?;
+    /// # loan.copy_from_slice(&[1, 2, 3]);
+    /// # loan.send()?;
+    /// let message = b.recv()?;
+    /// let payload = message.payload().unwrap().shared::<u32>()?;
+    /// let mut memory = Box::new_uninit_slice(3);
+    /// let values: &mut [u32] = payload.copy_to_uninit(&mut memory)?;
+    /// assert_eq!(values, [1, 2, 3]);
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`CastError::Length`] unless `values` is exactly as long as `self`.
+    pub fn copy_to_uninit<'v>(&self, values: &'v mut [MaybeUninit<T>]) -> Result<&'v mut [T]> {
+        let (expected, found) = (self.len(), values.len());
+        self.bytes.copy_to(values).ok_or_else(|| CastError::Length { expected, found }.into())
     }
 
     /// Copies all values to a new vector.
@@ -347,6 +370,7 @@ mod tests {
             let mut copy = vec![0; len];
             view.copy_to_slice(&mut copy).unwrap();
             assert_eq!(copy, plain);
+            assert_eq!(view.copy_to_uninit(&mut Box::new_uninit_slice(len)).unwrap(), plain);
         }
     }
 
@@ -395,6 +419,11 @@ mod tests {
         assert!(matches!(
             view.copy_to_slice(&mut [0; 9]),
             Err(Error::Cast(CastError::Length { expected: 10, found: 9 }))
+        ));
+        let mut longer = [MaybeUninit::new(7); 11];
+        assert!(matches!(
+            view.copy_to_uninit(&mut longer),
+            Err(Error::Cast(CastError::Length { expected: 10, found: 11 }))
         ));
         assert!(view.subslice(4..11).is_none());
         #[expect(clippy::reversed_empty_ranges, reason = "a caller's mistake, which must not panic")]

@@ -10,6 +10,7 @@
 
 pub(crate) mod death;
 pub(crate) mod doorbell;
+pub(crate) mod fd_list;
 pub(crate) mod link;
 mod received;
 pub(crate) mod seqpacket;

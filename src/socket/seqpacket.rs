@@ -23,6 +23,7 @@ use rustix::{
 };
 use zerocopy::IntoBytes;
 
+use super::fd_list::FdList;
 pub(crate) use super::received::{PacketBuffer, Received, ReceivedFds, ReceivedPacket};
 use crate::{
     error::{Error, HandshakeError, Result},
@@ -334,7 +335,7 @@ impl Socket {
         let (bytes, ancillary) = buffer.lend(max);
         let mut resets = 0;
         loop {
-            let mut fds = Vec::new();
+            let mut fds = FdList::default();
             let received = recvmsg(self.as_fd(), bytes, ancillary, &mut fds, how);
             let (fds, all) = ReceivedFds::take_installed(fds);
             match received {

@@ -84,7 +84,7 @@ pub(crate) fn recvmsg(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],
     ancillary: &mut Ancillary,
-    fds: &mut Vec<OwnedFd>,
+    fds: &mut impl Extend<OwnedFd>,
     how: Read,
 ) -> io::Result<RecvMeta> {
     let mut buffer = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -122,11 +122,11 @@ pub(crate) fn recvmsg(
         let Some(data) = rest.get(HEADER..header.len) else { break };
         match (header.level, header.kind) {
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
-                for number in data.as_chunks().0 {
+                fds.extend(data.as_chunks().0.iter().map(|number| {
                     // SAFETY: `OwnedFd::from_raw_fd` demands an open descriptor without another owner. The kernel installed
                     // this number during the call above (`SCM_RIGHTS`, `unix(7)`), and each stands in the data once.
-                    fds.push(unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(*number)) });
-                }
+                    unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(*number)) }
+                }));
             }
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
                 meta.credentials = RawCredentials::read_from_bytes(data).ok();

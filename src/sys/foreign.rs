@@ -119,17 +119,20 @@ impl<'a> VolatileBytes<'a> {
         Some(value)
     }
 
-    /// Fills `values` with the whole range. False, and nothing is copied, if the sizes differ.
+    /// Fills `values` with the whole range, and returns them as they are then. `None`, and nothing is copied, if the sizes
+    /// differ.
     #[must_use]
-    pub(crate) fn copy_to<T: FromBytes>(self, values: &mut [MaybeUninit<T>]) -> bool {
+    pub(crate) fn copy_to<T: FromBytes>(self, values: &mut [MaybeUninit<T>]) -> Option<&mut [T]> {
         if size_of_val(values) != self.len {
-            return false;
+            return None;
         }
         // SAFETY: `copy_volatile` demands that both ranges have `len` bytes, the source readable, the destination private and
         // writable. The invariant of `VolatileBytes` keeps the source readable; `values` is borrowed uniquely, and its size was
         // compared.
         unsafe { copy_volatile(self.at, values.as_mut_ptr().cast(), self.len) };
-        true
+        // SAFETY: `assume_init_mut` demands valid values. All of their bytes have been written, and any bytes are a valid
+        // `T: FromBytes`.
+        Some(unsafe { values.assume_init_mut() })
     }
 
     /// Does the same as [`copy_to`](Self::copy_to), over initialised values.
@@ -139,7 +142,7 @@ impl<'a> VolatileBytes<'a> {
         // SAFETY: `slice::from_raw_parts_mut` demands `len` valid elements that are borrowed uniquely: `values` is, and a
         // `MaybeUninit<T>` has the layout of `T`. No `T` may be left invalid through this slice: `copy_to` writes nothing, or
         // every byte, and any bytes are a valid `T: FromBytes`.
-        self.copy_to(unsafe { slice::from_raw_parts_mut(at, len) })
+        self.copy_to(unsafe { slice::from_raw_parts_mut(at, len) }).is_some()
     }
 
     /// Copies the whole range to a new vector; `None` if it is not a whole number of values.
@@ -155,7 +158,7 @@ impl<'a> VolatileBytes<'a> {
         let count = self.len.checked_div(size_of::<T>()).unwrap_or(0);
         values.reserve(count);
         let Some(spare) = values.spare_capacity_mut().get_mut(..count) else { return false };
-        if !self.copy_to::<T>(spare) {
+        if self.copy_to::<T>(spare).is_none() {
             return false;
         }
         // `reserve` has checked that this sum does not overflow.
@@ -216,14 +219,7 @@ impl BounceBuffer {
         // `&mut self`; `Self::count` has compared its size and its alignment with those of `T`. Uninitialised bytes are valid
         // in a `MaybeUninit`.
         let values = unsafe { slice::from_raw_parts_mut(at, count) };
-        if !from.copy_to(values) {
-            return None;
-        }
-        let at = values.as_ptr().cast::<T>();
-        // SAFETY: `slice::from_raw_parts` demands `count` aligned, valid elements, and no writes while they are borrowed. They
-        // are the elements of above, of which `copy_to` has written every byte, and any bytes are a valid `T: FromBytes`. The
-        // result borrows `self`.
-        Some(unsafe { slice::from_raw_parts(at, count) })
+        from.copy_to(values).map(|values| &*values)
     }
 }
 

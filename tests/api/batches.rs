@@ -528,9 +528,10 @@ fn messages_of_a_batch_are_of_its_channel_whatever_was_taken() {
 fn descriptors_are_taken_out_of_a_batch() {
     let ((mut sender, _a), (_b, mut receiver)) = channel();
     let file = File::open("/dev/null").unwrap();
-    sender.send(Control::new(b"").fd(&file)).unwrap();
+    sender.send(Control::new(b"").fd(&file).fd(&file)).unwrap();
     let mut batch = receiver.recv_batch_timeout(SOON).unwrap();
     let mut message = batch.next().unwrap();
+    assert!(message.take_fd().is_some());
     let fds = message.take_fds();
     assert_eq!((fds.len(), message.fds().len()), (1, 0));
 }

@@ -313,6 +313,14 @@ fn descriptors_are_taken_or_closed_with_their_message() {
     (&pipe).read_exact(&mut [0]).unwrap();
     drop(taken);
     assert!(at_end(&pipe), "closed with what took them");
+
+    let (pipe, inode) = send();
+    let mut message = b.recv_timeout(SOON).unwrap();
+    drop(message.take_fd().unwrap());
+    assert_eq!(message.fds().len(), 1);
+    assert_eq!(fstat(message.take_fd().unwrap()).unwrap().st_ino, inode, "one by one, in the same order");
+    assert!(message.take_fd().is_none() && message.take_fds().is_empty());
+    assert!(at_end(&pipe), "closed by what took it");
 }
 
 #[test]

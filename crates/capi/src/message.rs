@@ -27,8 +27,6 @@ struct Received {
     message: sealane::Message,
     /// Where the handle goes when it is freed.
     halves: Arc<Halves>,
-    /// Descriptors that were not taken yet, in reverse order.
-    fds: Vec<std::os::fd::OwnedFd>,
     /// A copy of the payload, once it was asked for.
     copy: Option<Vec<u8>>,
 }
@@ -38,15 +36,9 @@ pub type Block =
     Option<unsafe extern "C" fn(context: *mut c_void, bytes: *const c_void, len: usize) -> c_int>;
 
 impl Message {
-    pub(crate) fn new(
-        spare: Option<Box<Self>>,
-        mut message: sealane::Message,
-        halves: Arc<Halves>,
-    ) -> Box<Self> {
-        let mut fds = message.take_fds();
-        fds.reverse();
+    pub(crate) fn new(spare: Option<Box<Self>>, message: sealane::Message, halves: Arc<Halves>) -> Box<Self> {
         let mut handle = spare.unwrap_or_else(|| Box::new(Self { received: None }));
-        handle.received = Some(Received { message, halves, fds, copy: None });
+        handle.received = Some(Received { message, halves, copy: None });
         handle
     }
 
@@ -84,8 +76,8 @@ fn message_mut(message: Option<&mut Message>) -> Result<&mut Received> {
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_message_free(message: Option<&mut Option<Box<Message>>>) {
     let Ok(mut message) = take(message) else { return };
-    if let Some(Received { message: received, halves, fds, copy }) = message.received.take() {
-        drop((received, fds));
+    if let Some(Received { message: received, halves, copy }) = message.received.take() {
+        drop(received);
         halves.recycle(message, copy);
     }
 }
@@ -148,10 +140,8 @@ pub unsafe extern "C" fn sealane_message_copy(
         let source = payload.shared_at::<u8>(offset, len)?;
         // SAFETY: the header's contract on room for results.
         let room = unsafe { room(destination.cast::<u8>(), len) }?;
-        room.fill(MaybeUninit::new(0));
-        // SAFETY: just initialised.
-        let room = unsafe { room.assume_init_mut() };
-        Ok(source.copy_to_slice(room)?)
+        source.copy_to_uninit(room)?;
+        Ok(())
     })())
 }
 
@@ -191,7 +181,7 @@ pub extern "C" fn sealane_message_release(message: Option<&mut Message>) -> c_in
 /// Descriptors of the message that were not taken yet.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_message_fd_count(message: Option<&Message>) -> usize {
-    message.and_then(|message| message.received().ok()).map_or(0, |received| received.fds.len())
+    message.and_then(|message| message.received().ok()).map_or(0, |received| received.message.fds().len())
 }
 
 /// Takes the next `count` descriptors at most, in the order in which they were sent, and returns how many. They are
@@ -204,11 +194,11 @@ pub unsafe extern "C" fn sealane_message_take_fds(
 ) -> c_int {
     status((|| {
         let received = message_mut(message)?;
-        let count = count.min(received.fds.len());
+        let count = count.min(received.message.fds().len());
         // SAFETY: the header's contract on room for results.
         let room = unsafe { room(fds, count) }?;
-        let left = received.fds.len() - count;
-        for (place, fd) in room.iter_mut().zip(received.fds.drain(left..).rev()) {
+        for place in room {
+            let Some(fd) = received.message.take_fd() else { break };
             place.write(fd.into_raw_fd());
         }
         Ok(c_int::try_from(count).unwrap_or(c_int::MAX))

@@ -1,5 +1,12 @@
 //! Programs in C and C++, built by the system's compilers against the library as it is installed.
 
+#[path = "support/installed.rs"]
+mod installed;
+#[path = "support/programs.rs"]
+mod programs;
+#[path = "support/tools.rs"]
+mod tools;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -12,11 +19,11 @@ use std::{
 use sealane::{Channel, Control, Error};
 use tempfile::TempDir;
 
-use crate::support::{
-    INSTALLED, PATIENCE, ROOT, compiler, example, functions, is_there, limited, link, passes,
+use crate::{
+    installed::{INSTALLED, ROOT, passes},
+    programs::{PATIENCE, compiler, limited},
+    tools::{example, functions, is_there, link},
 };
-
-mod support;
 
 /// A program of `tests/c`, with the static library.
 fn program(directory: &TempDir, name: &str, options: &[&str]) -> PathBuf {

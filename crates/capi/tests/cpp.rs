@@ -1,5 +1,12 @@
 //! Programs in C++ that include `sealane.hpp`, as it is installed.
 
+#[path = "support/installed.rs"]
+mod installed;
+#[path = "support/programs.rs"]
+mod programs;
+#[path = "support/tools.rs"]
+mod tools;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -9,9 +16,11 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::support::{ROOT, compiler, example, functions, is_there, limited, link, passes};
-
-mod support;
+use crate::{
+    installed::{ROOT, passes},
+    programs::{compiler, limited},
+    tools::{example, functions, is_there, link},
+};
 
 const COMPILERS: [&str; 2] = ["g++", "clang++"];
 const WITHOUT_EXCEPTIONS: [&str; 2] = ["-fno-exceptions", "-fno-rtti"];

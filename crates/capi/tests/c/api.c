@@ -140,6 +140,18 @@ static void messages(void) {
     CHECK(message == NULL);
     sealane_message_free(&message);
     sealane_message_free(NULL);
+    /* A socket that is closed with its message does not linger, whatever the peer has set. */
+    struct linger linger = {.l_onoff = 1, .l_linger = 30000};
+    socklen_t linger_len = sizeof linger;
+    int sockets[2];
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) == 0);
+    CHECK(setsockopt(sockets[0], SOL_SOCKET, SO_LINGER, &linger, linger_len) == 0);
+    STATUS(sealane_send(a, NULL, 0, sockets, 1, -1), 0);
+    STATUS(sealane_recv(b, -1, &message), 0);
+    sealane_message_free(&message);
+    CHECK(getsockopt(sockets[0], SOL_SOCKET, SO_LINGER, &linger, &linger_len) == 0 && !linger.l_onoff);
+    close(sockets[0]);
+    close(sockets[1]);
     STATUS(sealane_send(a, NULL, 0, pipes, 1, 1000), 0);
     close(pipes[0]);
     close(pipes[1]);
