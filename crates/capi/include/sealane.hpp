@@ -430,13 +430,13 @@ enum class Wait : std::uint32_t {
 class Options {
 public:
     Options() noexcept { raw_.size = sizeof raw_; }
-    /// Settings as C has them, where 0 is the default, and SEALANE_NONE a 0.
+    /// Settings as C has them, where 0 is the default, SEALANE_NONE a 0, and SEALANE_NO_RING no ring.
     explicit Options(const sealane_options &options) noexcept : raw_(options) {}
 
     /// Bytes of this end's ring, rounded up to a page; see ring_for.
-    Options &ring_capacity(std::uint64_t bytes) noexcept { return set(raw_.ring_capacity, number(bytes)); }
+    Options &ring_capacity(std::uint64_t bytes) noexcept { return set(raw_.ring_capacity, ring(bytes)); }
     /// Most bytes of the peer's ring.
-    Options &max_peer_ring_capacity(std::uint64_t bytes) noexcept { return set(raw_.max_peer_ring_capacity, number(bytes)); }
+    Options &max_peer_ring_capacity(std::uint64_t bytes) noexcept { return set(raw_.max_peer_ring_capacity, ring(bytes)); }
     /// Most control bytes of a message that this end receives.
     Options &max_control(std::uint32_t bytes) noexcept { return set(raw_.max_control, number(bytes)); }
     /// Most descriptors of a message that this end receives.
@@ -467,10 +467,11 @@ private:
         return *this;
     }
     static std::uint32_t choice(bool on) noexcept { return on ? 1 : none; }
-    // The number that C reads as 0 becomes its neighbour: as a limit it is the same, and a page makes more of a ring.
+    // The number that C reads as 0 becomes its neighbour: as a limit it is the same.
     static std::uint32_t number(std::uint32_t value) noexcept { return value == 0 ? none : value == none ? none - 1 : value; }
-    static std::uint64_t number(std::uint64_t value) noexcept {
-        return value == 0 ? none : value == none ? std::uint64_t{none} + 1 : value;
+    // A ring has whole pages, so that 1 is free to mean none.
+    static std::uint64_t ring(std::uint64_t bytes) noexcept {
+        return bytes == 0 ? SEALANE_NO_RING : bytes == SEALANE_NO_RING ? bytes + 1 : bytes;
     }
     template <typename Count> static std::uint32_t clamped(Count count) noexcept {
         return count <= 0 ? 0 : static_cast<std::uint64_t>(count) >= none ? none - 1 : static_cast<std::uint32_t>(count);
@@ -695,7 +696,7 @@ public:
     Result<void> truncate(std::size_t size) { return detail::done(sealane_loan_truncate(raw_, size)); }
 
     /// Sends the loan as a message's payload, with control bytes and descriptors. Only descriptors, or more than 1 KiB of
-    /// control bytes, can make it wait. Failures of ChannelRef::send.
+    /// control bytes, can make it wait. Every failure leaves the loan open. Failures of ChannelRef::send.
     Result<void> send(Data control, Timeout timeout, Fds fds = {}) {
         return detail::done(
             sealane_loan_send(&raw_, control.data(), control.size(), fds.data(), fds.size(), timeout.milliseconds()));
@@ -710,7 +711,7 @@ public:
         return number;
     }
 
-    /// Sends the loan as the reply to the request with this number. ENOENT: no such request waits; the loan stays open.
+    /// Sends the loan as the reply to the request with this number. ENOENT: no such request waits.
     Result<void> reply(std::uint64_t number, Data control, Timeout timeout, Fds fds = {}) {
         return detail::done(
             sealane_loan_reply(&raw_, number, control.data(), control.size(), fds.data(), fds.size(), timeout.milliseconds()));
@@ -764,7 +765,22 @@ public:
         });
     }
 
-    /// Forgets a request of this end: its reply is dropped. ENOENT: no such request. EBUSY: another thread is receiving.
+    /// The number that the next message will have, so that of a request: to be noted before, where another thread receives.
+    Result<std::uint64_t> next_number() {
+        std::uint64_t number = 0;
+        int status = sealane_channel_next_number(raw_, &number);
+        if (status < 0) return Error::from_status(status);
+        return number;
+    }
+
+    /// Waits for the reply to the request with this number. ETIMEDOUT: the request is forgotten. Failures of call.
+    Result<Message> wait_reply(std::uint64_t number, Timeout timeout) {
+        return detail::make<Message>(
+            [&](sealane_message **reply) { return sealane_wait_reply(raw_, number, timeout.milliseconds(), reply); });
+    }
+
+    /// Forgets a request of this end: its reply is dropped. Any thread may call it. ENOENT: no such request. EBUSY: other threads
+    /// are sending and receiving.
     Result<void> cancel(std::uint64_t number) { return detail::done(sealane_cancel(raw_, number)); }
 
     /// Receives the next message.

@@ -227,11 +227,12 @@ static void options_are_what_they_say() {
     CHECK(pidfd ? *pidfd >= 0 : pidfd.error() == ENOENT);
     FAILS(a.pidfd(), ENOENT, "pidfd");
     // No number means another one.
-    options.ring_capacity(SEALANE_NONE).max_control(UINT32_MAX).handshake_timeout(std::chrono::hours(10000));
-    CHECK(raw.ring_capacity == std::uint64_t{1} << 32 && raw.max_control == UINT32_MAX - 1);
+    options.ring_capacity(SEALANE_NO_RING).max_control(UINT32_MAX).handshake_timeout(std::chrono::hours(10000));
+    CHECK(raw.ring_capacity == 2 && raw.max_control == UINT32_MAX - 1);
     CHECK(raw.handshake_timeout_ms == UINT32_MAX - 1);
     options.ring_capacity(0).handshake_timeout(-1s).prefault(true);
-    CHECK(raw.ring_capacity == SEALANE_NONE && raw.handshake_timeout_ms == SEALANE_NONE && raw.prefault == 1);
+    CHECK(raw.ring_capacity == SEALANE_NO_RING && raw.handshake_timeout_ms == SEALANE_NONE && raw.prefault == 1);
+    FAILS(Channel::pair(options), EINVAL, "handshake_timeout_ms");
     sealane_options given{};
     given.size = sizeof given;
     given.wait = SEALANE_WAIT_BLOCK;
@@ -333,7 +334,7 @@ static void payloads() {
     GOOD(loan.truncate(50000));
     GOOD(loan.send("stats", no_wait, {0}));
     CHECK(!loan && loan.size() == 0 && loan.data().empty());
-    FAILS(loan.send({}, no_wait), EFAULT, "used up");
+    FAILS(loan.send({}, no_wait), EFAULT, "null");
 
     Message message = GOOD(b.recv(forever));
     CHECK(is_text(message.control(), "stats") && message.has_payload() && message.payload_size() == 50000);
@@ -457,6 +458,14 @@ static void requests() {
     }
     CHECK(is_text(GOOD(a.recv(no_wait)).control(), "two"));
     FAILS(a.recv(no_wait), EAGAIN, "yet");
+
+    std::uint64_t next = GOOD(a.next_number());
+    asked = GOOD(a.request("three", no_wait));
+    CHECK(asked == next);
+    message = GOOD(b.recv(no_wait));
+    GOOD(b.reply(message.expects_reply().value(), "answer", no_wait));
+    CHECK(is_text(GOOD(a.wait_reply(asked, 1s)).control(), "answer"));
+    FAILS(a.wait_reply(asked, 1s), ENOENT, "request");
 
     auto [client, server] = pair();
     FAILS(client.call("x", no_wait), EINVAL, "call");
@@ -722,6 +731,8 @@ static void empty_objects() {
     FAILS(channel.recv(forever), EFAULT, "handle");
     FAILS(channel.loan(1, forever), EFAULT, "handle");
     FAILS(channel.cancel(0), EFAULT, "handle");
+    FAILS(channel.next_number(), EFAULT, "handle");
+    FAILS(channel.wait_reply(0, 1s), EFAULT, "handle");
     FAILS(channel.close(), EFAULT, "handle");
     FAILS(channel.arm(), EFAULT, "handle");
     FAILS(channel.pidfd(), EFAULT, "handle");
