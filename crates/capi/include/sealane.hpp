@@ -956,7 +956,7 @@ public:
     Result<bool> advance() { return detail::flag(sealane_handshake_advance(raw_)); }
 
     /// Whether the last advance left more to do at once: it stops where peer() is known, before a client is given anything.
-    Result<bool> needs_advance() const { return detail::flag(sealane_handshake_needs_advance(raw_)); }
+    bool needs_advance() const noexcept { return sealane_handshake_needs_advance(raw_) == 1; }
 
     /// The process at the other end; its version is 0. EAGAIN while it is unknown.
     Result<Peer> peer() const {
