@@ -775,7 +775,8 @@ int sealane_pipe_fd(struct sealane_pipe *pipe);
  *
  * Call it whenever `sealane_pipe_fd` is readable. A failure of the handshake is returned by this and every later call: as of
  * `sealane_handshake_advance`, and -ETIMEDOUT. -EMSGSIZE: a queued message is larger than the peer accepts; it was dropped, and
- * the pipe works as before. The end of a connected pipe is `sealane_pipe_recv`'s to say.
+ * the pipe works as before. This is the only function that says so. The end of a connected pipe is `sealane_pipe_recv`'s to say;
+ * what was queued is lost then.
  */
 int sealane_pipe_dispatch(struct sealane_pipe *pipe);
 

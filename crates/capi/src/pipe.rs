@@ -3,6 +3,7 @@
 mod readiness;
 
 use std::{
+    collections::VecDeque,
     ffi::{c_int, c_void},
     mem::{self, MaybeUninit},
     os::fd::{AsFd, AsRawFd},
@@ -36,6 +37,8 @@ pub struct Pipe {
     readiness: Readiness,
     /// The handshake is over, and all that was queued is sent.
     settled: bool,
+    /// Why queued messages were dropped: the next dispatches' to say.
+    refused: VecDeque<Failure>,
 }
 
 #[derive(Debug)]
@@ -62,7 +65,7 @@ impl Pipe {
         // The first step waits for nothing.
         readiness.set_again(true)?;
         let stage = Stage::Handshake(handshake, Queue::default());
-        Ok(Box::new(Self { stage, readiness, settled: false }))
+        Ok(Box::new(Self { stage, readiness, settled: false, refused: VecDeque::new() }))
     }
 
     /// Takes the channel if it succeeds.
@@ -73,7 +76,7 @@ impl Pipe {
         // Nobody knows whether the channel is armed.
         readiness.set_again(true)?;
         let stage = Stage::Open(take(Some(variable))?);
-        Ok(Box::new(Self { stage, readiness, settled: true }))
+        Ok(Box::new(Self { stage, readiness, settled: true, refused: VecDeque::new() }))
     }
 
     /// Goes on with the handshake and the queue; never blocks. True when both are done.
@@ -132,24 +135,19 @@ impl Pipe {
     /// Sends what is queued. True when nothing is queued any more.
     fn flush(&mut self) -> Result<bool> {
         let channel = self.stage.channel()?;
-        let progress = channel.halves.sending()?.flush();
+        let progress = channel.halves.sending()?.flush(&mut self.refused)?;
         let sending = channel.halves.sending_fd();
         match progress {
-            Ok(Progress::Done) => {
+            Progress::Done => {
                 self.readiness.room_found(sending)?;
                 self.readiness.stop_timer()?;
                 self.settled = true;
             }
-            Ok(Progress::Blocked) => {
+            Progress::Blocked => {
                 self.readiness.wait_for_room(sending)?;
                 self.readiness.stop_timer()?;
             }
-            Ok(Progress::Later) => self.readiness.set_pause()?,
-            Err(failure) => {
-                // The rest of the queue is the next turn's.
-                self.readiness.set_again(true)?;
-                return Err(failure);
-            }
+            Progress::Later => self.readiness.set_pause()?,
         }
         Ok(self.settled)
     }
@@ -184,6 +182,10 @@ impl Pipe {
     /// A set of `SEALANE_PIPE_...`.
     fn dispatch(&mut self) -> Result<c_int> {
         let settled = self.advance()?;
+        if let Some(failure) = self.refused.pop_front() {
+            self.readiness.set_again(true)?;
+            return Err(failure);
+        }
         let Stage::Open(channel) = &self.stage else { return Ok(0) };
         let can_send = settled && self.readiness.has_room(channel.halves.sending_fd())?;
         // What a failure is, receiving says.
@@ -296,7 +298,8 @@ pub extern "C" fn sealane_pipe_fd(pipe: Option<&Pipe>) -> c_int {
 ///
 /// Call it whenever `sealane_pipe_fd` is readable. A failure of the handshake is returned by this and every later call: as of
 /// `sealane_handshake_advance`, and -ETIMEDOUT. -EMSGSIZE: a queued message is larger than the peer accepts; it was dropped, and
-/// the pipe works as before. The end of a connected pipe is `sealane_pipe_recv`'s to say.
+/// the pipe works as before. This is the only function that says so. The end of a connected pipe is `sealane_pipe_recv`'s to say;
+/// what was queued is lost then.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_pipe_dispatch(pipe: Option<&mut Pipe>) -> c_int {
     status(|| self::pipe(pipe)?.dispatch())

@@ -108,23 +108,19 @@ impl Sending {
         self.queue = Queue::default();
     }
 
-    /// Sends what is queued, as far as there is room.
-    ///
-    /// A message that this channel refuses is dropped, and the reason returned: only now are the peer's limits known.
-    pub(crate) fn flush(&mut self) -> Result<Progress> {
+    /// Sends what is queued, as far as there is room. What this channel refuses goes, with the reason, to `refused`: only now are
+    /// the peer's limits known. If the peer is gone, nothing is queued any more; receiving says so.
+    pub(crate) fn flush(&mut self, refused: &mut VecDeque<Failure>) -> Result<Progress> {
         while let Some(first) = self.queue.messages.front() {
             let sender = self.state.sender()?;
             let fds: Vec<BorrowedFd<'_>> = first.fds.iter().map(AsFd::as_fd).collect();
             match send_any(sender, Given { bytes: &first.bytes, fds: &fds }, Timeout::Try) {
                 Err(Failure::Library(Error::Full)) => return Ok(Progress::Blocked),
                 Err(Failure::Library(Error::FdsInFlight)) => return Ok(Progress::Later),
-                Err(Failure::Library(error)) if error.is_fatal() => {
-                    self.queue = Queue::default();
-                    return Err(error.into());
-                }
+                Err(Failure::Library(error)) if error.is_fatal() => self.queue = Queue::default(),
                 sent_or_refused => {
                     self.queue.pop();
-                    sent_or_refused?;
+                    refused.extend(sent_or_refused.err());
                 }
             }
         }

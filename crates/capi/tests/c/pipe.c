@@ -173,6 +173,17 @@ static void queue_is_bounded_and_goes_first(void) {
     close(ends[0]);
 }
 
+static void *answer_one(void *argument) {
+    sealane_pipe *pipe = argument;
+    sealane_message *message;
+    uint64_t number;
+    STATUS(sealane_pipe_recv(pipe, FOR_EVER, &message), 0);
+    STATUS(sealane_message_expects_reply(message, &number), 1);
+    STATUS(sealane_pipe_reply_any(pipe, number, "y", 1, NULL, 0), 0);
+    sealane_message_free(&message);
+    return NULL;
+}
+
 static void what_the_peer_refuses_is_said_and_the_rest_arrives(void) {
     struct sealane_options options[2] = {{.size = sizeof *options}, {.size = sizeof *options, .max_fds = 1}};
     sealane_pipe *a, *b;
@@ -196,6 +207,41 @@ static void what_the_peer_refuses_is_said_and_the_rest_arrives(void) {
     check_next(b, 3);
     FAILS(send_filled(a, 3 << 20, NULL, 0), EMSGSIZE, "3145728");
     free_both(&a, &b);
+}
+
+/* A call goes on although a queued message was refused, which the next dispatch says. */
+static void call_is_not_refused_for_another_message(void) {
+    struct sealane_options options[2] = {{.size = sizeof *options}, {.size = sizeof *options, .max_fds = 1}};
+    sealane_pipe *a, *b;
+    fresh(options, &a, &b);
+    STATUS(send_filled(a, 2, (int[]){0, 0}, 2), 0);
+    sealane_message *message;
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, answer_one, b) == 0);
+    STATUS(sealane_pipe_call_any(a, "x", 1, NULL, 0, FOR_EVER, &message), 0);
+    sealane_message_free(&message);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(readable(a));
+    FAILS(sealane_pipe_dispatch(a), EMSGSIZE, "max_fds");
+    free_both(&a, &b);
+}
+
+/* A peer that has sent, and ends before it has read what is queued here: what it sent arrives. */
+static void what_came_before_the_end_arrives_though_messages_are_queued(void) {
+    sealane_pipe *a, *b;
+    fresh(NULL, &a, &b);
+    STATUS(send_filled(b, 9000, NULL, 0), 0);
+    STATUS(send_filled(b, 9, NULL, 0), 0);
+    while (sealane_pipe_channel(b) == NULL) CHECK(sealane_pipe_dispatch(a) >= 0 && sealane_pipe_dispatch(b) >= 0);
+    while ((sealane_pipe_dispatch(b) & SEALANE_PIPE_CAN_SEND) == 0) {}
+    if (sealane_pipe_channel(a) == NULL) STATUS(send_filled(a, 1, NULL, 0), 0);
+    sealane_pipe_free(&b);
+    check_next(a, 9000);
+    check_next(a, 9);
+    sealane_message *message;
+    FAILS(sealane_pipe_recv(a, FOR_EVER, &message), EPIPE, "");
+    CHECK(sealane_pipe_dispatch(a) & SEALANE_PIPE_CAN_RECV);
+    sealane_pipe_free(&a);
 }
 
 static void one_message_at_each_turn(void) {
@@ -440,6 +486,8 @@ int main(int argc, char **argv) {
     messages_of_any_size_come_in_order_and_whole();
     queue_is_bounded_and_goes_first();
     what_the_peer_refuses_is_said_and_the_rest_arrives();
+    call_is_not_refused_for_another_message();
+    what_came_before_the_end_arrives_though_messages_are_queued();
     one_message_at_each_turn();
     full_pipe_says_when_to_send_again();
     call_keeps_what_comes_in_between_and_the_descriptor_says_so();
