@@ -9,7 +9,7 @@ use crate::{
     error::{CastError, Result},
     memory::aligned_bytes::AlignedBytes,
     protocol::MessageHeader,
-    socket::seqpacket::ReceivedFds,
+    socket::{link::Link, seqpacket::ReceivedFds},
 };
 
 /// A received message: control bytes, descriptors and payload, each of them optional.
@@ -225,5 +225,17 @@ impl RequestId {
     #[must_use]
     pub fn number(self) -> u64 {
         self.sequence
+    }
+
+    /// The open request of this number.
+    pub(super) fn open(link: &Link, number: u64) -> Option<Self> {
+        link.requests.is_open(number).then_some(Self { channel: link.id, sequence: number })
+    }
+
+    /// Drops its reply, if it is a request of this channel.
+    pub(super) fn cancel(self, link: &Link) {
+        if self.channel == link.id {
+            link.requests.cancel(self.sequence);
+        }
     }
 }

@@ -300,9 +300,7 @@ impl Receiver {
     /// # Ok::<(), sealane::Error>(())
     /// ```
     pub fn cancel(&self, request: RequestId) {
-        if self.is_of(request) {
-            self.inbox.link.requests.cancel(request.sequence);
-        }
+        request.cancel(&self.inbox.link);
     }
 
     /// An open request of this channel, by its [number](RequestId::number). `None` if it was answered or cancelled.
@@ -318,8 +316,7 @@ impl Receiver {
     /// ```
     #[must_use]
     pub fn request_id(&self, number: u64) -> Option<RequestId> {
-        let link = &self.inbox.link;
-        link.requests.is_open(number).then_some(RequestId { channel: link.id, sequence: number })
+        RequestId::open(&self.inbox.link, number)
     }
 
     /// Whether a request is of this channel.

@@ -13,11 +13,19 @@
  * frees takes the address of the variable and sets it to null, so that a second call does nothing. Descriptors that are given
  * stay the caller's; descriptors that are taken are close-on-exec, and the caller's.
  *
- * Pointers. Null is found and refused. Any other pointer has to be what its type says, readable (or writable) for the length
+ * Pointers. Null is found and refused; a question that is answered by 0 or 1, or by a number of bytes, answers 0. Any other pointer has to be what its type says, readable (or writable) for the length
  * that stands beside it until the function returns, and a handle must not be in use by another thread, unless its type says
  * that it may.
  *
- * No function starts a thread, unwinds, or raises SIGPIPE.
+ * Forks. A copy that a fork frees is not noticed elsewhere, and a daemon goes on with all that it had. The copy of a channel that
+ * is used next owns it: two processes that both use copies of one break its order. `sealane_channel_close` ends it for all. For
+ * a child that shall have an end of its own, use `sealane_prepare`, or socketpair(2) and `sealane_handshake_start` in each. What
+ * another thread was using when the process was forked stays -EBUSY in the fork.
+ *
+ * Signals. A signal does not end a wait. No function is for signal handlers. A thread is not cancelled (pthread_cancel(3)) within a
+ * function: to end a wait, close the channel.
+ *
+ * No function starts a thread, unwinds, or raises SIGPIPE. A fault in the library ends the program (SIGABRT).
  */
 
 #ifndef SEALANE_H
@@ -30,6 +38,11 @@
  * In a field of `sealane_options`, where 0 means the default: a true 0, or "no".
  */
 #define SEALANE_NONE UINT32_MAX
+
+/**
+ * In `sealane_options.ring_capacity` and `max_peer_ring_capacity`: no ring, and so no payloads in this direction.
+ */
+#define SEALANE_NO_RING 1
 
 /**
  * `sealane_options.wait`: spin for up to `max_spin_us`, then sleep. The default.
@@ -78,7 +91,7 @@ typedef struct sealane_listener sealane_listener;
 
 /**
  * Memory in the ring, to be filled and sent. While it is open, the channel's sending functions return -EBUSY; receiving goes
- * on. One thread at a time may use it.
+ * on. It ends with its channel. One thread at a time may use it.
  */
 typedef struct sealane_loan sealane_loan;
 
@@ -102,7 +115,8 @@ typedef struct sealane_pipe sealane_pipe;
 typedef struct sealane_sealed sealane_sealed;
 
 /**
- * Settings of one end of a channel. A field that is 0 means the default; `SEALANE_NONE` means a true 0, or "no".
+ * Settings of one end of a channel. A field that is 0 means the default; `SEALANE_NONE` means a true 0, or "no"; for rings that is
+ * `SEALANE_NO_RING`.
  *
  * The structure may grow at its end. So its size comes first, as in clone3(2): fields that an older program does not know
  * have their defaults; fields that this library does not know have to be 0, else functions return -E2BIG.
@@ -220,6 +234,11 @@ extern "C" {
 #endif // __cplusplus
 
 /**
+ * pthread_setcancelstate(3), which the crate libc does not have.
+ */
+extern int pthread_setcancelstate(int state, int *before);
+
+/**
  * A sentence about this thread's last failure, with its causes: what happened, what was expected and found. Empty if
  * nothing has failed.
  *
@@ -300,13 +319,16 @@ int sealane_handshake_child_name(struct sealane_handshake *handshake,
                                  size_t size);
 
 /**
- * Closes this process's copy of the child's end. Call it when the child runs, and in a child of fork(2) alone.
+ * Closes this process's copy of the child's end. Call it when the child runs.
+ *
+ * A child of fork(2) without exec calls `sealane_inherited_as` instead, then `sealane_handshake_free`.
  */
 int sealane_handshake_child_started(struct sealane_handshake *handshake);
 
 /**
  * In the child: makes the channel that the parent prepared, and waits for its handshake. `name` is the string of
- * `sealane_handshake_child_name`, or a descriptor's number; null: the environment's SEALANE_FD, where a parent in Rust puts it.
+ * `sealane_handshake_child_name`, or a descriptor's number; null: the environment's SEALANE_FD, where a parent in Rust puts it. A
+ * parent in C whose child is in Rust puts the string there too.
  *
  * -ENOENT: the name, or the descriptor, is none. -EALREADY: taken before.
  */
@@ -336,7 +358,7 @@ int sealane_handshake_remaining_ms(struct sealane_handshake *handshake);
 int sealane_handshake_advance(struct sealane_handshake *handshake);
 
 /**
- * 1 if the last `sealane_handshake_advance` left more to do at once, and 0 else. It stops before a client is given anything,
+ * 1 if the last `sealane_handshake_advance` left more to do at once; else 0. It stops before a client is given anything,
  * so that a server can look at `sealane_handshake_peer` first.
  */
 int sealane_handshake_needs_advance(struct sealane_handshake *handshake);
@@ -348,13 +370,14 @@ int sealane_handshake_peer(struct sealane_handshake *handshake, struct sealane_p
 
 /**
  * Completes the handshake, waits until its deadline at most, and makes the channel. Frees the handshake, whatever the result,
- * and sets its variable to null; except for -EBUSY, if the child's end is still here.
+ * and sets its variable to null; except for -EBUSY, if the child's end is still here, and -EFAULT.
  */
 int sealane_handshake_finish(struct sealane_handshake **handshake,
                              struct sealane_channel **channel);
 
 /**
- * Refuses the peer, which gets -ECONNREFUSED, and frees the handshake. Sets the variable to null. Does not block.
+ * Refuses the peer, and frees the handshake. Sets the variable to null. Does not block. The peer gets -ECONNREFUSED, or, if its
+ * side of the handshake is complete already, -EPROTO from its channel.
  */
 int sealane_handshake_refuse(struct sealane_handshake **handshake);
 
@@ -418,7 +441,8 @@ int sealane_pair(const struct sealane_options *options, struct sealane_channel *
 
 /**
  * Closes and frees a channel, and sets the variable to null; null is ignored. What was committed before is still delivered
- * to the peer. Messages and a loan of the channel stay valid: free them too. No other thread may be using the handle.
+ * to the peer. Messages of the channel stay valid; an open loan ends, its memory with it. Free them too. No other thread may be
+ * using the handle.
  */
 void sealane_channel_free(struct sealane_channel **channel);
 
@@ -508,7 +532,8 @@ int sealane_reply(struct sealane_channel *channel,
 
 /**
  * Sends a request and waits for its reply: `timeout_ms` for both, -1 for ever; 0 is -EINVAL. Messages that come in between
- * are kept, and delivered by the next `sealane_recv`.
+ * are kept, and delivered by the next `sealane_recv`. `sealane_channel_recv_fd` does not announce them: receive until -EAGAIN, or
+ * call `sealane_channel_arm`, before you wait for it.
  *
  * -ETIMEDOUT: a reply that comes later is dropped. -EPIPE as soon as the peer is gone. -ENOBUFS: more messages came in
  * between than a channel keeps (64): receive them first. Others as of `sealane_request`.
@@ -522,11 +547,32 @@ int sealane_call(struct sealane_channel *channel,
                  struct sealane_message **reply);
 
 /**
- * Forgets a request of this channel: its reply is dropped if it still comes. Does not block.
- *
- * -ENOENT: it was answered, or forgotten before.
+ * The number that the next message of this channel will have, so that of a request: to be noted before it is sent, where another
+ * thread receives. -EBUSY: a loan is open, or another thread is sending.
  */
-int sealane_cancel(struct sealane_channel *channel, uint64_t number);
+int sealane_channel_next_number(struct sealane_channel *channel,
+                                uint64_t *number);
+
+/**
+ * Waits for the reply to the request with this number (`sealane_request`, `sealane_loan_request`), for `timeout_ms` at most: -1
+ * for ever; 0 is -EINVAL. Messages that come in between are kept, as by `sealane_call`.
+ *
+ * -ENOENT: no such request, or it was answered or forgotten. -ETIMEDOUT: the request is forgotten. -ENOBUFS: it is not; receive,
+ * then wait again. Others as of `sealane_call`.
+ */
+int sealane_wait_reply(struct sealane_channel *channel,
+                       uint64_t number,
+                       int timeout_ms,
+                       struct sealane_message **reply);
+
+/**
+ * Forgets a request of this channel: its reply is dropped if it still comes. Does not block. Any thread may call it.
+ *
+ * -ENOENT: it was answered, or forgotten before. -EBUSY: other threads are sending and receiving; a later call will find one of
+ * them done.
+ */
+int sealane_cancel(struct sealane_channel *channel,
+                   uint64_t number);
 
 /**
  * Receives the next message; waits for `timeout_ms` at most: -1 for ever, 0 not at all. Free it with `sealane_message_free`.
@@ -576,9 +622,9 @@ void sealane_loan_free(struct sealane_loan **loan);
  * Sends the loan as a message, with `len` control bytes and `fd_count` descriptors, which stay the caller's. Whole or not at
  * all.
  *
- * On success the loan is freed, and the variable null. With `timeout_ms` 0, every failure leaves the loan open: try again, or
- * free it. With another timeout (-1 for ever, or milliseconds), every failure frees it. Only descriptors, or more than 1 KiB of
- * control bytes, can make it wait. Failures as of `sealane_send`.
+ * On success the loan is freed, and the variable null. Every failure leaves it open: try again, or free it. Only descriptors, or
+ * more than 1 KiB of control bytes, can make it wait. Failures as of `sealane_send`. Success means that the message is on its way:
+ * a peer that goes away before it receives does not get it.
  */
 int sealane_loan_send(struct sealane_loan **loan,
                       const void *data,
@@ -600,7 +646,7 @@ int sealane_loan_request(struct sealane_loan **loan,
 
 /**
  * Sends the loan as the reply to the request with this number; as `sealane_loan_send`. -ENOENT: no such request waits for a
- * reply; the loan stays open.
+ * reply.
  */
 int sealane_loan_reply(struct sealane_loan **loan,
                        uint64_t number,
@@ -645,6 +691,7 @@ const void *sealane_message_bytes(struct sealane_message *message,
 
 /**
  * Copies `len` bytes of the payload, from `offset` on. -EINVAL: the range reaches past the payload's end; nothing is copied.
+ * -ENODATA: the message has no payload.
  */
 int sealane_message_copy(struct sealane_message *message,
                          size_t offset,
@@ -653,7 +700,10 @@ int sealane_message_copy(struct sealane_message *message,
 
 /**
  * Calls `each` with all of the payload, block by block, in order: private copies of at most 8 KiB, which hold still. A result
- * other than 0 ends the reading and is returned; let it be positive, so that it is no failure of this function. `each` must not free or release this message.
+ * other than 0 ends the reading and is returned; let it be positive, so that it is no failure of this function. `each` must not
+ * use this message, and must return: neither longjmp(3) nor a C++ exception may leave it.
+ *
+ * -ENODATA: the message has no payload.
  */
 int sealane_message_blocks(struct sealane_message *message,
                            sealane_block each,
@@ -813,7 +863,8 @@ int sealane_sealed_new(size_t len, struct sealane_sealed **sealed);
 void *sealane_sealed_data_mut(struct sealane_sealed *sealed);
 
 /**
- * Makes the buffer immutable (fcntl(2), F_SEAL_WRITE). Pointers of `sealane_sealed_data_mut` end here. -EINVAL: sealed before.
+ * Makes the buffer immutable (fcntl(2), F_SEAL_WRITE). Pointers of `sealane_sealed_data_mut` end here. -EINVAL: sealed before. If
+ * it fails for another reason, of which -EMFILE and -ENOMEM are the likely ones, the contents are gone.
  */
 int sealane_sealed_seal(struct sealane_sealed *sealed);
 

@@ -120,13 +120,22 @@ unsafe fn elements<'a, T: Copy>(data: *const T, count: usize) -> Result<&'a [T]>
     if count == 0 {
         return Ok(&[]);
     }
-    if data.is_null() || count > isize::MAX.unsigned_abs() / size_of::<T>() {
+    check::<T>(data.is_null(), count)?;
+    // SAFETY: not null; aligned and readable by the contract; no longer than a slice may be.
+    Ok(unsafe { slice::from_raw_parts(data, count) })
+}
+
+/// That `count` values of `T` can be somewhere.
+fn check<T>(is_null: bool, count: usize) -> Result<()> {
+    if is_null {
         return Err(Failure::null(
             "a pointer to as many bytes or numbers as its length says expected, null found",
         ));
     }
-    // SAFETY: not null; aligned and readable by the contract; no longer than a slice may be.
-    Ok(unsafe { slice::from_raw_parts(data, count) })
+    if count > isize::MAX.unsigned_abs() / size_of::<T>() {
+        return Err(Failure::invalid("a length that memory can have expected, a larger number found"));
+    }
+    Ok(())
 }
 
 /// Bytes to write.
@@ -138,9 +147,7 @@ pub(crate) unsafe fn room<'a, T>(data: *mut T, count: usize) -> Result<&'a mut [
     if count == 0 {
         return Ok(&mut []);
     }
-    if data.is_null() || count > isize::MAX.unsigned_abs() / size_of::<T>() {
-        return Err(Failure::null("a pointer to as much room as its length says expected, null found"));
-    }
+    check::<T>(data.is_null(), count)?;
     // SAFETY: not null; writable and unshared by the contract; uninitialised bytes are allowed.
     Ok(unsafe { slice::from_raw_parts_mut(data.cast(), count) })
 }

@@ -6,7 +6,9 @@ use std::{
     ffi::{c_int, c_void},
     mem::{self, MaybeUninit},
     os::fd::{AsRawFd, BorrowedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    ptr,
+    sync::{Arc, Mutex, MutexGuard, TryLockError},
+    thread,
     time::Instant,
 };
 
@@ -17,11 +19,10 @@ use sealane::{
 
 use crate::{
     arguments::{Given, Timeout, empty, handle, place, take},
-    loan::Loan,
     message::Message,
     options::{Options, builder},
     sending::{SenderState, Sending, reply, request, send},
-    status::{Failure, Result, done, status},
+    status::{Failure, Result, done, run, status},
 };
 
 /// Freed handles of messages that a channel keeps.
@@ -36,13 +37,13 @@ pub struct Channel {
     /// How large a message to the peer may be, and one from it.
     limits: [SealaneLimits; 2],
     recv_fd: c_int,
-    send_fd: c_int,
 }
 
 /// What a channel shares with its loan and its messages.
 #[derive(Debug)]
 pub(crate) struct Halves {
     pub(crate) sending: Mutex<Sending>,
+    send_fd: c_int,
     receiving: Mutex<Option<Receiver>>,
     freed: Mutex<Freed>,
 }
@@ -64,8 +65,8 @@ impl Channel {
             peer: sender.peer().clone(),
             limits: [sender.limits(), receiver.limits()],
             recv_fd: receiver.as_raw_fd(),
-            send_fd: sender.as_raw_fd(),
             halves: Arc::new(Halves {
+                send_fd: sender.as_raw_fd(),
                 sending: Mutex::new(Sending::new(sender)),
                 receiving: Mutex::new(Some(receiver)),
                 freed: Mutex::default(),
@@ -79,20 +80,15 @@ impl Channel {
         // SAFETY: the receiver's, which lives as long as this channel.
         unsafe { BorrowedFd::borrow_raw(self.recv_fd) }
     }
-
-    pub(crate) fn sending_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the sender's, which lives as long as this channel, here or in a loan.
-        unsafe { BorrowedFd::borrow_raw(self.send_fd) }
-    }
 }
 
 impl Drop for Channel {
-    /// Ends both directions, though messages and a loan have the halves too.
+    /// Ends both directions, and an open loan, though messages and that loan's handle have the halves too.
     ///
     /// In a fork a half may be locked for ever: by a thread that was using it, and is not there. Such a copy ends nothing.
     fn drop(&mut self) {
-        if let Ok(mut sending) = self.halves.sending() {
-            sending.state = SenderState::Freed;
+        if let Ok(mut sending) = self.halves.lending() {
+            sending.end();
         }
         if let Ok(mut receiving) = self.halves.receiving() {
             *receiving = None;
@@ -101,13 +97,29 @@ impl Drop for Channel {
 }
 
 impl Halves {
+    pub(crate) fn sending_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the sender's, here or in a loan. Who asks for it has the channel, or a loan, which ends with the channel.
+        unsafe { BorrowedFd::borrow_raw(self.send_fd) }
+    }
+
     /// The sending half, unless another thread is using it.
     pub(crate) fn sending(&self) -> Result<MutexGuard<'_, Sending>> {
-        unless_used(&self.sending, "another thread is sending on this channel")
+        unless_used(
+            &self.sending,
+            "another thread is sending on this channel, or was when this process was forked",
+        )
+    }
+
+    /// The sending half for the one who has a loan: nobody else can have it for long.
+    pub(crate) fn lending(&self) -> Result<MutexGuard<'_, Sending>> {
+        unless_lost(&self.sending)
     }
 
     fn receiving(&self) -> Result<MutexGuard<'_, Option<Receiver>>> {
-        unless_used(&self.receiving, "another thread is receiving on this channel")
+        unless_used(
+            &self.receiving,
+            "another thread is receiving on this channel, or was when this process was forked",
+        )
     }
 
     /// Keeps a freed handle, and the memory of its copy.
@@ -152,7 +164,7 @@ impl Halves {
         Ok(receiving.as_mut().ok_or_else(freed)?.arm()?)
     }
 
-    /// Sends a request by `request`, and waits for its reply.
+    /// Sends a request by `request`, and waits for its reply. If that fails, the request is forgotten.
     pub(crate) fn call(
         self: &Arc<Self>,
         timeout: Timeout,
@@ -162,24 +174,52 @@ impl Halves {
         let receiver = receiving.as_mut().ok_or_else(freed)?;
         let begun = Instant::now();
         let id = request(self.sending()?.sender()?)?;
-        let message = receiver.wait_reply(id, timeout.after(begun).duration())?;
+        let message =
+            receiver.wait_reply(id, timeout.after(begun).duration()).inspect_err(|_| receiver.cancel(id))?;
         drop(receiving);
         Ok(self.message(message))
     }
 
-    /// Takes back the sender that a loan had.
-    pub(crate) fn give_back(&self, sender: Sender, spare: Box<Loan>) {
-        let mut sending = locked(&self.sending);
-        // The sender of a channel that was freed is dropped, which closes its direction.
-        if let SenderState::Lent = sending.state {
-            sending.state = SenderState::Here(sender);
-            sending.spare = Some(spare);
+    fn wait_reply(self: &Arc<Self>, number: u64, timeout: Timeout) -> Result<Box<Message>> {
+        let mut receiving = self.receiving()?;
+        let receiver = receiving.as_mut().ok_or_else(freed)?;
+        let id = receiver.request_id(number).ok_or(sealane::Error::UnknownRequest)?;
+        let message = receiver.wait_reply(id, timeout.duration())?;
+        drop(receiving);
+        Ok(self.message(message))
+    }
+
+    /// Uses whichever half is not in use by another thread.
+    fn cancel(&self, number: u64) -> Result<()> {
+        if let Ok(sending) = self.sending()
+            && let SenderState::Here(sender) = &sending.state
+        {
+            sender.cancel(sender.request_id(number).ok_or(sealane::Error::UnknownRequest)?);
+            return Ok(());
         }
+        let receiving = self.receiving()?;
+        let receiver = receiving.as_ref().ok_or_else(freed)?;
+        receiver.cancel(receiver.request_id(number).ok_or(sealane::Error::UnknownRequest)?);
+        Ok(())
     }
 }
 
 pub(crate) fn freed() -> Failure {
     Failure::Usage { errno: libc::EPIPE, text: "the channel was freed" }
+}
+
+/// Yields after which a lock counts as lost: some milliseconds at most.
+const TURNS: u32 = 1000;
+
+/// Locks for a short section. A fork may have a copy of a lock that another thread held, and no copy of that thread.
+fn unless_lost<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
+    for _ in 0..TURNS {
+        if let Ok(guard) = unless_used(mutex, "") {
+            return Ok(guard);
+        }
+        thread::yield_now();
+    }
+    Err(Failure::busy("a thread was sending on this channel when this process was forked"))
 }
 
 fn unless_used<'m, T>(mutex: &'m Mutex<T>, text: &'static str) -> Result<MutexGuard<'m, T>> {
@@ -188,11 +228,6 @@ fn unless_used<'m, T>(mutex: &'m Mutex<T>, text: &'static str) -> Result<MutexGu
         Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
         Err(TryLockError::WouldBlock) => Err(Failure::busy(text)),
     }
-}
-
-/// For short sections. A panic ends the process, so that no lock is poisoned.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How large a message may be in one direction.
@@ -229,30 +264,42 @@ pub struct Peer {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sealane_pair(
     options: *const Options,
-    a: Option<&mut MaybeUninit<Option<Box<Channel>>>>,
-    b: Option<&mut MaybeUninit<Option<Box<Channel>>>>,
+    a: *mut Option<Box<Channel>>,
+    b: *mut Option<Box<Channel>>,
 ) -> c_int {
-    done((|| {
-        let (a, b) = (empty(a)?, empty(b)?);
+    done(|| {
+        if ptr::eq(a, b) && !a.is_null() {
+            return Err(Failure::invalid(
+                "two variables for two channels expected, the same address twice found",
+            ));
+        }
+        // SAFETY: null, or the address of a variable, by the header's contract; of another one than `b`.
+        let a = empty(unsafe { a.cast::<MaybeUninit<_>>().as_mut() })?;
+        // SAFETY: as above.
+        let b = empty(unsafe { b.cast::<MaybeUninit<_>>().as_mut() })?;
         // SAFETY: the header's contract on options.
         let (one, other) = unsafe { builder(options) }?.pair()?;
         *a = Some(Channel::new(one));
         *b = Some(Channel::new(other));
         Ok(())
-    })())
+    })
 }
 
 /// Closes and frees a channel, and sets the variable to null; null is ignored. What was committed before is still delivered
-/// to the peer. Messages and a loan of the channel stay valid: free them too. No other thread may be using the handle.
+/// to the peer. Messages of the channel stay valid; an open loan ends, its memory with it. Free them too. No other thread may be
+/// using the handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_channel_free(channel: Option<&mut Option<Box<Channel>>>) {
-    drop(take(channel));
+    run(|| drop(take(channel)));
 }
 
 /// Ends both directions at once, from any thread: functions that wait return -EPIPE. What was not received is dropped.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_channel_close(channel: Option<&Channel>) -> c_int {
-    done(handle(channel).map(|channel| channel.closer.close()))
+    done(|| {
+        handle(channel)?.closer.close();
+        Ok(())
+    })
 }
 
 /// The descriptor to wait for with poll(2), POLLIN, before `sealane_recv` with timeout 0. It stays the channel's.
@@ -261,20 +308,20 @@ pub extern "C" fn sealane_channel_close(channel: Option<&Channel>) -> c_int {
 /// has come since: a message, or the end of the peer. A fresh channel is armed.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_channel_recv_fd(channel: Option<&Channel>) -> c_int {
-    status(handle(channel).map(|channel| channel.recv_fd))
+    status(|| Ok(handle(channel)?.recv_fd))
 }
 
 /// The descriptor to wait for with poll(2), POLLIN, after a sending function has returned -EAGAIN. It stays the channel's.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_channel_send_fd(channel: Option<&Channel>) -> c_int {
-    status(handle(channel).map(|channel| channel.send_fd))
+    status(|| Ok(handle(channel)?.halves.send_fd))
 }
 
 /// Asks, without taking a message: 1 if there is none, and `sealane_channel_recv_fd` will be readable when one comes; 0 if
 /// there is something to receive now. For loops that take one message at each turn. Does not block.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_channel_arm(channel: Option<&Channel>) -> c_int {
-    status((|| Ok(handle(channel)?.halves.arm()?.into()))())
+    status(|| Ok(handle(channel)?.halves.arm()?.into()))
 }
 
 /// How large a message may be: one that is sent, and one that is received. Either address may be null.
@@ -284,14 +331,15 @@ pub extern "C" fn sealane_channel_limits(
     sent: Option<&mut MaybeUninit<Limits>>,
     received: Option<&mut MaybeUninit<Limits>>,
 ) -> c_int {
-    done(handle(channel).map(|channel| {
-        for (limits, out) in channel.limits.iter().zip([sent, received]) {
+    done(|| {
+        for (limits, out) in handle(channel)?.limits.iter().zip([sent, received]) {
             if let Some(out) = out {
                 let SealaneLimits { max_payload, max_control, max_fds, max_requests, .. } = *limits;
                 out.write(Limits { max_payload, max_control, max_fds, max_requests });
             }
         }
-    }))
+        Ok(())
+    })
 }
 
 /// The process at the other end.
@@ -300,11 +348,11 @@ pub extern "C" fn sealane_channel_peer(
     channel: Option<&Channel>,
     peer: Option<&mut MaybeUninit<Peer>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let peer_of_channel = &handle(channel)?.peer;
         place(peer)?.write(peer_of(peer_of_channel.credentials(), peer_of_channel.version()));
         Ok(())
-    })())
+    })
 }
 
 pub(crate) fn peer_of(credentials: sealane::Credentials, version: u32) -> Peer {
@@ -316,11 +364,11 @@ pub(crate) fn peer_of(credentials: sealane::Credentials, version: u32) -> Peer {
 /// the channel's.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_channel_pidfd(channel: Option<&Channel>) -> c_int {
-    let text = "no pidfd of the peer: options.peer_pidfd = 1 and Linux 6.5 expected";
-    status(handle(channel).and_then(|channel| {
-        let pidfd = channel.peer.pidfd().map(|pidfd| pidfd.as_raw_fd());
+    status(|| {
+        let text = "no pidfd of the peer: options.peer_pidfd = 1 and Linux 6.5 expected";
+        let pidfd = handle(channel)?.peer.pidfd().map(|pidfd| pidfd.as_raw_fd());
         pidfd.ok_or(Failure::Usage { errno: libc::ENOENT, text })
-    }))
+    })
 }
 
 /// Sends a message without a payload: `len` control bytes and `fd_count` descriptors, which stay the caller's. Whole or not at
@@ -338,13 +386,13 @@ pub unsafe extern "C" fn sealane_send(
     fd_count: usize,
     timeout_ms: c_int,
 ) -> c_int {
-    done((|| {
+    done(|| {
         // SAFETY: the header's contract on bytes and descriptors.
         let given = unsafe { Given::new(data, len, fds, fd_count) }?;
         let timeout = Timeout::of(timeout_ms)?;
         let mut sending = handle(channel)?.halves.sending()?;
         send(sending.sender()?, given, timeout)
-    })())
+    })
 }
 
 /// Sends a message that expects a reply; as `sealane_send`. The reply has this number: `sealane_message_in_reply_to`.
@@ -361,7 +409,7 @@ pub unsafe extern "C" fn sealane_request(
     timeout_ms: c_int,
     number: Option<&mut MaybeUninit<u64>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         // SAFETY: the header's contract on bytes and descriptors.
         let given = unsafe { Given::new(data, len, fds, fd_count) }?;
         let timeout = Timeout::of(timeout_ms)?;
@@ -371,7 +419,7 @@ pub unsafe extern "C" fn sealane_request(
             out.write(id.number());
         }
         Ok(())
-    })())
+    })
 }
 
 /// Replies to the request with this number (`sealane_message_expects_reply`); as `sealane_send`.
@@ -387,17 +435,18 @@ pub unsafe extern "C" fn sealane_reply(
     fd_count: usize,
     timeout_ms: c_int,
 ) -> c_int {
-    done((|| {
+    done(|| {
         // SAFETY: the header's contract on bytes and descriptors.
         let given = unsafe { Given::new(data, len, fds, fd_count) }?;
         let timeout = Timeout::of(timeout_ms)?;
         let mut sending = handle(channel)?.halves.sending()?;
         reply(sending.sender()?, number, given, timeout)
-    })())
+    })
 }
 
 /// Sends a request and waits for its reply: `timeout_ms` for both, -1 for ever; 0 is -EINVAL. Messages that come in between
-/// are kept, and delivered by the next `sealane_recv`.
+/// are kept, and delivered by the next `sealane_recv`. `sealane_channel_recv_fd` does not announce them: receive until -EAGAIN, or
+/// call `sealane_channel_arm`, before you wait for it.
 ///
 /// -ETIMEDOUT: a reply that comes later is dropped. -EPIPE as soon as the peer is gone. -ENOBUFS: more messages came in
 /// between than a channel keeps (64): receive them first. Others as of `sealane_request`.
@@ -411,28 +460,57 @@ pub unsafe extern "C" fn sealane_call(
     timeout_ms: c_int,
     reply: Option<&mut MaybeUninit<Option<Box<Message>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(reply)?;
         // SAFETY: the header's contract on bytes and descriptors.
         let given = unsafe { Given::new(data, len, fds, fd_count) }?;
         let timeout = Timeout::of_call(timeout_ms)?;
         *out = Some(handle(channel)?.halves.call(timeout, |sender| request(sender, given, timeout))?);
         Ok(())
-    })())
+    })
 }
 
-/// Forgets a request of this channel: its reply is dropped if it still comes. Does not block.
+/// The number that the next message of this channel will have, so that of a request: to be noted before it is sent, where another
+/// thread receives. -EBUSY: a loan is open, or another thread is sending.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealane_channel_next_number(
+    channel: Option<&Channel>,
+    number: Option<&mut MaybeUninit<u64>>,
+) -> c_int {
+    done(|| {
+        let out = place(number)?;
+        out.write(handle(channel)?.halves.sending()?.sender()?.next_id().number());
+        Ok(())
+    })
+}
+
+/// Waits for the reply to the request with this number (`sealane_request`, `sealane_loan_request`), for `timeout_ms` at most: -1
+/// for ever; 0 is -EINVAL. Messages that come in between are kept, as by `sealane_call`.
 ///
-/// -ENOENT: it was answered, or forgotten before.
+/// -ENOENT: no such request, or it was answered or forgotten. -ETIMEDOUT: the request is forgotten. -ENOBUFS: it is not; receive,
+/// then wait again. Others as of `sealane_call`.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealane_wait_reply(
+    channel: Option<&Channel>,
+    number: u64,
+    timeout_ms: c_int,
+    reply: Option<&mut MaybeUninit<Option<Box<Message>>>>,
+) -> c_int {
+    done(|| {
+        let out = empty(reply)?;
+        let timeout = Timeout::of_call(timeout_ms)?;
+        *out = Some(handle(channel)?.halves.wait_reply(number, timeout)?);
+        Ok(())
+    })
+}
+
+/// Forgets a request of this channel: its reply is dropped if it still comes. Does not block. Any thread may call it.
+///
+/// -ENOENT: it was answered, or forgotten before. -EBUSY: other threads are sending and receiving; a later call will find one of
+/// them done.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_cancel(channel: Option<&Channel>, number: u64) -> c_int {
-    done((|| {
-        let receiving = handle(channel)?.halves.receiving()?;
-        let receiver = receiving.as_ref().ok_or_else(freed)?;
-        let id = receiver.request_id(number).ok_or(sealane::Error::UnknownRequest)?;
-        receiver.cancel(id);
-        Ok(())
-    })())
+    done(|| handle(channel)?.halves.cancel(number))
 }
 
 /// Receives the next message; waits for `timeout_ms` at most: -1 for ever, 0 not at all. Free it with `sealane_message_free`.
@@ -446,10 +524,10 @@ pub extern "C" fn sealane_recv(
     timeout_ms: c_int,
     message: Option<&mut MaybeUninit<Option<Box<Message>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(message)?;
         let timeout = Timeout::of(timeout_ms)?;
         *out = Some(handle(channel)?.halves.receive(timeout)?);
         Ok(())
-    })())
+    })
 }

@@ -13,7 +13,7 @@ use crate::{
     arguments::{duplicate, empty, handle, path, place, room, string, take, variable},
     channel::{Channel, Peer, peer_of},
     options::{Options, builder},
-    status::{Failure, Result, done, status},
+    status::{Failure, Result, done, run, status},
 };
 
 /// Enough room for `sealane_handshake_child_name`.
@@ -85,7 +85,7 @@ pub unsafe extern "C" fn sealane_connect(
     path: *const c_char,
     channel: Option<&mut MaybeUninit<Option<Box<Channel>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(channel)?;
         // SAFETY: the header's contract on strings.
         let path = unsafe { self::path(path) }?;
@@ -93,7 +93,7 @@ pub unsafe extern "C" fn sealane_connect(
         let builder = unsafe { builder(options) }?;
         *out = Some(Channel::new(builder.connect(path)?));
         Ok(())
-    })())
+    })
 }
 
 /// Begins to connect, without blocking: continue with `sealane_handshake_advance`. Failures as of `sealane_connect`; -EAGAIN if
@@ -104,7 +104,7 @@ pub unsafe extern "C" fn sealane_connect_start(
     path: *const c_char,
     handshake: Option<&mut MaybeUninit<Option<Box<Handshake>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(handshake)?;
         // SAFETY: the header's contract on strings.
         let path = unsafe { self::path(path) }?;
@@ -112,7 +112,7 @@ pub unsafe extern "C" fn sealane_connect_start(
         let builder = unsafe { builder(options) }?;
         *out = Some(Handshake::begun(builder.try_connect(path)?));
         Ok(())
-    })())
+    })
 }
 
 /// Begins a handshake on a connected AF_UNIX SOCK_SEQPACKET socket, one end of a socketpair(2) for instance. The descriptor is
@@ -125,13 +125,13 @@ pub unsafe extern "C" fn sealane_handshake_start(
     fd: c_int,
     handshake: Option<&mut MaybeUninit<Option<Box<Handshake>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(handshake)?;
         // SAFETY: the header's contract on options.
         let builder = unsafe { builder(options) }?;
         *out = Some(Handshake::begun(builder.handshake(duplicate(fd)?)?));
         Ok(())
-    })())
+    })
 }
 
 /// Prepares a channel to a child process, which is started later, in any way. Does not block.
@@ -149,19 +149,19 @@ pub unsafe extern "C" fn sealane_prepare(
     options: *const Options,
     handshake: Option<&mut MaybeUninit<Option<Box<Handshake>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(handshake)?;
         // SAFETY: the header's contract on options.
         let builder = unsafe { builder(options) }?;
         *out = Some(Box::new(Handshake(State::Prepared(builder.prepare()?))));
         Ok(())
-    })())
+    })
 }
 
 /// The child's end of `sealane_prepare`. It stays the handshake's.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_handshake_child_fd(handshake: Option<&Handshake>) -> c_int {
-    status((|| Ok(handle(handshake)?.prepared()?.as_fd().as_raw_fd()))())
+    status(|| Ok(handle(handshake)?.prepared()?.as_fd().as_raw_fd()))
 }
 
 /// Writes the string that names the child's end, such as "5:1234": the descriptor's number, and its cookie (socket(7),
@@ -173,7 +173,7 @@ pub unsafe extern "C" fn sealane_handshake_child_name(
     name: *mut c_char,
     size: usize,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let text = handle(handshake)?.prepared()?.to_string();
         // SAFETY: the header's contract on room for results.
         let room = unsafe { room(name, size) }?;
@@ -182,16 +182,18 @@ pub unsafe extern "C" fn sealane_handshake_child_name(
             return Err(Failure::Usage { errno: libc::ERANGE, text });
         }
         for (place, byte) in room.iter_mut().zip(text.bytes().chain([0])) {
-            place.write(byte.cast_signed());
+            place.write(c_char::from_ne_bytes([byte]));
         }
         Ok(())
-    })())
+    })
 }
 
-/// Closes this process's copy of the child's end. Call it when the child runs, and in a child of fork(2) alone.
+/// Closes this process's copy of the child's end. Call it when the child runs.
+///
+/// A child of fork(2) without exec calls `sealane_inherited_as` instead, then `sealane_handshake_free`.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_handshake_child_started(handshake: Option<&mut Handshake>) -> c_int {
-    done((|| {
+    done(|| {
         let handshake =
             handshake.ok_or_else(|| Failure::null("a handshake expected, a null pointer found"))?;
         handshake.prepared()?;
@@ -199,11 +201,12 @@ pub extern "C" fn sealane_handshake_child_started(handshake: Option<&mut Handsha
             handshake.0 = State::Begun(prepared.started());
         }
         Ok(())
-    })())
+    })
 }
 
 /// In the child: makes the channel that the parent prepared, and waits for its handshake. `name` is the string of
-/// `sealane_handshake_child_name`, or a descriptor's number; null: the environment's SEALANE_FD, where a parent in Rust puts it.
+/// `sealane_handshake_child_name`, or a descriptor's number; null: the environment's SEALANE_FD, where a parent in Rust puts it. A
+/// parent in C whose child is in Rust puts the string there too.
 ///
 /// -ENOENT: the name, or the descriptor, is none. -EALREADY: taken before.
 #[unsafe(no_mangle)]
@@ -212,7 +215,7 @@ pub unsafe extern "C" fn sealane_inherited_as(
     name: *const c_char,
     channel: Option<&mut MaybeUninit<Option<Box<Channel>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(channel)?;
         // SAFETY: the header's contract on options.
         let builder = unsafe { builder(options) }?;
@@ -225,30 +228,30 @@ pub unsafe extern "C" fn sealane_inherited_as(
         };
         *out = Some(Channel::new(inherited));
         Ok(())
-    })())
+    })
 }
 
 /// The descriptor to wait for with poll(2), POLLIN, before the next `sealane_handshake_advance`. It stays the handshake's, and
 /// is the same as `sealane_channel_recv_fd` later.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_handshake_fd(handshake: Option<&Handshake>) -> c_int {
-    status((|| match &handle(handshake)?.0 {
+    status(|| match &handle(handshake)?.0 {
         State::Begun(handshake) => Ok(handshake.as_raw_fd()),
         _ => Err(not_started()),
-    })())
+    })
 }
 
 /// Milliseconds until the handshake fails, rounded up: wait no longer for its descriptor, since a silent peer makes none
 /// readable.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_handshake_remaining_ms(handshake: Option<&Handshake>) -> c_int {
-    status((|| match &handle(handshake)?.0 {
+    status(|| match &handle(handshake)?.0 {
         State::Begun(handshake) => {
             let left = handshake.deadline().saturating_duration_since(Instant::now());
             Ok(c_int::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX))
         }
         _ => Err(not_started()),
-    })())
+    })
 }
 
 /// Takes the steps that are possible at once; never blocks. 1 when `sealane_handshake_finish` will not block; 0: wait for the
@@ -258,14 +261,14 @@ pub extern "C" fn sealane_handshake_remaining_ms(handshake: Option<&Handshake>) 
 /// other failure is the handshake's end; free it.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_handshake_advance(handshake: Option<&mut Handshake>) -> c_int {
-    status((|| Ok(begun(handshake)?.advance()?.into()))())
+    status(|| Ok(begun(handshake)?.advance()?.into()))
 }
 
-/// 1 if the last `sealane_handshake_advance` left more to do at once, and 0 else. It stops before a client is given anything,
+/// 1 if the last `sealane_handshake_advance` left more to do at once; else 0. It stops before a client is given anything,
 /// so that a server can look at `sealane_handshake_peer` first.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_handshake_needs_advance(handshake: Option<&mut Handshake>) -> c_int {
-    status(begun(handshake).map(|handshake| handshake.needs_advance().into()))
+    begun(handshake).is_ok_and(|handshake| handshake.needs_advance()).into()
 }
 
 /// The process at the other end. -EAGAIN while it is unknown. `version` is 0.
@@ -274,41 +277,42 @@ pub extern "C" fn sealane_handshake_peer(
     handshake: Option<&mut Handshake>,
     peer: Option<&mut MaybeUninit<Peer>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let credentials = begun(handshake)?.peer_credentials();
         let credentials = credentials.ok_or_else(|| Failure::again("the peer has not said who it is yet"))?;
         place(peer)?.write(peer_of(credentials, 0));
         Ok(())
-    })())
+    })
 }
 
 /// Completes the handshake, waits until its deadline at most, and makes the channel. Frees the handshake, whatever the result,
-/// and sets its variable to null; except for -EBUSY, if the child's end is still here.
+/// and sets its variable to null; except for -EBUSY, if the child's end is still here, and -EFAULT.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_handshake_finish(
     handshake: Option<&mut Option<Box<Handshake>>>,
     channel: Option<&mut MaybeUninit<Option<Box<Channel>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(channel)?;
         *out = Some(Channel::new(Handshake::take_begun(handshake)?.finish()?));
         Ok(())
-    })())
+    })
 }
 
-/// Refuses the peer, which gets -ECONNREFUSED, and frees the handshake. Sets the variable to null. Does not block.
+/// Refuses the peer, and frees the handshake. Sets the variable to null. Does not block. The peer gets -ECONNREFUSED, or, if its
+/// side of the handshake is complete already, -EPROTO from its channel.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_handshake_refuse(handshake: Option<&mut Option<Box<Handshake>>>) -> c_int {
-    done((|| {
+    done(|| {
         if let State::Begun(handshake) = take(handshake)?.0 {
             handshake.refuse();
         }
         Ok(())
-    })())
+    })
 }
 
 /// Ends a handshake, and sets the variable to null; null is ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_handshake_free(handshake: Option<&mut Option<Box<Handshake>>>) {
-    drop(take(handshake));
+    run(|| drop(take(handshake)));
 }

@@ -13,7 +13,7 @@ use crate::{
     channel::Channel,
     handshake::Handshake,
     options::{Options, builder},
-    status::{Failure, done, status},
+    status::{Failure, done, run, status},
 };
 
 /// A socket to which other processes connect. Several threads may accept at once.
@@ -30,7 +30,7 @@ pub unsafe extern "C" fn sealane_listen(
     path: *const c_char,
     listener: Option<&mut MaybeUninit<Option<Box<Listener>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(listener)?;
         // SAFETY: the header's contract on strings.
         let path = unsafe { self::path(path) }?;
@@ -38,7 +38,7 @@ pub unsafe extern "C" fn sealane_listen(
         let builder = unsafe { builder(options) }?;
         *out = Some(Box::new(Listener(builder.listen(path)?)));
         Ok(())
-    })())
+    })
 }
 
 /// Listens on a socket that listens already, for socket activation. It is duplicated and stays the caller's, and is never
@@ -51,19 +51,19 @@ pub unsafe extern "C" fn sealane_listen_on(
     fd: c_int,
     listener: Option<&mut MaybeUninit<Option<Box<Listener>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(listener)?;
         // SAFETY: the header's contract on options.
         let builder = unsafe { builder(options) }?;
         *out = Some(Box::new(Listener(builder.listen_on(duplicate(fd)?)?)));
         Ok(())
-    })())
+    })
 }
 
 /// The descriptor to wait for with poll(2), POLLIN, before `sealane_accept_start`. It stays the listener's.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_listener_fd(listener: Option<&Listener>) -> c_int {
-    status(handle(listener).map(|listener| listener.0.as_raw_fd()))
+    status(|| Ok(handle(listener)?.0.as_raw_fd()))
 }
 
 /// Waits for a client for `timeout_ms` at most (-1 for ever, 0 not at all), and then for its handshake, at most
@@ -77,7 +77,7 @@ pub extern "C" fn sealane_accept(
     timeout_ms: c_int,
     channel: Option<&mut MaybeUninit<Option<Box<Channel>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(channel)?;
         let listener = &handle(listener)?.0;
         let channel = match Timeout::of(timeout_ms)? {
@@ -87,7 +87,7 @@ pub extern "C" fn sealane_accept(
         };
         *out = Some(Channel::new(channel));
         Ok(())
-    })())
+    })
 }
 
 fn no_client() -> Failure {
@@ -100,15 +100,15 @@ pub extern "C" fn sealane_accept_start(
     listener: Option<&Listener>,
     handshake: Option<&mut MaybeUninit<Option<Box<Handshake>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(handshake)?;
         *out = Some(Handshake::begun(handle(listener)?.0.try_accept()?.ok_or_else(no_client)?));
         Ok(())
-    })())
+    })
 }
 
 /// Stops listening, and sets the variable to null; null is ignored. Accepted channels stay.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_listener_free(listener: Option<&mut Option<Box<Listener>>>) {
-    drop(take(listener));
+    run(|| drop(take(listener)));
 }

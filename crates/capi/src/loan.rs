@@ -1,10 +1,11 @@
-//! `sealane_loan`: memory of the ring that C fills in place. An open loan has the channel's sender.
+//! `sealane_loan`: memory of the ring that C fills in place. The loan itself is its channel's.
 
 use std::{
     ffi::{c_int, c_void},
     mem::{self, MaybeUninit},
     ptr,
     sync::Arc,
+    time::Instant,
 };
 
 use sealane::{OwnedLoan, Sender, Unsent};
@@ -12,31 +13,26 @@ use sealane::{OwnedLoan, Sender, Unsent};
 use crate::{
     arguments::{Given, Timeout, empty, handle, take, variable},
     channel::{Channel, Halves},
-    sending::SenderState,
-    status::{Failure, Result, done},
+    readable::is_readable,
+    status::{Failure, Result, done, run},
 };
 
 /// Memory in the ring, to be filled and sent. While it is open, the channel's sending functions return -EBUSY; receiving goes
-/// on. One thread at a time may use it.
+/// on. It ends with its channel. One thread at a time may use it.
 #[derive(Debug)]
 pub struct Loan {
     /// None while the handle is in the pool.
-    open: Option<Open>,
-}
-
-#[derive(Debug)]
-struct Open {
-    loan: OwnedLoan,
-    halves: Arc<Halves>,
+    halves: Option<Arc<Halves>>,
 }
 
 impl Loan {
-    fn open(&self) -> Result<&OwnedLoan> {
-        Ok(&self.open.as_ref().ok_or_else(|| Failure::null("an open loan expected"))?.loan)
+    fn halves(&self) -> Result<&Arc<Halves>> {
+        self.halves.as_ref().ok_or_else(|| Failure::null("an open loan expected: this one was sent or freed"))
     }
 
-    fn open_mut(&mut self) -> Result<&mut OwnedLoan> {
-        Ok(&mut self.open.as_mut().ok_or_else(|| Failure::null("an open loan expected"))?.loan)
+    /// Looks at the open loan.
+    fn with<R>(&self, look: impl FnOnce(&mut OwnedLoan) -> R) -> Result<R> {
+        Ok(look(self.halves()?.lending()?.loan()?))
     }
 }
 
@@ -52,78 +48,71 @@ pub extern "C" fn sealane_loan_open(
     timeout_ms: c_int,
     loan: Option<&mut MaybeUninit<Option<Box<Loan>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(loan)?;
         let timeout = Timeout::of(timeout_ms)?;
         let halves = &handle(channel)?.halves;
         let mut sending = halves.sending()?;
-        let sender = sending.sender()?;
-        if let Timeout::Try = timeout
-            && !sender.has_space(len)?
-        {
-            return Err(Failure::again("the ring has no room for the loan"));
-        }
-        let SenderState::Here(sender) = mem::replace(&mut sending.state, SenderState::Lent) else {
-            return Err(Failure::busy("a loan of this channel is open"));
-        };
-        match sender.into_loan(len, timeout.duration()) {
-            Ok(open) => {
-                let mut loan = sending.spare.take().unwrap_or_else(|| Box::new(Loan { open: None }));
-                loan.open = Some(Open { loan: open, halves: Arc::clone(halves) });
-                *out = Some(loan);
-                Ok(())
-            }
-            Err(unsent) => {
-                let failure = Failure::note(unsent.error());
-                sending.state = SenderState::Here(unsent.into_sender());
-                Err(failure)
-            }
-        }
-    })())
+        sending.lend(len, timeout)?;
+        let mut loan = sending.spare.take().unwrap_or_else(|| Box::new(Loan { halves: None }));
+        loan.halves = Some(Arc::clone(halves));
+        *out = Some(loan);
+        Ok(())
+    })
 }
 
 /// The loan's memory, `sealane_loan_len` bytes; null for a null loan. Nobody else can write there. Valid until the loan is sent
 /// or freed. Its first bytes are aligned to 64. What is not written holds old bytes of the ring.
 #[unsafe(no_mangle)]
-pub extern "C" fn sealane_loan_data(loan: Option<&mut Loan>) -> *mut c_void {
-    let loan = loan.and_then(|loan| loan.open_mut().ok());
-    loan.map_or(ptr::null_mut(), |loan| loan.as_mut_ptr().cast())
+pub extern "C" fn sealane_loan_data(loan: Option<&Loan>) -> *mut c_void {
+    let data = loan.and_then(|loan| loan.with(|loan| loan.as_mut_ptr().cast()).ok());
+    data.unwrap_or(ptr::null_mut())
 }
 
 /// Bytes of the loan; 0 for a null loan.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_loan_len(loan: Option<&Loan>) -> usize {
-    loan.and_then(|loan| loan.open().ok()).map_or(0, |loan| loan.len())
+    loan.and_then(|loan| loan.with(|loan| loan.len()).ok()).unwrap_or(0)
 }
 
 /// Keeps the first `len` bytes of the loan; more than there are is -EINVAL.
 #[unsafe(no_mangle)]
-pub extern "C" fn sealane_loan_truncate(loan: Option<&mut Loan>, len: usize) -> c_int {
-    done((|| {
-        let loan = loan.ok_or_else(|| Failure::null("a loan expected, a null pointer found"))?.open_mut()?;
-        if len > loan.len() {
-            return Err(Failure::invalid("at most the loan's length expected, more bytes found"));
-        }
-        loan.truncate(len);
-        Ok(())
-    })())
+pub extern "C" fn sealane_loan_truncate(loan: Option<&Loan>, len: usize) -> c_int {
+    done(|| {
+        handle(loan)?.with(|loan| {
+            if len > loan.len() {
+                return Err(Failure::invalid("at most the loan's length expected, more bytes found"));
+            }
+            loan.truncate(len);
+            Ok(())
+        })?
+    })
 }
 
 /// Sends nothing: the loan's room is free again. Sets the variable to null; null is ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_loan_free(loan: Option<&mut Option<Box<Loan>>>) {
-    let Ok(mut loan) = take(loan) else { return };
-    if let Some(Open { loan: open, halves }) = loan.open.take() {
-        halves.give_back(open.discard(), loan);
-    }
+    run(|| {
+        let Ok(mut loan) = take(loan) else { return };
+        let Some(halves) = loan.halves.take() else {
+            // It was sent or freed through another variable before, and is its channel's.
+            mem::forget(loan);
+            return;
+        };
+        if let Ok(mut sending) = halves.lending()
+            && let Ok(Ok(())) = sending.end_loan(|loan| Ok::<_, (_, Failure)>(loan.discard()))
+        {
+            sending.spare = Some(loan);
+        }
+    });
 }
 
 /// Sends the loan as a message, with `len` control bytes and `fd_count` descriptors, which stay the caller's. Whole or not at
 /// all.
 ///
-/// On success the loan is freed, and the variable null. With `timeout_ms` 0, every failure leaves the loan open: try again, or
-/// free it. With another timeout (-1 for ever, or milliseconds), every failure frees it. Only descriptors, or more than 1 KiB of
-/// control bytes, can make it wait. Failures as of `sealane_send`.
+/// On success the loan is freed, and the variable null. Every failure leaves it open: try again, or free it. Only descriptors, or
+/// more than 1 KiB of control bytes, can make it wait. Failures as of `sealane_send`. Success means that the message is on its way:
+/// a peer that goes away before it receives does not get it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sealane_loan_send(
     loan: Option<&mut Option<Box<Loan>>>,
@@ -133,16 +122,11 @@ pub unsafe extern "C" fn sealane_loan_send(
     fd_count: usize,
     timeout_ms: c_int,
 ) -> c_int {
-    done((|| {
+    done(|| {
         // SAFETY: the header's contract on bytes and descriptors.
-        let control = unsafe { Given::new(data, len, fds, fd_count) }?.control();
-        let timeout = Timeout::of(timeout_ms)?;
-        commit(loan, |loan| match timeout {
-            Timeout::Forever => Sent::done(loan.send_with(control)),
-            Timeout::Try => Sent::tried(loan.try_send_with(control)),
-            Timeout::Within(time) => Sent::done(loan.send_with_timeout(control, time)),
-        })
-    })())
+        let given = unsafe { Given::new(data, len, fds, fd_count) }?;
+        commit(loan, Timeout::of(timeout_ms)?, |loan| loan.try_send_with(given.control()))
+    })
 }
 
 /// Sends the loan as a request; as `sealane_loan_send`. The reply has this number; `number` may be null.
@@ -156,26 +140,24 @@ pub unsafe extern "C" fn sealane_loan_request(
     timeout_ms: c_int,
     number: Option<&mut MaybeUninit<u64>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         // SAFETY: the header's contract on bytes and descriptors.
-        let control = unsafe { Given::new(data, len, fds, fd_count) }?.control();
-        let timeout = Timeout::of(timeout_ms)?;
-        let keep = |(sender, id): (Sender, sealane::RequestId)| {
-            if let Some(out) = number {
-                out.write(id.number());
-            }
-            sender
-        };
-        commit(loan, |loan| match timeout {
-            Timeout::Forever => Sent::done(loan.request(control).map(keep)),
-            Timeout::Try => Sent::tried(loan.try_request(control).map(keep)),
-            Timeout::Within(time) => Sent::done(loan.request_timeout(control, time).map(keep)),
-        })
-    })())
+        let given = unsafe { Given::new(data, len, fds, fd_count) }?;
+        let mut request = 0;
+        commit(loan, Timeout::of(timeout_ms)?, |loan| {
+            let (sender, id) = loan.try_request(given.control())?;
+            request = id.number();
+            Ok(sender)
+        })?;
+        if let Some(out) = number {
+            out.write(request);
+        }
+        Ok(())
+    })
 }
 
 /// Sends the loan as the reply to the request with this number; as `sealane_loan_send`. -ENOENT: no such request waits for a
-/// reply; the loan stays open.
+/// reply.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sealane_loan_reply(
     loan: Option<&mut Option<Box<Loan>>>,
@@ -186,72 +168,45 @@ pub unsafe extern "C" fn sealane_loan_reply(
     fd_count: usize,
     timeout_ms: c_int,
 ) -> c_int {
-    done((|| {
+    done(|| {
         // SAFETY: the header's contract on bytes and descriptors.
-        let control = unsafe { Given::new(data, len, fds, fd_count) }?.control();
-        let timeout = Timeout::of(timeout_ms)?;
-        commit(loan, |loan| {
-            let Some(token) = loan.reply_token(number) else {
-                return Sent::Kept(loan, Failure::Library(sealane::Error::UnknownRequest));
-            };
-            match timeout {
-                Timeout::Forever => Sent::done(loan.reply(token, control)),
-                Timeout::Try => Sent::tried(loan.try_reply(token, control)),
-                Timeout::Within(time) => Sent::done(loan.reply_timeout(token, control, time)),
-            }
-        })
-    })())
+        let given = unsafe { Given::new(data, len, fds, fd_count) }?;
+        let token =
+            handle(loan.as_ref().and_then(|loan| loan.as_deref()))?.with(|loan| loan.reply_token(number))?;
+        let token = token.ok_or(Failure::Library(sealane::Error::UnknownRequest))?;
+        commit(loan, Timeout::of(timeout_ms)?, |loan| loan.try_reply(token, given.control()))
+    })
 }
 
-/// What became of a loan that was to be sent.
-enum Sent {
-    Done(Sender),
-    Gone(Sender, Failure),
-    Kept(OwnedLoan, Failure),
-}
-
-impl Sent {
-    fn done(result: Result<Sender, Unsent<Sender>>) -> Self {
-        match result {
-            Ok(sender) => Self::Done(sender),
-            Err(unsent) => {
-                let failure = Failure::note(unsent.error());
-                Self::Gone(unsent.into_sender(), failure)
-            }
-        }
-    }
-
-    fn tried(result: Result<Sender, Unsent<OwnedLoan>>) -> Self {
-        match result {
-            Ok(sender) => Self::Done(sender),
-            Err(unsent) => {
-                let failure = Failure::note(unsent.error());
-                Self::Kept(unsent.into_loan(), failure)
-            }
-        }
-    }
-}
-
-/// Sends a loan, and gives back to its owners what is left: the sender to the channel, or the loan to the caller's variable.
-fn commit(variable: Option<&mut Option<Box<Loan>>>, send: impl FnOnce(OwnedLoan) -> Sent) -> Result<()> {
+/// Sends a loan by `send`, which does not wait: it is called again when there is room. What fails leaves the loan as it is.
+fn commit(
+    variable: Option<&mut Option<Box<Loan>>>,
+    timeout: Timeout,
+    mut send: impl FnMut(OwnedLoan) -> Result<Sender, Unsent<OwnedLoan>>,
+) -> Result<()> {
     let variable = self::variable(variable)?;
-    let mut loan = take(Some(variable))?;
-    let Some(Open { loan: open, halves }) = loan.open.take() else {
-        return Err(Failure::null("an open loan expected"));
-    };
-    match send(open) {
-        Sent::Done(sender) => {
-            halves.give_back(sender, loan);
-            Ok(())
+    let halves = Arc::clone(handle(variable.as_deref())?.halves()?);
+    let begun = Instant::now();
+    loop {
+        let mut sending = halves.lending()?;
+        let result = sending.end_loan(|loan| {
+            send(loan).map_err(|unsent| {
+                let is_full = matches!(unsent.error(), sealane::Error::Full);
+                let failure = Failure::note(unsent.error());
+                (unsent.into_loan(), (failure, is_full))
+            })
+        })?;
+        let Err((failure, is_full)) = result else {
+            sending.spare = take(Some(variable)).ok().map(|mut loan| {
+                loan.halves = None;
+                loan
+            });
+            return Ok(());
+        };
+        drop(sending);
+        if !is_full || matches!(timeout, Timeout::Try) {
+            return Err(failure);
         }
-        Sent::Gone(sender, failure) => {
-            halves.give_back(sender, loan);
-            Err(failure)
-        }
-        Sent::Kept(open, failure) => {
-            loan.open = Some(Open { loan: open, halves });
-            *variable = Some(loan);
-            Err(failure)
-        }
+        is_readable(halves.sending_fd(), timeout.after(begun).left()?)?;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{c_int, c_void},
-    mem::MaybeUninit,
+    mem::{self, MaybeUninit},
     os::fd::IntoRawFd,
     ptr,
     sync::Arc,
@@ -11,7 +11,7 @@ use std::{
 use crate::{
     arguments::{handle, place, room, take},
     channel::Halves,
-    status::{Failure, Result, done, status},
+    status::{Failure, Result, done, run, status},
 };
 
 /// A message that was received. Its payload holds room in the sender's ring until the message is freed, or its payload
@@ -75,11 +75,17 @@ fn message_mut(message: Option<&mut Message>) -> Result<&mut Received> {
 /// is ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_message_free(message: Option<&mut Option<Box<Message>>>) {
-    let Ok(mut message) = take(message) else { return };
-    if let Some(Received { message: received, halves, copy }) = message.received.take() {
-        drop(received);
-        halves.recycle(message, copy);
-    }
+    run(|| {
+        let Ok(mut message) = take(message) else { return };
+        match message.received.take() {
+            Some(Received { message: received, halves, copy }) => {
+                drop(received);
+                halves.recycle(message, copy);
+            }
+            // It was freed through another variable before, and is its channel's.
+            None => mem::forget(message),
+        }
+    });
 }
 
 /// The control bytes, and their number in `len` (which may be null). They are private memory, hold still, and are aligned to 16;
@@ -100,7 +106,10 @@ pub extern "C" fn sealane_message_control(
 /// 1 if the message has a payload, which may have no bytes; else 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_message_has_payload(message: Option<&Message>) -> c_int {
-    status(self::message(message).map(|received| received.message.payload().is_some().into()))
+    message
+        .and_then(|message| message.received().ok())
+        .is_some_and(|received| received.message.payload().is_some())
+        .into()
 }
 
 /// Bytes of the payload; 0 where there is none.
@@ -128,6 +137,7 @@ pub extern "C" fn sealane_message_bytes(
 }
 
 /// Copies `len` bytes of the payload, from `offset` on. -EINVAL: the range reaches past the payload's end; nothing is copied.
+/// -ENODATA: the message has no payload.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sealane_message_copy(
     message: Option<&Message>,
@@ -135,14 +145,14 @@ pub unsafe extern "C" fn sealane_message_copy(
     destination: *mut c_void,
     len: usize,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let payload = self::message(message)?.message.payload().ok_or_else(no_payload)?;
         let source = payload.shared_at::<u8>(offset, len)?;
         // SAFETY: the header's contract on room for results.
         let room = unsafe { room(destination.cast::<u8>(), len) }?;
         source.copy_to_uninit(room)?;
         Ok(())
-    })())
+    })
 }
 
 fn no_payload() -> Failure {
@@ -150,14 +160,17 @@ fn no_payload() -> Failure {
 }
 
 /// Calls `each` with all of the payload, block by block, in order: private copies of at most 8 KiB, which hold still. A result
-/// other than 0 ends the reading and is returned; let it be positive, so that it is no failure of this function. `each` must not free or release this message.
+/// other than 0 ends the reading and is returned; let it be positive, so that it is no failure of this function. `each` must not
+/// use this message, and must return: neither longjmp(3) nor a C++ exception may leave it.
+///
+/// -ENODATA: the message has no payload.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sealane_message_blocks(
     message: Option<&Message>,
     each: Block,
     context: *mut c_void,
 ) -> c_int {
-    status((|| {
+    status(|| {
         let payload = self::message(message)?.message.payload().ok_or_else(no_payload)?;
         let each =
             each.ok_or_else(|| Failure::null("a function for the blocks expected, a null pointer found"))?;
@@ -169,13 +182,16 @@ pub unsafe extern "C" fn sealane_message_blocks(
             }
         });
         Ok(stopped.err().unwrap_or(0))
-    })())
+    })
 }
 
 /// Releases the payload's room before the message is freed. Control bytes and descriptors stay.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_message_release(message: Option<&mut Message>) -> c_int {
-    done(message_mut(message).map(|received| drop(received.message.take_payload())))
+    done(|| {
+        drop(message_mut(message)?.message.take_payload());
+        Ok(())
+    })
 }
 
 /// Descriptors of the message that were not taken yet.
@@ -192,7 +208,7 @@ pub unsafe extern "C" fn sealane_message_take_fds(
     fds: *mut c_int,
     count: usize,
 ) -> c_int {
-    status((|| {
+    status(|| {
         let received = message_mut(message)?;
         let count = count.min(received.message.fds().len());
         // SAFETY: the header's contract on room for results.
@@ -202,7 +218,7 @@ pub unsafe extern "C" fn sealane_message_take_fds(
             place.write(fd.into_raw_fd());
         }
         Ok(c_int::try_from(count).unwrap_or(c_int::MAX))
-    })())
+    })
 }
 
 /// 1 if the sender expects a reply, whose `number` is for `sealane_reply`; else 0. `number` may be null.
@@ -228,13 +244,11 @@ fn numbered(
     out: Option<&mut MaybeUninit<u64>>,
     find: impl FnOnce(&sealane::Message) -> Option<u64>,
 ) -> c_int {
-    status((|| {
-        let number = find(&self::message(message)?.message);
-        if let (Some(number), Some(out)) = (number, out) {
-            out.write(number);
-        }
-        Ok(number.is_some().into())
-    })())
+    let number = message.and_then(|message| find(&message.received().ok()?.message));
+    if let (Some(number), Some(out)) = (number, out) {
+        out.write(number);
+    }
+    number.is_some().into()
 }
 
 /// The message's number among all that its sender has sent on this channel.
@@ -243,8 +257,8 @@ pub extern "C" fn sealane_message_number(
     message: Option<&Message>,
     number: Option<&mut MaybeUninit<u64>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         place(number)?.write(self::message(message)?.message.sequence());
         Ok(())
-    })())
+    })
 }

@@ -11,6 +11,8 @@ use crate::{
 
 /// In a field of `sealane_options`, where 0 means the default: a true 0, or "no".
 pub const SEALANE_NONE: u32 = u32::MAX;
+/// In `sealane_options.ring_capacity` and `max_peer_ring_capacity`: no ring, and so no payloads in this direction.
+pub const SEALANE_NO_RING: u64 = 1;
 /// `sealane_options.wait`: spin for up to `max_spin_us`, then sleep. The default.
 pub const SEALANE_WAIT_ADAPTIVE: u32 = 1;
 /// `sealane_options.wait`: sleep at once.
@@ -18,7 +20,13 @@ pub const SEALANE_WAIT_BLOCK: u32 = 2;
 /// `sealane_options.wait`: never sleep; occupies a CPU.
 pub const SEALANE_WAIT_SPIN: u32 = 3;
 
-/// Settings of one end of a channel. A field that is 0 means the default; `SEALANE_NONE` means a true 0, or "no".
+/// As many as a packet can hold.
+const MAX_CONTROL: u32 = 212_928;
+/// SCM_MAX_FD, unix(7).
+const MAX_FDS: u32 = 253;
+
+/// Settings of one end of a channel. A field that is 0 means the default; `SEALANE_NONE` means a true 0, or "no"; for rings that is
+/// `SEALANE_NO_RING`.
 ///
 /// The structure may grow at its end. So its size comes first, as in clone3(2): fields that an older program does not know
 /// have their defaults; fields that this library does not know have to be 0, else functions return -E2BIG.
@@ -104,16 +112,30 @@ impl Options {
             builder = builder.max_peer_ring_capacity(bytes);
         }
         if let Some(bytes) = number_of(self.max_control) {
+            if bytes > MAX_CONTROL {
+                return Err(Failure::invalid(
+                    "options.max_control: at most 212,928 bytes expected, more found",
+                ));
+            }
             builder = builder.max_control(to_usize(bytes));
         }
         if let Some(count) = number_of(self.max_fds) {
+            if count > MAX_FDS {
+                return Err(Failure::invalid("options.max_fds: at most 253 expected, more found"));
+            }
             builder = builder.max_fds(to_usize(count));
         }
         if let Some(count) = number_of(self.max_requests) {
             builder = builder.max_requests(to_usize(count));
         }
-        if let Some(time) = number_of(self.handshake_timeout_ms) {
-            builder = builder.handshake_timeout(Duration::from_millis(time.into()));
+        match self.handshake_timeout_ms {
+            0 => {}
+            SEALANE_NONE => {
+                return Err(Failure::invalid(
+                    "options.handshake_timeout_ms: some milliseconds expected, since a handshake always ends; -1 found",
+                ));
+            }
+            time => builder = builder.handshake_timeout(Duration::from_millis(time.into())),
         }
         let spin = number_of(self.max_spin_us).map(|time| Duration::from_micros(time.into()));
         let wait = match (self.wait, spin) {
@@ -159,7 +181,7 @@ fn to_usize(number: u32) -> usize {
 
 /// A length, unless it is the default.
 fn bytes_of(field: u64) -> Option<usize> {
-    let bytes = if field == SEALANE_NONE.into() { 0 } else { field };
+    let bytes = if field == SEALANE_NO_RING { 0 } else { field };
     (field != 0).then(|| usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 

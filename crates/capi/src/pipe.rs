@@ -19,7 +19,7 @@ use crate::{
     handshake::Handshake,
     message::Message,
     sending::{Progress, Queue, reply_any, request_any, send_any},
-    status::{Failure, Result, done, status},
+    status::{Failure, Result, done, run, status},
 };
 
 /// A result of `sealane_pipe_dispatch`: `sealane_pipe_recv` has something to say, a message or the end.
@@ -133,7 +133,7 @@ impl Pipe {
     fn flush(&mut self) -> Result<bool> {
         let channel = self.stage.channel()?;
         let progress = channel.halves.sending()?.flush();
-        let sending = channel.sending_fd();
+        let sending = channel.halves.sending_fd();
         match progress {
             Ok(Progress::Done) => {
                 self.readiness.room_found(sending)?;
@@ -161,7 +161,7 @@ impl Pipe {
             match &self.stage {
                 // Its descriptors are those that the handshake waits for.
                 Stage::Handshake(..) => self.readiness.wait(left)?,
-                Stage::Open(channel) => self.readiness.wait_to_send(channel.sending_fd(), left)?,
+                Stage::Open(channel) => self.readiness.wait_to_send(channel.halves.sending_fd(), left)?,
                 Stage::Failed(error) => return Err(Failure::note(error)),
             }
         }
@@ -176,7 +176,7 @@ impl Pipe {
         let channel = self.stage.channel()?;
         let result = send(channel.halves.sending()?.sender()?);
         if let Err(Failure::Library(Error::Full)) = &result {
-            self.readiness.wait_for_room(channel.sending_fd())?;
+            self.readiness.wait_for_room(channel.halves.sending_fd())?;
         }
         result
     }
@@ -185,7 +185,7 @@ impl Pipe {
     fn dispatch(&mut self) -> Result<c_int> {
         let settled = self.advance()?;
         let Stage::Open(channel) = &self.stage else { return Ok(0) };
-        let can_send = settled && self.readiness.has_room(channel.sending_fd())?;
+        let can_send = settled && self.readiness.has_room(channel.halves.sending_fd())?;
         // What a failure is, receiving says.
         let can_recv = !matches!(channel.halves.arm(), Ok(true));
         self.readiness.set_again(can_recv)?;
@@ -256,11 +256,11 @@ pub extern "C" fn sealane_pipe_new(
     handshake: Option<&mut Option<Box<Handshake>>>,
     pipe: Option<&mut MaybeUninit<Option<Box<Pipe>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(pipe)?;
         *out = Some(Pipe::begun(Handshake::take_begun(handshake)?)?);
         Ok(())
-    })())
+    })
 }
 
 /// Makes a pipe of a channel: in a child, after `sealane_inherited_as`. Takes the channel, and sets its variable to null, unless it
@@ -270,25 +270,25 @@ pub extern "C" fn sealane_pipe_from_channel(
     channel: Option<&mut Option<Box<Channel>>>,
     pipe: Option<&mut MaybeUninit<Option<Box<Pipe>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(pipe)?;
         *out = Some(Pipe::open(variable(channel)?)?);
         Ok(())
-    })())
+    })
 }
 
 /// Closes and frees a pipe, and sets the variable to null; null is ignored. What was sent is still delivered; what is queued is
 /// not. Messages of the pipe stay valid: free them too.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_pipe_free(pipe: Option<&mut Option<Box<Pipe>>>) {
-    drop(take(pipe));
+    run(|| drop(take(pipe)));
 }
 
 /// The only descriptor to wait for with poll(2), POLLIN: readable (level-triggered) when `sealane_pipe_dispatch` has something to
 /// do or to say. It counts the handshake's time too. It stays the pipe's, and the same for all of its life.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_pipe_fd(pipe: Option<&Pipe>) -> c_int {
-    status(handle(pipe).map(|pipe| pipe.readiness.fd().as_raw_fd()))
+    status(|| Ok(handle(pipe)?.readiness.fd().as_raw_fd()))
 }
 
 /// Does what is possible at once: goes on with the handshake, sends what is queued. Never blocks. Returns a set of
@@ -299,7 +299,7 @@ pub extern "C" fn sealane_pipe_fd(pipe: Option<&Pipe>) -> c_int {
 /// the pipe works as before. The end of a connected pipe is `sealane_pipe_recv`'s to say.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_pipe_dispatch(pipe: Option<&mut Pipe>) -> c_int {
-    status((|| self::pipe(pipe)?.dispatch())())
+    status(|| self::pipe(pipe)?.dispatch())
 }
 
 /// The pipe's channel, for its limits, its peer, and loans; null while there is none. It stays the pipe's: do not free it, and
@@ -325,7 +325,7 @@ pub unsafe extern "C" fn sealane_pipe_send_any(
     fds: *const c_int,
     fd_count: usize,
 ) -> c_int {
-    done((|| {
+    done(|| {
         // SAFETY: the header's contract on bytes and descriptors.
         let given = unsafe { Given::new(data, len, fds, fd_count) }?;
         let pipe = self::pipe(pipe)?;
@@ -333,7 +333,7 @@ pub unsafe extern "C" fn sealane_pipe_send_any(
             Stage::Handshake(_, queue) => queue.push(given),
             _ => pipe.try_send(|sender| send_any(sender, given, Timeout::Try)),
         }
-    })())
+    })
 }
 
 /// Sends a message of any size that expects a reply, which has this number: `sealane_message_in_reply_to`. `number` may be null.
@@ -349,7 +349,7 @@ pub unsafe extern "C" fn sealane_pipe_request_any(
     fd_count: usize,
     number: Option<&mut MaybeUninit<u64>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         // SAFETY: the header's contract on bytes and descriptors.
         let given = unsafe { Given::new(data, len, fds, fd_count) }?;
         let id = self::pipe(pipe)?.try_send(|sender| request_any(sender, given, Timeout::Try))?;
@@ -357,7 +357,7 @@ pub unsafe extern "C" fn sealane_pipe_request_any(
             out.write(id.number());
         }
         Ok(())
-    })())
+    })
 }
 
 /// Replies to the request with this number (`sealane_message_expects_reply`); as `sealane_pipe_send_any`.
@@ -372,11 +372,11 @@ pub unsafe extern "C" fn sealane_pipe_reply_any(
     fds: *const c_int,
     fd_count: usize,
 ) -> c_int {
-    done((|| {
+    done(|| {
         // SAFETY: the header's contract on bytes and descriptors.
         let given = unsafe { Given::new(data, len, fds, fd_count) }?;
         self::pipe(pipe)?.try_send(|sender| reply_any(sender, number, given, Timeout::Try))
-    })())
+    })
 }
 
 /// Sends a request of any size and waits for its reply: `timeout_ms` for both, and for the handshake and what is queued before
@@ -394,14 +394,14 @@ pub unsafe extern "C" fn sealane_pipe_call_any(
     timeout_ms: c_int,
     reply: Option<&mut MaybeUninit<Option<Box<Message>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(reply)?;
         // SAFETY: the header's contract on bytes and descriptors.
         let given = unsafe { Given::new(data, len, fds, fd_count) }?;
         let timeout = Timeout::of_call(timeout_ms)?;
         *out = Some(self::pipe(pipe)?.call(timeout, |sender, left| request_any(sender, given, left))?);
         Ok(())
-    })())
+    })
 }
 
 /// Receives the next message, as `sealane_recv`; before the pipe is connected it waits, or returns -EAGAIN. With timeout 0 the
@@ -415,10 +415,10 @@ pub extern "C" fn sealane_pipe_recv(
     timeout_ms: c_int,
     message: Option<&mut MaybeUninit<Option<Box<Message>>>>,
 ) -> c_int {
-    done((|| {
+    done(|| {
         let out = empty(message)?;
         let timeout = Timeout::of(timeout_ms)?;
         *out = Some(self::pipe(pipe)?.receive(timeout)?);
         Ok(())
-    })())
+    })
 }

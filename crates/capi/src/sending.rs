@@ -2,11 +2,12 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Instant,
 };
 
-use sealane::{Control, Error, Limits, Loan as SealaneLoan, ReplyToken, RequestId, Sender};
+use sealane::{Control, Error, Limits, Loan as SealaneLoan, OwnedLoan, ReplyToken, RequestId, Sender};
 
 use crate::{
     arguments::{Given, Timeout, duplicate_of},
@@ -27,11 +28,10 @@ pub(crate) struct Sending {
 
 /// Where the sender is.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one a channel; a box would be allocated for each loan")]
 pub(crate) enum SenderState {
     Here(Sender),
     /// A loan is open, and has the sender.
-    Lent,
+    Lent(OwnedLoan),
     /// The channel was freed.
     Freed,
 }
@@ -46,6 +46,66 @@ impl Sending {
             return Err(Failure::again("earlier messages of the pipe are still queued"));
         }
         self.state.sender()
+    }
+
+    /// Opens a loan.
+    pub(crate) fn lend(&mut self, len: usize, timeout: Timeout) -> Result<()> {
+        let sender = self.sender()?;
+        if let Timeout::Try = timeout
+            && !sender.has_space(len)?
+        {
+            return Err(Failure::again("the ring has no room for the loan"));
+        }
+        let SenderState::Here(sender) = mem::replace(&mut self.state, SenderState::Freed) else {
+            return Err(freed());
+        };
+        match sender.into_loan(len, timeout.duration()) {
+            Ok(loan) => {
+                self.state = SenderState::Lent(loan);
+                Ok(())
+            }
+            Err(unsent) => {
+                let failure = Failure::note(unsent.error());
+                self.state = SenderState::Here(unsent.into_sender());
+                Err(failure)
+            }
+        }
+    }
+
+    /// The open loan.
+    pub(crate) fn loan(&mut self) -> Result<&mut OwnedLoan> {
+        match &mut self.state {
+            SenderState::Lent(loan) => Ok(loan),
+            SenderState::Here(_) => Err(Failure::null("an open loan expected")),
+            SenderState::Freed => Err(freed()),
+        }
+    }
+
+    /// Ends the open loan by `end`, which gives its sender back, or, if it fails, the loan.
+    pub(crate) fn end_loan<E>(
+        &mut self,
+        end: impl FnOnce(OwnedLoan) -> Result<Sender, (OwnedLoan, E)>,
+    ) -> Result<Result<(), E>> {
+        self.loan()?;
+        let SenderState::Lent(loan) = mem::replace(&mut self.state, SenderState::Freed) else {
+            return Err(freed());
+        };
+        match end(loan) {
+            Ok(sender) => {
+                self.state = SenderState::Here(sender);
+                Ok(Ok(()))
+            }
+            Err((loan, error)) => {
+                self.state = SenderState::Lent(loan);
+                Ok(Err(error))
+            }
+        }
+    }
+
+    /// Ends the direction, after what was sent.
+    pub(crate) fn end(&mut self) {
+        self.state = SenderState::Freed;
+        self.queue = Queue::default();
     }
 
     /// Sends what is queued, as far as there is room.
@@ -86,7 +146,7 @@ impl SenderState {
     fn sender(&mut self) -> Result<&mut Sender> {
         match self {
             Self::Here(sender) => Ok(sender),
-            Self::Lent => Err(Failure::busy("a loan of this channel is open: commit or free it first")),
+            Self::Lent(_) => Err(Failure::busy("a loan of this channel is open: commit or free it first")),
             Self::Freed => Err(freed()),
         }
     }

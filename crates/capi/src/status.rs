@@ -89,7 +89,9 @@ fn errno(error: &Error) -> c_int {
 fn kind(kind: io::ErrorKind) -> c_int {
     match kind {
         io::ErrorKind::AddrInUse => libc::EADDRINUSE,
+        io::ErrorKind::FileTooLarge => libc::EFBIG,
         io::ErrorKind::InvalidInput => libc::EINVAL,
+        io::ErrorKind::OutOfMemory => libc::ENOMEM,
         io::ErrorKind::PermissionDenied => libc::EACCES,
         io::ErrorKind::Unsupported => libc::EOPNOTSUPP,
         _ => libc::EIO,
@@ -99,8 +101,8 @@ fn kind(kind: io::ErrorKind) -> c_int {
 /// Bytes of a sentence, its final zero included. What is longer is cut.
 const CAPACITY: usize = 1024;
 
-/// The sentence of a thread's last failure: text, then a zero, at the beginning of the structure. Without a destructor, so that it can be read for as long as the
-/// thread runs: in destructors of other thread-local objects too.
+/// The sentence of a thread's last failure: text, then a zero, at the beginning of the structure. It has no destructor, so that
+/// it can be read for as long as the thread runs: in destructors of other thread-local objects too.
 #[repr(C)]
 struct Sentence {
     bytes: [u8; CAPACITY],
@@ -112,16 +114,26 @@ thread_local! {
 }
 
 impl Write for Sentence {
+    /// Settings have other names in C.
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let free = self.bytes.get_mut(self.len..CAPACITY - 1).unwrap_or_default();
-        let cut = text.floor_char_boundary(free.len());
-        free[..cut].copy_from_slice(&text.as_bytes()[..cut]);
-        self.len += cut;
+        let mut parts = text.split("Builder::");
+        self.push(parts.next().unwrap_or_default());
+        for part in parts {
+            self.push("options.");
+            self.push(part);
+        }
         Ok(())
     }
 }
 
 impl Sentence {
+    fn push(&mut self, text: &str) {
+        let free = self.bytes.get_mut(self.len..CAPACITY - 1).unwrap_or_default();
+        let cut = text.floor_char_boundary(free.len());
+        free[..cut].copy_from_slice(&text.as_bytes()[..cut]);
+        self.len += cut;
+    }
+
     fn explain(&mut self, error: &Error) -> fmt::Result {
         write!(self, "{error}")?;
         let mut cause = error.source();
@@ -135,18 +147,39 @@ impl Sentence {
 
 /// Keeps what `write` writes as the thread's sentence.
 fn keep(write: impl FnOnce(&mut Sentence) -> fmt::Result) {
-    LAST.with_borrow_mut(|last| {
+    LAST.with(|last| {
+        // A signal's handler that fails, while the thread that it interrupts is here, keeps no sentence.
+        let Ok(mut last) = last.try_borrow_mut() else { return };
         last.len = 0;
         // It does not fail: what does not fit is cut.
-        let _ = write(last);
+        let _ = write(&mut last);
         let end = last.len;
         last.bytes[end] = 0;
     });
 }
 
-/// The status of a result: itself, or the negative `errno` of a failure, whose sentence is kept.
-pub(crate) fn status(result: Result<c_int>) -> c_int {
-    result.unwrap_or_else(|failure| match failure {
+/// Runs the body of a function. A thread that is cancelled (pthread_cancel(3)) in the middle would take with it what it holds, so
+/// that it is cancelled later.
+pub(crate) fn run<R>(body: impl FnOnce() -> R) -> R {
+    let (mut before, mut unused) = (0, 0);
+    // SAFETY: the kernel is not involved, and the state is restored below, since nothing unwinds.
+    unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut before) };
+    let result = body();
+    // SAFETY: as above.
+    unsafe { pthread_setcancelstate(before, &raw mut unused) };
+    result
+}
+
+const PTHREAD_CANCEL_DISABLE: c_int = 1;
+
+unsafe extern "C" {
+    /// pthread_setcancelstate(3), which the crate libc does not have.
+    fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
+}
+
+/// Runs the body of a function. Its status is the result, or the negative `errno` of a failure, whose sentence is kept.
+pub(crate) fn status(body: impl FnOnce() -> Result<c_int>) -> c_int {
+    run(body).unwrap_or_else(|failure| match failure {
         Failure::Library(error) => {
             keep(|sentence| sentence.explain(&error));
             -errno(&error)
@@ -159,9 +192,9 @@ pub(crate) fn status(result: Result<c_int>) -> c_int {
     })
 }
 
-/// The status of a result without a number: 0, or the negative `errno` of a failure.
-pub(crate) fn done(result: Result<()>) -> c_int {
-    status(result.map(|()| 0))
+/// [`status`] without a number: 0, or the negative `errno` of a failure.
+pub(crate) fn done(body: impl FnOnce() -> Result<()>) -> c_int {
+    status(|| body().map(|()| 0))
 }
 
 /// A sentence about this thread's last failure, with its causes: what happened, what was expected and found. Empty if

@@ -10,12 +10,15 @@ use std::{
 };
 
 use rustix::{
-    event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll},
+    event::{EventfdFlags, epoll, eventfd, poll},
     io::{self, Errno},
     time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime},
 };
 
-use crate::status::{Failure, Result};
+use crate::{
+    readable::{is_readable, timespec},
+    status::{Failure, Result},
+};
 
 /// How long to wait where nothing says when to go on.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -139,19 +142,6 @@ impl Readiness {
 /// The same from 3 up: what a program without standard streams prints must not get into it.
 fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
     if fd.as_raw_fd() < 3 { io::fcntl_dupfd_cloexec(&fd, 3) } else { Ok(fd) }
-}
-
-fn is_readable(fd: BorrowedFd<'_>, time: Option<Duration>) -> Result<bool> {
-    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-    match poll(&mut fds, time.map(timespec).as_ref()) {
-        Ok(ready) => Ok(ready > 0),
-        Err(Errno::INTR) => Ok(false),
-        Err(errno) => Err(failure(errno)),
-    }
-}
-
-fn timespec(time: Duration) -> Timespec {
-    Timespec { tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: time.subsec_nanos().into() }
 }
 
 fn failure(errno: Errno) -> Failure {

@@ -94,6 +94,21 @@ static void options_grow(void) {
     FAILS(sealane_pair(&options, &a, &b), EINVAL, "reserved");
     options = (struct sealane_options){.size = sizeof options, .ring_capacity = UINT64_MAX};
     FAILS(sealane_pair(&options, &a, &b), EINVAL, "too large");
+    options = (struct sealane_options){.size = sizeof options, .handshake_timeout_ms = -1};
+    FAILS(sealane_pair(&options, &a, &b), EINVAL, "handshake_timeout_ms");
+    options = (struct sealane_options){.size = sizeof options, .max_control = 212929};
+    FAILS(sealane_pair(&options, &a, &b), EINVAL, "max_control");
+    options = (struct sealane_options){.size = sizeof options, .max_fds = 254};
+    FAILS(sealane_pair(&options, &a, &b), EINVAL, "max_fds");
+    options = (struct sealane_options){.size = sizeof options, .ring_capacity = UINT64_C(1) << 60, .max_peer_ring_capacity = UINT64_MAX};
+    CHECK(sealane_pair(&options, &a, &b) < 0 && strstr(sealane_last_error(), "Builder") == NULL);
+    options = (struct sealane_options){.size = sizeof options, .ring_capacity = SEALANE_NO_RING, .max_peer_ring_capacity = UINT32_MAX};
+    STATUS(sealane_pair(&options, &a, &b), 0);
+    STATUS(sealane_channel_limits(a, &sent, &received), 0);
+    CHECK(sent.max_payload == 0 && received.max_payload == 0);
+    sealane_channel_free(&a);
+    sealane_channel_free(&b);
+    FAILS(sealane_pair(NULL, &a, &a), EINVAL, "twice");
     options = (struct sealane_options){
         .size = sizeof options, .max_peer_ring_capacity = 8 << 20, .max_requests = 1, .handshake_timeout_ms = 1000,
         .wait = SEALANE_WAIT_ADAPTIVE, .max_spin_us = SEALANE_NONE, .prefault = SEALANE_NONE, .huge_pages = SEALANE_NONE, .peer_pidfd = 1};
@@ -215,12 +230,27 @@ static int add(void *context, const void *bytes, size_t len) {
     return ++sum->blocks == sum->stop_after ? 7 : 0;
 }
 
+struct some {
+    sealane_channel *channel;
+    int count;
+};
+
+static void *receive_some(void *argument) {
+    struct some *some = argument;
+    sealane_message *message;
+    for (int i = 0; i < some->count; i++) {
+        STATUS(sealane_recv(some->channel, -1, &message), 0);
+        sealane_message_free(&message);
+    }
+    return NULL;
+}
+
 static void loans(void) {
     sealane_channel *a, *b;
     sealane_loan *loan = NULL;
     sealane_message *message;
     pair(&a, &b);
-    FAILS(sealane_loan_open(a, 1 << 30, -1, &loan), EMSGSIZE, "ring_capacity");
+    FAILS(sealane_loan_open(a, 1 << 30, -1, &loan), EMSGSIZE, "options.ring_capacity");
     CHECK(loan == NULL);
     STATUS(sealane_loan_open(a, 100000, -1, &loan), 0);
     CHECK(sealane_loan_len(loan) == 100000 && (uintptr_t)sealane_loan_data(loan) % 64 == 0);
@@ -247,7 +277,7 @@ static void loans(void) {
     int fd = 0;
     STATUS(sealane_loan_send(&loan, "stats", 5, &fd, 1, 0), 0);
     CHECK(loan == NULL);
-    FAILS(sealane_loan_send(&loan, NULL, 0, NULL, 0, 0), EFAULT, "used up");
+    FAILS(sealane_loan_send(&loan, NULL, 0, NULL, 0, 0), EFAULT, "a null pointer found");
     FAILS(sealane_loan_send(NULL, NULL, 0, NULL, 0, 0), EFAULT, "address");
     sealane_loan_free(&loan);
     sealane_loan_free(NULL);
@@ -301,7 +331,7 @@ static void loans(void) {
     sealane_loan_free(&loan);
     STATUS(sealane_recv(b, 0, &message), -EAGAIN);
 
-    /* A socket that is full leaves a tried loan open. */
+    /* A socket that is full leaves a loan open. */
     count = 0;
     while ((status = sealane_send(a, "x", 1, NULL, 0, 0)) == 0) count++;
     STATUS(status, -EAGAIN);
@@ -309,20 +339,35 @@ static void loans(void) {
     STATUS(sealane_loan_send(&loan, "fd", 2, &fd, 1, 0), -EAGAIN);
     CHECK(loan != NULL && sealane_loan_len(loan) == 64);
     STATUS(sealane_loan_send(&loan, "fd", 2, &fd, 1, 1), -ETIMEDOUT);
-    CHECK(loan == NULL);
-    for (int i = 0; i < count; i++) {
-        STATUS(sealane_recv(b, 0, &message), 0);
-        sealane_message_free(&message);
-    }
+    CHECK(loan != NULL);
+    pthread_t thread;
+    struct some some = {b, count};
+    CHECK(pthread_create(&thread, NULL, receive_some, &some) == 0);
+    STATUS(sealane_loan_send(&loan, "fd", 2, &fd, 1, -1), 0);
+    CHECK(pthread_join(thread, NULL) == 0 && loan == NULL);
+    STATUS(sealane_recv(b, -1, &message), 0);
+    CHECK(sealane_message_fd_count(message) == 1);
+    sealane_message_free(&message);
+
+    /* A loan that was sent or freed through another variable is refused, and nothing happens to the next one. */
+    STATUS(sealane_loan_open(a, 64, 0, &loan), 0);
+    sealane_loan *alias = loan, *again = loan;
+    STATUS(sealane_loan_send(&loan, NULL, 0, NULL, 0, 0), 0);
+    FAILS(sealane_loan_send(&alias, NULL, 0, NULL, 0, 0), EFAULT, "open loan");
+    sealane_loan_free(&again);
+    STATUS(sealane_recv(b, -1, &message), 0);
+    sealane_message *other = message;
+    sealane_message_free(&message);
+    sealane_message_free(&other);
     STATUS(sealane_loan_open(a, 64, 0, &loan), 0);
 
-    /* A loan outlives the handle of its channel; its sending then reaches nobody. */
+    /* It ends with its channel, of which the peer learns at once. */
     sealane_channel_free(&a);
-    status = sealane_loan_send(&loan, "late", 4, NULL, 0, -1);
-    CHECK(status == 0 || status == -EPIPE);
+    STATUS(sealane_recv(b, -1, &message), -EPIPE);
+    CHECK(sealane_loan_data(loan) == NULL && sealane_loan_len(loan) == 0);
+    FAILS(sealane_loan_send(&loan, "late", 4, NULL, 0, -1), EPIPE, "freed");
     sealane_loan_free(&loan);
-    while (sealane_recv(b, -1, &message) == 0) sealane_message_free(&message);
-    CHECK(strstr(sealane_last_error(), "gone") != NULL);
+    CHECK(loan == NULL);
     sealane_channel_free(&b);
 }
 
@@ -368,6 +413,38 @@ static void requests(void) {
     STATUS(sealane_request(a, "never mind", 10, NULL, 0, 0, &asked), 0);
     STATUS(sealane_cancel(a, asked), 0);
     FAILS(sealane_cancel(a, asked), ENOENT, "request");
+
+    /* A number that is known before; a reply that is waited for on its own. */
+    uint64_t next;
+    STATUS(sealane_channel_next_number(a, &next), 0);
+    STATUS(sealane_loan_open(a, 8, -1, &loan), 0);
+    STATUS(sealane_channel_next_number(a, &next), -EBUSY);
+    STATUS(sealane_loan_request(&loan, NULL, 0, NULL, 0, -1, &asked), 0);
+    CHECK(asked == next);
+    STATUS(sealane_send(b, "first", 5, NULL, 0, 0), 0);
+    /* What came before, the calls that were given up, is still there. */
+    do {
+        STATUS(sealane_recv(b, -1, &message), 0);
+        STATUS(sealane_message_expects_reply(message, &number), 1);
+        sealane_message_free(&message);
+    } while (number != asked);
+    STATUS(sealane_reply(b, number, "reply", 5, NULL, 0, 0), 0);
+    FAILS(sealane_wait_reply(a, asked, 0, &message), EINVAL, "waits");
+    STATUS(sealane_wait_reply(a, asked, -1, &message), 0);
+    check_control(message, "reply");
+    sealane_message_free(&message);
+    FAILS(sealane_wait_reply(a, asked, -1, &message), ENOENT, "request");
+    STATUS(sealane_channel_arm(a), 0);
+    STATUS(sealane_recv(a, 0, &message), 0);
+    check_control(message, "first");
+    sealane_message_free(&message);
+
+    /* A call that fails leaves no request behind, whatever the reason. */
+    for (int i = 0; i < 64; i++) STATUS(sealane_send(b, "x", 1, NULL, 0, 0), 0);
+    STATUS(sealane_channel_next_number(a, &next), 0);
+    FAILS(sealane_call(a, "x", 1, NULL, 0, -1, &message), ENOBUFS, "receive");
+    STATUS(sealane_cancel(a, next), -ENOENT);
+
     sealane_channel_free(&b);
     FAILS(sealane_call(a, "x", 1, NULL, 0, -1, &message), EPIPE, "gone");
     sealane_channel_free(&a);
@@ -416,7 +493,9 @@ static void threads(void) {
     int status;
     while ((status = sealane_recv(a, 0, &message)) == -EAGAIN) sched_yield();
     FAILS(status, EBUSY, "receiving");
-    STATUS(sealane_send(a, "x", 1, NULL, 0, 0), 0);
+    uint64_t number;
+    STATUS(sealane_request(a, "x", 1, NULL, 0, 0, &number), 0);
+    STATUS(sealane_cancel(a, number), 0);
     STATUS(sealane_channel_close(a), 0);
     void *result;
     CHECK(pthread_join(thread, &result) == 0 && result != NULL);
@@ -592,6 +671,8 @@ static void sealed_buffers(void) {
     sealane_sealed_free(NULL);
 }
 
+static sealane_channel *channel_of_nobody(void) { return NULL; }
+
 /* Null is found by each function that takes a pointer. */
 static void nulls(void) {
     sealane_channel *channel;
@@ -611,25 +692,28 @@ static void nulls(void) {
     STATUS(sealane_reply(NULL, 0, NULL, 0, NULL, 0, 0), -EFAULT);
     STATUS(sealane_call(NULL, NULL, 0, NULL, 0, -1, &message), -EFAULT);
     STATUS(sealane_cancel(NULL, 0), -EFAULT);
+    STATUS(sealane_channel_next_number(NULL, NULL), -EFAULT);
+    STATUS(sealane_wait_reply(NULL, 0, -1, &message), -EFAULT);
+    FAILS(sealane_send(channel_of_nobody(), "x", (size_t)-1, NULL, 0, 0), EINVAL, "length");
     STATUS(sealane_recv(NULL, 0, &message), -EFAULT);
     STATUS(sealane_recv(NULL, 0, NULL), -EFAULT);
     STATUS(sealane_loan_open(NULL, 1, 0, &loan), -EFAULT);
     STATUS(sealane_loan_truncate(NULL, 1), -EFAULT);
     STATUS(sealane_loan_request(NULL, NULL, 0, NULL, 0, 0, NULL), -EFAULT);
     STATUS(sealane_loan_reply(NULL, 0, NULL, 0, NULL, 0, 0), -EFAULT);
-    STATUS(sealane_message_has_payload(NULL), -EFAULT);
+    STATUS(sealane_message_has_payload(NULL), 0);
     STATUS(sealane_message_copy(NULL, 0, NULL, 0), -EFAULT);
     STATUS(sealane_message_blocks(NULL, add, NULL), -EFAULT);
     STATUS(sealane_message_release(NULL), -EFAULT);
     STATUS(sealane_message_take_fds(NULL, NULL, 0), -EFAULT);
-    STATUS(sealane_message_expects_reply(NULL, NULL), -EFAULT);
-    STATUS(sealane_message_in_reply_to(NULL, NULL), -EFAULT);
+    STATUS(sealane_message_expects_reply(NULL, NULL), 0);
+    STATUS(sealane_message_in_reply_to(NULL, NULL), 0);
     STATUS(sealane_message_number(NULL, NULL), -EFAULT);
     size_t len = 1;
     CHECK(sealane_message_control(NULL, &len) == NULL && len == 0);
     CHECK(sealane_message_fd_count(NULL) == 0 && sealane_message_payload_len(NULL) == 0);
     STATUS(sealane_handshake_advance(NULL), -EFAULT);
-    STATUS(sealane_handshake_needs_advance(NULL), -EFAULT);
+    STATUS(sealane_handshake_needs_advance(NULL), 0);
     STATUS(sealane_handshake_fd(NULL), -EFAULT);
     STATUS(sealane_handshake_remaining_ms(NULL), -EFAULT);
     STATUS(sealane_handshake_peer(NULL, &peer), -EFAULT);

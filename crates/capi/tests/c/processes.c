@@ -295,6 +295,57 @@ static void timer_interrupts_nothing(void) {
     sealane_pipe_free(&pipe);
 }
 
+static sealane_channel *of_the_handler;
+
+static void fail(int signal) {
+    (void)signal;
+    int before = errno;
+    sealane_message *message;
+    sealane_recv(of_the_handler, 0, &message);
+    errno = before;
+    ticks++;
+}
+
+/* A handler that fails itself, in the middle of a failure of the program, ends nothing. */
+static void handler_that_fails_harms_nothing(void) {
+    struct sigaction action = {.sa_handler = fail};
+    struct itimerval often = {{0, 100}, {0, 100}}, never = {{0, 0}, {0, 0}};
+    sealane_channel *a, *b;
+    sealane_message *message;
+    STATUS(sealane_pair(NULL, &a, &b), 0);
+    of_the_handler = b;
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &often, NULL);
+    for (int before = ticks; ticks < before + 500;) STATUS(sealane_recv(a, 0, &message), -EAGAIN);
+    setitimer(ITIMER_REAL, &never, NULL);
+    signal(SIGALRM, SIG_DFL);
+    sealane_channel_free(&a);
+    sealane_channel_free(&b);
+}
+
+static void *receive_and_be_cancelled(void *argument) {
+    receive_for_ever(argument);
+    for (;;) pthread_testcancel();
+    return NULL;
+}
+
+/* A thread that is cancelled while it waits ends after it, and leaves the channel as it should be. */
+static void cancelled_thread_leaves_the_channel_usable(void) {
+    sealane_channel *a, *b;
+    sealane_message *message;
+    pthread_t thread;
+    void *result;
+    STATUS(sealane_pair(NULL, &a, &b), 0);
+    CHECK(pthread_create(&thread, NULL, receive_and_be_cancelled, b) == 0);
+    while (sealane_recv(b, 0, &message) != -EBUSY) sched_yield();
+    CHECK(pthread_cancel(thread) == 0);
+    STATUS(sealane_send(a, "x", 1, NULL, 0, 0), 0);
+    CHECK(pthread_join(thread, &result) == 0 && result == PTHREAD_CANCELED);
+    send_and_check(a, b, "afterwards");
+    sealane_channel_free(&a);
+    sealane_channel_free(&b);
+}
+
 int main(int argc, char **argv) {
     if (argc == 2 && strcmp(argv[0], "worker") == 0) return worker(argv[1]);
     fork_that_frees_everything_is_not_noticed(argv[1]);
@@ -302,6 +353,8 @@ int main(int argc, char **argv) {
     nothing_takes_the_place_of_a_standard_stream();
     namespaces_do_not_matter();
     timer_interrupts_nothing();
+    handler_that_fails_harms_nothing();
+    cancelled_thread_leaves_the_channel_usable();
     puts("ordinary life changes nothing");
     return 0;
 }

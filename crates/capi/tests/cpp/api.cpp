@@ -227,11 +227,14 @@ static void options_are_what_they_say() {
     CHECK(pidfd ? *pidfd >= 0 : pidfd.error() == ENOENT);
     FAILS(a.pidfd(), ENOENT, "pidfd");
     // No number means another one.
-    options.ring_capacity(SEALANE_NONE).max_control(UINT32_MAX).handshake_timeout(std::chrono::hours(10000));
-    CHECK(raw.ring_capacity == std::uint64_t{1} << 32 && raw.max_control == UINT32_MAX - 1);
+    options.ring_capacity(1).max_control(UINT32_MAX).max_requests(0).handshake_timeout(std::chrono::hours(10000));
+    CHECK(raw.ring_capacity == 2 && raw.max_control == UINT32_MAX - 1 && raw.max_requests == SEALANE_NONE);
     CHECK(raw.handshake_timeout_ms == UINT32_MAX - 1);
     options.ring_capacity(0).handshake_timeout(-1s).prefault(true);
-    CHECK(raw.ring_capacity == SEALANE_NONE && raw.handshake_timeout_ms == SEALANE_NONE && raw.prefault == 1);
+    CHECK(raw.ring_capacity == SEALANE_NO_RING && raw.handshake_timeout_ms == SEALANE_NONE && raw.prefault == 1);
+    FAILS(Channel::pair(Options().max_control(UINT32_MAX)), EINVAL, "max_control");
+    FAILS(Channel::pair(Options().handshake_timeout(0s)), EINVAL, "handshake_timeout");
+    CHECK(pair(Options().ring_capacity(0).max_peer_ring_capacity(0)).first.send_limits().max_payload == 0);
     sealane_options given{};
     given.size = sizeof given;
     given.wait = SEALANE_WAIT_BLOCK;
@@ -333,7 +336,7 @@ static void payloads() {
     GOOD(loan.truncate(50000));
     GOOD(loan.send("stats", no_wait, {0}));
     CHECK(!loan && loan.size() == 0 && loan.data().empty());
-    FAILS(loan.send({}, no_wait), EFAULT, "used up");
+    FAILS(loan.send({}, no_wait), EFAULT, "handle");
 
     Message message = GOOD(b.recv(forever));
     CHECK(is_text(message.control(), "stats") && message.has_payload() && message.payload_size() == 50000);
@@ -411,13 +414,20 @@ static void payloads() {
     Loan moved = std::move(loan);
     CHECK(!loan && moved && moved.size() == 64);
     FAILS(moved.send("fd", 1ms, {0}), ETIMEDOUT, "deadline");
-    CHECK(!moved);
+    CHECK(moved && moved.size() == 64);
+    moved.reset();
     for (int i = 0; i < count_of_fillers; i++) GOOD(b.recv(no_wait));
     loan = GOOD(a.loan(5, no_wait));
     std::memcpy(loan.data().data(), "again", 5);
     GOOD(loan.send("fd", no_wait, {0}));
     message = GOOD(b.recv(1s));
     CHECK(message.payload_size() == 5 && message.fd_count() == 1);
+
+    // A loan ends with its channel.
+    loan = GOOD(a.loan(5, no_wait));
+    a.reset();
+    CHECK(loan && loan.data().empty());
+    FAILS(loan.send({}, forever), EPIPE, "channel");
 }
 
 static void requests() {
@@ -459,6 +469,15 @@ static void requests() {
     FAILS(a.recv(no_wait), EAGAIN, "yet");
 
     auto [client, server] = pair();
+    std::uint64_t next = GOOD(client.next_number());
+    CHECK(GOOD(client.request("later", no_wait)) == next);
+    FAILS(client.wait_reply(next, no_wait), EINVAL, "wait");
+    FAILS(client.wait_reply(next + 1, 1s), ENOENT, "request");
+    GOOD(server.reply(GOOD(server.recv(1s)).expects_reply().value(), "now", no_wait));
+    CHECK(is_text(GOOD(client.wait_reply(next, 1s)).control(), "now"));
+    next = GOOD(client.request("never", no_wait));
+    FAILS(client.wait_reply(next, 1ms), ETIMEDOUT, "deadline");
+    GOOD(server.recv(no_wait));
     FAILS(client.call("x", no_wait), EINVAL, "call");
     FAILS(client.call("x", 1ms), ETIMEDOUT, "deadline");
     std::thread answers([&channel = server] {
@@ -490,7 +509,7 @@ static void handshakes(const std::string &directory) {
     Handshake server = GOOD(listener.accept_start());
     FAILS(server.peer(), EAGAIN, "yet");
     CHECK(!GOOD(client.advance()) && !GOOD(server.advance()));
-    CHECK(GOOD(server.peer()).uid == getuid() && GOOD(server.needs_advance()));
+    CHECK(GOOD(server.peer()).uid == getuid() && server.needs_advance());
     for (bool done[2] = {}; !done[0] || !done[1];) {
         if (!done[0]) done[0] = GOOD(server.advance());
         if (!done[1]) done[1] = GOOD(client.advance());
@@ -545,7 +564,7 @@ static void handshakes(const std::string &directory) {
 static void children() {
     Handshake handshake = GOOD(Handshake::prepare(Options().handshake_timeout(30s)));
     FAILS(handshake.advance(), EBUSY, "child_started");
-    FAILS(handshake.needs_advance(), EBUSY, "child_started");
+    CHECK(!handshake.needs_advance());
     FAILS(handshake.fd(), EBUSY, "child_started");
     FAILS(handshake.remaining(), EBUSY, "child_started");
     FAILS(handshake.finish(), EBUSY, "child_started");
@@ -722,6 +741,8 @@ static void empty_objects() {
     FAILS(channel.recv(forever), EFAULT, "handle");
     FAILS(channel.loan(1, forever), EFAULT, "handle");
     FAILS(channel.cancel(0), EFAULT, "handle");
+    FAILS(channel.next_number(), EFAULT, "handle");
+    FAILS(channel.wait_reply(0, forever), EFAULT, "handle");
     FAILS(channel.close(), EFAULT, "handle");
     FAILS(channel.arm(), EFAULT, "handle");
     FAILS(channel.pidfd(), EFAULT, "handle");
@@ -739,8 +760,8 @@ static void empty_objects() {
     Loan loan;
     CHECK(!loan && loan.data().empty());
     FAILS(loan.truncate(0), EFAULT, "null");
-    FAILS(loan.request({}, forever), EFAULT, "used up");
-    FAILS(loan.reply(0, {}, forever), EFAULT, "used up");
+    FAILS(loan.request({}, forever), EFAULT, "handle");
+    FAILS(loan.reply(0, {}, forever), EFAULT, "handle");
     Handshake handshake;
     FAILS(handshake.advance(), EFAULT, "null");
     FAILS(handshake.peer(), EFAULT, "null");

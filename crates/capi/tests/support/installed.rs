@@ -11,7 +11,7 @@ pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The library, installed: `include` and `lib`.
 pub(crate) static INSTALLED: LazyLock<PathBuf> = LazyLock::new(|| {
-    let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join("installed");
+    let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join(concat!("installed-", env!("CARGO_CRATE_NAME")));
     let mut install = Command::new(Path::new(ROOT).join("install"));
     // Variables of the cargo that runs this program would change what is built.
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_")) {

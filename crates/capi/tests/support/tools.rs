@@ -1,4 +1,4 @@
-//! What the tests in C and in C++ share: the header's functions, the static library, the examples.
+//! Tools of the system, and what they make of the header and of the examples.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
