@@ -430,7 +430,7 @@ enum class Wait : std::uint32_t {
 class Options {
 public:
     Options() noexcept { raw_.size = sizeof raw_; }
-    /// Settings as C has them, where 0 is the default, and SEALANE_NONE a 0.
+    /// Settings as C has them, where 0 is the default, SEALANE_NONE a 0, and SEALANE_NO_RING no ring.
     explicit Options(const sealane_options &options) noexcept : raw_(options) {}
 
     /// Bytes of this end's ring, rounded up to a page; see ring_for. 0: no ring, and so no payloads are sent.

@@ -475,6 +475,7 @@ static void requests() {
     FAILS(client.wait_reply(next + 1, 1s), ENOENT, "request");
     GOOD(server.reply(GOOD(server.recv(1s)).expects_reply().value(), "now", no_wait));
     CHECK(is_text(GOOD(client.wait_reply(next, 1s)).control(), "now"));
+    FAILS(client.wait_reply(next, 1s), ENOENT, "request");
     next = GOOD(client.request("never", no_wait));
     FAILS(client.wait_reply(next, 1ms), ETIMEDOUT, "deadline");
     GOOD(server.recv(no_wait));
