@@ -234,11 +234,6 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * pthread_setcancelstate(3), which the crate libc does not have.
- */
-extern int pthread_setcancelstate(int state, int *before);
-
-/**
  * A sentence about this thread's last failure, with its causes: what happened, what was expected and found. Empty if
  * nothing has failed.
  *

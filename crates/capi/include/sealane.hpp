@@ -433,9 +433,9 @@ public:
     /// Settings as C has them, where 0 is the default, SEALANE_NONE a 0, and SEALANE_NO_RING no ring.
     explicit Options(const sealane_options &options) noexcept : raw_(options) {}
 
-    /// Bytes of this end's ring, rounded up to a page; see ring_for.
+    /// Bytes of this end's ring, rounded up to a page; see ring_for. 0: no ring, and so no payloads are sent.
     Options &ring_capacity(std::uint64_t bytes) noexcept { return set(raw_.ring_capacity, ring(bytes)); }
-    /// Most bytes of the peer's ring.
+    /// Most bytes of the peer's ring. 0: no ring, and so no payloads are received.
     Options &max_peer_ring_capacity(std::uint64_t bytes) noexcept { return set(raw_.max_peer_ring_capacity, ring(bytes)); }
     /// Most control bytes of a message that this end receives.
     Options &max_control(std::uint32_t bytes) noexcept { return set(raw_.max_control, number(bytes)); }
@@ -443,7 +443,7 @@ public:
     Options &max_fds(std::uint32_t count) noexcept { return set(raw_.max_fds, number(count)); }
     /// Most requests without a reply, in either direction.
     Options &max_requests(std::uint32_t count) noexcept { return set(raw_.max_requests, number(count)); }
-    /// Longest duration of a handshake.
+    /// Longest duration of a handshake; more than 0.
     Options &handshake_timeout(std::chrono::milliseconds time) noexcept {
         return set(raw_.handshake_timeout_ms, number(clamped(time.count())));
     }
@@ -467,9 +467,8 @@ private:
         return *this;
     }
     static std::uint32_t choice(bool on) noexcept { return on ? 1 : none; }
-    // The number that C reads as 0 becomes its neighbour: as a limit it is the same.
+    // A number that C reads as another becomes its neighbour, which is the same limit, and the same page of a ring.
     static std::uint32_t number(std::uint32_t value) noexcept { return value == 0 ? none : value == none ? none - 1 : value; }
-    // A ring has whole pages, so that 1 is free to mean none.
     static std::uint64_t ring(std::uint64_t bytes) noexcept {
         return bytes == 0 ? SEALANE_NO_RING : bytes == SEALANE_NO_RING ? bytes + 1 : bytes;
     }
@@ -626,7 +625,7 @@ public:
     /// Calls `each` with all of the payload, block by block: private copies (Bytes) of at most 8 KiB, valid during the call.
     ///
     /// `each` returns void, or a bool: false ends the reading, which is no failure. What it throws is thrown to the caller. It
-    /// must not destroy, move or release this message. ENODATA: no payload.
+    /// must not use this message, nor leave by longjmp(3). ENODATA: no payload.
     template <typename Each> Result<void> blocks(Each &&each) const {
         detail::Blocks<std::remove_reference_t<Each>> context{each};
         int status = sealane_message_blocks(raw_, context.call, &context);
@@ -681,8 +680,8 @@ public:
 
 /// Memory in the ring, to be filled and sent. While it is open, the channel's sending functions fail with EBUSY.
 ///
-/// A loan that is destroyed sends nothing. After send, request and reply the loan is empty, except for a failure with
-/// `no_wait`: then it is still open, and can be sent again. Any other failure may have freed it; operator bool tells.
+/// A loan that was sent is empty; one whose sending failed is open as before, and can be sent again. One that is destroyed sends
+/// nothing. It ends with its channel, and its memory with it.
 class Loan : public detail::Handle<sealane_loan, sealane_loan_free> {
 public:
     using Handle::Handle;
@@ -696,7 +695,7 @@ public:
     Result<void> truncate(std::size_t size) { return detail::done(sealane_loan_truncate(raw_, size)); }
 
     /// Sends the loan as a message's payload, with control bytes and descriptors. Only descriptors, or more than 1 KiB of
-    /// control bytes, can make it wait. Every failure leaves the loan open. Failures of ChannelRef::send.
+    /// control bytes, can make it wait. Failures of ChannelRef::send.
     Result<void> send(Data control, Timeout timeout, Fds fds = {}) {
         return detail::done(
             sealane_loan_send(&raw_, control.data(), control.size(), fds.data(), fds.size(), timeout.milliseconds()));
@@ -755,7 +754,8 @@ public:
             sealane_reply(raw_, number, control.data(), control.size(), fds.data(), fds.size(), timeout.milliseconds()));
     }
 
-    /// Sends a request and waits for its reply; `timeout` is for both. Messages that come in between are kept for recv.
+    /// Sends a request and waits for its reply; `timeout` is for both. Messages that come in between are kept for recv, and
+    /// recv_fd() does not announce them: receive until EAGAIN, or call arm, before you wait for it.
     ///
     /// EINVAL: `no_wait`. ETIMEDOUT: a reply that comes later is dropped. EPIPE as soon as the peer is gone. ENOBUFS: more
     /// messages came in between than a channel keeps. EBUSY: another thread is sending, or receiving.
@@ -765,7 +765,8 @@ public:
         });
     }
 
-    /// The number that the next message will have, so that of a request: to be noted before, where another thread receives.
+    /// The number that the next message of this end will have, so that of a request: to be noted before it is sent, where
+    /// another thread receives. EBUSY: a loan is open, or another thread is sending.
     Result<std::uint64_t> next_number() {
         std::uint64_t number = 0;
         int status = sealane_channel_next_number(raw_, &number);
@@ -773,14 +774,17 @@ public:
         return number;
     }
 
-    /// Waits for the reply to the request with this number. ETIMEDOUT: the request is forgotten. Failures of call.
+    /// Waits for the reply to the request with this number. Messages that come in between are kept for recv.
+    ///
+    /// ENOENT: no such request, or it was answered or forgotten. ETIMEDOUT: the request is forgotten. ENOBUFS: it is not; receive,
+    /// then wait again. Others of call.
     Result<Message> wait_reply(std::uint64_t number, Timeout timeout) {
         return detail::make<Message>(
             [&](sealane_message **reply) { return sealane_wait_reply(raw_, number, timeout.milliseconds(), reply); });
     }
 
-    /// Forgets a request of this end: its reply is dropped. Any thread may call it. ENOENT: no such request. EBUSY: other threads
-    /// are sending and receiving.
+    /// Forgets a request of this end: its reply is dropped. Any thread may call it. ENOENT: no such request. EBUSY: other
+    /// threads are sending and receiving.
     Result<void> cancel(std::uint64_t number) { return detail::done(sealane_cancel(raw_, number)); }
 
     /// Receives the next message.
@@ -841,7 +845,7 @@ protected:
     sealane_channel *raw_ = nullptr;
 };
 
-/// One end of a channel. Its destructor closes it; what was sent before is still delivered, and messages and a loan stay valid.
+/// One end of a channel. Its destructor closes it; what was sent before is still delivered, and messages stay valid.
 class Channel : public ChannelRef {
 public:
     using raw_type = sealane_channel;
@@ -971,7 +975,7 @@ public:
         return detail::make<Channel>([&](sealane_channel **channel) { return sealane_handshake_finish(&raw_, channel); });
     }
 
-    /// Refuses the peer, which gets ECONNREFUSED. This object is empty afterwards.
+    /// Refuses the peer, which gets ECONNREFUSED, or EPROTO where its side is complete. This object is empty afterwards.
     Result<void> refuse() { return detail::done(sealane_handshake_refuse(&raw_)); }
 };
 
@@ -1127,7 +1131,7 @@ public:
 
     std::size_t size() const noexcept { return sealane_sealed_len(raw_); }
 
-    /// Makes the buffer immutable. Views of it end here. EINVAL: sealed before.
+    /// Makes the buffer immutable. Views of it end here. EINVAL: sealed before. After another failure the contents are gone.
     Result<void> seal() { return detail::done(sealane_sealed_seal(raw_)); }
 
     /// The descriptor to send, which stays the buffer's. EINVAL: not sealed yet.

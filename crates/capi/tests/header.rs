@@ -39,6 +39,8 @@ fn generated() -> String {
         usize_is_size_t: true,
         ..Config::default()
     };
+    // Declared by the library for itself.
+    config.export.exclude = vec!["pthread_setcancelstate".to_owned()];
     config.export.rename = TYPES.iter().map(|(rust, c)| ((*rust).to_owned(), (*c).to_owned())).collect();
     config.export.include = TYPES.iter().map(|(rust, _)| (*rust).to_owned()).collect();
     let mut builder = Builder::new().with_config(config);

@@ -227,12 +227,14 @@ static void options_are_what_they_say() {
     CHECK(pidfd ? *pidfd >= 0 : pidfd.error() == ENOENT);
     FAILS(a.pidfd(), ENOENT, "pidfd");
     // No number means another one.
-    options.ring_capacity(SEALANE_NO_RING).max_control(UINT32_MAX).handshake_timeout(std::chrono::hours(10000));
-    CHECK(raw.ring_capacity == 2 && raw.max_control == UINT32_MAX - 1);
+    options.ring_capacity(1).max_control(UINT32_MAX).max_requests(0).handshake_timeout(std::chrono::hours(10000));
+    CHECK(raw.ring_capacity == 2 && raw.max_control == UINT32_MAX - 1 && raw.max_requests == SEALANE_NONE);
     CHECK(raw.handshake_timeout_ms == UINT32_MAX - 1);
     options.ring_capacity(0).handshake_timeout(-1s).prefault(true);
     CHECK(raw.ring_capacity == SEALANE_NO_RING && raw.handshake_timeout_ms == SEALANE_NONE && raw.prefault == 1);
-    FAILS(Channel::pair(options.max_control(0)), EINVAL, "handshake_timeout_ms");
+    FAILS(Channel::pair(Options().max_control(UINT32_MAX)), EINVAL, "max_control");
+    FAILS(Channel::pair(Options().handshake_timeout(0s)), EINVAL, "handshake_timeout");
+    CHECK(pair(Options().ring_capacity(0).max_peer_ring_capacity(0)).first.send_limits().max_payload == 0);
     sealane_options given{};
     given.size = sizeof given;
     given.wait = SEALANE_WAIT_BLOCK;
@@ -334,7 +336,7 @@ static void payloads() {
     GOOD(loan.truncate(50000));
     GOOD(loan.send("stats", no_wait, {0}));
     CHECK(!loan && loan.size() == 0 && loan.data().empty());
-    FAILS(loan.send({}, no_wait), EFAULT, "null");
+    FAILS(loan.send({}, no_wait), EFAULT, "handle");
 
     Message message = GOOD(b.recv(forever));
     CHECK(is_text(message.control(), "stats") && message.has_payload() && message.payload_size() == 50000);
@@ -418,6 +420,12 @@ static void payloads() {
     GOOD(moved.send("fd", no_wait, {0}));
     message = GOOD(b.recv(1s));
     CHECK(message.payload_size() == 5 && message.fd_count() == 1);
+
+    // A loan ends with its channel.
+    loan = GOOD(a.loan(5, no_wait));
+    a.reset();
+    CHECK(loan && loan.data().empty());
+    FAILS(loan.send({}, forever), EPIPE, "channel");
 }
 
 static void requests() {
@@ -458,15 +466,17 @@ static void requests() {
     CHECK(is_text(GOOD(a.recv(no_wait)).control(), "two"));
     FAILS(a.recv(no_wait), EAGAIN, "yet");
 
-    std::uint64_t next = GOOD(a.next_number());
-    asked = GOOD(a.request("three", no_wait));
-    CHECK(asked == next);
-    message = GOOD(b.recv(no_wait));
-    GOOD(b.reply(message.expects_reply().value(), "answer", no_wait));
-    CHECK(is_text(GOOD(a.wait_reply(asked, 1s)).control(), "answer"));
-    FAILS(a.wait_reply(asked, 1s), ENOENT, "request");
-
     auto [client, server] = pair();
+    std::uint64_t next = GOOD(client.next_number());
+    CHECK(GOOD(client.request("later", no_wait)) == next);
+    FAILS(client.wait_reply(next, no_wait), EINVAL, "wait");
+    FAILS(client.wait_reply(next + 1, 1s), ENOENT, "request");
+    GOOD(server.reply(GOOD(server.recv(1s)).expects_reply().value(), "now", no_wait));
+    CHECK(is_text(GOOD(client.wait_reply(next, 1s)).control(), "now"));
+    FAILS(client.wait_reply(next, 1s), ENOENT, "request");
+    next = GOOD(client.request("never", no_wait));
+    FAILS(client.wait_reply(next, 1ms), ETIMEDOUT, "deadline");
+    GOOD(server.recv(no_wait));
     FAILS(client.call("x", no_wait), EINVAL, "call");
     FAILS(client.call("x", 1ms), ETIMEDOUT, "deadline");
     std::thread answers([&channel = server] {
@@ -731,7 +741,7 @@ static void empty_objects() {
     FAILS(channel.loan(1, forever), EFAULT, "handle");
     FAILS(channel.cancel(0), EFAULT, "handle");
     FAILS(channel.next_number(), EFAULT, "handle");
-    FAILS(channel.wait_reply(0, 1s), EFAULT, "handle");
+    FAILS(channel.wait_reply(0, forever), EFAULT, "handle");
     FAILS(channel.close(), EFAULT, "handle");
     FAILS(channel.arm(), EFAULT, "handle");
     FAILS(channel.pidfd(), EFAULT, "handle");
