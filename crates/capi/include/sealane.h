@@ -13,9 +13,9 @@
  * frees takes the address of the variable and sets it to null, so that a second call does nothing. Descriptors that are given
  * stay the caller's; descriptors that are taken are close-on-exec, and the caller's.
  *
- * Pointers. Null is found and refused; a question that is answered by 0 or 1, or by a number of bytes, answers 0. Any other pointer has to be what its type says, readable (or writable) for the length
- * that stands beside it until the function returns, and a handle must not be in use by another thread, unless its type says
- * that it may.
+ * Pointers. Null is found and refused; a question that is answered by 0 or 1, or by a number of bytes, answers 0. Any other
+ * pointer has to be what its type says, readable (or writable) for the length that stands beside it until the function returns,
+ * and a handle must not be in use by another thread, unless its type says that it may.
  *
  * Forks. A copy that a fork frees is not noticed elsewhere, and a daemon goes on with all that it had. The copy of a channel that
  * is used next owns it: two processes that both use copies of one break its order. `sealane_channel_close` ends it for all. For
@@ -526,8 +526,8 @@ int sealane_reply(struct sealane_channel *channel,
                   int timeout_ms);
 
 /**
- * Sends a request and waits for its reply: `timeout_ms` for both, -1 for ever; 0 is -EINVAL. Messages that come in between
- * are kept, and delivered by the next `sealane_recv`. `sealane_channel_recv_fd` does not announce them: receive until -EAGAIN, or
+ * Sends a request and waits for its reply: `timeout_ms` for both, -1 for ever; with 0 nothing is sent, and it has
+ * timed out. Messages that come in between are kept, and delivered by the next `sealane_recv`. `sealane_channel_recv_fd` does not announce them: receive until -EAGAIN, or
  * call `sealane_channel_arm`, before you wait for it.
  *
  * -ETIMEDOUT: a reply that comes later is dropped. -EPIPE as soon as the peer is gone. -ENOBUFS: more messages came in
@@ -550,7 +550,7 @@ int sealane_channel_next_number(struct sealane_channel *channel,
 
 /**
  * Waits for the reply to the request with this number (`sealane_request`, `sealane_loan_request`), for `timeout_ms` at most: -1
- * for ever; 0 is -EINVAL. Messages that come in between are kept, as by `sealane_call`.
+ * for ever, 0 not at all. Messages that come in between are kept, as by `sealane_call`.
  *
  * -ENOENT: no such request, or it was answered or forgotten. -ETIMEDOUT: the request is forgotten. -ENOBUFS: it is not; receive,
  * then wait again. Others as of `sealane_call`.
@@ -824,7 +824,7 @@ int sealane_pipe_reply_any(struct sealane_pipe *pipe,
 
 /**
  * Sends a request of any size and waits for its reply: `timeout_ms` for both, and for the handshake and what is queued before
- * it, -1 for ever; 0 is -EINVAL. It watches this pipe only. Messages that come in between are kept; the pipe's descriptor is
+ * it, -1 for ever; with 0 nothing is sent, and it has timed out. It watches this pipe only. Messages that come in between are kept; the pipe's descriptor is
  * readable afterwards.
  *
  * Failures as of `sealane_call`, and those of the handshake.

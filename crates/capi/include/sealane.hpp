@@ -757,7 +757,7 @@ public:
     /// Sends a request and waits for its reply; `timeout` is for both. Messages that come in between are kept for recv, and
     /// recv_fd() does not announce them: receive until EAGAIN, or call arm, before you wait for it.
     ///
-    /// EINVAL: `no_wait`. ETIMEDOUT: a reply that comes later is dropped. EPIPE as soon as the peer is gone. ENOBUFS: more
+    /// ETIMEDOUT: a reply that comes later is dropped; with `no_wait` nothing is sent. EPIPE as soon as the peer is gone. ENOBUFS: more
     /// messages came in between than a channel keeps. EBUSY: another thread is sending, or receiving.
     Result<Message> call(Data control, Timeout timeout, Fds fds = {}) {
         return detail::make<Message>([&](sealane_message **reply) {
@@ -1088,7 +1088,7 @@ public:
     /// Sends a request and waits for its reply, and before it for the handshake; `timeout` is for all. Messages that come in
     /// between are kept, and fd() is readable for them.
     ///
-    /// EINVAL: `no_wait`. EPIPE as soon as the peer is gone. Others of ChannelRef::call, and the handshake's.
+    /// ETIMEDOUT: with `no_wait` nothing is sent. EPIPE as soon as the peer is gone. Others of ChannelRef::call, and the handshake's.
     Result<Message> call(Data bytes, Timeout timeout, Fds fds = {}) {
         return detail::make<Message>([&](sealane_message **reply) {
             return sealane_pipe_call_any(raw_, bytes.data(), bytes.size(), fds.data(), fds.size(), timeout.milliseconds(), reply);

@@ -39,16 +39,6 @@ impl Timeout {
         }
     }
 
-    /// That of a call, which has to wait.
-    pub(crate) fn of_call(milliseconds: c_int) -> Result<Self> {
-        match Self::of(milliseconds)? {
-            Self::Try => Err(Failure::invalid(
-                "a call waits for its reply: a timeout of -1 or some milliseconds expected, 0 found",
-            )),
-            timeout => Ok(timeout),
-        }
-    }
-
     /// What is left of it after the time since `begun`.
     pub(crate) fn after(self, begun: Instant) -> Self {
         match self {

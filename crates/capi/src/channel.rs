@@ -173,6 +173,9 @@ impl Halves {
         let mut receiving = self.receiving()?;
         let receiver = receiving.as_mut().ok_or_else(freed)?;
         let begun = Instant::now();
+        if let Timeout::Try = timeout {
+            return Err(sealane::Error::Timeout.into());
+        }
         let id = request(self.sending()?.sender()?)?;
         let message =
             receiver.wait_reply(id, timeout.after(begun).duration()).inspect_err(|_| receiver.cancel(id))?;
@@ -444,8 +447,8 @@ pub unsafe extern "C" fn sealane_reply(
     })
 }
 
-/// Sends a request and waits for its reply: `timeout_ms` for both, -1 for ever; 0 is -EINVAL. Messages that come in between
-/// are kept, and delivered by the next `sealane_recv`. `sealane_channel_recv_fd` does not announce them: receive until -EAGAIN, or
+/// Sends a request and waits for its reply: `timeout_ms` for both, -1 for ever; with 0 nothing is sent, and it has
+/// timed out. Messages that come in between are kept, and delivered by the next `sealane_recv`. `sealane_channel_recv_fd` does not announce them: receive until -EAGAIN, or
 /// call `sealane_channel_arm`, before you wait for it.
 ///
 /// -ETIMEDOUT: a reply that comes later is dropped. -EPIPE as soon as the peer is gone. -ENOBUFS: more messages came in
@@ -464,7 +467,7 @@ pub unsafe extern "C" fn sealane_call(
         let out = empty(reply)?;
         // SAFETY: the header's contract on bytes and descriptors.
         let given = unsafe { Given::new(data, len, fds, fd_count) }?;
-        let timeout = Timeout::of_call(timeout_ms)?;
+        let timeout = Timeout::of(timeout_ms)?;
         *out = Some(handle(channel)?.halves.call(timeout, |sender| request(sender, given, timeout))?);
         Ok(())
     })
@@ -485,7 +488,7 @@ pub extern "C" fn sealane_channel_next_number(
 }
 
 /// Waits for the reply to the request with this number (`sealane_request`, `sealane_loan_request`), for `timeout_ms` at most: -1
-/// for ever; 0 is -EINVAL. Messages that come in between are kept, as by `sealane_call`.
+/// for ever, 0 not at all. Messages that come in between are kept, as by `sealane_call`.
 ///
 /// -ENOENT: no such request, or it was answered or forgotten. -ETIMEDOUT: the request is forgotten. -ENOBUFS: it is not; receive,
 /// then wait again. Others as of `sealane_call`.
@@ -498,7 +501,7 @@ pub extern "C" fn sealane_wait_reply(
 ) -> c_int {
     done(|| {
         let out = empty(reply)?;
-        let timeout = Timeout::of_call(timeout_ms)?;
+        let timeout = Timeout::of(timeout_ms)?;
         *out = Some(handle(channel)?.halves.wait_reply(number, timeout)?);
         Ok(())
     })

@@ -238,6 +238,9 @@ impl Pipe {
         request: impl FnOnce(&mut Sender, Timeout) -> Result<RequestId>,
     ) -> Result<Box<Message>> {
         let begun = Instant::now();
+        if let Timeout::Try = timeout {
+            return Err(Error::Timeout.into());
+        }
         self.settle(timeout, begun)?;
         let left = timeout.after(begun);
         self.waiting(|halves| halves.call(left, |sender| request(sender, left)))
@@ -383,7 +386,7 @@ pub unsafe extern "C" fn sealane_pipe_reply_any(
 }
 
 /// Sends a request of any size and waits for its reply: `timeout_ms` for both, and for the handshake and what is queued before
-/// it, -1 for ever; 0 is -EINVAL. It watches this pipe only. Messages that come in between are kept; the pipe's descriptor is
+/// it, -1 for ever; with 0 nothing is sent, and it has timed out. It watches this pipe only. Messages that come in between are kept; the pipe's descriptor is
 /// readable afterwards.
 ///
 /// Failures as of `sealane_call`, and those of the handshake.
@@ -401,7 +404,7 @@ pub unsafe extern "C" fn sealane_pipe_call_any(
         let out = empty(reply)?;
         // SAFETY: the header's contract on bytes and descriptors.
         let given = unsafe { Given::new(data, len, fds, fd_count) }?;
-        let timeout = Timeout::of_call(timeout_ms)?;
+        let timeout = Timeout::of(timeout_ms)?;
         *out = Some(self::pipe(pipe)?.call(timeout, |sender, left| request_any(sender, given, left))?);
         Ok(())
     })

@@ -13,9 +13,9 @@
  * frees takes the address of the variable and sets it to null, so that a second call does nothing. Descriptors that are given
  * stay the caller's; descriptors that are taken are close-on-exec, and the caller's.
  *
- * Pointers. Null is found and refused; a question that is answered by 0 or 1, or by a number of bytes, answers 0. Any other pointer has to be what its type says, readable (or writable) for the length
- * that stands beside it until the function returns, and a handle must not be in use by another thread, unless its type says
- * that it may.
+ * Pointers. Null is found and refused; a question that is answered by 0 or 1, or by a number of bytes, answers 0. Any other
+ * pointer has to be what its type says, readable (or writable) for the length that stands beside it until the function returns,
+ * and a handle must not be in use by another thread, unless its type says that it may.
  *
  * Forks. A copy that a fork frees is not noticed elsewhere, and a daemon goes on with all that it had. The copy of a channel that
  * is used next owns it: two processes that both use copies of one break its order. `sealane_channel_close` ends it for all. For

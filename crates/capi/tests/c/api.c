@@ -408,7 +408,7 @@ static void requests(void) {
     CHECK(memcmp(answer, "answer", 6) == 0);
     sealane_message_free(&message);
 
-    FAILS(sealane_call(a, "x", 1, NULL, 0, 0, &message), EINVAL, "waits");
+    FAILS(sealane_call(a, "x", 1, NULL, 0, 0, &message), ETIMEDOUT, "deadline");
     FAILS(sealane_call(a, "x", 1, NULL, 0, 1, &message), ETIMEDOUT, "deadline");
     STATUS(sealane_request(a, "never mind", 10, NULL, 0, 0, &asked), 0);
     STATUS(sealane_cancel(a, asked), 0);
@@ -429,7 +429,6 @@ static void requests(void) {
         sealane_message_free(&message);
     } while (number != asked);
     STATUS(sealane_reply(b, number, "reply", 5, NULL, 0, 0), 0);
-    FAILS(sealane_wait_reply(a, asked, 0, &message), EINVAL, "waits");
     STATUS(sealane_wait_reply(a, asked, -1, &message), 0);
     check_control(message, "reply");
     sealane_message_free(&message);
