@@ -78,7 +78,7 @@ struct Options {
     /// Lock the algorithm process in (seccomp, landlock), and let it try to get out with every frame
     #[arg(long)]
     sandbox: bool,
-    /// A program to start as the algorithm process instead of this one
+    /// A program to start as the algorithm process instead of this one, such as the one in examples/c
     #[arg(long, value_name = "FILE", conflicts_with = "sandbox")]
     algorithm_program: Option<PathBuf>,
     /// Be the algorithm process (the pipeline starts it)

@@ -16,6 +16,9 @@ use std::{
 use sealane::{Channel, Control, Error};
 use tempfile::TempDir;
 
+#[path = "c/camera.rs"]
+mod camera;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -221,11 +224,10 @@ fn program_that_asks_pkg_config_runs_with_the_shared_library() {
     assert_eq!(version, format!("{}\n", env!("CARGO_PKG_VERSION")));
 }
 
-/// The programs of `examples/c`, built by their own Makefile.
-#[test]
-fn example_converges() {
+/// The programs of `examples/c`, built by their own Makefile, with these options of the compiler.
+fn examples(options: &str) -> Option<TempDir> {
     if !is_there("pkg-config") || !is_there("make") {
-        return;
+        return None;
     }
     let directory = tempfile::tempdir().unwrap();
     let examples = Path::new(ROOT).join("../../examples/c");
@@ -233,14 +235,20 @@ fn example_converges() {
         let file = file.unwrap();
         fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
     }
-    let lib = INSTALLED.join("lib");
     passes(
         Command::new("make")
             .arg("-B")
-            .env("CFLAGS", "-Werror")
-            .env("PKG_CONFIG_PATH", lib.join("pkgconfig"))
+            .env("CFLAGS", format!("-Werror {options}"))
+            .env("PKG_CONFIG_PATH", INSTALLED.join("lib/pkgconfig"))
             .current_dir(&directory),
     );
+    Some(directory)
+}
+
+#[test]
+fn example_converges() {
+    let Some(directory) = examples("") else { return };
+    let lib = INSTALLED.join("lib");
     let output = passes(limited("./pipeline").env("LD_LIBRARY_PATH", lib).current_dir(&directory));
     assert_eq!(output, "algorithm: auto exposure\nafter 60 frames: exposure 10267 us\n");
 }
