@@ -4,7 +4,7 @@
 //! that it started; the algorithm sends back how to take the next frame. Neither believes the other.
 //!
 //! ```text
-//!  pipeline                                           algorithm (the same program, started with --algorithm)
+//!  pipeline                                           algorithm (this program again, or --algorithm-program)
 //!  simulation: scene | clip → sensor ─┐
 //!  device ────────────────────────────┴─► frame buffer ┄┄┄► buffers: checks a few rows
 //!    ▲                (memfd or dmabuf) └► statistics ════► isolated → algorithm (pure)
@@ -78,6 +78,9 @@ struct Options {
     /// Lock the algorithm process in (seccomp, landlock), and let it try to get out with every frame
     #[arg(long)]
     sandbox: bool,
+    /// A program to start as the algorithm process instead of this one, such as the one in examples/c
+    #[arg(long, value_name = "FILE", conflicts_with = "sandbox")]
+    algorithm_program: Option<PathBuf>,
     /// Be the algorithm process (the pipeline starts it)
     #[arg(long, hide = true)]
     algorithm: bool,

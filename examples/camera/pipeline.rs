@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, thread};
+use std::{env, path, thread};
 
 use sealane::{Builder, Channel, Control, Error, Message};
 
@@ -61,13 +61,23 @@ fn open_camera(options: &Options) -> Result<Box<dyn Camera>> {
 fn start(options: &Options, grid: Grid) -> Result<(Channel, Child)> {
     // Room for one record that is read, one that is written and one in case controls are late.
     let capacity = options.ring_capacity.unwrap_or_else(|| Builder::ring_for(grid.length(), 1).max(4 << 20));
+    let mut command = algorithm_command(options)?;
+    command.args(["--ring-capacity", &capacity.to_string()]).stdin(Stdio::null());
+    let builder = Channel::builder().ring_capacity(capacity).max_peer_ring_capacity(0).max_fds(0);
+    Ok(builder.spawn(command)?)
+}
+
+/// The algorithm's program, this one again or another. Both have an option `--ring-capacity`.
+fn algorithm_command(options: &Options) -> Result<Command> {
+    if let Some(program) = &options.algorithm_program {
+        return Ok(Command::new(path::absolute(program)?));
+    }
     let mut command = Command::new(env::current_exe()?);
-    command.args(["--algorithm", "--ring-capacity", &capacity.to_string()]).stdin(Stdio::null());
+    command.arg("--algorithm");
     if options.sandbox {
         command.arg("--sandbox");
     }
-    let builder = Channel::builder().ring_capacity(capacity).max_peer_ring_capacity(0).max_fds(0);
-    Ok(builder.spawn(command)?)
+    Ok(command)
 }
 
 fn stream(

@@ -151,6 +151,20 @@ fn a_folder_that_cannot_be_made_fails_before_the_run() {
 }
 
 #[test]
+fn algorithm_program_that_is_missing_or_to_be_sandboxed_is_refused() {
+    let Some(output) = run(&["--algorithm-program", "no/such/program"], None) else { return };
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        words(&output.stderr).contains("no/such/program failed: No such file"),
+        "{}",
+        words(&output.stderr)
+    );
+    let Some(output) = run(&["--algorithm-program", "any", "--sandbox"], None) else { return };
+    assert_eq!(output.status.code(), Some(2));
+    assert!(words(&output.stderr).contains("cannot be used with"), "{}", words(&output.stderr));
+}
+
+#[test]
 fn a_picture_that_cannot_be_written_fails_after_the_report() {
     let folder = tempdir().unwrap();
     if !Path::new("/dev/full").exists() {

@@ -105,6 +105,11 @@ impl Options {
         if self.reserved != 0 {
             return Err(Failure::invalid("options.reserved = 0 expected, another number found"));
         }
+        if self.ring_capacity == SEALANE_NONE.into() {
+            return Err(Failure::invalid(
+                "options.ring_capacity: SEALANE_NO_RING expected, SEALANE_NONE found",
+            ));
+        }
         if let Some(bytes) = bytes_of(self.ring_capacity) {
             builder = builder.ring_capacity(bytes);
         }

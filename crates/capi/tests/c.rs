@@ -1,5 +1,7 @@
 //! Programs in C and C++, built by the system's compilers against the library as it is installed.
 
+#[path = "c/camera.rs"]
+mod camera;
 #[path = "support/installed.rs"]
 mod installed;
 #[path = "support/programs.rs"]

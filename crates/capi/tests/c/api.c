@@ -96,6 +96,8 @@ static void options_grow(void) {
     FAILS(sealane_pair(&options, &a, &b), EINVAL, "too large");
     options = (struct sealane_options){.size = sizeof options, .handshake_timeout_ms = -1};
     FAILS(sealane_pair(&options, &a, &b), EINVAL, "handshake_timeout_ms");
+    options = (struct sealane_options){.size = sizeof options, .ring_capacity = SEALANE_NONE};
+    FAILS(sealane_pair(&options, &a, &b), EINVAL, "SEALANE_NO_RING expected");
     options = (struct sealane_options){.size = sizeof options, .max_control = 212929};
     FAILS(sealane_pair(&options, &a, &b), EINVAL, "max_control");
     options = (struct sealane_options){.size = sizeof options, .max_fds = 254};

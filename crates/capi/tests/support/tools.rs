@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
+use tempfile::TempDir;
+
 use crate::{
     installed::{INSTALLED, ROOT, passes},
     programs::limited,
@@ -30,8 +32,8 @@ pub(crate) fn functions() -> BTreeSet<String> {
     names.filter(|name| name.starts_with("sealane_")).map(ToOwned::to_owned).collect()
 }
 
-/// What a program of `examples/NAME` prints, which are built by their own Makefile.
-pub(crate) fn example(name: &str, program: &str) -> Option<String> {
+/// The programs of `examples/NAME`, built by their own Makefile, with these options of the compiler.
+pub(crate) fn examples(name: &str, options: &str) -> Option<TempDir> {
     if !is_there("pkg-config") || !is_there("make") {
         return None;
     }
@@ -40,14 +42,20 @@ pub(crate) fn example(name: &str, program: &str) -> Option<String> {
         let file = file.unwrap();
         fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
     }
-    let lib = INSTALLED.join("lib");
     passes(
         Command::new("make")
             .arg("-B")
-            .env("CFLAGS", "-Werror")
-            .env("CXXFLAGS", "-Werror")
-            .env("PKG_CONFIG_PATH", lib.join("pkgconfig"))
+            .env("CFLAGS", format!("-Werror {options}"))
+            .env("CXXFLAGS", format!("-Werror {options}"))
+            .env("PKG_CONFIG_PATH", INSTALLED.join("lib/pkgconfig"))
             .current_dir(&directory),
     );
+    Some(directory)
+}
+
+/// What one of them prints.
+pub(crate) fn example(name: &str, program: &str) -> Option<String> {
+    let directory = examples(name, "")?;
+    let lib = INSTALLED.join("lib");
     Some(passes(limited(program).env("LD_LIBRARY_PATH", lib).current_dir(&directory)))
 }
