@@ -1,32 +1,23 @@
-//! `sealane_channel`: both halves of a channel, each behind a lock that is only tried.
-//!
-//! The handles of messages and of the loan are pooled: those and the memory of copies that were freed are used again.
+//! `sealane_channel`: what it is, and its verbs.
 
 use std::{
     ffi::{c_int, c_void},
-    mem::{self, MaybeUninit},
+    mem::MaybeUninit,
     os::fd::{AsRawFd, BorrowedFd},
     ptr,
-    sync::{Arc, Mutex, MutexGuard, TryLockError},
-    thread,
-    time::Instant,
+    sync::Arc,
 };
 
-use sealane::{
-    Channel as SealaneChannel, Closer, Limits as SealaneLimits, Peer as SealanePeer, Receiver, RequestId,
-    Sender,
-};
+use sealane::{Channel as SealaneChannel, Closer, Limits as SealaneLimits, Peer as SealanePeer};
 
 use crate::{
     arguments::{Given, Timeout, empty, handle, place, take},
+    halves::Halves,
     message::Message,
     options::{Options, builder},
-    sending::{SenderState, Sending, reply, request, send},
-    status::{Failure, Result, done, run, status},
+    status::{Failure, done, run, status},
+    verbs::{reply, request, send},
 };
-
-/// Freed handles of messages that a channel keeps.
-const POOLED: usize = 64;
 
 /// One end of a channel. One thread may send while another receives; a second thread in the same direction gets -EBUSY.
 #[derive(Debug)]
@@ -39,23 +30,6 @@ pub struct Channel {
     recv_fd: c_int,
 }
 
-/// What a channel shares with its loan and its messages.
-#[derive(Debug)]
-pub(crate) struct Halves {
-    pub(crate) sending: Mutex<Sending>,
-    send_fd: c_int,
-    receiving: Mutex<Option<Receiver>>,
-    freed: Mutex<Freed>,
-}
-
-/// What is used again: with malloc's defaults, memory of a fresh copy costs more than copying.
-#[derive(Debug, Default)]
-struct Freed {
-    messages: Vec<Box<Message>>,
-    /// The largest one of late. No longer than a payload of the peer can be.
-    copy: Vec<u8>,
-}
-
 impl Channel {
     pub(crate) fn new(channel: SealaneChannel) -> Box<Self> {
         let closer = channel.closer();
@@ -65,17 +39,10 @@ impl Channel {
             peer: sender.peer().clone(),
             limits: [sender.limits(), receiver.limits()],
             recv_fd: receiver.as_raw_fd(),
-            halves: Arc::new(Halves {
-                send_fd: sender.as_raw_fd(),
-                sending: Mutex::new(Sending::new(sender)),
-                receiving: Mutex::new(Some(receiver)),
-                freed: Mutex::default(),
-            }),
+            halves: Arc::new(Halves::new(sender, receiver)),
         })
     }
-}
 
-impl Channel {
     pub(crate) fn receiving_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the receiver's, which lives as long as this channel.
         unsafe { BorrowedFd::borrow_raw(self.recv_fd) }
@@ -83,153 +50,9 @@ impl Channel {
 }
 
 impl Drop for Channel {
-    /// Ends both directions, and an open loan, though messages and that loan's handle have the halves too.
-    ///
-    /// In a fork a half may be locked for ever: by a thread that was using it, and is not there. Such a copy ends nothing.
+    /// Though messages and a loan have the halves too.
     fn drop(&mut self) {
-        if let Ok(mut sending) = self.halves.lending() {
-            sending.end();
-        }
-        if let Ok(mut receiving) = self.halves.receiving() {
-            *receiving = None;
-        }
-    }
-}
-
-impl Halves {
-    pub(crate) fn sending_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the sender's, here or in a loan. Who asks for it has the channel, or a loan, which ends with the channel.
-        unsafe { BorrowedFd::borrow_raw(self.send_fd) }
-    }
-
-    /// The sending half, unless another thread is using it.
-    pub(crate) fn sending(&self) -> Result<MutexGuard<'_, Sending>> {
-        unless_used(
-            &self.sending,
-            "another thread is sending on this channel, or was when this process was forked",
-        )
-    }
-
-    /// The sending half for the one who has a loan: nobody else can have it for long.
-    pub(crate) fn lending(&self) -> Result<MutexGuard<'_, Sending>> {
-        unless_lost(&self.sending)
-    }
-
-    fn receiving(&self) -> Result<MutexGuard<'_, Option<Receiver>>> {
-        unless_used(
-            &self.receiving,
-            "another thread is receiving on this channel, or was when this process was forked",
-        )
-    }
-
-    /// Keeps a freed handle, and the memory of its copy.
-    pub(crate) fn recycle(&self, message: Box<Message>, copy: Option<Vec<u8>>) {
-        let Ok(mut freed) = self.freed.try_lock() else { return };
-        if freed.messages.len() < POOLED {
-            freed.messages.push(message);
-        }
-        if let Some(copy) = copy
-            && copy.capacity() > freed.copy.capacity()
-        {
-            freed.copy = copy;
-        }
-    }
-
-    /// Memory for the copy of a payload.
-    pub(crate) fn buffer(&self) -> Vec<u8> {
-        self.freed.try_lock().map_or_else(|_| Vec::new(), |mut freed| mem::take(&mut freed.copy))
-    }
-
-    fn message(self: &Arc<Self>, message: sealane::Message) -> Box<Message> {
-        let spare = self.freed.try_lock().ok().and_then(|mut freed| freed.messages.pop());
-        Message::new(spare, message, Arc::clone(self))
-    }
-
-    /// Receives a message.
-    pub(crate) fn receive(self: &Arc<Self>, timeout: Timeout) -> Result<Box<Message>> {
-        let mut receiving = self.receiving()?;
-        let receiver = receiving.as_mut().ok_or_else(freed)?;
-        let message = match timeout {
-            Timeout::Forever => receiver.recv()?,
-            Timeout::Try => receiver.try_recv()?.ok_or_else(|| Failure::again("no message is there"))?,
-            Timeout::Within(time) => receiver.recv_timeout(time)?,
-        };
-        drop(receiving);
-        Ok(self.message(message))
-    }
-
-    /// True if there is nothing to receive, and the descriptor will say when there is.
-    pub(crate) fn arm(&self) -> Result<bool> {
-        let mut receiving = self.receiving()?;
-        Ok(receiving.as_mut().ok_or_else(freed)?.arm()?)
-    }
-
-    /// Sends a request by `request`, and waits for its reply. If that fails, the request is forgotten.
-    pub(crate) fn call(
-        self: &Arc<Self>,
-        timeout: Timeout,
-        request: impl FnOnce(&mut Sender) -> Result<RequestId>,
-    ) -> Result<Box<Message>> {
-        let mut receiving = self.receiving()?;
-        let receiver = receiving.as_mut().ok_or_else(freed)?;
-        let begun = Instant::now();
-        if let Timeout::Try = timeout {
-            return Err(sealane::Error::Timeout.into());
-        }
-        let id = request(self.sending()?.sender()?)?;
-        let message =
-            receiver.wait_reply(id, timeout.after(begun).duration()).inspect_err(|_| receiver.cancel(id))?;
-        drop(receiving);
-        Ok(self.message(message))
-    }
-
-    fn wait_reply(self: &Arc<Self>, number: u64, timeout: Timeout) -> Result<Box<Message>> {
-        let mut receiving = self.receiving()?;
-        let receiver = receiving.as_mut().ok_or_else(freed)?;
-        let id = receiver.request_id(number).ok_or(sealane::Error::UnknownRequest)?;
-        let message = receiver.wait_reply(id, timeout.duration())?;
-        drop(receiving);
-        Ok(self.message(message))
-    }
-
-    /// Uses whichever half is not in use by another thread.
-    fn cancel(&self, number: u64) -> Result<()> {
-        if let Ok(sending) = self.sending()
-            && let SenderState::Here(sender) = &sending.state
-        {
-            sender.cancel(sender.request_id(number).ok_or(sealane::Error::UnknownRequest)?);
-            return Ok(());
-        }
-        let receiving = self.receiving()?;
-        let receiver = receiving.as_ref().ok_or_else(freed)?;
-        receiver.cancel(receiver.request_id(number).ok_or(sealane::Error::UnknownRequest)?);
-        Ok(())
-    }
-}
-
-pub(crate) fn freed() -> Failure {
-    Failure::Usage { errno: libc::EPIPE, text: "the channel was freed" }
-}
-
-/// Yields after which a lock counts as lost: some milliseconds at most.
-const TURNS: u32 = 1000;
-
-/// Locks for a short section. A fork may have a copy of a lock that another thread held, and no copy of that thread.
-fn unless_lost<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
-    for _ in 0..TURNS {
-        if let Ok(guard) = unless_used(mutex, "") {
-            return Ok(guard);
-        }
-        thread::yield_now();
-    }
-    Err(Failure::busy("a thread was sending on this channel when this process was forked"))
-}
-
-fn unless_used<'m, T>(mutex: &'m Mutex<T>, text: &'static str) -> Result<MutexGuard<'m, T>> {
-    match mutex.try_lock() {
-        Ok(guard) => Ok(guard),
-        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => Err(Failure::busy(text)),
+        self.halves.end();
     }
 }
 
@@ -317,7 +140,7 @@ pub extern "C" fn sealane_channel_recv_fd(channel: Option<&Channel>) -> c_int {
 /// The descriptor to wait for with poll(2), POLLIN, after a sending function has returned -EAGAIN. It stays the channel's.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_channel_send_fd(channel: Option<&Channel>) -> c_int {
-    status(|| Ok(handle(channel)?.halves.send_fd))
+    status(|| Ok(handle(channel)?.halves.sending_fd().as_raw_fd()))
 }
 
 /// Asks, without taking a message: 1 if there is none, and `sealane_channel_recv_fd` will be readable when one comes; 0 if

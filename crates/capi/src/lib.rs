@@ -1,9 +1,9 @@
 //! The C interface of sealane: `include/sealane.h`, generated from these files.
 //!
 //! Each exported function does three things: it checks what C gave, calls one verb of the Rust interface, and turns the result
-//! into a status. All states are in the handles of `channel.rs`, `loan.rs`, `message.rs`, `handshake.rs`, `listener.rs` and
-//! `sealed.rs`. `arguments.rs` owns every access to memory that a bare pointer names; `status.rs` owns the numbers and the
-//! sentences of failures.
+//! into a status. The handles are in the files of their names; `halves.rs` has both halves of a channel, each behind a lock that
+//! is only tried, with `sending.rs` and `verbs.rs` below it. `arguments.rs` owns every access to memory that a bare pointer names;
+//! `status.rs` owns the numbers and the sentences of failures.
 //!
 //! # The contract with C
 //!
@@ -25,6 +25,7 @@
 
 mod arguments;
 mod channel;
+mod halves;
 mod handshake;
 mod listener;
 mod loan;
@@ -35,8 +36,10 @@ mod readable;
 mod sealed;
 mod sending;
 mod status;
+mod verbs;
 
 pub use channel::*;
+pub use halves::Loan;
 pub use handshake::*;
 pub use listener::*;
 pub use loan::*;

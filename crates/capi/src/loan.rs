@@ -12,29 +12,11 @@ use sealane::{OwnedLoan, Sender, Unsent};
 
 use crate::{
     arguments::{Given, Timeout, empty, handle, take, variable},
-    channel::{Channel, Halves},
+    channel::Channel,
+    halves::Loan,
     readable::is_readable,
     status::{Failure, Result, done, run},
 };
-
-/// Memory in the ring, to be filled and sent. While it is open, the channel's sending functions return -EBUSY; receiving goes
-/// on. It ends with its channel. One thread at a time may use it.
-#[derive(Debug)]
-pub struct Loan {
-    /// None while the handle is in the pool.
-    halves: Option<Arc<Halves>>,
-}
-
-impl Loan {
-    fn halves(&self) -> Result<&Arc<Halves>> {
-        self.halves.as_ref().ok_or_else(|| Failure::null("an open loan expected: this one was sent or freed"))
-    }
-
-    /// Looks at the open loan.
-    fn with<R>(&self, look: impl FnOnce(&mut OwnedLoan) -> R) -> Result<R> {
-        Ok(look(self.halves()?.lending()?.loan()?))
-    }
-}
 
 /// Lends `len` bytes of the ring, at most `sealane_limits.max_payload`: write them at `sealane_loan_data`, then send them.
 /// Waits for room for `timeout_ms` at most: -1 for ever, 0 not at all. At most one loan of a channel is open at a time.
@@ -52,11 +34,8 @@ pub extern "C" fn sealane_loan_open(
         let out = empty(loan)?;
         let timeout = Timeout::of(timeout_ms)?;
         let halves = &handle(channel)?.halves;
-        let mut sending = halves.sending()?;
-        sending.lend(len, timeout)?;
-        let mut loan = sending.spare.take().unwrap_or_else(|| Box::new(Loan { halves: None }));
-        loan.halves = Some(Arc::clone(halves));
-        *out = Some(loan);
+        halves.sending()?.lend(len, timeout)?;
+        *out = Some(halves.loan());
         Ok(())
     })
 }
@@ -99,11 +78,11 @@ pub extern "C" fn sealane_loan_free(loan: Option<&mut Option<Box<Loan>>>) {
             mem::forget(loan);
             return;
         };
-        if let Ok(mut sending) = halves.lending()
-            && let Ok(Ok(())) = sending.end_loan(|loan| Ok::<_, (_, Failure)>(loan.discard()))
-        {
-            sending.spare = Some(loan);
+        if let Ok(mut sending) = halves.lending() {
+            // It fails if the channel was freed: the loan has ended.
+            let _ = sending.end_loan(|loan| Ok::<_, (_, Failure)>(loan.discard()));
         }
+        halves.take_back(loan);
     });
 }
 
@@ -197,10 +176,7 @@ fn commit(
             })
         })?;
         let Err((failure, is_full)) = result else {
-            sending.spare = take(Some(variable)).ok().map(|mut loan| {
-                loan.halves = None;
-                loan
-            });
+            halves.take_back(take(Some(variable))?);
             return Ok(());
         };
         drop(sending);

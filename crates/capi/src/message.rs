@@ -5,12 +5,11 @@ use std::{
     mem::{self, MaybeUninit},
     os::fd::IntoRawFd,
     ptr,
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use crate::{
     arguments::{handle, place, room, take},
-    channel::Halves,
     status::{Failure, Result, done, run, status},
 };
 
@@ -26,9 +25,50 @@ pub struct Message {
 struct Received {
     message: sealane::Message,
     /// Where the handle goes when it is freed.
-    halves: Arc<Halves>,
+    pool: Arc<Pool>,
     /// A copy of the payload, once it was asked for.
     copy: Option<Vec<u8>>,
+}
+
+/// Freed handles, and memory of copies: with malloc's defaults, fresh memory for a copy costs more than copying. Its lock is only
+/// tried, since a fork may have a copy that another thread had locked.
+#[derive(Debug, Default)]
+pub(crate) struct Pool(Mutex<Freed>);
+
+#[derive(Debug, Default)]
+struct Freed {
+    messages: Vec<Box<Message>>,
+    /// The largest one of late. No longer than a payload of the peer can be.
+    copy: Vec<u8>,
+}
+
+/// Handles that a pool keeps.
+const POOLED: usize = 64;
+
+impl Pool {
+    pub(crate) fn message(self: &Arc<Self>, message: sealane::Message) -> Box<Message> {
+        let spare = self.0.try_lock().ok().and_then(|mut freed| freed.messages.pop());
+        let mut handle = spare.unwrap_or_else(|| Box::new(Message { received: None }));
+        handle.received = Some(Received { message, pool: Arc::clone(self), copy: None });
+        handle
+    }
+
+    fn take_back(&self, message: Box<Message>, copy: Option<Vec<u8>>) {
+        let Ok(mut freed) = self.0.try_lock() else { return };
+        if freed.messages.len() < POOLED {
+            freed.messages.push(message);
+        }
+        if let Some(copy) = copy
+            && copy.capacity() > freed.copy.capacity()
+        {
+            freed.copy = copy;
+        }
+    }
+
+    /// Memory for the copy of a payload.
+    fn buffer(&self) -> Vec<u8> {
+        self.0.try_lock().map_or_else(|_| Vec::new(), |mut freed| mem::take(&mut freed.copy))
+    }
 }
 
 /// What a callback of `sealane_message_blocks` is: `bytes` are a private copy, valid during the call. It returns 0 to go on.
@@ -36,12 +76,6 @@ pub type Block =
     Option<unsafe extern "C" fn(context: *mut c_void, bytes: *const c_void, len: usize) -> c_int>;
 
 impl Message {
-    pub(crate) fn new(spare: Option<Box<Self>>, message: sealane::Message, halves: Arc<Halves>) -> Box<Self> {
-        let mut handle = spare.unwrap_or_else(|| Box::new(Self { received: None }));
-        handle.received = Some(Received { message, halves, copy: None });
-        handle
-    }
-
     fn received(&self) -> Result<&Received> {
         self.received.as_ref().ok_or_else(|| Failure::null("a message expected"))
     }
@@ -54,7 +88,7 @@ impl Received {
             (None, None) => return self.message.control(),
             (Some(_), _) => return self.copy.as_deref().unwrap_or_default(),
         };
-        let copy = self.copy.insert(self.halves.buffer());
+        let copy = self.copy.insert(self.pool.buffer());
         copy.resize(payload.len(), 0);
         // It is as long as the payload.
         let _ = payload.copy_to_slice(copy);
@@ -78,9 +112,9 @@ pub extern "C" fn sealane_message_free(message: Option<&mut Option<Box<Message>>
     run(|| {
         let Ok(mut message) = take(message) else { return };
         match message.received.take() {
-            Some(Received { message: received, halves, copy }) => {
+            Some(Received { message: received, pool, copy }) => {
                 drop(received);
-                halves.recycle(message, copy);
+                pool.take_back(message, copy);
             }
             // It was freed through another variable before, and is its channel's.
             None => mem::forget(message),

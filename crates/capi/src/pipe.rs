@@ -16,11 +16,13 @@ use sealane::{Error, Handshake as SealaneHandshake, RequestId, Sender};
 use self::readiness::Readiness;
 use crate::{
     arguments::{Given, Timeout, empty, handle, take, variable},
-    channel::{Channel, Halves},
+    channel::Channel,
+    halves::Halves,
     handshake::Handshake,
     message::Message,
-    sending::{Progress, Queue, reply_any, request_any, send_any},
+    sending::{Progress, Queue},
     status::{Failure, Result, done, run, status},
+    verbs::{reply_any, request_any, send_any},
 };
 
 /// A result of `sealane_pipe_dispatch`: `sealane_pipe_recv` has something to say, a message or the end.

@@ -1,27 +1,23 @@
-//! The sending half of a channel: its states, its verbs with each timeout, and the choice between a packet and the ring.
+//! The sending half of a channel: its states, and its queue.
 
 use std::{
     collections::VecDeque,
     mem,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::Instant,
 };
 
-use sealane::{Control, Error, Limits, Loan as SealaneLoan, OwnedLoan, ReplyToken, RequestId, Sender};
+use sealane::{Error, OwnedLoan, Sender};
 
 use crate::{
     arguments::{Given, Timeout, duplicate_of},
-    channel::freed,
-    loan::Loan,
     status::{Failure, Result},
+    verbs::send_any,
 };
 
 /// The sending half.
 #[derive(Debug)]
 pub(crate) struct Sending {
     pub(crate) state: SenderState,
-    /// The handle of the last loan. There is at most one loan at a time.
-    pub(crate) spare: Option<Box<Loan>>,
     /// What a pipe was given before there was a channel. It goes first.
     pub(crate) queue: Queue,
 }
@@ -38,7 +34,7 @@ pub(crate) enum SenderState {
 
 impl Sending {
     pub(crate) fn new(sender: Sender) -> Self {
-        Self { state: SenderState::Here(sender), spare: None, queue: Queue::default() }
+        Self { state: SenderState::Here(sender), queue: Queue::default() }
     }
 
     pub(crate) fn sender(&mut self) -> Result<&mut Sender> {
@@ -148,106 +144,6 @@ impl SenderState {
     }
 }
 
-pub(crate) fn send(sender: &mut Sender, given: Given<'_>, timeout: Timeout) -> Result<()> {
-    let control = given.control();
-    Ok(match timeout {
-        Timeout::Forever => sender.send(control),
-        Timeout::Try => sender.try_send(control),
-        Timeout::Within(time) => sender.send_timeout(control, time),
-    }?)
-}
-
-pub(crate) fn request(sender: &mut Sender, given: Given<'_>, timeout: Timeout) -> Result<RequestId> {
-    let control = given.control();
-    Ok(match timeout {
-        Timeout::Forever => sender.request(control),
-        Timeout::Try => sender.try_request(control),
-        Timeout::Within(time) => sender.request_timeout(control, time),
-    }?)
-}
-
-pub(crate) fn reply(sender: &mut Sender, number: u64, given: Given<'_>, timeout: Timeout) -> Result<()> {
-    let (token, control) = (token(sender, number)?, given.control());
-    Ok(match timeout {
-        Timeout::Forever => sender.reply(token, control),
-        Timeout::Try => sender.try_reply(token, control),
-        Timeout::Within(time) => sender.reply_timeout(token, control, time),
-    }?)
-}
-
-/// The token of a request that waits for a reply.
-fn token(sender: &Sender, number: u64) -> Result<ReplyToken> {
-    sender.reply_token(number).ok_or(Failure::Library(Error::UnknownRequest))
-}
-
-/// [`send`], in a packet or through the ring.
-pub(crate) fn send_any(sender: &mut Sender, given: Given<'_>, timeout: Timeout) -> Result<()> {
-    match in_the_ring(sender, given, timeout)? {
-        None => send(sender, given, timeout),
-        Some((loan, fds, timeout)) => Ok(match timeout {
-            Timeout::Forever => loan.send_with(fds),
-            Timeout::Try => loan.try_send_with(fds).map_err(sealane::Unsent::into_error),
-            Timeout::Within(time) => loan.send_with_timeout(fds, time),
-        }?),
-    }
-}
-
-/// [`request`], in a packet or through the ring.
-pub(crate) fn request_any(sender: &mut Sender, given: Given<'_>, timeout: Timeout) -> Result<RequestId> {
-    match in_the_ring(sender, given, timeout)? {
-        None => request(sender, given, timeout),
-        Some((loan, fds, timeout)) => Ok(match timeout {
-            Timeout::Forever => loan.request(fds),
-            Timeout::Try => loan.try_request(fds).map_err(sealane::Unsent::into_error),
-            Timeout::Within(time) => loan.request_timeout(fds, time),
-        }?),
-    }
-}
-
-/// [`reply`], in a packet or through the ring.
-pub(crate) fn reply_any(sender: &mut Sender, number: u64, given: Given<'_>, timeout: Timeout) -> Result<()> {
-    let token = token(sender, number)?;
-    match in_the_ring(sender, given, timeout)? {
-        None => reply(sender, number, given, timeout),
-        Some((loan, fds, timeout)) => Ok(match timeout {
-            Timeout::Forever => loan.reply(token, fds),
-            Timeout::Try => loan.try_reply(token, fds).map_err(sealane::Unsent::into_error),
-            Timeout::Within(time) => loan.reply_timeout(token, fds, time),
-        }?),
-    }
-}
-
-/// From so many bytes on the ring is faster than a packet (docs/c.md has the figures), without descriptors and with some.
-const RING_FROM: usize = 4096;
-const RING_FROM_WITH_FDS: usize = 16 * 1024 + 1;
-
-fn fits_a_packet(limits: &Limits, given: Given<'_>) -> bool {
-    let ring_from = if given.fds.is_empty() { RING_FROM } else { RING_FROM_WITH_FDS };
-    let len = given.bytes.len();
-    // What only one of the two can carry goes there.
-    len <= limits.max_control && (len < ring_from || len > limits.max_payload)
-}
-
-/// A loan that has the bytes, the descriptors that go with it, and the time that is left; None if a packet is better.
-fn in_the_ring<'s, 'g>(
-    sender: &'s mut Sender,
-    given: Given<'g>,
-    timeout: Timeout,
-) -> Result<Option<(SealaneLoan<'s>, Control<'g>, Timeout)>> {
-    if fits_a_packet(&sender.limits(), given) {
-        return Ok(None);
-    }
-    let (begun, len) = (Instant::now(), given.bytes.len());
-    let mut loan = match timeout {
-        Timeout::Forever => sender.loan(len)?,
-        Timeout::Try => sender.try_loan(len)?.ok_or(Error::Full)?,
-        Timeout::Within(time) => sender.loan_timeout(len, time)?,
-    };
-    loan.copy_from_slice(given.bytes);
-    let fds = Control::default().fds(given.fds.iter().copied());
-    Ok(Some((loan, fds, timeout.after(begun))))
-}
-
 /// Messages that wait for a channel, with copies of their descriptors. Bounded.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
@@ -289,4 +185,8 @@ impl Queue {
             self.fds -= first.fds.len();
         }
     }
+}
+
+pub(crate) fn freed() -> Failure {
+    Failure::Usage { errno: libc::EPIPE, text: "the channel was freed" }
 }

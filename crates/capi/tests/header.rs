@@ -44,8 +44,18 @@ fn generated() -> String {
     config.export.rename = TYPES.iter().map(|(rust, c)| ((*rust).to_owned(), (*c).to_owned())).collect();
     config.export.include = TYPES.iter().map(|(rust, _)| (*rust).to_owned()).collect();
     let mut builder = Builder::new().with_config(config);
-    for file in ["status", "options", "handshake", "listener", "channel", "loan", "message", "pipe", "sealed"]
-    {
+    for file in [
+        "status",
+        "options",
+        "handshake",
+        "listener",
+        "channel",
+        "halves",
+        "loan",
+        "message",
+        "pipe",
+        "sealed",
+    ] {
         builder = builder.with_src(root.join("src").join(file).with_extension("rs"));
     }
     let mut written = Vec::new();
