@@ -18,8 +18,11 @@ pub(crate) enum Deadline {
 }
 
 impl Deadline {
-    /// The deadline after `timeout`; none if it is beyond the range of `Instant`.
+    /// The deadline after `timeout`; none if it is beyond the range of `Instant`. The clock is not read for the longest one.
     pub(crate) fn after(timeout: Duration) -> Self {
+        if timeout == Duration::MAX {
+            return Self::Never;
+        }
         Instant::now().checked_add(timeout).map_or(Self::Never, Self::At)
     }
 
