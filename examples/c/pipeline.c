@@ -84,11 +84,7 @@ int main(int argc, char **argv) {
     check(send_frame(channel, &frame, buffer), "first frame");
     struct pollfd loop = {.fd = sealane_channel_recv_fd(channel), .events = POLLIN};
     for (int answered = 0; answered < frames;) {
-        if (poll(&loop, 1, 1000) <= 0) {
-            fprintf(stderr, "the algorithm does not answer\n");
-            return 1;
-        }
-        /* All that has come, until -EAGAIN: only then the descriptor is armed again. */
+        /* All that has come, until -EAGAIN: only then the descriptor is armed. */
         int status;
         while ((status = sealane_recv(channel, 0, &message)) == 0) {
             struct controls controls;
@@ -103,6 +99,10 @@ int main(int argc, char **argv) {
             if (++answered < frames) check(send_frame(channel, &frame, buffer), "frame");
         }
         if (status != -EAGAIN) check(status, "receive");
+        if (answered < frames && poll(&loop, 1, 1000) <= 0) {
+            fprintf(stderr, "the algorithm does not answer\n");
+            return 1;
+        }
     }
     printf("after %d frames: exposure %llu us\n", frames, (unsigned long long)frame.exposure_us);
     close(buffer);

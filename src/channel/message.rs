@@ -9,7 +9,10 @@ use crate::{
     error::{CastError, Result},
     memory::aligned_bytes::AlignedBytes,
     protocol::MessageHeader,
-    socket::{link::Link, seqpacket::ReceivedFds},
+    socket::{
+        link::{Closer, Link},
+        seqpacket::ReceivedFds,
+    },
 };
 
 /// A received message: control bytes, descriptors and payload, each of them optional.
@@ -218,6 +221,31 @@ impl ReplyToken {
 pub struct RequestId {
     pub(crate) channel: u64,
     pub(crate) sequence: u64,
+}
+
+/// Requests, for a thread that has neither half.
+impl Closer {
+    /// Cancels a request, as [`Receiver::cancel`](crate::Receiver::cancel) does. Does not end a call that waits for its reply.
+    ///
+    /// ```
+    /// # let (mut a, _b) = sealane::Channel::pair()?;
+    /// let question = a.request(b"gain?")?;
+    /// let closer = a.closer();
+    /// closer.cancel(question);
+    /// assert_eq!(closer.request_id(question.number()), None);
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    pub fn cancel(&self, request: RequestId) {
+        if let Some(link) = self.0.upgrade() {
+            request.cancel(&link);
+        }
+    }
+
+    /// An open request of this channel by its number, as [`Receiver::request_id`](crate::Receiver::request_id) finds it.
+    #[must_use]
+    pub fn request_id(&self, number: u64) -> Option<RequestId> {
+        RequestId::open(&*self.0.upgrade()?, number)
+    }
 }
 
 impl RequestId {

@@ -256,8 +256,18 @@ impl Receiver {
         }
     }
 
+    /// Like [`wait_reply`](Self::wait_reply), without waiting: `None` if the reply has not come. The request stays open.
+    ///
+    /// # Errors
+    /// Those of [`wait_reply`](Self::wait_reply) without timeouts.
+    pub fn try_wait_reply(&mut self, request: RequestId) -> Result<Option<Message>> {
+        Ok(match self.find_reply(request)? {
+            Outcome::Done(reply) => Some(reply),
+            _ => None,
+        })
+    }
+
     /// The reply to `request`, if it is here; keeps the messages before it.
-    #[cfg(feature = "tokio")]
     pub(crate) fn find_reply(&mut self, request: RequestId) -> Result<Outcome<Message>> {
         if let Some(reply) = self.kept_reply(request)? {
             return Ok(Outcome::Done(reply));

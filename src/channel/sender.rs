@@ -350,26 +350,6 @@ impl Sender {
         RequestId { channel: self.out.space.link.id, sequence: self.out.sequence }
     }
 
-    /// Forgets a request, as [`Receiver::cancel`](crate::Receiver::cancel) does: for the thread that sends, while another one
-    /// receives.
-    ///
-    /// ```
-    /// # let (mut a, _b) = sealane::Channel::pair()?;
-    /// let question = a.sender.request(b"gain?")?;
-    /// a.sender.cancel(question);
-    /// assert_eq!(a.sender.request_id(question.number()), None);
-    /// # Ok::<(), sealane::Error>(())
-    /// ```
-    pub fn cancel(&self, request: RequestId) {
-        request.cancel(&self.out.space.link);
-    }
-
-    /// As [`Receiver::request_id`](crate::Receiver::request_id).
-    #[must_use]
-    pub fn request_id(&self, number: u64) -> Option<RequestId> {
-        RequestId::open(&self.out.space.link, number)
-    }
-
     /// The token of a request that was received on this channel, by its [number](ReplyToken::number). `None` if no such
     /// request waits for a reply.
     ///

@@ -17,8 +17,8 @@
  * pointer has to be what its type says, readable (or writable) for the length that stands beside it until the function returns,
  * and a handle must not be in use by another thread, unless its type says that it may.
  *
- * Forks. A copy that a fork frees is not noticed elsewhere, and a daemon goes on with all that it had. The copy of a channel that
- * is used next owns it: two processes that both use copies of one break its order. `sealane_channel_close` ends it for all. For
+ * Forks. A copy that a fork frees is not noticed elsewhere, and a daemon goes on with all that it had. The process that
+ * first uses its copy of a channel after the fork owns it: two that both use copies of one break its order. `sealane_channel_close` ends it for all. For
  * a child that shall have an end of its own, use `sealane_prepare`, or socketpair(2) and `sealane_handshake_start` in each. What
  * another thread was using when the process was forked stays -EBUSY in the fork.
  *
@@ -65,12 +65,12 @@
 #define SEALANE_NAME_SIZE 64
 
 /**
- * A result of `sealane_pipe_dispatch`: `sealane_pipe_recv` has something to say, a message or the end.
+ * In a result of `sealane_pipe_dispatch`: call `sealane_pipe_recv`. It has a message, the end, or, once in a while, -EAGAIN.
  */
 #define SEALANE_PIPE_CAN_RECV 1
 
 /**
- * A result of `sealane_pipe_dispatch`: try again what returned -EAGAIN.
+ * In a result of `sealane_pipe_dispatch`: sending can be tried, so what returned -EAGAIN too.
  */
 #define SEALANE_PIPE_CAN_SEND 2
 
@@ -435,7 +435,7 @@ void sealane_listener_free(struct sealane_listener **listener);
 int sealane_pair(const struct sealane_options *options, struct sealane_channel **a, struct sealane_channel **b);
 
 /**
- * Closes and frees a channel, and sets the variable to null; null is ignored. What was committed before is still delivered
+ * Closes and frees a channel, and sets the variable to null; null is ignored. What was sent before is still delivered
  * to the peer. Messages of the channel stay valid; an open loan ends, its memory with it. Free them too. No other thread may be
  * using the handle.
  */
@@ -456,6 +456,9 @@ int sealane_channel_recv_fd(struct sealane_channel *channel);
 
 /**
  * The descriptor to wait for with poll(2), POLLIN, after a sending function has returned -EAGAIN. It stays the channel's.
+ *
+ * It is for what was refused last. Something else that was sent since may have taken the announcement along: repeat every function
+ * that was refused before you wait.
  */
 int sealane_channel_send_fd(struct sealane_channel *channel);
 
@@ -552,8 +555,8 @@ int sealane_channel_next_number(struct sealane_channel *channel,
  * Waits for the reply to the request with this number (`sealane_request`, `sealane_loan_request`), for `timeout_ms` at most: -1
  * for ever, 0 not at all. Messages that come in between are kept, as by `sealane_call`.
  *
- * -ENOENT: no such request, or it was answered or forgotten. -ETIMEDOUT: the request is forgotten. -ENOBUFS: it is not; receive,
- * then wait again. Others as of `sealane_call`.
+ * -ENOENT: no such request, or it was answered or forgotten. -EAGAIN: the reply has not come. -ETIMEDOUT: the request is forgotten.
+ * -ENOBUFS: it is not; receive, then wait again. Others as of `sealane_call`.
  */
 int sealane_wait_reply(struct sealane_channel *channel,
                        uint64_t number,
@@ -561,10 +564,10 @@ int sealane_wait_reply(struct sealane_channel *channel,
                        struct sealane_message **reply);
 
 /**
- * Forgets a request of this channel: its reply is dropped if it still comes. Does not block. Any thread may call it.
+ * Forgets a request of this channel: its reply is dropped if it still comes. Does not block. Any thread may call it. A thread that
+ * waits for the reply goes on waiting.
  *
- * -ENOENT: it was answered, or forgotten before. -EBUSY: other threads are sending and receiving; a later call will find one of
- * them done.
+ * -ENOENT: it was answered, or forgotten before.
  */
 int sealane_cancel(struct sealane_channel *channel,
                    uint64_t number);
@@ -679,7 +682,8 @@ size_t sealane_message_payload_len(struct sealane_message *message);
  * be null): those of the payload if it has one, which are copied by the first call, else the control bytes. They are private
  * memory and hold still; valid until the message is freed. Null for a null message.
  *
- * The payload keeps its room in the ring, unless `sealane_message_release` follows.
+ * The payload keeps its room in the ring, unless `sealane_message_release` follows; what was released before it was asked for is
+ * not there any more.
  */
 const void *sealane_message_bytes(struct sealane_message *message,
                                   size_t *len);
@@ -736,8 +740,8 @@ int sealane_message_in_reply_to(struct sealane_message *message, uint64_t *numbe
 int sealane_message_number(struct sealane_message *message, uint64_t *number);
 
 /**
- * Makes a pipe of a handshake, whichever function began it. Frees the handshake, and sets its variable to null, except where it
- * fails with -EBUSY: `sealane_handshake_child_started` first. Does not block.
+ * Makes a pipe of a handshake, whichever function began it. Frees the handshake, and sets its variable to null, except for -EBUSY,
+ * `sealane_handshake_child_started` first, and -EFAULT. Does not block.
  *
  * Create, start the child, send: `sealane_prepare`, start it, `sealane_handshake_child_started`, `sealane_pipe_new`,
  * `sealane_pipe_send_any`.
@@ -760,7 +764,11 @@ void sealane_pipe_free(struct sealane_pipe **pipe);
 
 /**
  * The only descriptor to wait for with poll(2), POLLIN: readable (level-triggered) when `sealane_pipe_dispatch` has something to
- * do or to say. It counts the handshake's time too. It stays the pipe's, and the same for all of its life.
+ * do or to say. It counts the handshake's time too. It stays the pipe's, and the same for all of its life. After the end, and after
+ * a handshake that failed, it stays readable: take it out of the loop.
+ *
+ * It sees that the peer is gone by the peer's socket. Where a copy of that may outlive the peer, wait for `sealane_channel_pidfd`
+ * too: functions that wait see both.
  */
 int sealane_pipe_fd(struct sealane_pipe *pipe);
 
@@ -777,8 +785,11 @@ int sealane_pipe_dispatch(struct sealane_pipe *pipe);
 
 /**
  * The pipe's channel, for its limits, its peer, and loans; null while there is none. It stays the pipe's: do not free it, and
- * receive through the pipe, or its descriptor does not know. What a function for sending has refused with -EAGAIN is waited for
- * with `sealane_channel_send_fd`.
+ * receive through the pipe, or its descriptor does not know.
+ *
+ * A loan that is refused with -EAGAIN is waited for with `sealane_channel_send_fd`; while messages are queued, which the sentence
+ * says, with SEALANE_PIPE_CAN_SEND. When a loan was sent while the pipe waits for room, call `sealane_pipe_dispatch`: it may have
+ * taken the announcement along.
  */
 struct sealane_channel *sealane_pipe_channel(struct sealane_pipe *pipe);
 
@@ -824,7 +835,8 @@ int sealane_pipe_reply_any(struct sealane_pipe *pipe,
 
 /**
  * Sends a request of any size and waits for its reply: `timeout_ms` for both, and for the handshake and what is queued before
- * it, -1 for ever; with 0 nothing is sent, and it has timed out. It watches this pipe only. Messages that come in between are kept; the pipe's descriptor is
+ * it, -1 for ever; with 0 nothing is sent, and it has timed out. It watches this pipe only. A peer that itself waits for room,
+ * for messages that nobody receives here meanwhile, answers to no call. Messages that come in between are kept; the pipe's descriptor is
  * readable afterwards.
  *
  * Failures as of `sealane_call`, and those of the handshake.

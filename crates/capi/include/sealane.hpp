@@ -351,7 +351,11 @@ public:
     constexpr Data() noexcept = default;
     constexpr Data(Bytes bytes) noexcept : data_(bytes.data()), size_(bytes.size()) {}
     constexpr Data(std::string_view text) noexcept : data_(text.data()), size_(text.size()) {}
-    constexpr Data(const char *text) noexcept : Data(text ? std::string_view(text) : std::string_view()) {}
+    template <typename Text, typename = std::enable_if_t<std::is_pointer_v<Text> && std::is_convertible_v<Text, const char *>>>
+    constexpr Data(const Text &text) noexcept : Data(text ? std::string_view(text) : std::string_view()) {}
+    template <std::size_t Size> constexpr Data(const char (&text)[Size]) noexcept : data_(text) {
+        while (size_ < Size && text[size_] != 0) size_++;
+    }
     template <typename Container, typename Element = detail::Element<const Container>,
               typename = std::enable_if_t<detail::is_sendable<std::remove_const_t<Element>> &&
                                           !(std::is_array_v<Container> && std::is_same_v<Element, const char>)>>
@@ -454,7 +458,7 @@ public:
     Options &prefault(bool on) noexcept { return set(raw_.prefault, choice(on)); }
     /// Make this end's ring of 2 MiB pages.
     Options &huge_pages(bool on) noexcept { return set(raw_.huge_pages, choice(on)); }
-    /// Ask for a pidfd of the peer's process; see ChannelRef::pidfd.
+    /// Ask for a pidfd of the peer's process; see Channel::pidfd.
     Options &peer_pidfd(bool on) noexcept { return set(raw_.peer_pidfd, choice(on)); }
 
     const sealane_options *get() const noexcept { return &raw_; }
@@ -695,7 +699,7 @@ public:
     Result<void> truncate(std::size_t size) { return detail::done(sealane_loan_truncate(raw_, size)); }
 
     /// Sends the loan as a message's payload, with control bytes and descriptors. Only descriptors, or more than 1 KiB of
-    /// control bytes, can make it wait. Failures of ChannelRef::send.
+    /// control bytes, can make it wait. Failures of Channel::send.
     Result<void> send(Data control, Timeout timeout, Fds fds = {}) {
         return detail::done(
             sealane_loan_send(&raw_, control.data(), control.size(), fds.data(), fds.size(), timeout.milliseconds()));
@@ -717,12 +721,9 @@ public:
     }
 };
 
-/// The functions of a channel that somebody else owns. A copy is the same channel, and valid for as long as that.
-class ChannelRef {
+/// The functions of a channel. Those who have one: Channel, which owns it, and ChannelRef.
+class ChannelFunctions {
 public:
-    ChannelRef() noexcept = default;
-    explicit ChannelRef(sealane_channel *raw) noexcept : raw_(raw) {}
-
     /// False if there is no channel.
     explicit operator bool() const noexcept { return raw_ != nullptr; }
     /// The handle, for functions of sealane.h.
@@ -842,18 +843,33 @@ public:
     Result<int> pidfd() const { return detail::number(sealane_channel_pidfd(raw_)); }
 
 protected:
+    ChannelFunctions() noexcept = default;
+    explicit ChannelFunctions(sealane_channel *raw) noexcept : raw_(raw) {}
+    ChannelFunctions(const ChannelFunctions &) noexcept = default;
+    // Not for those who have only the functions: a channel that is owned must not be replaced by a copy of another.
+    ChannelFunctions &operator=(const ChannelFunctions &) noexcept = default;
+    ~ChannelFunctions() = default;
+
     sealane_channel *raw_ = nullptr;
 };
 
+/// A channel that somebody else owns. A copy is the same channel, and valid for as long as that.
+class ChannelRef : public ChannelFunctions {
+public:
+    ChannelRef() noexcept = default;
+    explicit ChannelRef(sealane_channel *raw) noexcept : ChannelFunctions(raw) {}
+    ChannelRef(const ChannelFunctions &channel) noexcept : ChannelFunctions(channel) {}
+};
+
 /// One end of a channel. Its destructor closes it; what was sent before is still delivered, and messages stay valid.
-class Channel : public ChannelRef {
+class Channel : public ChannelFunctions {
 public:
     using raw_type = sealane_channel;
 
     Channel() noexcept = default;
     /// Takes over a handle that C functions made.
-    explicit Channel(sealane_channel *raw) noexcept : ChannelRef(raw) {}
-    Channel(Channel &&other) noexcept : ChannelRef(other.detach()) {}
+    explicit Channel(sealane_channel *raw) noexcept : ChannelFunctions(raw) {}
+    Channel(Channel &&other) noexcept : ChannelFunctions(other.detach()) {}
     Channel &operator=(Channel &&other) noexcept {
         if (this != &other) {
             reset();
@@ -1066,7 +1082,7 @@ public:
     /// Sends bytes and descriptors: whole or not at all. Never blocks; queued before the pipe is connected.
     ///
     /// EAGAIN: no room; try again when dispatch() says can_send. EMSGSIZE: more than the peer accepts, or the ring can hold.
-    /// EPIPE: the peer is gone. Others of ChannelRef::send, and the handshake's.
+    /// EPIPE: the peer is gone. Others of Channel::send, and the handshake's.
     Result<void> send(Data bytes, Fds fds = {}) {
         return detail::done(sealane_pipe_send_any(raw_, bytes.data(), bytes.size(), fds.data(), fds.size()));
     }
@@ -1088,7 +1104,7 @@ public:
     /// Sends a request and waits for its reply, and before it for the handshake; `timeout` is for all. Messages that come in
     /// between are kept, and fd() is readable for them.
     ///
-    /// ETIMEDOUT: with `no_wait` nothing is sent. EPIPE as soon as the peer is gone. Others of ChannelRef::call, and the handshake's.
+    /// ETIMEDOUT: with `no_wait` nothing is sent. EPIPE as soon as the peer is gone. Others of Channel::call, and the handshake's.
     Result<Message> call(Data bytes, Timeout timeout, Fds fds = {}) {
         return detail::make<Message>([&](sealane_message **reply) {
             return sealane_pipe_call_any(raw_, bytes.data(), bytes.size(), fds.data(), fds.size(), timeout.milliseconds(), reply);
@@ -1097,7 +1113,7 @@ public:
 
     /// Receives the next message. After `no_wait`, fd() is readable if there is another one.
     ///
-    /// EAGAIN: nothing is there. EPIPE: the peer is gone, and everything was received. Others of ChannelRef::recv, and the
+    /// EAGAIN: nothing is there. EPIPE: the peer is gone, and everything was received. Others of Channel::recv, and the
     /// handshake's.
     Result<Message> recv(Timeout timeout) {
         return detail::make<Message>(

@@ -111,7 +111,7 @@ pub unsafe extern "C" fn sealane_pair(
     })
 }
 
-/// Closes and frees a channel, and sets the variable to null; null is ignored. What was committed before is still delivered
+/// Closes and frees a channel, and sets the variable to null; null is ignored. What was sent before is still delivered
 /// to the peer. Messages of the channel stay valid; an open loan ends, its memory with it. Free them too. No other thread may be
 /// using the handle.
 #[unsafe(no_mangle)]
@@ -138,6 +138,9 @@ pub extern "C" fn sealane_channel_recv_fd(channel: Option<&Channel>) -> c_int {
 }
 
 /// The descriptor to wait for with poll(2), POLLIN, after a sending function has returned -EAGAIN. It stays the channel's.
+///
+/// It is for what was refused last. Something else that was sent since may have taken the announcement along: repeat every function
+/// that was refused before you wait.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_channel_send_fd(channel: Option<&Channel>) -> c_int {
     status(|| Ok(handle(channel)?.halves.sending_fd().as_raw_fd()))
@@ -313,8 +316,8 @@ pub extern "C" fn sealane_channel_next_number(
 /// Waits for the reply to the request with this number (`sealane_request`, `sealane_loan_request`), for `timeout_ms` at most: -1
 /// for ever, 0 not at all. Messages that come in between are kept, as by `sealane_call`.
 ///
-/// -ENOENT: no such request, or it was answered or forgotten. -ETIMEDOUT: the request is forgotten. -ENOBUFS: it is not; receive,
-/// then wait again. Others as of `sealane_call`.
+/// -ENOENT: no such request, or it was answered or forgotten. -EAGAIN: the reply has not come. -ETIMEDOUT: the request is forgotten.
+/// -ENOBUFS: it is not; receive, then wait again. Others as of `sealane_call`.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_wait_reply(
     channel: Option<&Channel>,
@@ -330,13 +333,17 @@ pub extern "C" fn sealane_wait_reply(
     })
 }
 
-/// Forgets a request of this channel: its reply is dropped if it still comes. Does not block. Any thread may call it.
+/// Forgets a request of this channel: its reply is dropped if it still comes. Does not block. Any thread may call it. A thread that
+/// waits for the reply goes on waiting.
 ///
-/// -ENOENT: it was answered, or forgotten before. -EBUSY: other threads are sending and receiving; a later call will find one of
-/// them done.
+/// -ENOENT: it was answered, or forgotten before.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_cancel(channel: Option<&Channel>, number: u64) -> c_int {
-    done(|| handle(channel)?.halves.cancel(number))
+    done(|| {
+        let closer = &handle(channel)?.closer;
+        closer.cancel(closer.request_id(number).ok_or(sealane::Error::UnknownRequest)?);
+        Ok(())
+    })
 }
 
 /// Receives the next message; waits for `timeout_ms` at most: -1 for ever, 0 not at all. Free it with `sealane_message_free`.

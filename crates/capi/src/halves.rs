@@ -13,7 +13,7 @@ use sealane::{OwnedLoan, Receiver, RequestId, Sender};
 use crate::{
     arguments::Timeout,
     message::{Message, Pool},
-    sending::{SenderState, Sending, freed},
+    sending::{Sending, freed},
     status::{Failure, Result},
 };
 
@@ -153,23 +153,13 @@ impl Halves {
         let mut receiving = self.receiving()?;
         let receiver = receiving.as_mut().ok_or_else(freed)?;
         let id = receiver.request_id(number).ok_or(sealane::Error::UnknownRequest)?;
-        let message = receiver.wait_reply(id, timeout.duration())?;
+        let message = if let Timeout::Try = timeout {
+            receiver.try_wait_reply(id)?.ok_or_else(|| Failure::again("the reply has not come yet"))?
+        } else {
+            receiver.wait_reply(id, timeout.duration())?
+        };
         drop(receiving);
         Ok(self.pool.message(message))
-    }
-
-    /// Uses whichever half is not in use by another thread.
-    pub(crate) fn cancel(&self, number: u64) -> Result<()> {
-        if let Ok(sending) = self.sending()
-            && let SenderState::Here(sender) = &sending.state
-        {
-            sender.cancel(sender.request_id(number).ok_or(sealane::Error::UnknownRequest)?);
-            return Ok(());
-        }
-        let receiving = self.receiving()?;
-        let receiver = receiving.as_ref().ok_or_else(freed)?;
-        receiver.cancel(receiver.request_id(number).ok_or(sealane::Error::UnknownRequest)?);
-        Ok(())
     }
 }
 

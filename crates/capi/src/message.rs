@@ -38,7 +38,7 @@ pub(crate) struct Pool(Mutex<Freed>);
 #[derive(Debug, Default)]
 struct Freed {
     messages: Vec<Box<Message>>,
-    /// The largest one of late. No longer than a payload of the peer can be.
+    /// The largest one. No longer than a payload of the peer can be.
     copy: Vec<u8>,
 }
 
@@ -65,9 +65,13 @@ impl Pool {
         }
     }
 
-    /// Memory for the copy of a payload.
-    fn buffer(&self) -> Vec<u8> {
-        self.0.try_lock().map_or_else(|_| Vec::new(), |mut freed| mem::take(&mut freed.copy))
+    /// Memory for a copy of `len` bytes. Not much more of it: a peer could have each small message that is kept hold that of a
+    /// large one.
+    fn buffer(&self, len: usize) -> Vec<u8> {
+        match self.0.try_lock() {
+            Ok(mut freed) if freed.copy.capacity() / 2 <= len => mem::take(&mut freed.copy),
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -88,7 +92,7 @@ impl Received {
             (None, None) => return self.message.control(),
             (Some(_), _) => return self.copy.as_deref().unwrap_or_default(),
         };
-        let copy = self.copy.insert(self.pool.buffer());
+        let copy = self.copy.insert(self.pool.buffer(payload.len()));
         copy.resize(payload.len(), 0);
         // It is as long as the payload.
         let _ = payload.copy_to_slice(copy);
@@ -157,13 +161,14 @@ pub extern "C" fn sealane_message_payload_len(message: Option<&Message>) -> usiz
 /// be null): those of the payload if it has one, which are copied by the first call, else the control bytes. They are private
 /// memory and hold still; valid until the message is freed. Null for a null message.
 ///
-/// The payload keeps its room in the ring, unless `sealane_message_release` follows.
+/// The payload keeps its room in the ring, unless `sealane_message_release` follows; what was released before it was asked for is
+/// not there any more.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_message_bytes(
     message: Option<&mut Message>,
     len: Option<&mut MaybeUninit<usize>>,
 ) -> *const c_void {
-    let bytes = message.and_then(|message| message.received.as_mut()).map(Received::bytes);
+    let bytes = run(|| message.and_then(|message| message.received.as_mut()).map(Received::bytes));
     if let Some(len) = len {
         len.write(bytes.map_or(0, <[u8]>::len));
     }

@@ -8,7 +8,7 @@ use std::{
     mem::{self, MaybeUninit},
     os::fd::{AsFd, AsRawFd},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use sealane::{Error, Handshake as SealaneHandshake, RequestId, Sender};
@@ -20,14 +20,15 @@ use crate::{
     halves::Halves,
     handshake::Handshake,
     message::Message,
+    readable::is_readable,
     sending::{Progress, Queue},
     status::{Failure, Result, done, run, status},
-    verbs::{reply_any, request_any, send_any},
+    verbs::{fits_a_packet, reply_any, request_any, send_any},
 };
 
-/// A result of `sealane_pipe_dispatch`: `sealane_pipe_recv` has something to say, a message or the end.
+/// In a result of `sealane_pipe_dispatch`: call `sealane_pipe_recv`. It has a message, the end, or, once in a while, -EAGAIN.
 pub const SEALANE_PIPE_CAN_RECV: c_int = 1;
-/// A result of `sealane_pipe_dispatch`: try again what returned -EAGAIN.
+/// In a result of `sealane_pipe_dispatch`: sending can be tried, so what returned -EAGAIN too.
 pub const SEALANE_PIPE_CAN_SEND: c_int = 2;
 
 /// Message passing for event loops: a handshake and then a channel, with one descriptor, and a queue for what is sent before
@@ -39,8 +40,14 @@ pub struct Pipe {
     readiness: Readiness,
     /// The handshake is over, and all that was queued is sent.
     settled: bool,
+    /// Something can be received, or nobody knows.
+    can_recv: bool,
+    /// The next dispatch has something else to do or to say.
+    news: bool,
     /// Why queued messages were dropped: the next dispatches' to say.
     refused: VecDeque<Failure>,
+    /// Bytes of the largest message that was refused for room in the ring.
+    wanted: usize,
 }
 
 #[derive(Debug)]
@@ -62,23 +69,32 @@ impl Stage {
 }
 
 impl Pipe {
+    fn new(stage: Stage, readiness: Readiness) -> Box<Self> {
+        let settled = matches!(stage, Stage::Open(_));
+        let refused = VecDeque::new();
+        // The handshake's first step waits for nothing, and nobody knows whether a channel is armed.
+        let mut pipe = Self { stage, readiness, settled, can_recv: true, news: true, refused, wanted: 0 };
+        pipe.signal();
+        Box::new(pipe)
+    }
+
     fn begun(handshake: SealaneHandshake) -> Result<Box<Self>> {
-        let mut readiness = Readiness::new(handshake.as_fd())?;
-        // The first step waits for nothing.
-        readiness.set_again(true)?;
-        let stage = Stage::Handshake(handshake, Queue::default());
-        Ok(Box::new(Self { stage, readiness, settled: false, refused: VecDeque::new() }))
+        let readiness = Readiness::new(handshake.as_fd())?;
+        Ok(Self::new(Stage::Handshake(handshake, Queue::default()), readiness))
     }
 
     /// Takes the channel if it succeeds.
     fn open(variable: &mut Option<Box<Channel>>) -> Result<Box<Self>> {
         let channel = handle(variable.as_deref())?;
         channel.halves.sending()?.sender()?;
-        let mut readiness = Readiness::new(channel.receiving_fd())?;
-        // Nobody knows whether the channel is armed.
-        readiness.set_again(true)?;
-        let stage = Stage::Open(take(Some(variable))?);
-        Ok(Box::new(Self { stage, readiness, settled: true, refused: VecDeque::new() }))
+        let readiness = Readiness::new(channel.receiving_fd())?;
+        Ok(Self::new(Stage::Open(take(Some(variable))?), readiness))
+    }
+
+    /// Makes the descriptor readable while the next dispatch has something to do or to say that no other descriptor announces.
+    fn signal(&mut self) {
+        let is_connecting = matches!(self.stage, Stage::Handshake(..));
+        self.readiness.set_again(self.news || !self.refused.is_empty() || (self.can_recv && !is_connecting));
     }
 
     /// Goes on with the handshake and the queue; never blocks. True when both are done.
@@ -86,19 +102,25 @@ impl Pipe {
         if self.settled {
             return Ok(true);
         }
+        let advanced = self.step();
+        self.signal();
+        advanced
+    }
+
+    fn step(&mut self) -> Result<bool> {
         if let Stage::Handshake(handshake, _) = &mut self.stage {
+            self.readiness.go_on(handshake.as_fd())?;
             match handshake.advance() {
                 Ok(true) => self.establish()?,
                 Ok(false) => {
+                    self.news = handshake.needs_advance();
                     let left = handshake.deadline().saturating_duration_since(Instant::now());
-                    let again = handshake.needs_advance();
-                    self.readiness.set_timer(left)?;
-                    self.readiness.set_again(again)?;
+                    self.readiness.set_timer(Some(left))?;
                     return Ok(false);
                 }
                 Err(Error::Full | Error::FdsInFlight) => {
-                    self.readiness.set_pause()?;
-                    self.readiness.set_again(false)?;
+                    self.news = false;
+                    self.readiness.pause(handshake.as_fd())?;
                     return Ok(false);
                 }
                 Err(error) => return Err(self.fail(error)),
@@ -117,6 +139,8 @@ impl Pipe {
                     let channel = Channel::new(channel);
                     channel.halves.sending()?.queue = queue;
                     self.stage = Stage::Open(channel);
+                    self.readiness.set_timer(None)?;
+                    self.news = true;
                 }
                 Err(error) => return Err(self.fail(error)),
             }
@@ -124,32 +148,26 @@ impl Pipe {
         Ok(())
     }
 
+    /// The descriptor stays readable, as that of a channel does whose peer is gone.
     fn fail(&mut self, error: Error) -> Failure {
         let failure = Failure::note(&error);
         self.stage = Stage::Failed(error);
-        // The descriptor stays readable, as that of a channel does whose peer is gone.
-        match self.readiness.set_again(true) {
-            Ok(()) => failure,
-            Err(failure) => failure,
-        }
+        self.news = true;
+        failure
     }
 
     /// Sends what is queued. True when nothing is queued any more.
     fn flush(&mut self) -> Result<bool> {
         let channel = self.stage.channel()?;
-        let progress = channel.halves.sending()?.flush(&mut self.refused)?;
-        let sending = channel.halves.sending_fd();
-        match progress {
+        let (receiving, sending) = (channel.receiving_fd(), channel.halves.sending_fd());
+        self.readiness.go_on(receiving)?;
+        match channel.halves.sending()?.flush(&mut self.refused)? {
             Progress::Done => {
                 self.readiness.room_found(sending)?;
-                self.readiness.stop_timer()?;
-                self.settled = true;
+                (self.settled, self.news) = (true, true);
             }
-            Progress::Blocked => {
-                self.readiness.wait_for_room(sending)?;
-                self.readiness.stop_timer()?;
-            }
-            Progress::Later => self.readiness.set_pause()?,
+            Progress::Blocked => self.readiness.wait_for_room(sending)?,
+            Progress::Later => self.readiness.pause(receiving)?,
         }
         Ok(self.settled)
     }
@@ -169,31 +187,74 @@ impl Pipe {
     }
 
     /// Sends by `send`, which does not block. Without room, the descriptor says when there is some.
-    fn try_send<R>(&mut self, send: impl FnOnce(&mut Sender) -> Result<R>) -> Result<R> {
+    fn try_send<R>(&mut self, given: Given<'_>, send: impl FnOnce(&mut Sender) -> Result<R>) -> Result<R> {
         if !self.advance()? {
             return Err(Failure::again("earlier messages are queued, or the pipe is not connected yet"));
         }
         let channel = self.stage.channel()?;
-        let result = send(channel.halves.sending()?.sender()?);
-        if let Err(Failure::Library(Error::Full)) = &result {
-            self.readiness.wait_for_room(channel.halves.sending_fd())?;
+        let mut sending = channel.halves.sending()?;
+        let sender = sending.sender()?;
+        let result = send(sender);
+        match &result {
+            Err(Failure::Library(Error::Full)) => {
+                if !fits_a_packet(&sender.limits(), given) {
+                    self.wanted = self.wanted.max(given.bytes.len());
+                }
+                self.readiness.wait_for_room(channel.halves.sending_fd())?;
+            }
+            Ok(_) => {
+                drop(sending);
+                self.sent()?;
+            }
+            Err(_) => {}
         }
         result
+    }
+
+    /// What was sent may have taken the announcement of room for another message along, which was refused before.
+    fn sent(&mut self) -> Result<()> {
+        if self.readiness.is_waiting_for_room() {
+            self.readiness.room_found(self.stage.channel()?.halves.sending_fd())?;
+            self.wanted = 0;
+            self.news = true;
+            self.signal();
+        }
+        Ok(())
+    }
+
+    /// Whether what was refused can be tried again. A loan of the channel may have taken the announcement of room along, so that
+    /// asking is not enough: the announcement is asked for again.
+    fn has_room(&mut self) -> Result<bool> {
+        if !self.readiness.is_waiting_for_room() {
+            return Ok(true);
+        }
+        let channel = self.stage.channel()?;
+        let sending = channel.halves.sending_fd();
+        let mut has_room = is_readable(sending, Some(Duration::ZERO))?;
+        if !has_room && let Ok(sender) = channel.halves.sending()?.sender() {
+            has_room = self.wanted > 0 && sender.has_space(self.wanted).unwrap_or(true);
+        }
+        if has_room {
+            self.readiness.room_found(sending)?;
+            self.wanted = 0;
+        }
+        Ok(has_room)
     }
 
     /// A set of `SEALANE_PIPE_...`.
     fn dispatch(&mut self) -> Result<c_int> {
         let settled = self.advance()?;
         if let Some(failure) = self.refused.pop_front() {
-            self.readiness.set_again(true)?;
+            self.signal();
             return Err(failure);
         }
         let Stage::Open(channel) = &self.stage else { return Ok(0) };
-        let can_send = settled && self.readiness.has_room(channel.halves.sending_fd())?;
         // What a failure is, receiving says.
-        let can_recv = !matches!(channel.halves.arm(), Ok(true));
-        self.readiness.set_again(can_recv)?;
-        let bits = [(can_recv, SEALANE_PIPE_CAN_RECV), (can_send, SEALANE_PIPE_CAN_SEND)];
+        self.can_recv = !matches!(channel.halves.arm(), Ok(true));
+        let can_send = settled && self.has_room()?;
+        self.news = false;
+        self.signal();
+        let bits = [(self.can_recv, SEALANE_PIPE_CAN_RECV), (can_send, SEALANE_PIPE_CAN_SEND)];
         Ok(bits.into_iter().filter(|(is, _)| *is).map(|(_, bit)| bit).sum())
     }
 
@@ -203,7 +264,7 @@ impl Pipe {
         while !self.advance()? {
             match self.try_receive() {
                 Err(Failure::Usage { errno: libc::EAGAIN, .. }) => {
-                    self.readiness.wait(timeout.after(begun).left()?)?;
+                    self.wait_for_more(timeout.after(begun).left()?)?;
                 }
                 result => return result,
             }
@@ -214,23 +275,32 @@ impl Pipe {
         }
     }
 
+    /// Waits for the descriptor, whatever the next dispatch has to say.
+    fn wait_for_more(&mut self, left: Option<Duration>) -> Result<()> {
+        self.readiness.set_again(self.news && matches!(self.stage, Stage::Handshake(..)));
+        let waited = self.readiness.wait(left);
+        self.signal();
+        waited
+    }
+
     /// For event loops: the descriptor says whether there is another message.
     fn try_receive(&mut self) -> Result<Box<Message>> {
         let halves = &self.stage.channel()?.halves;
         let message = halves.receive(Timeout::Try);
-        let is_armed = match message {
-            Ok(_) => matches!(halves.arm(), Ok(true)),
-            Err(Failure::Usage { errno: libc::EAGAIN, .. }) => true,
-            Err(_) => false,
+        self.can_recv = match message {
+            Ok(_) => !matches!(halves.arm(), Ok(true)),
+            Err(Failure::Usage { errno: libc::EAGAIN, .. }) => false,
+            Err(_) => true,
         };
-        self.readiness.set_again(!is_armed)?;
+        self.signal();
         message
     }
 
     /// Does what takes messages and leaves the channel as it is, armed or not: the next dispatch arms it.
     fn waiting<R>(&mut self, wait: impl FnOnce(&Arc<Halves>) -> Result<R>) -> Result<R> {
         let result = wait(&self.stage.channel()?.halves);
-        self.readiness.set_again(true)?;
+        self.can_recv = true;
+        self.signal();
         result
     }
 
@@ -245,7 +315,9 @@ impl Pipe {
         }
         self.settle(timeout, begun)?;
         let left = timeout.after(begun);
-        self.waiting(|halves| halves.call(left, |sender| request(sender, left)))
+        let reply = self.waiting(|halves| halves.call(left, |sender| request(sender, left)));
+        self.sent()?;
+        reply
     }
 }
 
@@ -253,8 +325,8 @@ fn pipe(pipe: Option<&mut Pipe>) -> Result<&mut Pipe> {
     pipe.ok_or_else(|| Failure::null("a pipe expected, a null pointer found"))
 }
 
-/// Makes a pipe of a handshake, whichever function began it. Frees the handshake, and sets its variable to null, except where it
-/// fails with -EBUSY: `sealane_handshake_child_started` first. Does not block.
+/// Makes a pipe of a handshake, whichever function began it. Frees the handshake, and sets its variable to null, except for -EBUSY,
+/// `sealane_handshake_child_started` first, and -EFAULT. Does not block.
 ///
 /// Create, start the child, send: `sealane_prepare`, start it, `sealane_handshake_child_started`, `sealane_pipe_new`,
 /// `sealane_pipe_send_any`.
@@ -292,7 +364,11 @@ pub extern "C" fn sealane_pipe_free(pipe: Option<&mut Option<Box<Pipe>>>) {
 }
 
 /// The only descriptor to wait for with poll(2), POLLIN: readable (level-triggered) when `sealane_pipe_dispatch` has something to
-/// do or to say. It counts the handshake's time too. It stays the pipe's, and the same for all of its life.
+/// do or to say. It counts the handshake's time too. It stays the pipe's, and the same for all of its life. After the end, and after
+/// a handshake that failed, it stays readable: take it out of the loop.
+///
+/// It sees that the peer is gone by the peer's socket. Where a copy of that may outlive the peer, wait for `sealane_channel_pidfd`
+/// too: functions that wait see both.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_pipe_fd(pipe: Option<&Pipe>) -> c_int {
     status(|| Ok(handle(pipe)?.readiness.fd().as_raw_fd()))
@@ -311,8 +387,11 @@ pub extern "C" fn sealane_pipe_dispatch(pipe: Option<&mut Pipe>) -> c_int {
 }
 
 /// The pipe's channel, for its limits, its peer, and loans; null while there is none. It stays the pipe's: do not free it, and
-/// receive through the pipe, or its descriptor does not know. What a function for sending has refused with -EAGAIN is waited for
-/// with `sealane_channel_send_fd`.
+/// receive through the pipe, or its descriptor does not know.
+///
+/// A loan that is refused with -EAGAIN is waited for with `sealane_channel_send_fd`; while messages are queued, which the sentence
+/// says, with SEALANE_PIPE_CAN_SEND. When a loan was sent while the pipe waits for room, call `sealane_pipe_dispatch`: it may have
+/// taken the announcement along.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_pipe_channel(pipe: Option<&Pipe>) -> Option<&Channel> {
     pipe.and_then(|pipe| pipe.stage.channel().ok())
@@ -339,7 +418,7 @@ pub unsafe extern "C" fn sealane_pipe_send_any(
         let pipe = self::pipe(pipe)?;
         match &mut pipe.stage {
             Stage::Handshake(_, queue) => queue.push(given),
-            _ => pipe.try_send(|sender| send_any(sender, given, Timeout::Try)),
+            _ => pipe.try_send(given, |sender| send_any(sender, given, Timeout::Try)),
         }
     })
 }
@@ -360,7 +439,7 @@ pub unsafe extern "C" fn sealane_pipe_request_any(
     done(|| {
         // SAFETY: the header's contract on bytes and descriptors.
         let given = unsafe { Given::new(data, len, fds, fd_count) }?;
-        let id = self::pipe(pipe)?.try_send(|sender| request_any(sender, given, Timeout::Try))?;
+        let id = self::pipe(pipe)?.try_send(given, |sender| request_any(sender, given, Timeout::Try))?;
         if let Some(out) = number {
             out.write(id.number());
         }
@@ -383,12 +462,13 @@ pub unsafe extern "C" fn sealane_pipe_reply_any(
     done(|| {
         // SAFETY: the header's contract on bytes and descriptors.
         let given = unsafe { Given::new(data, len, fds, fd_count) }?;
-        self::pipe(pipe)?.try_send(|sender| reply_any(sender, number, given, Timeout::Try))
+        self::pipe(pipe)?.try_send(given, |sender| reply_any(sender, number, given, Timeout::Try))
     })
 }
 
 /// Sends a request of any size and waits for its reply: `timeout_ms` for both, and for the handshake and what is queued before
-/// it, -1 for ever; with 0 nothing is sent, and it has timed out. It watches this pipe only. Messages that come in between are kept; the pipe's descriptor is
+/// it, -1 for ever; with 0 nothing is sent, and it has timed out. It watches this pipe only. A peer that itself waits for room,
+/// for messages that nobody receives here meanwhile, answers to no call. Messages that come in between are kept; the pipe's descriptor is
 /// readable afterwards.
 ///
 /// Failures as of `sealane_call`, and those of the handshake.

@@ -138,7 +138,7 @@ impl SenderState {
     fn sender(&mut self) -> Result<&mut Sender> {
         match self {
             Self::Here(sender) => Ok(sender),
-            Self::Lent(_) => Err(Failure::busy("a loan of this channel is open: commit or free it first")),
+            Self::Lent(_) => Err(Failure::busy("a loan of this channel is open: send or free it first")),
             Self::Freed => Err(freed()),
         }
     }

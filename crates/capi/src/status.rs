@@ -179,16 +179,18 @@ unsafe extern "C" {
 
 /// Runs the body of a function. Its status is the result, or the negative `errno` of a failure, whose sentence is kept.
 pub(crate) fn status(body: impl FnOnce() -> Result<c_int>) -> c_int {
-    run(body).unwrap_or_else(|failure| match failure {
-        Failure::Library(error) => {
-            keep(|sentence| sentence.explain(&error));
-            -errno(&error)
-        }
-        Failure::Usage { errno, text } => {
-            keep(|sentence| sentence.write_str(text));
-            -errno
-        }
-        Failure::Noted { errno } => -errno,
+    run(|| {
+        body().unwrap_or_else(|failure| match failure {
+            Failure::Library(error) => {
+                keep(|sentence| sentence.explain(&error));
+                -errno(&error)
+            }
+            Failure::Usage { errno, text } => {
+                keep(|sentence| sentence.write_str(text));
+                -errno
+            }
+            Failure::Noted { errno } => -errno,
+        })
     })
 }
 

@@ -82,7 +82,7 @@ pub(crate) fn reply_any(sender: &mut Sender, number: u64, given: Given<'_>, time
 const RING_FROM: usize = 4096;
 const RING_FROM_WITH_FDS: usize = 16 * 1024 + 1;
 
-fn fits_a_packet(limits: &Limits, given: Given<'_>) -> bool {
+pub(crate) fn fits_a_packet(limits: &Limits, given: Given<'_>) -> bool {
     let ring_from = if given.fds.is_empty() { RING_FROM } else { RING_FROM_WITH_FDS };
     let len = given.bytes.len();
     // What only one of the two can carry goes there.

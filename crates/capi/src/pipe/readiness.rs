@@ -1,8 +1,8 @@
 //! The one descriptor of a pipe: readable while `sealane_pipe_dispatch` has something to do, or to say.
 //!
-//! It is an epoll(7) set of up to four others: the channel's descriptor for receiving, which is the handshake's before; an
-//! eventfd for what no descriptor says; a timer, until all that was queued is sent; and the channel's descriptor for sending,
-//! while the caller waits for room.
+//! It is an epoll(7) set of four others: the channel's descriptor for receiving, which is the handshake's before; an eventfd for
+//! what no descriptor says; a timer, for the handshake's end and for pauses; and the channel's descriptor for sending, while the
+//! caller waits for room.
 
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -28,7 +28,8 @@ pub(super) struct Readiness {
     epoll: OwnedFd,
     again: OwnedFd,
     is_again: bool,
-    timer: Option<OwnedFd>,
+    timer: OwnedFd,
+    is_paused: bool,
     waits_for_room: bool,
 }
 
@@ -40,9 +41,12 @@ impl Readiness {
         (|| {
             let epoll = above_stdio(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
             let again = above_stdio(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)?;
-            epoll::add(&epoll, receiving, ANY, epoll::EventFlags::IN)?;
-            epoll::add(&epoll, &again, ANY, epoll::EventFlags::IN)?;
-            Ok(Self { epoll, again, is_again: false, timer: None, waits_for_room: false })
+            let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+            let timer = above_stdio(timerfd_create(TimerfdClockId::Monotonic, flags)?)?;
+            for fd in [receiving, again.as_fd(), timer.as_fd()] {
+                epoll::add(&epoll, fd, ANY, epoll::EventFlags::IN)?;
+            }
+            Ok(Self { epoll, again, is_again: false, timer, is_paused: false, waits_for_room: false })
         })()
         .map_err(failure)
     }
@@ -52,48 +56,43 @@ impl Readiness {
     }
 
     /// Makes the descriptor readable, until this is called with false.
-    pub(super) fn set_again(&mut self, on: bool) -> Result<()> {
+    pub(super) fn set_again(&mut self, on: bool) {
         if self.is_again == on {
-            return Ok(());
+            return;
         }
         let mut count = [0; 8];
-        let done =
+        // It fails only where a fork has used its copy, and then it is as it should be.
+        let _ =
             if on { io::write(&self.again, &1_u64.to_ne_bytes()) } else { io::read(&self.again, &mut count) };
-        done.map_err(failure)?;
         self.is_again = on;
+    }
+
+    /// Makes the descriptor readable after `time`, or, without one, not any more.
+    pub(super) fn set_timer(&mut self, time: Option<Duration>) -> Result<()> {
+        // A time of 0 would stop it.
+        let it_value = timespec(time.map_or(Duration::ZERO, |time| time.max(Duration::from_nanos(1))));
+        let once = Itimerspec { it_interval: timespec(Duration::ZERO), it_value };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once).map(drop).map_err(failure)
+    }
+
+    /// Makes the descriptor readable after a pause, and not before: what is to be received waits too.
+    pub(super) fn pause(&mut self, receiving: BorrowedFd<'_>) -> Result<()> {
+        self.is_paused = true;
+        epoll::modify(&self.epoll, receiving, ANY, epoll::EventFlags::empty()).map_err(failure)?;
+        self.set_timer(Some(PAUSE))
+    }
+
+    /// Ends a pause, if there was one.
+    pub(super) fn go_on(&mut self, receiving: BorrowedFd<'_>) -> Result<()> {
+        if self.is_paused {
+            epoll::modify(&self.epoll, receiving, ANY, epoll::EventFlags::IN).map_err(failure)?;
+            self.is_paused = false;
+        }
         Ok(())
     }
 
-    /// Makes the descriptor readable after `time`.
-    pub(super) fn set_timer(&mut self, time: Duration) -> Result<()> {
-        (|| {
-            let timer = if let Some(timer) = &self.timer {
-                timer
-            } else {
-                let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-                let timer = above_stdio(timerfd_create(TimerfdClockId::Monotonic, flags)?)?;
-                epoll::add(&self.epoll, &timer, ANY, epoll::EventFlags::IN)?;
-                self.timer.insert(timer)
-            };
-            // A time of 0 would stop it.
-            let it_value = timespec(time.max(Duration::from_nanos(1)));
-            let once = Itimerspec { it_interval: timespec(Duration::ZERO), it_value };
-            timerfd_settime(timer, TimerfdTimerFlags::empty(), &once).map(drop)
-        })()
-        .map_err(failure)
-    }
-
-    pub(super) fn stop_timer(&mut self) -> Result<()> {
-        match self.timer.take() {
-            // Closing it would not be enough, where a fork has a copy.
-            Some(timer) => epoll::delete(&self.epoll, timer).map_err(failure),
-            None => Ok(()),
-        }
-    }
-
-    /// Makes the descriptor readable after a pause.
-    pub(super) fn set_pause(&mut self) -> Result<()> {
-        self.set_timer(PAUSE)
+    pub(super) fn is_waiting_for_room(&self) -> bool {
+        self.waits_for_room
     }
 
     /// Makes the descriptor readable while `sending` is.
@@ -114,22 +113,14 @@ impl Readiness {
         Ok(())
     }
 
-    /// True if trying to send again makes sense: nobody waits for room, or it came. It then waits no longer.
-    pub(super) fn has_room(&mut self, sending: BorrowedFd<'_>) -> Result<bool> {
-        if self.waits_for_room && is_readable(sending, Some(Duration::ZERO))? {
-            self.room_found(sending)?;
-        }
-        Ok(!self.waits_for_room)
-    }
-
     /// Waits until the descriptor is readable; without a time for ever. It may also return early.
     pub(super) fn wait(&self, time: Option<Duration>) -> Result<()> {
         is_readable(self.fd(), time).map(drop)
     }
 
-    /// Waits until sending makes sense again, or a pause; not for what is to be received.
+    /// Waits until sending makes sense again, not for what is to be received.
     pub(super) fn wait_to_send(&self, sending: BorrowedFd<'_>, time: Option<Duration>) -> Result<()> {
-        if self.waits_for_room {
+        if !self.is_paused {
             return is_readable(sending, time).map(drop);
         }
         match poll(&mut [], Some(&timespec(time.unwrap_or(PAUSE).min(PAUSE)))) {

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -291,6 +292,93 @@ static void full_pipe_says_when_to_send_again(void) {
     }
 }
 
+/* What was refused is announced, whatever else was sent in between. */
+static void what_else_is_sent_takes_no_announcement_along(void) {
+    for (int how = 0; how < 3; how++) {
+        sealane_pipe *a, *b;
+        fresh(NULL, &a, &b);
+        connect_both(a, b);
+        while (readable(a)) CHECK(sealane_pipe_dispatch(a) >= 0);
+        int sent = 0, status;
+        const size_t large = 500000;
+        while ((status = send_filled(a, large, NULL, 0)) == 0) sent++;
+        STATUS(status, -EAGAIN);
+        if (how == 0) {
+            /* The same again, once there is room, without asking. */
+            for (int i = 0; i < sent; i++) check_next(b, large);
+            STATUS(send_filled(a, large, NULL, 0), 0);
+            check_next(b, large);
+        } else {
+            /* A smaller one, which fits; or a loan, after which the pipe is asked. */
+            sealane_loan *loan;
+            if (how == 1) {
+                STATUS(send_filled(a, 5000, NULL, 0), 0);
+            } else {
+                STATUS(sealane_loan_open(sealane_pipe_channel(a), 5000, 0, &loan), 0);
+                for (size_t i = 0; i < 5000; i++) ((unsigned char *)sealane_loan_data(loan))[i] = pattern(5000, i);
+                STATUS(sealane_loan_send(&loan, NULL, 0, NULL, 0, 0), 0);
+            }
+            int events = sealane_pipe_dispatch(a);
+            CHECK(events >= 0);
+            if (how == 1) {
+                /* It may be tried, in vain; from then on it is waited for. */
+                CHECK(events == SEALANE_PIPE_CAN_SEND);
+                STATUS(send_filled(a, large, NULL, 0), -EAGAIN);
+            } else {
+                CHECK(events == 0);
+            }
+            for (int i = 0; i < sent; i++) check_next(b, large);
+            check_next(b, 5000);
+        }
+        CHECK(wait_and_dispatch(a) == SEALANE_PIPE_CAN_SEND);
+        CHECK(!readable(a));
+        STATUS(send_filled(a, large, NULL, 0), 0);
+        free_both(&a, &b);
+    }
+}
+
+/* A queue that is sent while something is received is the next dispatch's to say. */
+static void queue_that_is_sent_meanwhile_is_told(void) {
+    sealane_pipe *a, *b;
+    fresh(NULL, &a, &b);
+    for (size_t i = 0; i < 64; i++) STATUS(send_filled(a, 0, NULL, 0), 0);
+    STATUS(send_filled(a, 0, NULL, 0), -EAGAIN);
+    sealane_message *message;
+    while (sealane_pipe_channel(a) == NULL) {
+        STATUS(sealane_pipe_recv(a, 0, &message), -EAGAIN);
+        STATUS(sealane_pipe_recv(b, 0, &message), sealane_pipe_channel(b) && message ? 0 : -EAGAIN);
+        sealane_message_free(&message);
+    }
+    do {
+        while (sealane_pipe_recv(b, 0, &message) == 0) sealane_message_free(&message);
+        STATUS(sealane_pipe_recv(a, 0, &message), -EAGAIN);
+        CHECK(readable(a));
+    } while ((sealane_pipe_dispatch(a) & SEALANE_PIPE_CAN_SEND) == 0 && poll(NULL, 0, 0) == 0);
+    free_both(&a, &b);
+}
+
+/* Memory of a large copy is not what a small message that is kept holds. */
+static void small_message_does_not_hold_the_memory_of_a_large_one(void) {
+    sealane_pipe *a, *b;
+    fresh(NULL, &a, &b);
+    connect_both(a, b);
+    sealane_loan *loan;
+    sealane_message *large, *small[3];
+    for (int i = 0; i < 3; i++) {
+        STATUS(send_filled(a, 1 << 20, NULL, 0), 0);
+        STATUS(sealane_pipe_recv(b, FOR_EVER, &large), 0);
+        check_filled(large, 1 << 20);
+        sealane_message_free(&large);
+        STATUS(sealane_loan_open(sealane_pipe_channel(a), 1, FOR_EVER, &loan), 0);
+        STATUS(sealane_loan_send(&loan, NULL, 0, NULL, 0, 0), 0);
+        STATUS(sealane_pipe_recv(b, FOR_EVER, &small[i]), 0);
+        void *bytes = (void *)(uintptr_t)sealane_message_bytes(small[i], NULL);
+        CHECK(malloc_usable_size(bytes) < 4096);
+    }
+    for (int i = 0; i < 3; i++) sealane_message_free(&small[i]);
+    free_both(&a, &b);
+}
+
 /* Answers requests with what they brought, after three messages; until the pipe ends. */
 static void *echo(void *argument) {
     sealane_pipe *pipe = argument;
@@ -490,6 +578,9 @@ int main(int argc, char **argv) {
     what_came_before_the_end_arrives_though_messages_are_queued();
     one_message_at_each_turn();
     full_pipe_says_when_to_send_again();
+    what_else_is_sent_takes_no_announcement_along();
+    queue_that_is_sent_meanwhile_is_told();
+    small_message_does_not_hold_the_memory_of_a_large_one();
     call_keeps_what_comes_in_between_and_the_descriptor_says_so();
     failures_are_events();
     pipe_of_a_channel_leaves_it_if_it_fails();

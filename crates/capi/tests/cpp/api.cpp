@@ -724,6 +724,9 @@ static void empty_objects() {
     CHECK(moved.get() == raw);
     Channel taken(moved.detach());
     CHECK(!moved && taken.get() == raw);
+    static_assert(!std::is_copy_assignable_v<Channel> && !std::is_assignable_v<ChannelFunctions &, ChannelRef>);
+    const char without_zero[4] = {'f', 'o', 'u', 'r'};
+    CHECK(Data(without_zero).size() == 4 && Data("text").size() == 4 && Data(static_cast<const char *>("text")).size() == 4);
     ChannelRef ref = taken;
     GOOD(ref.send("by reference", no_wait));
     CHECK(ref && ref.get() == raw && is_text(GOOD(peer.recv(no_wait)).control(), "by reference"));
