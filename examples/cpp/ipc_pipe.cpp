@@ -14,15 +14,15 @@ extern char **environ;
 
 Result<IpcMessage> IpcMessage::of(sealane::Message message) {
     std::uint32_t command = 0;
-    sealane::Bytes bytes = message.bytes();
+    sealane::Bytes bytes = bytes_of(message);
     if (bytes.size() < sizeof command) return Error(EBADMSG, "a command expected, a shorter message found");
     std::memcpy(&command, bytes.data(), sizeof command);
     return IpcMessage(std::move(message), command);
 }
 
-Result<void> IpcPipe::start(const char *program) {
+Result<void> IpcPipe::start(const char *program, const sealane::Options &options) {
     stop();
-    auto handshake = sealane::Handshake::prepare();
+    auto handshake = sealane::Handshake::prepare(options);
     if (!handshake) return handshake.error();
     auto name = handshake->child_name();
     auto fd = handshake->child_fd();
@@ -47,8 +47,8 @@ Result<void> IpcPipe::start(const char *program) {
     return {};
 }
 
-Result<void> IpcPipe::inherit(const char *name) {
-    auto channel = sealane::Channel::inherited_as(name);
+Result<void> IpcPipe::inherit(const char *name, const sealane::Options &options) {
+    auto channel = sealane::Channel::inherited_as(name, options);
     if (!channel) return channel.error();
     auto pipe = sealane::Pipe::from(std::move(*channel));
     if (!pipe) return pipe.error();
@@ -80,6 +80,11 @@ void IpcPipe::dispatch() {
 
 Result<void> IpcPipe::send_async(std::uint32_t command, sealane::Data data, sealane::Fds fds) {
     return remember_if_full(pipe_.send(with_command(command, data), fds));
+}
+
+Result<sealane::Loan> IpcPipe::lend(std::size_t size) {
+    if (sealane::ChannelRef channel = pipe_.channel()) return channel.loan(size, sealane::no_wait);
+    return Error(EAGAIN, "the pipe is not connected yet");
 }
 
 Result<IpcMessage> IpcPipe::send_sync(std::uint32_t command, sealane::Data data, sealane::Timeout timeout, sealane::Fds fds) {
