@@ -100,10 +100,15 @@ Result<void> IpcPipe::reply(const IpcMessage &request, sealane::Data data, seala
 }
 
 sealane::Data IpcPipe::with_command(std::uint32_t command, sealane::Data data) {
-    buffer_.resize(sizeof command + data.size());
-    std::memcpy(buffer_.data(), &command, sizeof command);
-    if (data.size() > 0) std::memcpy(buffer_.data() + sizeof command, data.data(), data.size());
-    return buffer_;
+    // The copy begins where the source does in a line of the cache. Some AMD processors copy 64 KiB 16 times slower to an
+    // address that lies a few bytes further in its page than the source, as neighbours on the heap do.
+    static constexpr std::size_t line = 64;
+    buffer_.resize(line + sizeof command + data.size());
+    auto address_of = [](const void *pointer) { return reinterpret_cast<std::uintptr_t>(pointer); };
+    std::byte *message = buffer_.data() + (address_of(data.data()) - address_of(buffer_.data()) - sizeof command) % line;
+    std::memcpy(message, &command, sizeof command);
+    if (data.size() > 0) std::memcpy(message + sizeof command, data.data(), data.size());
+    return sealane::Bytes(message, sizeof command + data.size());
 }
 
 Result<void> IpcPipe::remember_if_full(Result<void> sent) {
