@@ -30,24 +30,22 @@ pub(crate) fn functions() -> BTreeSet<String> {
     names.filter(|name| name.starts_with("sealane_")).map(ToOwned::to_owned).collect()
 }
 
-/// What a program of `examples/NAME` prints, which are built by their own Makefile.
-pub(crate) fn example(name: &str, program: &str) -> Option<String> {
+/// What a program of `examples/NAME` prints, which the target of the Makefile there builds.
+pub(crate) fn example(name: &str, target: &str, program: &str, arguments: &[&str]) -> Option<String> {
     if !is_there("pkg-config") || !is_there("make") {
         return None;
     }
     let directory = tempfile::tempdir().unwrap();
-    for file in fs::read_dir(Path::new(ROOT).join("../../examples").join(name)).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
-    }
+    let sources = Path::new(ROOT).join("../../examples").join(name);
+    passes(Command::new("cp").arg("-r").arg(sources.join(".")).arg(directory.path()));
     let lib = INSTALLED.join("lib");
     passes(
         Command::new("make")
-            .arg("-B")
+            .args(["-B", target])
             .env("CFLAGS", "-Werror")
             .env("CXXFLAGS", "-Werror")
             .env("PKG_CONFIG_PATH", lib.join("pkgconfig"))
             .current_dir(&directory),
     );
-    Some(passes(limited(program).env("LD_LIBRARY_PATH", lib).current_dir(&directory)))
+    Some(passes(limited(program).args(arguments).env("LD_LIBRARY_PATH", lib).current_dir(&directory)))
 }
