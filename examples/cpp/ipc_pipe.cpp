@@ -57,25 +57,26 @@ Result<void> IpcPipe::inherit(const char *name, const sealane::Options &options)
 }
 
 void IpcPipe::dispatch() {
-    auto ready = pipe_.dispatch();
-    if (!ready) {
-        if (ready.error() != EMSGSIZE) return die(ready.error());
-        if (lost) lost(ready.error());
-        return;
+    if (is_full_) {
+        auto ready = pipe_.dispatch();
+        if (!ready) return fail(ready.error());
+        is_full_ = !ready->can_send;
+        if (ready->can_send && can_send) can_send();
+        // The callback may have stopped the pipe.
+        if (!pipe_) return;
     }
-    if (ready->can_send && std::exchange(is_full_, false) && can_send) can_send();
-    // The callback may have stopped the pipe.
-    if (!ready->can_recv || !pipe_) return;
+    // This alone also goes through the handshake, and saves two system calls.
     auto message = pipe_.recv(sealane::no_wait);
-    if (!message) {
-        if (message.error() == EAGAIN) return;
-        if (message.error() != EMFILE) return die(message.error());
-        if (lost) lost(message.error());
-        return;
-    }
+    if (!message) return fail(message.error());
     auto checked = IpcMessage::of(*std::move(message));
     if (!checked) return die(checked.error());
     if (received) received(*checked);
+}
+
+void IpcPipe::fail(const Error &error) {
+    if (error == EAGAIN) return;
+    if (error != EMSGSIZE && error != EMFILE) return die(error);
+    if (lost) lost(error);
 }
 
 Result<void> IpcPipe::send_async(std::uint32_t command, sealane::Data data, sealane::Fds fds) {

@@ -103,6 +103,7 @@ public:
 private:
     sealane::Data with_command(std::uint32_t command, sealane::Data data);
     sealane::Result<void> remember_if_full(sealane::Result<void> sent);
+    void fail(const sealane::Error &error);
     void die(const sealane::Error &error);
     void reap(int patience_ms);
 
