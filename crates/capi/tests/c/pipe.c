@@ -266,6 +266,30 @@ static void *echo(void *argument) {
     return NULL;
 }
 
+static void receiving_goes_through_the_handshake_and_sends_the_queue_without_dispatch(void) {
+    sealane_pipe *a, *b;
+    fresh(NULL, &a, &b);
+    const size_t sizes[] = {10, 100000, 11};
+    for (int i = 0; i < 3; i++) STATUS(send_filled(a, sizes[i], NULL, 0), 0);
+    sealane_message *message;
+    for (int received = 0; received < 3;) {
+        struct pollfd wait[2] = {{.fd = sealane_pipe_fd(a), .events = POLLIN}, {.fd = sealane_pipe_fd(b), .events = POLLIN}};
+        CHECK(poll(wait, 2, FOR_EVER) > 0);
+        if (wait[0].revents) STATUS(sealane_pipe_recv(a, 0, &message), -EAGAIN);
+        if (!wait[1].revents) continue;
+        int status = sealane_pipe_recv(b, 0, &message);
+        if (status == -EAGAIN) continue;
+        STATUS(status, 0);
+        check_filled(message, sizes[received++]);
+        sealane_message_free(&message);
+    }
+    while (readable(b)) STATUS(sealane_pipe_recv(b, 0, &message), -EAGAIN);
+    sealane_pipe_free(&a);
+    CHECK(readable(b));
+    STATUS(sealane_pipe_recv(b, 0, &message), -EPIPE);
+    sealane_pipe_free(&b);
+}
+
 static void call_keeps_what_comes_in_between_and_the_descriptor_says_so(void) {
     sealane_pipe *a, *b;
     fresh(NULL, &a, &b);
@@ -442,6 +466,7 @@ int main(int argc, char **argv) {
     what_the_peer_refuses_is_said_and_the_rest_arrives();
     one_message_at_each_turn();
     full_pipe_says_when_to_send_again();
+    receiving_goes_through_the_handshake_and_sends_the_queue_without_dispatch();
     call_keeps_what_comes_in_between_and_the_descriptor_says_so();
     failures_are_events();
     pipe_of_a_channel_leaves_it_if_it_fails();
