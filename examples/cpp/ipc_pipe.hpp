@@ -16,8 +16,8 @@ public:
 
     std::uint32_t command() const { return command_; }
 
-    /// A private copy, valid for as long as this object.
-    sealane::Bytes data() const { return message_.bytes().subspan(sizeof command_); }
+    /// A private copy, valid for as long as this object. A message that was lent has none.
+    sealane::Bytes data() const { return bytes_of(message_).subspan(sizeof command_); }
 
     /// The data as a structure, if they have its size.
     template <typename T> std::optional<T> as() const {
@@ -26,6 +26,12 @@ public:
         return value;
     }
 
+    /// Whether the data were written by IpcPipe::lend, and are to be read by blocks.
+    bool is_lent() const { return message_.has_payload() && !message_.control().empty(); }
+
+    /// Calls `each` with the data of a message that was lent: private copies of at most 8 KiB.
+    template <typename Each> sealane::Result<void> blocks(Each &&each) const { return message_.blocks(each); }
+
     std::vector<sealane::Fd> take_fds() { return message_.take_fds(); }
 
     /// The number for IpcPipe::reply, if the sender waits for a reply.
@@ -33,6 +39,12 @@ public:
 
 private:
     IpcMessage(sealane::Message message, std::uint32_t command) : message_(std::move(message)), command_(command) {}
+
+    // The command comes first, or in the control bytes of a loan.
+    static sealane::Bytes bytes_of(const sealane::Message &message) {
+        sealane::Bytes control = message.control();
+        return control.empty() ? message.bytes() : control;
+    }
 
     sealane::Message message_;
     std::uint32_t command_;
@@ -51,10 +63,10 @@ public:
 
     /// In the host: starts a worker, which gets the name of its end as its argument. Messages can be sent at once. Can be called
     /// again when the worker died.
-    sealane::Result<void> start(const char *program);
+    sealane::Result<void> start(const char *program, const sealane::Options &options = {});
 
     /// In the worker: takes the end with this name. Waits for the host.
-    sealane::Result<void> inherit(const char *name);
+    sealane::Result<void> inherit(const char *name, const sealane::Options &options = {});
 
     /// Closes the pipe, and waits for the worker's end: a second at most, then the worker is killed.
     void stop();
@@ -69,6 +81,10 @@ public:
 
     /// Sends whole or not at all, and never blocks. EAGAIN: no room; `can_send` is called when there is some.
     sealane::Result<void> send_async(std::uint32_t command, sealane::Data data, sealane::Fds fds = {});
+
+    /// Lends memory of the ring, so that large data need no copy: fill it, then call its send with a command for control bytes.
+    /// EAGAIN: no room, or no connection yet.
+    sealane::Result<sealane::Loan> lend(std::size_t size);
 
     /// Sends, and waits for the reply. Messages that come in between are left to the loop. EPIPE as soon as the other end dies.
     sealane::Result<IpcMessage> send_sync(std::uint32_t command, sealane::Data data, sealane::Timeout timeout,
@@ -87,6 +103,7 @@ public:
 private:
     sealane::Data with_command(std::uint32_t command, sealane::Data data);
     sealane::Result<void> remember_if_full(sealane::Result<void> sent);
+    void fail(const sealane::Error &error);
     void die(const sealane::Error &error);
     void reap(int patience_ms);
 

@@ -778,8 +778,8 @@ int sealane_pipe_fd(struct sealane_pipe *pipe);
  *
  * Call it whenever `sealane_pipe_fd` is readable. A failure of the handshake is returned by this and every later call: as of
  * `sealane_handshake_advance`, and -ETIMEDOUT. -EMSGSIZE: a queued message is larger than the peer accepts; it was dropped, and
- * the pipe works as before. This is the only function that says so. The end of a connected pipe is `sealane_pipe_recv`'s to say;
- * what was queued is lost then.
+ * the pipe works as before. Only this function says so, and `sealane_pipe_recv` where it would return -EAGAIN. The end of a
+ * connected pipe is `sealane_pipe_recv`'s to say; what was queued is lost then.
  */
 int sealane_pipe_dispatch(struct sealane_pipe *pipe);
 
@@ -854,7 +854,10 @@ int sealane_pipe_call_any(struct sealane_pipe *pipe,
  * pipe's descriptor says afterwards whether there is another message, so that a loop can take one at each turn, even if it is
  * entered again from within.
  *
- * Failures as of `sealane_recv`, and those of the handshake.
+ * It also goes through the handshake and sends what is queued. So a loop that waits for no room can call it alone, without
+ * `sealane_pipe_dispatch`, which saves two system calls a message.
+ *
+ * Failures as of `sealane_recv`, and those of the handshake. -EMSGSIZE instead of -EAGAIN: a queued message was dropped.
  */
 int sealane_pipe_recv(struct sealane_pipe *pipe,
                       int timeout_ms,

@@ -1111,7 +1111,8 @@ public:
         });
     }
 
-    /// Receives the next message. After `no_wait`, fd() is readable if there is another one.
+    /// Receives the next message. After `no_wait`, fd() is readable if there is another one. A loop that waits for no room can call
+    /// this alone, without dispatch(), which saves two system calls a message.
     ///
     /// EAGAIN: nothing is there. EPIPE: the peer is gone, and everything was received. Others of Channel::recv, and the
     /// handshake's.

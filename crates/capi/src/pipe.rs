@@ -44,10 +44,10 @@ pub struct Pipe {
     can_recv: bool,
     /// The next dispatch has something else to do or to say.
     news: bool,
-    /// Why queued messages were dropped: the next dispatches' to say.
+    /// What was refused, and no dispatch has said since that it can be tried: bytes of the largest that needs the ring, or 0.
+    wanted: Option<usize>,
+    /// Why queued messages were dropped: to be said.
     refused: VecDeque<Failure>,
-    /// Bytes of the largest message that was refused for room in the ring.
-    wanted: usize,
 }
 
 #[derive(Debug)]
@@ -73,7 +73,8 @@ impl Pipe {
         let settled = matches!(stage, Stage::Open(_));
         let refused = VecDeque::new();
         // The handshake's first step waits for nothing, and nobody knows whether a channel is armed.
-        let mut pipe = Self { stage, readiness, settled, can_recv: true, news: true, refused, wanted: 0 };
+        let mut pipe =
+            Self { stage, readiness, settled, can_recv: true, news: !settled, wanted: None, refused };
         pipe.signal();
         Box::new(pipe)
     }
@@ -140,7 +141,6 @@ impl Pipe {
                     channel.halves.sending()?.queue = queue;
                     self.stage = Stage::Open(channel);
                     self.readiness.set_timer(None)?;
-                    self.news = true;
                 }
                 Err(error) => return Err(self.fail(error)),
             }
@@ -161,10 +161,12 @@ impl Pipe {
         let channel = self.stage.channel()?;
         let (receiving, sending) = (channel.receiving_fd(), channel.halves.sending_fd());
         self.readiness.go_on(receiving)?;
+        self.news = false;
         match channel.halves.sending()?.flush(&mut self.refused)? {
             Progress::Done => {
                 self.readiness.room_found(sending)?;
-                (self.settled, self.news) = (true, true);
+                self.settled = true;
+                self.news = self.wanted.is_some();
             }
             Progress::Blocked => self.readiness.wait_for_room(sending)?,
             Progress::Later => self.readiness.pause(receiving)?,
@@ -189,6 +191,7 @@ impl Pipe {
     /// Sends by `send`, which does not block. Without room, the descriptor says when there is some.
     fn try_send<R>(&mut self, given: Given<'_>, send: impl FnOnce(&mut Sender) -> Result<R>) -> Result<R> {
         if !self.advance()? {
+            self.wanted = self.wanted.max(Some(0));
             return Err(Failure::again("earlier messages are queued, or the pipe is not connected yet"));
         }
         let channel = self.stage.channel()?;
@@ -197,9 +200,8 @@ impl Pipe {
         let result = send(sender);
         match &result {
             Err(Failure::Library(Error::Full)) => {
-                if !fits_a_packet(&sender.limits(), given) {
-                    self.wanted = self.wanted.max(given.bytes.len());
-                }
+                let in_the_ring = !fits_a_packet(&sender.limits(), given);
+                self.wanted = self.wanted.max(Some(if in_the_ring { given.bytes.len() } else { 0 }));
                 self.readiness.wait_for_room(channel.halves.sending_fd())?;
             }
             Ok(_) => {
@@ -215,7 +217,6 @@ impl Pipe {
     fn sent(&mut self) -> Result<()> {
         if self.readiness.is_waiting_for_room() {
             self.readiness.room_found(self.stage.channel()?.halves.sending_fd())?;
-            self.wanted = 0;
             self.news = true;
             self.signal();
         }
@@ -232,11 +233,10 @@ impl Pipe {
         let sending = channel.halves.sending_fd();
         let mut has_room = is_readable(sending, Some(Duration::ZERO))?;
         if !has_room && let Ok(sender) = channel.halves.sending()?.sender() {
-            has_room = self.wanted > 0 && sender.has_space(self.wanted).unwrap_or(true);
+            has_room = self.wanted.is_some_and(|len| len > 0 && sender.has_space(len).unwrap_or(true));
         }
         if has_room {
             self.readiness.room_found(sending)?;
-            self.wanted = 0;
         }
         Ok(has_room)
     }
@@ -253,6 +253,9 @@ impl Pipe {
         self.can_recv = !matches!(channel.halves.arm(), Ok(true));
         let can_send = settled && self.has_room()?;
         self.news = false;
+        if can_send {
+            self.wanted = None;
+        }
         self.signal();
         let bits = [(self.can_recv, SEALANE_PIPE_CAN_RECV), (can_send, SEALANE_PIPE_CAN_SEND)];
         Ok(bits.into_iter().filter(|(is, _)| *is).map(|(_, bit)| bit).sum())
@@ -292,8 +295,10 @@ impl Pipe {
             Err(Failure::Usage { errno: libc::EAGAIN, .. }) => false,
             Err(_) => true,
         };
+        // Loops that only receive learn it too.
+        let refusal = if message.is_err() && !self.can_recv { self.refused.pop_front() } else { None };
         self.signal();
-        message
+        refusal.map_or(message, Err)
     }
 
     /// Does what takes messages and leaves the channel as it is, armed or not: the next dispatch arms it.
@@ -379,8 +384,8 @@ pub extern "C" fn sealane_pipe_fd(pipe: Option<&Pipe>) -> c_int {
 ///
 /// Call it whenever `sealane_pipe_fd` is readable. A failure of the handshake is returned by this and every later call: as of
 /// `sealane_handshake_advance`, and -ETIMEDOUT. -EMSGSIZE: a queued message is larger than the peer accepts; it was dropped, and
-/// the pipe works as before. This is the only function that says so. The end of a connected pipe is `sealane_pipe_recv`'s to say;
-/// what was queued is lost then.
+/// the pipe works as before. Only this function says so, and `sealane_pipe_recv` where it would return -EAGAIN. The end of a
+/// connected pipe is `sealane_pipe_recv`'s to say; what was queued is lost then.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_pipe_dispatch(pipe: Option<&mut Pipe>) -> c_int {
     status(|| self::pipe(pipe)?.dispatch())
@@ -417,7 +422,13 @@ pub unsafe extern "C" fn sealane_pipe_send_any(
         let given = unsafe { Given::new(data, len, fds, fd_count) }?;
         let pipe = self::pipe(pipe)?;
         match &mut pipe.stage {
-            Stage::Handshake(_, queue) => queue.push(given),
+            Stage::Handshake(_, queue) => {
+                let pushed = queue.push(given);
+                if pushed.is_err() {
+                    pipe.wanted = Some(0);
+                }
+                pushed
+            }
             _ => pipe.try_send(given, |sender| send_any(sender, given, Timeout::Try)),
         }
     })
@@ -496,7 +507,10 @@ pub unsafe extern "C" fn sealane_pipe_call_any(
 /// pipe's descriptor says afterwards whether there is another message, so that a loop can take one at each turn, even if it is
 /// entered again from within.
 ///
-/// Failures as of `sealane_recv`, and those of the handshake.
+/// It also goes through the handshake and sends what is queued. So a loop that waits for no room can call it alone, without
+/// `sealane_pipe_dispatch`, which saves two system calls a message.
+///
+/// Failures as of `sealane_recv`, and those of the handshake. -EMSGSIZE instead of -EAGAIN: a queued message was dropped.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_pipe_recv(
     pipe: Option<&mut Pipe>,

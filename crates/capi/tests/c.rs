@@ -172,7 +172,7 @@ fn program_that_asks_pkg_config_runs_with_the_shared_library() {
 
 #[test]
 fn example_converges() {
-    if let Some(output) = example("c", "./pipeline") {
+    if let Some(output) = example("c", "all", "./pipeline", &[]) {
         assert_eq!(output, "algorithm: auto exposure\nafter 60 frames: exposure 10267 us\n");
     }
 }

@@ -141,7 +141,7 @@ fn examples_of_the_guide_run() {
 
 #[test]
 fn example_converges_and_its_worker_is_started_again() {
-    let Some(output) = example("cpp", "./host") else { return };
+    let Some(output) = example("cpp", "all", "./host", &[]) else { return };
     let gone = "the peer is gone, or the channel was closed here";
     let lines = [
         "worker: auto exposure",
@@ -151,4 +151,32 @@ fn example_converges_and_its_worker_is_started_again() {
         "worker: auto exposure",
     ];
     assert_eq!(output.lines().collect::<Vec<_>>(), lines);
+}
+
+/// The program checks what moves. Its figures are not looked at: a test has no machine of its own.
+#[test]
+fn measurement_moves_what_it_should_and_prints_each_row() {
+    let Some(output) = example("cpp", "measure", "measure/measure", &["--quick"]) else { return };
+    let rows: Vec<_> =
+        output.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next()).collect();
+    let names = [
+        "µs (CPU of host + worker)",
+        "call of 64 B",
+        "call of 64 B with a descriptor",
+        "call of 4 KiB",
+        "call of 64 KiB",
+        "call of 1 MiB",
+        "frame: 2 messages of 500 B, 1 back",
+        "128 KiB of statistics as a message",
+        "128 KiB of statistics as a loan",
+        "ms (lowest to highest)",
+        "started, until the first answer",
+        "the same with rings of 1 MiB",
+        "the same with rings of 256 KiB",
+        "worker killed during a call, until it returns",
+        "messages that fit while the worker is stopped",
+        "of 500 B",
+        "of 128 KiB",
+    ];
+    assert_eq!(rows, names);
 }

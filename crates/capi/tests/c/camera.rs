@@ -45,7 +45,7 @@ fn figure(report: &str, name: &str) -> f64 {
 
 #[test]
 fn camera_converges_with_an_algorithm_in_c_as_with_its_own() {
-    let Some(directory) = examples("c", SANITIZED) else { return };
+    let Some(directory) = examples("c", "all", SANITIZED) else { return };
     let algorithm = directory.path().join("camera_algorithm");
     let camera = camera();
     let (in_c, in_rust) =
@@ -130,7 +130,7 @@ fn start(algorithm: &Path) -> (Channel, Child) {
 
 #[test]
 fn algorithm_in_c_says_what_is_wrong_with_a_message_and_ends() {
-    let Some(directory) = examples("c", SANITIZED) else { return };
+    let Some(directory) = examples("c", "all", SANITIZED) else { return };
     let algorithm = directory.path().join("camera_algorithm");
     let (buffer, short, null) = (memfd(96), memfd(95), File::open("/dev/null").unwrap());
     let registration = |width, height, stride, fd| Registration(words(&[width, height, stride, 1]), fd);
@@ -203,7 +203,7 @@ fn algorithm_in_c_says_what_is_wrong_with_a_message_and_ends() {
 
 #[test]
 fn algorithm_in_c_compares_a_frame_with_its_buffer_and_gives_its_buffers_back() {
-    let Some(directory) = examples("c", SANITIZED) else { return };
+    let Some(directory) = examples("c", "all", SANITIZED) else { return };
     let (mut channel, child) = start(&directory.path().join("camera_algorithm"));
     let buffer = memfd(96);
     send(&mut channel, &Registration(words(&[8, 4, 0, 1]), Some(&buffer)));

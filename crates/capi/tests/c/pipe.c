@@ -225,6 +225,15 @@ static void call_is_not_refused_for_another_message(void) {
     CHECK(readable(a));
     FAILS(sealane_pipe_dispatch(a), EMSGSIZE, "max_fds");
     free_both(&a, &b);
+
+    /* A loop that only receives learns it where there is no message. */
+    fresh(options, &a, &b);
+    STATUS(send_filled(a, 2, (int[]){0, 0}, 2), 0);
+    int status;
+    while ((status = sealane_pipe_recv(a, 0, &message)) == -EAGAIN) CHECK(sealane_pipe_dispatch(b) >= 0);
+    FAILS(status, EMSGSIZE, "max_fds");
+    while (readable(a)) STATUS(sealane_pipe_recv(a, 0, &message), -EAGAIN);
+    free_both(&a, &b);
 }
 
 /* A peer that has sent, and ends before it has read what is queued here: what it sent arrives. */
@@ -398,6 +407,30 @@ static void *echo(void *argument) {
     }
     sealane_pipe_free(&pipe);
     return NULL;
+}
+
+static void receiving_goes_through_the_handshake_and_sends_the_queue_without_dispatch(void) {
+    sealane_pipe *a, *b;
+    fresh(NULL, &a, &b);
+    const size_t sizes[] = {10, 100000, 11};
+    for (int i = 0; i < 3; i++) STATUS(send_filled(a, sizes[i], NULL, 0), 0);
+    sealane_message *message;
+    for (int received = 0; received < 3;) {
+        struct pollfd wait[2] = {{.fd = sealane_pipe_fd(a), .events = POLLIN}, {.fd = sealane_pipe_fd(b), .events = POLLIN}};
+        CHECK(poll(wait, 2, FOR_EVER) > 0);
+        if (wait[0].revents) STATUS(sealane_pipe_recv(a, 0, &message), -EAGAIN);
+        if (!wait[1].revents) continue;
+        int status = sealane_pipe_recv(b, 0, &message);
+        if (status == -EAGAIN) continue;
+        STATUS(status, 0);
+        check_filled(message, sizes[received++]);
+        sealane_message_free(&message);
+    }
+    while (readable(b)) STATUS(sealane_pipe_recv(b, 0, &message), -EAGAIN);
+    sealane_pipe_free(&a);
+    CHECK(readable(b));
+    STATUS(sealane_pipe_recv(b, 0, &message), -EPIPE);
+    sealane_pipe_free(&b);
 }
 
 static void call_keeps_what_comes_in_between_and_the_descriptor_says_so(void) {
@@ -581,6 +614,7 @@ int main(int argc, char **argv) {
     what_else_is_sent_takes_no_announcement_along();
     queue_that_is_sent_meanwhile_is_told();
     small_message_does_not_hold_the_memory_of_a_large_one();
+    receiving_goes_through_the_handshake_and_sends_the_queue_without_dispatch();
     call_keeps_what_comes_in_between_and_the_descriptor_says_so();
     failures_are_events();
     pipe_of_a_channel_leaves_it_if_it_fails();

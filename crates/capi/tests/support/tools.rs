@@ -32,19 +32,17 @@ pub(crate) fn functions() -> BTreeSet<String> {
     names.filter(|name| name.starts_with("sealane_")).map(ToOwned::to_owned).collect()
 }
 
-/// The programs of `examples/NAME`, built by their own Makefile, with these options of the compiler.
-pub(crate) fn examples(name: &str, options: &str) -> Option<TempDir> {
+/// The programs of `examples/NAME`, which this target of its Makefile builds, with these options of the compiler.
+pub(crate) fn examples(name: &str, target: &str, options: &str) -> Option<TempDir> {
     if !is_there("pkg-config") || !is_there("make") {
         return None;
     }
     let directory = tempfile::tempdir().unwrap();
-    for file in fs::read_dir(Path::new(ROOT).join("../../examples").join(name)).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
-    }
+    let sources = Path::new(ROOT).join("../../examples").join(name);
+    passes(Command::new("cp").arg("-r").arg(sources.join(".")).arg(directory.path()));
     passes(
         Command::new("make")
-            .arg("-B")
+            .args(["-B", target])
             .env("CFLAGS", format!("-Werror {options}"))
             .env("CXXFLAGS", format!("-Werror {options}"))
             .env("PKG_CONFIG_PATH", INSTALLED.join("lib/pkgconfig"))
@@ -54,8 +52,8 @@ pub(crate) fn examples(name: &str, options: &str) -> Option<TempDir> {
 }
 
 /// What one of them prints.
-pub(crate) fn example(name: &str, program: &str) -> Option<String> {
-    let directory = examples(name, "")?;
+pub(crate) fn example(name: &str, target: &str, program: &str, arguments: &[&str]) -> Option<String> {
+    let directory = examples(name, target, "")?;
     let lib = INSTALLED.join("lib");
-    Some(passes(limited(program).env("LD_LIBRARY_PATH", lib).current_dir(&directory)))
+    Some(passes(limited(program).args(arguments).env("LD_LIBRARY_PATH", lib).current_dir(&directory)))
 }
