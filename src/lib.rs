@@ -147,8 +147,8 @@ mod readme {}
 
 pub use channel::{
     BatchMessage, Channel, Control, Credentials, Held, IntoBorrowedFd, Limits, Loan, LoanWriter, Message,
-    Messages, OwnedLoan, Payload, PayloadReader, Peer, Receiver, RecvBatch, ReplyToken, RequestId, SendBatch,
-    Sender, Stats, Unsent,
+    Messages, OwnedLoan, OwnsSender, Payload, PayloadReader, Peer, Receiver, RecvBatch, ReplyToken,
+    RequestId, SendBatch, Sender, Stats, Unsent,
 };
 pub use connect::{Builder, Handshake, Inheritable, Listener, Prepared};
 pub use error::{CastError, Error, HandshakeError, ProtocolError, Reason, Refusal, Result, SealError};

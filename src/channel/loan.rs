@@ -10,7 +10,7 @@ use std::{
 
 pub use self::writer::LoanWriter;
 use crate::{
-    channel::{Block, Control, Outbox, ReplyToken, RequestId, Sender, Wake},
+    channel::{Block, Control, Outbox, OwnsSender, ReplyToken, RequestId, Wake},
     error::{Error, Result},
     ring::Reservation,
     wait::Deadline,
@@ -232,7 +232,7 @@ impl<T> fmt::Debug for Loan<'_, T> {
 }
 
 /// A loan that was not sent, and why: the error of [`Loan::try_send_with`], [`try_request`](Loan::try_request) and
-/// [`try_reply`](Loan::try_reply). It holds a [`Loan`], an [`OwnedLoan`](crate::OwnedLoan), or the [`Sender`] of one.
+/// [`try_reply`](Loan::try_reply). It holds a [`Loan`], an [`OwnedLoan`](crate::OwnedLoan), or the [`Sender`](crate::Sender) of one.
 ///
 /// ```
 /// use sealane::{Channel, Error};
@@ -275,10 +275,10 @@ impl<L> Unsent<L> {
     }
 }
 
-impl Unsent<Sender> {
+impl<S: OwnsSender> Unsent<S> {
     /// The sender of an [`OwnedLoan`](crate::OwnedLoan) that was not sent, or of a loan that was not made.
     #[must_use = "a sender that is dropped closes its direction"]
-    pub fn into_sender(self) -> Sender {
+    pub fn into_sender(self) -> S {
         self.loan
     }
 }

@@ -47,7 +47,7 @@ pub use self::{
     control::{Control, IntoBorrowedFd},
     loan::{Loan, LoanWriter, Unsent},
     message::{Message, ReplyToken, RequestId},
-    owned_loan::OwnedLoan,
+    owned_loan::{OwnedLoan, OwnsSender},
     payload::{Payload, PayloadReader},
     peer::{Credentials, Peer},
     receiver::{Messages, Receiver},

@@ -4,13 +4,14 @@
 //! So the place stays reserved.
 
 use std::{
+    borrow::BorrowMut,
     fmt,
     ops::{Deref, DerefMut},
     time::Duration,
 };
 
 use crate::{
-    channel::{Control, Loan, ReplyToken, RequestId, Sender, Unsent, Wake},
+    channel::{Control, Loan, ReplyToken, RequestId, Sender, Unsent, Wake, loan::within},
     error::Result,
     ring::Place,
 };
@@ -19,6 +20,9 @@ use crate::{
 ///
 /// It is for programs that store a loan: state machines, async code that is polled piece by piece, and bindings to other
 /// languages. Where a borrow will do, [`Sender::loan`] is simpler.
+///
+/// A sender is some hundred bytes, which are copied into the loan and back. Who makes many of them keeps it in a box:
+/// [`OwnedLoan::of`] takes either.
 ///
 /// The methods that send consume the loan and return the sender. If they fail, the sender is in the error
 /// ([`Unsent::into_sender`]), and the loan is gone; the `try_` forms give the whole loan back instead.
@@ -51,18 +55,51 @@ use crate::{
 /// # Ok::<(), sealane::Error>(())
 /// ```
 #[must_use = "a loan that is dropped is not sent, and closes its sender"]
-pub struct OwnedLoan {
-    sender: Sender,
+pub struct OwnedLoan<S = Sender> {
+    sender: S,
     place: Place,
     len: usize,
 }
 
-#[expect(clippy::result_large_err, reason = "the sender comes back as it was")]
-impl OwnedLoan {
-    /// Takes a sender, and the place that it has reserved last.
-    pub(super) fn new(sender: Sender, len: usize) -> Self {
-        let place = sender.writer.place();
-        Self { sender, place, len }
+/// A sender, or a box of one.
+pub trait OwnsSender: BorrowMut<Sender> + sealed::Sealed {}
+
+impl OwnsSender for Sender {}
+impl OwnsSender for Box<Sender> {}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Sender {}
+    impl Sealed for Box<super::Sender> {}
+}
+
+impl<S: OwnsSender> OwnedLoan<S> {
+    /// Does what [`Sender::into_loan`] does, of a box of a sender as well.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sealane::{OwnedLoan, Sender};
+    ///
+    /// # let (a, mut b) = sealane::Channel::pair()?;
+    /// let sender: Box<Sender> = Box::new(a.sender);
+    /// let mut loan = OwnedLoan::of(sender, 4, Duration::ZERO)?;
+    /// loan.copy_from_slice(b"rows");
+    /// let sender: Box<Sender> = loan.send()?;
+    /// # assert_eq!(b.recv()?.payload().unwrap().to_vec(), b"rows");
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sender::into_loan`], with the sender.
+    pub fn of(mut sender: S, len: usize, timeout: Duration) -> Result<Self, Unsent<S>> {
+        let reserved = sender.borrow_mut();
+        match reserved.reserve(len, within(timeout)) {
+            Ok(()) => {
+                let place = reserved.writer.place();
+                Ok(Self { sender, place, len })
+            }
+            Err(error) => Err(Unsent::new(error, sender)),
+        }
     }
 
     /// Keeps the first `len` bytes and gives the rest of the space back; does nothing if there are fewer.
@@ -73,12 +110,12 @@ impl OwnedLoan {
     /// See [`Sender::reply_token`].
     #[must_use]
     pub fn reply_token(&self, number: u64) -> Option<ReplyToken> {
-        self.sender.reply_token(number)
+        self.sender.borrow().reply_token(number)
     }
 
     /// Sends nothing, and returns the sender.
     #[must_use = "a sender that is dropped closes its direction"]
-    pub fn discard(self) -> Sender {
+    pub fn discard(self) -> S {
         self.sender
     }
 
@@ -86,7 +123,7 @@ impl OwnedLoan {
     ///
     /// # Errors
     /// Those of [`Loan::send`], with the sender.
-    pub fn send(self) -> Result<Sender, Unsent<Sender>> {
+    pub fn send(self) -> Result<S, Unsent<S>> {
         self.finish(|loan: Loan<'_>| loan.send()).map(|(sender, ())| sender)
     }
 
@@ -94,7 +131,7 @@ impl OwnedLoan {
     ///
     /// # Errors
     /// Those of [`Loan::send_with`], with the sender.
-    pub fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<Sender, Unsent<Sender>> {
+    pub fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<S, Unsent<S>> {
         self.finish(|loan| loan.send_with(control)).map(|(sender, ())| sender)
     }
 
@@ -106,7 +143,7 @@ impl OwnedLoan {
         self,
         control: impl Into<Control<'c>>,
         timeout: Duration,
-    ) -> Result<Sender, Unsent<Sender>> {
+    ) -> Result<S, Unsent<S>> {
         self.finish(|loan| loan.send_with_timeout(control, timeout)).map(|(sender, ())| sender)
     }
 
@@ -114,7 +151,7 @@ impl OwnedLoan {
     ///
     /// # Errors
     /// Those of [`Loan::try_send_with`], with the loan.
-    pub fn try_send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<Sender, Unsent<Self>> {
+    pub fn try_send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<S, Unsent<Self>> {
         self.attempt(|loan| loan.try_send_with(control)).map(|(sender, ())| sender)
     }
 
@@ -122,7 +159,7 @@ impl OwnedLoan {
     ///
     /// # Errors
     /// Those of [`Loan::request`], with the sender.
-    pub fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<(Sender, RequestId), Unsent<Sender>> {
+    pub fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<(S, RequestId), Unsent<S>> {
         self.finish(|loan| loan.request(control))
     }
 
@@ -134,7 +171,7 @@ impl OwnedLoan {
         self,
         control: impl Into<Control<'c>>,
         timeout: Duration,
-    ) -> Result<(Sender, RequestId), Unsent<Sender>> {
+    ) -> Result<(S, RequestId), Unsent<S>> {
         self.finish(|loan| loan.request_timeout(control, timeout))
     }
 
@@ -142,10 +179,7 @@ impl OwnedLoan {
     ///
     /// # Errors
     /// Those of [`Loan::try_request`], with the loan.
-    pub fn try_request<'c>(
-        self,
-        control: impl Into<Control<'c>>,
-    ) -> Result<(Sender, RequestId), Unsent<Self>> {
+    pub fn try_request<'c>(self, control: impl Into<Control<'c>>) -> Result<(S, RequestId), Unsent<Self>> {
         self.attempt(|loan| loan.try_request(control))
     }
 
@@ -153,11 +187,7 @@ impl OwnedLoan {
     ///
     /// # Errors
     /// Those of [`Loan::reply`], with the sender.
-    pub fn reply<'c>(
-        self,
-        token: ReplyToken,
-        control: impl Into<Control<'c>>,
-    ) -> Result<Sender, Unsent<Sender>> {
+    pub fn reply<'c>(self, token: ReplyToken, control: impl Into<Control<'c>>) -> Result<S, Unsent<S>> {
         self.finish(|loan| loan.reply(token, control)).map(|(sender, ())| sender)
     }
 
@@ -170,7 +200,7 @@ impl OwnedLoan {
         token: ReplyToken,
         control: impl Into<Control<'c>>,
         timeout: Duration,
-    ) -> Result<Sender, Unsent<Sender>> {
+    ) -> Result<S, Unsent<S>> {
         self.finish(|loan| loan.reply_timeout(token, control, timeout)).map(|(sender, ())| sender)
     }
 
@@ -182,11 +212,11 @@ impl OwnedLoan {
         self,
         token: ReplyToken,
         control: impl Into<Control<'c>>,
-    ) -> Result<Sender, Unsent<Self>> {
+    ) -> Result<S, Unsent<Self>> {
         self.attempt(|loan| loan.try_reply(token, control)).map(|(sender, ())| sender)
     }
 
-    fn finish<R>(mut self, send: impl FnOnce(Loan<'_>) -> Result<R>) -> Result<(Sender, R), Unsent<Sender>> {
+    fn finish<R>(mut self, send: impl FnOnce(Loan<'_>) -> Result<R>) -> Result<(S, R), Unsent<S>> {
         match self.lend().and_then(send) {
             Ok(result) => Ok((self.sender, result)),
             Err(error) => Err(Unsent::new(error, self.sender)),
@@ -196,7 +226,7 @@ impl OwnedLoan {
     fn attempt<R>(
         mut self,
         send: impl FnOnce(Loan<'_>) -> Result<R, Unsent<Loan<'_>>>,
-    ) -> Result<(Sender, R), Unsent<Self>> {
+    ) -> Result<(S, R), Unsent<Self>> {
         match self.lend().and_then(|loan| Ok(send(loan)?)) {
             Ok(result) => Ok((self.sender, result)),
             Err(error) => Err(Unsent::new(error, self)),
@@ -204,7 +234,7 @@ impl OwnedLoan {
     }
 
     fn lend(&mut self) -> Result<Loan<'_>> {
-        let Sender { writer, out, .. } = &mut self.sender;
+        let Sender { writer, out, .. } = self.sender.borrow_mut();
         match writer.lend_again(self.place, self.len) {
             Some(reservation) => Ok(Loan::new(reservation, out, Wake::AtOnce)),
             None => Err(out.too_large(self.len)),
@@ -212,26 +242,26 @@ impl OwnedLoan {
     }
 }
 
-impl Deref for OwnedLoan {
+impl<S: OwnsSender> Deref for OwnedLoan<S> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let bytes = self.sender.writer.bytes(self.place, self.len);
+        let bytes = self.sender.borrow().writer.bytes(self.place, self.len);
         debug_assert!(bytes.is_some(), "the place stays reserved");
         bytes.unwrap_or_default()
     }
 }
 
-impl DerefMut for OwnedLoan {
+impl<S: OwnsSender> DerefMut for OwnedLoan<S> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let bytes = self.sender.writer.bytes_mut(self.place, self.len);
+        let bytes = self.sender.borrow_mut().writer.bytes_mut(self.place, self.len);
         debug_assert!(bytes.is_some(), "the place stays reserved");
         bytes.unwrap_or_default()
     }
 }
 
 /// Prints the length, never the contents.
-impl fmt::Debug for OwnedLoan {
+impl<S> fmt::Debug for OwnedLoan<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OwnedLoan").field("len", &self.len).finish_non_exhaustive()
     }

@@ -258,9 +258,21 @@ impl Receiver {
 
     /// Like [`wait_reply`](Self::wait_reply), without waiting: `None` if the reply has not come. The request stays open.
     ///
+    /// ```
+    /// # let (mut a, mut b) = sealane::Channel::pair()?;
+    /// let question = a.sender.request(b"gain?")?;
+    /// assert!(a.receiver.take_reply(question)?.is_none());
+    /// # let token = b.recv()?.reply_token().unwrap();
+    /// # b.reply(token, b"2.0")?;
+    /// // Later:
+    /// let answer = a.receiver.take_reply(question)?.unwrap();
+    /// # assert_eq!(answer.control(), b"2.0");
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`wait_reply`](Self::wait_reply) without timeouts.
-    pub fn try_wait_reply(&mut self, request: RequestId) -> Result<Option<Message>> {
+    pub fn take_reply(&mut self, request: RequestId) -> Result<Option<Message>> {
         Ok(match self.find_reply(request)? {
             Outcome::Done(reply) => Some(reply),
             _ => None,

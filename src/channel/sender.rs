@@ -219,11 +219,8 @@ impl Sender {
     /// # Errors
     /// [`Unsent`], with the sender in it, and [`Error::Timeout`] or an error of [`loan`](Self::loan).
     #[expect(clippy::result_large_err, reason = "the sender comes back as it was")]
-    pub fn into_loan(mut self, len: usize, timeout: Duration) -> Result<OwnedLoan, Unsent<Self>> {
-        match self.reserve(len, within(timeout)) {
-            Ok(()) => Ok(OwnedLoan::new(self, len)),
-            Err(error) => Err(Unsent::new(error, self)),
-        }
+    pub fn into_loan(self, len: usize, timeout: Duration) -> Result<OwnedLoan, Unsent<Self>> {
+        OwnedLoan::of(self, len, timeout)
     }
 
     /// Wakes the receiver for what a batch has sent, unless this is a fork's copy that the fork has not used.

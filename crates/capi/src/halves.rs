@@ -8,12 +8,12 @@ use std::{
     time::Instant,
 };
 
-use sealane::{OwnedLoan, Receiver, RequestId, Sender};
+use sealane::{Receiver, RequestId, Sender};
 
 use crate::{
     arguments::Timeout,
     message::{Message, Pool},
-    sending::{Sending, freed},
+    sending::{Lent, Sending, freed},
     status::{Failure, Result},
 };
 
@@ -42,7 +42,7 @@ impl Loan {
     }
 
     /// Looks at the open loan.
-    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut OwnedLoan) -> R) -> Result<R> {
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut Lent) -> R) -> Result<R> {
         Ok(look(self.halves()?.lending()?.loan()?))
     }
 }
@@ -154,7 +154,7 @@ impl Halves {
         let receiver = receiving.as_mut().ok_or_else(freed)?;
         let id = receiver.request_id(number).ok_or(sealane::Error::UnknownRequest)?;
         let message = if let Timeout::Try = timeout {
-            receiver.try_wait_reply(id)?.ok_or_else(|| Failure::again("the reply has not come yet"))?
+            receiver.take_reply(id)?.ok_or_else(|| Failure::again("the reply has not come yet"))?
         } else {
             receiver.wait_reply(id, timeout.duration())?
         };

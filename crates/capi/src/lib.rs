@@ -17,10 +17,6 @@
     reason = "the contract of all pointers stands above, and in the header"
 )]
 #![expect(clippy::doc_markdown, reason = "the documentation is a C header's")]
-#![expect(
-    clippy::result_large_err,
-    reason = "a loan that is not sent comes back whole, without an allocation"
-)]
 #![expect(clippy::unnecessary_box_returns, clippy::vec_box, reason = "C has the address of a handle")]
 
 mod arguments;

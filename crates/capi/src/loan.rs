@@ -8,13 +8,14 @@ use std::{
     time::Instant,
 };
 
-use sealane::{OwnedLoan, Sender, Unsent};
+use sealane::{Sender, Unsent};
 
 use crate::{
     arguments::{Given, Timeout, empty, handle, take, variable},
     channel::Channel,
     halves::Loan,
     readable::is_readable,
+    sending::Lent,
     status::{Failure, Result, done, run},
 };
 
@@ -161,7 +162,7 @@ pub unsafe extern "C" fn sealane_loan_reply(
 fn commit(
     variable: Option<&mut Option<Box<Loan>>>,
     timeout: Timeout,
-    mut send: impl FnMut(OwnedLoan) -> Result<Sender, Unsent<OwnedLoan>>,
+    mut send: impl FnMut(Lent) -> Result<Box<Sender>, Unsent<Lent>>,
 ) -> Result<()> {
     let variable = self::variable(variable)?;
     let halves = Arc::clone(handle(variable.as_deref())?.halves()?);

@@ -22,19 +22,22 @@ pub(crate) struct Sending {
     pub(crate) queue: Queue,
 }
 
+/// An open loan. It has the sender, in a box, so that an address is moved and not the whole of it.
+pub(crate) type Lent = OwnedLoan<Box<Sender>>;
+
 /// Where the sender is.
 #[derive(Debug)]
 pub(crate) enum SenderState {
-    Here(Sender),
+    Here(Box<Sender>),
     /// A loan is open, and has the sender.
-    Lent(OwnedLoan),
+    Lent(Lent),
     /// The channel was freed.
     Freed,
 }
 
 impl Sending {
     pub(crate) fn new(sender: Sender) -> Self {
-        Self { state: SenderState::Here(sender), queue: Queue::default() }
+        Self { state: SenderState::Here(Box::new(sender)), queue: Queue::default() }
     }
 
     pub(crate) fn sender(&mut self) -> Result<&mut Sender> {
@@ -55,7 +58,7 @@ impl Sending {
         let SenderState::Here(sender) = mem::replace(&mut self.state, SenderState::Freed) else {
             return Err(freed());
         };
-        match sender.into_loan(len, timeout.duration()) {
+        match OwnedLoan::of(sender, len, timeout.duration()) {
             Ok(loan) => {
                 self.state = SenderState::Lent(loan);
                 Ok(())
@@ -69,7 +72,7 @@ impl Sending {
     }
 
     /// The open loan.
-    pub(crate) fn loan(&mut self) -> Result<&mut OwnedLoan> {
+    pub(crate) fn loan(&mut self) -> Result<&mut Lent> {
         match &mut self.state {
             SenderState::Lent(loan) => Ok(loan),
             SenderState::Here(_) => Err(Failure::null("an open loan expected")),
@@ -80,7 +83,7 @@ impl Sending {
     /// Ends the open loan by `end`, which gives its sender back, or, if it fails, the loan.
     pub(crate) fn end_loan<E>(
         &mut self,
-        end: impl FnOnce(OwnedLoan) -> Result<Sender, (OwnedLoan, E)>,
+        end: impl FnOnce(Lent) -> Result<Box<Sender>, (Lent, E)>,
     ) -> Result<Result<(), E>> {
         self.loan()?;
         let SenderState::Lent(loan) = mem::replace(&mut self.state, SenderState::Freed) else {
