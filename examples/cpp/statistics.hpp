@@ -1,4 +1,4 @@
-// What a camera pipeline and its isolated algorithm say to each other.
+// The messages of a camera pipeline and its isolated algorithm.
 #ifndef STATISTICS_HPP
 #define STATISTICS_HPP
 

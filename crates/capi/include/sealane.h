@@ -17,13 +17,13 @@
  * pointer has to be what its type says, readable (or writable) for the length that stands beside it until the function returns,
  * and a handle must not be in use by another thread, unless its type says that it may.
  *
- * Forks. A copy that a fork frees is not noticed elsewhere, and a daemon goes on with all that it had. The process that
- * first uses its copy of a channel after the fork owns it: two that both use copies of one break its order. `sealane_channel_close` ends it for all. For
- * a child that shall have an end of its own, use `sealane_prepare`, or socketpair(2) and `sealane_handshake_start` in each. What
- * another thread was using when the process was forked stays -EBUSY in the fork.
+ * Forks. A copy that a fork frees is not noticed elsewhere, and a daemon goes on with all that it had. The process that first
+ * uses its copy of a channel after the fork owns it: two that both use copies of one break its order. `sealane_channel_close`
+ * ends it for all. For a child that shall have an end of its own, use `sealane_prepare`, or socketpair(2) and
+ * `sealane_handshake_start` in each. What another thread was using when the process was forked stays -EBUSY in the fork.
  *
- * Signals. A signal does not end a wait. No function is for signal handlers. A thread is not cancelled (pthread_cancel(3)) within a
- * function: to end a wait, close the channel.
+ * Signals. A signal does not end a wait. No function is for signal handlers. A thread is not cancelled (pthread_cancel(3))
+ * within a function: to end a wait, close the channel.
  *
  * No function starts a thread, unwinds, or raises SIGPIPE. A fault in the library ends the program (SIGABRT).
  */
@@ -115,8 +115,8 @@ typedef struct sealane_pipe sealane_pipe;
 typedef struct sealane_sealed sealane_sealed;
 
 /**
- * Settings of one end of a channel. A field that is 0 means the default; `SEALANE_NONE` means a true 0, or "no"; for rings that is
- * `SEALANE_NO_RING`.
+ * Settings of one end of a channel. A field that is 0 means the default; `SEALANE_NONE` means a true 0, or "no"; for rings
+ * that is `SEALANE_NO_RING`.
  *
  * The structure may grow at its end. So its size comes first, as in clone3(2): fields that an older program does not know
  * have their defaults; fields that this library does not know have to be 0, else functions return -E2BIG.
@@ -457,8 +457,8 @@ int sealane_channel_recv_fd(struct sealane_channel *channel);
 /**
  * The descriptor to wait for with poll(2), POLLIN, after a sending function has returned -EAGAIN. It stays the channel's.
  *
- * It is for what was refused last. Something else that was sent since may have taken the announcement along: repeat every function
- * that was refused before you wait.
+ * It is for what was refused last. Something else that was sent since may have taken the announcement along: repeat every
+ * function that was refused before you wait.
  */
 int sealane_channel_send_fd(struct sealane_channel *channel);
 
@@ -529,9 +529,9 @@ int sealane_reply(struct sealane_channel *channel,
                   int timeout_ms);
 
 /**
- * Sends a request and waits for its reply: `timeout_ms` for both, -1 for ever; with 0 nothing is sent, and it has
- * timed out. Messages that come in between are kept, and delivered by the next `sealane_recv`. `sealane_channel_recv_fd` does not announce them: receive until -EAGAIN, or
- * call `sealane_channel_arm`, before you wait for it.
+ * Sends a request and waits for its reply: `timeout_ms` for both, -1 for ever; with 0 nothing is sent, and it has timed out.
+ * Messages that come in between are kept, and delivered by the next `sealane_recv`. `sealane_channel_recv_fd` does not
+ * announce them: receive until -EAGAIN, or call `sealane_channel_arm`, before you wait for it.
  *
  * -ETIMEDOUT: a reply that comes later is dropped. -EPIPE as soon as the peer is gone. -ENOBUFS: more messages came in
  * between than a channel keeps (64): receive them first. Others as of `sealane_request`.
@@ -564,8 +564,8 @@ int sealane_wait_reply(struct sealane_channel *channel,
                        struct sealane_message **reply);
 
 /**
- * Forgets a request of this channel: its reply is dropped if it still comes. Does not block. Any thread may call it. A thread that
- * waits for the reply goes on waiting.
+ * Forgets a request of this channel: its reply is dropped if it still comes. Does not block. Any thread may call it. A thread
+ * that waits for the reply goes on waiting.
  *
  * -ENOENT: it was answered, or forgotten before.
  */
@@ -620,9 +620,9 @@ void sealane_loan_free(struct sealane_loan **loan);
  * Sends the loan as a message, with `len` control bytes and `fd_count` descriptors, which stay the caller's. Whole or not at
  * all.
  *
- * On success the loan is freed, and the variable null. Every failure leaves it open: try again, or free it. Only descriptors, or
- * more than 1 KiB of control bytes, can make it wait. Failures as of `sealane_send`. Success means that the message is on its way:
- * a peer that goes away before it receives does not get it.
+ * On success the loan is freed, and the variable null. Every failure leaves it open: try again, or free it. Only descriptors,
+ * or more than 1 KiB of control bytes, can make it wait. Failures as of `sealane_send`. Success means that the message is on
+ * its way: a peer that goes away before it receives does not get it.
  */
 int sealane_loan_send(struct sealane_loan **loan,
                       const void *data,
@@ -740,8 +740,8 @@ int sealane_message_in_reply_to(struct sealane_message *message, uint64_t *numbe
 int sealane_message_number(struct sealane_message *message, uint64_t *number);
 
 /**
- * Makes a pipe of a handshake, whichever function began it. Frees the handshake, and sets its variable to null, except for -EBUSY,
- * `sealane_handshake_child_started` first, and -EFAULT. Does not block.
+ * Makes a pipe of a handshake, whichever function began it. Frees the handshake, and sets its variable to null, except for
+ * -EBUSY, `sealane_handshake_child_started` first, and -EFAULT. Does not block.
  *
  * Create, start the child, send: `sealane_prepare`, start it, `sealane_handshake_child_started`, `sealane_pipe_new`,
  * `sealane_pipe_send_any`.
@@ -750,8 +750,8 @@ int sealane_pipe_new(struct sealane_handshake **handshake,
                      struct sealane_pipe **pipe);
 
 /**
- * Makes a pipe of a channel: in a child, after `sealane_inherited_as`. Takes the channel, and sets its variable to null, unless it
- * fails. Does not block. -EBUSY: a loan of the channel is open, or another thread is sending.
+ * Makes a pipe of a channel: in a child, after `sealane_inherited_as`. Takes the channel, and sets its variable to null,
+ * unless it fails. Does not block. -EBUSY: a loan of the channel is open, or another thread is sending.
  */
 int sealane_pipe_from_channel(struct sealane_channel **channel,
                               struct sealane_pipe **pipe);
@@ -763,9 +763,9 @@ int sealane_pipe_from_channel(struct sealane_channel **channel,
 void sealane_pipe_free(struct sealane_pipe **pipe);
 
 /**
- * The only descriptor to wait for with poll(2), POLLIN: readable (level-triggered) when `sealane_pipe_dispatch` has something to
- * do or to say. It counts the handshake's time too. It stays the pipe's, and the same for all of its life. After the end, and after
- * a handshake that failed, it stays readable: take it out of the loop.
+ * The only descriptor to wait for with poll(2), POLLIN: readable (level-triggered) when `sealane_pipe_dispatch` has something
+ * to do or to say. It counts the handshake's time too. It stays the pipe's, and the same for all of its life. After the end,
+ * and after a handshake that failed, it stays readable: take it out of the loop.
  *
  * It sees that the peer is gone by the peer's socket. Where a copy of that may outlive the peer, wait for `sealane_channel_pidfd`
  * too: functions that wait see both.
@@ -794,9 +794,9 @@ int sealane_pipe_dispatch(struct sealane_pipe *pipe);
 struct sealane_channel *sealane_pipe_channel(struct sealane_pipe *pipe);
 
 /**
- * Sends a message of any size: `len` bytes and `fd_count` descriptors, which stay the caller's. Whole or not at all. Never blocks.
- * The receiver reads it by `sealane_message_bytes`. Goes in a packet below 4 KiB, with descriptors up to 16 KiB, and else through
- * the ring.
+ * Sends a message of any size: `len` bytes and `fd_count` descriptors, which stay the caller's. Whole or not at all. Never
+ * blocks. The receiver reads it by `sealane_message_bytes`. Goes in a packet below 4 KiB, with descriptors up to 16 KiB, and
+ * else through the ring.
  *
  * Before the pipe is connected, messages are queued, with copies of their descriptors: at most 64, with 1 MiB and 253
  * descriptors in all. -EAGAIN: no room, or messages are queued still; after SEALANE_PIPE_CAN_SEND try again. -EMSGSIZE: more than
@@ -836,8 +836,8 @@ int sealane_pipe_reply_any(struct sealane_pipe *pipe,
 /**
  * Sends a request of any size and waits for its reply: `timeout_ms` for both, and for the handshake and what is queued before
  * it, -1 for ever; with 0 nothing is sent, and it has timed out. It watches this pipe only. A peer that itself waits for room,
- * for messages that nobody receives here meanwhile, answers to no call. Messages that come in between are kept; the pipe's descriptor is
- * readable afterwards.
+ * for messages that nobody receives here meanwhile, answers to no call. Messages that come in between are kept; the pipe's
+ * descriptor is readable afterwards.
  *
  * Failures as of `sealane_call`, and those of the handshake.
  */

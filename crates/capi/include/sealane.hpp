@@ -143,7 +143,7 @@ public:
     /// A positive errno, or 0 for no failure.
     int number() const noexcept { return number_; }
 
-    /// What happened, what was expected and found. Valid for as long as this object, unchanged.
+    /// A sentence: what happened, what was expected and found. Valid for as long as this object, unchanged.
     const char *message() const noexcept {
         if (!message_.empty()) return message_.c_str();
         switch (number_) {
@@ -611,8 +611,8 @@ public:
     /// Bytes of the payload; 0 where there is none.
     std::size_t payload_size() const noexcept { return sealane_message_payload_len(raw_); }
 
-    /// The bytes of a message of Pipe::send, request, reply or call: those of the payload, which the first call copies, or else the
-    /// control bytes. They are private memory, valid until the message is destroyed, also after release().
+    /// The bytes of a message of Pipe::send, request, reply or call: those of the payload, which the first call copies, or else
+    /// the control bytes. They are private memory, valid until the message is destroyed, also after release().
     Bytes bytes() const noexcept {
         std::size_t size = 0;
         const void *bytes = sealane_message_bytes(raw_, &size);
@@ -758,8 +758,8 @@ public:
     /// Sends a request and waits for its reply; `timeout` is for both. Messages that come in between are kept for recv, and
     /// recv_fd() does not announce them: receive until EAGAIN, or call arm, before you wait for it.
     ///
-    /// ETIMEDOUT: a reply that comes later is dropped; with `no_wait` nothing is sent. EPIPE as soon as the peer is gone. ENOBUFS: more
-    /// messages came in between than a channel keeps. EBUSY: another thread is sending, or receiving.
+    /// ETIMEDOUT: a reply that comes later is dropped; with `no_wait` nothing is sent. EPIPE as soon as the peer is gone.
+    /// ENOBUFS: more messages came in between than a channel keeps. EBUSY: another thread is sending, or receiving.
     Result<Message> call(Data control, Timeout timeout, Fds fds = {}) {
         return detail::make<Message>([&](sealane_message **reply) {
             return sealane_call(raw_, control.data(), control.size(), fds.data(), fds.size(), timeout.milliseconds(), reply);
@@ -1038,11 +1038,11 @@ class Pipe : public detail::Handle<sealane_pipe, sealane_pipe_free> {
 public:
     using Handle::Handle;
 
-    /// What a pipe can do now.
+    /// A pipe's results of dispatch.
     struct Ready {
         /// recv has something to say: a message, or the end.
         bool can_recv;
-        /// What failed with EAGAIN can be tried again.
+        /// Sending that failed with EAGAIN can be tried again.
         bool can_send;
     };
 
@@ -1111,8 +1111,8 @@ public:
         });
     }
 
-    /// Receives the next message. After `no_wait`, fd() is readable if there is another one. A loop that waits for no room can call
-    /// this alone, without dispatch(), which saves two system calls a message.
+    /// Receives the next message. After `no_wait`, fd() is readable if there is another one. A loop that waits for no room can
+    /// call this alone, without dispatch(), which saves two system calls a message.
     ///
     /// EAGAIN: nothing is there. EPIPE: the peer is gone, and everything was received. Others of Channel::recv, and the
     /// handshake's.

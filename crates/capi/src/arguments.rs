@@ -39,7 +39,7 @@ impl Timeout {
         }
     }
 
-    /// What is left of it after the time since `begun`.
+    /// The rest of it, after the time since `begun`.
     pub(crate) fn after(self, begun: Instant) -> Self {
         match self {
             Self::Forever | Self::Try => self,
@@ -47,7 +47,7 @@ impl Timeout {
         }
     }
 
-    /// What is left of it, where waiting begins; without a limit, None.
+    /// The time for a wait that begins now; without a limit, None.
     pub(crate) fn left(self) -> Result<Option<Duration>> {
         match self {
             Self::Forever => Ok(None),
@@ -142,7 +142,7 @@ pub(crate) unsafe fn room<'a, T>(data: *mut T, count: usize) -> Result<&'a mut [
     Ok(unsafe { slice::from_raw_parts_mut(data.cast(), count) })
 }
 
-/// What a message is to carry.
+/// Bytes and descriptors for a message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Given<'a> {
     pub(crate) bytes: &'a [u8],

@@ -139,8 +139,8 @@ pub extern "C" fn sealane_channel_recv_fd(channel: Option<&Channel>) -> c_int {
 
 /// The descriptor to wait for with poll(2), POLLIN, after a sending function has returned -EAGAIN. It stays the channel's.
 ///
-/// It is for what was refused last. Something else that was sent since may have taken the announcement along: repeat every function
-/// that was refused before you wait.
+/// It is for what was refused last. Something else that was sent since may have taken the announcement along: repeat every
+/// function that was refused before you wait.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_channel_send_fd(channel: Option<&Channel>) -> c_int {
     status(|| Ok(handle(channel)?.halves.sending_fd().as_raw_fd()))
@@ -273,9 +273,9 @@ pub unsafe extern "C" fn sealane_reply(
     })
 }
 
-/// Sends a request and waits for its reply: `timeout_ms` for both, -1 for ever; with 0 nothing is sent, and it has
-/// timed out. Messages that come in between are kept, and delivered by the next `sealane_recv`. `sealane_channel_recv_fd` does not announce them: receive until -EAGAIN, or
-/// call `sealane_channel_arm`, before you wait for it.
+/// Sends a request and waits for its reply: `timeout_ms` for both, -1 for ever; with 0 nothing is sent, and it has timed out.
+/// Messages that come in between are kept, and delivered by the next `sealane_recv`. `sealane_channel_recv_fd` does not
+/// announce them: receive until -EAGAIN, or call `sealane_channel_arm`, before you wait for it.
 ///
 /// -ETIMEDOUT: a reply that comes later is dropped. -EPIPE as soon as the peer is gone. -ENOBUFS: more messages came in
 /// between than a channel keeps (64): receive them first. Others as of `sealane_request`.
@@ -333,8 +333,8 @@ pub extern "C" fn sealane_wait_reply(
     })
 }
 
-/// Forgets a request of this channel: its reply is dropped if it still comes. Does not block. Any thread may call it. A thread that
-/// waits for the reply goes on waiting.
+/// Forgets a request of this channel: its reply is dropped if it still comes. Does not block. Any thread may call it. A thread
+/// that waits for the reply goes on waiting.
 ///
 /// -ENOENT: it was answered, or forgotten before.
 #[unsafe(no_mangle)]

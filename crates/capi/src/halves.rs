@@ -17,7 +17,7 @@ use crate::{
     status::{Failure, Result},
 };
 
-/// What a channel shares with its loan and its messages.
+/// The part of a channel that its loan has too.
 #[derive(Debug)]
 pub(crate) struct Halves {
     sending: Mutex<Sending>,

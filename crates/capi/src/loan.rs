@@ -90,9 +90,9 @@ pub extern "C" fn sealane_loan_free(loan: Option<&mut Option<Box<Loan>>>) {
 /// Sends the loan as a message, with `len` control bytes and `fd_count` descriptors, which stay the caller's. Whole or not at
 /// all.
 ///
-/// On success the loan is freed, and the variable null. Every failure leaves it open: try again, or free it. Only descriptors, or
-/// more than 1 KiB of control bytes, can make it wait. Failures as of `sealane_send`. Success means that the message is on its way:
-/// a peer that goes away before it receives does not get it.
+/// On success the loan is freed, and the variable null. Every failure leaves it open: try again, or free it. Only descriptors,
+/// or more than 1 KiB of control bytes, can make it wait. Failures as of `sealane_send`. Success means that the message is on
+/// its way: a peer that goes away before it receives does not get it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sealane_loan_send(
     loan: Option<&mut Option<Box<Loan>>>,

@@ -20,13 +20,13 @@ pub const SEALANE_WAIT_BLOCK: u32 = 2;
 /// `sealane_options.wait`: never sleep; occupies a CPU.
 pub const SEALANE_WAIT_SPIN: u32 = 3;
 
-/// As many as a packet can hold.
+/// The most that a packet can hold.
 const MAX_CONTROL: u32 = 212_928;
 /// SCM_MAX_FD, unix(7).
 const MAX_FDS: u32 = 253;
 
-/// Settings of one end of a channel. A field that is 0 means the default; `SEALANE_NONE` means a true 0, or "no"; for rings that is
-/// `SEALANE_NO_RING`.
+/// Settings of one end of a channel. A field that is 0 means the default; `SEALANE_NONE` means a true 0, or "no"; for rings
+/// that is `SEALANE_NO_RING`.
 ///
 /// The structure may grow at its end. So its size comes first, as in clone3(2): fields that an older program does not know
 /// have their defaults; fields that this library does not know have to be 0, else functions return -E2BIG.

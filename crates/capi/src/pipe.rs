@@ -44,7 +44,7 @@ pub struct Pipe {
     can_recv: bool,
     /// The next dispatch has something else to do or to say.
     news: bool,
-    /// What was refused, and no dispatch has said since that it can be tried: bytes of the largest that needs the ring, or 0.
+    /// Set when a message is refused, until a dispatch says that it can be tried: bytes of the largest one for the ring, or 0.
     wanted: Option<usize>,
     /// Why queued messages were dropped: to be said.
     refused: VecDeque<Failure>,
@@ -213,7 +213,7 @@ impl Pipe {
         result
     }
 
-    /// What was sent may have taken the announcement of room for another message along, which was refused before.
+    /// A message that was sent may have taken along the announcement of room for another one, which was refused before.
     fn sent(&mut self) -> Result<()> {
         if self.readiness.is_waiting_for_room() {
             self.readiness.room_found(self.stage.channel()?.halves.sending_fd())?;
@@ -249,7 +249,7 @@ impl Pipe {
             return Err(failure);
         }
         let Stage::Open(channel) = &self.stage else { return Ok(0) };
-        // What a failure is, receiving says.
+        // Receiving says which failure it is.
         self.can_recv = !matches!(channel.halves.arm(), Ok(true));
         let can_send = settled && self.has_room()?;
         self.news = false;
@@ -330,8 +330,8 @@ fn pipe(pipe: Option<&mut Pipe>) -> Result<&mut Pipe> {
     pipe.ok_or_else(|| Failure::null("a pipe expected, a null pointer found"))
 }
 
-/// Makes a pipe of a handshake, whichever function began it. Frees the handshake, and sets its variable to null, except for -EBUSY,
-/// `sealane_handshake_child_started` first, and -EFAULT. Does not block.
+/// Makes a pipe of a handshake, whichever function began it. Frees the handshake, and sets its variable to null, except for
+/// -EBUSY, `sealane_handshake_child_started` first, and -EFAULT. Does not block.
 ///
 /// Create, start the child, send: `sealane_prepare`, start it, `sealane_handshake_child_started`, `sealane_pipe_new`,
 /// `sealane_pipe_send_any`.
@@ -347,8 +347,8 @@ pub extern "C" fn sealane_pipe_new(
     })
 }
 
-/// Makes a pipe of a channel: in a child, after `sealane_inherited_as`. Takes the channel, and sets its variable to null, unless it
-/// fails. Does not block. -EBUSY: a loan of the channel is open, or another thread is sending.
+/// Makes a pipe of a channel: in a child, after `sealane_inherited_as`. Takes the channel, and sets its variable to null,
+/// unless it fails. Does not block. -EBUSY: a loan of the channel is open, or another thread is sending.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_pipe_from_channel(
     channel: Option<&mut Option<Box<Channel>>>,
@@ -368,9 +368,9 @@ pub extern "C" fn sealane_pipe_free(pipe: Option<&mut Option<Box<Pipe>>>) {
     run(|| drop(take(pipe)));
 }
 
-/// The only descriptor to wait for with poll(2), POLLIN: readable (level-triggered) when `sealane_pipe_dispatch` has something to
-/// do or to say. It counts the handshake's time too. It stays the pipe's, and the same for all of its life. After the end, and after
-/// a handshake that failed, it stays readable: take it out of the loop.
+/// The only descriptor to wait for with poll(2), POLLIN: readable (level-triggered) when `sealane_pipe_dispatch` has something
+/// to do or to say. It counts the handshake's time too. It stays the pipe's, and the same for all of its life. After the end,
+/// and after a handshake that failed, it stays readable: take it out of the loop.
 ///
 /// It sees that the peer is gone by the peer's socket. Where a copy of that may outlive the peer, wait for `sealane_channel_pidfd`
 /// too: functions that wait see both.
@@ -402,9 +402,9 @@ pub extern "C" fn sealane_pipe_channel(pipe: Option<&Pipe>) -> Option<&Channel> 
     pipe.and_then(|pipe| pipe.stage.channel().ok())
 }
 
-/// Sends a message of any size: `len` bytes and `fd_count` descriptors, which stay the caller's. Whole or not at all. Never blocks.
-/// The receiver reads it by `sealane_message_bytes`. Goes in a packet below 4 KiB, with descriptors up to 16 KiB, and else through
-/// the ring.
+/// Sends a message of any size: `len` bytes and `fd_count` descriptors, which stay the caller's. Whole or not at all. Never
+/// blocks. The receiver reads it by `sealane_message_bytes`. Goes in a packet below 4 KiB, with descriptors up to 16 KiB, and
+/// else through the ring.
 ///
 /// Before the pipe is connected, messages are queued, with copies of their descriptors: at most 64, with 1 MiB and 253
 /// descriptors in all. -EAGAIN: no room, or messages are queued still; after SEALANE_PIPE_CAN_SEND try again. -EMSGSIZE: more than
@@ -479,8 +479,8 @@ pub unsafe extern "C" fn sealane_pipe_reply_any(
 
 /// Sends a request of any size and waits for its reply: `timeout_ms` for both, and for the handshake and what is queued before
 /// it, -1 for ever; with 0 nothing is sent, and it has timed out. It watches this pipe only. A peer that itself waits for room,
-/// for messages that nobody receives here meanwhile, answers to no call. Messages that come in between are kept; the pipe's descriptor is
-/// readable afterwards.
+/// for messages that nobody receives here meanwhile, answers to no call. Messages that come in between are kept; the pipe's
+/// descriptor is readable afterwards.
 ///
 /// Failures as of `sealane_call`, and those of the handshake.
 #[unsafe(no_mangle)]

@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Sending {
     pub(crate) state: SenderState,
-    /// What a pipe was given before there was a channel. It goes first.
+    /// Messages that a pipe was given before there was a channel. They go first.
     pub(crate) queue: Queue,
 }
 
@@ -163,7 +163,7 @@ struct Queued {
 
 const MAX_QUEUED: usize = 64;
 const MAX_QUEUED_BYTES: usize = 1 << 20;
-/// As many as one message can have (unix(7), SCM_MAX_FD).
+/// The most that one message can have (unix(7), SCM_MAX_FD).
 const MAX_QUEUED_FDS: usize = 253;
 
 impl Queue {

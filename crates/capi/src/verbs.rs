@@ -85,7 +85,7 @@ const RING_FROM_WITH_FDS: usize = 16 * 1024 + 1;
 pub(crate) fn fits_a_packet(limits: &Limits, given: Given<'_>) -> bool {
     let ring_from = if given.fds.is_empty() { RING_FROM } else { RING_FROM_WITH_FDS };
     let len = given.bytes.len();
-    // What only one of the two can carry goes there.
+    // A message that only one of the two can carry goes there.
     len <= limits.max_control && (len < ring_from || len > limits.max_payload)
 }
 

@@ -43,7 +43,7 @@ private:
     std::vector<double> values_;
 };
 
-/// What one message or call costs, in microseconds.
+/// The cost of one message or call, in microseconds.
 struct Cost {
     Samples time, host, worker;
 };

@@ -13,7 +13,7 @@
 inline const char program[] = "/proc/self/exe";
 // The variable by which the host tells its worker the capacity of the worker's ring.
 inline const char ring_variable[] = "MEASURE_RING";
-// Of a call whose worker is killed.
+// For a call whose worker is killed.
 inline constexpr std::chrono::seconds limit(2);
 // Of other calls, on a machine that is busy.
 inline constexpr std::chrono::seconds patience(30);

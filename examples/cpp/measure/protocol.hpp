@@ -1,4 +1,4 @@
-// What the program says to its worker, and how both check it.
+// The messages of the program and its worker, and how both check them.
 #ifndef PROTOCOL_HPP
 #define PROTOCOL_HPP
 

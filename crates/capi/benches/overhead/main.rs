@@ -152,7 +152,7 @@ fn per(count: u64, time: Duration) -> f64 {
     time.as_nanos() as f64 / count as f64
 }
 
-/// What is measured: its name, the ratio's limit, and one measurement of an interface.
+/// A row of the table: its name, the ratio's limit, and one measurement of an interface.
 struct Work<'w> {
     name: &'static str,
     limit: f64,

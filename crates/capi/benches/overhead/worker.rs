@@ -30,7 +30,7 @@ pub(crate) fn cpu_time() -> Duration {
     clock_gettime(ClockId::ProcessCPUTime).try_into().unwrap()
 }
 
-/// What the worker has received, and the CPU time that it has taken.
+/// The worker's counts: payloads that it has received, and its CPU time.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Report {
     pub(crate) payloads: u64,

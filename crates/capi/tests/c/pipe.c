@@ -301,7 +301,7 @@ static void full_pipe_says_when_to_send_again(void) {
     }
 }
 
-/* What was refused is announced, whatever else was sent in between. */
+/* Room for a message that was refused is announced, whatever else was sent in between. */
 static void what_else_is_sent_takes_no_announcement_along(void) {
     for (int how = 0; how < 3; how++) {
         sealane_pipe *a, *b;

@@ -51,7 +51,7 @@ pub(crate) fn examples(name: &str, target: &str, options: &str) -> Option<TempDi
     Some(directory)
 }
 
-/// What one of them prints.
+/// The output of one of them.
 pub(crate) fn example(name: &str, target: &str, program: &str, arguments: &[&str]) -> Option<String> {
     let directory = examples(name, target, "")?;
     let lib = INSTALLED.join("lib");
