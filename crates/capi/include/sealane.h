@@ -17,7 +17,7 @@
  * pointer has to be what its type says, readable (or writable) for the length that stands beside it until the function returns,
  * and a handle must not be in use by another thread, unless its type says that it may.
  *
- * Forks. A copy that a fork frees is not noticed elsewhere, and a daemon goes on with all that it had. The process that first
+ * Forks. Freeing a handle in a forked child changes nothing for the parent; a daemon goes on with all it had. The process that first
  * uses its copy of a channel after the fork owns it: two that both use copies of one break its order. `sealane_channel_close`
  * ends it for all. For a child that shall have an end of its own, use `sealane_prepare`, or socketpair(2) and
  * `sealane_handshake_start` in each. What another thread was using when the process was forked stays -EBUSY in the fork.
@@ -104,7 +104,7 @@ typedef struct sealane_message sealane_message;
 /**
  * Message passing for event loops: a handshake and then a channel, with one descriptor, and a queue for what is sent before
  * the peer is there. Messages have any size up to the limits: small ones go in packets, large ones through the ring. One
- * thread at a time may use it.
+ * thread at a time may use it. It takes six descriptors, where a channel alone takes three.
  */
 typedef struct sealane_pipe sealane_pipe;
 
@@ -325,7 +325,8 @@ int sealane_handshake_child_started(struct sealane_handshake *handshake);
  * `sealane_handshake_child_name`, or a descriptor's number; null: the environment's SEALANE_FD, where a parent in Rust puts it. A
  * parent in C whose child is in Rust puts the string there too.
  *
- * -ENOENT: the name, or the descriptor, is none. -EALREADY: taken before.
+ * -ENOENT: the name, or the descriptor, is none: it is close-on-exec, unless fcntl(fd, F_SETFD, 0) came before the exec.
+ * -EALREADY: taken before.
  */
 int sealane_inherited_as(const struct sealane_options *options,
                          const char *name,
@@ -465,6 +466,8 @@ int sealane_channel_send_fd(struct sealane_channel *channel);
 /**
  * Asks, without taking a message: 1 if there is none, and `sealane_channel_recv_fd` will be readable when one comes; 0 if
  * there is something to receive now. For loops that take one message at each turn. Does not block.
+ *
+ * -EMFILE, -EPROTO and -EPIPE as of `sealane_recv`, which does not say them again.
  */
 int sealane_channel_arm(struct sealane_channel *channel);
 
@@ -533,7 +536,7 @@ int sealane_reply(struct sealane_channel *channel,
  * Messages that come in between are kept, and delivered by the next `sealane_recv`. `sealane_channel_recv_fd` does not
  * announce them: receive until -EAGAIN, or call `sealane_channel_arm`, before you wait for it.
  *
- * -ETIMEDOUT: a reply that comes later is dropped. -EPIPE as soon as the peer is gone. -ENOBUFS: more messages came in
+ * -EMFILE: a message that came in between is lost, and the call given up. -ETIMEDOUT: a reply that comes later is dropped. -EPIPE as soon as the peer is gone. -ENOBUFS: more messages came in
  * between than a channel keeps (64): receive them first. Others as of `sealane_request`.
  */
 int sealane_call(struct sealane_channel *channel,
@@ -632,7 +635,8 @@ int sealane_loan_send(struct sealane_loan **loan,
                       int timeout_ms);
 
 /**
- * Sends the loan as a request; as `sealane_loan_send`. The reply has this number; `number` may be null.
+ * Sends the loan as a request; as `sealane_loan_send`. The reply has this number, and can be waited for: `sealane_wait_reply`.
+ * `number` may be null.
  */
 int sealane_loan_request(struct sealane_loan **loan,
                          const void *data,
@@ -740,7 +744,7 @@ int sealane_message_in_reply_to(struct sealane_message *message, uint64_t *numbe
 int sealane_message_number(struct sealane_message *message, uint64_t *number);
 
 /**
- * Makes a pipe of a handshake, whichever function began it. Frees the handshake, and sets its variable to null, except for
+ * Makes a pipe of a handshake, whichever function began it; a server first looks at `sealane_handshake_peer`, if it wants to. Frees the handshake, and sets its variable to null, except for
  * -EBUSY, `sealane_handshake_child_started` first, and -EFAULT. Does not block.
  *
  * Create, start the child, send: `sealane_prepare`, start it, `sealane_handshake_child_started`, `sealane_pipe_new`,
@@ -776,8 +780,8 @@ int sealane_pipe_fd(struct sealane_pipe *pipe);
  * Does what is possible at once: goes on with the handshake, sends what is queued. Never blocks. Returns a set of
  * `SEALANE_PIPE_CAN_RECV` and `SEALANE_PIPE_CAN_SEND`, or 0.
  *
- * Call it whenever `sealane_pipe_fd` is readable. A failure of the handshake is returned by this and every later call: as of
- * `sealane_handshake_advance`, and -ETIMEDOUT. -EMSGSIZE: a queued message is larger than the peer accepts; it was dropped, and
+ * Call it whenever `sealane_pipe_fd` is readable. A failure of the handshake is returned by this and every later call: -ECONNREFUSED,
+ * -ECONNRESET, and -ECONNABORTED where the peer did not complete it in time. -EMSGSIZE: a queued message is larger than the peer accepts; it was dropped, and
  * the pipe works as before. Only this function says so, and `sealane_pipe_recv` where it would return -EAGAIN. The end of a
  * connected pipe is `sealane_pipe_recv`'s to say; what was queued is lost then.
  */
@@ -848,6 +852,15 @@ int sealane_pipe_call_any(struct sealane_pipe *pipe,
                           size_t fd_count,
                           int timeout_ms,
                           struct sealane_message **reply);
+
+/**
+ * Waits for the reply to the request with this number (`sealane_pipe_request_any`, `sealane_loan_request` on the pipe's channel),
+ * as `sealane_wait_reply`. The pipe's descriptor is readable afterwards.
+ */
+int sealane_pipe_wait_reply(struct sealane_pipe *pipe,
+                            uint64_t number,
+                            int timeout_ms,
+                            struct sealane_message **reply);
 
 /**
  * Receives the next message, as `sealane_recv`; before the pipe is connected it waits, or returns -EAGAIN. With timeout 0 the

@@ -784,8 +784,7 @@ public:
             [&](sealane_message **reply) { return sealane_wait_reply(raw_, number, timeout.milliseconds(), reply); });
     }
 
-    /// Forgets a request of this end: its reply is dropped. Any thread may call it. ENOENT: no such request. EBUSY: other
-    /// threads are sending and receiving.
+    /// Forgets a request of this end: its reply is dropped. Any thread may call it. ENOENT: no such request.
     Result<void> cancel(std::uint64_t number) { return detail::done(sealane_cancel(raw_, number)); }
 
     /// Receives the next message.
@@ -1109,6 +1108,13 @@ public:
         return detail::make<Message>([&](sealane_message **reply) {
             return sealane_pipe_call_any(raw_, bytes.data(), bytes.size(), fds.data(), fds.size(), timeout.milliseconds(), reply);
         });
+    }
+
+    /// Waits for the reply to the request with this number, of this pipe or of a loan of its channel. Failures of
+    /// Channel::wait_reply.
+    Result<Message> wait_reply(std::uint64_t number, Timeout timeout) {
+        return detail::make<Message>(
+            [&](sealane_message **reply) { return sealane_pipe_wait_reply(raw_, number, timeout.milliseconds(), reply); });
     }
 
     /// Receives the next message. After `no_wait`, fd() is readable if there is another one. A loop that waits for no room can

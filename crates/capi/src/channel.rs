@@ -148,6 +148,8 @@ pub extern "C" fn sealane_channel_send_fd(channel: Option<&Channel>) -> c_int {
 
 /// Asks, without taking a message: 1 if there is none, and `sealane_channel_recv_fd` will be readable when one comes; 0 if
 /// there is something to receive now. For loops that take one message at each turn. Does not block.
+///
+/// -EMFILE, -EPROTO and -EPIPE as of `sealane_recv`, which does not say them again.
 #[unsafe(no_mangle)]
 pub extern "C" fn sealane_channel_arm(channel: Option<&Channel>) -> c_int {
     status(|| Ok(handle(channel)?.halves.arm()?.into()))
@@ -277,7 +279,7 @@ pub unsafe extern "C" fn sealane_reply(
 /// Messages that come in between are kept, and delivered by the next `sealane_recv`. `sealane_channel_recv_fd` does not
 /// announce them: receive until -EAGAIN, or call `sealane_channel_arm`, before you wait for it.
 ///
-/// -ETIMEDOUT: a reply that comes later is dropped. -EPIPE as soon as the peer is gone. -ENOBUFS: more messages came in
+/// -EMFILE: a message that came in between is lost, and the call given up. -ETIMEDOUT: a reply that comes later is dropped. -EPIPE as soon as the peer is gone. -ENOBUFS: more messages came in
 /// between than a channel keeps (64): receive them first. Others as of `sealane_request`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sealane_call(

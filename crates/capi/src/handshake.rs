@@ -208,7 +208,8 @@ pub extern "C" fn sealane_handshake_child_started(handshake: Option<&mut Handsha
 /// `sealane_handshake_child_name`, or a descriptor's number; null: the environment's SEALANE_FD, where a parent in Rust puts it. A
 /// parent in C whose child is in Rust puts the string there too.
 ///
-/// -ENOENT: the name, or the descriptor, is none. -EALREADY: taken before.
+/// -ENOENT: the name, or the descriptor, is none: it is close-on-exec, unless fcntl(fd, F_SETFD, 0) came before the exec.
+/// -EALREADY: taken before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sealane_inherited_as(
     options: *const Options,

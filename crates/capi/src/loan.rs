@@ -109,7 +109,8 @@ pub unsafe extern "C" fn sealane_loan_send(
     })
 }
 
-/// Sends the loan as a request; as `sealane_loan_send`. The reply has this number; `number` may be null.
+/// Sends the loan as a request; as `sealane_loan_send`. The reply has this number, and can be waited for: `sealane_wait_reply`.
+/// `number` may be null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sealane_loan_request(
     loan: Option<&mut Option<Box<Loan>>>,

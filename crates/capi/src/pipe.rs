@@ -33,7 +33,7 @@ pub const SEALANE_PIPE_CAN_SEND: c_int = 2;
 
 /// Message passing for event loops: a handshake and then a channel, with one descriptor, and a queue for what is sent before
 /// the peer is there. Messages have any size up to the limits: small ones go in packets, large ones through the ring. One
-/// thread at a time may use it.
+/// thread at a time may use it. It takes six descriptors, where a channel alone takes three.
 #[derive(Debug)]
 pub struct Pipe {
     stage: Stage,
@@ -46,6 +46,8 @@ pub struct Pipe {
     news: bool,
     /// Set when a message is refused, until a dispatch says that it can be tried: bytes of the largest one for the ring, or 0.
     wanted: Option<usize>,
+    /// A failure that was met by looking for a message: the next receiving's to say.
+    unsaid: Option<Failure>,
     /// Why queued messages were dropped: to be said.
     refused: VecDeque<Failure>,
 }
@@ -63,8 +65,19 @@ impl Stage {
         match self {
             Self::Open(channel) => Ok(channel),
             Self::Handshake(..) => Err(Failure::again("the pipe is not connected yet")),
-            Self::Failed(error) => Err(Failure::note(error)),
+            Self::Failed(error) => Err(ended(error)),
         }
+    }
+}
+
+/// Why the handshake failed. Its deadline has a number of its own, since a function's time can pass too.
+fn ended(error: &Error) -> Failure {
+    match error {
+        Error::Timeout => Failure::Usage {
+            errno: libc::ECONNABORTED,
+            text: "the peer did not complete its handshake within options.handshake_timeout_ms",
+        },
+        error => Failure::note(error),
     }
 }
 
@@ -73,8 +86,16 @@ impl Pipe {
         let settled = matches!(stage, Stage::Open(_));
         let refused = VecDeque::new();
         // The handshake's first step waits for nothing, and nobody knows whether a channel is armed.
-        let mut pipe =
-            Self { stage, readiness, settled, can_recv: true, news: !settled, wanted: None, refused };
+        let mut pipe = Self {
+            stage,
+            readiness,
+            settled,
+            can_recv: true,
+            news: !settled,
+            wanted: None,
+            unsaid: None,
+            refused,
+        };
         pipe.signal();
         Box::new(pipe)
     }
@@ -150,7 +171,7 @@ impl Pipe {
 
     /// The descriptor stays readable, as that of a channel does whose peer is gone.
     fn fail(&mut self, error: Error) -> Failure {
-        let failure = Failure::note(&error);
+        let failure = ended(&error);
         self.stage = Stage::Failed(error);
         self.news = true;
         failure
@@ -182,7 +203,7 @@ impl Pipe {
                 // Its descriptors are those that the handshake waits for.
                 Stage::Handshake(..) => self.readiness.wait(left)?,
                 Stage::Open(channel) => self.readiness.wait_to_send(channel.halves.sending_fd(), left)?,
-                Stage::Failed(error) => return Err(Failure::note(error)),
+                Stage::Failed(error) => return Err(ended(error)),
             }
         }
         Ok(())
@@ -199,7 +220,7 @@ impl Pipe {
         let sender = sending.sender()?;
         let result = send(sender);
         match &result {
-            Err(Failure::Library(Error::Full)) => {
+            Err(failure) if failure.is_full() => {
                 let in_the_ring = !fits_a_packet(&sender.limits(), given);
                 self.wanted = self.wanted.max(Some(if in_the_ring { given.bytes.len() } else { 0 }));
                 self.readiness.wait_for_room(channel.halves.sending_fd())?;
@@ -249,8 +270,9 @@ impl Pipe {
             return Err(failure);
         }
         let Stage::Open(channel) = &self.stage else { return Ok(0) };
-        // Receiving says which failure it is.
-        self.can_recv = !matches!(channel.halves.arm(), Ok(true));
+        if self.unsaid.is_none() {
+            (self.can_recv, self.unsaid) = looked(channel.halves.arm());
+        }
         let can_send = settled && self.has_room()?;
         self.news = false;
         if can_send {
@@ -274,6 +296,7 @@ impl Pipe {
         }
         match timeout.after(begun) {
             Timeout::Try => self.try_receive(),
+            _ if self.unsaid.is_some() => self.try_receive(),
             timeout => self.waiting(|halves| halves.receive(timeout)),
         }
     }
@@ -289,12 +312,15 @@ impl Pipe {
     /// For event loops: the descriptor says whether there is another message.
     fn try_receive(&mut self) -> Result<Box<Message>> {
         let halves = &self.stage.channel()?.halves;
-        let message = halves.receive(Timeout::Try);
-        self.can_recv = match message {
-            Ok(_) => !matches!(halves.arm(), Ok(true)),
-            Err(Failure::Usage { errno: libc::EAGAIN, .. }) => false,
-            Err(_) => true,
+        let message = match self.unsaid.take() {
+            Some(failure) => Err(failure),
+            None => halves.receive(Timeout::Try),
         };
+        match message {
+            Ok(_) => (self.can_recv, self.unsaid) = looked(halves.arm()),
+            Err(Failure::Usage { errno: libc::EAGAIN, .. }) => self.can_recv = false,
+            Err(_) => self.can_recv = true,
+        }
         // Loops that only receive learn it too.
         let refusal = if message.is_err() && !self.can_recv { self.refused.pop_front() } else { None };
         self.signal();
@@ -326,11 +352,19 @@ impl Pipe {
     }
 }
 
+/// Whether there is something to receive, and the failure that was met by looking, which nobody would meet again.
+fn looked(armed: Result<bool>) -> (bool, Option<Failure>) {
+    match armed {
+        Ok(is_armed) => (!is_armed, None),
+        Err(failure) => (true, Some(failure)),
+    }
+}
+
 fn pipe(pipe: Option<&mut Pipe>) -> Result<&mut Pipe> {
     pipe.ok_or_else(|| Failure::null("a pipe expected, a null pointer found"))
 }
 
-/// Makes a pipe of a handshake, whichever function began it. Frees the handshake, and sets its variable to null, except for
+/// Makes a pipe of a handshake, whichever function began it; a server first looks at `sealane_handshake_peer`, if it wants to. Frees the handshake, and sets its variable to null, except for
 /// -EBUSY, `sealane_handshake_child_started` first, and -EFAULT. Does not block.
 ///
 /// Create, start the child, send: `sealane_prepare`, start it, `sealane_handshake_child_started`, `sealane_pipe_new`,
@@ -382,8 +416,8 @@ pub extern "C" fn sealane_pipe_fd(pipe: Option<&Pipe>) -> c_int {
 /// Does what is possible at once: goes on with the handshake, sends what is queued. Never blocks. Returns a set of
 /// `SEALANE_PIPE_CAN_RECV` and `SEALANE_PIPE_CAN_SEND`, or 0.
 ///
-/// Call it whenever `sealane_pipe_fd` is readable. A failure of the handshake is returned by this and every later call: as of
-/// `sealane_handshake_advance`, and -ETIMEDOUT. -EMSGSIZE: a queued message is larger than the peer accepts; it was dropped, and
+/// Call it whenever `sealane_pipe_fd` is readable. A failure of the handshake is returned by this and every later call: -ECONNREFUSED,
+/// -ECONNRESET, and -ECONNABORTED where the peer did not complete it in time. -EMSGSIZE: a queued message is larger than the peer accepts; it was dropped, and
 /// the pipe works as before. Only this function says so, and `sealane_pipe_recv` where it would return -EAGAIN. The end of a
 /// connected pipe is `sealane_pipe_recv`'s to say; what was queued is lost then.
 #[unsafe(no_mangle)]
@@ -499,6 +533,23 @@ pub unsafe extern "C" fn sealane_pipe_call_any(
         let given = unsafe { Given::new(data, len, fds, fd_count) }?;
         let timeout = Timeout::of(timeout_ms)?;
         *out = Some(self::pipe(pipe)?.call(timeout, |sender, left| request_any(sender, given, left))?);
+        Ok(())
+    })
+}
+
+/// Waits for the reply to the request with this number (`sealane_pipe_request_any`, `sealane_loan_request` on the pipe's channel),
+/// as `sealane_wait_reply`. The pipe's descriptor is readable afterwards.
+#[unsafe(no_mangle)]
+pub extern "C" fn sealane_pipe_wait_reply(
+    pipe: Option<&mut Pipe>,
+    number: u64,
+    timeout_ms: c_int,
+    reply: Option<&mut MaybeUninit<Option<Box<Message>>>>,
+) -> c_int {
+    done(|| {
+        let out = empty(reply)?;
+        let timeout = Timeout::of(timeout_ms)?;
+        *out = Some(self::pipe(pipe)?.waiting(|halves| halves.wait_reply(number, timeout))?);
         Ok(())
     })
 }

@@ -114,7 +114,7 @@ impl Sending {
             let sender = self.state.sender()?;
             let fds: Vec<BorrowedFd<'_>> = first.fds.iter().map(AsFd::as_fd).collect();
             match send_any(sender, Given { bytes: &first.bytes, fds: &fds }, Timeout::Try) {
-                Err(Failure::Library(Error::Full)) => return Ok(Progress::Blocked),
+                Err(failure) if failure.is_full() => return Ok(Progress::Blocked),
                 Err(Failure::Library(Error::FdsInFlight)) => return Ok(Progress::Later),
                 Err(Failure::Library(error)) if error.is_fatal() => self.queue = Queue::default(),
                 sent_or_refused => {

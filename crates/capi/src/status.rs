@@ -43,6 +43,11 @@ impl Failure {
         Self::Usage { errno: libc::EAGAIN, text }
     }
 
+    /// Whether there was no room.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Library(Error::Full) | Self::Usage { errno: libc::EAGAIN, .. })
+    }
+
     /// The failure of an error that cannot be moved.
     pub(crate) fn note(error: &Error) -> Self {
         keep(|sentence| sentence.explain(error));

@@ -101,7 +101,9 @@ fn in_the_ring<'s, 'g>(
     let (begun, len) = (Instant::now(), given.bytes.len());
     let mut loan = match timeout {
         Timeout::Forever => sender.loan(len)?,
-        Timeout::Try => sender.try_loan(len)?.ok_or(Error::Full)?,
+        Timeout::Try => {
+            sender.try_loan(len)?.ok_or_else(|| Failure::again("the ring has no room for the message"))?
+        }
         Timeout::Within(time) => sender.loan_timeout(len, time)?,
     };
     loan.copy_from_slice(given.bytes);

@@ -17,7 +17,7 @@
  * pointer has to be what its type says, readable (or writable) for the length that stands beside it until the function returns,
  * and a handle must not be in use by another thread, unless its type says that it may.
  *
- * Forks. A copy that a fork frees is not noticed elsewhere, and a daemon goes on with all that it had. The process that first
+ * Forks. Freeing a handle in a forked child changes nothing for the parent; a daemon goes on with all it had. The process that first
  * uses its copy of a channel after the fork owns it: two that both use copies of one break its order. `sealane_channel_close`
  * ends it for all. For a child that shall have an end of its own, use `sealane_prepare`, or socketpair(2) and
  * `sealane_handshake_start` in each. What another thread was using when the process was forked stays -EBUSY in the fork.

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -466,8 +467,51 @@ static void call_keeps_what_comes_in_between_and_the_descriptor_says_so(void) {
     CHECK(answered == number);
     sealane_message_free(&message);
     FAILS(sealane_pipe_call_any(a, "x", 1, NULL, 0, 0, &message), ETIMEDOUT, "deadline");
+    /* A loan as a request. */
+    sealane_loan *loan;
+    STATUS(sealane_loan_open(sealane_pipe_channel(a), 300000, FOR_EVER, &loan), 0);
+    for (size_t i = 0; i < 300000; i++) ((unsigned char *)sealane_loan_data(loan))[i] = pattern(300000, i);
+    STATUS(sealane_loan_request(&loan, NULL, 0, NULL, 0, FOR_EVER, &number), 0);
+    STATUS(sealane_pipe_wait_reply(a, number, FOR_EVER, &message), 0);
+    check_filled(message, 300000);
+    sealane_message_free(&message);
+    FAILS(sealane_pipe_wait_reply(a, number, 0, &message), ENOENT, "request");
+    for (size_t k = 1; k <= 3; k++) check_next(a, k * 2000);
     sealane_pipe_free(&a);
     pthread_join(thread, NULL);
+}
+
+/* A message that is lost for want of descriptors is told, wherever the pipe met it. */
+static void lost_message_is_told(void) {
+    if (getenv("WITHOUT_LIMITS") != NULL) {
+        fprintf(stderr, "SKIPPED: a message that is lost: %s\n", getenv("WITHOUT_LIMITS"));
+        return;
+    }
+    for (int with_dispatch = 0; with_dispatch < 2; with_dispatch++) {
+        sealane_pipe *a, *b;
+        fresh(NULL, &a, &b);
+        connect_both(a, b);
+        int fds[20] = {0};
+        STATUS(send_filled(a, 1, NULL, 0), 0);
+        STATUS(send_filled(a, 2, fds, 20), 0);
+        STATUS(send_filled(a, 3, NULL, 0), 0);
+        struct rlimit before, few;
+        CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0);
+        few = before;
+        few.rlim_cur = 30;
+        CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
+        const int expected[] = {0, -EMFILE, 0};
+        for (int i = 0; i < 3; i++) {
+            sealane_message *message;
+            CHECK(readable(b));
+            if (with_dispatch) CHECK(sealane_pipe_dispatch(b) & SEALANE_PIPE_CAN_RECV);
+            STATUS(sealane_pipe_recv(b, 0, &message), expected[i]);
+            if (message != NULL) check_filled(message, (size_t)i + 1);
+            sealane_message_free(&message);
+        }
+        CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+        free_both(&a, &b);
+    }
 }
 
 static void failures_are_events(void) {
@@ -491,7 +535,8 @@ static void failures_are_events(void) {
     struct sealane_options options[2] = {{.size = sizeof *options, .handshake_timeout_ms = 300}, {.size = sizeof *options}};
     fresh(options, &a, &b);
     while ((status = wait_and_dispatch(a)) >= 0) {}
-    STATUS(status, -ETIMEDOUT);
+    STATUS(status, -ECONNABORTED);
+    FAILS(sealane_pipe_recv(a, FOR_EVER, &message), ECONNABORTED, "handshake_timeout_ms");
     free_both(&a, &b);
     fresh(options, &a, &b);
     FAILS(sealane_pipe_call_any(b, "x", 1, NULL, 0, 20, &message), ETIMEDOUT, "");
@@ -616,6 +661,7 @@ int main(int argc, char **argv) {
     small_message_does_not_hold_the_memory_of_a_large_one();
     receiving_goes_through_the_handshake_and_sends_the_queue_without_dispatch();
     call_keeps_what_comes_in_between_and_the_descriptor_says_so();
+    lost_message_is_told();
     failures_are_events();
     pipe_of_a_channel_leaves_it_if_it_fails();
     create_start_send(argv[0]);

@@ -646,6 +646,10 @@ static void pipes() {
     FAILS(b.reply(message.expects_reply().value(), "again"), ENOENT, "request");
     message = GOOD(a.recv(1s));
     CHECK(message.in_reply_to() == asked && message.bytes().size() == 200000);
+    asked = GOOD(a.request("later"));
+    GOOD(b.reply(GOOD(b.recv(1s)).expects_reply().value(), "now"));
+    CHECK(GOOD(a.wait_reply(asked, 1s)).bytes().size() == 3);
+    FAILS(a.wait_reply(asked, no_wait), ENOENT, "request");
     FAILS(a.call("x", no_wait), ETIMEDOUT, "deadline");
     FAILS(a.call("x", 1ms, {0}), ETIMEDOUT, "deadline");
     CHECK(GOOD(b.recv(no_wait)).fd_count() == 1);
