@@ -46,7 +46,7 @@ const PAYLOAD: usize = 128 << 10;
 /// Payloads that are sent before an answer is awaited: a mebibyte, of a ring of four.
 const BURST: u64 = 8;
 /// Rounds after which payloads go through fresh channels.
-const ROUNDS_OF_A_PAIR: usize = 40;
+const ROUNDS_OF_A_PAIR: usize = 8;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// This process's end of a channel, through one of the two interfaces.
