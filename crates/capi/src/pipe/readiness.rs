@@ -82,10 +82,11 @@ impl Readiness {
         self.set_timer(Some(PAUSE))
     }
 
-    /// Ends a pause, if there was one.
+    /// Ends a pause and its timer, if there was one.
     pub(super) fn go_on(&mut self, receiving: BorrowedFd<'_>) -> Result<()> {
         if self.is_paused {
             epoll::modify(&self.epoll, receiving, ANY, epoll::EventFlags::IN).map_err(failure)?;
+            self.set_timer(None)?;
             self.is_paused = false;
         }
         Ok(())

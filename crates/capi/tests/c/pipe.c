@@ -514,6 +514,68 @@ static void lost_message_is_told(void) {
     }
 }
 
+static int send_descriptors_to(int socket) {
+    char control[CMSG_SPACE(10 * sizeof(int))] = {0}, byte = 0;
+    struct iovec bytes = {&byte, 1};
+    struct msghdr message = {.msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(10 * sizeof(int));
+    return sendmsg(socket, &message, MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+/* A queue that waited for descriptors in flight is sent afterwards, and then the descriptor is quiet. In a process of its own, which
+ * is an ordinary user's. */
+static void shortage_of_descriptors_in_flight_leaves_nothing_behind(void) {
+    pid_t child = getenv("WITHOUT_LIMITS") == NULL ? fork() : -1;
+    if (child != 0) {
+        int status = 0;
+        if (child > 0) CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status));
+        if (child > 0 && WEXITSTATUS(status) == 0) return;
+        CHECK(child < 0 || WEXITSTATUS(status) == 77);
+        fprintf(stderr, "SKIPPED: the kernel does not limit the descriptors in flight\n");
+        return;
+    }
+    if (getuid() == 0) CHECK(setresgid(65534, 65534, 65534) == 0 && setresuid(65534, 65534, 65534) == 0);
+    struct rlimit few = {100, 100};
+    CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    struct sealane_options options[2] = {{.size = sizeof *options, .ring_capacity = 65536}, {.size = sizeof *options}};
+    sealane_pipe *a, *b;
+    fresh(options, &a, &b);
+    /* The ring holds some of these, so that the descriptor waits behind them. */
+    const int payloads = 5;
+    for (int i = 0; i < payloads; i++) STATUS(send_filled(a, 16000, NULL, 0), 0);
+    STATUS(sealane_pipe_send_any(a, "with a descriptor", 17, (int[]){0}, 1), 0);
+    connect_both(a, b);
+    int held[2], status = 0;
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, held) == 0);
+    for (int i = 0; i < 100 && status == 0; i++) status = send_descriptors_to(held[0]);
+    if (status != -ETOOMANYREFS) _exit(77);
+    sealane_message *message;
+    for (int received = 0; received < payloads;) {
+        CHECK(sealane_pipe_dispatch(a) == 0);
+        if ((status = sealane_pipe_recv(b, 0, &message)) == -EAGAIN) continue;
+        STATUS(status, 0);
+        check_filled(message, 16000);
+        sealane_message_free(&message);
+        received++;
+    }
+    for (int i = 0; i < 3; i++) STATUS(wait_and_dispatch(a), 0);
+    STATUS(sealane_pipe_recv(b, 0, &message), -EAGAIN);
+    close(held[0]);
+    close(held[1]);
+    while (wait_and_dispatch(a) != SEALANE_PIPE_CAN_SEND) {}
+    STATUS(sealane_pipe_recv(b, FOR_EVER, &message), 0);
+    CHECK(sealane_message_fd_count(message) == 1);
+    sealane_message_free(&message);
+    for (int turns = 0; readable(a); turns++) {
+        CHECK(turns < 100);
+        STATUS(sealane_pipe_dispatch(a), SEALANE_PIPE_CAN_SEND);
+    }
+    _exit(0);
+}
+
 static void failures_are_events(void) {
     /* The peer of the handshake goes away. */
     sealane_pipe *a, *b;
@@ -662,6 +724,7 @@ int main(int argc, char **argv) {
     receiving_goes_through_the_handshake_and_sends_the_queue_without_dispatch();
     call_keeps_what_comes_in_between_and_the_descriptor_says_so();
     lost_message_is_told();
+    shortage_of_descriptors_in_flight_leaves_nothing_behind();
     failures_are_events();
     pipe_of_a_channel_leaves_it_if_it_fails();
     create_start_send(argv[0]);
