@@ -744,8 +744,9 @@ int sealane_message_in_reply_to(struct sealane_message *message, uint64_t *numbe
 int sealane_message_number(struct sealane_message *message, uint64_t *number);
 
 /**
- * Makes a pipe of a handshake, whichever function began it; a server first looks at `sealane_handshake_peer`, if it wants to. Frees the handshake, and sets its variable to null, except for
- * -EBUSY, `sealane_handshake_child_started` first, and -EFAULT. Does not block.
+ * Makes a pipe of a handshake, whichever function began it; a server first looks at `sealane_handshake_peer`, if it wants to.
+ * Frees the handshake, and sets its variable to null, except for -EBUSY, `sealane_handshake_child_started` first, and -EFAULT.
+ * Does not block.
  *
  * Create, start the child, send: `sealane_prepare`, start it, `sealane_handshake_child_started`, `sealane_pipe_new`,
  * `sealane_pipe_send_any`.
@@ -814,7 +815,7 @@ int sealane_pipe_send_any(struct sealane_pipe *pipe,
 
 /**
  * Sends a message of any size that expects a reply, which has this number: `sealane_message_in_reply_to`. `number` may be null.
- * As `sealane_pipe_send_any`, but nothing is queued: -EAGAIN before the pipe is connected.
+ * It is sent like `sealane_pipe_send_any`, but never queued: -EAGAIN before the pipe is connected.
  *
  * -EDQUOT: too many requests are without a reply (`sealane_options.max_requests` of either side).
  */

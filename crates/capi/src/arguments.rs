@@ -16,6 +16,9 @@ use sealane::Control;
 
 use crate::status::{Failure, Result};
 
+/// The most descriptors that one message can have (unix(7), SCM_MAX_FD).
+pub(crate) const MAX_FDS: usize = 253;
+
 /// How long a function waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Timeout {
@@ -151,7 +154,7 @@ pub(crate) struct Given<'a> {
 
 impl<'a> Given<'a> {
     /// # Safety
-    /// As for [`bytes`], with `fd_count` numbers at `fds`; the descriptors stay open during `'a`.
+    /// Those of [`bytes`], with `fd_count` numbers at `fds`; the descriptors stay open during `'a`.
     pub(crate) unsafe fn new(
         data: *const c_void,
         len: usize,

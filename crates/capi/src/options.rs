@@ -5,7 +5,7 @@ use std::{mem::offset_of, ptr, time::Duration};
 use sealane::{Builder, Channel as SealaneChannel, Wait};
 
 use crate::{
-    arguments::bytes,
+    arguments::{MAX_FDS, bytes},
     status::{Failure, Result},
 };
 
@@ -22,8 +22,6 @@ pub const SEALANE_WAIT_SPIN: u32 = 3;
 
 /// The most that a packet can hold.
 const MAX_CONTROL: u32 = 212_928;
-/// SCM_MAX_FD, unix(7).
-const MAX_FDS: u32 = 253;
 
 /// Settings of one end of a channel. A field that is 0 means the default; `SEALANE_NONE` means a true 0, or "no"; for rings
 /// that is `SEALANE_NO_RING`.
@@ -125,10 +123,11 @@ impl Options {
             builder = builder.max_control(to_usize(bytes));
         }
         if let Some(count) = number_of(self.max_fds) {
+            let count = to_usize(count);
             if count > MAX_FDS {
                 return Err(Failure::invalid("options.max_fds: at most 253 expected, more found"));
             }
-            builder = builder.max_fds(to_usize(count));
+            builder = builder.max_fds(count);
         }
         if let Some(count) = number_of(self.max_requests) {
             builder = builder.max_requests(to_usize(count));

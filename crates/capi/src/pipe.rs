@@ -200,10 +200,9 @@ impl Pipe {
         while !self.advance()? {
             let left = timeout.after(begun).left()?;
             match &self.stage {
-                // Its descriptors are those that the handshake waits for.
-                Stage::Handshake(..) => self.readiness.wait(left)?,
                 Stage::Open(channel) => self.readiness.wait_to_send(channel.halves.sending_fd(), left)?,
-                Stage::Failed(error) => return Err(ended(error)),
+                // Its descriptors are those that the handshake waits for.
+                _ => self.readiness.wait(left)?,
             }
         }
         Ok(())
@@ -364,8 +363,9 @@ fn pipe(pipe: Option<&mut Pipe>) -> Result<&mut Pipe> {
     pipe.ok_or_else(|| Failure::null("a pipe expected, a null pointer found"))
 }
 
-/// Makes a pipe of a handshake, whichever function began it; a server first looks at `sealane_handshake_peer`, if it wants to. Frees the handshake, and sets its variable to null, except for
-/// -EBUSY, `sealane_handshake_child_started` first, and -EFAULT. Does not block.
+/// Makes a pipe of a handshake, whichever function began it; a server first looks at `sealane_handshake_peer`, if it wants to.
+/// Frees the handshake, and sets its variable to null, except for -EBUSY, `sealane_handshake_child_started` first, and -EFAULT.
+/// Does not block.
 ///
 /// Create, start the child, send: `sealane_prepare`, start it, `sealane_handshake_child_started`, `sealane_pipe_new`,
 /// `sealane_pipe_send_any`.
@@ -469,7 +469,7 @@ pub unsafe extern "C" fn sealane_pipe_send_any(
 }
 
 /// Sends a message of any size that expects a reply, which has this number: `sealane_message_in_reply_to`. `number` may be null.
-/// As `sealane_pipe_send_any`, but nothing is queued: -EAGAIN before the pipe is connected.
+/// It is sent like `sealane_pipe_send_any`, but never queued: -EAGAIN before the pipe is connected.
 ///
 /// -EDQUOT: too many requests are without a reply (`sealane_options.max_requests` of either side).
 #[unsafe(no_mangle)]

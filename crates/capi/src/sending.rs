@@ -9,7 +9,7 @@ use std::{
 use sealane::{Error, OwnedLoan, Sender};
 
 use crate::{
-    arguments::{Given, Timeout, duplicate_of},
+    arguments::{Given, MAX_FDS, Timeout, duplicate_of},
     status::{Failure, Result},
     verbs::send_any,
 };
@@ -163,8 +163,7 @@ struct Queued {
 
 const MAX_QUEUED: usize = 64;
 const MAX_QUEUED_BYTES: usize = 1 << 20;
-/// The most that one message can have (unix(7), SCM_MAX_FD).
-const MAX_QUEUED_FDS: usize = 253;
+const MAX_QUEUED_FDS: usize = MAX_FDS;
 
 impl Queue {
     pub(crate) fn push(&mut self, given: Given<'_>) -> Result<()> {

@@ -78,7 +78,7 @@ pub(crate) fn reply_any(sender: &mut Sender, number: u64, given: Given<'_>, time
     }
 }
 
-/// From so many bytes on the ring is faster than a packet, without descriptors and with some: measured with libcamera's messages.
+/// The ring is faster than a packet from this many bytes on, without descriptors and with some: measured with libcamera's messages.
 const RING_FROM: usize = 4096;
 const RING_FROM_WITH_FDS: usize = 16 * 1024 + 1;
 

@@ -80,7 +80,7 @@ fn c_interface_allocates_what_the_rust_interface_does_and_no_more() {
     assert_eq!(in_c(), expected.map(|(name, count)| format!("{name}: {count}\n")).concat());
 }
 
-/// What `tests/c/allocations.c` counts, with the shared library.
+/// The counts of `tests/c/allocations.c`, with the shared library.
 fn in_c() -> String {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("allocations");

@@ -110,7 +110,7 @@ fn every_function_of_the_c_interface_is_reached_by_the_test_in_cpp() {
     assert_eq!(reached, &functions() - &BTreeSet::from(left_out));
 }
 
-/// What is in `docs/c.md` between ```` ```cpp ```` and ```` ``` ````, as one file with this end.
+/// The text in `docs/c.md` between ```` ```cpp ```` and ```` ``` ````, as one file with this end.
 const GUIDE_MAIN: &str = r#"
 #include <thread>
 int main() {

@@ -178,7 +178,7 @@ impl End for Host {
     }
 }
 
-/// What `sealane_message_blocks` calls.
+/// The callback of `sealane_message_blocks`.
 ///
 /// # Safety
 /// `report` is a [`Report`], and there are `len` bytes.

@@ -157,7 +157,7 @@ struct Work<'w> {
     name: &'static str,
     limit: f64,
     measure: Box<dyn FnMut(Interface) -> f64 + 'w>,
-    /// Of Rust and of C, a value for each round.
+    /// A value for each round, Rust's and C's.
     results: [Vec<f64>; 2],
 }
 
