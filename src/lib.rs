@@ -94,6 +94,7 @@ compile_error!("sealane needs 64-bit little-endian Linux (5.14 or later): see th
 mod channel;
 mod connect;
 mod error;
+mod fanout;
 mod memory;
 mod protocol;
 mod ring;
@@ -151,11 +152,15 @@ pub use channel::{
     RequestId, SendBatch, Sender, Stats, Unsent,
 };
 pub use connect::{Builder, Handshake, Inheritable, Listener, Prepared};
+pub use fanout::{
+    Event, Newcomer, Published, Publisher, PublisherBatch, PublisherLoan, Subscriber, SubscriberId, SubscriberInfo,
+};
 pub use error::{CastError, Error, HandshakeError, ProtocolError, Reason, Refusal, Result, SealError};
 pub use memory::{
     sealed_buffer::{SealedBuffer, SealedBufferMut},
     shared_slice::{ArrayChunks, Iter, SharedSlice},
 };
+pub use protocol::{Slow, Start};
 pub use socket::link::Closer;
 pub use wait::Wait;
 /// Re-exported for its traits, which say what types may cross.

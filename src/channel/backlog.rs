@@ -2,7 +2,12 @@
 
 use std::collections::VecDeque;
 
-use super::message::{Message, RequestId};
+use crate::{
+    channel::{Message, Payload, RequestId},
+    error::{Error, Result},
+    socket::link::Link,
+    wait::Outcome,
+};
 
 /// Limits of the messages that are kept while a reply is awaited: messages, bytes, descriptors.
 const KEPT_MESSAGES: usize = 64;
@@ -29,31 +34,93 @@ impl Backlog {
         if self.0.is_empty() { None } else { self.0.pop_front() }
     }
 
-    /// The reply to `request`, if it is here.
-    pub(crate) fn take_reply(&mut self, request: RequestId) -> Option<Message> {
-        let at = self.0.iter().position(|message| message.in_reply_to() == Some(request))?;
-        self.0.remove(at)
-    }
-
     /// Puts a message back that is older than all others.
     pub(crate) fn put_back(&mut self, message: Message) {
         self.0.push_front(message);
     }
 
-    /// Whether no more may be kept.
-    pub(crate) fn is_full(&self) -> bool {
-        self.0.len() >= KEPT_MESSAGES
+    /// Receives until the reply to `request` is here, and keeps what comes before it. A request that times out is cancelled.
+    pub(crate) fn wait_reply(
+        &mut self,
+        link: &Link,
+        request: RequestId,
+        mut receive: impl FnMut() -> Result<Message>,
+    ) -> Result<Message> {
+        if let Some(reply) = self.kept_reply(link, request)? {
+            return Ok(reply);
+        }
+        loop {
+            self.check_room()?;
+            let received = receive();
+            if received.as_ref().is_err_and(Error::is_timeout) {
+                request.cancel(link);
+            }
+            if let Some(reply) = self.sort(request, received?) {
+                return Ok(reply);
+            }
+        }
+    }
+
+    /// The reply to `request`, if it is here; keeps what comes before it.
+    pub(crate) fn find_reply(
+        &mut self,
+        link: &Link,
+        request: RequestId,
+        mut find: impl FnMut() -> Result<Outcome<Message>>,
+    ) -> Result<Outcome<Message>> {
+        if let Some(reply) = self.kept_reply(link, request)? {
+            return Ok(Outcome::Done(reply));
+        }
+        loop {
+            self.check_room()?;
+            match find()? {
+                Outcome::Done(message) => {
+                    if let Some(reply) = self.sort(request, message) {
+                        return Ok(Outcome::Done(reply));
+                    }
+                }
+                nothing => return Ok(nothing),
+            }
+        }
+    }
+
+    /// The reply to `request` if it is kept; an error if it is neither kept nor still to come.
+    fn kept_reply(&mut self, link: &Link, request: RequestId) -> Result<Option<Message>> {
+        let at = self.0.iter().position(|message| message.in_reply_to() == Some(request));
+        match at.and_then(|at| self.0.remove(at)) {
+            Some(reply) => Ok(Some(reply)),
+            None if request.is_open(link) => Ok(None),
+            None => Err(Error::UnknownRequest),
+        }
+    }
+
+    /// An error if no more may be kept.
+    fn check_room(&self) -> Result<()> {
+        let is_full = self.0.len() >= KEPT_MESSAGES
             || self.0.iter().map(|message| message.fds().len()).sum::<usize>() >= KEPT_FDS
-            || self.0.iter().map(Message::len).sum::<usize>() >= KEPT_BYTES
+            || self.0.iter().map(Message::len).sum::<usize>() >= KEPT_BYTES;
+        if is_full { Err(Error::Backlog) } else { Ok(()) }
+    }
+
+    /// Gives the message back if it is the reply to `request`, and keeps any other.
+    fn sort(&mut self, request: RequestId, message: Message) -> Option<Message> {
+        if message.in_reply_to() == Some(request) {
+            return Some(message);
+        }
+        self.keep(message);
+        None
     }
 
     /// Keeps a message. Its payload is copied out of the ring while the backlog has less than 4 MiB: the reply may need all of
     /// the ring.
-    pub(crate) fn keep(&mut self, mut message: Message) {
+    fn keep(&mut self, mut message: Message) {
         let kept: usize = self.0.iter().map(Message::len).sum();
         if kept.saturating_add(message.len()) <= KEPT_BYTES {
             message.detach();
         }
-        self.0.push_back(message);
+        // A subscription has ended where its payloads are not whole: the next call reports that.
+        if message.payload().is_none_or(Payload::is_whole) {
+            self.0.push_back(message);
+        }
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     memory::aligned_bytes::AlignedBytes,
     protocol::{Asked, MessageHeader, Next, Record, Sequencer, Word},
     ring::{Consumer, Releases},
-    socket::{death::Watch, doorbell::ControlWord, link::Link, seqpacket::ReceivedFds},
+    socket::{death::Watch, doorbell::ControlWord, link::Link},
     sys::own_region::ControlPage,
     wait::{Budget, Deadline, News, Outcome, SleepWord, Spinner, WaitState},
 };
@@ -148,6 +148,18 @@ impl Inbox {
         }
     }
 
+    /// Receives at most one packet, and the message that it is, of a peer without a ring. Arms nothing: such a peer only sends
+    /// packets, which make the descriptor readable by themselves.
+    pub(crate) fn receive_packet(&mut self) -> Result<Outcome<Message>> {
+        self.link.check()?;
+        let was_there = !self.eof && self.read_packet()?;
+        match self.poll(&mut Budget::once())? {
+            Some(next) => self.assemble(next).map(Outcome::Done),
+            None if self.eof => Err(self.end()),
+            None => Ok(if was_there { Outcome::Spent } else { Outcome::Empty }),
+        }
+    }
+
     /// Ends the current wait.
     fn end_wait(&mut self) {
         if self.spinner.done() {
@@ -261,7 +273,7 @@ impl Inbox {
             return Err(self.link.violated(ProtocolError::ControlLength { max, found }));
         }
         let control = AlignedBytes::copy(self.consumer.control(record));
-        Ok(Box::new(Attachments { control, fds: ReceivedFds::default(), lost: None }))
+        Ok(Box::new(Attachments::control(control)))
     }
 
     /// Counts a message that is received, with its bytes and descriptors.

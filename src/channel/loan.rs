@@ -13,7 +13,6 @@ use crate::{
     channel::{Block, Control, Outbox, OwnsSender, ReplyToken, RequestId, Wake},
     error::{Error, Result},
     ring::Reservation,
-    wait::Deadline,
 };
 
 /// Memory of the ring, to be filled in place and sent. A true `&mut [T]`: no other process or thread can write there.
@@ -83,7 +82,7 @@ impl<'s, T> Loan<'s, T> {
     /// [`Error::UnknownRequest`]; nothing was sent, and the loan is gone.
     #[inline]
     pub fn send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.commit(&control.into(), false, FOREVER).map(drop)
+        self.commit(&control.into(), false, Block::FOREVER).map(drop)
     }
 
     /// Like [`send_with`](Self::send_with), for at most `timeout`.
@@ -91,7 +90,7 @@ impl<'s, T> Loan<'s, T> {
     /// # Errors
     /// [`Error::Timeout`], or those of [`send_with`](Self::send_with).
     pub fn send_with_timeout<'c>(self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()> {
-        self.commit(&control.into(), false, within(timeout)).map(drop)
+        self.commit(&control.into(), false, Block::within(timeout)).map(drop)
     }
 
     /// Like [`send_with`](Self::send_with), but never blocks, and gives the loan back if it was not sent.
@@ -108,7 +107,7 @@ impl<'s, T> Loan<'s, T> {
     /// # Errors
     /// Those of [`send_with`](Self::send_with), and [`Error::TooManyRequests`].
     pub fn request<'c>(self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.commit(&control.into(), true, FOREVER)
+        self.commit(&control.into(), true, Block::FOREVER)
     }
 
     /// Like [`request`](Self::request), for at most `timeout`.
@@ -120,7 +119,7 @@ impl<'s, T> Loan<'s, T> {
         control: impl Into<Control<'c>>,
         timeout: Duration,
     ) -> Result<RequestId> {
-        self.commit(&control.into(), true, within(timeout))
+        self.commit(&control.into(), true, Block::within(timeout))
     }
 
     /// Like [`request`](Self::request), but never blocks, and gives the loan back if it was not sent.
@@ -193,12 +192,6 @@ impl<'s, T> Loan<'s, T> {
     }
 }
 
-pub(super) const FOREVER: Block = Block::Until(Deadline::Never);
-
-pub(super) fn within(timeout: Duration) -> Block {
-    Block::Until(Deadline::after(timeout))
-}
-
 impl<'s> Loan<'s> {
     /// The loan as a stream, empty at first, for formats that write to [`io::Write`](std::io::Write).
     pub fn writer(self) -> LoanWriter<'s> {
@@ -250,7 +243,7 @@ pub struct Unsent<L> {
 }
 
 impl<L> Unsent<L> {
-    pub(super) fn new(error: Error, loan: L) -> Self {
+    pub(crate) fn new(error: Error, loan: L) -> Self {
         Self { error, loan }
     }
 

@@ -41,12 +41,29 @@ pub struct Message {
 }
 
 /// The control bytes and descriptors of a message.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Attachments {
     pub(crate) control: AlignedBytes,
     pub(crate) fds: ReceivedFds,
     /// The number of descriptors announced, if some were lost to our own limit.
     pub(crate) lost: Option<usize>,
+    pub(crate) story: Story,
+}
+
+/// What a subscriber learns beside a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Story {
+    /// Messages that were missed just before it.
+    pub(crate) missed: u64,
+    /// The source's run that it belongs to.
+    pub(crate) epoch: u64,
+}
+
+impl Attachments {
+    /// Those of a message that has control bytes only.
+    pub(crate) fn control(control: AlignedBytes) -> Self {
+        Self { control, ..Self::default() }
+    }
 }
 
 impl Message {
@@ -154,7 +171,24 @@ impl Message {
         self.heading.in_reply_to().map(|sequence| RequestId { channel, sequence })
     }
 
+    /// Messages that a [`Subscriber`](crate::Subscriber) missed just before this one, because its publisher did not wait for it, or
+    /// that were lost before they reached the publisher. 0 on a channel, which loses nothing.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.extras.as_ref().map_or(0, |extras| extras.story.missed)
+    }
+
+    /// The run of the source that this message comes from, if a publisher passes it on
+    /// ([`Publisher::epoch`](crate::Publisher::epoch)): another number says that the source was started again. 0 if the publisher
+    /// does not say.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.extras.as_ref().map_or(0, |extras| extras.story.epoch)
+    }
+
     /// The number of this message among all that the peer has sent on this channel: 0, 1, 2 …
+    ///
+    /// A publisher's messages are numbered for all of its subscribers together; its replies to one of them by themselves.
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.heading.sequence
@@ -257,11 +291,17 @@ impl RequestId {
 
     /// The open request of this number.
     pub(super) fn open(link: &Link, number: u64) -> Option<Self> {
-        link.requests.is_open(number).then_some(Self { channel: link.id, sequence: number })
+        let request = Self { channel: link.id, sequence: number };
+        request.is_open(link).then_some(request)
+    }
+
+    /// Whether it is an open request of this channel.
+    pub(crate) fn is_open(self, link: &Link) -> bool {
+        self.channel == link.id && link.requests.is_open(self.sequence)
     }
 
     /// Drops its reply, if it is a request of this channel.
-    pub(super) fn cancel(self, link: &Link) {
+    pub(crate) fn cancel(self, link: &Link) {
         if self.channel == link.id {
             link.requests.cancel(self.sequence);
         }

@@ -8,7 +8,7 @@
 //!
 //! May import: all folders but `connect` and `tokio`.
 
-mod ages;
+pub(crate) mod ages;
 mod backlog;
 mod batch;
 mod control;
@@ -17,6 +17,7 @@ mod inbox;
 mod interest;
 mod loan;
 mod message;
+mod numbering;
 mod outbox;
 mod owned_loan;
 mod payload;
@@ -26,22 +27,22 @@ mod seek;
 mod send_batch;
 mod sender;
 mod space;
-mod stats;
+pub(crate) mod stats;
 
 use std::time::Duration;
 
 use zerocopy::{FromBytes, IntoBytes};
 
 pub(crate) use self::delegate::delegate;
-use self::{
-    ages::DeliveryTimes,
+pub(crate) use self::{
     backlog::Backlog,
     inbox::Inbox,
-    interest::Space,
-    message::Attachments,
-    outbox::{Outbox, Wake},
-    space::{Block, SpaceWaiter},
+    message::{Attachments, Story},
+    numbering::Numbering,
+    outbox::Wake,
+    space::Block,
 };
+use self::{ages::DeliveryTimes, interest::Space, outbox::Outbox, space::SpaceWaiter};
 pub use self::{
     batch::{BatchMessage, RecvBatch},
     control::{Control, IntoBorrowedFd},

@@ -6,7 +6,7 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use crate::{
-    channel::{Block, Control, Limits, ReplyToken, RequestId, Space, SpaceWaiter, stats::count},
+    channel::{Block, Control, Limits, Numbering, RequestId, Space, SpaceWaiter, stats::count},
     error::{Error, Result},
     protocol::{MessageHeader, PacketHeader, Record, RecordSize, Word},
     ring::{Frame, Producer, Releases},
@@ -36,11 +36,9 @@ pub(crate) struct Outbox {
     pub(crate) promised: bool,
     /// Bytes published since the peer was notified last.
     unnotified: u64,
-    /// The sequence number of the next message.
-    pub(crate) sequence: u64,
+    pub(crate) numbering: Numbering,
     /// The number of sequenced packets sent.
     packets: u64,
-    pub(crate) limits: Limits,
 }
 
 #[expect(clippy::inline_always, reason = "a record must stay in registers on its way")]
@@ -60,15 +58,14 @@ impl Outbox {
             promised: false,
             unnotified: 0,
             words,
-            sequence: 0,
+            numbering: Numbering::new(limits),
             packets: 0,
-            limits,
         }
     }
 
     #[cold]
     pub(crate) fn too_large(&self, len: usize) -> Error {
-        Error::PayloadTooLarge { len, max: self.limits.max_payload }
+        Error::PayloadTooLarge { len, max: self.numbering.limits.max_payload }
     }
 
     /// Reserves the place of a record of `size` bytes, after waiting until there is space for it.
@@ -143,55 +140,23 @@ impl Outbox {
         Ok(RequestId { channel: self.space.link.id, sequence: heading.sequence })
     }
 
-    /// The heading of the next message, if its control bytes and descriptors are within the peer's limits.
     #[inline]
     fn heading(&self, control: &Control<'_>, wants_reply: bool) -> Result<MessageHeader> {
-        let Limits { max_control, max_fds, .. } = self.limits;
-        let (len, fds) = (control.bytes.len(), control.fds.len());
-        if len > max_control {
-            return Err(Error::ControlTooLarge { len, max: max_control });
-        }
-        if fds > max_fds {
-            return Err(Error::TooManyFds { count: fds, max: max_fds });
-        }
-        let in_reply_to = match control.in_reply_to {
-            Some(ReplyToken { channel, sequence }) => {
-                if channel != self.space.link.id || !self.space.link.unanswered.contains(sequence) {
-                    return Err(Error::UnknownRequest);
-                }
-                Some(sequence)
-            }
-            None => None,
-        };
-        Ok(MessageHeader::new(self.sequence, wants_reply, in_reply_to))
+        self.numbering.heading(&self.space.link, control, wants_reply)
     }
 
-    /// Gives the message its sequence number if `send` succeeds. A request, or a reply's request, is noted before: the peer may
-    /// answer at once.
+    /// Gives the message its number if `send` succeeds.
     #[inline(always)]
     fn with_sequence(
         &mut self,
         heading: MessageHeader,
         send: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<()> {
-        let (request, max) = (heading.wants_reply(), self.limits.max_requests);
-        if request && !self.space.link.requests.ask(heading.sequence, max) {
-            return Err(Error::TooManyRequests { max });
-        }
-        // The next request of the peer may come as soon as it has the reply, before `send` returns.
-        let answered = heading.in_reply_to().inspect(|sequence| self.space.link.unanswered.remove(*sequence));
-        if let Err(error) = send(self) {
-            if request {
-                self.space.link.requests.withdraw(heading.sequence);
-            }
-            if let Some(sequence) = answered {
-                self.space.link.unanswered.restore(sequence);
-            }
-            return Err(error);
-        }
-        self.sequence = self.sequence.wrapping_add(1);
-        count(&mut self.space.stats.messages_sent, 1);
-        Ok(())
+        self.numbering.begin(&self.space.link, heading)?;
+        let sent = send(self);
+        self.numbering.end(&self.space.link, heading, sent.is_ok());
+        count(&mut self.space.stats.messages_sent, sent.is_ok().into());
+        sent
     }
 
     /// Sends a sequenced packet, whole or not at all.

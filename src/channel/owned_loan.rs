@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    channel::{Control, Loan, ReplyToken, RequestId, Sender, Unsent, Wake, loan::within},
+    channel::{Block, Control, Loan, ReplyToken, RequestId, Sender, Unsent, Wake},
     error::Result,
     ring::Place,
 };
@@ -93,7 +93,7 @@ impl<S: OwnsSender> OwnedLoan<S> {
     /// Those of [`Sender::into_loan`], with the sender.
     pub fn of(mut sender: S, len: usize, timeout: Duration) -> Result<Self, Unsent<S>> {
         let reserved = sender.borrow_mut();
-        match reserved.reserve(len, within(timeout)) {
+        match reserved.reserve(len, Block::within(timeout)) {
             Ok(()) => {
                 let place = reserved.writer.place();
                 Ok(Self { sender, place, len })

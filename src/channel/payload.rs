@@ -15,7 +15,7 @@ pub use self::reader::PayloadReader;
 use crate::{
     error::{CastError, Error, Result},
     memory::shared_slice::SharedSlice,
-    ring::{Releases, Span},
+    ring::{Releases, Span, claim},
     sys::foreign::VolatileBytes,
     wait::{Deadline, sleep},
 };
@@ -55,7 +55,8 @@ pub struct Payload {
 
 enum Place {
     Ring(Arc<Releases>, Span),
-    Private(Vec<u8>),
+    /// A copy, and whether it is one of what was published.
+    Private(Vec<u8>, bool),
 }
 
 /// The largest value, in bytes, that [`Payload::read`] copies on the stack.
@@ -67,20 +68,25 @@ impl Payload {
         Self { place: Place::Ring(intake, span), len }
     }
 
+    /// A payload that is whole and in private memory.
+    pub(crate) fn private(bytes: Vec<u8>) -> Self {
+        Self { len: bytes.len(), place: Place::Private(bytes, true) }
+    }
+
     /// The place in the ring; `None` if the payload was copied out of it.
     pub(crate) fn span(&self) -> Option<Span> {
         match &self.place {
             Place::Ring(_, span) => Some(*span),
-            Place::Private(_) => None,
+            Place::Private(..) => None,
         }
     }
 
     /// The ring and the place in it, which the caller releases; `None` if the payload was copied out of it.
     #[inline]
     pub(crate) fn into_ring(mut self) -> Option<(Arc<Releases>, Span)> {
-        match mem::replace(&mut self.place, Place::Private(Vec::new())) {
+        match mem::replace(&mut self.place, Place::Private(Vec::new(), true)) {
             Place::Ring(intake, span) => Some((intake, span)),
-            Place::Private(_) => None,
+            Place::Private(..) => None,
         }
     }
 
@@ -88,7 +94,7 @@ impl Payload {
     fn foreign(&self) -> VolatileBytes<'_> {
         match &self.place {
             Place::Ring(intake, span) => intake.payload(*span, self.len),
-            Place::Private(bytes) => VolatileBytes::from_slice(bytes),
+            Place::Private(bytes, _) => VolatileBytes::from_slice(bytes),
         }
     }
 
@@ -103,6 +109,37 @@ impl Payload {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// False if what was read of it until now may have been overwritten by a publisher. Then a view has shown, and
+    /// [`to_vec`](Self::to_vec) copied, any bytes. Ask after you have used what you read.
+    ///
+    /// A channel's payload is always whole. So is one of a [`Subscriber`](crate::Subscriber), until its publisher has ended it for
+    /// slowness: then the publisher goes on, over payloads that are still held here.
+    ///
+    /// ```
+    /// # let (mut a, mut b) = sealane::Channel::pair()?;
+    /// # a.loan(4)?.send()?;
+    /// # let message = b.recv()?;
+    /// let payload = message.payload().unwrap();
+    /// let sum: u32 = payload.bytes().iter().map(u32::from).sum();
+    /// if payload.is_whole() {
+    ///     println!("the sum is {sum}");
+    /// }
+    /// # assert!(payload.is_whole());
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        match &self.place {
+            Place::Ring(intake, span) => !intake.is_subscription || claim::is_whole(&intake.peer, span.start),
+            Place::Private(_, whole) => *whole,
+        }
+    }
+
+    /// The same as an error, for what gives out private copies.
+    fn check_whole(&self) -> Result<()> {
+        if self.is_whole() { Ok(()) } else { Err(Error::Overrun) }
     }
 
     /// A view of the bytes.
@@ -138,7 +175,8 @@ impl Payload {
     /// Copies out the value at byte `offset`, at any alignment. The bytes are copied first, then validated as a `T`.
     ///
     /// # Errors
-    /// [`CastError::OutOfBounds`] if it reaches past the end, [`CastError::Invalid`] if the bytes are not a valid `T`.
+    /// [`CastError::OutOfBounds`] if it reaches past the end, [`CastError::Invalid`] if the bytes are not a valid `T`;
+    /// [`Error::Overrun`], see [`is_whole`](Self::is_whole).
     pub fn read<T: TryFromBytes>(&self, offset: usize) -> Result<T> {
         let size = size_of::<T>();
         let available = self.len;
@@ -153,24 +191,49 @@ impl Payload {
         match small.get_mut(..size) {
             Some(small) => {
                 bytes.copy_to_slice(small)?;
+                self.check_whole()?;
                 T::try_read_from_bytes(small).map_err(|_| invalid())
             }
-            None => T::try_read_from_bytes(&bytes.to_vec()).map_err(|_| invalid()),
+            None => {
+                let copy = bytes.to_vec();
+                self.check_whole()?;
+                T::try_read_from_bytes(&copy).map_err(|_| invalid())
+            }
         }
     }
 
-    /// Copies all bytes to a new vector.
+    /// Copies all bytes to a new vector. A subscriber asks then whether they [are whole](Self::is_whole), or calls
+    /// [`try_to_vec`](Self::try_to_vec).
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         self.bytes().to_vec()
     }
 
+    /// Copies all bytes to a new vector, if they [are whole](Self::is_whole).
+    ///
+    /// ```
+    /// # let (mut a, mut b) = sealane::Channel::pair()?;
+    /// # a.loan(4)?.send()?;
+    /// # let message = b.recv()?;
+    /// assert_eq!(message.payload().unwrap().try_to_vec()?.len(), 4);
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Overrun`].
+    pub fn try_to_vec(&self) -> Result<Vec<u8>> {
+        let copy = self.to_vec();
+        self.check_whole()?;
+        Ok(copy)
+    }
+
     /// Copies all bytes to a slice.
     ///
     /// # Errors
-    /// [`CastError::Length`] unless `bytes` is exactly as long.
+    /// [`CastError::Length`] unless `bytes` is exactly as long; [`Error::Overrun`], see [`is_whole`](Self::is_whole).
     pub fn copy_to_slice(&self, bytes: &mut [u8]) -> Result<()> {
-        self.bytes().copy_to_slice(bytes)
+        self.bytes().copy_to_slice(bytes)?;
+        self.check_whole()
     }
 
     /// A stream of the bytes, for formats that read one.
@@ -189,16 +252,22 @@ impl Payload {
     /// `poll(2)`.
     ///
     /// # Errors
-    /// [`Error::Io`] as of `write(2)`. The error does not say how much was written before.
+    /// [`Error::Io`] as of `write(2)`. The error does not say how much was written before. [`Error::Overrun`] after all was
+    /// written, see [`is_whole`](Self::is_whole).
     pub fn write_all_to(&self, fd: impl AsFd) -> Result<()> {
-        write_all(self.bytes(), fd.as_fd())
+        write_all(self.bytes(), fd.as_fd())?;
+        self.check_whole()
     }
 
-    /// Copies the bytes to private memory and releases the ring's space at once.
+    /// Copies the bytes to private memory and releases the ring's space at once. The copy knows whether it
+    /// [is whole](Self::is_whole).
     pub fn detach(self) -> Self {
         match self.place {
-            Place::Private(_) => self,
-            Place::Ring(..) => Self { len: self.len, place: Place::Private(self.to_vec()) },
+            Place::Private(..) => self,
+            Place::Ring(..) => {
+                let copy = self.to_vec();
+                Self { len: self.len, place: Place::Private(copy, self.is_whole()) }
+            }
         }
     }
 }
@@ -215,7 +284,7 @@ impl Drop for Payload {
 /// Prints the length and where the bytes are; never the bytes.
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let detached = matches!(self.place, Place::Private(_));
+        let detached = matches!(self.place, Place::Private(..));
         f.debug_struct("Payload").field("len", &self.len).field("detached", &detached).finish()
     }
 }
@@ -247,7 +316,7 @@ mod tests {
     use crate::protocol::to_u64;
 
     fn payload(bytes: Vec<u8>) -> Payload {
-        Payload { len: bytes.len(), place: Place::Private(bytes) }
+        Payload::private(bytes)
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub struct Credentials {
 #[derive(Debug, Clone)]
 pub struct Peer {
     credentials: Credentials,
-    pub(super) pidfd: Option<Arc<OwnedFd>>,
+    pidfd: Option<Arc<OwnedFd>>,
     version: u32,
 }
 
@@ -100,6 +100,11 @@ impl Peer {
     #[must_use]
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.pidfd.as_ref().map(|pidfd| pidfd.as_fd())
+    }
+
+    /// The same, to be watched.
+    pub(crate) fn pidfd_shared(&self) -> Option<Arc<OwnedFd>> {
+        self.pidfd.clone()
     }
 
     /// The protocol version that both speak.

@@ -56,7 +56,7 @@ impl Receiver {
         peer: Peer,
         spinner: Spinner,
     ) -> Self {
-        let watch = Watch::new(peer.pidfd.clone());
+        let watch = Watch::new(peer.pidfd_shared());
         Self { inbox: Inbox::new(intake, words, limits, watch, spinner), backlog: Backlog::default(), peer }
     }
 
@@ -236,24 +236,8 @@ impl Receiver {
     }
 
     pub(crate) fn wait_reply_until(&mut self, request: RequestId, deadline: Deadline) -> Result<Message> {
-        if let Some(reply) = self.kept_reply(request)? {
-            return Ok(reply);
-        }
-        loop {
-            if self.backlog.is_full() {
-                return Err(Error::Backlog);
-            }
-            match self.inbox.receive(deadline) {
-                Ok(message) if message.in_reply_to() == Some(request) => return Ok(message),
-                Ok(message) => self.backlog.keep(message),
-                Err(error) => {
-                    if error.is_timeout() {
-                        self.cancel(request);
-                    }
-                    return Err(error);
-                }
-            }
-        }
+        let Self { inbox, backlog, .. } = self;
+        backlog.wait_reply(&Arc::clone(&inbox.link), request, || inbox.receive(deadline))
     }
 
     /// Like [`wait_reply`](Self::wait_reply), without waiting: `None` if the reply has not come. The request stays open.
@@ -281,29 +265,8 @@ impl Receiver {
 
     /// The reply to `request`, if it is here; keeps the messages before it.
     pub(crate) fn find_reply(&mut self, request: RequestId) -> Result<Outcome<Message>> {
-        if let Some(reply) = self.kept_reply(request)? {
-            return Ok(Outcome::Done(reply));
-        }
-        loop {
-            if self.backlog.is_full() {
-                return Err(Error::Backlog);
-            }
-            match self.inbox.find()? {
-                Outcome::Done(message) if message.in_reply_to() != Some(request) => {
-                    self.backlog.keep(message);
-                }
-                found => return Ok(found),
-            }
-        }
-    }
-
-    /// The reply to `request` if it is kept; an error if it is neither kept nor still to come.
-    fn kept_reply(&mut self, request: RequestId) -> Result<Option<Message>> {
-        if let Some(reply) = self.backlog.take_reply(request) {
-            return Ok(Some(reply));
-        }
-        let open = self.is_of(request) && self.inbox.link.requests.is_open(request.sequence);
-        if open { Ok(None) } else { Err(Error::UnknownRequest) }
+        let Self { inbox, backlog, .. } = self;
+        backlog.find_reply(&Arc::clone(&inbox.link), request, || inbox.find())
     }
 
     /// Cancels a request: its reply is dropped and [counted](Stats::late_replies) if it still comes. Does nothing if the

@@ -5,8 +5,7 @@ use std::{fmt, ops::Deref, time::Duration};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
-    Control, Loan, ReplyToken, RequestId, Sender, Wake, delegate,
-    loan::{FOREVER, within},
+    Block, Control, Loan, ReplyToken, RequestId, Sender, Wake, delegate,
 };
 use crate::error::Result;
 
@@ -77,7 +76,7 @@ impl<'s> SendBatch<'s> {
     /// Those of [`Sender::loan_slice`].
     #[inline]
     pub fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
-        self.sender.lend(count, FOREVER, Wake::Later)
+        self.sender.lend(count, Block::FOREVER, Wake::Later)
     }
 
     /// See [`Sender::loan_slice_timeout`].
@@ -89,7 +88,7 @@ impl<'s> SendBatch<'s> {
         count: usize,
         timeout: Duration,
     ) -> Result<Loan<'_, T>> {
-        self.sender.lend(count, within(timeout), Wake::Later)
+        self.sender.lend(count, Block::within(timeout), Wake::Later)
     }
 
     /// See [`Sender::try_loan_slice`].

@@ -13,7 +13,6 @@ use crate::{
     channel::{
         Block, Control, Limits, Loan, Outbox, OwnedLoan, Peer, ReplyToken, RequestId, SendBatch, Stats,
         Unsent, Wake,
-        loan::{FOREVER, within},
     },
     error::{Error, Result},
     ring::{Releases, Writer},
@@ -74,7 +73,7 @@ impl Sender {
         peer: Peer,
         spinner: Spinner,
     ) -> Self {
-        let watch = Watch::new(peer.pidfd.clone());
+        let watch = Watch::new(peer.pidfd_shared());
         let writer = Writer::new(ring, words.clone(), intake.peer.clone());
         let out = Outbox::new(intake, words, limits, spinner, watch);
         Self { writer, out, peer }
@@ -138,7 +137,7 @@ impl Sender {
     /// Those of [`loan`](Self::loan).
     #[inline]
     pub fn loan_slice<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Result<Loan<'_, T>> {
-        self.lend(count, FOREVER, Wake::AtOnce)
+        self.lend(count, Block::FOREVER, Wake::AtOnce)
     }
 
     /// Like [`loan_slice`](Self::loan_slice), for at most `timeout`.
@@ -150,7 +149,7 @@ impl Sender {
         count: usize,
         timeout: Duration,
     ) -> Result<Loan<'_, T>> {
-        self.lend(count, within(timeout), Wake::AtOnce)
+        self.lend(count, Block::within(timeout), Wake::AtOnce)
     }
 
     /// Like [`loan_slice`](Self::loan_slice) if there is room; never blocks. `None` arms the descriptor.
@@ -236,7 +235,7 @@ impl Sender {
     /// [`Error::ControlTooLarge`], [`Error::TooManyFds`], [`Error::Disconnected`], [`Error::UnknownRequest`] for a
     /// reply to another channel's request.
     pub fn send<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<()> {
-        self.post(control, false, FOREVER).map(drop)
+        self.post(control, false, Block::FOREVER).map(drop)
     }
 
     /// Like [`send`](Self::send), for at most `timeout`.
@@ -244,7 +243,7 @@ impl Sender {
     /// # Errors
     /// [`Error::Timeout`], or those of [`send`](Self::send).
     pub fn send_timeout<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()> {
-        self.post(control, false, within(timeout)).map(drop)
+        self.post(control, false, Block::within(timeout)).map(drop)
     }
 
     /// Like [`send`](Self::send) if there is room now; never blocks.
@@ -261,7 +260,7 @@ impl Sender {
     /// # Errors
     /// [`Error::TooManyRequests`], or those of [`send`](Self::send).
     pub fn request<'c>(&mut self, control: impl Into<Control<'c>>) -> Result<RequestId> {
-        self.post(control, true, FOREVER)
+        self.post(control, true, Block::FOREVER)
     }
 
     /// Like [`request`](Self::request), for at most `timeout`.
@@ -273,10 +272,10 @@ impl Sender {
         control: impl Into<Control<'c>>,
         timeout: Duration,
     ) -> Result<RequestId> {
-        self.post(control, true, within(timeout))
+        self.post(control, true, Block::within(timeout))
     }
 
-    pub(super) fn post<'c>(
+    pub(crate) fn post<'c>(
         &mut self,
         control: impl Into<Control<'c>>,
         wants_reply: bool,
@@ -344,7 +343,7 @@ impl Sender {
     /// ```
     #[must_use]
     pub fn next_id(&self) -> RequestId {
-        RequestId { channel: self.out.space.link.id, sequence: self.out.sequence }
+        RequestId { channel: self.out.space.link.id, sequence: self.out.numbering.sequence }
     }
 
     /// The token of a request that was received on this channel, by its [number](ReplyToken::number). `None` if no such
@@ -381,7 +380,7 @@ impl Sender {
     /// How large a message to the peer may be.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        self.out.limits
+        self.out.numbering.limits
     }
 
     /// A handle to end the whole channel with, from any thread.
@@ -423,7 +422,7 @@ impl AsRawFd for Sender {
 impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sender")
-            .field("next_sequence", &self.out.sequence)
+            .field("next_sequence", &self.out.numbering.sequence)
             .field("ring_used", &self.writer.producer.used())
             .field("ring_capacity", &self.writer.capacity())
             .field("gone", &self.out.space.peer_closed)

@@ -38,6 +38,14 @@ pub(crate) enum Block {
     Until(Deadline),
 }
 
+impl Block {
+    pub(crate) const FOREVER: Self = Self::Until(Deadline::Never);
+
+    pub(crate) fn within(timeout: Duration) -> Self {
+        Self::Until(Deadline::after(timeout))
+    }
+}
+
 /// A doorbell's meaning for the sleep word.
 type OnDoorbell = fn(&mut SleepWord<SenderWord>) -> Result<(), ProtocolError>;
 

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use crate::{
+    channel::Control,
+    error::{Error, Result},
+};
+
 /// Counters of a channel since it was established. A half counts its own side; the others stay 0.
 ///
 /// ```
@@ -95,6 +100,22 @@ pub struct Limits {
     pub max_fds: usize,
     /// Requests that may be without a reply at once, those that were cancelled included.
     pub max_requests: usize,
+}
+
+impl Limits {
+    /// Whether control bytes and descriptors are within the limits.
+    #[inline]
+    pub(crate) fn check(&self, control: &Control<'_>) -> Result<()> {
+        let Self { max_control, max_fds, .. } = *self;
+        let (len, count) = (control.bytes.len(), control.fds.len());
+        if len > max_control {
+            return Err(Error::ControlTooLarge { len, max: max_control });
+        }
+        if count > max_fds {
+            return Err(Error::TooManyFds { count, max: max_fds });
+        }
+        Ok(())
+    }
 }
 
 /// Payloads that have been received and not yet released. They keep the ring's space behind them from being used again.

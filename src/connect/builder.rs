@@ -15,7 +15,7 @@ use crate::{
     connect::{Handshake, Listener, Prepared, Role, Settings, child, listener, settings::random},
     error::{self, Result},
     memory::region::OwnRegion,
-    protocol::{Geometry, SCM_MAX_FD},
+    protocol::{Geometry, Part, SCM_MAX_FD, Start},
     socket::seqpacket::{MAX_PACKET_BODY, Socket},
     wait::{Deadline, Wait},
 };
@@ -56,7 +56,7 @@ impl Default for Builder {
                 ring_capacity: 4 << 20,
                 max_peer_ring: None,
                 max_control: 64 << 10,
-                max_fds: 64,
+                max_fds: None,
                 max_requests: 1024,
                 timeout: Duration::from_secs(5),
                 wait: Wait::default(),
@@ -64,13 +64,17 @@ impl Default for Builder {
                 huge_pages: false,
                 peer_pidfd: false,
                 origin: random(),
+                slow: None,
+                start: Start::Next,
+                max_subscribers: 16,
+                part: Part::Channel,
             },
         }
     }
 }
 
 impl Builder {
-    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(&mut self.settings);
         self
     }
@@ -133,10 +137,11 @@ impl Builder {
         self.with(|settings| settings.max_control = bytes)
     }
 
-    /// Most descriptors with a message that this side receives. Default: 64. Numbers above the kernel's own limit of 253
-    /// (`SCM_MAX_FD`, `unix(7)`) mean 253.
+    /// Most descriptors with a message that this side receives. Default: 64, and 0 for publishers and subscribers. Numbers above
+    /// the kernel's own limit of 253 (`SCM_MAX_FD`, `unix(7)`) mean 253.
     pub fn max_fds(self, count: usize) -> Self {
-        self.with(|settings| settings.max_fds = u32::try_from(count.min(SCM_MAX_FD)).unwrap_or(u32::MAX))
+        let count = u32::try_from(count.min(SCM_MAX_FD)).unwrap_or(u32::MAX);
+        self.with(|settings| settings.max_fds = Some(count))
     }
 
     /// Most requests that may be without a reply at once, in either direction. Default: 1,024; 0 allows none.
@@ -216,7 +221,7 @@ impl Builder {
     }
 
     /// The settings, after a check.
-    fn settings(&self) -> Result<Settings> {
+    pub(crate) fn settings(&self) -> Result<Settings> {
         let (len, max) = (self.settings.max_control, MAX_PACKET_BODY);
         if len > max {
             return Err(error::Error::ControlTooLarge { len, max });

@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 static TAKEN: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
 
 /// Starts `command` with its end of `prepared`, and leaves nothing of it in the command.
-pub(super) fn spawn(command: &mut Command, prepared: &Prepared) -> Result<Child> {
+pub(crate) fn spawn(command: &mut Command, prepared: &Prepared) -> Result<Child> {
     prepared.attach(command);
     let child = command.spawn();
     detach(command, child)

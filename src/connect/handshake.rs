@@ -10,9 +10,11 @@ use rustix::event::PollFlags;
 
 use crate::{
     channel::{Channel, Credentials},
-    connect::{Progress, Role, Settings, State, establish, settings::random, steps::again},
+    connect::{
+        Parts, Progress, Role, Settings, SharedRegion, State, establish, settings::random, steps::again,
+    },
     error::{Error, HandshakeError, Reason, Refusal, Result},
-    protocol::HELLO_MAX,
+    protocol::{HELLO_MAX, Terms, Wish},
     socket::seqpacket::{PacketBuffer, Socket},
     wait::{Budget, Deadline, sleep},
 };
@@ -73,6 +75,10 @@ pub struct Handshake {
     /// Stays when the state ends: an application may want to know whom it refused.
     pub(super) credentials: Option<Credentials>,
     pub(super) needs_advance: bool,
+    /// The region of a publisher, which takes no other part.
+    pub(super) shared: Option<SharedRegion>,
+    /// What a publisher grants: ours in the end, or the peer's.
+    pub(super) terms: Option<Terms>,
 }
 
 impl Handshake {
@@ -103,6 +109,8 @@ impl Handshake {
             state: if role == Role::Caller { State::CreateOffer } else { State::AwaitHello(None) },
             credentials: None,
             needs_advance: false,
+            shared: None,
+            terms: None,
         };
         // The options come before our `Hello`, so that the kernel attaches credentials to it and to whatever answers it.
         match handshake.socket.pass_credentials(true) {
@@ -111,6 +119,50 @@ impl Handshake {
                 Ok(handshake)
             }
             Err(error) => Err(handshake.failed_by(error)),
+        }
+    }
+
+    /// Begins the handshake of a publisher, which speaks second.
+    pub(crate) fn of_publisher(socket: Socket, settings: Settings, shared: SharedRegion) -> Result<Self> {
+        let handshake = Self::prepared(socket, settings, Role::Listener)?;
+        Ok(Self { shared: Some(shared), ..handshake })
+    }
+
+    /// What a subscriber asks for, once its `Hello` has been looked at, and before it is given anything.
+    pub(crate) fn wish(&self) -> Option<Wish> {
+        match &self.state {
+            State::Examine(_, peer) => Some(peer.negotiated.wish),
+            _ => None,
+        }
+    }
+
+    /// Whether all is done but for the publisher's last word: [`join`](Self::join).
+    pub(crate) fn awaits_terms(&self) -> bool {
+        matches!(self.state, State::SendReady(..)) && self.terms.is_none()
+    }
+
+    /// Says the publisher's last word. Nothing has changed if the socket has no room for it ([`Error::Full`]).
+    pub(crate) fn join(&mut self, terms: Terms) -> Result<()> {
+        self.terms = Some(terms);
+        match self.advance() {
+            Ok(true) => Ok(()),
+            result => {
+                self.terms = None;
+                result.and(Err(Error::Full))
+            }
+        }
+    }
+
+    /// Refuses a subscriber for a reason of its publisher's.
+    pub(crate) fn refuse_for(mut self, refusal: Refusal) {
+        self.take_hello();
+        self.reject(refusal);
+    }
+
+    /// A `Hello` left in the socket would give the peer `ECONNRESET`, ahead of the reason.
+    fn take_hello(&self) {
+        if matches!(self.state, State::Examine(..)) {
+            let _ = self.socket.receive(&mut PacketBuffer::take(), HELLO_MAX);
         }
     }
 
@@ -179,10 +231,7 @@ impl Handshake {
     /// known: only a later call gives the client anything. `advance` returns false as well while they are unknown; then wait
     /// for the descriptor, and call it again.
     pub fn refuse(mut self) {
-        // A `Hello` left in the socket would give the peer `ECONNRESET`, ahead of the reason.
-        if matches!(self.state, State::Examine(..)) {
-            let _ = self.socket.receive(&mut PacketBuffer::take(), HELLO_MAX);
-        }
+        self.take_hello();
         self.reject(Refusal { reason: Reason::Application, expected: 0, found: 0 });
     }
 
@@ -193,11 +242,16 @@ impl Handshake {
     ///
     /// # Errors
     /// Those of [`advance`](Self::advance).
-    pub fn finish(mut self) -> Result<Channel> {
+    pub fn finish(self) -> Result<Channel> {
+        establish::channel(self.parts()?)
+    }
+
+    /// Completes the handshake, for what is no channel.
+    pub(crate) fn parts(mut self) -> Result<Parts> {
         let deadline = Deadline::At(self.deadline);
         loop {
             if let State::Complete(offer, peer) = self.state {
-                return establish::channel(self.socket, &self.settings, offer, *peer);
+                return Parts::new(self.socket, &self.settings, offer, *peer, self.terms);
             }
             match self.advance() {
                 Ok(complete) if complete || self.needs_advance => {}

@@ -224,15 +224,18 @@ impl Listener {
     /// # Errors
     /// [`Error::Io`], for instance at this process's limit of open files. The client stays in the backlog then.
     pub fn try_accept(&self) -> Result<Option<Handshake>> {
+        let begin = |socket| Handshake::new(socket, self.settings, Role::Listener);
+        self.try_accept_socket()?.map(begin).transpose()
+    }
+
+    /// Takes a client that has connected, and nothing else.
+    pub(crate) fn try_accept_socket(&self) -> Result<Option<Socket>> {
         if let Some(file) = &self.file {
             file.owner.claim();
         }
         loop {
             match accept_with(&self.socket, SocketFlags::CLOEXEC) {
-                Ok(client) => {
-                    let socket = Socket::from_fd(client)?;
-                    return Handshake::new(socket, self.settings, Role::Listener).map(Some);
-                }
+                Ok(client) => return Socket::from_fd(client).map(Some),
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error) => return Err(Error::io("accept")(error)),

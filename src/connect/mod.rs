@@ -22,8 +22,13 @@ pub use self::{
     listener::Listener,
     prepared::{Inheritable, Prepared},
 };
+pub(crate) use self::{
+    establish::Parts,
+    listener::connect,
+    offer::{Region, SharedRegion},
+    settings::{Role, Settings},
+};
 use self::{
     offer::{Offer, PeerOffer},
-    settings::{Role, Settings},
     steps::{Progress, State},
 };

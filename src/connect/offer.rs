@@ -1,7 +1,7 @@
 //! [`Offer`] and [`PeerOffer`]: the region and the descriptors that each side sends with its `Hello`.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
@@ -13,7 +13,7 @@ use crate::{
     connect::Settings,
     error::{Error, HandshakeError, ProtocolError, Reason, Refusal, Result},
     memory::region::{Offered, OwnRegion, Unfit},
-    protocol::{Kind, LocalLimits, Negotiated, PacketHeader, Reject, Word, to_u64},
+    protocol::{Geometry, Kind, LocalLimits, Negotiated, PacketHeader, Reject, Word, to_u64},
     socket::seqpacket::{ReceivedPacket, SendFailure, Socket, other_kind},
     wait::Deadline,
 };
@@ -21,9 +21,38 @@ use crate::{
 /// The refusal of an offer that is our own.
 pub(super) const REFLECTED: Refusal = Refusal { reason: Reason::Reflected, expected: 0, found: 0 };
 
+/// A region that a publisher offers to all of its subscribers.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedRegion {
+    pub(crate) memfd: Arc<OwnedFd>,
+    pub(crate) geometry: Geometry,
+}
+
+/// Our region in an offer.
+pub(crate) enum Region {
+    Own(OwnRegion),
+    Shared(SharedRegion),
+}
+
+impl Region {
+    fn memfd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Own(region) => region.memfd.as_fd(),
+            Self::Shared(region) => region.memfd.as_fd(),
+        }
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        match self {
+            Self::Own(region) => region.geometry,
+            Self::Shared(region) => region.geometry,
+        }
+    }
+}
+
 /// Our offer: a region, and a socket for the peer's doorbells.
 pub(super) struct Offer {
-    pub(super) region: OwnRegion,
+    pub(super) region: Region,
     /// Our end of our space socket, which we read.
     pub(super) space_rx: Socket,
     space_for_peer: OwnedFd,
@@ -37,17 +66,30 @@ impl Offer {
         let Settings { ring_capacity, prefault, huge_pages, .. } = *settings;
         let region = OwnRegion::create(ring_capacity, prefault, huge_pages, deadline)?;
         region.words.word(Word::Origin).store(origin, Relaxed);
+        Self::of(Region::Own(region))
+    }
+
+    /// Makes a space socket for a region.
+    pub(super) fn of(region: Region) -> Result<Self> {
         let (space_rx, space_for_peer) = Socket::pair()?;
         Ok(Self { region, space_rx: Socket::own_space(space_rx), space_for_peer, nameless: false })
+    }
+
+    /// Fills our page tables for the region, if it is new.
+    pub(super) fn populate(&self, deadline: Deadline) -> Result<()> {
+        match &self.region {
+            Region::Own(region) => region.populate(deadline),
+            Region::Shared(_) => Ok(()),
+        }
     }
 
     /// Sends the offer with `Hello`.
     ///
     /// A peer that is gone is no error: it may have left its reason in the socket, to be read next.
     pub(super) fn send(&mut self, socket: &Socket, limits: &LocalLimits) -> Result<()> {
-        let fds = [self.region.memfd.as_fd(), self.space_for_peer.as_fd()];
+        let fds = [self.region.memfd(), self.space_for_peer.as_fd()];
         let header = PacketHeader::plain(Kind::Hello, 2);
-        let hello = limits.hello(self.region.geometry);
+        let hello = limits.hello(self.region.geometry());
         match socket.send_identified(header, hello.as_bytes(), &fds) {
             Ok(named) => self.nameless = !named,
             Err(SendFailure::Gone) => {}
@@ -59,7 +101,7 @@ impl Offer {
             }
             Err(failure) => return Err(failure.into()),
         }
-        log::debug!("handshake: sent Hello with a ring of {} bytes", self.region.geometry.capacity);
+        log::debug!("handshake: sent Hello with a ring of {} bytes", self.region.geometry().capacity);
         Ok(())
     }
 }

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{protocol::LocalLimits, wait::Wait};
+use crate::{
+    protocol::{LocalLimits, Part, Slow, Start, Wish},
+    wait::Wait,
+};
 
 /// The values of a [`Builder`](crate::Builder).
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +18,8 @@ pub(crate) struct Settings {
     /// Bytes, if the builder sets a limit.
     pub(crate) max_peer_ring: Option<usize>,
     pub(crate) max_control: usize,
-    pub(crate) max_fds: u32,
+    /// Descriptors, if the builder sets a limit.
+    pub(crate) max_fds: Option<u32>,
     pub(crate) max_requests: u32,
     pub(crate) timeout: Duration,
     pub(crate) wait: Wait,
@@ -24,16 +28,39 @@ pub(crate) struct Settings {
     pub(crate) peer_pidfd: bool,
     /// The mark of all regions that listeners of this builder give, see [`random`].
     pub(crate) origin: u64,
+    /// A publisher's rule, or a subscriber's wish, if the builder has one.
+    pub(crate) slow: Option<Slow>,
+    pub(crate) start: Start,
+    pub(crate) max_subscribers: usize,
+    /// What is established.
+    pub(crate) part: Part,
 }
+
+/// Descriptors of a message of a channel, where the builder sets no limit. Publishers send none unless they are told.
+const MAX_FDS: u32 = 64;
 
 impl Settings {
     pub(crate) fn limits(&self, role: Role) -> LocalLimits {
-        let ring = self.max_peer_ring.unwrap_or(match role {
-            Role::Caller => 64 << 20,
-            Role::Listener => 8 << 20,
-        });
+        let ring = match (self.part, role) {
+            // A subscriber has no ring.
+            (Part::Publisher, _) => 0,
+            (_, Role::Caller) => self.max_peer_ring.unwrap_or(64 << 20),
+            (_, Role::Listener) => self.max_peer_ring.unwrap_or(8 << 20),
+        };
         let control = u32::try_from(self.max_control).unwrap_or(u32::MAX);
-        LocalLimits { ring, control, fds: self.max_fds, requests: self.max_requests }
+        let Self { max_requests: requests, part, .. } = *self;
+        LocalLimits { ring, control, fds: self.max_fds(), requests, part }
+    }
+
+    /// Most descriptors of a message.
+    pub(crate) fn max_fds(&self) -> u32 {
+        self.max_fds.unwrap_or(if self.part == Part::Channel { MAX_FDS } else { 0 })
+    }
+
+    /// The same, to subscribe.
+    pub(crate) fn to_subscribe(self) -> Self {
+        let wish = Wish { slow: self.slow.unwrap_or(Slow::Wait(Duration::MAX)), start: self.start };
+        Self { part: Part::Subscriber(wish), ring_capacity: 0, ..self }
     }
 }
 

@@ -16,11 +16,11 @@ use zerocopy::IntoBytes;
 use crate::{
     connect::{
         Handshake, Offer, PeerOffer, Role,
-        offer::{REFLECTED, awaited},
+        offer::{REFLECTED, Region, awaited},
     },
     error::{Error, HandshakeError, Reason, Refusal, Result},
     memory::region::{Offered, Unfit},
-    protocol::{HELLO_MAX, Kind, PacketHeader, Reject, Word, to_u64},
+    protocol::{HELLO_MAX, Kind, PacketHeader, Part, Ready, Reject, Word, to_u64},
     socket::seqpacket::{PacketBuffer, Received, SendFailure},
     sys::peer_region::PeerRegion,
     wait::Deadline,
@@ -59,7 +59,10 @@ pub(super) enum Progress {
 
 impl Handshake {
     pub(super) fn create_offer(&self) -> Result<Offer> {
-        Offer::create(&self.settings, self.origin, Deadline::At(self.deadline))
+        match &self.shared {
+            Some(shared) => Offer::of(Region::Shared(shared.clone())),
+            None => Offer::create(&self.settings, self.origin, Deadline::At(self.deadline)),
+        }
     }
 
     /// Takes one step.
@@ -93,7 +96,7 @@ impl Handshake {
                 }
                 // The peer can look at the region meanwhile.
                 if self.settings.prefault {
-                    offer.region.populate(Deadline::At(self.deadline))?;
+                    offer.populate(Deadline::At(self.deadline))?;
                 }
                 let state = match peer {
                     None => State::AwaitHello(Some(offer)),
@@ -140,8 +143,12 @@ impl Handshake {
                 };
                 (state, Progress::Again)
             }
+            // A publisher says its last word when it is at a place where a subscriber may join.
+            State::SendReady(..) if self.shared.is_some() && self.terms.is_none() => (state, Progress::Waiting),
             State::SendReady(offer, peer) => {
-                match (self.socket.send(PacketHeader::plain(Kind::Ready, 0), &[], &[]), self.role) {
+                let terms = self.terms.map(Ready::new);
+                let body = terms.as_ref().map_or(&[][..], Ready::as_bytes);
+                match (self.socket.send(PacketHeader::plain(Kind::Ready, 0), body, &[]), self.role) {
                     // A peer that is gone may have left its reason, to be read next.
                     (Ok(()) | Err(SendFailure::Gone), Role::Caller) => {
                         (State::AwaitReady(offer, peer), Progress::Again)
@@ -156,9 +163,16 @@ impl Handshake {
                 Received::Nothing => (State::AwaitReady(offer, peer), Progress::Waiting),
                 Received::End => return Err(closed_before("Ready")),
                 Received::Packet(packet) => {
-                    let found = awaited(packet, Kind::Ready)?.packet.fd_count;
+                    let ready = awaited(packet, Kind::Ready)?;
+                    let found = ready.packet.fd_count;
                     if found > 0 {
                         let (reason, found) = (Reason::Descriptors, to_u64(found));
+                        return Err(Refusal { reason, expected: 0, found }.into());
+                    }
+                    if let Part::Subscriber(_) = self.settings.part {
+                        self.terms = Some(Ready::parse(ready.body)?);
+                    } else if !ready.body.is_empty() {
+                        let (reason, found) = (Reason::ReadyLength, to_u64(ready.body.len()));
                         return Err(Refusal { reason, expected: 0, found }.into());
                     }
                     // Both sides have sent their credentials.

@@ -78,9 +78,31 @@ impl fmt::Display for Refusal {
             Reason::Magic => write!(f, "not a sealane peer: magic {expected:#x} expected, {found:#x} found"),
             Reason::Version => write!(f, "no common version: {expected} expected, {found} found"),
             Reason::HelloLength => write!(f, "Hello of at least {expected} bytes expected, {found} found"),
-            Reason::Features => {
-                write!(f, "unknown required features: {expected:#x} known, {found:#x} required")
+            // The peers differ in what they establish: one bit is all that there is.
+            Reason::Features if (expected, found) == (0, 1) => {
+                write!(f, "a channel expected, a publisher or subscriber found (features 0x0 and 0x1)")
             }
+            Reason::Features if (expected, found) == (1, 0) => {
+                write!(f, "a publisher or subscriber expected, a channel found (features 0x1 and 0x0)")
+            }
+            Reason::Features => write!(f, "features {expected:#x} expected, {found:#x} found"),
+            Reason::ReadyLength => write!(f, "Ready of {expected} bytes expected, {found} found"),
+            Reason::ControlLimit => write!(
+                f,
+                "a subscriber that accepts {expected} control bytes expected, one of {found} found: raise its Builder::max_control, or lower the publisher's"
+            ),
+            Reason::FdLimit => write!(
+                f,
+                "a subscriber that accepts {expected} descriptors expected, one of {found} found: raise its Builder::max_fds, or lower the publisher's"
+            ),
+            Reason::Subscribers => write!(
+                f,
+                "no more than {expected} subscribers expected, {found} found: raise Builder::max_subscribers"
+            ),
+            Reason::Patience => write!(
+                f,
+                "a user whose subscribers have left {expected} ms of the time to wait for them expected, {found} ms found: come back later"
+            ),
             Reason::RingTooLarge => write!(
                 f,
                 "ring of at most {expected} bytes expected, {found} found: lower Builder::ring_capacity of the one side, or raise Builder::max_peer_ring_capacity of the other"
@@ -139,6 +161,7 @@ impl fmt::Display for PacketName {
             3 => f.write_str("Reject"),
             4 => f.write_str("Control"),
             5 => f.write_str("Doorbell"),
+            6 => f.write_str("Descriptors"),
             kind => write!(f, "packet of kind {kind}"),
         }
     }
@@ -157,7 +180,8 @@ pub enum Reason {
     Version = 2,
     /// The `Hello` is shorter than its version demands, or than it says itself. Bytes.
     HelloLength = 3,
-    /// The peer requires features that are not known here. Bit masks.
+    /// The peer requires features that are not known here, or lacks one that is required: the one is a channel, the other a
+    /// publisher or subscriber. Bit masks.
     Features = 4,
     /// The ring is larger than [`Builder::max_peer_ring_capacity`](crate::Builder::max_peer_ring_capacity). Bytes.
     RingTooLarge = 5,
@@ -191,6 +215,20 @@ pub enum Reason {
     /// The refusing side failed by itself: it had no memory or descriptors left, or its sandbox stopped it. It reports
     /// [`Error::Io`](crate::Error::Io) or [`Error::FdsLost`](crate::Error::FdsLost). Found is an `errno(3)`, or 0.
     OwnFailure = 19,
+    /// The `Ready` has another length than its kind demands: a publisher's has terms, a channel's has none. Bytes.
+    ReadyLength = 20,
+    /// The subscriber accepts fewer control bytes than the publisher may send
+    /// ([`Builder::max_control`](crate::Builder::max_control)). Bytes.
+    ControlLimit = 21,
+    /// The subscriber accepts fewer descriptors than the publisher may send
+    /// ([`Builder::max_fds`](crate::Builder::max_fds)).
+    FdLimit = 22,
+    /// The publisher has as many subscribers as it may
+    /// ([`Builder::max_subscribers`](crate::Builder::max_subscribers)).
+    Subscribers = 23,
+    /// Subscribers of the same user have used up the time for which they are waited for ([`Slow::Wait`](crate::Slow::Wait)), or
+    /// hold descriptors that they do not read. Milliseconds.
+    Patience = 24,
 }
 
 impl Reason {

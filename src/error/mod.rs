@@ -128,6 +128,14 @@ pub enum Error {
         /// Bytes that a ring can have at most.
         max: usize,
     },
+    /// The payload was overwritten while it was copied, as its subscription was ended for slowness, or is one that may be
+    /// overrun. What was copied is dropped.
+    #[error("the payload was overwritten by its publisher meanwhile")]
+    Overrun,
+    /// The publisher ended this subscription, since it used up the time for which it was waited for
+    /// ([`Slow::Wait`](crate::Slow::Wait)). Payloads that are still held may have been overwritten.
+    #[error("this subscriber was too slow: its publisher has ended the subscription (Builder::slow)")]
+    TooSlow,
     /// The channel could not be established.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
@@ -160,7 +168,7 @@ impl Error {
     /// [`FdsInFlight`](Self::FdsInFlight), whatever this says.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::Disconnected | Self::Handshake(_) | Self::Protocol(_))
+        matches!(self, Self::Disconnected | Self::TooSlow | Self::Handshake(_) | Self::Protocol(_))
     }
 
     /// True if a deadline passed: [`Timeout`](Self::Timeout) or [`TimeoutHolding`](Self::TimeoutHolding). Trying again makes
@@ -206,7 +214,7 @@ impl fmt::Display for At<'_> {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
-            Error::Disconnected => io::ErrorKind::BrokenPipe,
+            Error::Disconnected | Error::TooSlow => io::ErrorKind::BrokenPipe,
             Error::Timeout | Error::TimeoutHolding { .. } => io::ErrorKind::TimedOut,
             Error::Full | Error::FdsInFlight => io::ErrorKind::WouldBlock,
             Error::PayloadTooLarge { .. }
@@ -218,7 +226,9 @@ impl From<Error> for io::Error {
                 io::ErrorKind::QuotaExceeded
             }
             Error::Handshake(_) => io::ErrorKind::ConnectionRefused,
-            Error::Protocol(_) | Error::Sealed(_) | Error::Cast(_) => io::ErrorKind::InvalidData,
+            Error::Overrun | Error::Protocol(_) | Error::Sealed(_) | Error::Cast(_) => {
+                io::ErrorKind::InvalidData
+            }
             Error::Io { source, .. } => source.kind(),
         };
         Self::new(kind, error)

@@ -57,6 +57,24 @@ pub enum ProtocolError {
     /// A message out of sequence.
     #[error("sequence: {expected} expected, {found} found")]
     Sequence { expected: u64, found: u64 },
+    /// A publisher's mark of what may be written went backwards, or ahead by more than a ring.
+    #[error("ring mark (claimed): {from} to {limit} expected, {found} found")]
+    Claimed { from: u64, limit: u64, found: u64 },
+    /// A publisher's newest record begins before an earlier one, or behind all that is published.
+    #[error("newest record: {from} to {limit} expected, {found} found")]
+    Latest { from: u64, limit: u64, found: u64 },
+    /// More messages were left out than the bytes that were left out can hold, or fewer than none.
+    #[error("sequence behind a gap: {from} to {limit} expected, {found} found")]
+    Gap { from: u64, limit: u64, found: u64 },
+    /// The messages that were lost at a publisher's source became fewer.
+    #[error("messages lost at the source: at least {from} expected, {found} found")]
+    SourceLost { from: u64, found: u64 },
+    /// A packet of descriptors whose attempt came before, or is none.
+    #[error("attempt to send descriptors: at least {expected} expected, {found} found")]
+    Attempt { expected: u64, found: u64 },
+    /// A message whose descriptors were not sent, to a subscriber that loses nothing.
+    #[error("message {sequence}: its descriptors were not sent")]
+    NoDescriptors { sequence: u64 },
     /// A message whose record and packet disagree, or one of which is missing.
     #[error("message {sequence}: its halves in ring and socket do not fit")]
     Halves { sequence: u64 },

@@ -1,4 +1,4 @@
-//! The bodies of the packets `Hello` and `Reject`, byte by byte. docs/protocol.md has the same as tables.
+//! The bodies of the packets `Hello`, `Ready` and `Reject`, byte by byte. docs/protocol.md has the same as tables.
 
 use std::mem::size_of;
 
@@ -9,7 +9,7 @@ use zerocopy::{
 
 use crate::{
     error::{Reason, Refusal},
-    protocol::to_u64,
+    protocol::{CACHE_LINE, Position, Slow, Terms, to_u64},
 };
 
 /// First bytes of a `Hello`: "SEALANE" and a zero, read as a little-endian number.
@@ -27,7 +27,7 @@ pub(crate) struct Hello {
     /// Bytes of this body, from `magic` on.
     pub(crate) length: U32,
     pub(crate) reserved: U32,
-    /// Features that the sender offers, as bits. None exist yet.
+    /// Features that the sender offers, as bits.
     pub(crate) features: U64,
     /// Features that the sender demands, as bits.
     pub(crate) required: U64,
@@ -43,7 +43,10 @@ pub(crate) struct Hello {
     pub(crate) first_position: U64,
     /// Requests that may be without a reply at the sender.
     pub(crate) max_requests: U32,
-    pub(crate) reserved_tail: [U32; 3],
+    /// Where a subscriber wishes to begin, see [`Start`].
+    pub(crate) start: U32,
+    /// How long a subscriber wishes to be waited for, see [`Slow`].
+    pub(crate) patience: U64,
 }
 /// Bytes of this version's `Hello`.
 pub(crate) const HELLO_LEN: u32 = 96;
@@ -52,6 +55,53 @@ const _: () = assert!(size_of::<Hello>() == 96);
 pub(crate) const HELLO_FIXED: usize = 24;
 /// Bytes of the longest `Hello` packet that is read, with room for later versions.
 pub(crate) const HELLO_MAX: usize = 4096;
+
+/// The body of a publisher's `Ready`: the terms on which a subscriber reads. Those of others have none.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct Ready {
+    /// How long the subscriber is waited for, see [`Slow`].
+    patience: U64,
+    /// Number of the message that it reads first.
+    first_sequence: U64,
+    /// Where that begins.
+    first_position: U64,
+    /// [`Source::lost`] before it.
+    lost: U64,
+}
+const _: () = assert!(size_of::<Ready>() == 32);
+
+impl Ready {
+    pub(crate) fn new(terms: Terms) -> Self {
+        Self {
+            patience: terms.slow.to_patience().into(),
+            first_sequence: terms.first_sequence.into(),
+            first_position: terms.first_position.get().into(),
+            lost: terms.lost.into(),
+        }
+    }
+
+    /// Parses a body.
+    ///
+    /// UNTRUSTED: a position must be one.
+    pub(crate) fn parse(body: &[u8]) -> Result<Terms, Refusal> {
+        let refuse = |reason, expected, found| Err(Refusal { reason, expected, found });
+        let Ok(ready) = Self::read_from_bytes(body) else {
+            let (expected, found) = (to_u64(size_of::<Self>()), to_u64(body.len()));
+            return refuse(Reason::ReadyLength, expected, found);
+        };
+        let first = ready.first_position.get();
+        if !first.is_multiple_of(CACHE_LINE) || first >= Position::END.get() {
+            return refuse(Reason::Start, CACHE_LINE, first);
+        }
+        Ok(Terms {
+            slow: Slow::from_patience(ready.patience.get()),
+            first_sequence: ready.first_sequence.get(),
+            first_position: Position::new(first),
+            lost: ready.lost.get(),
+        })
+    }
+}
 
 /// The body of a `Reject`.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -87,6 +137,8 @@ impl Reject {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::protocol::page::{assert_documented, table};
 
@@ -107,8 +159,10 @@ mod tests {
             first_sequence,
             first_position,
             max_requests,
-            reserved_tail,
+            start,
+            patience,
         });
+        assert_documented!(Ready { patience, first_sequence, first_position, lost });
         assert_documented!(Reject { reason, reserved, expected, found });
     }
 
@@ -131,6 +185,25 @@ mod tests {
         for code in [0, beyond, beyond + 1, 999, u32::MAX] {
             assert_eq!(Reason::from_code(code), Reason::Unknown(code));
             round_trip(Reason::Unknown(code));
+        }
+    }
+
+    #[test]
+    fn terms_round_trip_and_others_are_refused_by_name() {
+        for slow in [Slow::Overrun, Slow::default(), Slow::Wait(Duration::MAX)] {
+            let terms = Terms { slow, first_sequence: 7, first_position: Position::new(640), lost: 3 };
+            assert_eq!(Ready::parse(Ready::new(terms).as_bytes()), Ok(terms));
+        }
+        let refused = |body: &[u8]| Ready::parse(body).unwrap_err().reason;
+        assert_eq!([refused(&[0; 31]), refused(&[0; 33]), refused(&[])], [Reason::ReadyLength; 3]);
+        for position in [1, 63, u64::MAX - 63, 1 << 63] {
+            let terms = Terms {
+                slow: Slow::Overrun,
+                first_sequence: 0,
+                first_position: Position::new(position),
+                lost: 0,
+            };
+            assert_eq!(refused(Ready::new(terms).as_bytes()), Reason::Start, "{position}");
         }
     }
 

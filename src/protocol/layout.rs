@@ -19,8 +19,14 @@ pub(crate) enum Word {
     Head = 0x000,
     /// Sequenced packets that the owner has sent.
     Packets = 0x008,
-    /// Bytes of the peer's ring that the owner has released.
+    /// A publisher's: where its newest record with a payload begins.
+    Latest = 0x018,
+    /// A publisher's: messages published.
+    Messages = 0x020,
+    /// Bytes of the peer's ring that the owner has released. A subscriber counts from where it joined.
     Tail = 0x040,
+    /// A subscriber's: messages of the publisher that it has missed.
+    Missed = 0x048,
     /// Odd while the owner's receiver sleeps, is about to, or is armed for an event loop.
     ReceiverEpoch = 0x080,
     /// Odd while the owner's sender waits for space.
@@ -30,6 +36,9 @@ pub(crate) enum Word {
     SenderNeeds = 0x0c8,
     /// A random number by which its owner knows it again.
     Origin = 0x100,
+    /// A publisher's: bytes of its ring up to here may be written at any time. Written seldom, and looked at for each record, so
+    /// that it has a line of its own.
+    Claimed = 0x140,
 }
 
 impl Word {
@@ -102,6 +111,11 @@ impl RecordSize {
     #[inline]
     pub(crate) const fn of_loan(payload: usize) -> Self {
         Self(round_up_to_line(to_u64(payload)).wrapping_add(Self::OVERHEAD))
+    }
+
+    /// The size of a record of `payload` bytes and no control bytes, which are fewer than 2^63.
+    pub(crate) const fn of_payload(payload: usize) -> Self {
+        Self(round_up_to_line(to_u64(payload)).wrapping_add(CACHE_LINE))
     }
 
     /// The size of a record whose parts are that long. The caller knows that `payload` is below 2^63.

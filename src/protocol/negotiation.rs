@@ -5,14 +5,14 @@ use zerocopy::transmute;
 use crate::{
     error::{Reason, Refusal},
     protocol::{
-        Geometry, Hello, SCM_MAX_FD,
+        Geometry, Hello, SCM_MAX_FD, Slow, Start, Wish,
         hello::{HELLO_FIXED, HELLO_LEN, MAGIC, VERSION},
         to_u64, to_usize,
     },
 };
 
-/// Features that this version knows: none yet.
-const FEATURES: u64 = 0;
+/// The feature of publishers and subscribers, which both require: one ring for many readers.
+pub(crate) const FAN_OUT: u64 = 1;
 /// Largest offset of a ring in its region, in bytes: the largest page there is.
 const MAX_OFFSET: u64 = 1 << 30;
 
@@ -27,6 +27,27 @@ pub(crate) struct LocalLimits {
     pub(crate) fds: u32,
     /// Most requests that may be without a reply, in either direction.
     pub(crate) requests: u32,
+    /// What is established.
+    pub(crate) part: Part,
+}
+
+/// The part of this side in what is established.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// One end of a channel.
+    Channel,
+    Subscriber(Wish),
+    Publisher,
+}
+
+impl Part {
+    /// The features that this side offers, and requires.
+    fn features(self) -> u64 {
+        match self {
+            Self::Channel => 0,
+            Self::Subscriber(_) | Self::Publisher => FAN_OUT,
+        }
+    }
 }
 
 /// The result of a negotiation.
@@ -41,19 +62,25 @@ pub(crate) struct Negotiated {
     pub(crate) max_fds: usize,
     /// Most requests of ours that may be without a reply: the lower of both sides' limits.
     pub(crate) max_requests: usize,
+    /// What the peer asks for, if it is a subscriber.
+    pub(crate) wish: Wish,
 }
 
 impl LocalLimits {
     /// The body of our `Hello`, for a region of `geometry`.
     pub(crate) fn hello(&self, geometry: Geometry) -> Hello {
+        let (start, patience) = match self.part {
+            Part::Subscriber(wish) => (wish.start.code(), wish.slow.to_patience()),
+            Part::Channel | Part::Publisher => (0, 0),
+        };
         Hello {
             magic: MAGIC.into(),
             lowest_version: VERSION.into(),
             highest_version: VERSION.into(),
             length: HELLO_LEN.into(),
             reserved: 0.into(),
-            features: FEATURES.into(),
-            required: 0.into(),
+            features: self.part.features().into(),
+            required: self.part.features().into(),
             ring_offset: to_u64(geometry.offset).into(),
             ring_capacity: to_u64(geometry.capacity).into(),
             max_control: self.control.into(),
@@ -61,7 +88,8 @@ impl LocalLimits {
             first_sequence: 0.into(),
             first_position: 0.into(),
             max_requests: self.requests.into(),
-            reserved_tail: [0.into(); 3],
+            start: start.into(),
+            patience: patience.into(),
         }
     }
 
@@ -93,8 +121,11 @@ impl LocalLimits {
         if found < needed.into() || hello.length.get() < needed {
             return refuse(Reason::HelloLength, needed.into(), found.min(hello.length.get().into()));
         }
-        if hello.required.get() & !FEATURES != 0 {
-            return refuse(Reason::Features, FEATURES, hello.required.get());
+        let ours = self.part.features();
+        for unmet in [hello.required.get() & !ours, ours & !hello.features.get()] {
+            if unmet != 0 {
+                return refuse(Reason::Features, ours, if unmet & ours == 0 { hello.required.get() } else { hello.features.get() });
+            }
         }
         let (capacity, offset) = (hello.ring_capacity.get(), hello.ring_offset.get());
         let max = to_u64(self.ring);
@@ -113,7 +144,23 @@ impl LocalLimits {
                 return refuse(Reason::Start, 0, first);
             }
         }
+        // A publisher sends one message to all, so that each must accept the longest.
+        if self.part == Part::Publisher {
+            for (reason, ours, theirs) in [
+                (Reason::ControlLimit, self.control, hello.max_control.get()),
+                (Reason::FdLimit, self.fds, hello.max_fds.get()),
+            ] {
+                if theirs < ours {
+                    return refuse(reason, ours.into(), theirs.into());
+                }
+            }
+        }
+        let wish = Wish {
+            slow: Slow::from_patience(hello.patience.get()),
+            start: Start::from_code(hello.start.get()),
+        };
         Ok(Negotiated {
+            wish,
             version: VERSION,
             geometry: Geometry { offset: to_usize(offset), capacity: to_usize(capacity) },
             max_control: to_usize(hello.max_control.get().into()),
@@ -130,7 +177,10 @@ mod tests {
     use super::*;
 
     const GEOMETRY: Geometry = Geometry { offset: 4096, capacity: 8192 };
-    const LIMITS: LocalLimits = LocalLimits { ring: 1 << 20, control: 100, fds: 300, requests: 20 };
+    const LIMITS: LocalLimits =
+        LocalLimits { ring: 1 << 20, control: 100, fds: 300, requests: 20, part: Part::Channel };
+    const WISH: Wish = Wish { slow: Slow::Overrun, start: Start::Latest };
+    const NO_WISH: Wish = Wish { slow: Slow::Overrun, start: Start::Next };
 
     fn reason(change: impl FnOnce(&mut Hello)) -> Reason {
         let mut hello = LIMITS.hello(GEOMETRY);
@@ -140,8 +190,14 @@ mod tests {
 
     #[test]
     fn our_own_hello_is_accepted() {
-        let negotiated =
-            Negotiated { version: 1, geometry: GEOMETRY, max_control: 100, max_fds: 253, max_requests: 20 };
+        let negotiated = Negotiated {
+            version: 1,
+            geometry: GEOMETRY,
+            max_control: 100,
+            max_fds: 253,
+            max_requests: 20,
+            wish: NO_WISH,
+        };
         assert_eq!(LIMITS.negotiate(LIMITS.hello(GEOMETRY).as_bytes()), Ok(negotiated));
     }
 
@@ -192,6 +248,36 @@ mod tests {
         }
         assert_eq!(reason(|h| h.first_sequence = 1.into()), Reason::Start);
         assert_eq!(reason(|h| h.first_position = 64.into()), Reason::Start);
+    }
+
+    #[test]
+    fn publishers_and_subscribers_meet_each_other_only() {
+        let part = |part| LocalLimits { part, ring: 8192, ..LIMITS };
+        let (channel, publisher) = (part(Part::Channel), part(Part::Publisher));
+        let subscriber = part(Part::Subscriber(WISH));
+        let meet = |from: LocalLimits, to: LocalLimits| to.negotiate(from.hello(GEOMETRY).as_bytes());
+        assert_eq!(meet(subscriber, publisher).map(|negotiated| negotiated.wish), Ok(WISH));
+        assert!(meet(publisher, subscriber).is_ok());
+        let features = |expected, found| Err(Refusal { reason: Reason::Features, expected, found });
+        for part in [publisher, subscriber] {
+            assert_eq!(meet(part, channel), features(0, 1));
+            assert_eq!(meet(channel, part), features(1, 0));
+        }
+    }
+
+    #[test]
+    fn subscriber_accepts_all_that_its_publisher_sends() {
+        let publisher = LocalLimits { part: Part::Publisher, ..LIMITS };
+        let subscriber = LocalLimits { part: Part::Subscriber(WISH), ..LIMITS };
+        let refused = |limits: LocalLimits| {
+            publisher.negotiate(limits.hello(GEOMETRY).as_bytes()).map_err(|refusal| refusal.reason).err()
+        };
+        assert_eq!(refused(LocalLimits { control: 101, fds: 301, ..subscriber }), None);
+        assert_eq!(refused(LocalLimits { control: 99, ..subscriber }), Some(Reason::ControlLimit));
+        assert_eq!(refused(LocalLimits { fds: 299, ..subscriber }), Some(Reason::FdLimit));
+        // A subscriber reads what comes: its own limits are those of its builder.
+        let small = LocalLimits { control: 0, fds: 0, ..publisher };
+        assert!(subscriber.negotiate(small.hello(GEOMETRY).as_bytes()).is_ok());
     }
 
     #[test]

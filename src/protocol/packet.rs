@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Reject = 3,
     Control = 4,
     Doorbell = 5,
+    /// The descriptors of a publisher's message, whose record names the attempt to send them.
+    Descriptors = 6,
 }
 
 impl Kind {
@@ -88,6 +90,11 @@ impl PacketHeader {
         }
     }
 
+    /// The header of the descriptors of a publisher's message.
+    pub(crate) fn descriptors(attempt: u64, fd_count: u32) -> Self {
+        Self { sequence: attempt.into(), ..Self::plain(Kind::Descriptors, fd_count) }
+    }
+
     /// Splits a packet into its checked header and its body.
     ///
     /// UNTRUSTED: every field of the header.
@@ -104,12 +111,15 @@ impl PacketHeader {
         if flags & !known != 0 {
             return Err(ProtocolError::PacketFlags { known, found: flags });
         }
-        let sequenced = kind == Kind::Control;
-        let stray = !sequenced && (header.sequence.get() != 0 || header.reply_to.get() != 0);
+        let stray = match kind {
+            Kind::Control => 0,
+            Kind::Descriptors => header.reply_to.get(),
+            _ => header.sequence.get() | header.reply_to.get(),
+        } != 0;
         if header.reserved.get() != 0 || stray {
             return Err(ProtocolError::PacketReserved);
         }
-        if matches!(kind, Kind::Doorbell | Kind::Ready) && !body.is_empty() {
+        if matches!(kind, Kind::Doorbell | Kind::Descriptors) && !body.is_empty() {
             return Err(ProtocolError::PacketLength { expected: PACKET_HEADER, found: bytes.len() });
         }
         let heading =
@@ -162,16 +172,32 @@ mod tests {
         assert_eq!(parse(PacketHeader { sequence: 1.into(), ..good }), ProtocolError::PacketReserved);
         assert_eq!(parse(PacketHeader { reply_to: 1.into(), ..good }), ProtocolError::PacketReserved);
         assert_eq!(parse(PacketHeader { reserved: 1.into(), ..good }), ProtocolError::PacketReserved);
-        let long = [good.as_bytes(), b"x"].concat();
-        assert_eq!(
-            PacketHeader::parse(&long).unwrap_err(),
-            ProtocolError::PacketLength { expected: 32, found: 33 }
-        );
+        for header in [good, PacketHeader::descriptors(7, 1)] {
+            let long = [header.as_bytes(), b"x"].concat();
+            assert_eq!(
+                PacketHeader::parse(&long).unwrap_err(),
+                ProtocolError::PacketLength { expected: 32, found: 33 }
+            );
+        }
+        let (packet, _) = PacketHeader::parse(PacketHeader::descriptors(7, 1).as_bytes()).unwrap();
+        assert_eq!((packet.kind, packet.heading.sequence, packet.fd_count), (Kind::Descriptors, 7, 1));
+        let reply = PacketHeader { reply_to: 1.into(), ..PacketHeader::descriptors(7, 1) };
+        assert_eq!(parse(reply), ProtocolError::PacketReserved);
     }
 
     #[test]
     fn the_documented_headers_are_these() {
-        assert_documented!(RecordHeader { sequence, payload_len, control_len, flags, reply_to, reserved });
+        assert_documented!(RecordHeader {
+            sequence,
+            payload_len,
+            control_len,
+            flags,
+            reply_to,
+            lost,
+            epoch,
+            attempt,
+            reserved
+        });
         assert_documented!(PacketHeader { kind, flags, fd_count, sequence, reply_to, reserved });
     }
 
@@ -179,16 +205,20 @@ mod tests {
     fn the_documented_numbers_are_these() {
         use crate::protocol::{
             Word,
-            record::{PADDING, SPLIT, WANTS_REPLY},
+            record::{CONTROL, PADDING, SPLIT, WANTS_REPLY},
         };
         let words = [
             Word::Head,
             Word::Packets,
+            Word::Latest,
+            Word::Messages,
             Word::Tail,
+            Word::Missed,
             Word::ReceiverEpoch,
             Word::SenderEpoch,
             Word::SenderNeeds,
             Word::Origin,
+            Word::Claimed,
         ];
         let rows = table("| offset | word");
         assert_eq!(rows.len(), words.len());
@@ -197,7 +227,7 @@ mod tests {
             assert!(row[2].starts_with(&format!("{word:?}:")), "{row:?}");
         }
         let kinds = table("| kind | name");
-        assert_eq!(kinds.len(), usize::from(Kind::Doorbell.code()));
+        assert_eq!(kinds.len(), usize::from(Kind::Descriptors.code()));
         for row in kinds {
             let code: u16 = row[1].parse().unwrap();
             assert_eq!(format!("{:?}", Kind::from_code(code).unwrap()), row[2]);
@@ -206,7 +236,8 @@ mod tests {
         }
         let flags: Vec<(u16, String)> =
             table("| flag | name").iter().map(|row| (row[1].parse().unwrap(), row[2].clone())).collect();
-        let code = [(WANTS_REPLY, "WANTS_REPLY"), (SPLIT, "SPLIT"), (PADDING, "PADDING")];
+        let code =
+            [(WANTS_REPLY, "WANTS_REPLY"), (SPLIT, "SPLIT"), (PADDING, "PADDING"), (CONTROL, "CONTROL")];
         assert_eq!(flags, code.map(|(flag, name)| (flag, name.to_owned())));
     }
 }

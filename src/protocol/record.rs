@@ -20,6 +20,8 @@ pub(super) const SPLIT: u16 = 2;
 pub(super) const KNOWN_FLAGS: u16 = WANTS_REPLY | SPLIT;
 /// The record is no message, but leaves out the ring up to its end. No other flag stands beside it.
 pub(super) const PADDING: u16 = 4;
+/// The record of a publisher is a message without a payload.
+pub(super) const CONTROL: u16 = 8;
 
 /// The part that the headers of records and packets share: what a message says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +45,11 @@ impl MessageHeader {
     /// The heading of each half of a message that is in both carriers.
     pub(crate) fn split(self) -> Self {
         Self { flags: self.flags | SPLIT, ..self }
+    }
+
+    /// The flags, as they stand in a header.
+    pub(crate) fn flags(self) -> u16 {
+        self.flags
     }
 
     /// Whether the message asks for a reply.
@@ -73,7 +80,11 @@ pub(crate) struct RecordHeader {
     pub(super) control_len: U32,
     pub(super) flags: U32,
     pub(super) reply_to: U64,
-    pub(super) reserved: [U64; 4],
+    /// The rest is a publisher's, and zero in a channel.
+    pub(super) lost: U64,
+    pub(super) epoch: U64,
+    pub(super) attempt: U64,
+    pub(super) reserved: U64,
 }
 const _: () = assert!(size_of::<RecordHeader>() == 64);
 
@@ -134,6 +145,26 @@ impl Record {
     }
 }
 
+/// What a publisher says of the stream that it passes on, of which it is not the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Source {
+    /// Messages that were lost on their way to the publisher, in all. Only grows.
+    pub(crate) lost: u64,
+    /// The number of the source's run, which changes when it is started again.
+    pub(crate) epoch: u64,
+}
+
+/// A publisher's record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PublishedRecord {
+    pub(crate) record: Record,
+    /// False for a message without a payload, which differs from an empty one.
+    pub(crate) has_payload: bool,
+    /// The attempt to send the message's descriptors that succeeded; 0 without descriptors.
+    pub(crate) attempt: u64,
+    pub(crate) source: Source,
+}
+
 impl RecordHeader {
     #[inline]
     pub(crate) fn new(record: Record) -> Self {
@@ -144,7 +175,23 @@ impl RecordHeader {
             control_len: control_len.into(),
             flags: u32::from(heading.flags).into(),
             reply_to: heading.reply_to.into(),
-            reserved: Default::default(),
+            lost: 0.into(),
+            epoch: 0.into(),
+            attempt: 0.into(),
+            reserved: 0.into(),
+        }
+    }
+
+    /// The header of a publisher's record.
+    #[inline]
+    pub(crate) fn published(published: PublishedRecord) -> Self {
+        let PublishedRecord { record, has_payload, attempt, source } = published;
+        Self {
+            flags: u32::from(if has_payload { 0 } else { CONTROL }).into(),
+            lost: source.lost.into(),
+            epoch: source.epoch.into(),
+            attempt: attempt.into(),
+            ..Self::new(record)
         }
     }
 
@@ -170,19 +217,43 @@ impl RecordHeader {
 
     /// The message's record that the header says, if it fits into the `available` bytes from its start.
     ///
-    /// UNTRUSTED: every field. The lengths are compared before and after they are rounded up.
+    /// UNTRUSTED: every field.
     #[inline]
     pub(crate) fn check(self, available: u64) -> Result<Record, ProtocolError> {
-        let flags = match u16::try_from(self.flags.get()) {
-            Ok(flags) if flags & !KNOWN_FLAGS == 0 => flags,
-            _ => {
-                let (known, found) = (KNOWN_FLAGS.into(), self.flags.get());
-                return Err(ProtocolError::RecordFlags { known, found });
-            }
-        };
-        if self.reserved.iter().fold(0, |all, word| all | word.get()) != 0 {
+        let flags = self.known_flags(KNOWN_FLAGS)?;
+        if self.lost.get() | self.epoch.get() | self.attempt.get() | self.reserved.get() != 0 {
             return Err(ProtocolError::RecordReserved);
         }
+        self.record(flags, available)
+    }
+
+    /// The publisher's record that the header says, if it fits into the `available` bytes from its start.
+    ///
+    /// UNTRUSTED: every field.
+    #[inline]
+    pub(crate) fn check_published(self, available: u64) -> Result<PublishedRecord, ProtocolError> {
+        let has_payload = self.known_flags(CONTROL)? & CONTROL == 0;
+        let stray = self.reply_to.get() | self.reserved.get() | if has_payload { 0 } else { self.payload_len.get() };
+        if stray != 0 {
+            return Err(ProtocolError::RecordReserved);
+        }
+        let source = Source { lost: self.lost.get(), epoch: self.epoch.get() };
+        let record = self.record(0, available)?;
+        Ok(PublishedRecord { record, has_payload, attempt: self.attempt.get(), source })
+    }
+
+    /// UNTRUSTED: a flag that is not among `known` is a violation.
+    #[inline]
+    fn known_flags(&self, known: u16) -> Result<u16, ProtocolError> {
+        match u16::try_from(self.flags.get()) {
+            Ok(flags) if flags & !known == 0 => Ok(flags),
+            _ => Err(ProtocolError::RecordFlags { known: known.into(), found: self.flags.get() }),
+        }
+    }
+
+    /// UNTRUSTED: the lengths are compared before and after they are rounded up.
+    #[inline]
+    fn record(self, flags: u16, available: u64) -> Result<Record, ProtocolError> {
         let (payload_len, control_len) = (self.payload_len.get(), self.control_len.get());
         // The first comparison keeps the sum of the second from overflowing.
         if payload_len > available || RecordSize::of_parts(payload_len, control_len).bytes() > available {
@@ -267,7 +338,8 @@ mod tests {
             RecordHeader { sequence: 1.into(), ..padding },
             RecordHeader { control_len: 1.into(), ..padding },
             RecordHeader { reply_to: 1.into(), ..padding },
-            RecordHeader { reserved: [0.into(), 0.into(), 0.into(), 1.into()], ..padding },
+            RecordHeader { reserved: 1.into(), ..padding },
+            RecordHeader { attempt: 1.into(), ..padding },
         ] {
             assert_eq!(stray.check_padding(), Err(ProtocolError::RecordReserved));
         }
@@ -291,12 +363,45 @@ mod tests {
             let error = RecordHeader { flags: flags.into(), ..good }.check(64).unwrap_err();
             assert_eq!(error, ProtocolError::RecordFlags { known: 3, found: flags });
         }
-        for at in 0..4 {
-            let mut bad = good;
-            bad.reserved[at] = 1.into();
-            assert_eq!(bad.check(64), Err(ProtocolError::RecordReserved));
+        for stray in [
+            RecordHeader { lost: 1.into(), ..good },
+            RecordHeader { epoch: 1.into(), ..good },
+            RecordHeader { attempt: 1.into(), ..good },
+            RecordHeader { reserved: 1.into(), ..good },
+            RecordHeader { lost: 1.into(), epoch: 1.into(), ..good },
+        ] {
+            assert_eq!(stray.check(64), Err(ProtocolError::RecordReserved));
         }
-        let alike = RecordHeader { reserved: [1.into(); 4], ..good };
-        assert_eq!(alike.check(64), Err(ProtocolError::RecordReserved));
+    }
+
+    #[test]
+    fn published_records_round_trip_and_are_no_channels() {
+        let source = Source { lost: 3, epoch: 9 };
+        let record = |payload_len, control_len| {
+            let plain = MessageHeader::new(7, false, None);
+            Record::new(plain, payload_len).with_control(control_len).unwrap()
+        };
+        for (record, has_payload) in [(record(100, 5), true), (record(0, 0), true), (record(0, 70), false)] {
+            for attempt in [0, 4] {
+                let published = PublishedRecord { record, has_payload, attempt, source };
+                assert_eq!(RecordHeader::published(published).check_published(1024), Ok(published));
+                assert!(RecordHeader::published(published).check(1024).is_err());
+            }
+        }
+        let good = RecordHeader::new(record(64, 0));
+        let length = ProtocolError::RecordLength { available: 64, payload: 64, control: 0 };
+        assert_eq!(good.check_published(64), Err(length));
+        for flags in [WANTS_REPLY, SPLIT, PADDING, CONTROL | SPLIT, 16] {
+            let bad = RecordHeader { flags: u32::from(flags).into(), ..good };
+            let error = ProtocolError::RecordFlags { known: 8, found: flags.into() };
+            assert_eq!(bad.check_published(1024), Err(error));
+        }
+        for stray in [
+            RecordHeader { reply_to: 1.into(), ..good },
+            RecordHeader { reserved: 1.into(), ..good },
+            RecordHeader { flags: u32::from(CONTROL).into(), ..good },
+        ] {
+            assert_eq!(stray.check_published(1024), Err(ProtocolError::RecordReserved));
+        }
     }
 }

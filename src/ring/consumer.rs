@@ -11,35 +11,23 @@ use std::sync::{
 use crate::{
     error::ProtocolError,
     protocol::{
-        layout::{CACHE_LINE, Position, Word, to_u64, to_usize},
-        record::{Record, RecordHeader},
+        layout::{CACHE_LINE, Position, Word, to_u64},
+        record::Record,
     },
     ring::{
-        FAR,
+        cursor::Cursor,
         pacing::Pacer,
         release::{Releases, Span},
     },
-    sys::{foreign::VolatileBytes, peer_region::PeerRegion},
+    sys::foreign::VolatileBytes,
     wait::Deadline,
 };
-
-/// Records between the next one and the one whose header is prefetched.
-const AHEAD: u64 = 2;
 
 /// The receiver's place in the peer's ring.
 #[derive(Debug)]
 pub(crate) struct Consumer {
     intake: Arc<Releases>,
-    /// The intake's own, one step nearer.
-    peer: PeerRegion,
-    /// The position at which the next record begins.
-    position: Position,
-    /// Where that is in the ring: the ring's byte.
-    at: u64,
-    /// Bytes from there that are published and before the ring's end.
-    available: u64,
-    /// The end of what is published. May be stale, that is, too low.
-    head: Position,
+    cursor: Cursor,
     pace: Pacer,
     /// Records taken.
     taken: u64,
@@ -48,24 +36,15 @@ pub(crate) struct Consumer {
 #[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
 impl Consumer {
     pub(crate) fn new(intake: Arc<Releases>) -> Self {
-        let (pace, start) = (Pacer::new(intake.peer.capacity()), Position::default());
-        Self {
-            peer: intake.peer.clone(),
-            intake,
-            position: start,
-            at: 0,
-            available: 0,
-            head: start,
-            pace,
-            taken: 0,
-        }
+        let pace = Pacer::new(intake.peer.capacity());
+        Self { cursor: Cursor::new(intake.peer.clone(), Position::default()), intake, pace, taken: 0 }
     }
 
     /// Goes on at a later position of an empty ring.
     #[cfg(test)]
     pub(crate) fn start_at(&mut self, position: u64) {
-        (self.position, self.head) = (Position::new(position), Position::new(position));
-        self.intake.start_at(self.position);
+        self.cursor.jump(Position::new(position), Position::new(position));
+        self.intake.start_at(self.cursor.position);
     }
 
     #[inline]
@@ -73,42 +52,14 @@ impl Consumer {
         &self.intake
     }
 
-    /// Whether something was published since the last look. If so, its first lines are prefetched: a receiver that waited
-    /// for it takes them next.
+    /// See [`Cursor::head_moved`].
     pub(crate) fn head_moved(&self) -> bool {
-        let moved = self.peer.load(Word::Head) != self.head.get();
-        if moved {
-            self.prefetch_record();
-            self.prefetch_payload();
-        }
-        moved
-    }
-
-    /// Prefetches the header of the next record.
-    #[inline(always)]
-    fn prefetch_record(&self) {
-        self.peer.prefetch(self.at);
-    }
-
-    /// Prefetches the header of a later record. Records behind one of `size` bytes often have the same size: then two are
-    /// under way at any time, and a header that is nowhere near the last one is here when it is needed.
-    #[inline(always)]
-    fn prefetch_later(&self, size: u64) {
-        let ahead = size.wrapping_mul(AHEAD);
-        // Short records are close together, as the processor's own prefetching expects.
-        let at = if size >= FAR && ahead < self.available { self.at.wrapping_add(ahead) } else { self.at };
-        self.peer.prefetch(at);
-    }
-
-    /// Prefetches the first line behind the next record's header.
-    #[inline(always)]
-    fn prefetch_payload(&self) {
-        self.peer.prefetch(self.at.wrapping_add(Record::PAYLOAD));
+        self.cursor.head_moved()
     }
 
     /// The number of sequenced packets that the peer says that it has sent.
     pub(crate) fn packets(&self) -> u64 {
-        self.peer.load(Word::Packets)
+        self.cursor.peer.load(Word::Packets)
     }
 
     /// The next record, if it has been published and nothing is wrong: else [`next`](Self::next) says why. A record fits
@@ -121,7 +72,7 @@ impl Consumer {
     /// Whether padding stands here: then it is passed, and a record follows.
     #[cold]
     pub(crate) fn passes_padding(&mut self) -> bool {
-        self.available > 0 && self.pass_padding(ProtocolError::RecordReserved).is_ok()
+        self.cursor.available > 0 && self.pass_padding(ProtocolError::RecordReserved).is_ok()
     }
 
     /// The next record, if it has been published.
@@ -140,10 +91,10 @@ impl Consumer {
     /// Whether a record, or padding, is published; looks at the peer's `head` only if it seems not.
     #[inline(always)]
     fn has_more(&mut self) -> Result<bool, ProtocolError> {
-        if self.available == 0 {
+        if self.cursor.available == 0 {
             self.refresh_head()?;
         }
-        Ok(self.available > 0)
+        Ok(self.cursor.available > 0)
     }
 
     /// Sees what the peer has published.
@@ -151,14 +102,14 @@ impl Consumer {
     /// UNTRUSTED: the peer's `head` may only grow, and not past a ring's length from what we have released.
     #[inline(always)]
     fn refresh_head(&mut self) -> Result<(), ProtocolError> {
-        let found = self.peer.load(Word::Head);
-        if found == self.head.get() && self.position == self.head {
+        let found = self.cursor.peer.load(Word::Head);
+        if found == self.cursor.head.get() && self.cursor.is_at_head() {
             return Ok(());
         }
         // ORDERING: pairs with the Release store in `Producer::publish`: the record is there if the head says so.
         fence(Acquire);
-        let (head, from) = (Position::new(found), self.head);
-        let limit = self.intake.tail().after(to_u64(self.peer.capacity()));
+        let (head, from) = (Position::new(found), self.cursor.head);
+        let limit = self.intake.tail().after(to_u64(self.cursor.peer.capacity()));
         if head < from || head > limit {
             return Err(ProtocolError::Head { from: from.get(), limit: limit.get(), found });
         }
@@ -168,31 +119,20 @@ impl Consumer {
         if head != from {
             self.pace.on_poll(head.since(from));
         }
-        self.head = head;
-        self.recount();
+        self.cursor.see(head);
         Ok(())
-    }
-
-    /// Computes `available` anew; the ring's end is its start.
-    #[inline(always)]
-    fn recount(&mut self) {
-        let capacity = to_u64(self.peer.capacity());
-        if self.at == capacity {
-            self.at = 0;
-        }
-        self.available = self.head.since(self.position).min(capacity.wrapping_sub(self.at));
     }
 
     /// Whether we have read all that we know of, [close](Pacer) behind a peer that seems to go on.
     #[inline]
     pub(crate) fn is_close(&self) -> bool {
-        self.pace.close && self.position == self.head
+        self.pace.close && self.cursor.is_at_head()
     }
 
     /// Waits a moment, 10 µs at most, for as long as the peer goes on, until it has a lead.
     #[cold]
     pub(crate) fn back_off(&mut self, deadline: Deadline) {
-        self.pace.rest(&self.peer, self.head, deadline);
+        self.pace.rest(&self.cursor.peer, self.cursor.head, deadline);
     }
 
     /// Reads the next record's header.
@@ -201,75 +141,43 @@ impl Consumer {
     #[inline(always)]
     fn read(&self) -> Result<Record, ProtocolError> {
         // The payload is looked at next, as a rule: its line comes together with the header's.
-        self.prefetch_payload();
-        match self.header() {
-            Some(header) => header.check(self.available),
-            // At least a line is available.
-            None => Err(ProtocolError::Misaligned { found: self.head.get() }),
-        }
-    }
-
-    #[inline]
-    fn header(&self) -> Option<RecordHeader> {
-        self.peer.bytes(self.at, to_usize(CACHE_LINE)).load(0)
+        self.cursor.prefetch_payload();
+        self.cursor.header()?.check(self.cursor.available)
     }
 
     /// Releases the padding that stands here, so that the record behind it is next. `violation` is the error if no padding
     /// stands here.
     ///
-    /// UNTRUSTED: its header is copied out once more, and all of it judged. Padding must end where the ring does, and a record
-    /// must follow before `head`: so a peer cannot keep us busy with nothing, and no padding follows.
+    /// UNTRUSTED: its header is copied out once more, and all of it judged.
     #[cold]
     fn pass_padding(&mut self, violation: ProtocolError) -> Result<(), ProtocolError> {
-        let Some(header) = self.header().filter(RecordHeader::is_padding) else {
-            return Err(violation);
-        };
-        let (start, available) = (self.position, self.head.since(self.position));
-        let rest = to_u64(self.peer.capacity()).wrapping_sub(self.at);
-        let (expected, found) = (rest.wrapping_sub(CACHE_LINE), header.check_padding()?);
-        if found != expected {
-            return Err(ProtocolError::Padding { expected, found });
-        }
-        if rest >= available {
-            return Err(ProtocolError::RecordLength { available, payload: found, control: 0 });
-        }
-        let padding = Span { start, end: start.after(rest), at: self.at };
-        (self.position, self.at) = (padding.end, 0);
-        self.recount();
+        let padding = self.cursor.check_padding(self.cursor.header()?, violation)?;
+        self.cursor.pass(padding);
         self.intake.release(padding, 0);
         Ok(())
     }
 
     /// The control bytes that ride behind the payload of `record`, which [`next`](Self::next) gave.
     pub(crate) fn control(&self, record: Record) -> VolatileBytes<'_> {
-        self.peer.bytes(self.at.wrapping_add(record.control()), record.control_len())
+        self.cursor.control(record)
     }
 
     /// Moves past `record`, which [`next`](Self::next) gave. Its space is held until the span is released.
     #[inline]
     pub(crate) fn advance(&mut self, record: Record) -> Span {
-        let size = record.size().bytes();
-        let span = Span { start: self.position, end: self.position.after(size), at: self.at };
-        self.position = span.end;
-        // `read` has compared the size with what is available.
-        (self.at, self.available) = (self.at.wrapping_add(size), self.available.wrapping_sub(size));
         self.taken = self.taken.wrapping_add(1);
-        if self.available > 0 {
-            self.prefetch_later(size);
-        }
-        span
+        // `read` has compared the size with what is available.
+        self.cursor.advance(record.size())
     }
 
     /// Whether the peer's sender waits for space that it had if all that was taken were released.
     pub(crate) fn holds_up_peer(&self) -> bool {
-        let needs = self.intake.needed();
-        needs.is_some_and(|needs| self.intake.tail() < needs && needs <= self.position)
+        self.intake.holds_up_peer(self.cursor.position)
     }
 
     /// Records taken and not released, and their bytes.
     pub(crate) fn held(&self) -> (u64, u64) {
-        let (count, bytes) = self.intake.released();
-        (self.taken.wrapping_sub(count), self.position.get().wrapping_sub(bytes))
+        self.intake.held(self.taken, self.cursor.position)
     }
 }
 
@@ -282,7 +190,10 @@ mod tests {
     use super::*;
     use crate::{
         memory::region,
-        protocol::record::MessageHeader,
+        protocol::{
+            layout::to_usize,
+            record::{MessageHeader, RecordHeader},
+        },
         socket::{link::Link, seqpacket::Socket},
     };
 
@@ -340,12 +251,12 @@ mod tests {
                 head += CACHE_LINE;
             }
             own.words.word(Word::Head).store(head, Release);
-            own.words.word(Word::Tail).store(consumer.position.get(), Release);
+            own.words.word(Word::Tail).store(consumer.cursor.position.get(), Release);
         };
         let take_all = |consumer: &mut Consumer| {
             while let Some(record) = consumer.try_next() {
                 consumer.advance(record);
-                if consumer.position == consumer.head {
+                if consumer.cursor.is_at_head() {
                     break;
                 }
             }
@@ -442,7 +353,7 @@ mod tests {
         // Exactly at the end: the next one is at the start, and what is seen there was published already.
         put(&mut own, 0, RecordHeader::new(record(64, 0)));
         let next = consumer.try_next().unwrap();
-        assert_eq!((next, consumer.at, consumer.position.get()), (record(64, 0), 0, capacity));
-        assert_eq!(consumer.available, capacity - 128);
+        assert_eq!((next, consumer.cursor.at, consumer.cursor.position.get()), (record(64, 0), 0, capacity));
+        assert_eq!(consumer.cursor.available, capacity - 128);
     }
 }

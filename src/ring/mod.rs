@@ -8,7 +8,10 @@
 //!
 //! May import: `error`, `protocol`, `wait`, `sys`, `memory`, `socket`.
 
+pub(crate) mod claim;
 mod consumer;
+mod cursor;
+mod follower;
 mod pacing;
 pub(crate) mod producer;
 pub(crate) mod release;
@@ -17,7 +20,8 @@ mod writer;
 
 pub(crate) use self::{
     consumer::Consumer,
-    producer::{Place, Producer},
+    follower::{Fault, Follower},
+    producer::{Place, Producer, Readers, check_tail},
     release::{Releases, Span},
     writer::{Frame, Reservation, Writer},
 };

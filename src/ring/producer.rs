@@ -1,9 +1,11 @@
 //! The owner's counters of a ring: how much room there is, where the next record stands, and publishing.
+//!
+//! Whose `tail` counts is the type parameter's: that of one peer, or the least of a publisher's subscribers.
 
 use std::{
     hint::spin_loop,
     sync::atomic::{
-        Ordering::{Acquire, Release},
+        Ordering::{Acquire, Relaxed, Release},
         fence,
     },
 };
@@ -11,7 +13,7 @@ use std::{
 use crate::{
     error::ProtocolError,
     protocol::layout::{CACHE_LINE, Position, RESERVE, RecordSize, Word, to_u64},
-    ring::window::Window,
+    ring::{claim::Claim, window::Window},
     sys::{own_region::ControlPage, peer_region::PeerRegion},
     wait::Deadline,
 };
@@ -41,19 +43,72 @@ pub(crate) struct Place {
     head: Position,
 }
 
+/// Those who read a ring, as its producer sees them.
+pub(crate) trait Readers {
+    /// Whether some read on while they are overrun. Then what is about to be written is [claimed](Claim), and nothing is left out
+    /// that has room: the ring is its readers' history.
+    const MAY_BE_OVERRUN: bool;
+
+    /// The end of what all have released, from `from` to `head`.
+    ///
+    /// UNTRUSTED: all of their words.
+    fn refresh(&mut self, from: Position, head: Position) -> Result<Position, ProtocolError>;
+
+    /// The same as it seems, to be compared only.
+    fn peek(&self, head: Position) -> Position;
+}
+
+/// The one peer of a channel.
+impl Readers for PeerRegion {
+    const MAY_BE_OVERRUN: bool = false;
+
+    /// UNTRUSTED: the peer's `tail` must lie between where it was and our own `head`.
+    #[inline]
+    fn refresh(&mut self, from: Position, head: Position) -> Result<Position, ProtocolError> {
+        let found = self.load(Word::Tail);
+        // ORDERING: pairs with the Release store in `Releases::move_tail`: the peer has read what it released
+        // before we write there again.
+        fence(Acquire);
+        check_tail(found, Position::new(found), from, head)
+    }
+
+    #[inline]
+    fn peek(&self, _: Position) -> Position {
+        Position::new(self.load(Word::Tail))
+    }
+}
+
+/// Checks a `tail` that was `found`, and stands for the position `tail`.
+#[inline]
+pub(crate) fn check_tail(
+    found: u64,
+    tail: Position,
+    from: Position,
+    head: Position,
+) -> Result<Position, ProtocolError> {
+    if tail < from || tail > head {
+        return Err(ProtocolError::Tail { from: from.get(), limit: head.get(), found: tail.get() });
+    }
+    if !found.is_multiple_of(CACHE_LINE) {
+        return Err(ProtocolError::Misaligned { found });
+    }
+    Ok(tail)
+}
+
 /// The counters of a ring at its owner. The bytes are written by the [`Writer`](super::writer::Writer).
 #[derive(Debug)]
-pub(crate) struct Producer {
+pub(crate) struct Producer<R = PeerRegion> {
     words: ControlPage,
-    peer: PeerRegion,
+    pub(crate) readers: R,
     /// Bytes of the ring.
     capacity: u64,
     /// The end of what is published. Always in sync with the word: nobody else writes it.
     head: Position,
     /// Where `head` stands in the ring: the ring's byte, before its end.
     at: u64,
-    /// The end of what the peer has released. May be stale, that is, too low.
+    /// The end of what the readers have released. May be stale, that is, too low.
     tail: Position,
+    claim: Claim,
     window: Window,
     /// Bytes that may be in flight before something is to be decided: the window, or all of the ring.
     limit: u64,
@@ -67,18 +122,19 @@ pub(crate) struct Producer {
     next_refresh: Position,
 }
 
-impl Producer {
-    pub(super) fn new(words: ControlPage, peer: PeerRegion, capacity: usize) -> Self {
+impl<R: Readers> Producer<R> {
+    pub(super) fn new(words: ControlPage, readers: R, capacity: usize) -> Self {
         let (capacity, head) = (to_u64(capacity), Position::default());
         let (padding, reserved) = (0, RecordSize::NONE);
         // The first record finds out what is free.
         Self {
             words,
-            peer,
+            readers,
             capacity,
             head,
             at: 0,
             tail: head,
+            claim: Claim::new(capacity),
             window: Window::new(capacity),
             limit: capacity,
             free: 0,
@@ -175,8 +231,17 @@ impl Producer {
         let fits = size.bytes() <= self.free;
         if fits {
             (self.padding, self.reserved) = (0, size);
+            self.claim(self.head.after(size.bytes()));
         }
         fits
+    }
+
+    /// Marks the bytes up to `end` as about to be written, where readers may be overrun.
+    #[inline]
+    fn claim(&mut self, end: Position) {
+        if R::MAY_BE_OVERRUN {
+            self.claim.up_to(end, self.tail.after(self.capacity), &self.words);
+        }
     }
 
     /// The `tail` of the peer from which on a record of `size` bytes has room, with its padding.
@@ -189,6 +254,7 @@ impl Producer {
     /// of it.
     pub(crate) fn reserve(&mut self, size: RecordSize) -> Result<(), ProtocolError> {
         (self.padding, self.reserved) = (self.choose_padding(size)?, size);
+        self.claim(self.head.after(self.padding).after(size.bytes()));
         Ok(())
     }
 
@@ -200,7 +266,7 @@ impl Producer {
     fn choose_padding(&mut self, size: RecordSize) -> Result<u64, ProtocolError> {
         let (bytes, rest, padding) = (size.bytes(), self.rest(), self.padding_before(size));
         let records = |n: u64| bytes.saturating_mul(n);
-        if padding > 0 || bytes < LARGE || rest == self.capacity || records(4) <= self.capacity {
+        if R::MAY_BE_OVERRUN || padding > 0 || bytes < LARGE || rest == self.capacity || records(4) <= self.capacity {
             return Ok(padding);
         }
         let others = if records(3) <= self.capacity { 2 } else { 1 };
@@ -219,7 +285,8 @@ impl Producer {
 
     /// Lets the peer catch up, for 150 µs at most.
     pub(crate) fn pace(&mut self, size: RecordSize, deadline: Deadline) -> Result<(), ProtocolError> {
-        let limit = self.window.wait(&self.peer, self.head, size, deadline);
+        let in_flight = || self.head.since(self.readers.peek(self.head));
+        let limit = self.window.wait(in_flight, size, deadline);
         self.refresh_tail()?;
         self.limit = limit.unwrap_or(self.capacity).min(self.capacity);
         self.recount();
@@ -241,12 +308,16 @@ impl Producer {
             return Ok(true);
         }
         let Place { at, padding, .. } = self.reserved();
-        Ok(size.bytes() <= self.capacity.wrapping_sub(at) && self.finds_room(padding, size)?)
+        let fits = size.bytes() <= self.capacity.wrapping_sub(at) && self.finds_room(padding, size)?;
+        if fits {
+            self.claim(self.head.after(padding).after(size.bytes()));
+        }
+        Ok(fits)
     }
 
-    /// Whether the peer has released anything since the last look.
+    /// Whether anything was released since the last look.
     pub(crate) fn tail_moved(&self) -> bool {
-        self.peer.load(Word::Tail) != self.tail.get()
+        self.readers.peek(self.head) != self.tail
     }
 
     /// Waits a moment, some microseconds at most, unless many records of `size` bytes have room already, or the ring is too
@@ -257,7 +328,7 @@ impl Producer {
     pub(crate) fn back_off(&self, size: RecordSize) {
         let enough = size.bytes().saturating_mul(MANY).max(PLENTY).min(self.capacity / PART);
         for _ in 0..LOOKS {
-            let tail = Position::new(self.peer.load(Word::Tail));
+            let tail = self.readers.peek(self.head);
             if self.capacity.wrapping_sub(self.head.since(tail)) >= enough {
                 break;
             }
@@ -267,22 +338,9 @@ impl Producer {
         }
     }
 
-    /// Sees what the peer has released.
-    ///
-    /// UNTRUSTED: the peer's `tail` must lie between where it was and our own `head`.
-    pub(super) fn refresh_tail(&mut self) -> Result<(), ProtocolError> {
-        let found = self.peer.load(Word::Tail);
-        // ORDERING: pairs with the Release store in `Releases::move_tail`: the peer has read what it released
-        // before we write there again.
-        fence(Acquire);
-        let tail = Position::new(found);
-        if tail < self.tail || tail > self.head {
-            return Err(ProtocolError::Tail { from: self.tail.get(), limit: self.head.get(), found });
-        }
-        if !found.is_multiple_of(CACHE_LINE) {
-            return Err(ProtocolError::Misaligned { found });
-        }
-        self.tail = tail;
+    /// Sees what was released.
+    pub(crate) fn refresh_tail(&mut self) -> Result<(), ProtocolError> {
+        self.tail = self.readers.refresh(self.tail, self.head)?;
         Ok(())
     }
 
@@ -302,6 +360,51 @@ impl Producer {
         before.max(self.used())
     }
 
+    /// Does what [`publish`](Self::publish) does for a publisher's message, which is the `number`th. Those who go to the newest record
+    /// find it if it `has_payload`.
+    #[inline]
+    pub(super) fn publish_to_all(&mut self, size: RecordSize, has_payload: bool, number: u64) {
+        let start = self.next_start();
+        self.publish(size);
+        if has_payload {
+            // ORDERING: Release pairs with the Acquire fences in `Newest::of`: a reader that sees this sees the head behind it.
+            self.words.word(Word::Latest).store(start.get(), Release);
+        }
+        self.words.word(Word::Messages).store(number, Relaxed);
+    }
+
+    /// The end of what is published.
+    pub(crate) fn head(&self) -> Position {
+        self.head
+    }
+
+    /// Where the record begins whose place was reserved last.
+    #[inline]
+    pub(crate) fn next_start(&self) -> Position {
+        self.head.after(self.padding)
+    }
+
+    /// Whether a record that begins at `start` is whole until more is claimed.
+    pub(crate) fn is_whole(&self, start: Position) -> bool {
+        self.claimed() <= self.end_of_ring_from(start)
+    }
+
+    /// The end of what may be written at any time.
+    pub(crate) fn claimed(&self) -> Position {
+        self.claim.claimed()
+    }
+
+    /// The end of what can be written while a reader that has released all up to `tail` holds the rest.
+    pub(crate) fn end_of_ring_from(&self, tail: Position) -> Position {
+        tail.after(self.capacity)
+    }
+
+    /// Takes back what was seen released: a reader begins at a position before that.
+    pub(crate) fn read_again_from(&mut self, position: Position) {
+        self.tail = self.tail.min(position);
+        self.recount();
+    }
+
     /// Publishes the record of `size` bytes that has been written at the place reserved last, and the padding before it.
     #[inline]
     pub(super) fn publish(&mut self, size: RecordSize) {
@@ -318,6 +421,7 @@ impl Producer {
         }
     }
 }
+
 #[cfg(test)]
 mod tests {
     use std::{collections::VecDeque, os::fd::AsFd};

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::Ordering::{Acquire, Relaxed, Release, SeqCst},
+        atomic::Ordering::{self, Acquire, Relaxed, Release, SeqCst},
     },
 };
 
@@ -27,6 +27,10 @@ pub(crate) struct Releases {
     pub(crate) link: Arc<Link>,
     /// Our control page, which has the `tail` word.
     words: ControlPage,
+    /// Where the `tail` word begins to count: a subscriber joins later.
+    base: Position,
+    /// The peer is a publisher, which may end us and go on: then it writes over what we hold.
+    pub(crate) is_subscription: bool,
     /// Records before `tail`. Written only by the thread that moves `tail`.
     count: AtomicU64,
     /// The number of ranges in the ledger. Written under its lock.
@@ -83,7 +87,19 @@ impl Span {
 impl Releases {
     pub(crate) fn new(peer: PeerRegion, link: Arc<Link>, words: ControlPage) -> Arc<Self> {
         let (count, early, ledger) = Default::default();
-        Arc::new(Self { peer, link, words, count, early, ledger })
+        let (base, is_subscription) = (Position::default(), false);
+        Arc::new(Self { peer, link, words, base, is_subscription, count, early, ledger })
+    }
+
+    /// Those of a subscriber that joined at the position `base`.
+    pub(crate) fn of_subscription(
+        peer: PeerRegion,
+        link: Arc<Link>,
+        words: ControlPage,
+        base: Position,
+    ) -> Arc<Self> {
+        let (count, early, ledger) = Default::default();
+        Arc::new(Self { peer, link, words, base, is_subscription: true, count, early, ledger })
     }
 
     /// Continues at a later position of an empty ring.
@@ -111,7 +127,7 @@ impl Releases {
     fn release_all(&self, start: Position, end: Position, records: u64) {
         // ORDERING: Acquire pairs with the Release store in `move_tail`. The threads that moved `tail` before have finished
         // reading, and have stored `count`, before we move it.
-        if !self.link.is_ours_at_a_glance() || self.words.word(Word::Tail).load(Acquire) != start.get() {
+        if !self.link.is_ours_at_a_glance() || self.tail_with(Acquire) != start {
             return self.release_out_of_order(start, end, records);
         }
         self.move_tail(end, records);
@@ -129,7 +145,12 @@ impl Releases {
         self.count.store(self.count.load(Relaxed).wrapping_add(records), Relaxed);
         // ORDERING: Release pairs with the Acquire fence in `Producer::refresh_tail`. Our reads of these bytes are finished
         // before the peer writes there again.
-        self.words.word(Word::Tail).store(end.get(), Release);
+        self.words.word(Word::Tail).store(end.since(self.base), Release);
+    }
+
+    #[inline]
+    fn tail_with(&self, ordering: Ordering) -> Position {
+        self.base.after(self.words.word(Word::Tail).load(ordering))
     }
 
     #[cold]
@@ -162,8 +183,7 @@ impl Releases {
     #[cold]
     fn release_pending(&self, ledger: &mut Pending) {
         // ORDERING: Acquire for the same reason as in `release_all`.
-        let tail = || Position::new(self.words.word(Word::Tail).load(Acquire));
-        while let Some((end, records)) = ledger.early.remove(&tail()) {
+        while let Some((end, records)) = ledger.early.remove(&self.tail_with(Acquire)) {
             self.move_tail(end, records);
         }
         self.early.store(to_u64(ledger.early.len()), Relaxed);
@@ -205,8 +225,19 @@ impl Releases {
         self.needed().is_some_and(|needs| needs <= end)
     }
 
-    /// Records and bytes released so far.
-    pub(crate) fn released(&self) -> (u64, u64) {
+    /// Whether the peer's sender waits for space that it had if all up to `position` were released.
+    pub(crate) fn holds_up_peer(&self, position: Position) -> bool {
+        self.needed().is_some_and(|needs| self.tail() < needs && needs <= position)
+    }
+
+    /// Of `taken` records up to `position`, those that are not released, and their bytes.
+    pub(crate) fn held(&self, taken: u64, position: Position) -> (u64, u64) {
+        let (count, bytes) = self.released();
+        (taken.wrapping_sub(count), position.get().wrapping_sub(bytes))
+    }
+
+    /// Records released so far, and the position that their bytes make up.
+    fn released(&self) -> (u64, u64) {
         let ledger = lock(&self.ledger);
         let so_far = (self.count.load(Relaxed), self.tail().get());
         ledger.early.iter().fold(so_far, |(count, bytes), (start, (end, records))| {
@@ -217,7 +248,17 @@ impl Releases {
     /// The end of the released space.
     #[inline]
     pub(crate) fn tail(&self) -> Position {
-        Position::new(self.words.word(Word::Tail).load(Relaxed))
+        self.tail_with(Relaxed)
+    }
+
+    /// Shows how far a subscriber has read that nobody waits for.
+    pub(crate) fn show(&self, position: Position) {
+        self.words.word(Word::Tail).store(position.since(self.base), Relaxed);
+    }
+
+    /// Shows how many messages a subscriber has missed.
+    pub(crate) fn show_missed(&self, missed: u64) {
+        self.words.word(Word::Missed).store(missed, Relaxed);
     }
 
     /// The `len` bytes of a record's payload.

@@ -6,8 +6,7 @@ use std::{
 };
 
 use crate::{
-    protocol::layout::{CACHE_LINE, Position, RESERVE, RecordSize, Word},
-    sys::peer_region::PeerRegion,
+    protocol::layout::{CACHE_LINE, RESERVE, RecordSize},
     wait::{Backoff, Deadline},
 };
 
@@ -60,18 +59,16 @@ impl Window {
         in_flight > self.len && size.bytes() <= self.len / MIN_RECORDS && self.attempts.should_try()
     }
 
-    /// Waits until `peer` has released enough of what was published up to `head`. The new limit of bytes in flight; `None` if
-    /// the peer does not keep up, or if there is no time.
+    /// Waits until enough of what is `in_flight` has been released. The new limit of bytes in flight; `None` if the peer does not
+    /// keep up, or if there is no time.
     ///
     /// UNTRUSTED: the peer's `tail` is only compared here. It prolongs the wait to 150 µs at most.
     pub(super) fn wait(
         &mut self,
-        peer: &PeerRegion,
-        head: Position,
+        in_flight: impl Fn() -> u64,
         size: RecordSize,
         deadline: Deadline,
     ) -> Option<u64> {
-        let in_flight = || head.since(Position::new(peer.load(Word::Tail)));
         let record = size.bytes().saturating_sub(RESERVE).max(CACHE_LINE);
         let part = (self.len / PART_RELEASED).min(record.saturating_mul(RECORDS_RELEASED));
         let nanos = (part.saturating_mul(PICOS_PER_BYTE) / 1000)
@@ -113,7 +110,7 @@ mod tests {
     use crate::{
         memory::region::{OwnRegion, map_peer},
         protocol::{
-            layout::to_usize,
+            layout::{Word, to_usize},
             record::{MessageHeader, Record},
         },
     };
@@ -144,10 +141,10 @@ mod tests {
         let peer = map_peer(theirs.memfd.as_fd(), theirs.geometry, true).unwrap();
         let mut window = Window::new(64 << 10);
         let (len, small) = (window.len, size(64));
-        let head = Position::new(len);
         let chances = |window: &mut Window| (1..10_000).find(|_| window.should_wait(small, len + 1)).unwrap();
         let tail = |bytes| theirs.words.word(Word::Tail).store(bytes, Release);
-        let wait = |window: &mut Window, deadline| window.wait(&peer, head, small, deadline);
+        let in_flight = || len.wrapping_sub(peer.load(Word::Tail));
+        let wait = |window: &mut Window, deadline| window.wait(in_flight, small, deadline);
         tail(len / 4);
         assert_eq!(wait(&mut window, Deadline::Never), Some(len));
         assert_eq!(chances(&mut window), 1, "it helped");

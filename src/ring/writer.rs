@@ -7,8 +7,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     error::ProtocolError,
-    protocol::{CACHE_LINE, Record, RecordHeader, RecordSize},
-    ring::{FAR, Place, Producer},
+    protocol::{CACHE_LINE, PublishedRecord, Record, RecordHeader, RecordSize, to_usize},
+    ring::{FAR, Place, Producer, Readers},
     sys::{
         own_region::{Around, ControlPage, OwnRing, RingSlot},
         peer_region::PeerRegion,
@@ -17,17 +17,17 @@ use crate::{
 
 /// The one writer of a ring.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub(crate) struct Writer<R = PeerRegion> {
     ring: OwnRing,
-    pub(crate) producer: Producer,
+    pub(crate) producer: Producer<R>,
     /// The shortest payload that the ring does not take.
     too_long: usize,
 }
 
-impl Writer {
-    pub(crate) fn new(ring: OwnRing, words: ControlPage, peer: PeerRegion) -> Self {
+impl<R: Readers> Writer<R> {
+    pub(crate) fn new(ring: OwnRing, words: ControlPage, readers: R) -> Self {
         let geometry = ring.geometry();
-        let producer = Producer::new(words, peer, geometry.capacity);
+        let producer = Producer::new(words, readers, geometry.capacity);
         let too_long = if geometry.capacity == 0 { 0 } else { geometry.max_payload().saturating_add(1) };
         Self { ring, producer, too_long }
     }
@@ -47,7 +47,7 @@ impl Writer {
     /// Lends the bytes of the place that was reserved last, for a payload of `count` values. `None` if they reach past the
     /// ring's end.
     #[inline]
-    pub(crate) fn lend<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Option<Reservation<'_, T>> {
+    pub(crate) fn lend<T: FromBytes + IntoBytes>(&mut self, count: usize) -> Option<Reservation<'_, T, R>> {
         let Place { at, .. } = self.producer.reserved();
         let payload = self.ring.slot(at.wrapping_add(Record::PAYLOAD), count)?;
         Some(Reservation { payload, producer: &mut self.producer })
@@ -64,7 +64,7 @@ impl Writer {
         &mut self,
         place: Place,
         count: usize,
-    ) -> Option<Reservation<'_, T>> {
+    ) -> Option<Reservation<'_, T, R>> {
         if place == self.place() { self.lend(count) } else { None }
     }
 }
@@ -85,28 +85,47 @@ impl Writer {
 }
 
 /// Room for a record whose payload is being written. Nothing of it is published until it is committed.
-pub(crate) struct Reservation<'w, T> {
+pub(crate) struct Reservation<'w, T, R = PeerRegion> {
     /// The values.
     pub(crate) payload: RingSlot<'w, T>,
-    producer: &'w mut Producer,
+    producer: &'w mut Producer<R>,
 }
 
-impl<T> Reservation<'_, T> {
+impl<T, R> Reservation<'_, T, R> {
     /// The parts of the record around the payload.
     #[inline]
-    pub(crate) fn frame(&mut self) -> Frame<'_> {
+    pub(crate) fn frame(&mut self) -> Frame<'_, R> {
         Frame { ring: self.payload.around(), producer: self.producer }
     }
 }
 
 /// The record around a payload that is written, to be committed.
-pub(crate) struct Frame<'w> {
+pub(crate) struct Frame<'w, R = PeerRegion> {
     ring: Around<'w>,
-    pub(crate) producer: &'w mut Producer,
+    pub(crate) producer: &'w mut Producer<R>,
 }
 
 #[expect(clippy::inline_always, reason = "a record must stay in registers on its way")]
-impl Frame<'_> {
+impl<R: Readers> Frame<'_, R> {
+    /// Bytes of the ring.
+    pub(crate) fn capacity(&self) -> usize {
+        to_usize(self.producer.capacity())
+    }
+
+    /// The place that was reserved last.
+    pub(crate) fn place(&self) -> Place {
+        self.producer.reserved()
+    }
+
+    /// Takes the `len` bytes of a payload along to the place that was reserved last, if that is another one than `before`.
+    pub(crate) fn move_payload(&mut self, before: Place, len: usize) {
+        let [before, now] = [before, self.place()].map(|place| place.at.wrapping_add(Record::PAYLOAD));
+        if now != before {
+            let moved = self.ring.copy_within(before, now, len);
+            debug_assert!(moved, "the record fits where its place is");
+        }
+    }
+
     /// Whether `record`, with its control bytes, has room at the reserved place now.
     #[inline]
     pub(crate) fn fits(&mut self, record: Record) -> Result<bool, ProtocolError> {
@@ -117,15 +136,30 @@ impl Frame<'_> {
     /// publishes all of that by one store of `Head`. After that the reservation is good for nothing but to be dropped.
     #[inline(always)]
     pub(crate) fn commit(&mut self, record: Record, control: &[u8]) {
+        self.write(record, RecordHeader::new(record), control);
+        self.producer.publish(record.size());
+        self.prefetch_next(record.size());
+    }
+
+    /// Like [`commit`](Self::commit), for a publisher's record.
+    #[inline(always)]
+    pub(crate) fn publish(&mut self, published: PublishedRecord, control: &[u8]) {
+        let PublishedRecord { record, has_payload, .. } = published;
+        self.write(record, RecordHeader::published(published), control);
+        self.producer.publish_to_all(record.size(), has_payload, record.heading.sequence.wrapping_add(1));
+        self.prefetch_next(record.size());
+    }
+
+    /// Writes the parts around the payload.
+    #[inline(always)]
+    fn write(&mut self, record: Record, header: RecordHeader, control: &[u8]) {
         let Place { at, padding, .. } = self.producer.reserved();
         if padding > 0 {
             pad(self.ring.reborrow(), self.producer.capacity(), padding);
         }
         let written = (control.is_empty() || self.ring.write(at.wrapping_add(record.control()), control))
-            && self.ring.put(at, RecordHeader::new(record));
+            && self.ring.put(at, header);
         debug_assert!(written, "the record fits where its place is");
-        self.producer.publish(record.size());
-        self.prefetch_next(record.size());
     }
 
     /// Prefetches the first lines of the next record. They arrive while the full fence after a publication waits for what the

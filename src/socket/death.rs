@@ -97,6 +97,13 @@ impl Watch {
         Ok(array::from_fn(ready))
     }
 
+    /// The process's descriptor, to be polled among others: it is ready when there is news for [`look`](Self::look).
+    pub(crate) fn awaited(&self) -> Option<PollFd<'_>> {
+        let pidfd = self.pidfd.as_ref().filter(|_| self.is_on())?;
+        let flags = if self.state == State::Lives { PollFlags::IN } else { PollFlags::empty() };
+        Some(PollFd::from_borrowed_fd(pidfd.as_fd(), flags))
+    }
+
     /// Looks at the process without sleeping.
     ///
     /// # Errors

@@ -209,6 +209,21 @@ impl Socket {
         Ok(self.send_buffer()?.saturating_sub(overhead).min(body))
     }
 
+    /// Makes the send buffer as small as packets of so many bytes, and one with a body of `body` bytes, allow.
+    pub(crate) fn shrink(&self, body: usize, packets: usize) {
+        let overhead = SEND_OVERHEAD.saturating_add(PACKET_HEADER);
+        let needed = body.saturating_add(overhead).max(packets);
+        // The kernel doubles the number. A failure leaves the buffer as it was.
+        if self.send_buffer().is_ok_and(|size| size > needed) {
+            let _ = sockopt::set_socket_send_buffer_size(&self.fd, needed.div_ceil(2));
+        }
+    }
+
+    /// True if the other end has read all that was sent here.
+    pub(crate) fn is_read(&self) -> Result<bool> {
+        Ok(unread_by_peer(self.as_fd()).map_err(Error::io("ioctl(SIOCOUTQ)"))? == 0)
+    }
+
     fn send_buffer(&self) -> Result<usize> {
         sockopt::socket_send_buffer_size(&self.fd).map_err(Error::io("getsockopt(SO_SNDBUF)"))
     }

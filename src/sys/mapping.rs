@@ -163,7 +163,7 @@ impl Region {
     /// The address of `word`.
     #[inline]
     pub(super) fn word(&self, word: Word) -> NonNull<AtomicU64> {
-        const { assert!(Word::Origin.offset() < 4096) };
+        const { assert!(Word::Claimed.offset() < 4096) };
         // SAFETY: every `Word`'s offset is below the smallest page, which is mapped.
         unsafe { self.base.0.byte_add(word.offset()) }.cast()
     }

@@ -140,6 +140,19 @@ impl OwnRing {
         true
     }
 
+    /// Copies `len` bytes of the ring to its byte `to`. False if they reach past the ring's end, there or here.
+    #[must_use]
+    pub(crate) fn copy_within(&mut self, from: u64, to: u64, len: usize) -> bool {
+        let (from, to) = (to_usize(from), to_usize(to));
+        let Some(ring) = self.bytes_mut(0, self.region.geometry.capacity) else { return false };
+        let is_within = |at: usize| at.checked_add(len).is_some_and(|end| end <= ring.len());
+        let fits = is_within(from) && is_within(to);
+        if fits {
+            ring.copy_within(from..from.wrapping_add(len), to);
+        }
+        fits
+    }
+
     /// Writes `bytes` from the ring's byte `at` on. False if they reach past the ring's end.
     #[must_use]
     #[inline]
@@ -211,6 +224,12 @@ impl Around<'_> {
     #[inline]
     pub(crate) fn put<T: FromBytes + IntoBytes>(&mut self, at: u64, value: T) -> bool {
         self.0.put(at, value)
+    }
+
+    /// See [`OwnRing::copy_within`].
+    #[must_use]
+    pub(crate) fn copy_within(&mut self, from: u64, to: u64, len: usize) -> bool {
+        self.0.copy_within(from, to, len)
     }
 
     /// See [`OwnRing::write`].

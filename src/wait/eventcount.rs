@@ -26,7 +26,7 @@ pub(crate) trait OwnWord {
     fn fence(&self);
 }
 
-/// The waiting side: its own sleep word, and how many doorbells it was owed.
+/// The doorbells of one peer: how many came, and how many it owes.
 ///
 /// There are no more doorbells than odd epochs, and they cannot be saved up. All doorbells of a peer are rung one after
 /// the other, and the socket is read in the order in which they were sent. So if at some moment `n` bytes wait to be read
@@ -35,6 +35,55 @@ pub(crate) trait OwnWord {
 /// doorbell comes for the others any more, and `s - 2` epochs count as received ([`passed`](Self::passed)). An empty socket
 /// is the case of no bytes ([`drained`](Self::drained)). A hostile peer has left what the socket holds, `MAX_UNDER_WAY`,
 /// and the epochs stored meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Bells {
+    /// Doorbells that were read, or will not come any more.
+    pub(crate) received: u64,
+    /// After this many more bytes, the doorbells of the first `.1` epochs have come, but for two.
+    mark: Option<(u64, u64)>,
+}
+
+impl Bells {
+    /// The bells of a peer that has been shown none of the first `epochs`.
+    pub(crate) fn after(epochs: u64) -> Self {
+        Self { received: epochs, mark: None }
+    }
+
+    /// The socket is empty: at most two doorbells can still come for the `epochs` so far.
+    pub(crate) fn drained(&mut self, epochs: u64) {
+        self.received = self.received.max(epochs.saturating_sub(2));
+        self.mark = None;
+    }
+
+    /// A packet of `bytes` was read. `unread` asks how many bytes are still to be read; that is seldom necessary.
+    ///
+    /// The caller counts a doorbell ([`rang`](Self::rang)) first.
+    #[inline]
+    pub(crate) fn passed(&mut self, epochs: u64, bytes: u64, unread: impl FnOnce() -> Option<u64>) {
+        self.mark = match self.mark {
+            Some((left, epochs)) => Some((left.saturating_sub(bytes), epochs)),
+            None if epochs.wrapping_sub(self.received) <= MAX_UNDER_WAY => return,
+            None => unread().map(|unread| (unread, epochs)),
+        };
+        if let Some((0, epochs)) = self.mark {
+            self.drained(epochs);
+        }
+    }
+
+    /// A doorbell was read.
+    ///
+    /// # Errors
+    /// If there were more doorbells than `epochs`.
+    pub(crate) fn rang(&mut self, epochs: u64) -> Result<(), ProtocolError> {
+        self.received = self.received.wrapping_add(1);
+        if self.received > epochs {
+            return Err(ProtocolError::Doorbells { shown: epochs, heard: self.received });
+        }
+        Ok(())
+    }
+}
+
+/// The waiting side: its own sleep word, and the doorbells of its peer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct SleepWord<W> {
     pub(crate) word: W,
@@ -44,17 +93,15 @@ pub(crate) struct SleepWord<W> {
     pub(crate) needs: u64,
     /// Odd values stored so far.
     pub(crate) epochs: u64,
-    /// Doorbells that were read, or will not come any more.
-    pub(crate) received: u64,
-    /// After this many more bytes, the doorbells of the first `.1` epochs have come, but for two.
-    mark: Option<(u64, u64)>,
+    /// Those of the one peer. Where several share the word, each has its own.
+    pub(crate) bells: Bells,
 }
 
 impl<W: OwnWord> SleepWord<W> {
     /// Takes up the word as it is. A receiver's starts armed, so that a loop may wait before it first looks.
     pub(crate) fn new(word: W) -> Self {
         let value = word.load();
-        Self { word, value, needs: 0, epochs: value & 1, received: 0, mark: None }
+        Self { word, value, needs: 0, epochs: value & 1, bells: Bells::default() }
     }
 
     #[inline]
@@ -100,30 +147,15 @@ impl<W: OwnWord> SleepWord<W> {
         }
     }
 
-    /// The socket is empty: at most two doorbells can still come for the epochs so far.
+    /// See [`Bells::drained`].
     pub(crate) fn drained(&mut self) {
-        self.settle(self.epochs);
+        self.bells.drained(self.epochs);
     }
 
-    /// A packet of `bytes` was read. `unread` asks how many bytes are still to be read; that is seldom necessary.
-    ///
-    /// The caller reports a doorbell to [`on_doorbell`](Self::on_doorbell) first.
+    /// See [`Bells::passed`].
     #[inline]
     pub(crate) fn passed(&mut self, bytes: u64, unread: impl FnOnce() -> Option<u64>) {
-        self.mark = match self.mark {
-            Some((left, epochs)) => Some((left.saturating_sub(bytes), epochs)),
-            None if self.epochs.wrapping_sub(self.received) <= MAX_UNDER_WAY => return,
-            None => unread().map(|unread| (unread, self.epochs)),
-        };
-        if let Some((0, epochs)) = self.mark {
-            self.settle(epochs);
-        }
-    }
-
-    /// All doorbells for the first `epochs` have come, but for two.
-    fn settle(&mut self, epochs: u64) {
-        self.received = self.received.max(epochs.saturating_sub(2));
-        self.mark = None;
+        self.bells.passed(self.epochs, bytes, unread);
     }
 
     /// A doorbell was read: the word is disarmed.
@@ -141,11 +173,7 @@ impl<W: OwnWord> SleepWord<W> {
     /// # Errors
     /// Those of [`on_doorbell`](Self::on_doorbell).
     pub(crate) fn on_stale_doorbell(&mut self) -> Result<(), ProtocolError> {
-        self.received = self.received.wrapping_add(1);
-        if self.received > self.epochs {
-            return Err(ProtocolError::Doorbells { shown: self.epochs, heard: self.received });
-        }
-        Ok(())
+        self.bells.rang(self.epochs)
     }
 }
 
@@ -201,6 +229,12 @@ impl Notifier {
         // ORDERING: pairs with the fence in `SleepWord::rearm`. A peer whose epoch we do not see, sees everything that we
         // published before this.
         peer.fence();
+        self.notify_behind_fence(peer)
+    }
+
+    /// Like [`notify`](Self::notify), for one of several peers: the caller has passed one full fence for all.
+    #[inline]
+    pub(crate) fn notify_behind_fence(&mut self, peer: &impl Sleeper) -> Notified {
         let epoch = peer.epoch();
         if epoch & 1 == 0 || epoch == self.notified { Notified::NoNeed } else { self.ring(epoch, peer) }
     }

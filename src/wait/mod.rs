@@ -23,7 +23,7 @@ use std::time::Duration;
 
 pub(crate) use deadline::{Budget, Deadline};
 pub(crate) use engine::{News, Outcome, SpinResult, WaitState, Waiter, run};
-pub(crate) use eventcount::{Notified, Notifier, OwnWord, Sent, SleepWord, Sleeper};
+pub(crate) use eventcount::{Bells, Notified, Notifier, OwnWord, Sent, SleepWord, Sleeper};
 pub(crate) use lock::{lock, lock_unless_lost};
 pub(crate) use poll::{sleep, sleep_on};
 pub(crate) use spin::{Backoff, Spinner, pinned_to_same_cpu};

@@ -65,7 +65,7 @@ impl Inbox {
         count(&mut self.stats.packets_received, 1);
         let control = AlignedBytes::from(incoming.body);
         let lost = incoming.fds_truncated.then_some(fd_count);
-        let extras = Box::new(Attachments { control, fds: incoming.fds, lost });
+        let extras = Box::new(Attachments { control, fds: incoming.fds, lost, ..Attachments::default() });
         self.order.push_packet(incoming.packet.heading, extras)?;
         // A sender may be waiting for the room that this packet took.
         self.consumer.intake().notify_space();

@@ -59,7 +59,7 @@ impl Inbox {
     }
 
     /// The error after the last message. If the peer is gone, and has not only closed this direction, the whole channel is closed.
-    fn end(&mut self) -> Error {
+    pub(super) fn end(&mut self) -> Error {
         self.order.abandon();
         if self.link.socket.is_dead() || self.watch.was_killed() {
             self.link.close();

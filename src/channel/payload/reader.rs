@@ -23,8 +23,9 @@ const READ_AHEAD: usize = 2048;
 ///
 /// Small reads are served from a private copy of at most 2 KiB; large ones are copied straight from the ring to the
 /// caller's memory. Nothing here blocks, makes a system call or fails, but for a seek to before the first byte
-/// ([`InvalidInput`](io::ErrorKind::InvalidInput)) and a `read_exact` past the end
-/// ([`UnexpectedEof`](io::ErrorKind::UnexpectedEof)). A read of one byte costs about as much as one from a slice.
+/// ([`InvalidInput`](io::ErrorKind::InvalidInput)), a `read_exact` past the end
+/// ([`UnexpectedEof`](io::ErrorKind::UnexpectedEof)), and a payload that is not [whole](Payload::is_whole)
+/// ([`Error::Overrun`](crate::Error::Overrun)). A read of one byte costs about as much as one from a slice.
 ///
 /// ```
 /// use std::io::{BufRead, Lines};
@@ -117,10 +118,20 @@ impl<'a> PayloadReader<'a> {
 
     /// Fills the buffer anew, from the position on.
     #[inline(never)]
-    fn fill(&mut self) {
+    fn fill(&mut self) -> io::Result<()> {
         self.jump(self.position());
         let whole = self.source.bytes(self.start, READ_AHEAD).append_to(&mut self.buffer);
         debug_assert!(whole, "any number of bytes is whole");
+        self.check_whole()
+    }
+
+    /// Drops what was copied of a payload that is not [whole](Payload::is_whole).
+    #[inline]
+    fn check_whole(&mut self) -> io::Result<()> {
+        self.source.payload().check_whole().map_err(|overrun| {
+            self.jump(self.start);
+            overrun.into()
+        })
     }
 
     /// Fills `to` from the buffer; does nothing, and returns false, if there is too little in it.
@@ -136,24 +147,25 @@ impl<'a> PayloadReader<'a> {
 
     /// Fills `to`, for which the buffer has too little, as far as the payload reaches. Returns the length.
     #[inline(never)]
-    fn read_on(&mut self, to: &mut [u8]) -> usize {
+    fn read_on(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let buffered = self.buffered().len();
-        let Some((first, rest)) = to.split_at_mut_checked(buffered) else { return 0 };
+        let Some((first, rest)) = to.split_at_mut_checked(buffered) else { return Ok(0) };
         self.take(first);
         if rest.len() < READ_AHEAD {
-            self.fill();
+            self.fill()?;
         }
         let position = self.position();
         let next = self.source.bytes(position, rest.len());
         let len = next.len();
-        let Some(rest) = rest.get_mut(..len) else { return buffered };
+        let Some(rest) = rest.get_mut(..len) else { return Ok(buffered) };
         let straight = self.buffered().is_empty() && next.copy_over(rest);
         if straight {
+            self.check_whole()?;
             self.jump(position.saturating_add(len));
         } else {
             self.take(rest);
         }
-        buffered.saturating_add(len)
+        Ok(buffered.saturating_add(len))
     }
 }
 
@@ -166,12 +178,12 @@ impl PayloadReader<'static> {
 impl Read for PayloadReader<'_> {
     #[inline]
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        Ok(if self.take(to) { to.len() } else { self.read_on(to) })
+        if self.take(to) { Ok(to.len()) } else { self.read_on(to) }
     }
 
     #[inline]
     fn read_exact(&mut self, to: &mut [u8]) -> io::Result<()> {
-        if self.take(to) || self.read_on(to) == to.len() {
+        if self.take(to) || self.read_on(to)? == to.len() {
             Ok(())
         } else {
             Err(io::ErrorKind::UnexpectedEof.into())
@@ -187,6 +199,7 @@ impl Read for PayloadReader<'_> {
         let whole = rest.append_to(to);
         debug_assert!(whole, "any number of bytes is whole");
         self.jump(position.saturating_add(len));
+        self.check_whole().inspect_err(|_| to.truncate(to.len().saturating_sub(len)))?;
         Ok(len)
     }
 }
@@ -195,7 +208,7 @@ impl BufRead for PayloadReader<'_> {
     #[inline]
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at >= self.buffer.len() {
-            self.fill();
+            self.fill()?;
         }
         Ok(self.buffered())
     }
@@ -232,12 +245,11 @@ impl fmt::Debug for PayloadReader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::payload::Place;
 
     #[test]
     fn a_large_read_does_not_pass_through_the_buffer() {
         let bytes: Vec<u8> = (0..251).cycle().take(3 * READ_AHEAD).collect();
-        let payload = Payload { len: bytes.len(), place: Place::Private(bytes.clone()) };
+        let payload = Payload::private(bytes.clone());
         let mut reader = payload.reader();
         let mut large = vec![0; READ_AHEAD];
         reader.read_exact(&mut large).unwrap();

@@ -1,0 +1,346 @@
+//! [`Feed`]: the receive path of a subscriber. It takes messages out of its publisher's ring, with their descriptors, and
+//! replies out of its socket. `wait` has its steps of waiting.
+//!
+//! Refuses messages beyond our limits, sequences that do not fit to what was left out, and replies to nothing.
+
+mod packets;
+mod wait;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::{
+    channel::{Attachments, Limits, Message, Payload, Stats, Story, stats::count},
+    error::{Error, ProtocolError, Result},
+    fanout::Published,
+    memory::aligned_bytes::AlignedBytes,
+    protocol::{Attempts, CACHE_LINE, PublishedRecord, Source, Taken, Terms, Word},
+    ring::{Fault, Follower, Releases},
+    socket::{death::Watch, doorbell::ControlWord, link::Link},
+    sys::own_region::ControlPage,
+    wait::{Budget, Deadline, SleepWord, Spinner},
+};
+
+/// The receive path of a subscriber: everything but its backlog.
+pub(crate) struct Feed {
+    pub(super) link: Arc<Link>,
+    pub(super) follower: Follower,
+    /// Packets of descriptors wait here for their records.
+    attempts: Attempts<Box<Attachments>>,
+    /// Replies that came while something else was read.
+    replies: VecDeque<Result<Message>>,
+    /// Number of the next reply.
+    next_reply: u64,
+    word: SleepWord<ControlWord>,
+    spinner: Spinner,
+    watch: Watch,
+    /// End of file was read: no message comes but those that are in the ring.
+    eof: bool,
+    /// The publisher said that it ends us for slowness.
+    is_too_slow: bool,
+    pub(super) limits: Limits,
+    pub(super) stats: Stats,
+    /// Number of the next message of the ring.
+    sequence: u64,
+    /// What was last seen of the publisher's source.
+    source: Source,
+    /// Messages missed, in all and since the last one that was given out.
+    pub(super) missed: u64,
+    missed_since: u64,
+}
+
+/// Which message is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// The next one.
+    Next,
+    /// The newest with a payload.
+    Latest,
+    /// The next one that was published, left where it lies.
+    InPlace,
+}
+
+/// Why there is no message yet.
+enum Missing {
+    Fault(Fault),
+    /// The descriptors of a message were not sent to us.
+    Descriptors,
+    Other(Error),
+}
+
+impl From<Fault> for Missing {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<ProtocolError> for Missing {
+    fn from(violation: ProtocolError) -> Self {
+        Self::Fault(Fault::Violation(violation))
+    }
+}
+
+impl From<Error> for Missing {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Feed {
+    pub(super) fn new(
+        intake: Arc<Releases>,
+        words: ControlPage,
+        limits: Limits,
+        terms: Terms,
+        watch: Watch,
+        spinner: Spinner,
+    ) -> Self {
+        Self {
+            link: Arc::clone(&intake.link),
+            follower: Follower::new(intake, terms),
+            attempts: Attempts::new(),
+            replies: VecDeque::new(),
+            next_reply: 0,
+            word: SleepWord::new(ControlWord::new(words, Word::ReceiverEpoch)),
+            spinner,
+            watch,
+            eof: false,
+            is_too_slow: false,
+            limits,
+            stats: Stats::default(),
+            sequence: terms.first_sequence,
+            source: Source { lost: terms.lost, epoch: 0 },
+            missed: 0,
+            missed_since: 0,
+        }
+    }
+
+    /// The message that is wanted, if it is here. `None` also if the budget is spent before.
+    pub(super) fn poll(&mut self, wanted: Wanted, budget: &mut Budget) -> Result<Option<Message>> {
+        if wanted == Wanted::Next
+            && let Some(reply) = self.replies.pop_front()
+        {
+            self.word.disarm();
+            if let Ok(reply) = &reply {
+                self.count(reply);
+            }
+            return reply.map(Some);
+        }
+        loop {
+            let record = match self.find(wanted) {
+                Ok(None) => return Ok(None),
+                Ok(Some(record)) => Ok(record),
+                Err(fault) => Err(fault.into()),
+            };
+            match record.and_then(|record| self.take(record, wanted, budget)) {
+                Ok(Some(message)) => {
+                    self.word.disarm();
+                    return Ok(Some(message));
+                }
+                Ok(None) => return Ok(None),
+                Err(missing) => self.go_on(missing, budget)?,
+            }
+        }
+    }
+
+    /// The next record that is wanted.
+    fn find(&mut self, wanted: Wanted) -> Result<Option<PublishedRecord>, Fault> {
+        if wanted == Wanted::Latest && !self.follower.skip_to_latest()? {
+            return Ok(None);
+        }
+        self.follower.next()
+    }
+
+    /// Goes on after a message that cannot be had, if this subscriber may miss some.
+    ///
+    /// UNTRUSTED: a publisher can have us jump again and again. Each jump is paid for.
+    #[cold]
+    fn go_on(&mut self, missing: Missing, budget: &mut Budget) -> Result<()> {
+        match missing {
+            Missing::Other(error) => return Err(error),
+            Missing::Fault(Fault::Violation(violation)) => return Err(self.link.violated(violation)),
+            Missing::Fault(Fault::Overrun) if self.follower.is_waited_for() => return Err(Error::TooSlow),
+            // They were sent before the end, if at all.
+            Missing::Descriptors if self.eof => return Err(self.end()),
+            Missing::Descriptors if self.follower.is_waited_for() => {
+                return Err(self.link.violated(ProtocolError::NoDescriptors { sequence: self.sequence }));
+            }
+            Missing::Fault(Fault::Overrun) => {
+                self.follower.jump().map_err(|violation| self.link.violated(violation))?;
+            }
+            // It was left out.
+            Missing::Descriptors => {}
+        }
+        budget.spend()?;
+        Ok(())
+    }
+
+    /// Takes a record, with its descriptors, as a message. `None` if the budget is spent.
+    fn take(
+        &mut self,
+        published: PublishedRecord,
+        wanted: Wanted,
+        budget: &mut Budget,
+    ) -> Result<Option<Message>, Missing> {
+        let PublishedRecord { record, has_payload, attempt, source } = published;
+        let gap = self.check_sequence(record.heading.sequence, source)?;
+        let mut extras = None;
+        if attempt != 0 {
+            match self.fds_of(attempt, budget)? {
+                Taken::Here(packet) => extras = Some(packet),
+                Taken::Read => return Ok(None),
+                Taken::Missing => {
+                    if !self.eof {
+                        self.follower.pass(record);
+                        self.note(record.heading.sequence, source, gap.saturating_add(1));
+                    }
+                    return Err(Missing::Descriptors);
+                }
+            }
+        }
+        if record.control_len() > 0 {
+            let (max, found) = (self.limits.max_control, record.control_len());
+            if found > max {
+                return Err(ProtocolError::ControlLength { max, found }.into());
+            }
+            let control = AlignedBytes::copy(self.follower.control(record));
+            extras.get_or_insert_default().control = control;
+        }
+        let payload = if self.follower.is_waited_for() || wanted == Wanted::InPlace {
+            // The control bytes may have been overwritten while they were copied.
+            if record.control_len() > 0 && !self.follower.is_whole() {
+                return Err(Fault::Overrun.into());
+            }
+            let span = self.follower.advance(record);
+            let intake = self.follower.intake();
+            if has_payload {
+                Some(Payload::new(Arc::clone(intake), span, record.payload_len()))
+            } else {
+                intake.release(span, 1);
+                None
+            }
+        } else {
+            let bytes = has_payload.then(|| self.follower.payload(record).to_vec().unwrap_or_default());
+            if !self.follower.is_whole() {
+                return Err(Fault::Overrun.into());
+            }
+            self.follower.pass(record);
+            bytes.map(Payload::private)
+        };
+        self.note(record.heading.sequence, source, gap);
+        let story = Story { missed: std::mem::take(&mut self.missed_since), epoch: source.epoch };
+        if story != Story::default() {
+            extras.get_or_insert_default().story = story;
+        }
+        if let Some(expected) = extras.as_ref().and_then(|extras| extras.lost) {
+            // What was missed before it is told with the next one.
+            self.missed_since = story.missed;
+            let received = extras.map_or(0, |extras| extras.fds.len());
+            return Err(Error::FdsLost { expected, received }.into());
+        }
+        let message = Message::new(record.heading, self.link.id, extras, payload);
+        self.count(&message);
+        Ok(Some(message))
+    }
+
+    /// Waits for the next published message, and reads it where it lies. `None` if it was overwritten meanwhile.
+    pub(super) fn receive_with<R>(
+        &mut self,
+        deadline: Deadline,
+        read: impl FnOnce(&Published<'_>) -> R,
+    ) -> Result<Option<R>> {
+        let message = self.receive(Wanted::InPlace, deadline)?;
+        let result = read(&Published::of(&message));
+        if message.payload().is_none_or(Payload::is_whole) {
+            return Ok(Some(result));
+        }
+        if self.follower.is_waited_for() {
+            return Err(Error::TooSlow);
+        }
+        // What was missed before it is told with the next one.
+        self.missed_since = self.missed_since.saturating_add(message.missed());
+        self.miss(1);
+        Ok(None)
+    }
+
+    fn count(&mut self, message: &Message) {
+        count(&mut self.stats.messages_received, 1);
+        count(&mut self.stats.bytes_received, message.len());
+        count(&mut self.stats.fds_received, message.fds().len());
+    }
+
+    /// Messages that were left out before this one.
+    ///
+    /// UNTRUSTED: no more than the bytes that were left out can hold.
+    fn check_sequence(&self, found: u64, source: Source) -> Result<u64, ProtocolError> {
+        let from = self.sequence;
+        let limit = from.saturating_add(self.follower.skipped() / CACHE_LINE);
+        if found < from || found > limit {
+            return Err(if limit == from {
+                ProtocolError::Sequence { expected: from, found }
+            } else {
+                ProtocolError::Gap { from, limit, found }
+            });
+        }
+        if source.lost < self.source.lost {
+            return Err(ProtocolError::SourceLost { from: self.source.lost, found: source.lost });
+        }
+        Ok(found.wrapping_sub(from))
+    }
+
+    /// Notes a record that was read, and messages that were missed before it, here and at the source.
+    fn note(&mut self, sequence: u64, source: Source, missed: u64) {
+        let missed = missed.saturating_add(source.lost.wrapping_sub(self.source.lost));
+        (self.sequence, self.source) = (sequence.wrapping_add(1), source);
+        self.miss(missed);
+    }
+
+    fn miss(&mut self, count: u64) {
+        if count > 0 {
+            self.missed = self.missed.saturating_add(count);
+            self.missed_since = self.missed_since.saturating_add(count);
+            self.follower.intake().show_missed(self.missed);
+        }
+    }
+
+    /// The descriptors of an attempt. They were sent before the record was published, so they are in the socket, if at all.
+    fn fds_of(&mut self, attempt: u64, budget: &mut Budget) -> Result<Taken<Box<Attachments>>> {
+        loop {
+            match self.attempts.take(attempt) {
+                Taken::Read => {}
+                taken => return Ok(taken),
+            }
+            if !budget.spend()? {
+                return Ok(Taken::Read);
+            }
+            if self.eof || !self.read_packet()? {
+                return Ok(Taken::Missing);
+            }
+        }
+    }
+
+    /// Notes the end of file: what the ring has now is the rest.
+    fn set_ended(&mut self) {
+        if !self.eof {
+            self.eof = true;
+            self.follower.end_here();
+        }
+    }
+
+    /// The error after the last message.
+    fn end(&mut self) -> Error {
+        self.attempts.abandon();
+        if self.is_too_slow || (self.follower.is_waited_for() && !self.follower.is_whole()) {
+            return Error::TooSlow;
+        }
+        // The publisher says how many there were: the last may have been overrun.
+        let missed = self.follower.messages().saturating_sub(self.sequence);
+        if missed <= self.follower.skipped() / CACHE_LINE {
+            self.sequence = self.sequence.saturating_add(missed);
+            self.miss(missed);
+        }
+        if self.link.socket.is_dead() || self.watch.was_killed() {
+            self.link.close();
+        }
+        self.link.ended()
+    }
+}

@@ -1,0 +1,122 @@
+//! The wait for a message: the subscriber's steps for [`run`].
+
+use std::os::fd::AsFd;
+
+use rustix::event::PollFlags;
+
+use super::{Feed, Wanted};
+use crate::{
+    channel::{Message, stats::count},
+    error::{Error, Result},
+    wait::{Budget, Deadline, News, Outcome, SpinResult, WaitState, Waiter, run},
+};
+
+/// One wait for a message.
+struct FeedWait<'f> {
+    feed: &'f mut Feed,
+    wanted: Wanted,
+}
+
+impl Feed {
+    /// Waits for a message.
+    pub(in crate::fanout) fn receive(&mut self, wanted: Wanted, deadline: Deadline) -> Result<Message> {
+        let (mut state, mut budget) = (WaitState::blocking(News::Message), Budget::until(deadline));
+        self.follower.intake().take_over()?;
+        loop {
+            if self.follower.is_close() && self.spinner.may_spin() {
+                self.follower.back_off(deadline);
+            }
+            // The first look is the quick one.
+            if let Some(message) = self.poll(wanted, &mut budget)? {
+                return Ok(message);
+            }
+            let outcome = run(&mut FeedWait { feed: self, wanted }, &mut state, &mut budget);
+            // A false alarm does not end the wait.
+            if !matches!(outcome, Ok(Outcome::Changed)) && self.spinner.done() {
+                count(&mut self.stats.spins_paid, 1);
+            }
+            if let Outcome::Done(message) = outcome.map_err(|error| self.explain(error))? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// Receives without blocking. Where there is no message the descriptor is armed.
+    pub(in crate::fanout) fn find_message(&mut self, wanted: Wanted) -> Result<Outcome<Message>> {
+        self.follower.intake().take_over()?;
+        let mut wait = FeedWait { feed: self, wanted };
+        run(&mut wait, &mut WaitState::trying(News::Message), &mut Budget::once())
+    }
+
+    /// Names the payloads held here, if the call timed out because the publisher needs their space.
+    fn explain(&self, error: Error) -> Error {
+        match (error, self.follower.held()) {
+            (Error::Timeout, (count, bytes)) if count > 0 && self.follower.holds_up_peer() => {
+                Error::TimeoutHolding { count, bytes }
+            }
+            (error, _) => error,
+        }
+    }
+}
+
+impl Waiter for FeedWait<'_> {
+    type Item = Message;
+
+    fn attempt(&mut self, budget: &mut Budget) -> Result<Option<Message>> {
+        self.feed.link.check()?;
+        // The ring is looked at after the end of file was read, so that a dying publisher's messages are delivered.
+        let eof = self.feed.eof;
+        match self.feed.poll(self.wanted, budget)? {
+            Some(message) => Ok(Some(message)),
+            None if eof => Err(self.feed.end()),
+            None => Ok(None),
+        }
+    }
+
+    fn spin(&mut self, deadline: Deadline) -> SpinResult {
+        let Feed { follower, spinner, .. } = &mut *self.feed;
+        spinner.spin(deadline, || follower.head_moved())
+    }
+
+    fn poll_socket(&mut self) -> Result<()> {
+        if !self.feed.read_packet()? && self.feed.watch.look().is_err() {
+            self.feed.set_ended();
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self) -> bool {
+        self.feed.word.arm(0)
+    }
+
+    fn has_news(&mut self) -> Result<bool> {
+        Ok(self.feed.follower.head_moved())
+    }
+
+    fn read(&mut self) -> Result<bool> {
+        self.feed.read_packet()
+    }
+
+    /// One system call sleeps and reads where nothing else has to be watched.
+    fn sleeps_in_a_read(&self, deadline: Deadline) -> bool {
+        deadline == Deadline::Never && !self.feed.watch.is_on()
+    }
+
+    fn sleep(&mut self, deadline: Deadline) -> Result<bool> {
+        let sleeps_in_a_read = self.sleeps_in_a_read(deadline);
+        let feed = &mut *self.feed;
+        count(&mut feed.stats.sleeps, 1);
+        if sleeps_in_a_read && feed.wait_for_packet()? {
+            return Ok(true);
+        }
+        match feed.watch.sleep([(feed.link.socket.as_fd(), PollFlags::IN)], deadline, None) {
+            Ok(_) => Ok(false),
+            // The publisher was killed, and its last messages have been looked at.
+            Err(Error::Disconnected) => {
+                feed.set_ended();
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

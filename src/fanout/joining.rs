@@ -1,0 +1,341 @@
+//! [`Joining`]: who wishes to subscribe, until it is a lane: accepted, asked, admitted, and joined between two messages.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    channel::Credentials,
+    connect::{Handshake, Listener, Settings, SharedRegion},
+    error::{Error, HandshakeError, Reason, Refusal, Result},
+    fanout::{
+        Event, Newcomer, SubscriberId, SubscriberInfo,
+        account::Account,
+        gates::{Gate, Gates},
+        lane::Lane,
+        lanes::{Lanes, PAUSE},
+        poll::Token,
+    },
+    protocol::{Slow, Start, Terms, Wish, to_u64},
+    ring::Producer,
+    socket::{link::Link, seqpacket::Socket},
+};
+
+/// Most handshakes at once. Another one takes the place of the oldest.
+const MAX_JOINING: usize = 16;
+/// Users that are remembered, and lanes that ended with descriptors unread.
+const MAX_REMEMBERED: usize = 64;
+
+/// The application's decision about a newcomer.
+type Admit = Box<dyn FnMut(&Newcomer<'_>) -> Option<Slow> + Send>;
+
+/// A handshake with a subscriber.
+struct Applicant {
+    id: SubscriberId,
+    handshake: Handshake,
+    /// The policy that it is granted.
+    granted: Option<Slow>,
+    start: Start,
+    /// The application has asked for it, and hears of its failure.
+    is_ours: bool,
+    /// When to try again, where no descriptor says so.
+    retry: Option<Instant>,
+}
+
+/// Those who join, and what is remembered of those who left.
+pub(crate) struct Joining {
+    listener: Option<Listener>,
+    settings: Settings,
+    shared: SharedRegion,
+    pub(super) admit: Option<Admit>,
+    applicants: Vec<Applicant>,
+    next_id: u64,
+    /// What is left of the accounts of users whose subscribers have left.
+    accounts: BTreeMap<u32, Account>,
+    /// Lanes that ended with descriptors unread, and their users. The descriptors count as ours until the subscriber closes its
+    /// socket.
+    unread: Vec<(u32, Arc<Link>)>,
+}
+
+impl Joining {
+    pub(super) fn new(listener: Option<Listener>, settings: Settings, shared: SharedRegion) -> Self {
+        Self {
+            listener,
+            settings,
+            shared,
+            admit: None,
+            applicants: Vec::new(),
+            next_id: 0,
+            accounts: BTreeMap::new(),
+            unread: Vec::new(),
+        }
+    }
+
+    pub(super) fn listener(&self) -> Option<BorrowedFd<'_>> {
+        self.listener.as_ref().map(AsFd::as_fd)
+    }
+
+    pub(super) fn path(&self) -> Option<&std::path::Path> {
+        self.listener.as_ref().and_then(Listener::path)
+    }
+
+    /// The publisher's own rule.
+    fn rule(&self) -> Slow {
+        self.settings.slow.unwrap_or_default()
+    }
+
+    /// The time of an account. Those who may be overrun have one too, for their descriptors in flight.
+    fn patience(&self, granted: Slow) -> Duration {
+        granted.patience().or(self.rule().patience()).or(Slow::default().patience()).unwrap_or_default()
+    }
+
+    /// The next moment at which a handshake has to be looked at.
+    pub(super) fn next_alarm(&self) -> Option<Instant> {
+        self.applicants.iter().map(|one| one.retry.unwrap_or(one.handshake.deadline())).min()
+    }
+
+    /// The socket of a handshake.
+    pub(super) fn socket(&self, id: SubscriberId) -> Option<BorrowedFd<'_>> {
+        self.applicants.iter().find(|one| one.id == id).map(|one| one.handshake.as_fd())
+    }
+
+    /// Begins the handshake of a publisher over a socket.
+    pub(super) fn begin(&self, socket: Socket) -> Result<Handshake> {
+        Handshake::of_publisher(socket, self.settings, self.shared.clone())
+    }
+
+    /// Adds a handshake. Returns its name, and the oldest one if there are too many.
+    fn add(&mut self, handshake: Handshake, is_ours: bool) -> (SubscriberId, Option<Applicant>) {
+        let id = SubscriberId(self.next_id);
+        self.next_id = self.next_id.wrapping_add(1);
+        // What the application has asked for is not given up for a stranger.
+        let strangers = self.applicants.iter().filter(|one| !one.is_ours).count();
+        let oldest = (strangers >= MAX_JOINING && !is_ours)
+            .then(|| self.applicants.iter().position(|one| !one.is_ours))
+            .flatten()
+            .map(|at| self.applicants.remove(at));
+        let (granted, start, retry) = (None, Start::Next, None);
+        self.applicants.push(Applicant { id, handshake, granted, start, is_ours, retry });
+        (id, oldest)
+    }
+
+    /// Remembers what a lane leaves behind: its account, and descriptors that it has not read.
+    pub(super) fn remember(&mut self, lane: &mut Lane) {
+        let (now, uid) = (Instant::now(), lane.credentials.uid);
+        self.accounts.retain(|_, account| !account.is_full(now));
+        if !lane.account.is_full(now) && self.accounts.len() < MAX_REMEMBERED {
+            let mut account = lane.account.clone();
+            if let Some(other) = self.accounts.get(&uid) {
+                account.inherit(other, now);
+            }
+            self.accounts.insert(uid, account);
+        }
+        if lane.unread_fds() > 0 && self.unread.len() < MAX_REMEMBERED {
+            self.unread.push((uid, Arc::clone(&lane.link)));
+        }
+    }
+
+    /// Whether a newcomer may join, and with which policy and account; the refusal if not.
+    fn judge(
+        &mut self,
+        credentials: Credentials,
+        wish: Wish,
+        is_ours: bool,
+        present: &[SubscriberInfo],
+    ) -> Result<Slow, Refusal> {
+        let refuse = |reason, expected, found| Err(Refusal { reason, expected, found });
+        let admitted = self.applicants.iter().filter(|one| one.granted.is_some()).count();
+        let (max, all) = (self.settings.max_subscribers, present.len().saturating_add(admitted));
+        if all >= max {
+            return refuse(Reason::Subscribers, to_u64(max), to_u64(all).saturating_add(1));
+        }
+        let now = Instant::now();
+        if let Some((least, left)) = self.accounts.get(&credentials.uid).and_then(|account| account.lacks(now)) {
+            return refuse(Reason::Patience, least, left);
+        }
+        self.unread.retain(|(_, link)| !link.socket.is_read().unwrap_or(true));
+        if self.unread.iter().any(|(uid, _)| *uid == credentials.uid) {
+            return refuse(Reason::Patience, 0, 0);
+        }
+        let rule = match &mut self.admit {
+            Some(admit) if !is_ours => admit(&Newcomer { credentials, wish: wish.slow, present }),
+            _ => Some(self.rule()),
+        };
+        match rule {
+            Some(rule) => Ok(rule.min(wish.slow)),
+            None => refuse(Reason::Application, 0, 0),
+        }
+    }
+
+    /// The account of a newcomer: what an earlier subscriber of the same user has left.
+    fn account(&self, uid: u32, granted: Slow) -> Account {
+        let now = Instant::now();
+        let mut account = Account::new(self.patience(granted), now);
+        if let Some(other) = self.accounts.get(&uid) {
+            account.inherit(other, now);
+        }
+        account
+    }
+}
+
+impl Lanes {
+    /// Accepts one client.
+    pub(super) fn accept(&mut self) {
+        let Some(listener) = &self.joining.listener else { return };
+        let accepted = listener.try_accept_socket().and_then(|socket| {
+            socket.map(|socket| self.joining.begin(socket)).transpose()
+        });
+        let result = match accepted {
+            Ok(Some(handshake)) => self.introduce(handshake, false).map(drop),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            log::warn!("a subscriber was not accepted: {error}");
+        }
+    }
+
+    /// Takes up a handshake, and watches its socket.
+    pub(super) fn introduce(&mut self, handshake: Handshake, is_ours: bool) -> Result<SubscriberId> {
+        let (id, oldest) = self.joining.add(handshake, is_ours);
+        if let Some(oldest) = oldest {
+            log::debug!("a handshake gives way to another one");
+            self.poll.delete(oldest.handshake.as_fd());
+        }
+        let fd = self.joining.applicants.last().map(|one| one.handshake.as_fd());
+        let watched = fd.map_or(Ok(()), |fd| self.poll.add(fd, Token::Joining(id)));
+        if watched.is_err() {
+            self.joining.applicants.pop();
+        }
+        watched?;
+        self.schedule();
+        Ok(id)
+    }
+
+    /// Advances all handshakes whose time has come.
+    pub(super) fn advance_all(&mut self, producer: &mut Producer<Gates>) {
+        let now = Instant::now();
+        let is_due = |one: &Applicant| one.retry.unwrap_or(one.handshake.deadline()) <= now;
+        let due: Vec<_> =
+            self.joining.applicants.iter().filter(|one| is_due(one)).map(|one| one.id).collect();
+        for id in due {
+            self.advance_one(id, producer);
+        }
+    }
+
+    /// Advances a handshake as far as it goes. Here a subscriber joins.
+    pub(super) fn advance_one(&mut self, id: SubscriberId, producer: &mut Producer<Gates>) {
+        let Some(at) = self.joining.applicants.iter().position(|one| one.id == id) else { return };
+        let mut one = self.joining.applicants.remove(at);
+        match self.advance(&mut one, producer) {
+            Ok(false) => self.joining.applicants.insert(at, one),
+            Ok(true) => {
+                // A lane has the descriptor from now on, under the same number.
+                self.poll.delete(one.handshake.as_fd());
+                let Applicant { handshake, is_ours, .. } = one;
+                match self.open(id, handshake, producer) {
+                    Ok(()) => self.events.push_back(Event::Joined(id)),
+                    Err(error) => self.report(id, is_ours, error),
+                }
+            }
+            Err(failure) => {
+                log::debug!("handshake with a subscriber: {failure:?}");
+                self.poll.delete(one.handshake.as_fd());
+                let is_ours = one.is_ours;
+                let error = match failure {
+                    Failure::Failed(error) => error,
+                    Failure::Refused(refusal) => {
+                        one.handshake.refuse_for(refusal);
+                        HandshakeError::Refused(refusal).into()
+                    }
+                };
+                self.report(id, is_ours, error);
+            }
+        }
+    }
+
+    /// Tells the application of a failure, if it has asked for this subscriber.
+    fn report(&mut self, id: SubscriberId, is_ours: bool, error: Error) {
+        if is_ours {
+            self.events.push_back(Event::Left(id, error));
+        }
+    }
+
+    /// Opens the lane of a handshake that is complete. From now on the subscriber is waited for.
+    fn open(&mut self, id: SubscriberId, handshake: Handshake, producer: &mut Producer<Gates>) -> Result<()> {
+        let parts = handshake.parts()?;
+        // A handshake that is complete has terms.
+        let terms = parts.terms.ok_or(Error::Disconnected)?;
+        let account = self.joining.account(parts.peer.credentials().uid, terms.slow);
+        let lane = Lane::new(id, parts, terms, account, &self.words, self.bells());
+        self.poll.add(lane.link.socket.as_fd(), Token::Socket(id))?;
+        self.poll.add(lane.link.space_rx.as_fd(), Token::Space(id))?;
+        if lane.gates() {
+            let start = terms.first_position;
+            producer.readers.list.push(Gate::new(id, lane.region.clone(), start));
+            producer.read_again_from(start);
+        }
+        self.list.push(lane);
+        Ok(())
+    }
+
+    /// Advances a handshake as far as it goes. True if it is complete.
+    fn advance(&mut self, one: &mut Applicant, producer: &Producer<Gates>) -> Result<bool, Failure> {
+        one.retry = None;
+        loop {
+            match one.handshake.advance() {
+                Ok(_) => {}
+                Err(Error::Full | Error::FdsInFlight) => {
+                    one.retry = Instant::now().checked_add(PAUSE);
+                    return Ok(false);
+                }
+                Err(error) => return Err(Failure::Failed(error)),
+            }
+            if let (Some(wish), Some(credentials), None) =
+                (one.handshake.wish(), one.handshake.peer_credentials(), one.granted)
+            {
+                self.refresh_infos(producer.head());
+                let Self { joining, infos, .. } = self;
+                let granted =
+                    joining.judge(credentials, wish, one.is_ours, infos).map_err(Failure::Refused)?;
+                (one.granted, one.start) = (Some(granted), wish.start);
+                continue;
+            }
+            if one.handshake.awaits_terms() {
+                return self.join(one, producer);
+            }
+            // More pieces of the handshake are for later turns: the socket stays readable until then.
+            return Ok(false);
+        }
+    }
+
+    /// Says the last word, between two messages.
+    fn join(&mut self, one: &mut Applicant, producer: &Producer<Gates>) -> Result<bool, Failure> {
+        let newest =
+            self.newest.filter(|newest| one.start == Start::Latest && producer.is_whole(newest.start));
+        let (first_position, first_sequence, lost) = match newest {
+            Some(newest) => (newest.start, newest.sequence, newest.lost),
+            None => (producer.head(), self.sequence, self.source.lost),
+        };
+        let slow = one.granted.unwrap_or(Slow::Overrun);
+        match one.handshake.join(Terms { slow, first_sequence, first_position, lost }) {
+            Ok(()) => Ok(true),
+            Err(Error::Full | Error::FdsInFlight) => {
+                one.retry = Instant::now().checked_add(PAUSE);
+                Ok(false)
+            }
+            Err(error) => Err(Failure::Failed(error)),
+        }
+    }
+}
+
+/// The end of a handshake without a lane.
+#[derive(Debug)]
+enum Failure {
+    /// We refuse it.
+    Refused(Refusal),
+    Failed(Error),
+}

@@ -1,0 +1,318 @@
+//! [`Lanes`]: all subscribers of a publisher, what they have brought about, and how they end.
+
+use std::{
+    collections::VecDeque,
+    os::fd::AsFd,
+    sync::atomic::{Ordering::SeqCst, fence},
+    time::{Duration, Instant},
+};
+
+use rustix::time::Timespec;
+
+use crate::{
+    channel::{Limits, Stats, ages::coarse_now, stats::count},
+    connect::Settings,
+    error::{Error, Result},
+    fanout::{
+        Event, SubscriberId, SubscriberInfo,
+        account::Want,
+        gates::Gates,
+        joining::Joining,
+        lane::Lane,
+        poll::{Poll, Token},
+    },
+    protocol::{Position, Source},
+    ring::Producer,
+    socket::doorbell::SenderWord,
+    sys::{own_region::ControlPage, owner::Owner},
+    wait::{Bells, Notified, SleepWord, Spinner},
+};
+
+/// Calls between two looks at the clock, for whether it is time to look at those who join.
+const CALLS: u32 = 16;
+
+/// The newest message with a payload.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Newest {
+    pub(super) start: Position,
+    pub(super) sequence: u64,
+    /// [`Source::lost`] before it.
+    pub(super) lost: u64,
+}
+
+/// The subscribers, and all of a publisher but the writer of its ring.
+pub(crate) struct Lanes {
+    pub(super) list: Vec<Lane>,
+    pub(super) infos: Vec<SubscriberInfo>,
+    pub(super) joining: Joining,
+    pub(super) events: VecDeque<Event>,
+    pub(super) poll: Poll,
+    pub(super) words: ControlPage,
+    /// One word for all lanes.
+    pub(super) word: SleepWord<SenderWord>,
+    pub(super) spinner: Spinner,
+    owner: Owner,
+    pub(super) limits: Limits,
+    pub(super) stats: Stats,
+    /// The sequence number of the next message.
+    pub(super) sequence: u64,
+    pub(super) source: Source,
+    /// The last attempt to send descriptors.
+    pub(super) attempt: u64,
+    pub(super) newest: Option<Newest>,
+    /// Bytes published since the subscribers were notified last.
+    pub(super) unnotified: u64,
+    /// Something may have to be done that no call has noticed: the last look was at this time.
+    looked: Timespec,
+    calls: u32,
+    /// Calls are seldom: each may take the time for a look.
+    is_idle: bool,
+}
+
+impl Lanes {
+    pub(super) fn new(settings: &Settings, words: ControlPage, limits: Limits, joining: Joining) -> Result<Self> {
+        let poll = Poll::new()?;
+        if let Some(listener) = joining.listener() {
+            poll.add(listener, Token::Listener)?;
+        }
+        Ok(Self {
+            list: Vec::new(),
+            infos: Vec::new(),
+            joining,
+            events: VecDeque::new(),
+            poll,
+            word: SleepWord::new(SenderWord::new(words.clone())),
+            words,
+            spinner: Spinner::new(settings.wait, false),
+            owner: Owner::here(),
+            limits,
+            stats: Stats::default(),
+            sequence: 0,
+            source: Source::default(),
+            attempt: 0,
+            newest: None,
+            unnotified: 0,
+            looked: coarse_now(),
+            calls: 0,
+            is_idle: true,
+        })
+    }
+
+    pub(super) fn lane(&mut self, id: SubscriberId) -> Option<&mut Lane> {
+        self.list.iter_mut().find(|lane| lane.id == id)
+    }
+
+    /// Makes the publisher this process's, because it uses it.
+    #[inline]
+    pub(super) fn claim(&self) {
+        if !self.owner.is_here_at_a_glance() {
+            self.owner.claim();
+            for lane in &self.list {
+                let _ = lane.link.check();
+            }
+        }
+    }
+
+    /// True if this process has made or used the publisher.
+    pub(super) fn is_ours(&self) -> bool {
+        self.owner.is_here()
+    }
+
+    /// Begins a call that publishes something of `size` bytes: here subscribers join and leave, if it is time to look.
+    #[inline]
+    pub(super) fn begin(&mut self, producer: &mut Producer<Gates>, size: u64) {
+        self.claim();
+        self.calls = self.calls.wrapping_add(1);
+        if self.is_idle || size >= 4096 || self.calls.is_multiple_of(CALLS) {
+            self.look_around(producer);
+        }
+    }
+
+    /// Looks at those who join and leave, once a tick of the coarse clock (1 to 10 ms).
+    #[cold]
+    fn look_around(&mut self, producer: &mut Producer<Gates>) {
+        let now = coarse_now();
+        if now != self.looked {
+            (self.looked, self.is_idle) = (now, self.list.is_empty());
+            // What fails here fails in `next_event` too, which says so.
+            let _ = self.turn(producer, false);
+        }
+    }
+
+    /// Does what is ready: one packet of each lane in turn, if `receive` says so. False if there was nothing.
+    pub(super) fn turn(&mut self, producer: &mut Producer<Gates>, receive: bool) -> Result<bool> {
+        let mut worked = false;
+        for token in self.poll.ready()? {
+            worked |= receive || !matches!(token, Token::Socket(_));
+            match token {
+                Token::Listener => self.accept(),
+                Token::Timer => {
+                    self.poll.read_timer();
+                    self.advance_all(producer);
+                }
+                Token::Joining(id) => self.advance_one(id, producer),
+                Token::Socket(id) => self.on_readable(id, receive),
+                Token::Space(id) => self.on_bell(id, producer),
+            }
+        }
+        self.settle(producer);
+        self.sweep(producer);
+        self.schedule();
+        Ok(worked)
+    }
+
+    fn on_readable(&mut self, id: SubscriberId, receive: bool) {
+        let Some(lane) = self.lane(id) else { return };
+        if receive {
+            match lane.receive() {
+                Ok(Some(message)) => {
+                    count(&mut self.stats.messages_received, 1);
+                    count(&mut self.stats.bytes_received, message.control().len());
+                    count(&mut self.stats.fds_received, message.fds().len());
+                    self.events.push_back(Event::Message(id, message));
+                }
+                Ok(None) => {}
+                Err(error) if error.is_fatal() => lane.end = Some(error),
+                // A message is lost for want of descriptors of our own; its subscriber goes on.
+                Err(error) => log::warn!("a message of a subscriber is lost: {error}"),
+            }
+        } else if lane.is_dead() {
+            lane.end = Some(Error::Disconnected);
+        }
+    }
+
+    fn on_bell(&mut self, id: SubscriberId, producer: &mut Producer<Gates>) {
+        // If that fails, the sweep ends whoever failed.
+        let _ = producer.refresh_tail();
+        self.read_bell(id, &producer.readers);
+    }
+
+    /// Reads one doorbell for room. Only one of a subscriber that still lacks ends the epoch: the others have said all that they had
+    /// to say.
+    pub(super) fn read_bell(&mut self, id: SubscriberId, gates: &Gates) -> bool {
+        let (epochs, needs) = (self.word.epochs, Position::new(self.word.needs));
+        let Some(lane) = self.lane(id) else { return false };
+        match lane.read_bell(epochs) {
+            Ok(true) => {
+                if gates.tail(id).is_some_and(|tail| tail < needs) {
+                    self.word.disarm();
+                }
+                count(&mut self.stats.doorbells_received, 1);
+                true
+            }
+            Ok(false) => false,
+            Err(error) => {
+                lane.end = Some(error);
+                false
+            }
+        }
+    }
+
+    /// Stops to charge those who have done what was wanted.
+    pub(super) fn settle(&mut self, producer: &mut Producer<Gates>) {
+        if self.list.iter().all(|lane| lane.account.want().is_none()) {
+            return;
+        }
+        let _ = producer.refresh_tail();
+        let now = Instant::now();
+        for lane in &mut self.list {
+            let is_done = match lane.account.want() {
+                Some(Want::Room(needs)) => producer.readers.tail(lane.id).is_none_or(|tail| tail >= needs),
+                Some(Want::Socket) => lane.has_packet_room() && lane.unread_fds() == 0,
+                None => continue,
+            };
+            if is_done {
+                lane.account.settle(now);
+            } else if lane.account.is_empty(now) {
+                lane.end = Some(Error::TooSlow);
+            }
+        }
+    }
+
+    /// Ends the lanes that have come to their end.
+    pub(super) fn sweep(&mut self, producer: &mut Producer<Gates>) {
+        for (id, violation) in std::mem::take(&mut producer.readers.broken) {
+            if let Some(lane) = self.lane(id) {
+                lane.violated(violation);
+            }
+        }
+        self.list.iter().filter(|lane| lane.end.is_some()).for_each(|lane| producer.readers.remove(lane.id));
+        while let Some(at) = self.list.iter().position(|lane| lane.end.is_some()) {
+            let lane = self.list.swap_remove(at);
+            self.part_with(lane);
+        }
+    }
+
+    /// Ends one lane, which is no gate any more.
+    fn part_with(&mut self, mut lane: Lane) {
+        let reason = lane.end.take().unwrap_or(Error::Disconnected);
+        log::debug!("subscriber {:?} ends: {reason}", lane.id);
+        self.poll.delete(lane.link.socket.as_fd());
+        self.poll.delete(lane.link.space_rx.as_fd());
+        lane.account.settle(Instant::now());
+        self.joining.remember(&mut lane);
+        if matches!(reason, Error::TooSlow) {
+            lane.say_too_slow();
+        }
+        lane.link.close();
+        self.events.push_back(Event::Left(lane.id, reason));
+    }
+
+    /// A lane's doorbells: it has been shown no epoch but the present one.
+    pub(super) fn bells(&self) -> Bells {
+        Bells::after(self.word.epochs.saturating_sub(u64::from(self.word.is_armed())))
+    }
+
+    /// Sets the alarm to the next moment at which something has to be done that no descriptor announces.
+    pub(super) fn schedule(&mut self) {
+        let now = (!self.events.is_empty()).then(Instant::now);
+        let accounts = self.list.iter().filter_map(|lane| lane.account.ends_at()).min();
+        let next = [now, accounts, self.joining.next_alarm()].into_iter().flatten().min();
+        self.poll.set_alarm(next);
+    }
+
+    /// Wakes the subscribers that sleep, for all that was published.
+    #[inline]
+    pub(super) fn flush(&mut self) {
+        if std::mem::take(&mut self.unnotified) > 0 && !self.list.is_empty() {
+            self.notify();
+        }
+    }
+
+    #[inline]
+    fn notify(&mut self) {
+        // ORDERING: pairs with the fence in `SleepWord::rearm`, see `Notifier::notify`: one for all.
+        fence(SeqCst);
+        for lane in &mut self.list {
+            match lane.notify() {
+                Notified::NoNeed => {}
+                Notified::Sent => {
+                    self.is_idle = true;
+                    count(&mut self.stats.doorbells_sent, 1);
+                }
+                Notified::Gone => {
+                    self.is_idle = true;
+                    lane.end = Some(Error::Disconnected);
+                }
+            }
+        }
+    }
+
+    /// Ends all lanes.
+    pub(super) fn close(&mut self) {
+        if self.is_ours() {
+            self.list.iter().for_each(|lane| lane.link.close());
+        }
+    }
+
+    /// Shows how all subscribers stand.
+    pub(super) fn refresh_infos(&mut self, head: Position) -> &[SubscriberInfo] {
+        let now = Instant::now();
+        self.infos.clear();
+        self.infos.extend(self.list.iter().map(|lane| lane.info(head, now)));
+        &self.infos
+    }
+}
+
+/// The longest pause between two attempts while descriptors or memory are short.
+pub(super) const PAUSE: Duration = Duration::from_millis(5);

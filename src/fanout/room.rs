@@ -1,0 +1,353 @@
+//! Waiting for slow subscribers: for room in the ring, and in their sockets. Each has its time, after which it is ended.
+
+use std::{
+    os::fd::AsFd,
+    time::Instant,
+};
+
+use rustix::event::{PollFd, PollFlags};
+
+use crate::{
+    channel::{Block, Control, stats::count},
+    error::{Error, Result},
+    fanout::{
+        account::Want,
+        gates::Gates,
+        lane::Sent,
+        lanes::{Lanes, PAUSE},
+    },
+    protocol::{Position, RecordSize},
+    ring::Producer,
+    wait::{
+        Budget, Deadline, News, Outcome, SpinResult, WaitState, Waiter, run, sleep, sleep_on,
+    },
+};
+
+impl Lanes {
+    /// Reserves the place of a record of `size` bytes, after waiting until there is room for it.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if the call must not block; [`Error::Timeout`].
+    #[inline]
+    pub(super) fn reserve(
+        &mut self,
+        producer: &mut Producer<Gates>,
+        size: RecordSize,
+        block: Block,
+    ) -> Result<()> {
+        self.begin(producer, size.bytes());
+        if producer.reserve_at_a_glance(size) { Ok(()) } else { self.make_room(producer, size, block) }
+    }
+
+    #[cold]
+    pub(super) fn make_room(
+        &mut self,
+        producer: &mut Producer<Gates>,
+        size: RecordSize,
+        block: Block,
+    ) -> Result<()> {
+        if producer.is_exhausted() {
+            self.close();
+            return Err(Error::Disconnected);
+        }
+        if self.has_room(producer, size)? {
+            if let Block::Until(deadline) = block {
+                self.pace(producer, size, deadline)?;
+            }
+        } else {
+            self.flush();
+            count(&mut self.stats.waits_for_space, 1);
+            match block {
+                Block::No if self.arm_for(producer, size)? => {}
+                Block::No => return Err(Error::Full),
+                Block::Until(deadline) => self.wait_for_room(producer, size, deadline)?,
+            }
+        }
+        producer.reserve(size)?;
+        Ok(())
+    }
+
+    /// Lets subscribers that are awake catch up, if more is in flight than caches hold.
+    fn pace(&mut self, producer: &mut Producer<Gates>, size: RecordSize, deadline: Deadline) -> Result<()> {
+        let gates = &producer.readers;
+        let worthwhile = !gates.list.is_empty() && !gates.any_sleeps() && self.spinner.may_spin();
+        if worthwhile && producer.should_pace(size) {
+            self.flush();
+            producer.pace(size, deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for `size` bytes. If not, the subscribers that it lacks are charged for the time, and those whose time
+    /// is used up are ended.
+    fn has_room(&mut self, producer: &mut Producer<Gates>, size: RecordSize) -> Result<bool> {
+        loop {
+            let has_room = producer.has_room(size)?;
+            if !producer.readers.broken.is_empty() {
+                self.sweep(producer);
+                continue;
+            }
+            if has_room {
+                self.settle_all();
+                return Ok(true);
+            }
+            let (needs, now) = (Position::new(producer.needed_tail(size)), Instant::now());
+            let mut ended = false;
+            for lane in &mut self.list {
+                if !producer.readers.tail(lane.id).is_some_and(|tail| tail < needs) {
+                    continue;
+                }
+                lane.account.charge(Want::Room(needs), now);
+                if lane.account.is_empty(now) {
+                    lane.end = Some(Error::TooSlow);
+                    ended = true;
+                }
+            }
+            if !ended {
+                return Ok(false);
+            }
+            self.sweep(producer);
+            // What is left out of the least tail gives room.
+            producer.refresh_tail()?;
+        }
+    }
+
+    /// There is what was wanted of all.
+    fn settle_all(&mut self) {
+        let mut now = None;
+        for lane in &mut self.list {
+            if let Some(Want::Room(_)) = lane.account.want() {
+                lane.account.settle(*now.get_or_insert_with(Instant::now));
+            }
+        }
+    }
+
+    /// Arms the descriptor for room. True if there is room after all.
+    fn arm_for(&mut self, producer: &mut Producer<Gates>, size: RecordSize) -> Result<bool> {
+        self.read_bells(producer);
+        self.word.rearm(producer.needed_tail(size));
+        let has_room = self.has_room(producer, size)?;
+        if has_room {
+            self.word.disarm();
+        }
+        self.schedule();
+        Ok(has_room)
+    }
+
+    /// Reads the doorbells of all lanes that are waited for. True if there were some.
+    fn read_bells(&mut self, producer: &Producer<Gates>) -> bool {
+        let mut rang = false;
+        for at in 0..self.list.len() {
+            let Some(id) = self.list.get(at).filter(|lane| lane.gates()).map(|lane| lane.id) else { continue };
+            let mut budget = Budget::once();
+            while budget.spend().unwrap_or(false) && self.read_bell(id, &producer.readers) {
+                rang = true;
+            }
+        }
+        rang
+    }
+
+    fn wait_for_room(
+        &mut self,
+        producer: &mut Producer<Gates>,
+        size: RecordSize,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let (mut state, mut budget) = (WaitState::blocking(News::Space), Budget::until(deadline));
+        let mut wait = RoomWait { lanes: self, producer, size };
+        let result = loop {
+            match run(&mut wait, &mut state, &mut budget) {
+                Ok(Outcome::Changed) => wait.producer.back_off(size),
+                Ok(_) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.word.disarm();
+        if self.spinner.done() {
+            count(&mut self.stats.spins_paid, 1);
+        }
+        self.sweep(producer);
+        self.schedule();
+        result
+    }
+
+    /// The moment at which somebody's time is used up, or the call's.
+    fn earliest(&self, deadline: Deadline) -> Deadline {
+        let ends = self.list.iter().filter_map(|lane| lane.account.ends_at()).min();
+        match (ends, deadline) {
+            (Some(end), Deadline::At(at)) => Deadline::At(end.min(at)),
+            (Some(end), Deadline::Never) => Deadline::At(end),
+            (None, deadline) => deadline,
+        }
+    }
+
+    /// Looks whether those who are waited for are gone.
+    fn look_for_deaths(&mut self) {
+        for lane in &mut self.list {
+            if lane.account.want().is_some() && lane.end.is_none() && lane.is_dead() {
+                lane.end = Some(Error::Disconnected);
+            }
+        }
+    }
+
+    /// Sends a message's descriptors to all subscribers, before its record is published. Returns the attempt.
+    ///
+    /// # Errors
+    /// If it fails, some subscribers may have the packet: they drop it, as there will be no record of this attempt.
+    #[cold]
+    pub(super) fn send_fds(
+        &mut self,
+        producer: &mut Producer<Gates>,
+        control: &Control<'_>,
+        block: Block,
+    ) -> Result<u64> {
+        self.attempt = self.attempt.wrapping_add(1);
+        // A call that must not wait sends nothing if one has no room, so that the others do not get descriptors in vain.
+        if block == Block::No && !self.all_have_packet_room() {
+            self.word.rearm(0);
+            if !self.all_have_packet_room() {
+                self.schedule();
+                return Err(Error::Full);
+            }
+        }
+        let (attempt, mut sent) = (self.attempt, 0);
+        for at in 0..self.list.len() {
+            sent += usize::from(self.send_fds_to(at, attempt, control, block)?);
+        }
+        self.sweep(producer);
+        count(&mut self.stats.packets_sent, sent);
+        count(&mut self.stats.fds_sent, sent.saturating_mul(control.fds.len()));
+        Ok(attempt)
+    }
+
+    /// Whether all who are waited for can take another packet of descriptors. If not, they are charged for the time.
+    fn all_have_packet_room(&mut self) -> bool {
+        let now = Instant::now();
+        let mut all = true;
+        for lane in self.list.iter_mut().filter(|lane| lane.gates() && lane.end.is_none()) {
+            if lane.has_packet_room() {
+                continue;
+            }
+            lane.account.charge(Want::Socket, now);
+            if lane.account.is_empty(now) {
+                lane.end = Some(Error::TooSlow);
+            } else {
+                all = false;
+            }
+        }
+        all
+    }
+
+    /// Sends the descriptors to one subscriber, or leaves it out: then it misses the message. False if it is left out.
+    fn send_fds_to(&mut self, at: usize, attempt: u64, control: &Control<'_>, block: Block) -> Result<bool> {
+        let mut charged = None;
+        let result = loop {
+            let Some(lane) = self.list.get_mut(at) else { break Ok(false) };
+            let (culprit, refusal) = match lane.send_fds(attempt, control) {
+                Sent::Yes => break Ok(lane.end.is_none()),
+                Sent::Full if lane.gates() => (Some(at), Error::Full),
+                Sent::Full => break Ok(false),
+                Sent::Short(failure) => (self.most_unread(), failure.into()),
+            };
+            // Without a culprit it is not a subscriber's fault: this user's other programs hold the descriptors.
+            let (Some(culprit), Block::Until(deadline)) = (culprit, block) else { break Err(refusal) };
+            charged = Some(culprit);
+            if let Err(error) = self.wait_for_reader(culprit, deadline) {
+                break Err(error);
+            }
+        };
+        if let Some(lane) = charged.and_then(|culprit| self.list.get_mut(culprit)) {
+            lane.account.settle(Instant::now());
+        }
+        result
+    }
+
+    /// The subscriber that holds most descriptors unread.
+    fn most_unread(&mut self) -> Option<usize> {
+        let unread = self.list.iter_mut().enumerate().filter(|(_, lane)| lane.end.is_none());
+        let unread = unread.map(|(at, lane)| (lane.unread_fds(), at)).filter(|(fds, _)| *fds > 0);
+        unread.max().map(|(_, at)| at)
+    }
+
+    /// Waits until a subscriber reads its socket, or its time is used up: then it is to be ended.
+    fn wait_for_reader(&mut self, at: usize, deadline: Deadline) -> Result<()> {
+        if deadline.passed() {
+            return Err(Error::Timeout);
+        }
+        let Some(lane) = self.list.get_mut(at) else { return Ok(()) };
+        let now = Instant::now();
+        lane.account.charge(Want::Socket, now);
+        if lane.account.is_empty(now) {
+            lane.end = Some(Error::TooSlow);
+        } else if lane.is_dead() {
+            lane.end = Some(Error::Disconnected);
+        } else {
+            count(&mut self.stats.sleeps, 1);
+            // The kernel announces room in a socket only from its half on, and descriptors in flight not at all.
+            sleep([], self.earliest(deadline), Some(PAUSE / 5))?;
+        }
+        Ok(())
+    }
+}
+
+/// One wait for room in the ring.
+struct RoomWait<'w> {
+    lanes: &'w mut Lanes,
+    producer: &'w mut Producer<Gates>,
+    size: RecordSize,
+}
+
+impl Waiter for RoomWait<'_> {
+    type Item = ();
+
+    fn attempt(&mut self, _: &mut Budget) -> Result<Option<()>> {
+        Ok(self.lanes.has_room(self.producer, self.size)?.then_some(()))
+    }
+
+    fn spin(&mut self, deadline: Deadline) -> SpinResult {
+        let deadline = self.lanes.earliest(deadline);
+        let producer = &self.producer;
+        self.lanes.spinner.spin(deadline, || producer.tail_moved())
+    }
+
+    fn poll_socket(&mut self) -> Result<()> {
+        self.lanes.read_bells(self.producer);
+        self.lanes.look_for_deaths();
+        self.lanes.sweep(self.producer);
+        Ok(())
+    }
+
+    fn arm(&mut self) -> bool {
+        self.lanes.word.arm(self.producer.needed_tail(self.size))
+    }
+
+    fn has_news(&mut self) -> Result<bool> {
+        self.lanes.has_room(self.producer, self.size)
+    }
+
+    fn read(&mut self) -> Result<bool> {
+        let rang = self.lanes.read_bells(self.producer);
+        self.lanes.sweep(self.producer);
+        Ok(rang)
+    }
+
+    fn sleep(&mut self, deadline: Deadline) -> Result<bool> {
+        let lanes = &mut *self.lanes;
+        count(&mut lanes.stats.sleeps, 1);
+        let deadline = lanes.earliest(deadline);
+        let wanted = || lanes.list.iter().filter(|lane| lane.account.want().is_some());
+        let mut fds: Vec<PollFd<'_>> = Vec::new();
+        for lane in wanted() {
+            fds.push(PollFd::from_borrowed_fd(lane.link.space_rx.as_fd(), PollFlags::IN));
+            fds.push(PollFd::from_borrowed_fd(lane.link.socket.as_fd(), PollFlags::empty()));
+        }
+        for lane in wanted() {
+            fds.extend(lane.watch.awaited());
+        }
+        sleep_on(&mut fds, deadline, None)?;
+        lanes.look_for_deaths();
+        lanes.sweep(self.producer);
+        Ok(false)
+    }
+}
+

@@ -1,0 +1,224 @@
+//! Messages reach all subscribers, whole and in order, and what was missed is told.
+
+use std::time::Duration;
+
+use sealane::{Builder, Control, Error, Slow, Start};
+
+use crate::{
+    fan::{OVERRUN, join, pair},
+    support::{numbers, threads::SOON},
+};
+
+fn small() -> Builder {
+    Builder::default().ring_capacity(64 << 10)
+}
+
+#[test]
+fn all_subscribers_receive_all_messages_in_order() {
+    let mut publisher = Builder::default().max_fds(4).publisher().unwrap();
+    let builder = Builder::default().max_fds(4);
+    let mut subscribers: Vec<_> =
+        [Slow::default(), OVERRUN, Slow::Wait(Duration::MAX)]
+            .into_iter()
+            .map(|slow| join(&mut publisher, &builder.clone().slow(slow)).1)
+            .collect();
+    let file = std::fs::File::open("/dev/null").unwrap();
+    for n in 0..100_u32 {
+        let control = n.to_le_bytes();
+        match n % 4 {
+            0 => publisher.send(&control).unwrap(),
+            1 => publisher.send(Control::new(&control).fd(&file)).unwrap(),
+            _ => {
+                let mut loan = publisher.loan(1000).unwrap();
+                loan.copy_from_slice(&numbers(1000));
+                let control = Control::new(&control);
+                loan.send_with(if n % 4 == 2 { control } else { control.fd(&file).fd(&file) }).unwrap();
+            }
+        }
+        for subscriber in &mut subscribers {
+            let message = subscriber.recv_timeout(SOON).unwrap();
+            assert_eq!((message.sequence(), message.missed()), (n.into(), 0));
+            assert_eq!(message.control(), control);
+            assert_eq!(message.fds().len(), [0, 1, 0, 2][n as usize % 4]);
+            let payload = message.payload().map(|payload| payload.try_to_vec().unwrap());
+            assert_eq!(payload, (n % 4 > 1).then(|| numbers(1000)));
+        }
+    }
+    drop(publisher);
+    for subscriber in &mut subscribers {
+        assert!(matches!(subscriber.recv_timeout(SOON), Err(Error::Disconnected)));
+        assert_eq!(subscriber.missed(), 0);
+    }
+}
+
+#[test]
+fn what_was_received_and_missed_is_what_was_published() {
+    let (mut publisher, mut subscriber) = pair(&small().slow(OVERRUN));
+    let (mut received, mut told) = (0, 0);
+    for n in 0..10_000_u64 {
+        let mut loan = publisher.loan(600).unwrap();
+        loan.fill(n as u8);
+        loan.send_with(&n.to_le_bytes()).unwrap();
+        if n % 1000 < 10 {
+            let message = subscriber.recv_timeout(SOON).unwrap();
+            told += message.missed();
+            received += 1;
+            assert_eq!(message.control(), message.sequence().to_le_bytes());
+            assert_eq!(message.payload().unwrap().to_vec(), [message.sequence() as u8; 600]);
+            assert_eq!(told + received, message.sequence() + 1);
+        }
+    }
+    drop(publisher);
+    while let Ok(message) = subscriber.recv_timeout(SOON) {
+        told += message.missed();
+        received += 1;
+    }
+    assert_eq!(received + subscriber.missed(), 10_000);
+    assert!(told > 9000 && received > 90, "{told} {received}");
+}
+
+#[test]
+fn latest_leaves_out_what_is_older() {
+    for slow in [Slow::default(), OVERRUN] {
+        let (mut publisher, mut subscriber) = pair(&small().slow(slow));
+        assert!(subscriber.try_recv_latest().unwrap().is_none());
+        for n in 0..10_u8 {
+            let mut loan = publisher.loan(100).unwrap();
+            loan.fill(n);
+            loan.send().unwrap();
+        }
+        publisher.send("a word").unwrap();
+        let newest = subscriber.recv_latest_timeout(SOON).unwrap();
+        assert_eq!((newest.sequence(), newest.missed()), (9, 9));
+        assert_eq!(newest.payload().unwrap().to_vec(), [9; 100]);
+        assert!(subscriber.try_recv_latest().unwrap().is_none(), "it was received");
+        assert_eq!(subscriber.recv_timeout(SOON).unwrap().control(), b"a word");
+        assert!(subscriber.try_recv().unwrap().is_none());
+        assert_eq!(subscriber.missed(), 9);
+    }
+}
+
+#[test]
+fn latecomers_begin_with_the_next_message_or_the_newest() {
+    let mut publisher = small().publisher().unwrap();
+    for n in 0..5_u8 {
+        publisher.loan(100).unwrap().send_with(&[n]).unwrap();
+    }
+    publisher.send("last").unwrap();
+    let mut next = join(&mut publisher, &Builder::default()).1;
+    let mut latest = join(&mut publisher, &Builder::default().start(Start::Latest)).1;
+    publisher.send("new").unwrap();
+    assert_eq!(next.recv_timeout(SOON).unwrap().control(), b"new");
+    for control in [&[4][..], b"last", b"new"] {
+        let message = latest.recv_timeout(SOON).unwrap();
+        assert_eq!((message.control(), message.missed()), (control, 0));
+    }
+}
+
+#[test]
+fn requests_are_answered_to_the_one_that_asked() {
+    let mut publisher = small().publisher().unwrap();
+    let (first, mut one) = join(&mut publisher, &Builder::default());
+    let (second, mut two) = join(&mut publisher, &Builder::default());
+    let questions = [one.request("one?").unwrap(), two.request("two?").unwrap()];
+    let mut asked = Vec::new();
+    while asked.len() < 2 {
+        match publisher.wait_event(SOON).unwrap() {
+            Some(sealane::Event::Message(id, message)) => asked.push((id, message)),
+            other => panic!("{other:?}"),
+        }
+    }
+    publisher.send("to all").unwrap();
+    for (id, message) in &asked {
+        let token = message.reply_token().unwrap();
+        let other = if *id == first { second } else { first };
+        assert!(matches!(publisher.reply(other, token, "no"), Err(Error::UnknownRequest)));
+        publisher.reply(*id, token, message.control()).unwrap();
+        assert!(matches!(publisher.reply(*id, token, "again"), Err(Error::UnknownRequest)));
+    }
+    for (subscriber, question, text) in [(&mut one, questions[0], "one?"), (&mut two, questions[1], "two?")] {
+        assert_eq!(subscriber.wait_reply(question, SOON).unwrap().control(), text.as_bytes());
+        assert_eq!(subscriber.recv_timeout(SOON).unwrap().control(), b"to all");
+    }
+}
+
+#[test]
+fn slow_subscriber_is_ended_and_learns_why() {
+    let patience = Duration::from_millis(20);
+    let (mut publisher, mut slow) = pair(&small().slow(Slow::Wait(patience)));
+    let held = {
+        publisher.loan(1000).unwrap().send().unwrap();
+        slow.recv_timeout(SOON).unwrap()
+    };
+    for _ in 0..200 {
+        publisher.loan(1000).unwrap().send().unwrap();
+    }
+    match publisher.next_event().unwrap() {
+        Some(sealane::Event::Left(_, Error::TooSlow)) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(publisher.subscribers().is_empty());
+    let payload = held.payload().unwrap();
+    assert!(!payload.is_whole());
+    assert!(matches!(payload.try_to_vec(), Err(Error::Overrun)));
+    let end = loop {
+        if let Err(error) = slow.recv_timeout(SOON) {
+            break error;
+        }
+    };
+    assert!(matches!(end, Error::TooSlow), "{end:?}");
+}
+
+#[test]
+fn losses_at_the_source_count_as_missed() {
+    for slow in [Slow::default(), OVERRUN] {
+        let mut publisher = small().publisher().unwrap();
+        publisher.lost(1000);
+        let mut subscriber = join(&mut publisher, &Builder::default().slow(slow)).1;
+        publisher.epoch(7);
+        publisher.send("1").unwrap();
+        publisher.lost(3);
+        publisher.lost(2);
+        publisher.send("2").unwrap();
+        for missed in [0, 5] {
+            let message = subscriber.recv_timeout(SOON).unwrap();
+            assert_eq!((message.missed(), message.epoch()), (missed, 7));
+        }
+        assert_eq!(subscriber.missed(), 5);
+    }
+}
+
+#[test]
+fn control_bytes_of_any_length_ride_wherever_the_loan_stands() {
+    let (mut publisher, mut subscriber) = pair(&small());
+    for n in 0..500_usize {
+        let (len, control) = (n * 37 % 9000, vec![n as u8; n * 101 % 20_000]);
+        let mut loan = publisher.loan(len).unwrap();
+        loan.copy_from_slice(&numbers(len));
+        loan.send_with(&control).unwrap();
+        let message = subscriber.recv_timeout(SOON).unwrap();
+        assert!(message.control() == control, "control bytes of message {n}");
+        assert!(message.payload().unwrap().to_vec() == numbers(len), "payload of message {n}");
+    }
+    let error = publisher.loan(20_000).unwrap().send_with(&[0; 20_000]).unwrap_err();
+    assert!(matches!(error, Error::ControlTooLarge { len: 20_000, max: 12_672 }), "{error:?}");
+}
+
+#[test]
+fn messages_are_read_in_place() {
+    for slow in [Slow::default(), OVERRUN] {
+        let (mut publisher, mut subscriber) = pair(&small().slow(slow));
+        for _ in 0..300 {
+            let mut loan = publisher.loan(1000).unwrap();
+            loan.fill(1);
+            loan.send_with("x").unwrap();
+            let sum = subscriber.recv_with_timeout(SOON, |message| {
+                assert_eq!((message.control(), message.missed()), (&b"x"[..], 0));
+                message.payload().unwrap().iter().map(u32::from).sum::<u32>()
+            });
+            assert_eq!(sum.unwrap(), Some(1000));
+        }
+        let read = subscriber.recv_with_timeout(Duration::ZERO, |_| ());
+        assert!(matches!(read, Err(Error::Timeout)));
+    }
+}
