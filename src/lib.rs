@@ -152,10 +152,11 @@ pub use channel::{
     RequestId, SendBatch, Sender, Stats, Unsent,
 };
 pub use connect::{Builder, Handshake, Inheritable, Listener, Prepared};
-pub use fanout::{
-    Event, Newcomer, Published, Publisher, PublisherBatch, PublisherLoan, Subscriber, SubscriberId, SubscriberInfo,
-};
 pub use error::{CastError, Error, HandshakeError, ProtocolError, Reason, Refusal, Result, SealError};
+pub use fanout::{
+    Event, Newcomer, Published, Publisher, PublisherBatch, PublisherLoan, Subscriber, SubscriberId,
+    SubscriberInfo,
+};
 pub use memory::{
     sealed_buffer::{SealedBuffer, SealedBufferMut},
     shared_slice::{ArrayChunks, Iter, SharedSlice},

@@ -34,6 +34,7 @@ use std::time::Duration;
 use zerocopy::{FromBytes, IntoBytes};
 
 pub(crate) use self::delegate::delegate;
+use self::{ages::DeliveryTimes, interest::Space, outbox::Outbox, space::SpaceWaiter};
 pub(crate) use self::{
     backlog::Backlog,
     inbox::Inbox,
@@ -42,7 +43,6 @@ pub(crate) use self::{
     outbox::Wake,
     space::Block,
 };
-use self::{ages::DeliveryTimes, interest::Space, outbox::Outbox, space::SpaceWaiter};
 pub use self::{
     batch::{BatchMessage, RecvBatch},
     control::{Control, IntoBorrowedFd},

@@ -153,10 +153,10 @@ impl Outbox {
         send: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<()> {
         self.numbering.begin(&self.space.link, heading)?;
-        let sent = send(self);
-        self.numbering.end(&self.space.link, heading, sent.is_ok());
-        count(&mut self.space.stats.messages_sent, sent.is_ok().into());
-        sent
+        let result = send(self);
+        self.numbering.end(&self.space.link, heading, result.is_ok());
+        count(&mut self.space.stats.messages_sent, result.is_ok().into());
+        result
     }
 
     /// Sends a sequenced packet, whole or not at all.

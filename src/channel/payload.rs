@@ -53,11 +53,14 @@ pub struct Payload {
     len: usize,
 }
 
+/// As large as its first variant.
 enum Place {
     Ring(Arc<Releases>, Span),
     /// A copy, and whether it is one of what was published.
-    Private(Vec<u8>, bool),
+    Private(Box<[u8]>, bool),
 }
+
+const _: () = assert!(size_of::<Payload>() == 40, "a payload is moved often");
 
 /// The largest value, in bytes, that [`Payload::read`] copies on the stack.
 const STACK_READ_MAX: usize = 256;
@@ -70,7 +73,7 @@ impl Payload {
 
     /// A payload that is whole and in private memory.
     pub(crate) fn private(bytes: Vec<u8>) -> Self {
-        Self { len: bytes.len(), place: Place::Private(bytes, true) }
+        Self { len: bytes.len(), place: Place::Private(bytes.into(), true) }
     }
 
     /// The place in the ring; `None` if the payload was copied out of it.
@@ -84,7 +87,7 @@ impl Payload {
     /// The ring and the place in it, which the caller releases; `None` if the payload was copied out of it.
     #[inline]
     pub(crate) fn into_ring(mut self) -> Option<(Arc<Releases>, Span)> {
-        match mem::replace(&mut self.place, Place::Private(Vec::new(), true)) {
+        match mem::replace(&mut self.place, Place::Private(Box::default(), true)) {
             Place::Ring(intake, span) => Some((intake, span)),
             Place::Private(..) => None,
         }
@@ -188,18 +191,14 @@ impl Payload {
         })?;
         let invalid = || Error::from(CastError::Invalid { expected: std::any::type_name::<T>() });
         let mut small = [0; STACK_READ_MAX];
-        match small.get_mut(..size) {
-            Some(small) => {
-                bytes.copy_to_slice(small)?;
-                self.check_whole()?;
-                T::try_read_from_bytes(small).map_err(|_| invalid())
-            }
-            None => {
-                let copy = bytes.to_vec();
-                self.check_whole()?;
-                T::try_read_from_bytes(&copy).map_err(|_| invalid())
-            }
+        if let Some(small) = small.get_mut(..size) {
+            bytes.copy_to_slice(small)?;
+            self.check_whole()?;
+            return T::try_read_from_bytes(small).map_err(|_| invalid());
         }
+        let copy = bytes.to_vec();
+        self.check_whole()?;
+        T::try_read_from_bytes(&copy).map_err(|_| invalid())
     }
 
     /// Copies all bytes to a new vector. A subscriber asks then whether they [are whole](Self::is_whole), or calls
@@ -265,7 +264,7 @@ impl Payload {
         match self.place {
             Place::Private(..) => self,
             Place::Ring(..) => {
-                let copy = self.to_vec();
+                let copy = self.to_vec().into();
                 Self { len: self.len, place: Place::Private(copy, self.is_whole()) }
             }
         }

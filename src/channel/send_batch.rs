@@ -4,9 +4,7 @@ use std::{fmt, ops::Deref, time::Duration};
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{
-    Block, Control, Loan, ReplyToken, RequestId, Sender, Wake, delegate,
-};
+use super::{Block, Control, Loan, ReplyToken, RequestId, Sender, Wake, delegate};
 use crate::error::Result;
 
 /// A sender that wakes a sleeping receiver once for many loans: from [`Sender::batch`].

@@ -20,8 +20,8 @@ use crate::{
     },
     error::{Error, HandshakeError, Reason, Refusal, Result},
     memory::region::{Offered, Unfit},
-    protocol::{HELLO_MAX, Kind, PacketHeader, Part, Ready, Reject, Word, to_u64},
-    socket::seqpacket::{PacketBuffer, Received, SendFailure},
+    protocol::{HELLO_MAX, Kind, PacketHeader, Part, Ready, Reject, Terms, Word, to_u64},
+    socket::seqpacket::{PacketBuffer, Received, ReceivedPacket, SendFailure},
     sys::peer_region::PeerRegion,
     wait::Deadline,
 };
@@ -144,7 +144,9 @@ impl Handshake {
                 (state, Progress::Again)
             }
             // A publisher says its last word when it is at a place where a subscriber may join.
-            State::SendReady(..) if self.shared.is_some() && self.terms.is_none() => (state, Progress::Waiting),
+            State::SendReady(..) if self.shared.is_some() && self.terms.is_none() => {
+                (state, Progress::Waiting)
+            }
             State::SendReady(offer, peer) => {
                 let terms = self.terms.map(Ready::new);
                 let body = terms.as_ref().map_or(&[][..], Ready::as_bytes);
@@ -163,18 +165,7 @@ impl Handshake {
                 Received::Nothing => (State::AwaitReady(offer, peer), Progress::Waiting),
                 Received::End => return Err(closed_before("Ready")),
                 Received::Packet(packet) => {
-                    let ready = awaited(packet, Kind::Ready)?;
-                    let found = ready.packet.fd_count;
-                    if found > 0 {
-                        let (reason, found) = (Reason::Descriptors, to_u64(found));
-                        return Err(Refusal { reason, expected: 0, found }.into());
-                    }
-                    if let Part::Subscriber(_) = self.settings.part {
-                        self.terms = Some(Ready::parse(ready.body)?);
-                    } else if !ready.body.is_empty() {
-                        let (reason, found) = (Reason::ReadyLength, to_u64(ready.body.len()));
-                        return Err(Refusal { reason, expected: 0, found }.into());
-                    }
+                    self.terms = self.terms.or(self.terms_of(&awaited(packet, Kind::Ready)?)?);
                     // Both sides have sent their credentials.
                     self.socket.pass_credentials(false)?;
                     let state = match self.role {
@@ -196,6 +187,21 @@ impl Handshake {
             },
             State::Failed(error) => return Err(error.into()),
         })
+    }
+
+    /// What a publisher's `Ready` grants. Others grant nothing.
+    ///
+    /// UNTRUSTED: the packet is of its kind, and no more is known of it.
+    fn terms_of(&self, ready: &ReceivedPacket<'_>) -> Result<Option<Terms>, Unfit> {
+        let refuse = |reason, found| Err(Refusal { reason, expected: 0, found: to_u64(found) }.into());
+        if ready.packet.fd_count > 0 {
+            return refuse(Reason::Descriptors, ready.packet.fd_count);
+        }
+        match self.settings.part {
+            Part::Subscriber(_) => Ok(Some(Ready::parse(ready.body)?)),
+            _ if ready.body.is_empty() => Ok(None),
+            _ => refuse(Reason::ReadyLength, ready.body.len()),
+        }
     }
 
     /// Ends the handshake by `error`. After a failure of our own the peer reads that it has done nothing wrong.

@@ -34,6 +34,10 @@ pub(super) struct Account {
     pub(super) waits: u64,
 }
 
+fn part(time: Duration, of: u32) -> Duration {
+    time.checked_div(of).unwrap_or_default()
+}
+
 impl Account {
     pub(super) fn new(most: Duration, now: Instant) -> Self {
         Self { most, left: most, updated: now, want: None, waits: 0 }
@@ -52,7 +56,7 @@ impl Account {
         }
         match self.want {
             Some(_) => self.left.saturating_sub(passed),
-            None => self.left.saturating_add(passed / REFILL).min(self.most),
+            None => self.left.saturating_add(part(passed, REFILL)).min(self.most),
         }
     }
 
@@ -83,7 +87,7 @@ impl Account {
             let left = self.left;
             self.update(now);
             if self.left.is_zero() {
-                self.left = left / 2;
+                self.left = part(left, 2);
             }
             self.want = None;
         }
@@ -101,7 +105,7 @@ impl Account {
 
     /// Milliseconds that are missing for a newcomer of the same user: what it needs, and what is left.
     pub(super) fn lacks(&self, now: Instant) -> Option<(u64, u64)> {
-        let (least, left) = (self.most / LEAST, self.left(now));
+        let (least, left) = (part(self.most, LEAST), self.left(now));
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         (left < least).then(|| (millis(least), millis(left)))
     }

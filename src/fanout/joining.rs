@@ -153,7 +153,9 @@ impl Joining {
             return refuse(Reason::Subscribers, to_u64(max), to_u64(all).saturating_add(1));
         }
         let now = Instant::now();
-        if let Some((least, left)) = self.accounts.get(&credentials.uid).and_then(|account| account.lacks(now)) {
+        if let Some((least, left)) =
+            self.accounts.get(&credentials.uid).and_then(|account| account.lacks(now))
+        {
             return refuse(Reason::Patience, least, left);
         }
         self.unread.retain(|(_, link)| !link.socket.is_read().unwrap_or(true));
@@ -185,9 +187,9 @@ impl Lanes {
     /// Accepts one client.
     pub(super) fn accept(&mut self) {
         let Some(listener) = &self.joining.listener else { return };
-        let accepted = listener.try_accept_socket().and_then(|socket| {
-            socket.map(|socket| self.joining.begin(socket)).transpose()
-        });
+        let accepted = listener
+            .try_accept_socket()
+            .and_then(|socket| socket.map(|socket| self.joining.begin(socket)).transpose());
         let result = match accepted {
             Ok(Some(handshake)) => self.introduce(handshake, false).map(drop),
             Ok(None) => Ok(()),

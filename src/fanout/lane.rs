@@ -183,7 +183,8 @@ impl Lane {
         match self.link.socket.send(PacketHeader::descriptors(attempt, count), &[], &control.fds) {
             Ok(()) => {
                 self.attempt = attempt;
-                self.unread = (self.unread.0.saturating_add(1), self.unread.1.saturating_add(control.fds.len()));
+                self.unread =
+                    (self.unread.0.saturating_add(1), self.unread.1.saturating_add(control.fds.len()));
                 Sent::Yes
             }
             Err(SendFailure::Full) => Sent::Full,
@@ -201,7 +202,8 @@ impl Lane {
         let heading = self.replies.heading(&self.link, &control, false)?;
         self.replies.begin(&self.link, heading)?;
         let fd_count = u32::try_from(control.fds.len()).unwrap_or(u32::MAX);
-        let sent = self.link.socket.send(PacketHeader::control(heading, fd_count), control.bytes, &control.fds);
+        let sent =
+            self.link.socket.send(PacketHeader::control(heading, fd_count), control.bytes, &control.fds);
         self.replies.end(&self.link, heading, sent.is_ok());
         if sent.is_ok() && !control.fds.is_empty() {
             self.unread.1 = self.unread.1.saturating_add(control.fds.len());
@@ -239,4 +241,3 @@ impl Lane {
         }
     }
 }
-

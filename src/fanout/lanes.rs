@@ -70,7 +70,12 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
-    pub(super) fn new(settings: &Settings, words: ControlPage, limits: Limits, joining: Joining) -> Result<Self> {
+    pub(super) fn new(
+        settings: &Settings,
+        words: ControlPage,
+        limits: Limits,
+        joining: Joining,
+    ) -> Result<Self> {
         let poll = Poll::new()?;
         if let Some(listener) = joining.listener() {
             poll.add(listener, Token::Listener)?;

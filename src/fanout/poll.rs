@@ -12,9 +12,7 @@ use rustix::{
     buffer::spare_capacity,
     event::{Timespec, epoll},
     io::{Errno, read},
-    time::{
-        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
-    },
+    time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime},
 };
 
 use crate::{
@@ -77,8 +75,7 @@ impl Poll {
     pub(super) fn new() -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(Error::io("epoll_create1"))?;
         let flags = TimerfdFlags::CLOEXEC.union(TimerfdFlags::NONBLOCK);
-        let timer =
-            timerfd_create(TimerfdClockId::Monotonic, flags).map_err(Error::io("timerfd_create"))?;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags).map_err(Error::io("timerfd_create"))?;
         let poll = Self { epoll: above_stdio(epoll)?, timer: above_stdio(timer)?, alarm: None };
         poll.add(poll.timer.as_fd(), Token::Timer)?;
         Ok(poll)

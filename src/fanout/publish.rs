@@ -30,7 +30,12 @@ impl Lanes {
     }
 
     /// Publishes a message without a payload.
-    pub(super) fn send(&mut self, writer: &mut Writer<Gates>, control: &Control<'_>, block: Block) -> Result<()> {
+    pub(super) fn send(
+        &mut self,
+        writer: &mut Writer<Gates>,
+        control: &Control<'_>,
+        block: Block,
+    ) -> Result<()> {
         self.check(control)?;
         let record = self.record(0, control)?;
         self.check_size(writer.capacity(), record, control)?;

@@ -18,7 +18,8 @@ use crate::{
     connect::{Builder, Listener, Prepared, Settings, SharedRegion, child},
     error::{Error, Result},
     fanout::{
-        Event, Newcomer, PublisherBatch, PublisherLoan, SubscriberId, SubscriberInfo, gates::Gates,
+        Event, Newcomer, PublisherBatch, PublisherLoan, SubscriberId, SubscriberInfo,
+        gates::Gates,
         joining::Joining,
         lanes::{Lanes, PAUSE},
     },
@@ -400,7 +401,8 @@ impl Publisher {
         let mut child = child::spawn(command.borrow_mut(), &prepared)?;
         let handshake = prepared.started();
         let deadline = handshake.deadline();
-        let joined = self.lanes.introduce(handshake, true).and_then(|id| self.wait_for(id, deadline).map(|()| id));
+        let joined =
+            self.lanes.introduce(handshake, true).and_then(|id| self.wait_for(id, deadline).map(|()| id));
         match joined {
             Ok(id) => Ok((id, child)),
             Err(error) => Err(child::kill_and_reap(&mut child, deadline, error)),

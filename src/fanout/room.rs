@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::AsFd,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::event::{PollFd, PollFlags};
@@ -10,18 +10,14 @@ use rustix::event::{PollFd, PollFlags};
 use crate::{
     channel::{Block, Control, stats::count},
     error::{Error, Result},
-    fanout::{
-        account::Want,
-        gates::Gates,
-        lane::Sent,
-        lanes::{Lanes, PAUSE},
-    },
+    fanout::{account::Want, gates::Gates, lane::Sent, lanes::Lanes},
     protocol::{Position, RecordSize},
     ring::Producer,
-    wait::{
-        Budget, Deadline, News, Outcome, SpinResult, WaitState, Waiter, run, sleep, sleep_on,
-    },
+    wait::{Budget, Deadline, News, Outcome, SpinResult, WaitState, Waiter, run, sleep, sleep_on},
 };
+
+/// Pause between two looks at a socket that is not read.
+const SHORT_PAUSE: Duration = Duration::from_millis(1);
 
 impl Lanes {
     /// Reserves the place of a record of `size` bytes, after waiting until there is room for it.
@@ -94,7 +90,7 @@ impl Lanes {
             let (needs, now) = (Position::new(producer.needed_tail(size)), Instant::now());
             let mut ended = false;
             for lane in &mut self.list {
-                if !producer.readers.tail(lane.id).is_some_and(|tail| tail < needs) {
+                if producer.readers.tail(lane.id).is_none_or(|tail| tail >= needs) {
                     continue;
                 }
                 lane.account.charge(Want::Room(needs), now);
@@ -138,7 +134,9 @@ impl Lanes {
     fn read_bells(&mut self, producer: &Producer<Gates>) -> bool {
         let mut rang = false;
         for at in 0..self.list.len() {
-            let Some(id) = self.list.get(at).filter(|lane| lane.gates()).map(|lane| lane.id) else { continue };
+            let Some(id) = self.list.get(at).filter(|lane| lane.gates()).map(|lane| lane.id) else {
+                continue;
+            };
             let mut budget = Budget::once();
             while budget.spend().unwrap_or(false) && self.read_bell(id, &producer.readers) {
                 rang = true;
@@ -210,9 +208,9 @@ impl Lanes {
                 return Err(Error::Full);
             }
         }
-        let (attempt, mut sent) = (self.attempt, 0);
+        let (attempt, mut sent) = (self.attempt, 0_usize);
         for at in 0..self.list.len() {
-            sent += usize::from(self.send_fds_to(at, attempt, control, block)?);
+            sent = sent.wrapping_add(self.send_fds_to(at, attempt, control, block)?.into());
         }
         self.sweep(producer);
         count(&mut self.stats.packets_sent, sent);
@@ -284,7 +282,7 @@ impl Lanes {
         } else {
             count(&mut self.stats.sleeps, 1);
             // The kernel announces room in a socket only from its half on, and descriptors in flight not at all.
-            sleep([], self.earliest(deadline), Some(PAUSE / 5))?;
+            sleep([], self.earliest(deadline), Some(SHORT_PAUSE))?;
         }
         Ok(())
     }
@@ -350,4 +348,3 @@ impl Waiter for RoomWait<'_> {
         Ok(false)
     }
 }
-

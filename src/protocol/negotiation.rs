@@ -124,7 +124,11 @@ impl LocalLimits {
         let ours = self.part.features();
         for unmet in [hello.required.get() & !ours, ours & !hello.features.get()] {
             if unmet != 0 {
-                return refuse(Reason::Features, ours, if unmet & ours == 0 { hello.required.get() } else { hello.features.get() });
+                return refuse(
+                    Reason::Features,
+                    ours,
+                    if unmet & ours == 0 { hello.required.get() } else { hello.features.get() },
+                );
             }
         }
         let (capacity, offset) = (hello.ring_capacity.get(), hello.ring_offset.get());

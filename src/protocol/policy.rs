@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn unknown_starts_are_the_next_message() {
-        for (code, start) in [(0, Start::Next), (1, Start::Latest), (2, Start::Next), (u32::MAX, Start::Next)] {
+        for (code, start) in [(0, Start::Next), (1, Start::Latest), (2, Start::Next), (u32::MAX, Start::Next)]
+        {
             assert_eq!(Start::from_code(code), start);
         }
     }

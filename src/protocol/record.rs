@@ -233,7 +233,8 @@ impl RecordHeader {
     #[inline]
     pub(crate) fn check_published(self, available: u64) -> Result<PublishedRecord, ProtocolError> {
         let has_payload = self.known_flags(CONTROL)? & CONTROL == 0;
-        let stray = self.reply_to.get() | self.reserved.get() | if has_payload { 0 } else { self.payload_len.get() };
+        let stray =
+            self.reply_to.get() | self.reserved.get() | if has_payload { 0 } else { self.payload_len.get() };
         if stray != 0 {
             return Err(ProtocolError::RecordReserved);
         }

@@ -43,7 +43,7 @@ impl Consumer {
     /// Goes on at a later position of an empty ring.
     #[cfg(test)]
     pub(crate) fn start_at(&mut self, position: u64) {
-        self.cursor.jump(Position::new(position), Position::new(position));
+        (self.cursor.position, self.cursor.head) = (Position::new(position), Position::new(position));
         self.intake.start_at(self.cursor.position);
     }
 

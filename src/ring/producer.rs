@@ -266,7 +266,12 @@ impl<R: Readers> Producer<R> {
     fn choose_padding(&mut self, size: RecordSize) -> Result<u64, ProtocolError> {
         let (bytes, rest, padding) = (size.bytes(), self.rest(), self.padding_before(size));
         let records = |n: u64| bytes.saturating_mul(n);
-        if R::MAY_BE_OVERRUN || padding > 0 || bytes < LARGE || rest == self.capacity || records(4) <= self.capacity {
+        if R::MAY_BE_OVERRUN
+            || padding > 0
+            || bytes < LARGE
+            || rest == self.capacity
+            || records(4) <= self.capacity
+        {
             return Ok(padding);
         }
         let others = if records(3) <= self.capacity { 2 } else { 1 };

@@ -17,11 +17,10 @@ fn small() -> Builder {
 fn all_subscribers_receive_all_messages_in_order() {
     let mut publisher = Builder::default().max_fds(4).publisher().unwrap();
     let builder = Builder::default().max_fds(4);
-    let mut subscribers: Vec<_> =
-        [Slow::default(), OVERRUN, Slow::Wait(Duration::MAX)]
-            .into_iter()
-            .map(|slow| join(&mut publisher, &builder.clone().slow(slow)).1)
-            .collect();
+    let mut subscribers: Vec<_> = [Slow::default(), OVERRUN, Slow::Wait(Duration::MAX)]
+        .into_iter()
+        .map(|slow| join(&mut publisher, &builder.clone().slow(slow)).1)
+        .collect();
     let file = std::fs::File::open("/dev/null").unwrap();
     for n in 0..100_u32 {
         let control = n.to_le_bytes();

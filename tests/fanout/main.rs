@@ -2,7 +2,7 @@
 
 mod delivery;
 
-#[path = "../support/mod.rs"]
-mod support;
 #[path = "fan.rs"]
 mod fan;
+#[path = "../support/mod.rs"]
+mod support;
