@@ -2,7 +2,7 @@
 //!
 //! A [`Channel`] joins two processes. Payloads are written in place in a [`Loan`] of a shared ring that only the sender can
 //! write, and read by value, where they lie, from a [`Payload`]. Control bytes and descriptors travel in the same
-//! [`Message`], or alone.
+//! [`Message`], or alone. A [`Publisher`] writes once for any number of [`Subscriber`]s.
 //!
 //! ```
 //! use sealane::{Channel, Control};
@@ -35,6 +35,7 @@
 //! | read payloads | [`SharedSlice`], [`PayloadReader`] |
 //! | serialise to a payload | [`LoanWriter`] |
 //! | store a loan in a struct | [`OwnedLoan`] |
+//! | write once for many readers | [`Publisher`], and [`Subscriber`] in them |
 //! | send one table to many | [`SealedBuffer`] |
 //!
 //! # Requirements
@@ -74,7 +75,7 @@
 //! - Core dumps leave regions and sealed buffers out (`MADV_DONTDUMP`, `madvise(2)`).
 #![cfg_attr(
     any(doc, doctest),
-    doc = "\n# Read on\n- [`docs::guide`]: event loops, requests, restarts, many clients, moving here, and questions by error message.\n- [`docs::tuning`]: ring sizes, ways to wait, batches.\n- [`docs::architecture`], [`docs::protocol`]: layers and terms, and the bytes that cross.\n- [`docs::security`], [`docs::sandbox`], [`docs::unsafe_code`]: attacks with checks and tests, system calls, obligations.\n- [`docs::camera`]: frames in dmabufs, statistics in payloads.\n- [`docs::serde`]: sending serde types."
+    doc = "\n# Read on\n- [`docs::guide`]: event loops, requests, restarts, many clients, moving here, and questions by error message.\n- [`docs::fanout`]: one writer, many readers.\n- [`docs::tuning`]: ring sizes, ways to wait, batches.\n- [`docs::architecture`], [`docs::protocol`]: layers and terms, and the bytes that cross.\n- [`docs::security`], [`docs::sandbox`], [`docs::unsafe_code`]: attacks with checks and tests, system calls, obligations.\n- [`docs::camera`]: frames in dmabufs, statistics in payloads.\n- [`docs::serde`]: sending serde types."
 )]
 #![cfg_attr(
     not(test),
@@ -125,6 +126,8 @@ pub mod docs {
         architecture = "architecture.md";
         /// Frames in dmabufs, statistics in payloads.
         camera = "camera.md";
+        /// One writer, many readers: policies, late joiners, buffers that come back.
+        fanout = "fanout.md";
         /// Event loops, requests, restarts, many clients, moving here, and errors.
         guide = "guide.md";
         /// The bytes that cross the process boundary.

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// From the ground up. Those of one line do not import each other.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["error"],
     &["protocol", "wait"],
     &["sys"],
@@ -12,6 +12,7 @@ const LAYERS: [&[&str]; 9] = [
     &["ring"],
     &["channel"],
     &["connect"],
+    &["fanout"],
     &["tokio"],
 ];
 

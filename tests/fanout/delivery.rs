@@ -9,6 +9,11 @@ use crate::{
     support::{numbers, threads::SOON},
 };
 
+/// The lowest byte.
+fn byte(n: u64) -> u8 {
+    n.to_le_bytes()[0]
+}
+
 fn small() -> Builder {
     Builder::default().ring_capacity(64 << 10)
 }
@@ -56,14 +61,14 @@ fn what_was_received_and_missed_is_what_was_published() {
     let (mut received, mut told) = (0, 0);
     for n in 0..10_000_u64 {
         let mut loan = publisher.loan(600).unwrap();
-        loan.fill(n as u8);
+        loan.fill(byte(n));
         loan.send_with(&n.to_le_bytes()).unwrap();
         if n % 1000 < 10 {
             let message = subscriber.recv_timeout(SOON).unwrap();
             told += message.missed();
             received += 1;
             assert_eq!(message.control(), message.sequence().to_le_bytes());
-            assert_eq!(message.payload().unwrap().to_vec(), [message.sequence() as u8; 600]);
+            assert_eq!(message.payload().unwrap().to_vec(), [byte(message.sequence()); 600]);
             assert_eq!(told + received, message.sequence() + 1);
         }
     }
@@ -191,7 +196,7 @@ fn losses_at_the_source_count_as_missed() {
 fn control_bytes_of_any_length_ride_wherever_the_loan_stands() {
     let (mut publisher, mut subscriber) = pair(&small());
     for n in 0..500_usize {
-        let (len, control) = (n * 37 % 9000, vec![n as u8; n * 101 % 20_000]);
+        let (len, control) = (n * 37 % 9000, vec![n.to_le_bytes()[0]; n * 101 % 20_000]);
         let mut loan = publisher.loan(len).unwrap();
         loan.copy_from_slice(&numbers(len));
         loan.send_with(&control).unwrap();
@@ -199,7 +204,7 @@ fn control_bytes_of_any_length_ride_wherever_the_loan_stands() {
         assert!(message.control() == control, "control bytes of message {n}");
         assert!(message.payload().unwrap().to_vec() == numbers(len), "payload of message {n}");
     }
-    let error = publisher.loan(20_000).unwrap().send_with(&[0; 20_000]).unwrap_err();
+    let error = publisher.loan(20_000).unwrap().send_with(&vec![0; 20_000]).unwrap_err();
     assert!(matches!(error, Error::ControlTooLarge { len: 20_000, max: 12_672 }), "{error:?}");
 }
 
