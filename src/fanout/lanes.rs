@@ -21,7 +21,7 @@ use crate::{
         lane::Lane,
         poll::{Poll, Token},
     },
-    protocol::{Position, Source},
+    protocol::{Position, RecordSize, Source},
     ring::Producer,
     socket::doorbell::SenderWord,
     sys::{own_region::ControlPage, owner::Owner},
@@ -30,6 +30,8 @@ use crate::{
 
 /// Calls between two looks at the clock, for whether it is time to look at those who join.
 const CALLS: u32 = 16;
+/// Bytes of a message from which on each call looks at the clock, which takes some nanoseconds.
+const LARGE: u64 = 32 << 10;
 
 /// The newest message with a payload.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +52,8 @@ pub(crate) struct Lanes {
     pub(super) words: ControlPage,
     /// One word for all lanes.
     pub(super) word: SleepWord<SenderWord>,
+    /// The least record for which a call that must not wait was refused room: the descriptor signals that.
+    pub(super) refused: Option<RecordSize>,
     pub(super) spinner: Spinner,
     owner: Owner,
     pub(super) limits: Limits,
@@ -87,6 +91,7 @@ impl Lanes {
             events: VecDeque::new(),
             poll,
             word: SleepWord::new(SenderWord::new(words.clone())),
+            refused: None,
             words,
             spinner: Spinner::new(settings.wait, false),
             owner: Owner::here(),
@@ -128,7 +133,7 @@ impl Lanes {
     pub(super) fn begin(&mut self, producer: &mut Producer<Gates>, size: u64) {
         self.claim();
         self.calls = self.calls.wrapping_add(1);
-        if self.is_idle || size >= 4096 || self.calls.is_multiple_of(CALLS) {
+        if self.is_idle || size >= LARGE || self.calls.is_multiple_of(CALLS) {
             self.look_around(producer);
         }
     }

@@ -84,7 +84,8 @@ impl Lanes {
                 continue;
             }
             if has_room {
-                self.settle_all();
+                self.settle_room();
+                self.refused = self.refused.filter(|refused| *refused > size);
                 return Ok(true);
             }
             let (needs, now) = (Position::new(producer.needed_tail(size)), Instant::now());
@@ -108,8 +109,8 @@ impl Lanes {
         }
     }
 
-    /// There is what was wanted of all.
-    fn settle_all(&mut self) {
+    /// There is the room for which somebody was charged.
+    fn settle_room(&mut self) {
         let mut now = None;
         for lane in &mut self.list {
             if let Some(Want::Room(_)) = lane.account.want() {
@@ -121,7 +122,9 @@ impl Lanes {
     /// Arms the descriptor for room. True if there is room after all.
     fn arm_for(&mut self, producer: &mut Producer<Gates>, size: RecordSize) -> Result<bool> {
         self.read_bells(producer);
-        self.word.rearm(producer.needed_tail(size));
+        let least = self.refused.map_or(size, |refused| refused.min(size));
+        self.refused = Some(least);
+        self.word.rearm(producer.needed_tail(least));
         let has_room = self.has_room(producer, size)?;
         if has_room {
             self.word.disarm();
@@ -209,13 +212,21 @@ impl Lanes {
             }
         }
         let (attempt, mut sent) = (self.attempt, 0_usize);
+        let mut result = Ok(attempt);
         for at in 0..self.list.len() {
-            sent = sent.wrapping_add(self.send_fds_to(at, attempt, control, block)?.into());
+            match self.send_fds_to(at, attempt, control, block) {
+                Ok(is_sent) => sent = sent.wrapping_add(is_sent.into()),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
         }
+        self.settle(producer);
         self.sweep(producer);
         count(&mut self.stats.packets_sent, sent);
         count(&mut self.stats.fds_sent, sent.saturating_mul(control.fds.len()));
-        Ok(attempt)
+        result
     }
 
     /// Whether all who are waited for can take another packet of descriptors. If not, they are charged for the time.
@@ -238,26 +249,18 @@ impl Lanes {
 
     /// Sends the descriptors to one subscriber, or leaves it out: then it misses the message. False if it is left out.
     fn send_fds_to(&mut self, at: usize, attempt: u64, control: &Control<'_>, block: Block) -> Result<bool> {
-        let mut charged = None;
-        let result = loop {
-            let Some(lane) = self.list.get_mut(at) else { break Ok(false) };
+        loop {
+            let Some(lane) = self.list.get_mut(at) else { return Ok(false) };
             let (culprit, refusal) = match lane.send_fds(attempt, control) {
-                Sent::Yes => break Ok(lane.end.is_none()),
+                Sent::Yes => return Ok(lane.end.is_none()),
                 Sent::Full if lane.gates() => (Some(at), Error::Full),
-                Sent::Full => break Ok(false),
+                Sent::Full => return Ok(false),
                 Sent::Short(failure) => (self.most_unread(), failure.into()),
             };
             // Without a culprit it is not a subscriber's fault: this user's other programs hold the descriptors.
-            let (Some(culprit), Block::Until(deadline)) = (culprit, block) else { break Err(refusal) };
-            charged = Some(culprit);
-            if let Err(error) = self.wait_for_reader(culprit, deadline) {
-                break Err(error);
-            }
-        };
-        if let Some(lane) = charged.and_then(|culprit| self.list.get_mut(culprit)) {
-            lane.account.settle(Instant::now());
+            let (Some(culprit), Block::Until(deadline)) = (culprit, block) else { return Err(refusal) };
+            self.wait_for_reader(culprit, deadline)?;
         }
-        result
     }
 
     /// The subscriber that holds most descriptors unread.

@@ -225,6 +225,7 @@ impl Subscriber {
     /// # Errors
     /// [`Error::Disconnected`] after all that was published has been delivered, [`Error::TooSlow`], [`Error::Protocol`];
     /// [`Error::FdsLost`] in place of a message.
+    #[inline]
     pub fn recv(&mut self) -> Result<Message> {
         self.receive(Wanted::Next, Deadline::Never)
     }
@@ -313,6 +314,8 @@ impl Subscriber {
         Ok(false)
     }
 
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
     fn receive(&mut self, wanted: Wanted, deadline: Deadline) -> Result<Message> {
         match self.backlog.take() {
             Some(message) => Ok(message),

@@ -17,19 +17,26 @@ struct FeedWait<'f> {
     wanted: Wanted,
 }
 
+#[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
 impl Feed {
     /// Waits for a message.
+    #[inline(always)]
     pub(in crate::fanout) fn receive(&mut self, wanted: Wanted, deadline: Deadline) -> Result<Message> {
+        if self.follower.is_close() && self.spinner.may_spin() {
+            self.follower.back_off(deadline);
+        }
+        let fast = if wanted == Wanted::Next { self.try_fast() } else { None };
+        match fast {
+            Some(message) => Ok(message),
+            None => self.wait_for_message(wanted, deadline),
+        }
+    }
+
+    #[cold]
+    fn wait_for_message(&mut self, wanted: Wanted, deadline: Deadline) -> Result<Message> {
         let (mut state, mut budget) = (WaitState::blocking(News::Message), Budget::until(deadline));
         self.follower.intake().take_over()?;
         loop {
-            if self.follower.is_close() && self.spinner.may_spin() {
-                self.follower.back_off(deadline);
-            }
-            // The first look is the quick one.
-            if let Some(message) = self.poll(wanted, &mut budget)? {
-                return Ok(message);
-            }
             let outcome = run(&mut FeedWait { feed: self, wanted }, &mut state, &mut budget);
             // A false alarm does not end the wait.
             if !matches!(outcome, Ok(Outcome::Changed)) && self.spinner.done() {
@@ -38,11 +45,27 @@ impl Feed {
             if let Outcome::Done(message) = outcome.map_err(|error| self.explain(error))? {
                 return Ok(message);
             }
+            if self.follower.is_close() && self.spinner.may_spin() {
+                self.follower.back_off(deadline);
+            }
+            if wanted == Wanted::Next
+                && let Some(message) = self.try_fast()
+            {
+                if self.spinner.done() {
+                    count(&mut self.stats.spins_paid, 1);
+                }
+                return Ok(message);
+            }
         }
     }
 
     /// Receives without blocking. Where there is no message the descriptor is armed.
     pub(in crate::fanout) fn find_message(&mut self, wanted: Wanted) -> Result<Outcome<Message>> {
+        if wanted == Wanted::Next
+            && let Some(message) = self.try_fast()
+        {
+            return Ok(Outcome::Done(message));
+        }
         self.follower.intake().take_over()?;
         let mut wait = FeedWait { feed: self, wanted };
         run(&mut wait, &mut WaitState::trying(News::Message), &mut Budget::once())
