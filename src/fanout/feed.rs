@@ -13,7 +13,7 @@ use crate::{
     error::{Error, ProtocolError, Result},
     fanout::Published,
     memory::aligned_bytes::AlignedBytes,
-    protocol::{Attempts, CACHE_LINE, PublishedRecord, Source, Taken, Terms, Word},
+    protocol::{Attempts, CACHE_LINE, PublishedRecord, Record, Source, Taken, Terms, Word},
     ring::{Fault, Follower, Releases},
     socket::{death::Watch, doorbell::ControlWord, link::Link},
     sys::own_region::ControlPage,
@@ -115,34 +115,83 @@ impl Feed {
         }
     }
 
-    /// The next message, if it is all in the ring, as nearly all are, and nothing was missed before it.
+    /// The next record, if it is all of the next message, as nearly all are, and stays in the ring.
+    /// [`finish_inline`](Self::finish_inline) takes it.
     #[inline(always)]
-    fn try_fast(&mut self) -> Option<Message> {
+    fn try_inline(&mut self) -> Option<Record> {
+        if self.follower.is_waited_for() { self.next_plain() } else { None }
+    }
+
+    #[inline(always)]
+    fn finish_inline(&mut self, record: Record) -> Result<Message> {
+        let extras = if record.control_len() == 0 {
+            None
+        } else {
+            Some(self.copy_control(record).ok_or(Error::TooSlow)?)
+        };
+        self.note_plain(record);
+        let span = self.follower.advance(record);
+        let payload = Payload::new(Arc::clone(self.follower.intake()), span, record.payload_len());
+        Ok(Message::new(record.heading, self.link.id, extras, Some(payload)))
+    }
+
+    /// The same as a copy, of which nothing was overwritten meanwhile: else that is for the slow path.
+    fn try_copied(&mut self) -> Option<Message> {
+        if self.follower.is_waited_for() {
+            return None;
+        }
+        let record = self.next_plain()?;
+        let extras = if record.control_len() == 0 { None } else { Some(self.copy_control(record)?) };
+        let payload = self.copy_payload(record)?;
+        self.note_plain(record);
+        Some(Message::new(record.heading, self.link.id, extras, Some(payload)))
+    }
+
+    /// The next record, if it is all of the next message, and nothing was missed before it.
+    #[inline(always)]
+    fn next_plain(&mut self) -> Option<Record> {
         // A fork takes the subscription over first, on the slow path.
-        if !self.follower.is_waited_for() || !self.replies.is_empty() || !self.link.is_ours_at_a_glance() {
+        if !self.replies.is_empty() || !self.link.is_ours_at_a_glance() {
             return None;
         }
-        let PublishedRecord { record, has_payload, attempt, source } = self.follower.try_next()?;
-        let is_next = record.heading.sequence == self.sequence && source == self.source;
-        let is_plain = has_payload && attempt == 0 && source.epoch == 0 && self.missed_since == 0;
-        if !is_next || !is_plain || record.control_len() > self.limits.max_control {
-            return None;
-        }
-        let mut extras = None;
-        if record.control_len() > 0 {
-            let control = AlignedBytes::copy(self.follower.control(record));
-            if !self.follower.is_whole() {
-                return None;
-            }
-            extras = Some(Box::new(Attachments::control(control)));
-        }
+        let next = self.follower.try_next()?;
+        self.is_plain(&next).then_some(next.record)
+    }
+
+    /// Whether a record is all of the next message, and nothing was missed before it.
+    #[inline(always)]
+    fn is_plain(&self, next: &PublishedRecord) -> bool {
+        let PublishedRecord { record, has_payload, attempt, source } = next;
+        let is_next = record.heading.sequence == self.sequence && *source == self.source;
+        let is_alone = *has_payload && *attempt == 0 && source.epoch == 0 && self.missed_since == 0;
+        is_next && is_alone && record.control_len() <= self.limits.max_control
+    }
+
+    /// Notes a message before which nothing was missed.
+    #[inline(always)]
+    fn note_plain(&mut self, record: Record) {
         self.sequence = self.sequence.wrapping_add(1);
         self.word.disarm();
         count(&mut self.stats.messages_received, 1);
         count(&mut self.stats.bytes_received, record.bytes());
-        let span = self.follower.advance(record);
-        let payload = Payload::new(Arc::clone(self.follower.intake()), span, record.payload_len());
-        Some(Message::new(record.heading, self.link.id, extras, Some(payload)))
+    }
+
+    /// A copy of the control bytes, if they were not overwritten meanwhile.
+    #[inline]
+    fn copy_control(&self, record: Record) -> Option<Box<Attachments>> {
+        let control = AlignedBytes::copy(self.follower.control(record));
+        self.follower.is_whole().then(|| Box::new(Attachments::control(control)))
+    }
+
+    /// A copy of the payload, if it was not overwritten meanwhile. Then the record is passed.
+    #[inline(never)]
+    fn copy_payload(&mut self, record: Record) -> Option<Payload> {
+        let copy = self.follower.payload(record).to_vec()?;
+        if !self.follower.is_whole() {
+            return None;
+        }
+        self.follower.pass(record);
+        Some(Payload::private(copy))
     }
 
     /// The message that is wanted, if it is here. `None` also if the budget is spent before.
@@ -250,12 +299,8 @@ impl Feed {
                 None
             }
         } else {
-            let bytes = has_payload.then(|| self.follower.payload(record).to_vec().unwrap_or_default());
-            if !self.follower.is_whole() {
-                return Err(Fault::Overrun.into());
-            }
-            self.follower.pass(record);
-            bytes.map(Payload::private)
+            let payload = self.copy_payload(record).ok_or(Fault::Overrun)?;
+            has_payload.then_some(payload)
         };
         self.note(record.heading.sequence, source, gap);
         let story = Story { missed: std::mem::take(&mut self.missed_since), epoch: source.epoch };

@@ -25,16 +25,22 @@ impl Feed {
         if self.follower.is_close() && self.spinner.may_spin() {
             self.follower.back_off(deadline);
         }
-        let fast = if wanted == Wanted::Next { self.try_fast() } else { None };
-        match fast {
-            Some(message) => Ok(message),
-            None => self.wait_for_message(wanted, deadline),
+        if wanted == Wanted::Next
+            && let Some(record) = self.try_inline()
+        {
+            return self.finish_inline(record);
         }
+        self.wait_for_message(wanted, deadline)
     }
 
     #[cold]
     fn wait_for_message(&mut self, wanted: Wanted, deadline: Deadline) -> Result<Message> {
         let (mut state, mut budget) = (WaitState::blocking(News::Message), Budget::until(deadline));
+        if wanted == Wanted::Next
+            && let Some(message) = self.try_copied()
+        {
+            return Ok(message);
+        }
         self.follower.intake().take_over()?;
         loop {
             let outcome = run(&mut FeedWait { feed: self, wanted }, &mut state, &mut budget);
@@ -48,9 +54,14 @@ impl Feed {
             if self.follower.is_close() && self.spinner.may_spin() {
                 self.follower.back_off(deadline);
             }
-            if wanted == Wanted::Next
-                && let Some(message) = self.try_fast()
-            {
+            if wanted != Wanted::Next {
+                continue;
+            }
+            let message = match self.try_inline() {
+                Some(record) => Some(self.finish_inline(record)?),
+                None => self.try_copied(),
+            };
+            if let Some(message) = message {
                 if self.spinner.done() {
                     count(&mut self.stats.spins_paid, 1);
                 }
@@ -61,10 +72,13 @@ impl Feed {
 
     /// Receives without blocking. Where there is no message the descriptor is armed.
     pub(in crate::fanout) fn find_message(&mut self, wanted: Wanted) -> Result<Outcome<Message>> {
-        if wanted == Wanted::Next
-            && let Some(message) = self.try_fast()
-        {
-            return Ok(Outcome::Done(message));
+        if wanted == Wanted::Next {
+            if let Some(record) = self.try_inline() {
+                return self.finish_inline(record).map(Outcome::Done);
+            }
+            if let Some(message) = self.try_copied() {
+                return Ok(Outcome::Done(message));
+            }
         }
         self.follower.intake().take_over()?;
         let mut wait = FeedWait { feed: self, wanted };
