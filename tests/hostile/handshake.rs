@@ -20,7 +20,7 @@ use sealane::{Builder, Channel, Error, Handshake, HandshakeError, Reason, Refusa
 
 use crate::support::{
     hostile::{
-        CONTROL, DOORBELL, HEADER, HELLO, Hello, LONG, MAGIC, Packet, Player, READY, REJECT, SEALS,
+        CONTROL, DESCRIPTORS, DOORBELL, HEADER, HELLO, Hello, LONG, MAGIC, Packet, Player, READY, REJECT, SEALS,
         abstract_name, memfd, page, pipe, readable, seqpacket_pair,
     },
     is_abandoned,
@@ -28,7 +28,7 @@ use crate::support::{
 };
 
 /// Numbers of reasons, as docs/protocol.md has them.
-const REASONS: [(u32, Reason); 19] = [
+const REASONS: [(u32, Reason); 24] = [
     (1, Reason::Magic),
     (2, Reason::Version),
     (3, Reason::HelloLength),
@@ -48,6 +48,11 @@ const REASONS: [(u32, Reason); 19] = [
     (17, Reason::Application),
     (18, Reason::Reflected),
     (19, Reason::OwnFailure),
+    (20, Reason::ReadyLength),
+    (21, Reason::ControlLimit),
+    (22, Reason::FdLimit),
+    (23, Reason::Subscribers),
+    (24, Reason::Patience),
 ];
 
 /// Most bytes of a peer's ring that our side accepts.
@@ -369,14 +374,14 @@ fn malformed_packets_are_rejected() {
 #[test]
 fn a_packet_out_of_turn_is_refused() {
     let _guard = bounded();
-    for kind in [READY, CONTROL, DOORBELL] {
+    for kind in [READY, CONTROL, DOORBELL, DESCRIPTORS] {
         refused(Reason::Packet, 1, kind.into(), || vec![Packet::new(kind)]);
     }
-    for kind in [CONTROL, DOORBELL] {
+    for kind in [CONTROL, DOORBELL, DESCRIPTORS] {
         refused(Reason::Packet, 2, kind.into(), || vec![honest(), Packet::new(kind)]);
     }
     refused(Reason::Packet, 2, HELLO.into(), || vec![honest(), honest()]);
-    for kind in [0, 6, 77, u16::MAX] {
+    for kind in [0, 7, 77, u16::MAX] {
         refused(Reason::Packet, 1, 0, || vec![Packet::new(kind)]);
         refused(Reason::Packet, 2, 0, || vec![honest(), Packet::new(kind)]);
     }
@@ -403,7 +408,7 @@ fn a_ready_with_anything_to_it_is_refused() {
     refused(Reason::Descriptors, 0, 1, || {
         vec![honest(), Packet { fds: vec![pipe().0], ..Packet::new(READY) }]
     });
-    refused(Reason::Packet, 2, 0, || vec![honest(), Packet { body: vec![0], ..Packet::new(READY) }]);
+    refused(Reason::ReadyLength, 0, 1, || vec![honest(), Packet { body: vec![0], ..Packet::new(READY) }]);
     refused(Reason::Packet, 2, 0, || vec![honest(), Packet { announced: Some(1), ..Packet::new(READY) }]);
 }
 
@@ -438,7 +443,7 @@ fn a_reject_is_reported_as_it_was_said_whenever_it_comes() {
         for (code, reason) in REASONS {
             assert_rejected(before, &body(code), refusal(reason));
         }
-        for code in [0, 20, 999, u32::MAX] {
+        for code in [0, 25, 999, u32::MAX] {
             assert_rejected(before, &body(code), refusal(Reason::Unknown(code)));
         }
         // A later version may send more.

@@ -51,6 +51,7 @@ pub(crate) const READY: u16 = 2;
 pub(crate) const REJECT: u16 = 3;
 pub(crate) const CONTROL: u16 = 4;
 pub(crate) const DOORBELL: u16 = 5;
+pub(crate) const DESCRIPTORS: u16 = 6;
 /// Flags of packets and records.
 pub(crate) const WANTS_REPLY: u16 = 1;
 pub(crate) const OTHER_HALF: u16 = 2;
