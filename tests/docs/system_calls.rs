@@ -17,7 +17,7 @@ use std::{
 };
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use sealane::{Builder, Channel, Control, Error, SealedBuffer, SealedBufferMut};
+use sealane::{Builder, Channel, Control, Error, Event, SealedBuffer, SealedBufferMut, Slow};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use crate::support::{role, threads::SOON};
@@ -36,16 +36,18 @@ macro_rules! numbers {
 fn numbers() -> BTreeMap<&'static str, i64> {
     let mut numbers = BTreeMap::from(numbers! {
         accept4 SYS_accept4 bind SYS_bind brk SYS_brk clock_gettime SYS_clock_gettime close SYS_close
-        connect SYS_connect exit_group SYS_exit_group fallocate SYS_fallocate fchmod SYS_fchmod fcntl SYS_fcntl
+        connect SYS_connect epoll_create1 SYS_epoll_create1 epoll_ctl SYS_epoll_ctl epoll_pwait SYS_epoll_pwait
+        exit_group SYS_exit_group fallocate SYS_fallocate fchmod SYS_fchmod fcntl SYS_fcntl
         flock SYS_flock fstat SYS_fstat fstatfs SYS_fstatfs ftruncate SYS_ftruncate futex SYS_futex
         getpeername SYS_getpeername getpid SYS_getpid getsockopt SYS_getsockopt getuid SYS_getuid
         getcwd SYS_getcwd geteuid SYS_geteuid getgid SYS_getgid getrandom SYS_getrandom ioctl SYS_ioctl listen SYS_listen madvise SYS_madvise memfd_create SYS_memfd_create
         mmap SYS_mmap mremap SYS_mremap munmap SYS_munmap openat SYS_openat ppoll SYS_ppoll
-        prlimit64 SYS_prlimit64 recvmsg SYS_recvmsg restart_syscall SYS_restart_syscall
+        prlimit64 SYS_prlimit64 read SYS_read recvmsg SYS_recvmsg restart_syscall SYS_restart_syscall
         rt_sigreturn SYS_rt_sigreturn sched_getaffinity SYS_sched_getaffinity
         sched_yield SYS_sched_yield sendmsg SYS_sendmsg
         sendto SYS_sendto setsockopt SYS_setsockopt shutdown SYS_shutdown sigaltstack SYS_sigaltstack
         socket SYS_socket socketpair SYS_socketpair statx SYS_statx sysinfo SYS_sysinfo
+        timerfd_create SYS_timerfd_create timerfd_settime SYS_timerfd_settime
         waitid SYS_waitid write SYS_write
     });
     // Where there is no such call, the C library makes this one.
@@ -242,6 +244,77 @@ fn adopts() {
     let [mut a, mut b] = [a, b].map(|socket| builder().handshake(socket).unwrap());
     while !a.advance().unwrap() | !b.advance().unwrap() {}
     exchange(&mut a.finish().unwrap(), &mut b.finish().unwrap());
+    exit(0);
+}
+
+#[test]
+fn publisher_and_subscriber_make_the_calls_that_are_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = |mut role: Command| role.env(SOCKET, "socket").current_dir(&dir).spawn().unwrap();
+    let (mut publisher, mut subscriber) = (start(role(publishes)), start(role(subscribes)));
+    if !subscriber.wait().unwrap().success() {
+        publisher.kill().unwrap();
+    }
+    passes(&mut subscriber);
+    passes(&mut publisher);
+}
+
+#[test]
+#[ignore = "the child of another test"]
+fn publishes() {
+    let path = env::var_os(SOCKET).unwrap();
+    let calls = table("The handshake", "listen").into_iter().chain(table("A channel", ""));
+    allow_only(calls.chain(table("A publisher", "")));
+    let slow = Slow::Wait(BRIEFLY);
+    let mut publisher = builder().max_fds(1).slow(slow).publish(path).unwrap();
+    let mut asked = false;
+    loop {
+        match publisher.wait_event(SOON).unwrap().expect("the subscriber comes and goes") {
+            Event::Joined(_) => {
+                publisher.send(Control::new(b"first").fd(&stdin())).unwrap();
+                publisher.loan(100).unwrap().send_with(&[7; 2000]).unwrap();
+            }
+            Event::Message(id, message) => {
+                publisher.reply(id, message.reply_token().unwrap(), b"reply").unwrap();
+                asked = true;
+                // It holds the first payload.
+                while let Some(loan) = publisher.try_loan(10_000).unwrap() {
+                    loan.send().unwrap();
+                }
+                let _ = publisher.loan_timeout(10_000, BRIEFLY / 2);
+                publisher.loan(10_000).unwrap().send().unwrap();
+            }
+            Event::Left(_, Error::TooSlow) if asked => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(publisher);
+    exit(0);
+}
+
+#[test]
+#[ignore = "the child of another test"]
+fn subscribes() {
+    let path = env::var_os(SOCKET).unwrap();
+    allow_only(table("The handshake", "connect").into_iter().chain(table("A channel", "")));
+    let end = Instant::now() + SOON;
+    // The publisher has yet to listen.
+    let mut subscriber = loop {
+        match builder().max_fds(1).subscribe(&path) {
+            Err(Error::Io { .. }) if Instant::now() < end => spin_loop(),
+            result => break result.unwrap(),
+        }
+    };
+    assert_eq!(subscriber.recv().unwrap().fds().len(), 1);
+    let held = subscriber.recv_timeout(SOON).unwrap();
+    assert_eq!(subscriber.call(b"question", SOON).unwrap().control(), b"reply");
+    let error = loop {
+        if let Err(error) = subscriber.recv_timeout(SOON) {
+            break error;
+        }
+    };
+    assert!(matches!(error, Error::TooSlow), "{error:?}");
+    drop((held, subscriber));
     exit(0);
 }
 

@@ -20,8 +20,8 @@ use sealane::{Builder, Channel, Error, Handshake, HandshakeError, Reason, Refusa
 
 use crate::support::{
     hostile::{
-        CONTROL, DESCRIPTORS, DOORBELL, HEADER, HELLO, Hello, LONG, MAGIC, Packet, Player, READY, REJECT, SEALS,
-        abstract_name, memfd, page, pipe, readable, seqpacket_pair,
+        CONTROL, DESCRIPTORS, DOORBELL, HEADER, HELLO, Hello, LONG, MAGIC, Packet, Player, READY, REJECT,
+        SEALS, abstract_name, memfd, page, pipe, readable, seqpacket_pair,
     },
     is_abandoned,
     threads::bounded,
