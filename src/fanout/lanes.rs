@@ -67,6 +67,8 @@ pub(crate) struct Lanes {
     calls: u32,
     /// Calls are seldom: each may take the time for a look.
     is_idle: bool,
+    /// Events that wait to be taken make the descriptor readable. A runtime takes them without that.
+    pub(super) announces_events: bool,
 }
 
 impl Lanes {
@@ -95,6 +97,7 @@ impl Lanes {
             looked: coarse_now(),
             calls: 0,
             is_idle: true,
+            announces_events: true,
         })
     }
 
@@ -142,7 +145,9 @@ impl Lanes {
     /// Does what is ready: one packet of each lane in turn, if `receive` says so. False if there was nothing.
     pub(super) fn turn(&mut self, producer: &mut Producer<Gates>, receive: bool) -> Result<bool> {
         let mut worked = false;
-        for token in self.poll.ready()? {
+        // Two sockets of each lane, those of handshakes, and the listener's.
+        let count = self.list.len().saturating_mul(2).saturating_add(self.joining.len()).saturating_add(1);
+        for token in self.poll.ready(count)? {
             worked |= receive || !matches!(token, Token::Socket(_));
             match token {
                 Token::Listener => self.accept(),
@@ -265,7 +270,7 @@ impl Lanes {
 
     /// Sets the alarm to the next moment at which something has to be done that no descriptor announces.
     pub(super) fn schedule(&mut self) {
-        let now = (!self.events.is_empty()).then(Instant::now);
+        let now = (self.announces_events && !self.events.is_empty()).then(Instant::now);
         let accounts = self.list.iter().filter_map(|lane| lane.account.ends_at()).min();
         let next = [now, accounts, self.joining.next_alarm()].into_iter().flatten().min();
         self.poll.set_alarm(next);

@@ -250,7 +250,15 @@ impl Lanes {
                 Sent::Short(failure) => (self.most_unread(), failure.into()),
             };
             // Without a culprit it is not a subscriber's fault: this user's other programs hold the descriptors.
-            let (Some(culprit), Block::Until(deadline)) = (culprit, block) else { break Err(refusal) };
+            let Some(culprit) = culprit else { break Err(refusal) };
+            let Block::Until(deadline) = block else {
+                // The time runs on until the subscriber has read, so that calls which are refused again and again end it too.
+                if self.charge_reader(culprit) {
+                    continue;
+                }
+                self.schedule();
+                return Err(refusal);
+            };
             charged = Some(culprit);
             if let Err(error) = self.wait_for_reader(culprit, deadline) {
                 break Err(error);
@@ -269,19 +277,25 @@ impl Lanes {
         unread.max().map(|(_, at)| at)
     }
 
-    /// Waits until a subscriber reads its socket, or its time is used up: then it is to be ended.
-    fn wait_for_reader(&mut self, at: usize, deadline: Deadline) -> Result<()> {
-        if deadline.passed() {
-            return Err(Error::Timeout);
-        }
-        let Some(lane) = self.list.get_mut(at) else { return Ok(()) };
+    /// Charges a subscriber that does not read its socket. True if it is to be ended.
+    fn charge_reader(&mut self, at: usize) -> bool {
+        let Some(lane) = self.list.get_mut(at) else { return true };
         let now = Instant::now();
         lane.account.charge(Want::Socket, now);
         if lane.account.is_empty(now) {
             lane.end = Some(Error::TooSlow);
         } else if lane.is_dead() {
             lane.end = Some(Error::Disconnected);
-        } else {
+        }
+        lane.end.is_some()
+    }
+
+    /// Waits until a subscriber reads its socket, or its time is used up: then it is to be ended.
+    fn wait_for_reader(&mut self, at: usize, deadline: Deadline) -> Result<()> {
+        if deadline.passed() {
+            return Err(Error::Timeout);
+        }
+        if !self.charge_reader(at) {
             count(&mut self.stats.sleeps, 1);
             // The kernel announces room in a socket only from its half on, and descriptors in flight not at all.
             sleep([], self.earliest(deadline), Some(PAUSE / 5))?;
