@@ -5,7 +5,8 @@ use std::{
     fs::File,
     future::{Future, poll_fn},
     os::unix::process::CommandExt,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use futures_util::StreamExt;
@@ -18,7 +19,10 @@ use sealane::{
     Builder, Control, Error, Event, Slow, SubscriberId,
     tokio::{Publisher, Subscriber},
 };
-use tokio::{task::yield_now, time::timeout};
+use tokio::{
+    task::{spawn_blocking, yield_now},
+    time::timeout,
+};
 
 use crate::{is_disconnected, polled, readiness::NOBODY, run, support::role::rerun};
 
@@ -213,10 +217,14 @@ fn deadline_of_a_handshake_hides_no_later_deadline() {
             .handshake_timeout(Duration::from_millis(100));
         let mut publisher = Publisher::try_from(builder.publish(&path).unwrap()).unwrap();
         let (id, _subscriber) = join(&mut publisher, &builder.clone().handshake_timeout(IN_TIME)).await;
-        fill(&mut publisher);
         let stranger = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
         connect(&stranger, &SocketAddrUnix::new(&path).unwrap()).unwrap();
-        drop(soon(publisher.loan(QUARTER)).await.unwrap());
+        assert!(polled(publisher.next_event(), 5).await.is_none(), "the stranger is silent");
+        fill(&mut publisher);
+        // Calls that publish little, and were not seldom lately, do not look around by themselves.
+        let some_ticks = Instant::now() + Duration::from_millis(20);
+        while publisher.try_send("").is_ok() || Instant::now() < some_ticks {}
+        soon(publisher.send("")).await.unwrap();
         let event = soon(publisher.next_event()).await.unwrap();
         assert!(matches!(event, Event::Left(left, Error::TooSlow) if left == id), "{event:?}");
     });
@@ -469,6 +477,40 @@ fn dropped_futures_lose_nothing() {
         assert_eq!((sent, received, told, heard), (300, 300, 300, 300));
         drop(publisher);
         assert!(is_disconnected(soon(subscriber.recv()).await));
+    });
+}
+
+#[test]
+fn doorbells_of_subscribers_in_other_threads_are_not_lost() {
+    const MESSAGES: u64 = 5000;
+    run(|| async {
+        let mut publisher = publisher(&small());
+        let mut readers = Vec::new();
+        for _ in 0..2 {
+            let mut subscriber = join(&mut publisher, &small()).await.1.into_inner();
+            readers.push(thread::spawn(move || {
+                for n in 0..MESSAGES {
+                    let message = subscriber.recv_timeout(IN_TIME).unwrap();
+                    assert_eq!((message.sequence(), message.missed()), (n, 0));
+                    if n % 7 == 0 {
+                        subscriber.send(b"").unwrap();
+                    }
+                }
+            }));
+        }
+        for n in 0..MESSAGES {
+            // A wait for little room is dropped, and another one for more follows.
+            if n % 3 == 0 {
+                drop(polled(publisher.loan(1000), 2).await);
+            }
+            soon(publisher.loan(QUARTER)).await.unwrap().send().unwrap();
+            if n % 5 == 0 {
+                while polled(publisher.next_event(), 1).await.is_some() {}
+            }
+        }
+        for reader in readers {
+            spawn_blocking(|| reader.join().unwrap()).await.unwrap();
+        }
     });
 }
 
