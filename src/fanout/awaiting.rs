@@ -7,11 +7,11 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::{
     channel::{Block, Wake},
     connect::{Builder, Handshake, child, connect},
-    error::Result,
-    fanout::{Publisher, PublisherLoan, gates::Gates, lanes::Lanes, subscriber::begin},
+    error::{Error, Result},
+    fanout::{Event, Publisher, PublisherLoan, gates::Gates, lanes::Lanes, subscriber::begin},
     ring::Producer,
     socket::seqpacket::Socket,
-    wait::Budget,
+    wait::{Budget, Outcome},
 };
 
 impl Lanes {
@@ -44,9 +44,16 @@ impl Publisher {
         self.lanes.attend(&mut self.writer.producer)
     }
 
+    /// See [`Lanes::find_event`].
+    pub(crate) fn find_event(&mut self) -> Result<Outcome<Event>> {
+        self.lanes.find_event(&mut self.writer.producer)
+    }
+
     /// Reserves the place of `count` values, without waiting. Nothing shows it.
     pub(crate) fn try_reserve<T>(&mut self, count: usize) -> Result<()> {
-        self.reserve::<T>(count, Block::No)
+        let len = count.saturating_mul(size_of::<T>());
+        let size = self.writer.loan_size(len).ok_or_else(|| self.too_large(len))?;
+        self.lanes.reserve(&mut self.writer.producer, size, Block::No)
     }
 
     /// Lends the place that [`try_reserve`](Self::try_reserve) has just reserved.
@@ -54,7 +61,13 @@ impl Publisher {
         &mut self,
         count: usize,
     ) -> Result<PublisherLoan<'_, T>> {
-        self.lend_reserved(count, Wake::AtOnce)
+        let too_large = self.too_large(count.saturating_mul(size_of::<T>()));
+        let reservation = self.writer.lend(count).ok_or(too_large)?;
+        Ok(PublisherLoan::new(reservation, &mut self.lanes, Wake::AtOnce))
+    }
+
+    fn too_large(&self, len: usize) -> Error {
+        Error::PayloadTooLarge { len, max: self.lanes.limits.max_payload }
     }
 }
 

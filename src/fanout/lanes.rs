@@ -25,7 +25,7 @@ use crate::{
     ring::Producer,
     socket::doorbell::SenderWord,
     sys::{own_region::ControlPage, owner::Owner},
-    wait::{Bells, Notified, SleepWord, Spinner},
+    wait::{Bells, Budget, Notified, Outcome, SleepWord, Spinner},
 };
 
 /// Calls between two looks at the clock, for whether it is time to look at those who join.
@@ -164,6 +164,23 @@ impl Lanes {
         self.sweep(producer);
         self.schedule();
         Ok(worked)
+    }
+
+    /// The next event. `Empty` only if nothing is ready any more: then what comes next is a new edge of the descriptor.
+    pub(super) fn find_event(&mut self, producer: &mut Producer<Gates>) -> Result<Outcome<Event>> {
+        self.claim();
+        let mut budget = Budget::once();
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(Outcome::Done(event));
+            }
+            if !budget.spend()? {
+                return Ok(Outcome::Spent);
+            }
+            if !self.turn(producer, true)? && self.events.is_empty() {
+                return Ok(Outcome::Empty);
+            }
+        }
     }
 
     fn on_readable(&mut self, id: SubscriberId, receive: bool) {

@@ -26,7 +26,7 @@ use crate::{
     protocol::{Part, Slow, Word, to_usize},
     ring::Writer,
     socket::seqpacket::Socket,
-    wait::{Budget, Deadline, Outcome, sleep},
+    wait::{Deadline, Outcome, sleep},
 };
 
 /// One writer of a ring that any number of [`Subscriber`](crate::Subscriber)s read, none of which trusts another, or the publisher.
@@ -258,35 +258,15 @@ impl Publisher {
         block: Block,
         wake: Wake,
     ) -> Result<PublisherLoan<'_, T>> {
-        self.reserve::<T>(count, block)?;
-        self.lend_reserved(count, wake)
-    }
-
-    /// Reserves the place of `count` values.
-    #[inline(always)]
-    pub(super) fn reserve<T>(&mut self, count: usize, block: Block) -> Result<()> {
         // A product that overflows is too long for any ring.
         let len = count.saturating_mul(size_of::<T>());
-        let Some(size) = self.writer.loan_size(len) else { return Err(self.too_large(len)) };
-        self.lanes.reserve(&mut self.writer.producer, size, block)
-    }
-
-    /// Lends the place that was reserved last, for `count` values.
-    #[inline(always)]
-    pub(super) fn lend_reserved<T: FromBytes + IntoBytes>(
-        &mut self,
-        count: usize,
-        wake: Wake,
-    ) -> Result<PublisherLoan<'_, T>> {
-        let too_large = self.too_large(count.saturating_mul(size_of::<T>()));
+        let too_large = Error::PayloadTooLarge { len, max: self.lanes.limits.max_payload };
+        let Some(size) = self.writer.loan_size(len) else { return Err(too_large) };
+        self.lanes.reserve(&mut self.writer.producer, size, block)?;
         match self.writer.lend(count) {
             Some(reservation) => Ok(PublisherLoan::new(reservation, &mut self.lanes, wake)),
             None => Err(too_large),
         }
-    }
-
-    fn too_large(&self, len: usize) -> Error {
-        Error::PayloadTooLarge { len, max: self.lanes.limits.max_payload }
     }
 
     /// Publishes a message without a payload; waits for room in the ring.
@@ -352,27 +332,9 @@ impl Publisher {
     /// # Errors
     /// [`Error::Io`]. What is wrong with one subscriber ends that one: [`Event::Left`].
     pub fn next_event(&mut self) -> Result<Option<Event>> {
-        match self.find_event()? {
+        match self.lanes.find_event(&mut self.writer.producer)? {
             Outcome::Done(event) => Ok(Some(event)),
             _ => Ok(None),
-        }
-    }
-
-    /// The next event. `Empty` only if nothing is ready any more: then what comes next is a new edge of the descriptor.
-    pub(crate) fn find_event(&mut self) -> Result<Outcome<Event>> {
-        self.lanes.claim();
-        let mut budget = Budget::once();
-        loop {
-            if let Some(event) = self.lanes.events.pop_front() {
-                return Ok(Outcome::Done(event));
-            }
-            if !budget.spend()? {
-                return Ok(Outcome::Spent);
-            }
-            let worked = self.lanes.turn(&mut self.writer.producer, true)?;
-            if !worked && self.lanes.events.is_empty() {
-                return Ok(Outcome::Empty);
-            }
         }
     }
 

@@ -13,7 +13,7 @@ use crate::{
     fanout::{
         account::Want,
         gates::Gates,
-        lane::Sent,
+        lane::{Lane, Sent},
         lanes::{Lanes, PAUSE},
     },
     protocol::{Position, RecordSize},
@@ -222,18 +222,9 @@ impl Lanes {
 
     /// Whether all who are waited for can take another packet of descriptors. If not, they are charged for the time.
     fn all_have_packet_room(&mut self) -> bool {
-        let now = Instant::now();
         let mut all = true;
         for lane in self.list.iter_mut().filter(|lane| lane.gates() && lane.end.is_none()) {
-            if lane.has_packet_room() {
-                continue;
-            }
-            lane.account.charge(Want::Socket, now);
-            if lane.account.is_empty(now) {
-                lane.end = Some(Error::TooSlow);
-            } else {
-                all = false;
-            }
+            all &= lane.has_packet_room() || lane.charge_reading();
         }
         all
     }
@@ -253,7 +244,7 @@ impl Lanes {
             let Some(culprit) = culprit else { break Err(refusal) };
             let Block::Until(deadline) = block else {
                 // The time runs on until the subscriber has read, so that calls which are refused again and again end it too.
-                if self.charge_reader(culprit) {
+                if self.list.get_mut(culprit).is_none_or(Lane::charge_reading) {
                     continue;
                 }
                 self.schedule();
@@ -277,25 +268,12 @@ impl Lanes {
         unread.max().map(|(_, at)| at)
     }
 
-    /// Charges a subscriber that does not read its socket. True if it is to be ended.
-    fn charge_reader(&mut self, at: usize) -> bool {
-        let Some(lane) = self.list.get_mut(at) else { return true };
-        let now = Instant::now();
-        lane.account.charge(Want::Socket, now);
-        if lane.account.is_empty(now) {
-            lane.end = Some(Error::TooSlow);
-        } else if lane.is_dead() {
-            lane.end = Some(Error::Disconnected);
-        }
-        lane.end.is_some()
-    }
-
     /// Waits until a subscriber reads its socket, or its time is used up: then it is to be ended.
     fn wait_for_reader(&mut self, at: usize, deadline: Deadline) -> Result<()> {
         if deadline.passed() {
             return Err(Error::Timeout);
         }
-        if !self.charge_reader(at) {
+        if !self.list.get_mut(at).is_none_or(Lane::charge_reading) {
             count(&mut self.stats.sleeps, 1);
             // The kernel announces room in a socket only from its half on, and descriptors in flight not at all.
             sleep([], self.earliest(deadline), Some(PAUSE / 5))?;

@@ -11,8 +11,8 @@ use crate::{
 /// Memory of a publisher's ring, to be filled in place and published: a [`sealane::PublisherLoan`](crate::PublisherLoan) whose
 /// sending awaits instead of blocking. From [`Publisher::loan`](super::Publisher::loan).
 ///
-/// It may be held over an `await`, but nobody can subscribe, and no subscriber is heard, as long as it is. Dropped unsent, nothing
-/// is published.
+/// It may be held over an `await`. Meanwhile the publisher does nothing: subscribers that wish to join wait until the loan is sent
+/// or dropped. Dropped unsent, nothing is published.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

@@ -109,7 +109,7 @@ fn subscribers_in_tasks_receive_all_messages_in_order() {
                     assert_eq!(message.control(), n.to_le_bytes());
                     assert_eq!(message.fds().len(), usize::from(n % 5 == 0));
                     let payload = message.payload().map(|payload| payload.try_to_vec().unwrap());
-                    assert_eq!(payload, (n % 3 != 0).then(|| vec![n as u8; 5000]));
+                    assert_eq!(payload, (n % 3 != 0).then(|| vec![n.to_le_bytes()[0]; 5000]));
                 }
                 assert_eq!(received + subscriber.missed(), MESSAGES);
                 assert!(slow == Slow::Overrun || subscriber.missed() == 0);
@@ -129,7 +129,7 @@ fn subscribers_in_tasks_receive_all_messages_in_order() {
                 soon(publisher.send(control)).await.unwrap();
             } else {
                 let mut loan = soon(publisher.loan(5000)).await.unwrap();
-                loan.fill(n as u8);
+                loan.fill(bytes[0]);
                 soon(loan.send_with(control)).await.unwrap();
             }
         }
