@@ -387,6 +387,28 @@ fn control_bytes_of_a_loan_wait_for_room() {
     });
 }
 
+/// A doorbell, too, is unread until the subscriber reads it, and then the publisher learns that the socket is empty.
+#[test]
+fn doorbell_that_is_read_makes_room_for_descriptors() {
+    run(|| async {
+        let (mut publisher, _, mut subscriber) = pair(&small().max_fds(1)).await;
+        let null = File::open("/dev/null").unwrap();
+        let fds = || Control::default().fd(&null);
+        for _ in 0..8 {
+            soon(publisher.send(fds())).await.unwrap();
+            assert_eq!(soon(subscriber.recv()).await.unwrap().fds().len(), 1);
+        }
+        assert!(subscriber.try_recv().unwrap().is_none(), "it sleeps from now on");
+        publisher.send("rings").await.unwrap();
+        let mut waiting = Box::pin(publisher.send(fds()));
+        assert!(polled(waiting.as_mut(), 10).await.is_none());
+        assert_eq!(soon(subscriber.recv()).await.unwrap().control(), b"rings");
+        let (sent, received) = soon(async { tokio::join!(waiting, subscriber.recv()) }).await;
+        sent.unwrap();
+        assert_eq!(received.unwrap().fds().len(), 1);
+    });
+}
+
 #[test]
 fn calls_are_answered_and_what_is_published_meanwhile_is_kept() {
     run(|| async {
