@@ -227,7 +227,9 @@ impl Feed {
         if wanted == Wanted::Latest && !self.follower.skip_to_latest()? {
             return Ok(None);
         }
-        self.follower.next()
+        let record = self.follower.next()?;
+        // The publisher's word for the newest is 0 both for the first record, and before there is one with a payload.
+        Ok(record.filter(|record| wanted != Wanted::Latest || record.has_payload))
     }
 
     /// Goes on after a message that cannot be had, if this subscriber may miss some.

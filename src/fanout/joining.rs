@@ -92,6 +92,11 @@ impl Joining {
         granted.patience().or(self.rule().patience()).or(Slow::default().patience()).unwrap_or_default()
     }
 
+    /// Handshakes that go on.
+    pub(super) fn len(&self) -> usize {
+        self.applicants.len()
+    }
+
     /// The next moment at which a handshake has to be looked at.
     pub(super) fn next_alarm(&self) -> Option<Instant> {
         self.applicants.iter().map(|one| one.retry.unwrap_or(one.handshake.deadline())).min()

@@ -11,7 +11,10 @@ use crate::{
     channel::{Control, Credentials, Inbox, Limits, Message, Numbering, ReplyToken},
     connect::Parts,
     error::{Error, ProtocolError, Reason, Refusal, Result},
-    fanout::{SubscriberId, SubscriberInfo, account::Account},
+    fanout::{
+        SubscriberId, SubscriberInfo,
+        account::{Account, Want},
+    },
     protocol::{Kind, PacketHeader, Position, Reject, Slow, Terms, Word},
     ring::Releases,
     socket::{
@@ -160,6 +163,18 @@ impl Lane {
     /// Whether the subscriber has read all that was sent to it.
     fn has_read_all(&self) -> bool {
         self.link.socket.is_read().unwrap_or(true)
+    }
+
+    /// Charges a subscriber that does not read its socket. True if it is to be ended.
+    pub(super) fn charge_reading(&mut self) -> bool {
+        let now = Instant::now();
+        self.account.charge(Want::Socket, now);
+        if self.account.is_empty(now) {
+            self.end = Some(Error::TooSlow);
+        } else if self.is_dead() {
+            self.end = Some(Error::Disconnected);
+        }
+        self.end.is_some()
     }
 
     /// Descriptors that the subscriber may not have read.

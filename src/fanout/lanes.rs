@@ -25,7 +25,7 @@ use crate::{
     ring::Producer,
     socket::doorbell::SenderWord,
     sys::{own_region::ControlPage, owner::Owner},
-    wait::{Bells, Notified, SleepWord, Spinner},
+    wait::{Bells, Budget, Notified, Outcome, SleepWord, Spinner},
 };
 
 /// Calls between two looks at the clock, for whether it is time to look at those who join.
@@ -71,6 +71,8 @@ pub(crate) struct Lanes {
     calls: u32,
     /// Calls are seldom: each may take the time for a look.
     is_idle: bool,
+    /// Events that wait to be taken make the descriptor readable. A runtime takes them without that.
+    pub(super) announces_events: bool,
 }
 
 impl Lanes {
@@ -105,6 +107,7 @@ impl Lanes {
             looked: coarse_now(),
             calls: 0,
             is_idle: true,
+            announces_events: true,
         })
     }
 
@@ -152,7 +155,9 @@ impl Lanes {
     /// Does what is ready: one packet of each lane in turn, if `receive` says so. False if there was nothing.
     pub(super) fn turn(&mut self, producer: &mut Producer<Gates>, receive: bool) -> Result<bool> {
         let mut worked = false;
-        for token in self.poll.ready()? {
+        // Two sockets of each lane, those of handshakes, and the listener's.
+        let count = self.list.len().saturating_mul(2).saturating_add(self.joining.len()).saturating_add(1);
+        for token in self.poll.ready(count)? {
             worked |= receive || !matches!(token, Token::Socket(_));
             match token {
                 Token::Listener => self.accept(),
@@ -169,6 +174,23 @@ impl Lanes {
         self.sweep(producer);
         self.schedule();
         Ok(worked)
+    }
+
+    /// The next event. `Empty` only if nothing is ready any more: then what comes next is a new edge of the descriptor.
+    pub(super) fn find_event(&mut self, producer: &mut Producer<Gates>) -> Result<Outcome<Event>> {
+        self.claim();
+        let mut budget = Budget::once();
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(Outcome::Done(event));
+            }
+            if !budget.spend()? {
+                return Ok(Outcome::Spent);
+            }
+            if !self.turn(producer, true)? && self.events.is_empty() {
+                return Ok(Outcome::Empty);
+            }
+        }
     }
 
     fn on_readable(&mut self, id: SubscriberId, receive: bool) {
@@ -275,7 +297,7 @@ impl Lanes {
 
     /// Sets the alarm to the next moment at which something has to be done that no descriptor announces.
     pub(super) fn schedule(&mut self) {
-        let now = (!self.events.is_empty()).then(Instant::now);
+        let now = (self.announces_events && !self.events.is_empty()).then(Instant::now);
         let accounts = self.list.iter().filter_map(|lane| lane.account.ends_at()).min();
         let next = [now, accounts, self.joining.next_alarm()].into_iter().flatten().min();
         self.poll.set_alarm(next);

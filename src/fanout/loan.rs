@@ -30,8 +30,8 @@ use crate::{
 /// ```
 #[must_use = "a loan that is dropped is not published"]
 pub struct PublisherLoan<'p, T = u8> {
-    reservation: Reservation<'p, T, Gates>,
-    lanes: &'p mut Lanes,
+    pub(super) reservation: Reservation<'p, T, Gates>,
+    pub(super) lanes: &'p mut Lanes,
     wake: Wake,
 }
 
@@ -86,7 +86,7 @@ impl<'p, T> PublisherLoan<'p, T> {
         self.try_commit(&control.into()).map_err(|error| Unsent::new(error, self))
     }
 
-    fn try_commit(&mut self, control: &Control<'_>) -> Result<()> {
+    pub(crate) fn try_commit(&mut self, control: &Control<'_>) -> Result<()> {
         let len = size_of_val(self.reservation.payload.as_slice());
         self.lanes.commit(self.reservation.frame(), len, control, Block::No, self.wake)
     }

@@ -9,6 +9,8 @@
 //! May import: all folders but `tokio`.
 
 mod account;
+#[cfg(feature = "tokio")]
+mod awaiting;
 mod batch;
 mod feed;
 mod gates;

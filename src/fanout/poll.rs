@@ -21,9 +21,6 @@ use crate::{
     sys::descriptor::above_stdio,
 };
 
-/// Most events of one look. The kernel puts what was reported behind the others, so that none is left out for ever.
-const EVENTS: usize = 64;
-
 /// What is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token {
@@ -114,9 +111,12 @@ impl Poll {
         let _ = read(&self.timer, &mut [0_u8; 8]);
     }
 
-    /// What is ready now.
-    pub(super) fn ready(&self) -> Result<impl Iterator<Item = Token> + use<>> {
-        let mut events = Vec::with_capacity(EVENTS);
+    /// All that is ready now, of `count` descriptors besides the timer.
+    ///
+    /// Messages of subscribers may be left unread, and stay ready. If one look did not report all descriptors, they would hide the
+    /// others.
+    pub(super) fn ready(&self, count: usize) -> Result<impl Iterator<Item = Token> + use<>> {
+        let mut events = Vec::with_capacity(count.saturating_add(1));
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&now)) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn alarm_makes_the_set_readable_until_it_is_read() {
         let mut poll = Poll::new().unwrap();
-        let ready = |poll: &Poll| poll.ready().unwrap().collect::<Vec<_>>();
+        let ready = |poll: &Poll| poll.ready(0).unwrap().collect::<Vec<_>>();
         assert_eq!(ready(&poll), []);
         poll.set_alarm(Some(Instant::now()));
         let soon = Instant::now() + Duration::from_secs(20);

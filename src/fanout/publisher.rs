@@ -27,7 +27,7 @@ use crate::{
     protocol::{Part, Slow, Word, to_usize},
     ring::Writer,
     socket::seqpacket::Socket,
-    wait::{Budget, Deadline, sleep},
+    wait::{Deadline, Outcome, sleep},
 };
 
 /// One writer of a ring that any number of [`Subscriber`](crate::Subscriber)s read, none of which trusts another, or the publisher.
@@ -333,16 +333,9 @@ impl Publisher {
     /// # Errors
     /// [`Error::Io`]. What is wrong with one subscriber ends that one: [`Event::Left`].
     pub fn next_event(&mut self) -> Result<Option<Event>> {
-        self.lanes.claim();
-        let mut budget = Budget::once();
-        loop {
-            if let Some(event) = self.lanes.events.pop_front() {
-                return Ok(Some(event));
-            }
-            let more = budget.spend()? && self.lanes.turn(&mut self.writer.producer, true)?;
-            if !more && self.lanes.events.is_empty() {
-                return Ok(None);
-            }
+        match self.lanes.find_event(&mut self.writer.producer)? {
+            Outcome::Done(event) => Ok(Some(event)),
+            _ => Ok(None),
         }
     }
 

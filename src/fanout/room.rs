@@ -10,7 +10,12 @@ use rustix::event::{PollFd, PollFlags};
 use crate::{
     channel::{Block, Control, stats::count},
     error::{Error, Result},
-    fanout::{account::Want, gates::Gates, lane::Sent, lanes::Lanes},
+    fanout::{
+        account::Want,
+        gates::Gates,
+        lane::{Lane, Sent},
+        lanes::Lanes,
+    },
     protocol::{Position, RecordSize},
     ring::Producer,
     wait::{Budget, Deadline, News, Outcome, SpinResult, WaitState, Waiter, run, sleep, sleep_on},
@@ -231,18 +236,9 @@ impl Lanes {
 
     /// Whether all who are waited for can take another packet of descriptors. If not, they are charged for the time.
     fn all_have_packet_room(&mut self) -> bool {
-        let now = Instant::now();
         let mut all = true;
         for lane in self.list.iter_mut().filter(|lane| lane.gates() && lane.end.is_none()) {
-            if lane.has_packet_room() {
-                continue;
-            }
-            lane.account.charge(Want::Socket, now);
-            if lane.account.is_empty(now) {
-                lane.end = Some(Error::TooSlow);
-            } else {
-                all = false;
-            }
+            all &= lane.has_packet_room() || lane.charge_reading();
         }
         all
     }
@@ -258,7 +254,15 @@ impl Lanes {
                 Sent::Short(failure) => (self.most_unread(), failure.into()),
             };
             // Without a culprit it is not a subscriber's fault: this user's other programs hold the descriptors.
-            let (Some(culprit), Block::Until(deadline)) = (culprit, block) else { return Err(refusal) };
+            let Some(culprit) = culprit else { return Err(refusal) };
+            let Block::Until(deadline) = block else {
+                // The time runs on until the subscriber has read, so that calls which are refused again and again end it too.
+                if self.list.get_mut(culprit).is_none_or(Lane::charge_reading) {
+                    continue;
+                }
+                self.schedule();
+                return Err(refusal);
+            };
             self.wait_for_reader(culprit, deadline)?;
         }
     }
@@ -275,14 +279,7 @@ impl Lanes {
         if deadline.passed() {
             return Err(Error::Timeout);
         }
-        let Some(lane) = self.list.get_mut(at) else { return Ok(()) };
-        let now = Instant::now();
-        lane.account.charge(Want::Socket, now);
-        if lane.account.is_empty(now) {
-            lane.end = Some(Error::TooSlow);
-        } else if lane.is_dead() {
-            lane.end = Some(Error::Disconnected);
-        } else {
+        if !self.list.get_mut(at).is_none_or(Lane::charge_reading) {
             count(&mut self.stats.sleeps, 1);
             // The kernel announces room in a socket only from its half on, and descriptors in flight not at all.
             sleep([], self.earliest(deadline), Some(SHORT_PAUSE))?;

@@ -244,7 +244,7 @@ impl Subscriber {
     /// # Errors
     /// Those of [`recv`](Self::recv).
     pub fn try_recv(&mut self) -> Result<Option<Message>> {
-        Ok(done(self.find(Wanted::Next)?))
+        Ok(done(self.find()?))
     }
 
     /// Waits for the newest message with a payload that was not received yet, and leaves out all before it. They count as
@@ -270,7 +270,11 @@ impl Subscriber {
     /// # Errors
     /// Those of [`recv`](Self::recv).
     pub fn try_recv_latest(&mut self) -> Result<Option<Message>> {
-        Ok(done(self.feed.find_message(Wanted::Latest)?))
+        Ok(done(self.find_latest()?))
+    }
+
+    pub(crate) fn find_latest(&mut self) -> Result<Outcome<Message>> {
+        self.feed.find_message(Wanted::Latest)
     }
 
     /// Waits for the next published message and reads it in place: `read` is called with it, and afterwards it is checked that nothing
@@ -323,10 +327,10 @@ impl Subscriber {
         }
     }
 
-    pub(crate) fn find(&mut self, wanted: Wanted) -> Result<Outcome<Message>> {
+    pub(crate) fn find(&mut self) -> Result<Outcome<Message>> {
         match self.backlog.take() {
             Some(message) => Ok(Outcome::Done(message)),
-            None => self.feed.find_message(wanted),
+            None => self.feed.find_message(Wanted::Next),
         }
     }
 

@@ -79,16 +79,7 @@ impl Channel {
     /// # Errors
     /// Those of [`Builder::connect`].
     pub async fn connect_with(builder: &Builder, path: impl AsRef<Path>) -> Result<Self> {
-        let start = std::time::Instant::now();
-        loop {
-            let left = builder.timeout().saturating_sub(start.elapsed());
-            match builder.clone().handshake_timeout(left).try_connect(&path) {
-                Ok(handshake) => return Self::establish(handshake).await,
-                Err(Error::Full) if left.is_zero() => return Err(Error::Timeout),
-                Err(Error::Full) => sleep(PAUSE.min(left)).await,
-                Err(error) => return Err(error),
-            }
-        }
+        Self::establish(begin(builder, |builder| builder.try_connect(&path)).await?).await
     }
 
     /// Starts a child process with a channel to it: see [`spawn_with`](Self::spawn_with).
@@ -168,6 +159,22 @@ impl Channel {
         advance_until(&mut handshake, &readiness, |_| false).await?;
         let (sender, receiver) = handshake.finish()?.split();
         Ok(Self { sender: sender.try_into()?, receiver: Receiver::new(receiver, readiness) })
+    }
+}
+
+/// Begins a handshake, once there is a place in the backlog of the listener. All of it has one timeout.
+pub(super) async fn begin(
+    builder: &Builder,
+    attempt: impl Fn(&Builder) -> Result<Handshake>,
+) -> Result<Handshake> {
+    let start = std::time::Instant::now();
+    loop {
+        let left = builder.timeout().saturating_sub(start.elapsed());
+        match attempt(&builder.clone().handshake_timeout(left)) {
+            Err(Error::Full) if left.is_zero() => return Err(Error::Timeout),
+            Err(Error::Full) => sleep(PAUSE.min(left)).await,
+            begun => return begun,
+        }
     }
 }
 

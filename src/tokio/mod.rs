@@ -1,12 +1,17 @@
-//! Channels for [tokio]: the same halves, whose waiting is awaiting. Needs the cargo feature `tokio`.
+//! Channels, publishers and subscribers for [tokio]: the same types, whose waiting is awaiting. Needs the cargo feature
+//! `tokio`.
 //!
 //! Every type here wraps its namesake of the crate, and is made of it by `try_from`; [`Message`](crate::Message),
 //! [`Control`](crate::Control) and [`Builder`](crate::Builder) are the same. The runtime watches a *duplicate* of
 //! each descriptor, and never reads it.
 //!
 //! Methods that wait are `async` here; `try_` forms do not wait. There are no `_timeout` forms: use
-//! [`timeout`](::tokio::time::timeout). A [`Receiver`] is a [`Stream`](futures_core::Stream) too. The halves dereference to
-//! those that block, as far as their methods take `&self`: limits, counters, held payloads, `cancel`.
+//! [`timeout`](::tokio::time::timeout). A [`Receiver`] and a [`Subscriber`] are [`Stream`](futures_core::Stream)s too. All
+//! types but [`Channel`] and [`Listener`] dereference to those that block, as far as their methods take `&self`: limits,
+//! counters, held payloads, `cancel`.
+//!
+//! A [`Publisher`] is served by one task, which publishes, and takes the [events](Publisher::next_event) that its subscribers
+//! bring about. Each [`Subscriber`] may live in a task or process of its own.
 //!
 //! ```
 //! #[tokio::main(flavor = "current_thread")]
@@ -34,10 +39,11 @@
 //! is lost: a message was either received by the future that was polled last, or is still there; it was either sent,
 //! and the future said so, or not at all; a loan that was not sent is free again. The exceptions are:
 //! - [`Channel::call`]: the request may have been sent. Its reply is dropped when it comes, and
-//!   [counted](crate::Stats::late_replies). Other messages that came meanwhile are kept for [`recv`](Channel::recv).
+//!   [counted](crate::Stats::late_replies). Other messages that came meanwhile are kept for [`recv`](Channel::recv). The same
+//!   holds for [`Subscriber::call`].
 //! - [`Channel::spawn`]: the child is killed and reaped.
-//! - [`Channel::connect`] and [`establish`](Channel::establish): the handshake is broken off. [`Listener::accept`] and
-//!   [`accept_handshake`](Listener::accept_handshake) break off none.
+//! - [`Channel::connect`], [`establish`](Channel::establish) and [`Subscriber::connect`]: the handshake is broken off.
+//!   [`Listener::accept`], [`accept_handshake`](Listener::accept_handshake) and [`Publisher::next_event`] break off none.
 //!
 //! Futures do nothing before they are polled, and all of them are `Send`.
 //!
@@ -56,13 +62,19 @@
 mod channel;
 mod listener;
 mod loan;
+mod publisher;
+mod publisher_loan;
 mod readiness;
 mod receiver;
 mod sender;
+mod subscriber;
 
 pub use channel::Channel;
 pub use listener::Listener;
 pub use loan::{Loan, LoanWriter};
+pub use publisher::Publisher;
+pub use publisher_loan::PublisherLoan;
 use readiness::{Attempt, Readiness};
 pub use receiver::Receiver;
 pub use sender::{SendBatch, Sender};
+pub use subscriber::Subscriber;

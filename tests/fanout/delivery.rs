@@ -103,6 +103,18 @@ fn latest_leaves_out_what_is_older() {
 }
 
 #[test]
+fn first_message_without_a_payload_is_not_the_newest() {
+    for slow in [Slow::default(), OVERRUN] {
+        let (mut publisher, mut subscriber) = pair(&small().slow(slow));
+        publisher.send("a word").unwrap();
+        assert!(subscriber.try_recv_latest().unwrap().is_none());
+        assert_eq!(subscriber.try_recv().unwrap().unwrap().control(), b"a word");
+        publisher.loan(1).unwrap().send().unwrap();
+        assert_eq!(subscriber.recv_latest_timeout(SOON).unwrap().sequence(), 1);
+    }
+}
+
+#[test]
 fn latecomers_begin_with_the_next_message_or_the_newest() {
     let mut publisher = small().publisher().unwrap();
     for n in 0..5_u8 {

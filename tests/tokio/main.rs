@@ -21,6 +21,7 @@ mod calls;
 mod dropping;
 mod ends;
 mod establishing;
+mod fanout;
 mod readiness;
 mod streaming;
 #[path = "../support/mod.rs"]

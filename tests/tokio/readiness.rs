@@ -28,7 +28,7 @@ use tokio::{
 use crate::{builder, fill_socket, pair_of, polled, run, run_on, small, support::role::rerun};
 
 /// User and group `nobody`.
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
 
 #[test]
 fn messages_from_before_the_conversion_are_found() {

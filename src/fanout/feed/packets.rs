@@ -57,6 +57,8 @@ impl Feed {
         let expected = if kind == Kind::Descriptors { kind } else { Kind::Control };
         if is_doorbell(&incoming, expected)? {
             count(&mut self.stats.doorbells_received, 1);
+            // The publisher may be waiting until this socket is empty, of doorbells too.
+            self.follower.intake().notify_space();
             return self.word.on_doorbell();
         }
         let fd_count = incoming.packet.fd_count;
