@@ -202,7 +202,8 @@ impl State {
             Receiving::Ring(epoch, _) | Receiving::LookAtNeedsAgain(epoch) => epoch,
             _ => u64::MAX,
         };
-        let oldest = self.word.bells.received.saturating_sub(1).min(self.notifier.notified / 2).min(ringing / 2);
+        let oldest =
+            self.word.bells.received.saturating_sub(1).min(self.notifier.notified / 2).min(ringing / 2);
         self.word.epochs -= oldest;
         self.word.bells.received -= oldest;
         self.word.value -= 2 * oldest;
