@@ -30,7 +30,7 @@ pub(crate) struct Claim {
 impl Claim {
     /// For a ring of `capacity` bytes.
     pub(crate) fn new(capacity: u64) -> Self {
-        Self { claimed: Position::default(), ahead: capacity / PART_AHEAD & !63 }
+        Self { claimed: Position::default(), ahead: (capacity / PART_AHEAD) & !63 }
     }
 
     /// Marks the bytes up to `end` before they are written, and some behind them, up to `limit`: what is before a ring's length

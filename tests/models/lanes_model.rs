@@ -32,7 +32,7 @@ mod error {
 const RING: u64 = 2;
 /// Doorbells that a space socket holds.
 const SPACE_SOCKET: u8 = 4;
-/// Attempts of an event loop that nothing woke.
+/// Attempts of an event loop that nothing woke, where subscribers join.
 const RESTLESS: u8 = 1;
 
 /// A mistake of the implementation, each of which the model must find.
@@ -216,7 +216,8 @@ impl State {
                 lane.tail += 1;
                 Releasing::LookAtEpoch
             }
-            Releasing::LookAtEpoch if epoch & 1 == 0 => Releasing::Choose,
+            // The notifier looks at the epoch first, too.
+            Releasing::LookAtEpoch | Releasing::LookAgain if epoch & 1 == 0 => Releasing::Choose,
             Releasing::LookAtEpoch => Releasing::LookAtNeeds,
             Releasing::LookAtNeeds if is_reached => Releasing::LookAgain,
             Releasing::LookAtNeeds => {
@@ -225,8 +226,6 @@ impl State {
                 }
                 Releasing::Choose
             }
-            // The notifier needs no more than this look.
-            Releasing::LookAgain if epoch & 1 == 0 => Releasing::Choose,
             Releasing::LookAgain if epoch == lane.notifier.notified && flaw != Flaw::RingsAgain => {
                 Releasing::Choose
             }
@@ -383,7 +382,7 @@ impl State {
                 let mut steps = Vec::new();
                 if is_readable {
                     steps.push(self.with(|s| s.publishing = Publishing::Turn));
-                } else if self.restless < RESTLESS && self.waiting == Waiting::Trying {
+                } else if self.restless < RESTLESS && story.joining > 0 {
                     steps.push(self.with(|s| {
                         s.restless += 1;
                         s.publishing = Publishing::Choose;
@@ -414,12 +413,11 @@ impl State {
     fn wait_steps(&self, wait: WaitState, story: Story, flaw: Flaw) -> Vec<Self> {
         let mut s = self.clone();
         match wait.step() {
-            Step::Try => s.publishing = Publishing::Refresh(0, Within::Wait(wait)),
             Step::LookAgain if flaw == Flaw::NoSecondLook => s.advance(wait, false),
-            Step::LookAgain => s.publishing = Publishing::Refresh(0, Within::Wait(wait)),
+            Step::Try | Step::LookAgain => s.publishing = Publishing::Refresh(0, Within::Wait(wait)),
             Step::Spin => {
                 let results = [SpinResult::GiveUp, SpinResult::PollSocket];
-                let results = &results[..1 + usize::from(story.polls)];
+                let results = &results[..=usize::from(story.polls)];
                 let steps = results.iter().map(|result| self.with(|s| s.advance(wait, Came::Spun(*result))));
                 return steps.collect();
             }
