@@ -104,7 +104,7 @@ mod wait {
         pub(crate) fn load(&self, order: Ordering) -> u64 {
             match (site(Location::caller()), order) {
                 ("release_all", Ordering::Relaxed) if without(Without::LookAtEarly) => 0,
-                ("tail", _) if without(Without::LookAtTail) => u64::MAX,
+                ("tail_with", Ordering::Relaxed) if without(Without::LookAtTail) => u64::MAX,
                 (_, Ordering::Acquire) if without(Without::Acquire) => self.value.load(Ordering::Relaxed),
                 _ => self.value.load(order),
             }
