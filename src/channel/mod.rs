@@ -35,7 +35,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 pub(crate) use self::delegate::delegate;
 pub(crate) use self::{
-    backlog::Backlog,
+    backlog::{Backlog, LeftOut},
     inbox::Inbox,
     message::{Attachments, Story},
     numbering::Numbering,

@@ -31,7 +31,7 @@ use crate::{
 /// Calls between two looks at the clock, for whether it is time to look at those who join.
 const CALLS: u32 = 16;
 
-/// The newest message with a payload.
+/// The newest message with a payload, unless it or one behind it has descriptors.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Newest {
     pub(super) start: Position,
