@@ -264,6 +264,7 @@ mod tests {
                 channel: sealane::Stats::default(),
                 played: None,
                 saved: Ok(Vec::new()),
+                publishing: None,
             },
         }
     }
