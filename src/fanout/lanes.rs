@@ -218,7 +218,7 @@ impl Lanes {
         for lane in &mut self.list {
             let is_done = match lane.account.want() {
                 Some(Want::Room(needs)) => producer.readers.tail(lane.id).is_none_or(|tail| tail >= needs),
-                Some(Want::Socket) => lane.has_packet_room() && lane.unread_fds() == 0,
+                Some(Want::Socket) => lane.has_packet_room(),
                 None => continue,
             };
             if is_done {

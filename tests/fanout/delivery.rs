@@ -277,3 +277,36 @@ fn what_came_while_a_reply_was_awaited_is_received_in_its_turn() {
         assert_eq!(subscriber.recv_timeout(SOON).unwrap().control(), b"behind");
     }
 }
+
+#[test]
+fn reader_that_is_one_message_behind_has_room_for_descriptors() {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let (mut publisher, mut subscriber) = pair(&small().max_fds(1));
+    publisher.try_send(Control::new(b"first").fd(&file)).unwrap();
+    for n in 0..100 {
+        publisher.try_send(Control::new(b"next").fd(&file)).unwrap_or_else(|error| panic!("message {n}: {error}"));
+        assert_eq!(subscriber.recv_timeout(SOON).unwrap().fds().len(), 1);
+    }
+}
+
+#[test]
+fn reader_that_was_slow_once_and_reads_again_is_not_ended() {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let patience = Duration::from_millis(300);
+    let (mut publisher, mut subscriber) = pair(&small().max_fds(1).slow(Slow::Wait(patience)));
+    let mut behind = 0;
+    while publisher.try_send(Control::new(b"slow").fd(&file)).is_ok() {
+        behind += 1;
+        assert!(behind < 100, "descriptors that nobody reads");
+    }
+    (1..behind).for_each(|_| drop(subscriber.recv_timeout(SOON).unwrap()));
+    assert!(publisher.next_event().unwrap().is_none());
+    // From here on it is always one message behind, for longer than its time.
+    let end = std::time::Instant::now() + patience / 2 * 3;
+    while std::time::Instant::now() < end {
+        publisher.try_send(Control::new(b"next").fd(&file)).unwrap();
+        subscriber.recv_timeout(SOON).unwrap();
+        let event = publisher.next_event().unwrap();
+        assert!(event.is_none(), "{event:?}");
+    }
+}
