@@ -240,28 +240,37 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Sees to it that the camera has a buffer for the next frame.
+    /// Sees to it that the camera has a buffer for the next frame. Only those who are waited for are waited for.
     fn make_room(&mut self) -> Result<()> {
-        let may_miss = |cast: &[Member], id| {
-            cast.iter().any(|member| member.id == Some(id) && member.policy == Slow::Overrun)
-        };
-        while self.shares.free() < SPARE && self.shares.take_back(|id| may_miss(&self.cast, id)) {
-            self.buffers_taken_back += 1;
-            self.release()?;
-        }
-        while self.shares.free() == 0 {
+        loop {
+            self.take_back()?;
+            if self.shares.free() > 0 {
+                return Ok(());
+            }
             let awaited = self.shares.holders_of_oldest();
             let since = Instant::now();
             self.hear(CONTROLS_DEADLINE)?;
             let now = Instant::now();
-            let awaited = |member: &&mut Member| member.id.is_some_and(|id| awaited.contains(&id));
             let mut used_up = Vec::new();
-            for member in self.cast.iter_mut().filter(awaited) {
-                if member.account.charge(now - since, now) {
+            for member in self.cast.iter_mut().filter(|member| member.policy != Slow::Overrun) {
+                if member.id.is_some_and(|id| awaited.contains(&id)) && member.account.charge(now - since, now) {
                     used_up.extend(member.id);
                 }
             }
             self.end(&used_up)?;
+        }
+    }
+
+    /// Takes back buffers that only subscribers have which may miss frames, if the camera has few.
+    fn take_back(&mut self) -> Result<()> {
+        let Self { shares, cast, .. } = self;
+        let may_miss =
+            |id| cast.iter().any(|member| member.id == Some(id) && member.policy == Slow::Overrun);
+        while shares.free() < SPARE && shares.take_back(may_miss) {
+            self.buffers_taken_back += 1;
+            while let Some(buffer) = shares.next_free() {
+                self.camera.release(buffer)?;
+            }
         }
         Ok(())
     }

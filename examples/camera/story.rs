@@ -3,10 +3,11 @@
 //! A sentence says what this run has measured, and stands only where there is something to say.
 
 use console::{Style, Term};
+use sealane::Slow;
 
 use crate::algorithm::{COLOUR_TOLERANCE, EXPOSURE_TOLERANCE, NEUTRAL, TARGET_LUMA};
 use crate::protocol::{Observation, Settings};
-use crate::report::{Facts, Streaming};
+use crate::report::{Facts, Fate, Publishing, Streaming, Subscribed};
 use crate::sensor::Played;
 
 /// Columns of a line where the output is no terminal, and at most.
@@ -23,16 +24,26 @@ pub(crate) fn for_stdout(facts: &Facts) -> String {
 /// The report, in lines of at most `width` columns where words allow that.
 fn text(facts: &Facts, width: usize, heading: impl Fn(&str) -> String) -> String {
     let aims = if facts.ending.has_colour_gains { "Exposure and white balance" } else { "Exposure" };
+    let publishing = facts.ending.publishing.as_ref();
+    let transport = match publishing {
+        None => ("Channel", channel(facts), Vec::new()),
+        Some(_) => ("Publisher", publisher(facts), Vec::new()),
+    };
     let groups = [
         (aims, picture(facts), figures(facts)),
-        ("Channel", channel(facts), Vec::new()),
+        transport,
+        (
+            "Subscribers",
+            publishing.map_or(Vec::new(), happenings),
+            publishing.map_or(Vec::new(), subscribers),
+        ),
         ("Isolation", isolation(facts), Vec::new()),
         ("Clip", facts.ending.played.as_ref().map_or(Vec::new(), |played| clip(facts, played)), Vec::new()),
         ("Pictures", pictures(facts), Vec::new()),
     ];
     let mut text = Vec::new();
     for (title, sentences, rows) in groups {
-        if sentences.is_empty() {
+        if sentences.is_empty() && rows.is_empty() {
             continue;
         }
         text.extend((!text.is_empty()).then(String::new));
@@ -127,6 +138,13 @@ fn channel(facts: &Facts) -> Vec<String> {
         micros(facts.round_trip_p99_us),
         count(packets_received, "system call"),
     ));
+    sentences.extend(pace(facts));
+    sentences
+}
+
+/// Controls that were late, and the speed of the run.
+fn pace(facts: &Facts) -> Vec<String> {
+    let mut sentences = Vec::new();
     if facts.late_controls > 0 {
         let late = times(facts.late_controls.into());
         sentences.push(format!("Controls were late {late}: the next frame was taken without them."));
@@ -134,6 +152,82 @@ fn channel(facts: &Facts) -> Vec<String> {
     let seconds = facts.ending.elapsed.as_secs_f64();
     sentences.push(format!("The run took {seconds:.2} s: {:.0} frames a second.", facts.frames_per_second()));
     sentences
+}
+
+/// The messages that were published, and their cost.
+fn publisher(facts: &Facts) -> Vec<String> {
+    let Streaming { doorbells, packets_sent, waits_for_room, .. } = facts.streaming;
+    let size = bytes(facts.ending.statistics_bytes as u64);
+    let mut sentences =
+        vec![format!("{} of {size} were published, each once.", count(facts.frames.into(), "frame"))];
+    if packets_sent > 0 {
+        let descriptors = count(packets_sent, "descriptor");
+        sentences.push(format!("{descriptors} of frame buffers went to subscribers, one system call each."));
+    }
+    if doorbells > 0 {
+        sentences.push(format!("Sleeping subscribers were woken {}, one system call each.", times(doorbells)));
+    }
+    if waits_for_room > 0 {
+        sentences.push(format!("{} waited for room in the ring.", count(waits_for_room, "frame")));
+    }
+    sentences.push(format!(
+        "Half of the controls came in {}, 99{NO_BREAK}% in {}.",
+        micros(facts.round_trip_p50_us),
+        micros(facts.round_trip_p99_us),
+    ));
+    sentences.extend(pace(facts));
+    sentences
+}
+
+/// The story of the subscribers that did not just stay.
+fn happenings(publishing: &Publishing) -> Vec<String> {
+    let mut sentences = Vec::new();
+    let held = |buffers: usize| match buffers {
+        0 => String::new(),
+        1 => " with a buffer, which came back".into(),
+        many => format!(" with {many} buffers, which came back"),
+    };
+    for Subscribed { name, joined, fate, .. } in &publishing.subscribers {
+        if *joined > 0 {
+            sentences.push(format!("The {name} joined at frame {joined}."));
+        }
+        sentences.extend(match fate {
+            Fate::Stayed => None,
+            Fate::Stopped { from, to } => {
+                Some(format!("The {name} was stopped from frame {from} to frame {to}; nobody waited for it."))
+            }
+            Fate::Killed { frame, buffers } => {
+                Some(format!("The {name} was killed at frame {frame}{}.", held(*buffers)))
+            }
+            Fate::Left { frame, buffers, reason } => {
+                Some(format!("The {name} left at frame {frame}{}: {reason}.", held(*buffers)))
+            }
+        });
+    }
+    match publishing.buffers_taken_back {
+        0 => {}
+        1 => sentences.push("A buffer was taken back from subscribers that may miss frames.".into()),
+        many => sentences.push(format!("{many} buffers were taken back from subscribers that may miss frames.")),
+    }
+    sentences
+}
+
+/// The subscribers' figures.
+fn subscribers(publishing: &Publishing) -> Vec<String> {
+    let row = |name: &str, policy: &str, figures: [&str; 5]| {
+        let [published, received, missed, taken, held] = figures;
+        format!("{name:<16}{policy:<10}{published:>9}{received:>9}{missed:>8}{taken:>8}{held:>6}")
+    };
+    let mut rows = vec![row("", "when slow", ["published", "received", "missed", "taken", "held"])];
+    rows.extend(publishing.subscribers.iter().map(|subscriber| {
+        let Subscribed { name, policy, published, counts, held_at_most, .. } = subscriber;
+        let policy = if *policy == Slow::Overrun { "misses" } else { "waited for" };
+        let held = *held_at_most as u64;
+        let figures = [*published, counts.received, counts.missed, counts.taken_back, held]
+            .map(|figure| if figure == 0 { "-".to_owned() } else { figure.to_string() });
+        row(name, policy, figures.each_ref().map(String::as_str))
+    }));
+    rows
 }
 
 /// The barriers around the algorithm process.
