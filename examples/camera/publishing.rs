@@ -15,7 +15,7 @@ use crate::camera::{Camera, Frame};
 use crate::crew::{Act, Actor, Script};
 use crate::picture::Album;
 use crate::pipeline::{CONTROLS_DEADLINE, describe, open_camera, progress, ring_capacity};
-use crate::protocol::{Controls, Free, FrameReady, Published, Settings, Share};
+use crate::protocol::{BUFFERS, Controls, Free, FrameReady, Published, Settings, Share};
 use crate::report::{Ending, Facts, Fate, Publishing, Report, Streaming, Subscribed};
 use crate::shares::{Account, PATIENCE, Shares};
 use crate::statistics::{Grid, Meter};
@@ -25,6 +25,8 @@ use crate::{Options, Result};
 
 /// Buffers that the camera has at least when it takes a frame, as far as subscribers that may be overrun are concerned.
 const SPARE: usize = 2;
+/// How long subscribers that may be overrun may look at the last frames.
+const LAST_LOOK: Duration = Duration::from_millis(200);
 /// Events that are handled before a frame. A subscriber that sends without end does not keep the next frame back.
 const EVENTS: usize = 256;
 /// How long a subscriber's process may take to join.
@@ -243,7 +245,7 @@ impl Stage<'_> {
     /// Sees to it that the camera has a buffer for the next frame. Only those who are waited for are waited for.
     fn make_room(&mut self) -> Result<()> {
         loop {
-            self.take_back()?;
+            self.take_back(SPARE)?;
             if self.shares.free() > 0 {
                 return Ok(());
             }
@@ -257,16 +259,16 @@ impl Stage<'_> {
                     used_up.extend(member.id);
                 }
             }
-            self.end(&used_up)?;
+            self.end(&used_up, "it kept frames for too long")?;
         }
     }
 
-    /// Takes back buffers that only subscribers have which may miss frames, if the camera has few.
-    fn take_back(&mut self) -> Result<()> {
+    /// Takes back buffers that only subscribers have which may miss frames, until the camera has `spare` ones.
+    fn take_back(&mut self, spare: usize) -> Result<()> {
         let Self { shares, cast, .. } = self;
         let may_miss =
             |id| cast.iter().any(|member| member.id == Some(id) && member.policy == Slow::Overrun);
-        while shares.free() < SPARE && shares.take_back(may_miss) {
+        while shares.free() < spare && shares.take_back(may_miss) {
             self.buffers_taken_back += 1;
             while let Some(buffer) = shares.next_free() {
                 self.camera.release(buffer)?;
@@ -275,12 +277,15 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Ends subscribers that keep frames for too long.
-    fn end(&mut self, subscribers: &[SubscriberId]) -> Result<()> {
+    /// Ends subscribers.
+    fn end(&mut self, subscribers: &[SubscriberId], reason: &str) -> Result<()> {
         if subscribers.contains(&self.algorithm) {
-            return Err(format!("the algorithm process is silent for {} s", PATIENCE.as_secs()).into());
+            return Err(format!("the algorithm process is ended: {reason}").into());
         }
         for id in subscribers {
+            if let Some(member) = self.cast.iter_mut().find(|member| member.id == Some(*id)) {
+                member.fate = Fate::Left { frame: self.next, buffers: 0, reason: reason.into() };
+            }
             self.publisher.disconnect(*id);
         }
         Ok(())
@@ -293,18 +298,17 @@ impl Stage<'_> {
                 actor.resume()?;
             }
         }
-        let mut deadline = Instant::now() + PATIENCE;
-        loop {
-            let holders = self.shares.holders_of_oldest();
-            if holders.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                self.end(&holders)?;
-                deadline += PATIENCE;
-            }
+        let start = Instant::now();
+        while self.shares.free() < BUFFERS {
             self.hear(CONTROLS_DEADLINE)?;
+            if start.elapsed() > LAST_LOOK {
+                self.take_back(BUFFERS)?;
+            }
+            if start.elapsed() > PATIENCE {
+                self.end(&self.shares.holders_of_oldest(), "it kept frames for too long")?;
+            }
         }
+        Ok(())
     }
 
     /// Waits until the algorithm has answered the last frame, but not for long.
@@ -348,10 +352,13 @@ impl Stage<'_> {
                     return Err(format!("the algorithm process is gone: {error}").into());
                 }
                 if let Some(member) = self.cast.iter_mut().find(|member| member.id == Some(id)) {
-                    member.fate = match &member.fate {
-                        Fate::Killed { frame, .. } => Fate::Killed { frame: *frame, buffers },
-                        _ => Fate::Left { frame: self.next, buffers, reason: error.to_string() },
-                    };
+                    match &mut member.fate {
+                        // It is known why.
+                        Fate::Killed { buffers: back, .. } | Fate::Left { buffers: back, .. } => *back = buffers,
+                        fate => {
+                            *fate = Fate::Left { frame: self.next, buffers, reason: error.to_string() };
+                        }
+                    }
                 }
             }
             // Noted with the next frame.
@@ -381,7 +388,7 @@ impl Stage<'_> {
     /// Takes back the shares that a subscriber gives up. One that says what cannot be is ended.
     fn on_free(&mut self, id: SubscriberId, message: &Message) -> Result<()> {
         let free = message.control_as::<Free>().ok().filter(|free| free.frame < self.next);
-        let Some(free) = free else { return self.end(&[id]) };
+        let Some(free) = free else { return self.end(&[id], "it gave back what it never had") };
         let was_kept = self.shares.published(id, free.frame).is_some();
         self.shares.give_back(id, free.frame);
         if let Some(member) = self.cast.iter_mut().find(|member| member.id == Some(id)) {
@@ -391,7 +398,7 @@ impl Stage<'_> {
             let share = Share { frame: free.frame, was_kept: was_kept.into() };
             // Who does not read replies goes without.
             if self.publisher.reply(id, token, Control::of(&share)).is_err() {
-                return self.end(&[id]);
+                return self.end(&[id], "it does not read its replies");
             }
         }
         Ok(())
