@@ -11,6 +11,9 @@
 //!    └───────────────────────────────────── controls ◄──────┘
 //! ```
 //!
+//! With `--publish`, the pipeline is a publisher (`publishing`), and its subscribers (`viewers`) are the algorithm, previews and
+//! recorders, whose processes `crew` starts, stops and kills. `shares` says when a buffer is free.
+//!
 //! `progress` plots what happens while it lasts, `report` collects it, and `story` says it at the end.
 #![forbid(unsafe_code)]
 

@@ -129,7 +129,7 @@ impl Member {
 struct Stage<'c> {
     publisher: Publisher,
     camera: &'c mut dyn Camera,
-    shares: Shares<SubscriberId>,
+    shares: Shares<SubscriberId, BUFFERS>,
     /// The one whose controls are applied: this process has started it, over a socket pair.
     algorithm: SubscriberId,
     cast: Vec<Member>,

@@ -4,13 +4,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::protocol::BUFFERS;
-
 /// How long the camera waits for the shares of one subscriber, unless it waited lately.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The frames that are read, by their buffer. `Id` names a subscriber.
-pub(crate) struct Shares<Id> {
+/// The frames that are read, by their buffer, of which there are `BUFFERS`. `Id` names a subscriber.
+pub(crate) struct Shares<Id, const BUFFERS: usize> {
     frames: [Option<Lent<Id>>; BUFFERS],
 }
 
@@ -20,7 +18,7 @@ struct Lent<Id> {
     holders: Vec<Id>,
 }
 
-impl<Id: Copy + PartialEq> Shares<Id> {
+impl<Id: Copy + PartialEq, const BUFFERS: usize> Shares<Id, BUFFERS> {
     pub(crate) fn new() -> Self {
         Self { frames: [const { None }; BUFFERS] }
     }
@@ -109,6 +107,7 @@ mod tests {
     const ALGORITHM: char = 'a';
     const PREVIEW: char = 'p';
     const RECORDER: char = 'r';
+    const BUFFERS: usize = 4;
 
     fn may_miss(id: char) -> bool {
         id == PREVIEW
@@ -116,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_free_when_the_last_has_said_so() {
-        let mut shares = Shares::new();
+        let mut shares = Shares::<_, BUFFERS>::new();
         shares.lend(2, 7, vec![ALGORITHM, PREVIEW, RECORDER]);
         for id in [ALGORITHM, RECORDER] {
             assert_eq!(shares.give_back(id, 7), 1);
@@ -129,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_frame_frees_those_before_it_and_none_after_it() {
-        let mut shares = Shares::new();
+        let mut shares = Shares::<_, BUFFERS>::new();
         for (buffer, frame) in [(0, 12), (1, 10), (2, 11)] {
             shares.lend(buffer, frame, vec![PREVIEW]);
         }
@@ -141,7 +140,7 @@ mod tests {
 
     #[test]
     fn only_frames_of_those_who_may_miss_them_are_taken_back_oldest_first() {
-        let mut shares = Shares::new();
+        let mut shares = Shares::<_, BUFFERS>::new();
         shares.lend(0, 5, vec![RECORDER, PREVIEW]);
         shares.lend(1, 7, vec![PREVIEW]);
         shares.lend(2, 6, vec![PREVIEW]);

@@ -325,6 +325,7 @@ mod tests {
 
     use super::*;
     use crate::report::Ending;
+    use crate::viewers::Counts;
 
     /// A run in which everything went well: no figure that counts trouble is other than 0.
     fn facts() -> Facts {
@@ -399,6 +400,54 @@ Channel
 Isolation
   The algorithm compared rows of 300 frames with their statistics: all agree.";
         assert_eq!(plain(&facts()), expected);
+    }
+
+    #[test]
+    fn subscribers_are_told_of_one_by_one() {
+        let subscriber = |name: &str, policy, joined, fate| Subscribed {
+            name: name.into(),
+            policy,
+            joined,
+            published: 300,
+            counts: Counts { received: 224, missed: 76, taken_back: 0 },
+            held_at_most: 3,
+            fate,
+        };
+        let mut facts = facts();
+        facts.streaming = Streaming { packets_sent: 900, doorbells: 1, ..Streaming::default() };
+        let left = Fate::Left { frame: 4, buffers: 2, reason: "it kept frames for too long".into() };
+        facts.ending.publishing = Some(Publishing {
+            path: "/run/frames".into(),
+            subscribers: vec![
+                subscriber("preview", Slow::Overrun, 0, Fate::Stopped { from: 75, to: 150 }),
+                subscriber("recorder", Slow::Wait(Duration::MAX), 9, Fate::Killed { frame: 112, buffers: 1 }),
+                subscriber("process 7", Slow::Wait(Duration::MAX), 0, left),
+            ],
+            buffers_taken_back: 74,
+        });
+        let expected = "\
+Publisher
+  300 frames of 129 KiB were published, each once.
+  900 descriptors of frame buffers went to subscribers, one system call each.
+  Sleeping subscribers were woken once, one system call each.
+  Half of the controls came in 99 µs, 99 % in 4.4 ms.
+  The run took 1.50 s: 200 frames a second.
+
+Subscribers
+  The preview was stopped from frame 75 to frame 150; nobody waited for it.
+  The recorder joined at frame 9.
+  The recorder was killed at frame 112 with a buffer, which came back.
+  The process 7 left at frame 4 with 2 buffers, which came back: it kept frames
+    for too long.
+  74 buffers were taken back from subscribers that may miss frames.
+                  when slow published received  missed   taken  held
+  preview         misses          300      224      76       -     3
+  recorder        waited for      300      224      76       -     3
+  process 7       waited for      300      224      76       -     3";
+        assert!(plain(&facts).contains(expected), "{}", plain(&facts));
+        let object = facts.json();
+        assert_eq!(object["subscribers"][1]["fate"]["buffers_back"], 1);
+        assert_eq!((&object["subscribers"][0]["policy"], &object["buffers_taken_back"]), (&"overrun".into(), &74.into()));
     }
 
     #[test]
