@@ -81,7 +81,8 @@ impl Actor {
     pub(crate) fn stop(&mut self) -> Result<()> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::STOP)?;
-        self.is_stopped = waitpid(Some(pid), WaitOptions::UNTRACED)?.is_some_and(|(_, status)| status.stopped());
+        self.is_stopped =
+            waitpid(Some(pid), WaitOptions::UNTRACED)?.is_some_and(|(_, status)| status.stopped());
         if self.is_stopped { Ok(()) } else { Err("a subscriber ended before it could be stopped".into()) }
     }
 
@@ -144,10 +145,16 @@ mod tests {
     fn a_script_has_its_acts_in_their_order_in_any_number_of_frames() {
         for frames in [0, 1, 7, 40, 300] {
             let mut script = Script::new(frames);
-            let acts: Vec<_> =
-                (0..=frames).flat_map(|frame| std::iter::from_fn(|| script.next(frame)).collect::<Vec<_>>()).collect();
-            let expected =
-                [Act::StopPreview, Act::KillRecorder, Act::ContinuePreview, Act::RestartRecorder, Act::JoinLate];
+            let acts: Vec<_> = (0..=frames)
+                .flat_map(|frame| std::iter::from_fn(|| script.next(frame)).collect::<Vec<_>>())
+                .collect();
+            let expected = [
+                Act::StopPreview,
+                Act::KillRecorder,
+                Act::ContinuePreview,
+                Act::RestartRecorder,
+                Act::JoinLate,
+            ];
             assert_eq!(acts, expected, "{frames} frames");
         }
     }

@@ -89,6 +89,7 @@ struct Options {
     algorithm_program: Option<PathBuf>,
     /// Publish the frames at this path, or at a temporary one, to an algorithm, a preview and a recorder, which come and go
     #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with = "algorithm_program")]
+    #[expect(clippy::option_option, reason = "without the option, without a path, with one")]
     publish: Option<Option<PathBuf>>,
     /// Be a preview of the pipeline that publishes at this path: it looks at the newest frame again and again
     #[arg(long, value_name = "PATH", conflicts_with_all = ["publish", "input", "device"])]

@@ -9,13 +9,13 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use sealane::{Builder, Control, Event, Message, Publisher, Slow, SubscriberId};
+use sealane::{Builder, Control, Event, Message, Publisher, Slow, SubscriberId, SubscriberInfo};
 
 use crate::camera::{Camera, Frame};
 use crate::crew::{Act, Actor, Script};
 use crate::picture::Album;
 use crate::pipeline::{CONTROLS_DEADLINE, describe, open_camera, progress, ring_capacity};
-use crate::protocol::{BUFFERS, Controls, Free, FrameReady, Published, Settings, Share};
+use crate::protocol::{BUFFERS, Controls, FrameReady, Free, Published, Settings, Share};
 use crate::report::{Ending, Facts, Fate, Publishing, Report, Streaming, Subscribed};
 use crate::shares::{Account, PATIENCE, Shares};
 use crate::statistics::{Grid, Meter};
@@ -218,7 +218,7 @@ impl Stage<'_> {
         let fds: Vec<BorrowedFd<'_>> = self.camera.buffers();
         loan.send_with(Control::of(&published).fds([fds[buffer]]))?;
         // None has joined since the loan was taken, so these are the ones that can receive the frame.
-        let holders: Vec<_> = self.publisher.subscribers().iter().map(|info| info.id()).collect();
+        let holders: Vec<_> = self.publisher.subscribers().iter().map(SubscriberInfo::id).collect();
         self.take_note();
         self.shares.lend(buffer, self.next, holders);
         self.next += 1;
@@ -255,7 +255,9 @@ impl Stage<'_> {
             let now = Instant::now();
             let mut used_up = Vec::new();
             for member in self.cast.iter_mut().filter(|member| member.policy != Slow::Overrun) {
-                if member.id.is_some_and(|id| awaited.contains(&id)) && member.account.charge(now - since, now) {
+                if member.id.is_some_and(|id| awaited.contains(&id))
+                    && member.account.charge(now - since, now)
+                {
                     used_up.extend(member.id);
                 }
             }
@@ -266,8 +268,7 @@ impl Stage<'_> {
     /// Takes back buffers that only subscribers have which may miss frames, until the camera has `spare` ones.
     fn take_back(&mut self, spare: usize) -> Result<()> {
         let Self { shares, cast, .. } = self;
-        let may_miss =
-            |id| cast.iter().any(|member| member.id == Some(id) && member.policy == Slow::Overrun);
+        let may_miss = |id| cast.iter().any(|member| member.id == Some(id) && member.policy == Slow::Overrun);
         while shares.free() < spare && shares.take_back(may_miss) {
             self.buffers_taken_back += 1;
             while let Some(buffer) = shares.next_free() {
@@ -354,7 +355,9 @@ impl Stage<'_> {
                 if let Some(member) = self.cast.iter_mut().find(|member| member.id == Some(id)) {
                     match &mut member.fate {
                         // It is known why.
-                        Fate::Killed { buffers: back, .. } | Fate::Left { buffers: back, .. } => *back = buffers,
+                        Fate::Killed { buffers: back, .. } | Fate::Left { buffers: back, .. } => {
+                            *back = buffers;
+                        }
                         fate => {
                             *fate = Fate::Left { frame: self.next, buffers, reason: error.to_string() };
                         }

@@ -74,11 +74,21 @@ pub(crate) struct Subscribed {
 pub(crate) enum Fate {
     Stayed,
     /// Stopped before the one frame, and continued before the other.
-    Stopped { from: u64, to: u64 },
+    Stopped {
+        from: u64,
+        to: u64,
+    },
     /// Killed with so many buffers, which came back.
-    Killed { frame: u64, buffers: usize },
+    Killed {
+        frame: u64,
+        buffers: usize,
+    },
     /// Gone before the end, by itself or because it was ended.
-    Left { frame: u64, buffers: usize, reason: String },
+    Left {
+        frame: u64,
+        buffers: usize,
+        reason: String,
+    },
 }
 
 impl Subscribed {

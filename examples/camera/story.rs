@@ -165,7 +165,8 @@ fn publisher(facts: &Facts) -> Vec<String> {
         sentences.push(format!("{descriptors} of frame buffers went to subscribers, one system call each."));
     }
     if doorbells > 0 {
-        sentences.push(format!("Sleeping subscribers were woken {}, one system call each.", times(doorbells)));
+        sentences
+            .push(format!("Sleeping subscribers were woken {}, one system call each.", times(doorbells)));
     }
     if waits_for_room > 0 {
         sentences.push(format!("{} waited for room in the ring.", count(waits_for_room, "frame")));
@@ -207,7 +208,9 @@ fn happenings(publishing: &Publishing) -> Vec<String> {
     match publishing.buffers_taken_back {
         0 => {}
         1 => sentences.push("A buffer was taken back from subscribers that may miss frames.".into()),
-        many => sentences.push(format!("{many} buffers were taken back from subscribers that may miss frames.")),
+        many => {
+            sentences.push(format!("{many} buffers were taken back from subscribers that may miss frames."));
+        }
     }
     sentences
 }
@@ -447,7 +450,10 @@ Subscribers
         assert!(plain(&facts).contains(expected), "{}", plain(&facts));
         let object = facts.json();
         assert_eq!(object["subscribers"][1]["fate"]["buffers_back"], 1);
-        assert_eq!((&object["subscribers"][0]["policy"], &object["buffers_taken_back"]), (&"overrun".into(), &74.into()));
+        assert_eq!(
+            (&object["subscribers"][0]["policy"], &object["buffers_taken_back"]),
+            (&"overrun".into(), &74.into())
+        );
     }
 
     #[test]

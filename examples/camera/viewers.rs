@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::isolated::{Registered, accept, examine, grid, row_agrees};
 use crate::output::print;
-use crate::protocol::{Controls, Free, FrameReady, Published, Share};
+use crate::protocol::{Controls, FrameReady, Free, Published, Share};
 use crate::sandbox::Sandbox;
 use crate::shares::PATIENCE;
 use crate::{Options, Result};

@@ -59,7 +59,11 @@ fn subscribers_come_and_go_and_the_loop_stays_converged() {
         (second, 5 * FRAMES / 8, FRAMES),
         (late, 6 * FRAMES / 8, FRAMES),
     ] {
-        assert_eq!((number(&one["joined_at_frame"]), number(&one["published"])), (from, to - from), "{one:#}");
+        assert_eq!(
+            (number(&one["joined_at_frame"]), number(&one["published"])),
+            (from, to - from),
+            "{one:#}"
+        );
     }
     // A quarter of the frames was taken while it was stopped, and it goes on with the newest.
     assert_eq!(preview["fate"]["what"], "stopped");
@@ -143,7 +147,9 @@ fn a_subscriber_that_keeps_buffers_or_lies_costs_the_others_nothing_but_time() {
         .unwrap()
         .iter()
         .filter(|subscriber| subscriber["name"] == name)
-        .map(|subscriber| (subscriber["policy"].as_str().unwrap(), subscriber["fate"]["what"].as_str().unwrap()))
+        .map(|subscriber| {
+            (subscriber["policy"].as_str().unwrap(), subscriber["fate"]["what"].as_str().unwrap())
+        })
         .collect();
     assert!(fates.contains(&("wait", "left")), "the one that is waited for is ended: {report:#}");
     assert!(fates.contains(&("overrun", "stayed")), "the one that is not costs nothing: {report:#}");

@@ -5,7 +5,7 @@ use std::{process::Child, time::Duration};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use sealane::{
-    Builder, Control, Event, Publisher, ReplyToken, Slow, SubscriberId,
+    Builder, Control, Event, Publisher, ReplyToken, Slow, SubscriberId, SubscriberInfo,
     zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout},
 };
 use video::{Capture, DmaBuf, Format, Frame, Mapping};
@@ -69,7 +69,7 @@ impl Pipeline {
         let mut loan = self.publisher.loan_slice::<u64>(statistics.len()).unwrap();
         loan.copy_from_slice(&statistics);
         loan.send_with(Control::of(&published).fd(&self.sent[buffer])).unwrap();
-        let holders = self.publisher.subscribers().iter().map(|info| info.id()).collect();
+        let holders = self.publisher.subscribers().iter().map(SubscriberInfo::id).collect();
         self.shares.lend(buffer, self.next, holders);
         self.next += 1;
         frame
@@ -121,7 +121,9 @@ impl Pipeline {
         let free: Vec<_> = std::iter::from_fn(|| self.shares.next_free())
             .map(|buffer| u32::try_from(buffer).unwrap())
             .collect();
-        free.iter().for_each(|buffer| self.capture.requeue(*buffer).unwrap());
+        for buffer in &free {
+            self.capture.requeue(*buffer).unwrap();
+        }
         free
     }
 
