@@ -57,7 +57,7 @@ impl Actor {
     /// This program again.
     pub(crate) fn command(options: &Options) -> Result<Command> {
         let mut command = Command::new(env::current_exe()?);
-        command.arg("--json").stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(["--json", "--attached"]).stdin(Stdio::null()).stdout(Stdio::piped());
         if let Some(capacity) = options.ring_capacity {
             command.args(["--ring-capacity", &capacity.to_string()]);
         }

@@ -97,6 +97,9 @@ struct Options {
     /// Be a recorder of the pipeline that publishes at this path: it checks all frames, and the pipeline waits for it
     #[arg(long, value_name = "PATH", conflicts_with_all = ["publish", "input", "device", "preview"])]
     record: Option<PathBuf>,
+    /// Be killed when the process ends that started this one, even if this one is stopped then
+    #[arg(long, hide = true)]
+    attached: bool,
     /// Be the algorithm process (the pipeline starts it)
     #[arg(long, hide = true)]
     algorithm: bool,

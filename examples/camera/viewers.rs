@@ -13,6 +13,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::{Signal, set_parent_process_death_signal};
 use sealane::{Builder, Control, Error, Message, Payload, Slow, Subscriber};
 use serde_json::{Value, json};
 
@@ -59,7 +60,7 @@ impl Counts {
 
 /// Computes controls for each frame, for the pipeline that has started this process.
 pub(crate) fn control(options: &Options) -> Result<()> {
-    let mut subscriber = builder(options, Slow::Wait(PATIENCE)).subscribe_inherited()?;
+    let mut subscriber = builder(options, Slow::Wait(PATIENCE))?.subscribe_inherited()?;
     if options.sandbox {
         Sandbox::enter()?;
     }
@@ -83,7 +84,7 @@ pub(crate) fn control(options: &Options) -> Result<()> {
 
 /// Looks at the newest frame again and again, until the pipeline ends.
 pub(crate) fn preview(path: &Path, options: &Options) -> Result<()> {
-    let mut subscriber = builder(options, Slow::Overrun).subscribe(path)?;
+    let mut subscriber = builder(options, Slow::Overrun)?.subscribe(path)?;
     let mut counts = Counts::default();
     while let Some(message) = some(subscriber.recv_latest())? {
         counts.received += 1;
@@ -116,7 +117,7 @@ fn was_kept(subscriber: &mut Subscriber, frame: u64, counts: Counts) -> Result<b
 
 /// Takes all frames and checks each of their pixels, until the pipeline ends.
 pub(crate) fn record(path: &Path, options: &Options) -> Result<()> {
-    let mut subscriber = builder(options, Slow::Wait(PATIENCE)).subscribe(path)?;
+    let mut subscriber = builder(options, Slow::Wait(PATIENCE))?.subscribe(path)?;
     let mut counts = Counts::default();
     let mut next = None;
     while let Some(message) = some(subscriber.recv())? {
@@ -142,12 +143,16 @@ pub(crate) fn record(path: &Path, options: &Options) -> Result<()> {
     counts.print("recorder", options.json)
 }
 
-fn builder(options: &Options, slow: Slow) -> Builder {
+/// The settings of a subscriber, which begins here.
+fn builder(options: &Options, slow: Slow) -> Result<Builder> {
+    if options.attached {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+    }
     let builder = Builder::default().max_fds(1).slow(slow);
-    match options.ring_capacity {
+    Ok(match options.ring_capacity {
         Some(capacity) => builder.max_peer_ring_capacity(capacity),
         None => builder,
-    }
+    })
 }
 
 /// `None` at the end of the subscription.
