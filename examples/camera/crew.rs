@@ -15,7 +15,7 @@ use crate::{Options, Result};
 /// How long a process may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What happens to the subscribers in a run, in this order.
+/// An event of the script. They come in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
     StopPreview,

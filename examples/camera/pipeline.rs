@@ -183,7 +183,7 @@ fn register(channel: &mut Channel, camera: &dyn Camera) -> Result<()> {
     Ok(channel.send(Control::of(&describe(camera)?).fds(&camera.buffers()))?)
 }
 
-/// What subscribers, or the algorithm, have to know of the camera.
+/// The description of the camera that the other processes need.
 pub(crate) fn describe(camera: &dyn Camera) -> Result<Register> {
     let size = camera.size();
     let stride = match camera.layout() {

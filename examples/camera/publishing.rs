@@ -399,7 +399,7 @@ impl Stage<'_> {
         }
         if let Some(token) = message.reply_token() {
             let share = Share { frame: free.frame, was_kept: was_kept.into() };
-            // Who does not read replies goes without.
+            // A subscriber that does not read its replies is ended.
             if self.publisher.reply(id, token, Control::of(&share)).is_err() {
                 return self.end(&[id], "it does not read its replies");
             }

@@ -40,7 +40,7 @@ pub(crate) struct Ending {
     pub(crate) played: Option<Played>,
     /// Where the first frame and the last are, if that was asked for, or why they are not there.
     pub(crate) saved: Result<Vec<PathBuf>, String>,
-    /// Of a pipeline that publishes.
+    /// Present if the pipeline has published.
     pub(crate) publishing: Option<Publishing>,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct Subscribed {
     pub(crate) fate: Fate,
 }
 
-/// What happened to a subscriber; frames are numbered.
+/// The fate of a subscriber. Frames are given by their numbers.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Stayed,

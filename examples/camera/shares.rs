@@ -1,4 +1,4 @@
-//! Who still reads which frame: a buffer goes back to the camera when the last subscriber has said that it is done.
+//! The shares of subscribers in frames: a buffer goes back to the camera when the last subscriber has said that it is done.
 //!
 //! Each subscriber has a share in each frame that is published to it. It can give up its own shares, and no other's.
 

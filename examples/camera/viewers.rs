@@ -6,9 +6,9 @@
 //! | recorder | is waited for | all frames | with [`Free`] |
 //! | preview | may be overrun | the newest frame | with [`Free`], as a request |
 //!
-//! Whether a buffer held one frame all the time is known after it was read. Who is waited for may use what it has read if it could
-//! still send: the pipeline ends a subscriber before it gives that one's buffers to the camera. The preview's buffers may be
-//! taken back at any time. The reply says whether that has happened.
+//! A subscriber knows only after it has read a buffer whether that held one frame all the time. A subscriber that is waited for may
+//! use what it has read if it could still send: the pipeline ends a subscriber before the camera gets that one's buffers. The
+//! preview's buffers may be taken back at any time; the reply says whether that has happened.
 
 use std::path::Path;
 use std::time::Duration;

@@ -271,7 +271,7 @@ impl Feed {
         Ok(None)
     }
 
-    /// Notes that messages before this one were received, and left out. What was missed before them is counted already.
+    /// Notes that messages before this one were received, and left out. The messages missed before those are counted already.
     pub(super) fn leave_out(&mut self, left_out: LeftOut, mut message: Message) -> Message {
         message.add_missed(left_out.count.saturating_add(left_out.missed));
         if left_out.count > 0 {
