@@ -1,5 +1,7 @@
 //! The algorithm process: statistics in, controls out. It checks everything that the pipeline sends, and reads it by value.
 
+use std::os::fd::OwnedFd;
+
 use sealane::{Channel, Control, Error, Message, Payload};
 
 use crate::algorithm::{GreyWorld, step};
@@ -46,7 +48,8 @@ fn serve(channel: &mut Channel, registered: &mut Option<Registered>, sandboxed: 
         return Ok(());
     };
     let registered = registered.as_mut().ok_or("a frame before its buffers were registered")?;
-    let mut controls = examine(message.control_as()?, &payload, registered)?;
+    let ready: &FrameReady = message.control_as()?;
+    let mut controls = examine(ready, ready.buffer, &payload, registered)?;
     drop(payload);
     if sandboxed {
         (controls.acts_tried, controls.acts_refused) = (Sandbox::ACTS, Sandbox::try_to_escape());
@@ -56,13 +59,19 @@ fn serve(channel: &mut Channel, registered: &mut Option<Registered>, sandboxed: 
 }
 
 /// The camera as the pipeline describes it.
-struct Registered {
-    buffers: Buffers,
+pub(crate) struct Registered {
+    pub(crate) buffers: Buffers,
     has_colour_gains: bool,
 }
 
 fn register(message: &mut Message) -> Result<Registered> {
-    let &Register { width, height, stride, has_colour_gains } = message.control_as()?;
+    let fds = message.take_fds();
+    accept(message.control_as()?, fds)
+}
+
+/// Checks a camera and its buffers.
+pub(crate) fn accept(register: &Register, fds: Vec<OwnedFd>) -> Result<Registered> {
+    let &Register { width, height, stride, has_colour_gains } = register;
     let size = Size::new(width.try_into()?, height.try_into()?);
     let size = size.ok_or_else(|| format!("frame buffers of {width}x{height} pixels"))?;
     let layout = match usize::try_from(stride)? {
@@ -70,15 +79,18 @@ fn register(message: &mut Message) -> Result<Registered> {
         stride if size.width.is_multiple_of(2) && stride >= 2 * size.width => Layout::Yuyv { stride },
         _ => return Err(format!("rows of {width} pixels in {stride} bytes").into()),
     };
-    let buffers = Buffers::new(size, layout, message.take_fds())?;
+    let buffers = Buffers::new(size, layout, fds)?;
     Ok(Registered { buffers, has_colour_gains: has_colour_gains != 0 })
 }
 
-fn examine(ready: &FrameReady, payload: &Payload, registered: &mut Registered) -> Result<Controls> {
-    let grid = Grid { columns: ready.columns.try_into()?, rows: ready.rows.try_into()? };
-    if grid.columns == 0 || grid.rows == 0 || grid.length() != payload.len() {
-        return Err(format!("{} bytes of statistics for {grid:?}", payload.len()).into());
-    }
+/// Checks a frame, which is in this one of the registered buffers, and computes how to take the next.
+pub(crate) fn examine(
+    ready: &FrameReady,
+    buffer: u32,
+    payload: &Payload,
+    registered: &mut Registered,
+) -> Result<Controls> {
+    let grid = grid(ready, payload)?;
     if !ready.settings.is_valid() {
         return Err(format!("a frame that no sensor can have taken: {:?}", ready.settings).into());
     }
@@ -96,10 +108,7 @@ fn examine(ready: &FrameReady, payload: &Payload, registered: &mut Registered) -
 
     // One row of zones, another in each frame, is measured once more in the frame buffer itself.
     let row = usize::try_from(ready.frame % u64::from(ready.rows))?;
-    let mut measured = vec![Zone::default(); grid.columns];
-    registered.buffers.measure_zones(ready.buffer, grid, row, &mut measured)?;
-    let received = zones.subslice(row * grid.columns..(row + 1) * grid.columns);
-    let buffer_agrees = received.is_some_and(|received| received.iter().eq(measured));
+    let buffer_agrees = row_agrees(&mut registered.buffers, buffer, grid, row, payload)?;
 
     let outcome = step(&histograms, &grey_world, &ready.settings, registered.has_colour_gains);
     Ok(Controls {
@@ -111,4 +120,27 @@ fn examine(ready: &FrameReady, payload: &Payload, registered: &mut Registered) -
         next: outcome.next,
         observed: outcome.observed,
     })
+}
+
+/// The grid of a frame's statistics.
+pub(crate) fn grid(ready: &FrameReady, payload: &Payload) -> Result<Grid> {
+    let grid = Grid { columns: ready.columns.try_into()?, rows: ready.rows.try_into()? };
+    if grid.columns == 0 || grid.rows == 0 || grid.length() != payload.len() {
+        return Err(format!("{} bytes of statistics for {grid:?}", payload.len()).into());
+    }
+    Ok(grid)
+}
+
+/// Whether a row of zones is what a buffer holds: it is measured there once more.
+pub(crate) fn row_agrees(
+    buffers: &mut Buffers,
+    buffer: u32,
+    grid: Grid,
+    row: usize,
+    payload: &Payload,
+) -> Result<bool> {
+    let mut measured = vec![Zone::default(); grid.columns];
+    buffers.measure_zones(buffer, grid, row, &mut measured)?;
+    let offset = Grid::OFFSET + row * grid.columns * size_of::<Zone>();
+    Ok(payload.shared_at::<Zone>(offset, grid.columns)?.iter().eq(measured))
 }

@@ -11,6 +11,9 @@
 //!    └───────────────────────────────────── controls ◄──────┘
 //! ```
 //!
+//! With `--publish`, the pipeline is a publisher (`publishing`), and its subscribers (`viewers`) are the algorithm, previews and
+//! recorders, whose processes `crew` starts, stops and kills. `shares` says when a buffer is free.
+//!
 //! `progress` plots what happens while it lasts, `report` collects it, and `story` says it at the end.
 #![forbid(unsafe_code)]
 
@@ -19,6 +22,7 @@ mod buffers;
 mod camera;
 mod clip;
 mod colour;
+mod crew;
 mod device;
 mod isolated;
 #[path = "../shared/output.rs"]
@@ -29,15 +33,17 @@ mod plot;
 mod png;
 mod progress;
 mod protocol;
+mod publishing;
 mod report;
 mod sandbox;
 mod scene;
 mod sensor;
+mod shares;
 mod simulation;
 mod statistics;
 mod story;
-#[cfg(test)]
 mod temporary;
+mod viewers;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -81,6 +87,19 @@ struct Options {
     /// A program to start as the algorithm process instead of this one, such as the one in examples/c
     #[arg(long, value_name = "FILE", conflicts_with = "sandbox")]
     algorithm_program: Option<PathBuf>,
+    /// Publish the frames at this path, or at a temporary one, to an algorithm, a preview and a recorder, which come and go
+    #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with = "algorithm_program")]
+    #[expect(clippy::option_option, reason = "without the option, without a path, with one")]
+    publish: Option<Option<PathBuf>>,
+    /// Be a preview of the pipeline that publishes at this path: it looks at the newest frame again and again
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["publish", "input", "device"])]
+    preview: Option<PathBuf>,
+    /// Be a recorder of the pipeline that publishes at this path: it checks all frames, and the pipeline waits for it
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["publish", "input", "device", "preview"])]
+    record: Option<PathBuf>,
+    /// Be killed when the process ends that started this one, even if this one is stopped then
+    #[arg(long, hide = true)]
+    attached: bool,
     /// Be the algorithm process (the pipeline starts it)
     #[arg(long, hide = true)]
     algorithm: bool,
@@ -89,9 +108,19 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     let (role, result) = if options.algorithm {
-        ("camera algorithm", isolated::run(&options))
+        let is_subscriber = options.publish.is_some();
+        let result = if is_subscriber { viewers::control(&options) } else { isolated::run(&options) };
+        ("camera algorithm", result)
+    } else if let Some(path) = &options.preview {
+        ("camera preview", viewers::preview(path, &options))
+    } else if let Some(path) = &options.record {
+        ("camera recorder", viewers::record(path, &options))
     } else {
-        ("camera", pipeline::run(&options).and_then(|facts| facts.print(options.json)))
+        let facts = match &options.publish {
+            None => pipeline::run(&options),
+            Some(path) => publishing::run(&options, path.as_deref()),
+        };
+        ("camera", facts.and_then(|facts| facts.print(options.json)))
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_first_frame_and_the_last_are_saved_pixel_by_pixel() {
-        let folder = Folder::new();
+        let folder = Folder::new().unwrap();
         let size = Size { width: 2, height: 1 };
         let mut album = Album::create(&folder.path().join("made/for/it")).unwrap();
         album.keep(&[1, 2, 3, 4, 5, 6]);
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn linear_light_is_encoded_for_a_display() {
-        let folder = Folder::new();
+        let folder = Folder::new().unwrap();
         let album = Album { folder: folder.path().to_owned(), first: vec![0, 46, 255] };
         let paths = album.save(&[255, 0, 0], Size { width: 1, height: 1 }, true).unwrap();
         assert_eq!(decoded(&paths[0]), (1, 1, vec![0, 117, 255]));

@@ -26,7 +26,7 @@ use crate::{Options, Result};
 
 const SCENE_SIZE: Size = Size { width: 640, height: 480 };
 /// How long the next frame waits for the controls of this one.
-const CONTROLS_DEADLINE: Duration = Duration::from_millis(20);
+pub(crate) const CONTROLS_DEADLINE: Duration = Duration::from_millis(20);
 /// How long the algorithm process may be silent, or take to end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -43,7 +43,7 @@ pub(crate) fn run(options: &Options) -> Result<Facts> {
     }
 }
 
-fn open_camera(options: &Options) -> Result<Box<dyn Camera>> {
+pub(crate) fn open_camera(options: &Options) -> Result<Box<dyn Camera>> {
     let named = |path: &Path, error: Box<dyn std::error::Error>| format!("{}: {error}", path.display());
     if let Some(path) = &options.device {
         return Ok(Box::new(Webcam::open(path, options.fps).map_err(|error| named(path, error))?));
@@ -60,11 +60,16 @@ fn open_camera(options: &Options) -> Result<Box<dyn Camera>> {
 /// Starts the algorithm process. It sends no payloads, so it needs no ring: of its memory, one page is mapped here.
 fn start(options: &Options, grid: Grid) -> Result<(Channel, Child)> {
     // Room for one record that is read, one that is written and one in case controls are late.
-    let capacity = options.ring_capacity.unwrap_or_else(|| Builder::ring_for(grid.length(), 1).max(4 << 20));
+    let capacity = ring_capacity(options, grid, 1);
     let mut command = algorithm_command(options)?;
     command.args(["--ring-capacity", &capacity.to_string()]).stdin(Stdio::null());
     let builder = Channel::builder().ring_capacity(capacity).max_peer_ring_capacity(0).max_fds(0);
     Ok(builder.spawn(command)?)
+}
+
+/// The ring that was asked for, or one whose readers keep `kept` records.
+pub(crate) fn ring_capacity(options: &Options, grid: Grid, kept: usize) -> usize {
+    options.ring_capacity.unwrap_or_else(|| Builder::ring_for(grid.length(), kept).max(4 << 20))
 }
 
 /// The algorithm's program, this one again or another. Both have an option `--ring-capacity`.
@@ -159,12 +164,13 @@ fn stream(
             channel: channel.stats(),
             played: camera.played(),
             saved: saved.map_err(|error| error.to_string()),
+            publishing: None,
         },
     ))
 }
 
 /// The display of the running loop.
-fn progress(camera: &dyn Camera, options: &Options) -> Progress {
+pub(crate) fn progress(camera: &dyn Camera, options: &Options) -> Progress {
     if options.json {
         return Progress::hidden();
     }
@@ -174,18 +180,22 @@ fn progress(camera: &dyn Camera, options: &Options) -> Progress {
 
 /// Tells the algorithm of the camera's buffers, once.
 fn register(channel: &mut Channel, camera: &dyn Camera) -> Result<()> {
+    Ok(channel.send(Control::of(&describe(camera)?).fds(&camera.buffers()))?)
+}
+
+/// The description of the camera that the other processes need.
+pub(crate) fn describe(camera: &dyn Camera) -> Result<Register> {
     let size = camera.size();
     let stride = match camera.layout() {
         Layout::Planes => 0,
         Layout::Yuyv { stride } => u32::try_from(stride)?,
     };
-    let register = Register {
+    Ok(Register {
         width: u32::try_from(size.width)?,
         height: u32::try_from(size.height)?,
         stride,
         has_colour_gains: camera.has_colour_gains().into(),
-    };
-    Ok(channel.send(Control::of(&register).fds(&camera.buffers()))?)
+    })
 }
 
 /// Has the algorithm close the camera's buffers.

@@ -4,6 +4,9 @@
 //! their places in that message. Then comes a payload per frame, the statistics, with [`FrameReady`] as its control
 //! bytes. The algorithm answers each with a control message, [`Controls`]; that releases the frame's buffer. At the end
 //! comes a request with [`Revoke`]: the algorithm closes its buffers, and then replies with the same.
+//!
+//! A pipeline that publishes registers nothing. Each frame is a message to all subscribers, with [`Published`] as its control bytes
+//! and one fd. The algorithm answers with [`Controls`] there too, other subscribers with [`Free`].
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -28,7 +31,7 @@ pub(crate) struct Revoke {
     pub(crate) buffers: u32,
 }
 
-#[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct FrameReady {
     pub(crate) frame: u64,
@@ -106,4 +109,33 @@ pub(crate) struct Controls {
     /// How to take the next frame.
     pub(crate) next: Settings,
     pub(crate) observed: Observation,
+}
+
+/// Comes with the statistics of a published frame, and with its buffer's descriptor. A subscriber that has just joined knows
+/// nothing else.
+#[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Published {
+    pub(crate) camera: Register,
+    pub(crate) ready: FrameReady,
+}
+
+/// A subscriber's message: it reads this frame no more, nor any frame before it. The algorithm's [`Controls`] mean the same.
+///
+/// If it is a request, the reply is a [`Share`].
+#[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Free {
+    pub(crate) frame: u64,
+    /// The subscriber's counts of frames so far.
+    pub(crate) received: u64,
+    pub(crate) missed: u64,
+}
+
+/// Whether the frame's buffer was the subscriber's until it said [`Free`]. If not, the camera may have written to it meanwhile.
+#[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Share {
+    pub(crate) frame: u64,
+    pub(crate) was_kept: u64,
 }

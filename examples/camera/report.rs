@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use console::Term;
-use sealane::Stats;
+use sealane::{Slow, Stats};
 use serde_json::{Value, json};
 
 use crate::output::{note, print};
@@ -12,6 +12,7 @@ use crate::progress::Progress;
 use crate::protocol::{Controls, Observation, Settings};
 use crate::sensor::Played;
 use crate::story;
+use crate::viewers::Counts;
 
 pub(crate) struct Report {
     progress: Progress,
@@ -39,6 +40,82 @@ pub(crate) struct Ending {
     pub(crate) played: Option<Played>,
     /// Where the first frame and the last are, if that was asked for, or why they are not there.
     pub(crate) saved: Result<Vec<PathBuf>, String>,
+    /// Present if the pipeline has published.
+    pub(crate) publishing: Option<Publishing>,
+}
+
+/// The subscribers of a run.
+pub(crate) struct Publishing {
+    pub(crate) path: PathBuf,
+    /// In the order in which they joined.
+    pub(crate) subscribers: Vec<Subscribed>,
+    /// Buffers that the camera took back from subscribers that may be overrun.
+    pub(crate) buffers_taken_back: u64,
+}
+
+/// A subscriber, after the run.
+#[derive(Debug)]
+pub(crate) struct Subscribed {
+    pub(crate) name: String,
+    pub(crate) policy: Slow,
+    /// The first frame that was published to it.
+    pub(crate) joined: u64,
+    /// Frames that were published while it was there.
+    pub(crate) published: u64,
+    /// Its own word; of one that was killed, its last.
+    pub(crate) counts: Counts,
+    /// Most buffers in which it had a share.
+    pub(crate) held_at_most: usize,
+    pub(crate) fate: Fate,
+}
+
+/// The fate of a subscriber. Frames are given by their numbers.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Stayed,
+    /// Stopped before the one frame, and continued before the other.
+    Stopped {
+        from: u64,
+        to: u64,
+    },
+    /// Killed with so many buffers, which came back.
+    Killed {
+        frame: u64,
+        buffers: usize,
+    },
+    /// Gone before the end, by itself or because it was ended.
+    Left {
+        frame: u64,
+        buffers: usize,
+        reason: String,
+    },
+}
+
+impl Subscribed {
+    fn json(&self) -> Value {
+        let Counts { received, missed, taken_back } = self.counts;
+        let mut value = json!({
+            "name": self.name,
+            "policy": if self.policy == Slow::Overrun { "overrun" } else { "wait" },
+            "joined_at_frame": self.joined,
+            "published": self.published,
+            "received": received,
+            "missed": missed,
+            "taken_back": taken_back,
+            "held_at_most": self.held_at_most,
+        });
+        value["fate"] = match &self.fate {
+            Fate::Stayed => json!({ "what": "stayed" }),
+            Fate::Stopped { from, to } => json!({ "what": "stopped", "from_frame": from, "to_frame": to }),
+            Fate::Killed { frame, buffers } => {
+                json!({ "what": "killed", "at_frame": frame, "buffers_back": buffers })
+            }
+            Fate::Left { frame, buffers, reason } => {
+                json!({ "what": "left", "at_frame": frame, "buffers_back": buffers, "reason": reason })
+            }
+        };
+        value
+    }
 }
 
 impl Report {
@@ -187,7 +264,7 @@ impl Facts {
             observation.map_or(Value::Null, |observation| rounded(what(observation)))
         };
         let (first, last) = (|what| seen(self.first, what), |what| seen(self.last, what));
-        json!({
+        let mut value = json!({
             "frames": self.frames,
             "bytes": channel.bytes_sent,
             "statistics_bytes": self.ending.statistics_bytes,
@@ -225,7 +302,13 @@ impl Facts {
             "clip_frames": played.as_ref().and_then(|played| played.length),
             "clip_damage": played.as_ref().and_then(|played| played.damage.as_ref()),
             "saved": self.ending.saved.iter().flatten().map(|path| path.display().to_string()).collect::<Vec<_>>(),
-        })
+        });
+        if let Some(Publishing { path, subscribers, buffers_taken_back }) = &self.ending.publishing {
+            value["published_at"] = path.display().to_string().into();
+            value["buffers_taken_back"] = (*buffers_taken_back).into();
+            value["subscribers"] = subscribers.iter().map(Subscribed::json).collect();
+        }
+        value
     }
 }
 

@@ -3,10 +3,11 @@
 //! A sentence says what this run has measured, and stands only where there is something to say.
 
 use console::{Style, Term};
+use sealane::Slow;
 
 use crate::algorithm::{COLOUR_TOLERANCE, EXPOSURE_TOLERANCE, NEUTRAL, TARGET_LUMA};
 use crate::protocol::{Observation, Settings};
-use crate::report::{Facts, Streaming};
+use crate::report::{Facts, Fate, Publishing, Streaming, Subscribed};
 use crate::sensor::Played;
 
 /// Columns of a line where the output is no terminal, and at most.
@@ -23,16 +24,26 @@ pub(crate) fn for_stdout(facts: &Facts) -> String {
 /// The report, in lines of at most `width` columns where words allow that.
 fn text(facts: &Facts, width: usize, heading: impl Fn(&str) -> String) -> String {
     let aims = if facts.ending.has_colour_gains { "Exposure and white balance" } else { "Exposure" };
+    let publishing = facts.ending.publishing.as_ref();
+    let transport = match publishing {
+        None => ("Channel", channel(facts), Vec::new()),
+        Some(_) => ("Publisher", publisher(facts), Vec::new()),
+    };
     let groups = [
         (aims, picture(facts), figures(facts)),
-        ("Channel", channel(facts), Vec::new()),
+        transport,
+        (
+            "Subscribers",
+            publishing.map_or(Vec::new(), happenings),
+            publishing.map_or(Vec::new(), subscribers),
+        ),
         ("Isolation", isolation(facts), Vec::new()),
         ("Clip", facts.ending.played.as_ref().map_or(Vec::new(), |played| clip(facts, played)), Vec::new()),
         ("Pictures", pictures(facts), Vec::new()),
     ];
     let mut text = Vec::new();
     for (title, sentences, rows) in groups {
-        if sentences.is_empty() {
+        if sentences.is_empty() && rows.is_empty() {
             continue;
         }
         text.extend((!text.is_empty()).then(String::new));
@@ -127,6 +138,13 @@ fn channel(facts: &Facts) -> Vec<String> {
         micros(facts.round_trip_p99_us),
         count(packets_received, "system call"),
     ));
+    sentences.extend(pace(facts));
+    sentences
+}
+
+/// Controls that were late, and the speed of the run.
+fn pace(facts: &Facts) -> Vec<String> {
+    let mut sentences = Vec::new();
     if facts.late_controls > 0 {
         let late = times(facts.late_controls.into());
         sentences.push(format!("Controls were late {late}: the next frame was taken without them."));
@@ -134,6 +152,85 @@ fn channel(facts: &Facts) -> Vec<String> {
     let seconds = facts.ending.elapsed.as_secs_f64();
     sentences.push(format!("The run took {seconds:.2} s: {:.0} frames a second.", facts.frames_per_second()));
     sentences
+}
+
+/// The messages that were published, and their cost.
+fn publisher(facts: &Facts) -> Vec<String> {
+    let Streaming { doorbells, packets_sent, waits_for_room, .. } = facts.streaming;
+    let size = bytes(facts.ending.statistics_bytes as u64);
+    let mut sentences =
+        vec![format!("{} of {size} were published, each once.", count(facts.frames.into(), "frame"))];
+    if packets_sent > 0 {
+        let descriptors = count(packets_sent, "descriptor");
+        sentences.push(format!("{descriptors} of frame buffers went to subscribers, one system call each."));
+    }
+    if doorbells > 0 {
+        sentences
+            .push(format!("Sleeping subscribers were woken {}, one system call each.", times(doorbells)));
+    }
+    if waits_for_room > 0 {
+        sentences.push(format!("{} waited for room in the ring.", count(waits_for_room, "frame")));
+    }
+    sentences.push(format!(
+        "Half of the controls came in {}, 99{NO_BREAK}% in {}.",
+        micros(facts.round_trip_p50_us),
+        micros(facts.round_trip_p99_us),
+    ));
+    sentences.extend(pace(facts));
+    sentences
+}
+
+/// The story of the subscribers that did not just stay.
+fn happenings(publishing: &Publishing) -> Vec<String> {
+    let mut sentences = Vec::new();
+    let held = |buffers: usize| match buffers {
+        0 => String::new(),
+        1 => " with a buffer, which came back".into(),
+        many => format!(" with {many} buffers, which came back"),
+    };
+    for Subscribed { name, joined, fate, .. } in &publishing.subscribers {
+        if *joined > 0 {
+            sentences.push(format!("The {name} joined at frame {joined}."));
+        }
+        sentences.extend(match fate {
+            Fate::Stayed => None,
+            Fate::Stopped { from, to } => {
+                Some(format!("The {name} was stopped from frame {from} to frame {to}; nobody waited for it."))
+            }
+            Fate::Killed { frame, buffers } => {
+                Some(format!("The {name} was killed at frame {frame}{}.", held(*buffers)))
+            }
+            Fate::Left { frame, buffers, reason } => {
+                Some(format!("The {name} left at frame {frame}{}: {reason}.", held(*buffers)))
+            }
+        });
+    }
+    match publishing.buffers_taken_back {
+        0 => {}
+        1 => sentences.push("A buffer was taken back from subscribers that may miss frames.".into()),
+        many => {
+            sentences.push(format!("{many} buffers were taken back from subscribers that may miss frames."));
+        }
+    }
+    sentences
+}
+
+/// The subscribers' figures.
+fn subscribers(publishing: &Publishing) -> Vec<String> {
+    let row = |name: &str, policy: &str, figures: [&str; 5]| {
+        let [published, received, missed, taken, held] = figures;
+        format!("{name:<16}{policy:<10}{published:>9}{received:>9}{missed:>8}{taken:>8}{held:>6}")
+    };
+    let mut rows = vec![row("", "when slow", ["published", "received", "missed", "taken", "held"])];
+    rows.extend(publishing.subscribers.iter().map(|subscriber| {
+        let Subscribed { name, policy, published, counts, held_at_most, .. } = subscriber;
+        let policy = if *policy == Slow::Overrun { "misses" } else { "waited for" };
+        let held = *held_at_most as u64;
+        let figures = [*published, counts.received, counts.missed, counts.taken_back, held]
+            .map(|figure| if figure == 0 { "-".to_owned() } else { figure.to_string() });
+        row(name, policy, figures.each_ref().map(String::as_str))
+    }));
+    rows
 }
 
 /// The barriers around the algorithm process.
@@ -231,6 +328,7 @@ mod tests {
 
     use super::*;
     use crate::report::Ending;
+    use crate::viewers::Counts;
 
     /// A run in which everything went well: no figure that counts trouble is other than 0.
     fn facts() -> Facts {
@@ -264,6 +362,7 @@ mod tests {
                 channel: sealane::Stats::default(),
                 played: None,
                 saved: Ok(Vec::new()),
+                publishing: None,
             },
         }
     }
@@ -304,6 +403,57 @@ Channel
 Isolation
   The algorithm compared rows of 300 frames with their statistics: all agree.";
         assert_eq!(plain(&facts()), expected);
+    }
+
+    #[test]
+    fn subscribers_are_told_of_one_by_one() {
+        let subscriber = |name: &str, policy, joined, fate| Subscribed {
+            name: name.into(),
+            policy,
+            joined,
+            published: 300,
+            counts: Counts { received: 224, missed: 76, taken_back: 0 },
+            held_at_most: 3,
+            fate,
+        };
+        let mut facts = facts();
+        facts.streaming = Streaming { packets_sent: 900, doorbells: 1, ..Streaming::default() };
+        let left = Fate::Left { frame: 4, buffers: 2, reason: "it kept frames for too long".into() };
+        facts.ending.publishing = Some(Publishing {
+            path: "/run/frames".into(),
+            subscribers: vec![
+                subscriber("preview", Slow::Overrun, 0, Fate::Stopped { from: 75, to: 150 }),
+                subscriber("recorder", Slow::Wait(Duration::MAX), 9, Fate::Killed { frame: 112, buffers: 1 }),
+                subscriber("process 7", Slow::Wait(Duration::MAX), 0, left),
+            ],
+            buffers_taken_back: 74,
+        });
+        let expected = "\
+Publisher
+  300 frames of 129 KiB were published, each once.
+  900 descriptors of frame buffers went to subscribers, one system call each.
+  Sleeping subscribers were woken once, one system call each.
+  Half of the controls came in 99 µs, 99 % in 4.4 ms.
+  The run took 1.50 s: 200 frames a second.
+
+Subscribers
+  The preview was stopped from frame 75 to frame 150; nobody waited for it.
+  The recorder joined at frame 9.
+  The recorder was killed at frame 112 with a buffer, which came back.
+  The process 7 left at frame 4 with 2 buffers, which came back: it kept frames
+    for too long.
+  74 buffers were taken back from subscribers that may miss frames.
+                  when slow published received  missed   taken  held
+  preview         misses          300      224      76       -     3
+  recorder        waited for      300      224      76       -     3
+  process 7       waited for      300      224      76       -     3";
+        assert!(plain(&facts).contains(expected), "{}", plain(&facts));
+        let object = facts.json();
+        assert_eq!(object["subscribers"][1]["fate"]["buffers_back"], 1);
+        assert_eq!(
+            (&object["subscribers"][0]["policy"], &object["buffers_taken_back"]),
+            (&"overrun".into(), &74.into())
+        );
     }
 
     #[test]

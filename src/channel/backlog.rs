@@ -18,6 +18,14 @@ const KEPT_FDS: usize = 256;
 #[derive(Debug, Default)]
 pub(crate) struct Backlog(VecDeque<Message>);
 
+/// Messages that were received, and dropped for a newer one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LeftOut {
+    pub(crate) count: u64,
+    /// Messages that were missed before them.
+    pub(crate) missed: u64,
+}
+
 impl Backlog {
     pub(crate) fn len(&self) -> usize {
         self.0.len()
@@ -37,6 +45,42 @@ impl Backlog {
     /// Puts a message back that is older than all others.
     pub(crate) fn put_back(&mut self, message: Message) {
         self.0.push_front(message);
+    }
+
+    /// The oldest message that is no reply.
+    pub(crate) fn take_unasked(&mut self) -> Option<Message> {
+        let at = self.0.iter().position(|message| message.in_reply_to().is_none())?;
+        self.0.remove(at)
+    }
+
+    /// True if a message with a payload is kept that is no reply.
+    pub(crate) fn has_payload(&self) -> bool {
+        self.0.iter().any(|message| message.in_reply_to().is_none() && message.payload().is_some())
+    }
+
+    /// The newest message with a payload, without the messages before it, of which only replies are kept.
+    pub(crate) fn take_latest(&mut self) -> Option<(Message, LeftOut)> {
+        let is_wanted = |message: &Message| message.in_reply_to().is_none() && message.payload().is_some();
+        let at = self.0.iter().rposition(is_wanted)?;
+        let message = self.0.remove(at)?;
+        let behind = self.0.split_off(at);
+        let left_out = self.leave_out();
+        self.0.extend(behind);
+        Some((message, left_out))
+    }
+
+    /// Drops all messages but replies.
+    pub(crate) fn leave_out(&mut self) -> LeftOut {
+        let mut left_out = LeftOut::default();
+        self.0.retain(|message| {
+            let is_reply = message.in_reply_to().is_some();
+            if !is_reply {
+                left_out.count = left_out.count.saturating_add(1);
+                left_out.missed = left_out.missed.saturating_add(message.missed());
+            }
+            is_reply
+        });
+        left_out
     }
 
     /// Receives until the reply to `request` is here, and keeps what comes before it. A request that times out is cancelled.

@@ -178,6 +178,14 @@ impl Message {
         self.extras.as_ref().map_or(0, |extras| extras.story.missed)
     }
 
+    /// Notes that more messages were missed before it.
+    pub(crate) fn add_missed(&mut self, count: u64) {
+        if count > 0 {
+            let story = &mut self.extras.get_or_insert_default().story;
+            story.missed = story.missed.saturating_add(count);
+        }
+    }
+
     /// The run of the source that this message comes from, if a publisher passes it on
     /// ([`Publisher::epoch`](crate::Publisher::epoch)): another number says that the source was started again. 0 if the publisher
     /// does not say.

@@ -36,7 +36,7 @@ use zerocopy::{FromBytes, IntoBytes};
 pub(crate) use self::delegate::delegate;
 use self::{ages::DeliveryTimes, interest::Space, outbox::Outbox, space::SpaceWaiter};
 pub(crate) use self::{
-    backlog::Backlog,
+    backlog::{Backlog, LeftOut},
     inbox::Inbox,
     message::{Attachments, Story},
     numbering::Numbering,

@@ -9,7 +9,7 @@ mod wait;
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
-    channel::{Attachments, Limits, Message, Payload, Stats, Story, stats::count},
+    channel::{Attachments, LeftOut, Limits, Message, Payload, Stats, Story, stats::count},
     error::{Error, ProtocolError, Result},
     fanout::Published,
     memory::aligned_bytes::AlignedBytes,
@@ -327,7 +327,16 @@ impl Feed {
         read: impl FnOnce(&Published<'_>) -> R,
     ) -> Result<Option<R>> {
         let message = self.receive(Wanted::InPlace, deadline)?;
-        let result = read(&Published::of(&message));
+        self.read_in_place(&message, read)
+    }
+
+    /// Reads a message where it lies. `None` if it was overwritten meanwhile.
+    pub(super) fn read_in_place<R>(
+        &mut self,
+        message: &Message,
+        read: impl FnOnce(&Published<'_>) -> R,
+    ) -> Result<Option<R>> {
+        let result = read(&Published::of(message));
         if message.payload().is_none_or(Payload::is_whole) {
             return Ok(Some(result));
         }
@@ -338,6 +347,16 @@ impl Feed {
         self.missed_since = self.missed_since.saturating_add(message.missed());
         self.miss(1);
         Ok(None)
+    }
+
+    /// Notes that messages before this one were received, and left out. The messages missed before those are counted already.
+    pub(super) fn leave_out(&mut self, left_out: LeftOut, mut message: Message) -> Message {
+        message.add_missed(left_out.count.saturating_add(left_out.missed));
+        if left_out.count > 0 {
+            self.missed = self.missed.saturating_add(left_out.count);
+            self.follower.intake().show_missed(self.missed);
+        }
+        message
     }
 
     fn count(&mut self, message: &Message) {

@@ -32,6 +32,8 @@ use crate::{
 const MAX_UNREAD: u32 = 8;
 /// Bytes that the kernel counts for a small packet, at most (`skb->truesize`, `net/core/skbuff.c`).
 const SMALL_PACKET: usize = 1024;
+/// Bytes that the kernel counts for any packet, at least: a `struct sk_buff` and a `struct skb_shared_info`.
+const SMALLEST_PACKET: usize = 512;
 
 pub(super) struct Lane {
     pub(super) id: SubscriberId,
@@ -154,10 +156,20 @@ impl Lane {
 
     /// Whether another packet of descriptors may be sent.
     pub(super) fn has_packet_room(&mut self) -> bool {
-        if self.unread.0 >= MAX_UNREAD && self.has_read_all() {
-            self.unread = (0, 0);
+        if self.unread.0 >= MAX_UNREAD {
+            self.count_unread();
         }
         self.unread.0 < MAX_UNREAD && self.link.socket.has_room().unwrap_or(true)
+    }
+
+    /// Counts the packets that can be unread. Otherwise a subscriber that is always one message behind would seem to read none.
+    fn count_unread(&mut self) {
+        let bytes = self.link.socket.unread_by_peer().unwrap_or(0);
+        let most = u32::try_from(bytes / SMALLEST_PACKET).unwrap_or(u32::MAX);
+        if bytes == 0 {
+            self.unread = (0, 0);
+        }
+        self.unread.0 = self.unread.0.min(most);
     }
 
     /// Whether the subscriber has read all that was sent to it.

@@ -33,7 +33,7 @@ const CALLS: u32 = 16;
 /// Bytes of a message from which on each call looks at the clock, which takes some nanoseconds.
 const LARGE: u64 = 32 << 10;
 
-/// The newest message with a payload.
+/// The newest message with a payload, unless it or one behind it has descriptors.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Newest {
     pub(super) start: Position,
@@ -250,7 +250,7 @@ impl Lanes {
         for lane in &mut self.list {
             let is_done = match lane.account.want() {
                 Some(Want::Room(needs)) => producer.readers.tail(lane.id).is_none_or(|tail| tail >= needs),
-                Some(Want::Socket) => lane.has_packet_room() && lane.unread_fds() == 0,
+                Some(Want::Socket) => lane.has_packet_room(),
                 None => continue,
             };
             if is_done {

@@ -254,7 +254,7 @@ impl Subscriber {
     /// # Errors
     /// Those of [`recv`](Self::recv).
     pub fn recv_latest(&mut self) -> Result<Message> {
-        self.feed.receive(Wanted::Latest, Deadline::Never)
+        self.receive_latest(Deadline::Never)
     }
 
     /// Like [`recv_latest`](Self::recv_latest), for at most `timeout`.
@@ -262,7 +262,7 @@ impl Subscriber {
     /// # Errors
     /// Those of [`recv_timeout`](Self::recv_timeout).
     pub fn recv_latest_timeout(&mut self, timeout: Duration) -> Result<Message> {
-        self.feed.receive(Wanted::Latest, Deadline::after(timeout))
+        self.receive_latest(Deadline::after(timeout))
     }
 
     /// Like [`recv_latest`](Self::recv_latest), if there is such a message; never blocks. `None` arms the descriptor.
@@ -271,10 +271,6 @@ impl Subscriber {
     /// Those of [`recv`](Self::recv).
     pub fn try_recv_latest(&mut self) -> Result<Option<Message>> {
         Ok(done(self.find_latest()?))
-    }
-
-    pub(crate) fn find_latest(&mut self) -> Result<Outcome<Message>> {
-        self.feed.find_message(Wanted::Latest)
     }
 
     /// Waits for the next published message and reads it in place: `read` is called with it, and afterwards it is checked that nothing
@@ -286,7 +282,7 @@ impl Subscriber {
     /// # Errors
     /// Those of [`recv`](Self::recv).
     pub fn recv_with<R>(&mut self, read: impl FnOnce(&Published<'_>) -> R) -> Result<Option<R>> {
-        self.feed.receive_with(Deadline::Never, read)
+        self.read_next(Deadline::Never, read)
     }
 
     /// Like [`recv_with`](Self::recv_with), for at most `timeout`.
@@ -298,7 +294,7 @@ impl Subscriber {
         timeout: Duration,
         read: impl FnOnce(&Published<'_>) -> R,
     ) -> Result<Option<R>> {
-        self.feed.receive_with(Deadline::after(timeout), read)
+        self.read_next(Deadline::after(timeout), read)
     }
 
     /// Arms the descriptor and receives nothing; never blocks. True if there is no message: the descriptor becomes readable when
@@ -324,6 +320,43 @@ impl Subscriber {
         match self.backlog.take() {
             Some(message) => Ok(message),
             None => self.feed.receive(wanted, deadline),
+        }
+    }
+
+    fn receive_latest(&mut self, deadline: Deadline) -> Result<Message> {
+        if self.backlog.has_payload()
+            && let Outcome::Done(message) = self.find_latest()?
+        {
+            return Ok(message);
+        }
+        self.feed.receive(Wanted::Latest, deadline).map(|message| self.after_all_kept(message))
+    }
+
+    /// The newest message with a payload: one that is published now, or else one that came while a reply was awaited.
+    pub(crate) fn find_latest(&mut self) -> Result<Outcome<Message>> {
+        match self.feed.find_message(Wanted::Latest) {
+            Ok(Outcome::Done(message)) => Ok(Outcome::Done(self.after_all_kept(message))),
+            nothing => match self.backlog.take_latest() {
+                Some((message, left_out)) => Ok(Outcome::Done(self.feed.leave_out(left_out, message))),
+                None => nothing,
+            },
+        }
+    }
+
+    /// Leaves out the messages that are kept, which are older than this one.
+    fn after_all_kept(&mut self, message: Message) -> Message {
+        let left_out = self.backlog.leave_out();
+        self.feed.leave_out(left_out, message)
+    }
+
+    fn read_next<R>(
+        &mut self,
+        deadline: Deadline,
+        read: impl FnOnce(&Published<'_>) -> R,
+    ) -> Result<Option<R>> {
+        match self.backlog.take_unasked() {
+            Some(message) => self.feed.read_in_place(&message, read),
+            None => self.feed.receive_with(deadline, read),
         }
     }
 

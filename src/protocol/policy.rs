@@ -74,6 +74,7 @@ pub enum Start {
     #[default]
     Next,
     /// With the newest message that has a payload, if there is one and the ring still has all of it. Messages behind it follow.
+    /// Descriptors are sent when a message is published: if that message or one behind it has some, this is [`Next`](Self::Next).
     Latest,
 }
 

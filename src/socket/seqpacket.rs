@@ -221,7 +221,12 @@ impl Socket {
 
     /// True if the other end has read all that was sent here.
     pub(crate) fn is_read(&self) -> Result<bool> {
-        Ok(unread_by_peer(self.as_fd()).map_err(Error::io("ioctl(SIOCOUTQ)"))? == 0)
+        Ok(self.unread_by_peer()? == 0)
+    }
+
+    /// Bytes that the kernel counts for packets which were sent here and not read yet.
+    pub(crate) fn unread_by_peer(&self) -> Result<usize> {
+        unread_by_peer(self.as_fd()).map_err(Error::io("ioctl(SIOCOUTQ)"))
     }
 
     fn send_buffer(&self) -> Result<usize> {
@@ -230,8 +235,7 @@ impl Socket {
 
     /// True if the kernel would accept another packet now: its own condition, computed from the numbers that it gives.
     pub(crate) fn has_room(&self) -> Result<bool> {
-        let unread = unread_by_peer(self.as_fd()).map_err(Error::io("ioctl(SIOCOUTQ)"))?;
-        Ok(unread < self.send_buffer()?)
+        Ok(self.unread_by_peer()? < self.send_buffer()?)
     }
 
     /// Bytes of all packets that wait to be read.

@@ -47,14 +47,14 @@ fn run(options: &[&str], clip: Option<&Path>) -> Option<Output> {
 }
 
 /// Runs the example, which must succeed.
-fn camera(options: &[&str], clip: Option<&Path>) -> Option<Output> {
+pub(crate) fn camera(options: &[&str], clip: Option<&Path>) -> Option<Output> {
     let output = run(options, clip)?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Some(output)
 }
 
 /// A clip of grey frames, each lighter than the one before it, less this many bytes at its end.
-fn clip(frames: u8, missing: usize) -> NamedTempFile {
+pub(crate) fn clip(frames: u8, missing: usize) -> NamedTempFile {
     let mut bytes = format!("YUV4MPEG2 W{WIDTH} H{HEIGHT} F30:1 Cmono\n").into_bytes();
     for frame in 0..frames {
         bytes.extend(b"FRAME\n");
@@ -66,12 +66,12 @@ fn clip(frames: u8, missing: usize) -> NamedTempFile {
     file
 }
 
-fn json(output: &Output) -> Value {
+pub(crate) fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// The words of the output, wherever its lines are broken.
-fn words(bytes: &[u8]) -> String {
+pub(crate) fn words(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

@@ -1,5 +1,6 @@
 //! The examples, run as a person or a script runs them.
 
+mod camera_publish;
 mod camera_report;
 mod camera_sandbox;
 #[path = "../../examples/shared/output.rs"]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sealane::{Builder, Control, Error, Slow, Start};
+use sealane::{Builder, Control, Error, Publisher, Slow, Start, Subscriber};
 
 use crate::{
     fan::{OVERRUN, join, pair},
@@ -236,5 +236,95 @@ fn messages_are_read_in_place() {
         }
         let read = subscriber.recv_with_timeout(Duration::ZERO, |_| ());
         assert!(matches!(read, Err(Error::Timeout)));
+    }
+}
+
+#[test]
+fn latecomers_do_not_begin_with_descriptors_that_were_not_sent_to_them() {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    for slow in [Slow::default(), OVERRUN] {
+        let settings = small().max_fds(1).slow(slow);
+        let mut publisher = settings.publisher().unwrap();
+        for n in 0..3_u8 {
+            publisher.loan(100).unwrap().send_with(Control::new(&[n]).fd(&file)).unwrap();
+        }
+        let mut late = join(&mut publisher, &settings.clone().start(Start::Latest)).1;
+        publisher.loan(100).unwrap().send_with(Control::new(&[3]).fd(&file)).unwrap();
+        let message = late.recv_timeout(SOON).unwrap();
+        assert_eq!((message.control(), message.missed(), message.fds().len()), (&[3][..], 0, 1));
+        publisher.loan(100).unwrap().send_with(&[4]).unwrap();
+        let mut later = join(&mut publisher, &settings.clone().start(Start::Latest)).1;
+        assert_eq!(later.recv_timeout(SOON).unwrap().control(), [4], "the newest has none");
+    }
+}
+
+#[test]
+fn what_came_while_a_reply_was_awaited_is_received_in_its_turn() {
+    for slow in [Slow::default(), OVERRUN] {
+        let (mut publisher, mut subscriber) = pair(&small().slow(slow));
+        let publish = |publisher: &mut Publisher, n: u8| {
+            publisher.loan(100).unwrap().send_with(&[n]).unwrap();
+        };
+        let keep = |subscriber: &mut Subscriber| {
+            let question = subscriber.request("?").unwrap();
+            let reply = subscriber.wait_reply(question, Duration::ZERO);
+            assert!(matches!(reply, Err(Error::Timeout)), "{reply:?}");
+        };
+        (0..4).for_each(|n| publish(&mut publisher, n));
+        keep(&mut subscriber);
+        let read = subscriber.recv_with_timeout(SOON, |message| message.control().to_vec()).unwrap();
+        assert_eq!(read, Some(vec![0]));
+        // The newest is among those that were kept.
+        let latest = subscriber.recv_latest_timeout(SOON).unwrap();
+        assert_eq!((latest.control(), latest.missed(), subscriber.missed()), (&[3][..], 2, 2));
+        assert!(subscriber.try_recv().unwrap().is_none());
+        // Those that were kept are older than the newest.
+        (4..7).for_each(|n| publish(&mut publisher, n));
+        keep(&mut subscriber);
+        publish(&mut publisher, 7);
+        let latest = subscriber.try_recv_latest().unwrap().unwrap();
+        assert_eq!((latest.control(), latest.missed(), subscriber.missed()), (&[7][..], 3, 5));
+        assert!(subscriber.try_recv().unwrap().is_none());
+        // A message behind the newest stays.
+        publish(&mut publisher, 8);
+        publisher.send("behind").unwrap();
+        keep(&mut subscriber);
+        assert_eq!(subscriber.recv_latest_timeout(SOON).unwrap().control(), [8]);
+        assert_eq!(subscriber.recv_timeout(SOON).unwrap().control(), b"behind");
+    }
+}
+
+#[test]
+fn reader_that_is_one_message_behind_has_room_for_descriptors() {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let (mut publisher, mut subscriber) = pair(&small().max_fds(1));
+    publisher.try_send(Control::new(b"first").fd(&file)).unwrap();
+    for n in 0..100 {
+        publisher
+            .try_send(Control::new(b"next").fd(&file))
+            .unwrap_or_else(|error| panic!("message {n}: {error}"));
+        assert_eq!(subscriber.recv_timeout(SOON).unwrap().fds().len(), 1);
+    }
+}
+
+#[test]
+fn reader_that_was_slow_once_and_reads_again_is_not_ended() {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let patience = Duration::from_millis(300);
+    let (mut publisher, mut subscriber) = pair(&small().max_fds(1).slow(Slow::Wait(patience)));
+    let mut behind = 0;
+    while publisher.try_send(Control::new(b"slow").fd(&file)).is_ok() {
+        behind += 1;
+        assert!(behind < 100, "descriptors that nobody reads");
+    }
+    (1..behind).for_each(|_| drop(subscriber.recv_timeout(SOON).unwrap()));
+    assert!(publisher.next_event().unwrap().is_none());
+    // From here on it is always one message behind, for longer than its time.
+    let end = std::time::Instant::now() + patience / 2 * 3;
+    while std::time::Instant::now() < end {
+        publisher.try_send(Control::new(b"next").fd(&file)).unwrap();
+        subscriber.recv_timeout(SOON).unwrap();
+        let event = publisher.next_event().unwrap();
+        assert!(event.is_none(), "{event:?}");
     }
 }

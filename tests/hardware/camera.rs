@@ -21,6 +21,19 @@ fn the_example_converges_on_the_device_from_its_sandbox() {
     assert_ne!(report["forbidden_acts_tried"], 0);
 }
 
+#[test]
+#[ignore = "needs the machine that tests/hardware/run boots"]
+fn the_example_publishes_frames_of_the_device() {
+    let report = film(&["--publish"]);
+    let subscribers = report["subscribers"].as_array().unwrap();
+    let count = |of: &Value, name: &str| of[name].as_u64().unwrap();
+    for one in subscribers.iter().filter(|one| one["fate"]["what"] != "killed") {
+        assert_eq!(count(one, "received") + count(one, "missed"), count(one, "published"), "{one}");
+    }
+    let killed = subscribers.iter().find(|one| one["fate"]["what"] == "killed").unwrap();
+    assert!(count(&killed["fate"], "buffers_back") > 0, "{killed}");
+}
+
 fn film(options: &[&str]) -> Value {
     let device = Device::of_driver("vivid").unwrap();
     device.set_control(Control::BRIGHTNESS, 99).unwrap();

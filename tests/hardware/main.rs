@@ -7,7 +7,11 @@ mod buffers;
 mod camera;
 mod capture;
 mod death;
+mod fanout;
 mod fences;
 mod machine;
+#[path = "../../examples/camera/shares.rs"]
+#[allow(clippy::allow_attributes, dead_code, reason = "a part of it is used")]
+mod shares;
 #[path = "../support/mod.rs"]
 mod support;
