@@ -13,7 +13,7 @@ use crate::{
     error::{Error, ProtocolError, Result},
     fanout::Published,
     memory::aligned_bytes::AlignedBytes,
-    protocol::{Attempts, CACHE_LINE, PublishedRecord, Source, Taken, Terms, Word},
+    protocol::{Attempts, CACHE_LINE, PublishedRecord, Record, Source, Taken, Terms, Word},
     ring::{Fault, Follower, Releases},
     socket::{death::Watch, doorbell::ControlWord, link::Link},
     sys::own_region::ControlPage,
@@ -28,6 +28,8 @@ pub(crate) struct Feed {
     attempts: Attempts<Box<Attachments>>,
     /// Replies that came while something else was read.
     replies: VecDeque<Result<Message>>,
+    /// A message on its way out, see [`fetch`](Self::fetch).
+    fetched: Option<Message>,
     /// Number of the next reply.
     next_reply: u64,
     word: SleepWord<ControlWord>,
@@ -99,6 +101,7 @@ impl Feed {
             follower: Follower::new(intake, terms),
             attempts: Attempts::new(),
             replies: VecDeque::new(),
+            fetched: None,
             next_reply: 0,
             word: SleepWord::new(ControlWord::new(words, Word::ReceiverEpoch)),
             spinner,
@@ -112,6 +115,34 @@ impl Feed {
             missed: 0,
             missed_since: 0,
         }
+    }
+
+    /// The next record, if it is the whole next message, left where it lies, with nothing to be told along with it: as nearly all
+    /// payloads are. [`finish_plain`](Self::finish_plain) takes it. Any other message is left to [`poll`](Self::poll).
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
+    fn try_plain(&mut self, wanted: Wanted) -> Option<Record> {
+        let in_place = match wanted {
+            Wanted::Next => self.follower.is_waited_for() && self.replies.is_empty(),
+            Wanted::InPlace => true,
+            Wanted::Latest => false,
+        };
+        // A fork takes the subscription over first, on the slow path.
+        let may = in_place && self.missed_since | self.source.epoch == 0 && self.link.is_ours_at_a_glance();
+        if may { self.follower.try_plain(self.sequence, self.source.lost) } else { None }
+    }
+
+    /// Takes a record from [`try_plain`](Self::try_plain).
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
+    fn finish_plain(&mut self, record: Record) -> Message {
+        self.word.disarm();
+        let span = self.follower.advance(record);
+        let payload = Payload::new(Arc::clone(self.follower.intake()), span, record.payload_len());
+        self.sequence = self.sequence.wrapping_add(1);
+        count(&mut self.stats.messages_received, 1);
+        count(&mut self.stats.bytes_received, record.payload_len());
+        Message::new(record.heading, self.link.id, None, Some(payload))
     }
 
     /// The message that is wanted, if it is here. `None` also if the budget is spent before.
@@ -243,6 +274,7 @@ impl Feed {
     }
 
     /// Waits for the next published message, and reads it where it lies. `None` if it was overwritten meanwhile.
+    #[inline]
     pub(super) fn receive_with<R>(
         &mut self,
         deadline: Deadline,

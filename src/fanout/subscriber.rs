@@ -92,6 +92,7 @@ pub struct Published<'m> {
 }
 
 impl<'m> Published<'m> {
+    #[inline]
     pub(super) fn of(message: &'m Message) -> Self {
         Self {
             control: message.control(),
@@ -225,6 +226,7 @@ impl Subscriber {
     /// # Errors
     /// [`Error::Disconnected`] after all that was published has been delivered, [`Error::TooSlow`], [`Error::Protocol`];
     /// [`Error::FdsLost`] in place of a message.
+    #[inline]
     pub fn recv(&mut self) -> Result<Message> {
         self.receive(Wanted::Next, Deadline::Never)
     }
@@ -280,6 +282,7 @@ impl Subscriber {
     ///
     /// # Errors
     /// Those of [`recv`](Self::recv).
+    #[inline]
     pub fn recv_with<R>(&mut self, read: impl FnOnce(&Published<'_>) -> R) -> Result<Option<R>> {
         self.feed.receive_with(Deadline::Never, read)
     }
@@ -313,6 +316,8 @@ impl Subscriber {
         Ok(false)
     }
 
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
     fn receive(&mut self, wanted: Wanted, deadline: Deadline) -> Result<Message> {
         match self.backlog.take() {
             Some(message) => Ok(message),

@@ -98,6 +98,22 @@ impl Follower {
         self.pace.rest(&self.cursor.peer, self.cursor.head, deadline);
     }
 
+    /// The next record, if it has been published, and is nothing but the payload of message `sequence`, after `lost` messages that
+    /// were lost at their source: else [`next`](Self::next) says what there is.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
+    pub(crate) fn try_plain(&mut self, sequence: u64, lost: u64) -> Option<Record> {
+        if self.cursor.available == 0 {
+            self.refresh().ok()?;
+            if self.cursor.available == 0 {
+                return None;
+            }
+        }
+        self.cursor.prefetch_payload();
+        let header = self.cursor.header().ok()?;
+        if self.is_whole() { header.check_plain(sequence, lost, self.cursor.available) } else { None }
+    }
+
     /// The next record, if one has been published.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<PublishedRecord>, Fault> {
