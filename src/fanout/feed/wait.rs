@@ -42,25 +42,39 @@ impl Feed {
     fn receive_any(&mut self, wanted: Wanted, deadline: Deadline) -> Result<Message> {
         let (mut state, mut budget) = (WaitState::blocking(News::Message), Budget::until(deadline));
         self.follower.intake().take_over()?;
+        let mut has_spun = false;
         loop {
             if self.follower.is_close() && self.spinner.may_spin() {
                 self.follower.back_off(deadline);
             }
-            // The first look is the quick one.
-            if let Some(record) = self.try_plain(wanted) {
-                return Ok(self.finish_plain(record));
-            }
-            if let Some(message) = self.poll(wanted, &mut budget)? {
+            // The first looks are the quick ones.
+            let message = match self.try_plain(wanted) {
+                Some(record) => Some(self.finish_plain(record)),
+                None => self.poll(wanted, &mut budget)?,
+            };
+            if let Some(message) = message {
+                // A spin that has paid ends here: else the next one would begin with its time used up.
+                if has_spun {
+                    self.end_wait();
+                }
                 return Ok(message);
             }
             let outcome = run(&mut FeedWait { feed: self, wanted }, &mut state, &mut budget);
+            has_spun = matches!(outcome, Ok(Outcome::Changed));
             // A false alarm does not end the wait.
-            if !matches!(outcome, Ok(Outcome::Changed)) && self.spinner.done() {
-                count(&mut self.stats.spins_paid, 1);
+            if !has_spun {
+                self.end_wait();
             }
             if let Outcome::Done(message) = outcome.map_err(|error| self.explain(error))? {
                 return Ok(message);
             }
+        }
+    }
+
+    /// Ends the current wait.
+    fn end_wait(&mut self) {
+        if self.spinner.done() {
+            count(&mut self.stats.spins_paid, 1);
         }
     }
 
