@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{Carrier, Options, Result, clip::Clip, usage::now};
 
 /// The longest wait for the counts of a viewer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The control bytes of a frame.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -40,7 +40,7 @@ pub(crate) struct Counts {
 
 /// A carrier with its viewers.
 pub(crate) enum Out {
-    Publisher(Publisher, Vec<(SubscriberId, Child)>),
+    Publisher(Box<Publisher>, Vec<(SubscriberId, Child)>),
     Channels(Vec<(Channel, Child)>),
 }
 
@@ -60,7 +60,7 @@ impl Out {
                 for _ in 0..options.viewers {
                     viewers.push(publisher.spawn(command()?)?);
                 }
-                Self::Publisher(publisher, viewers)
+                Self::Publisher(Box::new(publisher), viewers)
             }
             Carrier::Channels => {
                 let mut viewers = Vec::new();

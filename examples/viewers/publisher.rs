@@ -57,7 +57,7 @@ fn publish(options: &Options, clip: &Clip, carrier: Carrier) -> Result<Run> {
         }
         out.publish(clip, number)?;
     }
-    let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_time() - cpu);
+    let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_time().saturating_sub(cpu));
     let viewers = out.counts();
     let finished = out.finish();
     // A viewer that has failed says more than its lane that has ended.

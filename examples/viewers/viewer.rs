@@ -44,7 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn watch(options: &Options, mut next: impl FnMut(&mut Seen) -> Result<Option<u64>>) -> Result<Counts> {
     let (mut seen, cpu) = (Seen::default(), cpu_time());
     while next(&mut seen)? != Some(options.frames - 1) {}
-    let cpu = u64::try_from((cpu_time() - cpu).as_nanos())?;
+    let cpu = u64::try_from(cpu_time().saturating_sub(cpu).as_nanos())?;
     let Seen { received, torn, mut latencies } = seen;
     let middle = latencies.len() / 2;
     let latency = *latencies.select_nth_unstable(middle).1;

@@ -26,7 +26,7 @@ pub(crate) struct Seen {
 impl Seen {
     /// Reads every byte.
     #[inline]
-    pub(crate) fn read(number: u64, view: impl Bytes) -> Self {
+    pub(crate) fn read(number: u64, view: &impl Bytes) -> Self {
         Self { number, len: view.len(), sum: view.sum() }
     }
 }

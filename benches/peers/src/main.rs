@@ -52,6 +52,7 @@ mod fan_work;
 mod fan_carriers;
 
 mod fan_child;
+
 mod fan_report;
 
 mod fan_run;

@@ -122,7 +122,7 @@ impl<const EVENT: bool> Receive for IceoryxIn<EVENT> {
             if let Some(sample) = self.subscriber.receive()? {
                 let number = self.received;
                 self.received += 1;
-                return Ok(Some(Seen::read(number, sample.payload())));
+                return Ok(Some(Seen::read(number, &sample.payload())));
             }
             match &self.listener {
                 Some(listener) => drop(listener.timed_wait(|_| {}, LONGEST_WAIT)?),

@@ -37,11 +37,9 @@ impl Publish for PublisherOut {
         let mut publisher = builder(cell).publisher()?;
         for link in links {
             let id = publisher.add(socket::pair(Side::First, link, SocketType::SEQPACKET)?)?;
-            loop {
-                match publisher.wait_event(PATIENCE)? {
-                    Some(Event::Joined(joined)) if joined == id => break,
-                    other => bail!("expected a subscriber that joins, found {other:?}"),
-                }
+            match publisher.wait_event(PATIENCE)? {
+                Some(Event::Joined(joined)) if joined == id => {}
+                other => bail!("expected a subscriber that joins, found {other:?}"),
             }
         }
         Ok(Self(publisher))
@@ -72,13 +70,13 @@ impl<const OVERRUN: bool> Receive for SubscriberIn<OVERRUN> {
         }
         let seen = self
             .0
-            .recv_with(|message| message.payload().map(|payload| Seen::read(message.sequence(), payload)))?;
+            .recv_with(|message| message.payload().map(|payload| Seen::read(message.sequence(), &payload)))?;
         seen.map(|seen| seen.context("expected a payload, found none")).transpose()
     }
 }
 
 fn seen(number: u64, payload: Option<&Payload>) -> Result<Seen> {
-    Ok(Seen::read(number, payload.context("expected a payload, found none")?.bytes()))
+    Ok(Seen::read(number, &payload.context("expected a payload, found none")?.bytes()))
 }
 
 pub(super) struct ChannelsOut(Vec<Channel>);
