@@ -1,9 +1,10 @@
 //! [`Feed`]: the receive path of a subscriber. It takes messages out of its publisher's ring, with their descriptors, and
-//! replies out of its socket. `wait` has its steps of waiting.
+//! replies out of its socket. `wait` has its steps of waiting, `plain` the quick way of most messages.
 //!
 //! Refuses messages beyond our limits, sequences that do not fit to what was left out, and replies to nothing.
 
 mod packets;
+mod plain;
 mod wait;
 
 use std::{collections::VecDeque, sync::Arc};
@@ -13,7 +14,7 @@ use crate::{
     error::{Error, ProtocolError, Result},
     fanout::Published,
     memory::aligned_bytes::AlignedBytes,
-    protocol::{Attempts, CACHE_LINE, PublishedRecord, Record, Source, Taken, Terms, Word},
+    protocol::{Attempts, CACHE_LINE, PublishedRecord, Source, Taken, Terms, Word},
     ring::{Fault, Follower, Releases},
     socket::{death::Watch, doorbell::ControlWord, link::Link},
     sys::own_region::ControlPage,
@@ -115,34 +116,6 @@ impl Feed {
             missed: 0,
             missed_since: 0,
         }
-    }
-
-    /// The next record, if it is the whole next message, left where it lies, with nothing to be told along with it: as nearly all
-    /// payloads are. [`finish_plain`](Self::finish_plain) takes it. Any other message is left to [`poll`](Self::poll).
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
-    fn try_plain(&mut self, wanted: Wanted) -> Option<Record> {
-        let in_place = match wanted {
-            Wanted::Next => self.follower.is_waited_for() && self.replies.is_empty(),
-            Wanted::InPlace => true,
-            Wanted::Latest => false,
-        };
-        // A fork takes the subscription over first, on the slow path.
-        let may = in_place && self.missed_since | self.source.epoch == 0 && self.link.is_ours_at_a_glance();
-        if may { self.follower.try_plain(self.sequence, self.source.lost) } else { None }
-    }
-
-    /// Takes a record from [`try_plain`](Self::try_plain).
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
-    fn finish_plain(&mut self, record: Record) -> Message {
-        self.word.disarm();
-        let span = self.follower.advance(record);
-        let payload = Payload::new(Arc::clone(self.follower.intake()), span, record.payload_len());
-        self.sequence = self.sequence.wrapping_add(1);
-        count(&mut self.stats.messages_received, 1);
-        count(&mut self.stats.bytes_received, record.payload_len());
-        Message::new(record.heading, self.link.id, None, Some(payload))
     }
 
     /// The message that is wanted, if it is here. `None` also if the budget is spent before.
