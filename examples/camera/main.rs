@@ -56,6 +56,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// Streams camera statistics to an isolated auto-exposure and auto-white-balance process, and back the controls.
 #[derive(Parser)]
 #[command(name = "camera")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 struct Options {
     /// A YUV4MPEG2 clip to film, - for standard input (ffmpeg -i FILE -f yuv4mpegpipe -); without it, a built-in scene
     #[arg(long, value_name = "FILE")]

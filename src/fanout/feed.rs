@@ -1,9 +1,11 @@
 //! [`Feed`]: the receive path of a subscriber. It takes messages out of its publisher's ring, with their descriptors, and
-//! replies out of its socket. `wait` has its steps of waiting.
+//! replies out of its socket. `wait` has its steps of waiting, `plain` the quick way of most messages.
 //!
 //! Refuses messages beyond our limits, sequences that do not fit to what was left out, and replies to nothing.
 
+mod in_place;
 mod packets;
+mod plain;
 mod wait;
 
 use std::{collections::VecDeque, sync::Arc};
@@ -11,13 +13,12 @@ use std::{collections::VecDeque, sync::Arc};
 use crate::{
     channel::{Attachments, LeftOut, Limits, Message, Payload, Stats, Story, stats::count},
     error::{Error, ProtocolError, Result},
-    fanout::Published,
     memory::aligned_bytes::AlignedBytes,
-    protocol::{Attempts, CACHE_LINE, PublishedRecord, Record, Source, Taken, Terms, Word},
+    protocol::{Attempts, CACHE_LINE, PublishedRecord, Source, Taken, Terms, Word},
     ring::{Fault, Follower, Releases},
     socket::{death::Watch, doorbell::ControlWord, link::Link},
     sys::own_region::ControlPage,
-    wait::{Budget, Deadline, SleepWord, Spinner},
+    wait::{Budget, SleepWord, Spinner},
 };
 
 /// The receive path of a subscriber: everything but its backlog.
@@ -28,6 +29,8 @@ pub(crate) struct Feed {
     attempts: Attempts<Box<Attachments>>,
     /// Replies that came while something else was read.
     replies: VecDeque<Result<Message>>,
+    /// A message on its way out, see [`fetch`](Self::fetch).
+    fetched: Option<Message>,
     /// Number of the next reply.
     next_reply: u64,
     word: SleepWord<ControlWord>,
@@ -85,7 +88,6 @@ impl From<Error> for Missing {
     }
 }
 
-#[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
 impl Feed {
     pub(super) fn new(
         intake: Arc<Releases>,
@@ -100,6 +102,7 @@ impl Feed {
             follower: Follower::new(intake, terms),
             attempts: Attempts::new(),
             replies: VecDeque::new(),
+            fetched: None,
             next_reply: 0,
             word: SleepWord::new(ControlWord::new(words, Word::ReceiverEpoch)),
             spinner,
@@ -113,85 +116,6 @@ impl Feed {
             missed: 0,
             missed_since: 0,
         }
-    }
-
-    /// The next record, if it is all of the next message, as nearly all are, and stays in the ring.
-    /// [`finish_inline`](Self::finish_inline) takes it.
-    #[inline(always)]
-    fn try_inline(&mut self) -> Option<Record> {
-        if self.follower.is_waited_for() { self.next_plain() } else { None }
-    }
-
-    #[inline(always)]
-    fn finish_inline(&mut self, record: Record) -> Result<Message> {
-        let extras = if record.control_len() == 0 {
-            None
-        } else {
-            Some(self.copy_control(record).ok_or(Error::TooSlow)?)
-        };
-        self.note_plain(record);
-        let span = self.follower.advance(record);
-        let payload = Payload::new(Arc::clone(self.follower.intake()), span, record.payload_len());
-        Ok(Message::new(record.heading, self.link.id, extras, Some(payload)))
-    }
-
-    /// The same as a copy, of which nothing was overwritten meanwhile: else that is for the slow path.
-    fn try_copied(&mut self) -> Option<Message> {
-        if self.follower.is_waited_for() {
-            return None;
-        }
-        let record = self.next_plain()?;
-        let extras = if record.control_len() == 0 { None } else { Some(self.copy_control(record)?) };
-        let payload = self.copy_payload(record)?;
-        self.note_plain(record);
-        Some(Message::new(record.heading, self.link.id, extras, Some(payload)))
-    }
-
-    /// The next record, if it is all of the next message, and nothing was missed before it.
-    #[inline(always)]
-    fn next_plain(&mut self) -> Option<Record> {
-        // A fork takes the subscription over first, on the slow path.
-        if !self.replies.is_empty() || !self.link.is_ours_at_a_glance() {
-            return None;
-        }
-        let next = self.follower.try_next()?;
-        self.is_plain(&next).then_some(next.record)
-    }
-
-    /// Whether a record is all of the next message, and nothing was missed before it.
-    #[inline(always)]
-    fn is_plain(&self, next: &PublishedRecord) -> bool {
-        let PublishedRecord { record, has_payload, attempt, source } = next;
-        let is_next = record.heading.sequence == self.sequence && *source == self.source;
-        let is_alone = *has_payload && *attempt == 0 && source.epoch == 0 && self.missed_since == 0;
-        is_next && is_alone && record.control_len() <= self.limits.max_control
-    }
-
-    /// Notes a message before which nothing was missed.
-    #[inline(always)]
-    fn note_plain(&mut self, record: Record) {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.word.disarm();
-        count(&mut self.stats.messages_received, 1);
-        count(&mut self.stats.bytes_received, record.bytes());
-    }
-
-    /// A copy of the control bytes, if they were not overwritten meanwhile.
-    #[inline]
-    fn copy_control(&self, record: Record) -> Option<Box<Attachments>> {
-        let control = AlignedBytes::copy(self.follower.control(record));
-        self.follower.is_whole().then(|| Box::new(Attachments::control(control)))
-    }
-
-    /// A copy of the payload, if it was not overwritten meanwhile. Then the record is passed.
-    #[inline(never)]
-    fn copy_payload(&mut self, record: Record) -> Option<Payload> {
-        let copy = self.follower.payload(record).to_vec()?;
-        if !self.follower.is_whole() {
-            return None;
-        }
-        self.follower.pass(record);
-        Some(Payload::private(copy))
     }
 
     /// The message that is wanted, if it is here. `None` also if the budget is spent before.
@@ -318,35 +242,6 @@ impl Feed {
         let message = Message::new(record.heading, self.link.id, extras, payload);
         self.count(&message);
         Ok(Some(message))
-    }
-
-    /// Waits for the next published message, and reads it where it lies. `None` if it was overwritten meanwhile.
-    pub(super) fn receive_with<R>(
-        &mut self,
-        deadline: Deadline,
-        read: impl FnOnce(&Published<'_>) -> R,
-    ) -> Result<Option<R>> {
-        let message = self.receive(Wanted::InPlace, deadline)?;
-        self.read_in_place(&message, read)
-    }
-
-    /// Reads a message where it lies. `None` if it was overwritten meanwhile.
-    pub(super) fn read_in_place<R>(
-        &mut self,
-        message: &Message,
-        read: impl FnOnce(&Published<'_>) -> R,
-    ) -> Result<Option<R>> {
-        let result = read(&Published::of(message));
-        if message.payload().is_none_or(Payload::is_whole) {
-            return Ok(Some(result));
-        }
-        if self.follower.is_waited_for() {
-            return Err(Error::TooSlow);
-        }
-        // What was missed before it is told with the next one.
-        self.missed_since = self.missed_since.saturating_add(message.missed());
-        self.miss(1);
-        Ok(None)
     }
 
     /// Notes that messages before this one were received, and left out. The messages missed before those are counted already.

@@ -92,6 +92,7 @@ pub struct Published<'m> {
 }
 
 impl<'m> Published<'m> {
+    #[inline]
     pub(super) fn of(message: &'m Message) -> Self {
         Self {
             control: message.control(),
@@ -281,6 +282,7 @@ impl Subscriber {
     ///
     /// # Errors
     /// Those of [`recv`](Self::recv).
+    #[inline]
     pub fn recv_with<R>(&mut self, read: impl FnOnce(&Published<'_>) -> R) -> Result<Option<R>> {
         self.read_next(Deadline::Never, read)
     }

@@ -243,6 +243,19 @@ impl RecordHeader {
         Ok(PublishedRecord { record, has_payload, attempt: self.attempt.get(), source })
     }
 
+    /// The publisher's record that the header says, if it is all of message `sequence`, with a payload, from a source in its first
+    /// run that has lost `lost` messages. For any other, [`check_published`](Self::check_published) says what it is.
+    ///
+    /// UNTRUSTED: every field. It is one comparison, and the record fits into registers.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
+    pub(crate) fn check_plain(self, sequence: u64, lost: u64, available: u64) -> Option<Record> {
+        let others = self.attempt.get() | self.reply_to.get() | self.reserved.get() | self.epoch.get();
+        let small = u64::from(self.flags.get());
+        let differences = (self.sequence.get() ^ sequence) | (self.lost.get() ^ lost);
+        if others | small | differences == 0 { self.record(0, available).ok() } else { None }
+    }
+
     /// UNTRUSTED: a flag that is not among `known` is a violation.
     #[inline]
     fn known_flags(&self, known: u16) -> Result<u16, ProtocolError> {

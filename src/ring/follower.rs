@@ -50,7 +50,6 @@ pub(crate) struct Follower {
     end: Option<(Position, u64)>,
 }
 
-#[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
 impl Follower {
     pub(crate) fn new(intake: Arc<Releases>, terms: Terms) -> Self {
         let start = terms.first_position;
@@ -99,22 +98,20 @@ impl Follower {
         self.pace.rest(&self.cursor.peer, self.cursor.head, deadline);
     }
 
-    /// The next record, if it has been published and nothing is wrong or seldom: else [`next`](Self::next) says why.
+    /// The next record, if it has been published, and is all of message `sequence`, after `lost` messages that were lost at their
+    /// source: else [`next`](Self::next) says what there is.
     #[inline(always)]
-    pub(crate) fn try_next(&mut self) -> Option<PublishedRecord> {
+    #[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
+    pub(crate) fn try_plain(&mut self, sequence: u64, lost: u64) -> Option<Record> {
         if self.cursor.available == 0 {
-            // A look that finds nothing is the usual one of a reader that waits.
-            if self.cursor.peer.load(Word::Head) == self.cursor.head.get() && self.cursor.is_at_head() {
+            self.refresh().ok()?;
+            if self.cursor.available == 0 {
                 return None;
             }
-            self.refresh().ok()?;
-        }
-        if self.cursor.available == 0 {
-            return None;
         }
         self.cursor.prefetch_payload();
         let header = self.cursor.header().ok()?;
-        if self.is_whole() { header.check_published(self.cursor.available).ok() } else { None }
+        if self.is_whole() { header.check_plain(sequence, lost, self.cursor.available) } else { None }
     }
 
     /// The next record, if one has been published.
@@ -151,6 +148,7 @@ impl Follower {
     }
 
     /// Sees what has been published.
+    #[inline]
     fn refresh(&mut self) -> Result<(), ProtocolError> {
         let head = self.look()?.head;
         let from = self.cursor.head;

@@ -11,5 +11,6 @@ mod reports;
 mod sandbox;
 #[path = "../support/mod.rs"]
 mod support;
+mod viewers;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

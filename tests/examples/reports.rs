@@ -7,16 +7,17 @@ use std::{
 };
 
 /// A short run of each example that prints a report.
-const REPORTS: [(&str, &[&str]); 5] = [
+const REPORTS: [(&str, &[&str]); 6] = [
     ("camera", &["--frames", "3", "--json"]),
     ("camera", &["--frames", "3"]),
     ("hub", &["--clients", "2", "--seconds", "1", "--json"]),
     ("throughput", &["--size", "4KiB", "--seconds", "1", "--json"]),
     ("soak", &["--seconds", "1"]),
+    ("viewers", &["--viewers", "2", "--size", "4KiB", "--frames", "20"]),
 ];
 
 /// An example, as cargo has built it beside the tests; if it has not, its test is left out.
-fn example(name: &str) -> Option<Command> {
+pub(crate) fn example(name: &str) -> Option<Command> {
     let tests = current_exe().unwrap();
     let program = tests.parent().unwrap().parent().unwrap().join("examples").join(name);
     if !program.exists() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sealane::{Builder, Control, Error, Publisher, Slow, Start, Subscriber};
+use sealane::{Builder, Control, Error, Publisher, Slow, Start, Subscriber, Wait};
 
 use crate::{
     fan::{OVERRUN, join, pair},
@@ -327,4 +327,23 @@ fn reader_that_was_slow_once_and_reads_again_is_not_ended() {
         let event = publisher.next_event().unwrap();
         assert!(event.is_none(), "{event:?}");
     }
+}
+
+#[test]
+fn each_wait_that_spinning_has_ended_counts_by_itself() {
+    let (mut publisher, mut subscriber) = pair(&small().wait(Wait::Spin));
+    std::thread::scope(|scope| {
+        let receiving = scope.spawn(move || {
+            for n in 0..3 {
+                assert_eq!(subscriber.recv_timeout(SOON).unwrap().sequence(), n);
+            }
+            subscriber.stats()
+        });
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(20));
+            publisher.loan(100).unwrap().send().unwrap();
+        }
+        let stats = receiving.join().unwrap();
+        assert_eq!((stats.spins_paid, stats.sleeps), (3, 0));
+    });
 }

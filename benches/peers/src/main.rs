@@ -42,6 +42,21 @@ mod rounds;
 // All figures of a run: printed, kept in files, read again.
 mod run;
 
+// Fan-out, with processes of its own: what is measured; the ends; what is done; over what; by which processes; the figures.
+mod fan_cell;
+
+mod fan_ends;
+
+mod fan_work;
+
+mod fan_carriers;
+
+mod fan_child;
+
+mod fan_report;
+
+mod fan_run;
+
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
@@ -49,6 +64,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
     cell::{Cell, Side, Transport, Work, Writer},
+    fan_cell::{FanCell, Place},
     machine::Machine,
     run::Run,
 };
@@ -108,6 +124,11 @@ enum Command {
     /// One of the two processes of a cell; started by this program itself.
     #[command(hide = true)]
     Child { side: Side, cell: String },
+    /// One of the processes of a cell of fan-out; started by this program itself.
+    #[command(hide = true)]
+    FanChild { place: String, cell: String },
+    /// One process sends the same messages to many.
+    Fanout(fan_run::Options),
     /// Prints what earlier runs on this machine have measured, from their files of JSON.
     Report {
         #[arg(required = true)]
@@ -189,6 +210,11 @@ fn main() -> Result<()> {
     let options = Options::parse();
     let run = match &options.command {
         Some(Command::Child { side, cell }) => return child::run(*side, &serde_json::from_str(cell)?),
+        Some(Command::FanChild { place, cell }) => {
+            let (place, cell): (Place, FanCell) = (serde_json::from_str(place)?, serde_json::from_str(cell)?);
+            return fan_child::run(place, &cell);
+        }
+        Some(Command::Fanout(fanout)) => return fan_run::run(fanout, options.markdown.as_deref()),
         Some(Command::Report { files }) => {
             let run = Run::read(files)?;
             print!("{}\n{}", run.head(), run.tables());

@@ -17,68 +17,78 @@ struct FeedWait<'f> {
     wanted: Wanted,
 }
 
-#[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
 impl Feed {
     /// Waits for a message.
     #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a message on its way must not be copied from frame to frame")]
     pub(in crate::fanout) fn receive(&mut self, wanted: Wanted, deadline: Deadline) -> Result<Message> {
-        if self.follower.is_close() && self.spinner.may_spin() {
-            self.follower.back_off(deadline);
-        }
-        if wanted == Wanted::Next
-            && let Some(record) = self.try_inline()
+        if !self.follower.is_close()
+            && let Some(record) = self.try_plain(wanted)
         {
-            return self.finish_inline(record);
+            return self.finish_plain(record);
         }
-        self.wait_for_message(wanted, deadline)
+        self.fetch(wanted, deadline)?;
+        self.fetched.take().ok_or(Error::Disconnected)
     }
 
-    #[cold]
-    fn wait_for_message(&mut self, wanted: Wanted, deadline: Deadline) -> Result<Message> {
+    /// Waits for a message that [`receive`](Self::receive) could not take quickly, and leaves it in `fetched`. A message that came
+    /// back by value would have a place in memory, which the quick ones would then go through too: 8 of 27 ns.
+    #[inline(never)]
+    fn fetch(&mut self, wanted: Wanted, deadline: Deadline) -> Result<()> {
+        self.fetched = Some(self.receive_any(wanted, deadline)?);
+        Ok(())
+    }
+
+    fn receive_any(&mut self, wanted: Wanted, deadline: Deadline) -> Result<Message> {
         let (mut state, mut budget) = (WaitState::blocking(News::Message), Budget::until(deadline));
-        if wanted == Wanted::Next
-            && let Some(message) = self.try_copied()
-        {
-            return Ok(message);
-        }
         self.follower.intake().take_over()?;
+        let mut has_spun = false;
         loop {
+            if self.follower.is_close() && self.spinner.may_spin() {
+                self.follower.back_off(deadline);
+            }
+            // The first looks are the quick ones.
+            let quick = match self.try_plain(wanted) {
+                Some(record) => Some(self.finish_plain(record)?),
+                None => self.try_copied(wanted),
+            };
+            let message = match quick {
+                None => self.poll(wanted, &mut budget)?,
+                quick => quick,
+            };
+            if let Some(message) = message {
+                // A spin that has paid ends here: else the next one would begin with its time used up.
+                if has_spun {
+                    self.end_wait();
+                }
+                return Ok(message);
+            }
             let outcome = run(&mut FeedWait { feed: self, wanted }, &mut state, &mut budget);
+            has_spun = matches!(outcome, Ok(Outcome::Changed));
             // A false alarm does not end the wait.
-            if !matches!(outcome, Ok(Outcome::Changed)) && self.spinner.done() {
-                count(&mut self.stats.spins_paid, 1);
+            if !has_spun {
+                self.end_wait();
             }
             if let Outcome::Done(message) = outcome.map_err(|error| self.explain(error))? {
                 return Ok(message);
             }
-            if self.follower.is_close() && self.spinner.may_spin() {
-                self.follower.back_off(deadline);
-            }
-            if wanted != Wanted::Next {
-                continue;
-            }
-            let message = match self.try_inline() {
-                Some(record) => Some(self.finish_inline(record)?),
-                None => self.try_copied(),
-            };
-            if let Some(message) = message {
-                if self.spinner.done() {
-                    count(&mut self.stats.spins_paid, 1);
-                }
-                return Ok(message);
-            }
+        }
+    }
+
+    /// Ends the current wait.
+    fn end_wait(&mut self) {
+        if self.spinner.done() {
+            count(&mut self.stats.spins_paid, 1);
         }
     }
 
     /// Receives without blocking. Where there is no message the descriptor is armed.
     pub(in crate::fanout) fn find_message(&mut self, wanted: Wanted) -> Result<Outcome<Message>> {
-        if wanted == Wanted::Next {
-            if let Some(record) = self.try_inline() {
-                return self.finish_inline(record).map(Outcome::Done);
-            }
-            if let Some(message) = self.try_copied() {
-                return Ok(Outcome::Done(message));
-            }
+        if let Some(record) = self.try_plain(wanted) {
+            return self.finish_plain(record).map(Outcome::Done);
+        }
+        if let Some(message) = self.try_copied(wanted) {
+            return Ok(Outcome::Done(message));
         }
         self.follower.intake().take_over()?;
         let mut wait = FeedWait { feed: self, wanted };
