@@ -11,7 +11,7 @@ use crate::{
 impl Feed {
     /// Waits for the next published message, and reads it where it lies. `None` if it was overwritten meanwhile.
     #[inline]
-    pub(super) fn receive_with<R>(
+    pub(in crate::fanout) fn receive_with<R>(
         &mut self,
         deadline: Deadline,
         read: impl FnOnce(&Published<'_>) -> R,
@@ -21,7 +21,7 @@ impl Feed {
     }
 
     /// Reads a message where it lies. `None` if it was overwritten meanwhile.
-    pub(super) fn read_in_place<R>(
+    pub(in crate::fanout) fn read_in_place<R>(
         &mut self,
         message: &Message,
         read: impl FnOnce(&Published<'_>) -> R,
