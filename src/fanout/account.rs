@@ -18,8 +18,10 @@ const LEAST: u32 = 10;
 pub(super) enum Want {
     /// That it releases the ring up to there.
     Room(Position),
-    /// That it reads its socket.
+    /// That it reads its socket, which has no room for a packet.
     Socket,
+    /// That it reads some of the bytes that are unread, as descriptors in flight are short.
+    Descriptors(usize),
 }
 
 #[derive(Debug, Clone)]

@@ -164,7 +164,7 @@ impl Lane {
 
     /// Counts the packets that can be unread. Otherwise a subscriber that is always one message behind would seem to read none.
     fn count_unread(&mut self) {
-        let bytes = self.link.socket.unread_by_peer().unwrap_or(0);
+        let bytes = self.unread_bytes();
         let most = u32::try_from(bytes / SMALLEST_PACKET).unwrap_or(u32::MAX);
         if bytes == 0 {
             self.unread = (0, 0);
@@ -172,15 +172,10 @@ impl Lane {
         self.unread.0 = self.unread.0.min(most);
     }
 
-    /// Whether the subscriber has read all that was sent to it.
-    fn has_read_all(&self) -> bool {
-        self.link.socket.is_read().unwrap_or(true)
-    }
-
     /// Charges a subscriber that does not read its socket. True if it is to be ended.
-    pub(super) fn charge_reading(&mut self) -> bool {
+    pub(super) fn charge(&mut self, want: Want) -> bool {
         let now = Instant::now();
-        self.account.charge(Want::Socket, now);
+        self.account.charge(want, now);
         if self.account.is_empty(now) {
             self.end = Some(Error::TooSlow);
         } else if self.is_dead() {
@@ -189,12 +184,14 @@ impl Lane {
         self.end.is_some()
     }
 
+    /// Bytes that the subscriber has not read, as the kernel counts them.
+    pub(super) fn unread_bytes(&self) -> usize {
+        self.link.socket.unread_by_peer().unwrap_or(0)
+    }
+
     /// Descriptors that the subscriber may not have read.
-    pub(super) fn unread_fds(&mut self) -> usize {
-        if self.unread.1 > 0 && self.has_read_all() {
-            self.unread = (0, 0);
-        }
-        self.unread.1
+    pub(super) fn unread_fds(&self) -> usize {
+        if self.unread.1 > 0 && self.unread_bytes() > 0 { self.unread.1 } else { 0 }
     }
 
     /// Sends the descriptors of an attempt, unless that was done.

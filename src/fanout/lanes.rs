@@ -251,6 +251,7 @@ impl Lanes {
             let is_done = match lane.account.want() {
                 Some(Want::Room(needs)) => producer.readers.tail(lane.id).is_none_or(|tail| tail >= needs),
                 Some(Want::Socket) => lane.has_packet_room(),
+                Some(Want::Descriptors(unread)) => lane.unread_bytes() < unread,
                 None => continue,
             };
             if is_done {

@@ -238,7 +238,7 @@ impl Lanes {
     fn all_have_packet_room(&mut self) -> bool {
         let mut all = true;
         for lane in self.list.iter_mut().filter(|lane| lane.gates() && lane.end.is_none()) {
-            all &= lane.has_packet_room() || lane.charge_reading();
+            all &= lane.has_packet_room() || lane.charge(Want::Socket);
         }
         all
     }
@@ -249,42 +249,35 @@ impl Lanes {
             let Some(lane) = self.list.get_mut(at) else { return Ok(false) };
             let (culprit, refusal) = match lane.send_fds(attempt, control) {
                 Sent::Yes => return Ok(lane.end.is_none()),
-                Sent::Full if lane.gates() => (Some(at), Error::Full),
+                Sent::Full if lane.gates() => (Some((lane, Want::Socket)), Error::Full),
                 Sent::Full => return Ok(false),
                 Sent::Short(failure) => (self.most_unread(), failure.into()),
             };
             // Without a culprit it is not a subscriber's fault: this user's other programs hold the descriptors.
-            let Some(culprit) = culprit else { return Err(refusal) };
+            let Some((lane, want)) = culprit else { return Err(refusal) };
+            // The time runs on until the subscriber has read, so that calls which are refused again and again end it too.
+            if lane.charge(want) {
+                continue;
+            }
             let Block::Until(deadline) = block else {
-                // The time runs on until the subscriber has read, so that calls which are refused again and again end it too.
-                if self.list.get_mut(culprit).is_none_or(Lane::charge_reading) {
-                    continue;
-                }
                 self.schedule();
                 return Err(refusal);
             };
-            self.wait_for_reader(culprit, deadline)?;
-        }
-    }
-
-    /// The subscriber that holds most descriptors unread.
-    fn most_unread(&mut self) -> Option<usize> {
-        let unread = self.list.iter_mut().enumerate().filter(|(_, lane)| lane.end.is_none());
-        let unread = unread.map(|(at, lane)| (lane.unread_fds(), at)).filter(|(fds, _)| *fds > 0);
-        unread.max().map(|(_, at)| at)
-    }
-
-    /// Waits until a subscriber reads its socket, or its time is used up: then it is to be ended.
-    fn wait_for_reader(&mut self, at: usize, deadline: Deadline) -> Result<()> {
-        if deadline.passed() {
-            return Err(Error::Timeout);
-        }
-        if !self.list.get_mut(at).is_none_or(Lane::charge_reading) {
+            if deadline.passed() {
+                return Err(Error::Timeout);
+            }
             count(&mut self.stats.sleeps, 1);
             // The kernel announces room in a socket only from its half on, and descriptors in flight not at all.
             sleep([], self.earliest(deadline), Some(SHORT_PAUSE))?;
         }
-        Ok(())
+    }
+
+    /// The subscriber that holds most descriptors unread, and what is wanted of it.
+    fn most_unread(&mut self) -> Option<(&mut Lane, Want)> {
+        let lanes = self.list.iter_mut().filter(|lane| lane.end.is_none());
+        let most = lanes.max_by_key(|lane| lane.unread_fds()).filter(|lane| lane.unread_fds() > 0)?;
+        let unread = most.unread_bytes();
+        Some((most, Want::Descriptors(unread)))
     }
 }
 
