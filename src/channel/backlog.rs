@@ -34,6 +34,34 @@ impl Backlog {
         if self.0.is_empty() { None } else { self.0.pop_front() }
     }
 
+    /// The oldest message that is no reply.
+    pub(crate) fn take_published(&mut self) -> Option<Message> {
+        let at = self.0.iter().position(|message| message.in_reply_to().is_none())?;
+        self.0.remove(at)
+    }
+
+    /// The newest message with a payload that is no reply, and all before it, which are left out.
+    pub(crate) fn take_latest(&mut self) -> Option<(Vec<Message>, Message)> {
+        let is_latest = |message: &Message| message.in_reply_to().is_none() && message.payload().is_some();
+        let mut left_out = self.take_until(self.0.iter().rposition(is_latest)?);
+        left_out.pop().map(|latest| (left_out, latest))
+    }
+
+    /// All messages that are no replies, up to the one at a place.
+    pub(crate) fn take_until(&mut self, at: usize) -> Vec<Message> {
+        let mut taken = Vec::new();
+        let mut kept = VecDeque::new();
+        for (n, message) in std::mem::take(&mut self.0).into_iter().enumerate() {
+            if n <= at && message.in_reply_to().is_none() {
+                taken.push(message);
+            } else {
+                kept.push_back(message);
+            }
+        }
+        self.0 = kept;
+        taken
+    }
+
     /// Puts a message back that is older than all others.
     pub(crate) fn put_back(&mut self, message: Message) {
         self.0.push_front(message);

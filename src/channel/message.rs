@@ -152,6 +152,14 @@ impl Message {
         self.payload.as_ref().map_or(0, Payload::len).saturating_add(self.control().len())
     }
 
+    /// Adds to the messages that were missed before this one.
+    pub(crate) fn add_missed(&mut self, count: u64) {
+        if count > 0 {
+            let story = &mut self.extras.get_or_insert_default().story;
+            story.missed = story.missed.saturating_add(count);
+        }
+    }
+
     /// Copies the payload out of the ring.
     pub(crate) fn detach(&mut self) {
         self.payload = self.payload.take().map(Payload::detach);

@@ -13,11 +13,11 @@ use crate::{
     error::{Error, ProtocolError, Result},
     fanout::Published,
     memory::aligned_bytes::AlignedBytes,
-    protocol::{Attempts, CACHE_LINE, PublishedRecord, Source, Taken, Terms, Word},
+    protocol::{Attempts, CACHE_LINE, PublishedRecord, Source, Taken, Terms, Word, to_u64},
     ring::{Fault, Follower, Releases},
     socket::{death::Watch, doorbell::ControlWord, link::Link},
     sys::own_region::ControlPage,
-    wait::{Budget, Deadline, SleepWord, Spinner},
+    wait::{Budget, SleepWord, Spinner},
 };
 
 /// The receive path of a subscriber: everything but its backlog.
@@ -137,30 +137,38 @@ impl Feed {
                     return Ok(Some(message));
                 }
                 Ok(None) => return Ok(None),
-                Err(missing) => self.go_on(missing, budget)?,
+                Err(missing) => {
+                    if !self.go_on(missing, budget)? {
+                        return Ok(None);
+                    }
+                }
             }
         }
     }
 
     /// The next record that is wanted.
+    ///
+    /// UNTRUSTED: the newest record may have no payload, as the mark may stand anywhere. Before there is one it stands at the
+    /// ring's first record, whatever that is.
     fn find(&mut self, wanted: Wanted) -> Result<Option<PublishedRecord>, Fault> {
         if wanted == Wanted::Latest && !self.follower.skip_to_latest()? {
             return Ok(None);
         }
-        self.follower.next()
+        let record = self.follower.next()?;
+        Ok(record.filter(|record| wanted != Wanted::Latest || record.has_payload))
     }
 
-    /// Goes on after a message that cannot be had, if this subscriber may miss some.
+    /// Goes on after a message that cannot be had, if this subscriber may miss some. False if the budget is spent.
     ///
     /// UNTRUSTED: a publisher can have us jump again and again. Each jump is paid for.
     #[cold]
-    fn go_on(&mut self, missing: Missing, budget: &mut Budget) -> Result<()> {
+    fn go_on(&mut self, missing: Missing, budget: &mut Budget) -> Result<bool> {
         match missing {
             Missing::Other(error) => return Err(error),
             Missing::Fault(Fault::Violation(violation)) => return Err(self.link.violated(violation)),
             Missing::Fault(Fault::Overrun) if self.follower.is_waited_for() => return Err(Error::TooSlow),
-            // They were sent before the end, if at all.
-            Missing::Descriptors if self.eof => return Err(self.end()),
+            // The publisher goes on after it has ended us, and sends us nothing more.
+            Missing::Descriptors if self.follower.is_waited_for() && self.eof => return Err(self.end()),
             Missing::Descriptors if self.follower.is_waited_for() => {
                 return Err(self.link.violated(ProtocolError::NoDescriptors { sequence: self.sequence }));
             }
@@ -170,8 +178,7 @@ impl Feed {
             // It was left out.
             Missing::Descriptors => {}
         }
-        budget.spend()?;
-        Ok(())
+        budget.spend()
     }
 
     /// Takes a record, with its descriptors, as a message. `None` if the budget is spent.
@@ -189,7 +196,7 @@ impl Feed {
                 Taken::Here(packet) => extras = Some(packet),
                 Taken::Read => return Ok(None),
                 Taken::Missing => {
-                    if !self.eof {
+                    if !self.follower.is_waited_for() {
                         self.follower.pass(record);
                         self.note(record.heading.sequence, source, gap.saturating_add(1));
                     }
@@ -242,13 +249,23 @@ impl Feed {
         Ok(Some(message))
     }
 
-    /// Waits for the next published message, and reads it where it lies. `None` if it was overwritten meanwhile.
-    pub(super) fn receive_with<R>(
+    /// Counts messages that are left out before another one.
+    pub(super) fn leave_out(&mut self, left_out: Vec<Message>, mut next: Message) -> Message {
+        let told = left_out.iter().map(Message::missed).fold(0, u64::saturating_add);
+        let count = to_u64(left_out.len());
+        next.add_missed(count.saturating_add(told));
+        self.missed = self.missed.saturating_add(count);
+        self.stats.messages_received = self.stats.messages_received.saturating_sub(count);
+        self.follower.intake().show_missed(self.missed);
+        next
+    }
+
+    /// Reads a message where it lies. `None` if it was overwritten meanwhile.
+    pub(super) fn read_in_place<R>(
         &mut self,
-        deadline: Deadline,
+        message: Message,
         read: impl FnOnce(&Published<'_>) -> R,
     ) -> Result<Option<R>> {
-        let message = self.receive(Wanted::InPlace, deadline)?;
         let result = read(&Published::of(&message));
         if message.payload().is_none_or(Payload::is_whole) {
             return Ok(Some(result));

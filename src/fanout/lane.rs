@@ -46,6 +46,8 @@ pub(super) struct Lane {
     pub(super) watch: Watch,
     /// Packets of descriptors that may be unread, and their descriptors.
     unread: (u32, usize),
+    /// Descriptors that may be unread at most, but for those of one packet.
+    max_unread_fds: usize,
     /// The last attempt whose packet was sent here.
     pub(super) attempt: u64,
     /// The reason for which it is to be ended.
@@ -70,6 +72,7 @@ impl Lane {
         account: Account,
         words: &ControlPage,
         bells: Bells,
+        max_unread_fds: usize,
     ) -> Self {
         let Parts { link, peer_region: region, peer, sending, receiving, spinner, .. } = parts;
         // As small as one reply and the packets of descriptors allow: what is unread there counts as ours.
@@ -90,6 +93,7 @@ impl Lane {
             account,
             watch,
             unread: (0, 0),
+            max_unread_fds,
             attempt: 0,
             end: None,
         }
@@ -149,12 +153,17 @@ impl Lane {
         self.link.socket.is_dead() || self.watch.look().is_err()
     }
 
-    /// Whether another packet of descriptors may be sent.
-    pub(super) fn has_packet_room(&mut self) -> bool {
-        if self.unread.0 >= MAX_UNREAD && self.has_read_all() {
+    /// Whether another packet with `count` descriptors may be sent.
+    pub(super) fn has_packet_room(&mut self, count: usize) -> bool {
+        if !self.may_leave_unread(count) && self.has_read_all() {
             self.unread = (0, 0);
         }
-        self.unread.0 < MAX_UNREAD && self.link.socket.has_room().unwrap_or(true)
+        self.may_leave_unread(count) && self.link.socket.has_room().unwrap_or(true)
+    }
+
+    fn may_leave_unread(&self, count: usize) -> bool {
+        let (packets, fds) = self.unread;
+        packets < MAX_UNREAD && (fds == 0 || fds.saturating_add(count) <= self.max_unread_fds)
     }
 
     /// Whether the subscriber has read all that was sent to it.
@@ -175,7 +184,7 @@ impl Lane {
         if self.attempt == attempt || self.end.is_some() {
             return Sent::Yes;
         }
-        if !self.has_packet_room() {
+        if !self.has_packet_room(control.fds.len()) {
             return Sent::Full;
         }
         // At most 253, by the limit.

@@ -109,7 +109,10 @@ impl Lanes {
         let start = frame.producer.next_start();
         let published = PublishedRecord { record, has_payload, attempt, source: self.source };
         frame.publish(published, control.bytes);
-        if has_payload {
+        if !control.fds.is_empty() {
+            // A latecomer was not sent the descriptors, and begins behind them.
+            self.newest = None;
+        } else if has_payload {
             self.newest = Some(Newest { start, sequence: self.sequence, lost: self.source.lost });
         }
         self.sequence = self.sequence.wrapping_add(1);

@@ -203,9 +203,10 @@ impl Lanes {
     ) -> Result<u64> {
         self.attempt = self.attempt.wrapping_add(1);
         // A call that must not wait sends nothing if one has no room, so that the others do not get descriptors in vain.
-        if block == Block::No && !self.all_have_packet_room() {
+        let wanted = control.fds.len();
+        if block == Block::No && !self.all_have_packet_room(wanted) {
             self.word.rearm(0);
-            if !self.all_have_packet_room() {
+            if !self.all_have_packet_room(wanted) {
                 self.schedule();
                 return Err(Error::Full);
             }
@@ -220,12 +221,12 @@ impl Lanes {
         Ok(attempt)
     }
 
-    /// Whether all who are waited for can take another packet of descriptors. If not, they are charged for the time.
-    fn all_have_packet_room(&mut self) -> bool {
+    /// Whether all who are waited for can take another packet of `count` descriptors. If not, they are charged for the time.
+    fn all_have_packet_room(&mut self, count: usize) -> bool {
         let now = Instant::now();
         let mut all = true;
         for lane in self.list.iter_mut().filter(|lane| lane.gates() && lane.end.is_none()) {
-            if lane.has_packet_room() {
+            if lane.has_packet_room(count) {
                 continue;
             }
             lane.account.charge(Want::Socket, now);
@@ -250,7 +251,14 @@ impl Lanes {
                 Sent::Short(failure) => (self.most_unread(), failure.into()),
             };
             // Without a culprit it is not a subscriber's fault: this user's other programs hold the descriptors.
-            let (Some(culprit), Block::Until(deadline)) = (culprit, block) else { break Err(refusal) };
+            let Some(culprit) = culprit else { break Err(refusal) };
+            let Block::Until(deadline) = block else {
+                if self.charge_reader(culprit) {
+                    continue;
+                }
+                self.schedule();
+                break Err(refusal);
+            };
             charged = Some(culprit);
             if let Err(error) = self.wait_for_reader(culprit, deadline) {
                 break Err(error);
@@ -269,19 +277,25 @@ impl Lanes {
         unread.max().map(|(_, at)| at)
     }
 
-    /// Waits until a subscriber reads its socket, or its time is used up: then it is to be ended.
-    fn wait_for_reader(&mut self, at: usize, deadline: Deadline) -> Result<()> {
-        if deadline.passed() {
-            return Err(Error::Timeout);
-        }
-        let Some(lane) = self.list.get_mut(at) else { return Ok(()) };
+    /// Charges a subscriber that does not read its socket, in calls that wait and in those that do not. True if it is to be ended.
+    fn charge_reader(&mut self, at: usize) -> bool {
+        let Some(lane) = self.list.get_mut(at) else { return true };
         let now = Instant::now();
         lane.account.charge(Want::Socket, now);
         if lane.account.is_empty(now) {
             lane.end = Some(Error::TooSlow);
         } else if lane.is_dead() {
             lane.end = Some(Error::Disconnected);
-        } else {
+        }
+        lane.end.is_some()
+    }
+
+    /// Waits until a subscriber reads its socket, or its time is used up: then it is to be ended.
+    fn wait_for_reader(&mut self, at: usize, deadline: Deadline) -> Result<()> {
+        if deadline.passed() {
+            return Err(Error::Timeout);
+        }
+        if !self.charge_reader(at) {
             count(&mut self.stats.sleeps, 1);
             // The kernel announces room in a socket only from its half on, and descriptors in flight not at all.
             sleep([], self.earliest(deadline), Some(PAUSE / 5))?;

@@ -253,7 +253,7 @@ impl Subscriber {
     /// # Errors
     /// Those of [`recv`](Self::recv).
     pub fn recv_latest(&mut self) -> Result<Message> {
-        self.feed.receive(Wanted::Latest, Deadline::Never)
+        self.receive_latest(Deadline::Never)
     }
 
     /// Like [`recv_latest`](Self::recv_latest), for at most `timeout`.
@@ -261,7 +261,7 @@ impl Subscriber {
     /// # Errors
     /// Those of [`recv_timeout`](Self::recv_timeout).
     pub fn recv_latest_timeout(&mut self, timeout: Duration) -> Result<Message> {
-        self.feed.receive(Wanted::Latest, Deadline::after(timeout))
+        self.receive_latest(Deadline::after(timeout))
     }
 
     /// Like [`recv_latest`](Self::recv_latest), if there is such a message; never blocks. `None` arms the descriptor.
@@ -269,7 +269,32 @@ impl Subscriber {
     /// # Errors
     /// Those of [`recv`](Self::recv).
     pub fn try_recv_latest(&mut self) -> Result<Option<Message>> {
-        Ok(done(self.feed.find_message(Wanted::Latest)?))
+        self.find_latest()
+    }
+
+    fn find_latest(&mut self) -> Result<Option<Message>> {
+        // Messages that are kept are older than all that come.
+        let newest = done(self.feed.find_message(Wanted::Latest)?);
+        match newest {
+            Some(newest) => Ok(Some(self.behind_kept(newest))),
+            None => Ok(self.backlog.take_latest().map(|(left_out, latest)| self.feed.leave_out(left_out, latest))),
+        }
+    }
+
+    fn receive_latest(&mut self, deadline: Deadline) -> Result<Message> {
+        if !self.backlog.is_empty()
+            && let Some(newest) = self.find_latest()?
+        {
+            return Ok(newest);
+        }
+        let newest = self.feed.receive(Wanted::Latest, deadline)?;
+        Ok(self.behind_kept(newest))
+    }
+
+    /// Leaves out the messages that were kept while a reply was awaited, as they are older than this one.
+    fn behind_kept(&mut self, newest: Message) -> Message {
+        let left_out = self.backlog.take_until(usize::MAX);
+        self.feed.leave_out(left_out, newest)
     }
 
     /// Waits for the next published message and reads it in place: `read` is called with it, and afterwards it is checked that nothing
@@ -281,7 +306,7 @@ impl Subscriber {
     /// # Errors
     /// Those of [`recv`](Self::recv).
     pub fn recv_with<R>(&mut self, read: impl FnOnce(&Published<'_>) -> R) -> Result<Option<R>> {
-        self.feed.receive_with(Deadline::Never, read)
+        self.receive_with(Deadline::Never, read)
     }
 
     /// Like [`recv_with`](Self::recv_with), for at most `timeout`.
@@ -293,7 +318,15 @@ impl Subscriber {
         timeout: Duration,
         read: impl FnOnce(&Published<'_>) -> R,
     ) -> Result<Option<R>> {
-        self.feed.receive_with(Deadline::after(timeout), read)
+        self.receive_with(Deadline::after(timeout), read)
+    }
+
+    fn receive_with<R>(&mut self, deadline: Deadline, read: impl FnOnce(&Published<'_>) -> R) -> Result<Option<R>> {
+        let message = match self.backlog.take_published() {
+            Some(message) => message,
+            None => self.feed.receive(Wanted::InPlace, deadline)?,
+        };
+        self.feed.read_in_place(message, read)
     }
 
     /// Arms the descriptor and receives nothing; never blocks. True if there is no message: the descriptor becomes readable when

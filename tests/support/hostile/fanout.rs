@@ -74,9 +74,13 @@ impl RawSubscriber {
         let id = publisher.add(ours).unwrap();
         let (memory, own_space) = greet(&socket, &subscriber_hello(patience));
         socket.send(Packet::new(READY));
-        match publisher.wait_event(LONG).unwrap() {
-            Some(Event::Joined(joined)) => assert_eq!(joined, id),
-            other => panic!("{other:?}"),
+        loop {
+            match publisher.wait_event(LONG).unwrap() {
+                Some(Event::Joined(joined)) => break assert_eq!(joined, id),
+                // What others have done before.
+                Some(Event::Left(other, _)) if other != id => {}
+                other => panic!("{other:?}"),
+            }
         }
         Self::greeted(id, socket, memory, own_space)
     }
