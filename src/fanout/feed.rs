@@ -168,7 +168,7 @@ impl Feed {
             Missing::Fault(Fault::Violation(violation)) => return Err(self.link.violated(violation)),
             Missing::Fault(Fault::Overrun) if self.follower.is_waited_for() => return Err(Error::TooSlow),
             // The publisher goes on after it has ended us, and sends us nothing more.
-            Missing::Descriptors if self.follower.is_waited_for() && self.eof => return Err(self.end()),
+            Missing::Descriptors if self.follower.is_waited_for() && self.eof => return Err(self.end(Wanted::Next)),
             Missing::Descriptors if self.follower.is_waited_for() => {
                 return Err(self.link.violated(ProtocolError::NoDescriptors { sequence: self.sequence }));
             }
@@ -343,12 +343,16 @@ impl Feed {
         }
     }
 
-    /// The error after the last message.
-    fn end(&mut self) -> Error {
-        self.attempts.abandon();
+    /// The error after the last message that is wanted.
+    fn end(&mut self, wanted: Wanted) -> Error {
         if self.is_too_slow || (self.follower.is_waited_for() && !self.follower.is_whole()) {
             return Error::TooSlow;
         }
+        // Other calls still receive the rest.
+        if wanted != Wanted::Next && !(self.follower.is_at_head() && self.replies.is_empty()) {
+            return Error::Disconnected;
+        }
+        self.attempts.abandon();
         // The publisher says how many there were: the last may have been overrun.
         let missed = self.follower.messages().saturating_sub(self.sequence);
         if missed <= self.follower.skipped() / CACHE_LINE {

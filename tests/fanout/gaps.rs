@@ -108,10 +108,19 @@ impl Count {
                 true
             }
             Ok(None) | Err(Error::Timeout) => true,
-            Err(Error::Disconnected) => {
-                self.missed = subscriber.missed();
-                false
-            }
+            // Behind the newest there may be messages without a payload.
+            Err(Error::Disconnected) => match subscriber.try_recv() {
+                Ok(Some(message)) => {
+                    self.note(message.sequence(), message.missed());
+                    book.check(&message);
+                    true
+                }
+                Err(Error::Disconnected) => {
+                    self.missed = subscriber.missed();
+                    false
+                }
+                other => panic!("{other:?}"),
+            },
             Err(error) => panic!("{error}"),
         }
     }
