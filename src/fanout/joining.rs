@@ -281,7 +281,7 @@ impl Lanes {
         // A handshake that is complete has terms.
         let terms = parts.terms.ok_or(Error::Disconnected)?;
         let account = self.joining.account(parts.peer.credentials().uid, terms.slow);
-        let lane = Lane::new(id, parts, terms, account, &self.words, self.bells(), self.max_unread_fds);
+        let lane = Lane::new(id, parts, terms, account, &self.words, self.bells(), self.packets);
         self.poll.add(lane.link.socket.as_fd(), Token::Socket(id))?;
         self.poll.add(lane.link.space_rx.as_fd(), Token::Space(id))?;
         if lane.gates() {

@@ -46,12 +46,22 @@ pub(super) struct Lane {
     pub(super) watch: Watch,
     /// Packets of descriptors that may be unread, and their descriptors.
     unread: (u32, usize),
-    /// Descriptors that may be unread at most, but for those of one packet.
-    max_unread_fds: usize,
+    /// Doorbells that were sent behind the last of them.
+    bells_behind: usize,
+    packets: PacketLimits,
     /// The last attempt whose packet was sent here.
     pub(super) attempt: u64,
     /// The reason for which it is to be ended.
     pub(super) end: Option<Error>,
+}
+
+/// How much a lane's socket may hold unread.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PacketLimits {
+    /// Descriptors, but for those of one packet.
+    pub(super) max_unread_fds: usize,
+    /// Bytes that the kernel counts for a doorbell.
+    pub(super) cost_of_bell: usize,
 }
 
 /// The result of sending a packet of descriptors.
@@ -72,12 +82,12 @@ impl Lane {
         account: Account,
         words: &ControlPage,
         bells: Bells,
-        max_unread_fds: usize,
+        packets: PacketLimits,
     ) -> Self {
         let Parts { link, peer_region: region, peer, sending, receiving, spinner, .. } = parts;
         // As small as one reply and the packets of descriptors allow: what is unread there counts as ours.
-        let packets = SMALL_PACKET.saturating_mul(usize::try_from(MAX_UNREAD).unwrap_or(0));
-        link.socket.shrink(sending.max_control, packets);
+        let smallest = SMALL_PACKET.saturating_mul(usize::try_from(MAX_UNREAD).unwrap_or(0));
+        link.socket.shrink(sending.max_control, smallest);
         let watch = Watch::new(peer.pidfd_shared());
         let intake = Releases::new(region.clone(), Arc::clone(&link), words.clone());
         Self {
@@ -93,7 +103,8 @@ impl Lane {
             account,
             watch,
             unread: (0, 0),
-            max_unread_fds,
+            bells_behind: 0,
+            packets,
             attempt: 0,
             end: None,
         }
@@ -113,7 +124,12 @@ impl Lane {
             socket: &self.link.socket,
             released: None,
         };
-        self.notifier.notify_behind_fence(&receiver)
+        let notified = self.notifier.notify_behind_fence(&receiver);
+        // A doorbell that found no room was not sent.
+        if notified == Notified::Sent && self.unread.1 > 0 && self.link.socket.has_room().unwrap_or(false) {
+            self.bells_behind = self.bells_behind.saturating_add(1);
+        }
+        notified
     }
 
     /// Receives a message of the subscriber, and at most one packet.
@@ -163,12 +179,13 @@ impl Lane {
 
     fn may_leave_unread(&self, count: usize) -> bool {
         let (packets, fds) = self.unread;
-        packets < MAX_UNREAD && (fds == 0 || fds.saturating_add(count) <= self.max_unread_fds)
+        packets < MAX_UNREAD && (fds == 0 || fds.saturating_add(count) <= self.packets.max_unread_fds)
     }
 
-    /// Whether the subscriber has read all that was sent to it.
+    /// Whether the subscriber has read all descriptors that were sent to it. Doorbells behind them stay unread until it waits.
     fn has_read_all(&self) -> bool {
-        self.link.socket.is_read().unwrap_or(true)
+        let bells = self.bells_behind.saturating_mul(self.packets.cost_of_bell);
+        self.link.socket.unread_by_peer().is_ok_and(|unread| unread <= bells)
     }
 
     /// Descriptors that the subscriber may not have read.
@@ -192,6 +209,7 @@ impl Lane {
         match self.link.socket.send(PacketHeader::descriptors(attempt, count), &[], &control.fds) {
             Ok(()) => {
                 self.attempt = attempt;
+                self.bells_behind = 0;
                 self.unread = (self.unread.0.saturating_add(1), self.unread.1.saturating_add(control.fds.len()));
                 Sent::Yes
             }
@@ -213,6 +231,7 @@ impl Lane {
         let sent = self.link.socket.send(PacketHeader::control(heading, fd_count), control.bytes, &control.fds);
         self.replies.end(&self.link, heading, sent.is_ok());
         if sent.is_ok() && !control.fds.is_empty() {
+            self.bells_behind = 0;
             self.unread.1 = self.unread.1.saturating_add(control.fds.len());
         }
         sent.map_err(|failure| match failure {

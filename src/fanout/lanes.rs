@@ -21,12 +21,12 @@ use crate::{
         account::Want,
         gates::Gates,
         joining::Joining,
-        lane::Lane,
+        lane::{Lane, PacketLimits},
         poll::{Poll, Token},
     },
     protocol::{Position, Source, to_usize},
     ring::Producer,
-    socket::doorbell::SenderWord,
+    socket::{doorbell::SenderWord, seqpacket::Socket},
     sys::{own_region::ControlPage, owner::Owner},
     wait::{Bells, Notified, SleepWord, Spinner},
 };
@@ -61,8 +61,7 @@ pub(crate) struct Lanes {
     pub(super) spinner: Spinner,
     owner: Owner,
     pub(super) limits: Limits,
-    /// Descriptors that a lane may leave unread.
-    pub(super) max_unread_fds: usize,
+    pub(super) packets: PacketLimits,
     pub(super) stats: Stats,
     /// The sequence number of the next message.
     pub(super) sequence: u64,
@@ -82,6 +81,11 @@ pub(crate) struct Lanes {
 impl Lanes {
     pub(super) fn new(settings: &Settings, words: ControlPage, limits: Limits, joining: Joining) -> Result<Self> {
         let poll = Poll::new()?;
+        let limit = getrlimit(Resource::Nofile).current;
+        let packets = PacketLimits {
+            max_unread_fds: limit.map_or(usize::MAX, |limit| to_usize(limit / UNREAD_PART)),
+            cost_of_bell: Socket::cost_of_header()?,
+        };
         if let Some(listener) = joining.listener() {
             poll.add(listener, Token::Listener)?;
         }
@@ -96,9 +100,7 @@ impl Lanes {
             spinner: Spinner::new(settings.wait, false),
             owner: Owner::here(),
             limits,
-            max_unread_fds: getrlimit(Resource::Nofile)
-                .current
-                .map_or(usize::MAX, |limit| to_usize(limit / UNREAD_PART)),
+            packets,
             stats: Stats::default(),
             sequence: 0,
             source: Source::default(),

@@ -29,7 +29,7 @@ use crate::{
     error::{Error, HandshakeError, Result},
     protocol::{
         layout::to_u64,
-        packet::{PACKET_HEADER, PacketHeader, SCM_MAX_FD},
+        packet::{Kind, PACKET_HEADER, PacketHeader, SCM_MAX_FD},
     },
     sys::{
         cmsg::{Read, recvmsg},
@@ -219,9 +219,24 @@ impl Socket {
         }
     }
 
+    /// Bytes that the kernel counts for a packet without a body (`skb->truesize`, `net/core/skbuff.c`): measured.
+    pub(crate) fn cost_of_header() -> Result<usize> {
+        let (from, _to) = Self::pair()?;
+        let from = Self::from(from);
+        match from.send(PacketHeader::plain(Kind::Doorbell, 0), &[], &[]) {
+            Ok(()) => from.unread_by_peer(),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Bytes that the kernel counts for all that was sent here and not read.
+    pub(crate) fn unread_by_peer(&self) -> Result<usize> {
+        unread_by_peer(self.as_fd()).map_err(Error::io("ioctl(SIOCOUTQ)"))
+    }
+
     /// True if the other end has read all that was sent here.
     pub(crate) fn is_read(&self) -> Result<bool> {
-        Ok(unread_by_peer(self.as_fd()).map_err(Error::io("ioctl(SIOCOUTQ)"))? == 0)
+        Ok(self.unread_by_peer()? == 0)
     }
 
     fn send_buffer(&self) -> Result<usize> {
@@ -230,8 +245,7 @@ impl Socket {
 
     /// True if the kernel would accept another packet now: its own condition, computed from the numbers that it gives.
     pub(crate) fn has_room(&self) -> Result<bool> {
-        let unread = unread_by_peer(self.as_fd()).map_err(Error::io("ioctl(SIOCOUTQ)"))?;
-        Ok(unread < self.send_buffer()?)
+        Ok(self.unread_by_peer()? < self.send_buffer()?)
     }
 
     /// Bytes of all packets that wait to be read.

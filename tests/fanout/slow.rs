@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use sealane::{
     Builder, Control, Error, Event, HandshakeError, Publisher, Reason, Slow, Start, Subscriber, SubscriberInfo,
 };
@@ -238,6 +238,7 @@ fn stopped_process_is_ended_and_learns_why() {
     let (id, mut child) = publisher.spawn(role(learns_that_it_was_too_slow)).unwrap();
     let pid = Pid::from_child(&child);
     kill_process(pid, Signal::STOP).unwrap();
+    waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
     publish_rings(&mut publisher, &mut honest);
     match publisher.wait_event(LONG).unwrap() {
         Some(Event::Left(left, Error::TooSlow)) if left == id => {}
