@@ -7,7 +7,13 @@ mod fan;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::{env, io, panic::AssertUnwindSafe, path::Path, sync::{Mutex, PoisonError}, time::Duration};
+use std::{
+    env, io,
+    panic::AssertUnwindSafe,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use sealane::{Builder, Error, Event, Publisher, Slow, Subscriber};
 
@@ -60,7 +66,8 @@ fn fork_that_drops_a_publisher_is_not_noticed() {
     let _guard = bounded();
     let (_dir, path) = socket_path();
     let mut publisher = builder().publish(&path).unwrap();
-    let mut subscribers = vec![join(&mut publisher, &builder()).1, join(&mut publisher, &builder().slow(OVERRUN)).1];
+    let mut subscribers =
+        vec![join(&mut publisher, &builder()).1, join(&mut publisher, &builder().slow(OVERRUN)).1];
     works(&mut publisher, &mut subscribers);
     publisher = in_fork(publisher, drop);
     works(&mut publisher, &mut subscribers);
@@ -100,7 +107,8 @@ fn fork_that_drops_a_subscriber_is_not_noticed() {
     let _turn = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
     let _guard = bounded();
     let mut publisher = builder().publisher().unwrap();
-    let mut subscribers = vec![join(&mut publisher, &builder()).1, join(&mut publisher, &builder().slow(OVERRUN)).1];
+    let mut subscribers =
+        vec![join(&mut publisher, &builder()).1, join(&mut publisher, &builder().slow(OVERRUN)).1];
     works(&mut publisher, &mut subscribers);
     subscribers = in_fork(subscribers, drop);
     works(&mut publisher, &mut subscribers);
@@ -108,7 +116,8 @@ fn fork_that_drops_a_subscriber_is_not_noticed() {
     let mut loan = publisher.loan(PAYLOAD).unwrap();
     loan.fill(5);
     loan.send().unwrap();
-    let held: Vec<_> = subscribers.iter_mut().map(|subscriber| subscriber.recv_timeout(LONG).unwrap()).collect();
+    let held: Vec<_> =
+        subscribers.iter_mut().map(|subscriber| subscriber.recv_timeout(LONG).unwrap()).collect();
     let held = in_fork(held, drop);
     let mut sent = 0;
     while let Some(mut loan) = publisher.try_loan(PAYLOAD).unwrap() {

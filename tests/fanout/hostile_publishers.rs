@@ -47,7 +47,10 @@ fn bytes(message: &sealane::Message) -> usize {
     copy
 }
 
-fn try_until(subscriber: &mut Subscriber, mut call: impl FnMut(&mut Subscriber) -> Result<Option<usize>>) -> Result<usize> {
+fn try_until(
+    subscriber: &mut Subscriber,
+    mut call: impl FnMut(&mut Subscriber) -> Result<Option<usize>>,
+) -> Result<usize> {
     let deadline = Instant::now() + SHORT;
     loop {
         if let Some(len) = call(subscriber)? {
@@ -142,7 +145,8 @@ fn marks_that_go_wrong_are_violations_in_every_call() {
     ];
     for (case, word, value, judge) in cases {
         for_all(|name, patience, builder, verb| {
-            let (raw, mut subscriber) = publish_on(builder, PAGES, RawTerms { patience, ..RawTerms::default() });
+            let (raw, mut subscriber) =
+                publish_on(builder, PAGES, RawTerms { patience, ..RawTerms::default() });
             let end = first(&raw);
             assert_eq!(subscriber.recv_timeout(LONG).unwrap().payload().unwrap().len(), 64, "{name}");
             assert_eq!(end, 128);
@@ -237,13 +241,21 @@ fn wrong_records_are_violations_in_every_call() {
         ("all flags", Record { flags: u32::MAX, ..good }, is_flags),
         ("padding with a number", Record { flags: PADDING, ..good }, is_reserved),
         ("padding too short", Record { flags: PADDING, payload_len: 64, ..Record::default() }, is_padding),
-        ("padding of all bytes", Record { flags: PADDING, payload_len: u64::MAX, ..Record::default() }, is_padding),
+        (
+            "padding of all bytes",
+            Record { flags: PADDING, payload_len: u64::MAX, ..Record::default() },
+            is_padding,
+        ),
         (
             "padding around the ring",
             Record { flags: PADDING, payload_len: ring() - 64, ..Record::default() },
             is_padding,
         ),
-        ("padding without a payload", Record { flags: PADDING | WITHOUT_PAYLOAD, ..Record::default() }, is_flags),
+        (
+            "padding without a payload",
+            Record { flags: PADDING | WITHOUT_PAYLOAD, ..Record::default() },
+            is_flags,
+        ),
         ("a payload in a message without one", Record { flags: WITHOUT_PAYLOAD, ..good }, is_reserved),
         ("a reply", Record { reply_to: 1, ..good }, is_reserved),
         ("fewer lost", reserved(0, 9), is_lost),
@@ -312,8 +324,11 @@ fn positions_at_their_end_do_not_overflow() {
 fn gaps_that_no_jump_explains_are_violations() {
     let _guard = bounded();
     let jumped = (2048 - 128) / 64;
-    for (sequence, missed) in [(1 + jumped, Some(jumped)), (1, Some(0)), (2 + jumped, None), (0, None), (u64::MAX, None)] {
-        for (verb_name, verb) in VERBS.into_iter().filter(|(name, _)| !["call", "wait_reply"].contains(name)) {
+    for (sequence, missed) in
+        [(1 + jumped, Some(jumped)), (1, Some(0)), (2 + jumped, None), (0, None), (u64::MAX, None)]
+    {
+        for (verb_name, verb) in VERBS.into_iter().filter(|(name, _)| !["call", "wait_reply"].contains(name))
+        {
             let terms = RawTerms { patience: NEVER, ..RawTerms::default() };
             let (raw, mut subscriber) = publish_on(&builder(), PAGES, terms);
             raw.publish_honestly(0, payload(0, 64));
@@ -366,9 +381,21 @@ fn wrong_packets_are_violations_in_every_call() {
         ("an attempt that repeats", Box::new(move || vec![descriptors(1), descriptors(1)]), is_attempt),
         ("an attempt before", Box::new(move || vec![descriptors(9), descriptors(8)]), is_attempt),
         ("attempt none", Box::new(move || vec![descriptors(0)]), is_attempt),
-        ("behind the last attempt", Box::new(move || vec![descriptors(u64::MAX), descriptors(1)]), is_attempt),
-        ("too many descriptors", Box::new(move || vec![Packet { fds: files(5), ..descriptors(1) }]), is_limit),
-        ("too many in a doorbell", Box::new(move || vec![Packet { fds: files(1), ..kind(DOORBELL) }]), is_limit),
+        (
+            "behind the last attempt",
+            Box::new(move || vec![descriptors(u64::MAX), descriptors(1)]),
+            is_attempt,
+        ),
+        (
+            "too many descriptors",
+            Box::new(move || vec![Packet { fds: files(5), ..descriptors(1) }]),
+            is_limit,
+        ),
+        (
+            "too many in a doorbell",
+            Box::new(move || vec![Packet { fds: files(1), ..kind(DOORBELL) }]),
+            is_limit,
+        ),
         (
             "fewer descriptors than announced",
             Box::new(move || vec![Packet { announced: Some(2), ..descriptors(1) }]),
@@ -380,7 +407,11 @@ fn wrong_packets_are_violations_in_every_call() {
             Box::new(move || vec![Packet { reply_to: 1, ..descriptors(1) }]),
             is_reserved,
         ),
-        ("descriptors with a body", Box::new(move || vec![Packet { body: vec![1], ..descriptors(1) }]), is_length),
+        (
+            "descriptors with a body",
+            Box::new(move || vec![Packet { body: vec![1], ..descriptors(1) }]),
+            is_length,
+        ),
         ("a body too long", Box::new(move || vec![Packet { body: vec![1; 301], ..kind(CONTROL) }]), is_long),
         (
             "a reply with a number of its own",
@@ -407,7 +438,7 @@ fn wrong_packets_are_violations_in_every_call() {
             Box::new(move || vec![Packet { reply_to: 1, flags: OTHER_HALF, ..Packet::control(0) }]),
             is_flags,
         ),
-         ("doorbells without end", Box::new(move || many(200, || Packet::new(DOORBELL))), is_bells),
+        ("doorbells without end", Box::new(move || many(200, || Packet::new(DOORBELL))), is_bells),
         ("half a header", Box::new(|| vec![Packet::raw(&[6; 20])]), is_length),
     ];
     for (case, packets, judge) in cases {
@@ -416,7 +447,8 @@ fn wrong_packets_are_violations_in_every_call() {
             if case == "doorbells without end" && !name.contains("recv_timeout,") {
                 return;
             }
-            let (raw, mut subscriber) = publish_on(builder, PAGES, RawTerms { patience, ..RawTerms::default() });
+            let (raw, mut subscriber) =
+                publish_on(builder, PAGES, RawTerms { patience, ..RawTerms::default() });
             packets().into_iter().for_each(|packet| raw.socket.send(packet));
             assert_violation(&format!("{case}: {name}"), verb, &mut subscriber, judge);
         });
@@ -469,14 +501,22 @@ fn wrong_last_words_are_refused_by_name() {
         let (raw, result) = publish(&builder, PAGES, Packet { body, ..Packet::new(READY) });
         let HandshakeError::Refused(refusal) = handshake_error(result) else { panic!("{name}") };
         assert_eq!(refusal.reason, reason, "{name}");
-        assert_eq!((raw.socket.hear().unwrap().kind, raw.socket.hear().unwrap().kind), (READY, REJECT), "{name}");
+        assert_eq!(
+            (raw.socket.hear().unwrap().kind, raw.socket.hear().unwrap().kind),
+            (READY, REJECT),
+            "{name}"
+        );
     }
     let ready = Packet { body: whole.clone(), fds: files(1), ..Packet::new(READY) };
     let (_raw, result) = publish(&builder, PAGES, ready);
-    assert!(matches!(handshake_error(result), HandshakeError::Refused(refusal) if refusal.reason == Reason::Descriptors));
+    assert!(
+        matches!(handshake_error(result), HandshakeError::Refused(refusal) if refusal.reason == Reason::Descriptors)
+    );
     for (kind, reason) in [(CONTROL, Reason::Packet), (DOORBELL, Reason::Packet), (HELLO, Reason::Packet)] {
         let (_raw, result) = publish(&builder, PAGES, Packet::new(kind));
-        assert!(matches!(handshake_error(result), HandshakeError::Refused(refusal) if refusal.reason == reason));
+        assert!(
+            matches!(handshake_error(result), HandshakeError::Refused(refusal) if refusal.reason == reason)
+        );
     }
 }
 
@@ -582,7 +622,9 @@ fn floods_of_packets_pass_no_deadline() {
 #[test]
 fn end_counts_no_more_than_was_jumped_over() {
     let _guard = bounded();
-    for (messages, skipped, missed) in [(u64::MAX, 0, 0), (1, 0, 0), (0, 0, 0), (u64::MAX, 1024, 0), (17, 1024, 16)] {
+    for (messages, skipped, missed) in
+        [(u64::MAX, 0, 0), (1, 0, 0), (0, 0, 0), (u64::MAX, 1024, 0), (17, 1024, 16)]
+    {
         let (raw, mut subscriber) =
             publish_on(&builder(), PAGES, RawTerms { patience: NEVER, ..RawTerms::default() });
         raw.publish_honestly(0, payload(0, 64));
@@ -607,7 +649,8 @@ fn random_bytes_give_typed_errors() {
     let mut random = Random(seed);
     for round in 0..short_or_long(300, 20_000) {
         let patience = [FOREVER, NEVER][round % 2];
-        let (raw, mut subscriber) = publish_on(&builder(), PAGES, RawTerms { patience, ..RawTerms::default() });
+        let (raw, mut subscriber) =
+            publish_on(&builder(), PAGES, RawTerms { patience, ..RawTerms::default() });
         let words = [HEAD, LATEST, CLAIMED, MESSAGES, SENDER_EPOCH, SENDER_NEEDS, PACKETS];
         let (mut position, mut sequence, mut attempt) = (0, 0, 0);
         for _ in 0..40 {
@@ -653,13 +696,21 @@ fn random_bytes_give_typed_errors() {
                 1 => subscriber.recv_timeout(Duration::ZERO).map(|message| bytes(&message)),
                 2 => subscriber.try_recv_latest().map(|message| message.map_or(0, |message| bytes(&message))),
                 3 => subscriber
-                    .recv_with_timeout(Duration::ZERO, |m| m.payload().map_or(0, |payload| payload.to_vec().len()))
+                    .recv_with_timeout(Duration::ZERO, |m| {
+                        m.payload().map_or(0, |payload| payload.to_vec().len())
+                    })
                     .map(Option::unwrap_or_default),
                 4 => subscriber.call("?", Duration::ZERO).map(|message| bytes(&message)),
                 _ => subscriber.arm().map(usize::from),
             };
             match result {
-                Ok(_) | Err(Error::Timeout | Error::TimeoutHolding { .. } | Error::Backlog | Error::TooManyRequests { .. }) => {}
+                Ok(_)
+                | Err(
+                    Error::Timeout
+                    | Error::TimeoutHolding { .. }
+                    | Error::Backlog
+                    | Error::TooManyRequests { .. },
+                ) => {}
                 Err(Error::Protocol(_) | Error::TooSlow | Error::Disconnected) => break,
                 Err(error) => panic!("round {round}: {error:?}"),
             }

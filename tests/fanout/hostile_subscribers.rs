@@ -215,7 +215,11 @@ fn wrong_packets() -> Vec<(&'static str, Packet, Judge)> {
         ("a reply to the last number", Packet { reply_to: u64::MAX, ..control() }, is_unasked),
         ("reserved bytes", Packet { reserved: 1, ..control() }, is_reserved),
         ("descriptors that are announced", Packet { announced: Some(1), ..control() }, is_count),
-        ("descriptors that are not announced", Packet { announced: Some(0), fds: files(1), ..control() }, is_count),
+        (
+            "descriptors that are not announced",
+            Packet { announced: Some(0), fds: files(1), ..control() },
+            is_count,
+        ),
         ("the last number of descriptors", Packet { announced: Some(u32::MAX), ..control() }, is_count),
         ("too many descriptors", Packet { fds: files(5), ..control() }, is_fds),
         ("most descriptors", Packet { fds: files(253), ..control() }, is_fds),
@@ -661,7 +665,9 @@ fn floods_of_messages_keep_nobody_from_being_heard() {
     let mut before = 0;
     loop {
         match scene.publisher.next_event().unwrap() {
-            Some(Event::Message(id, message)) if id != raw.id => break assert_eq!(message.control(), b"heard"),
+            Some(Event::Message(id, message)) if id != raw.id => {
+                break assert_eq!(message.control(), b"heard");
+            }
             Some(Event::Message(..)) => before += 1,
             other => panic!("{other:?}"),
         }

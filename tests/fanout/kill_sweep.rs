@@ -80,9 +80,13 @@ impl Fan {
     fn hear(&mut self, killed: &mut Vec<SubscriberId>) {
         while let Some(event) = self.publisher.next_event().unwrap() {
             match event {
-                Event::Left(id, Error::Disconnected) if killed.contains(&id) => killed.retain(|other| *other != id),
+                Event::Left(id, Error::Disconnected) if killed.contains(&id) => {
+                    killed.retain(|other| *other != id)
+                }
                 // Its time was over while it was stopped.
-                Event::Left(id, Error::TooSlow) if killed.contains(&id) => killed.retain(|other| *other != id),
+                Event::Left(id, Error::TooSlow) if killed.contains(&id) => {
+                    killed.retain(|other| *other != id)
+                }
                 Event::Message(..) => {}
                 other => panic!("{other:?}"),
             }

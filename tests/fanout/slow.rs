@@ -7,7 +7,8 @@ use std::{
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use sealane::{
-    Builder, Control, Error, Event, HandshakeError, Publisher, Reason, Slow, Start, Subscriber, SubscriberInfo,
+    Builder, Control, Error, Event, HandshakeError, Publisher, Reason, Slow, Start, Subscriber,
+    SubscriberInfo,
 };
 
 use crate::{
@@ -298,7 +299,8 @@ fn latecomers_begin_behind_messages_with_descriptors() {
     for slow in [Slow::default(), OVERRUN] {
         for others in 0..2 {
             let mut publisher = builder().publisher().unwrap();
-            let _others: Vec<_> = (0..others).map(|_| join(&mut publisher, &builder().slow(OVERRUN))).collect();
+            let _others: Vec<_> =
+                (0..others).map(|_| join(&mut publisher, &builder().slow(OVERRUN))).collect();
             publisher.loan(100).unwrap().send_with(Control::new(b"old").fd(&file)).unwrap();
             let mut late = join(&mut publisher, &builder().slow(slow).start(Start::Latest)).1;
             publisher.loan(100).unwrap().send_with(Control::new(b"new").fd(&file)).unwrap();

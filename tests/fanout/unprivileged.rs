@@ -111,7 +111,9 @@ fn hoarders(patience: u64, tries: bool) {
 
 #[test]
 fn hoarders_that_are_waited_for_do_not_stop_the_descriptors_of_others() {
-    unprivileged(hoarders_that_are_waited_for_do_not_stop_the_descriptors_of_others, || hoarders(FOREVER, false));
+    unprivileged(hoarders_that_are_waited_for_do_not_stop_the_descriptors_of_others, || {
+        hoarders(FOREVER, false)
+    });
 }
 
 #[test]
@@ -155,7 +157,8 @@ fn whoever_holds_descriptors_is_ended_not_whoever_is_sent_to() {
             while sent < 5 || left == 0 || !hoarders.is_empty() {
                 assert!(Instant::now() < deadline, "{sent} sent, {refused} refused, {left} left");
                 let control = Control::default().fds([&file; FDS]);
-                match if tries { publisher.try_send(control) } else { publisher.send_timeout(control, LONG) } {
+                match if tries { publisher.try_send(control) } else { publisher.send_timeout(control, LONG) }
+                {
                     Ok(()) => sent += 1,
                     Err(Error::FdsInFlight | Error::Full) => {
                         refused += 1;

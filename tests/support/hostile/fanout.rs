@@ -13,9 +13,9 @@ use sealane::{Builder, Event, Publisher, Result, Subscriber, SubscriberId};
 use vm_memory::{FileOffset, MmapRegion};
 
 use super::{
-    HELLO, Hello, LONG, Packet, Player, READY, SEALS,
+    HELLO, Hello, LONG, Packet, Player, READY, SEALS, memfd,
     memory::{HEAD, Hostile, Record},
-    memfd, page, seqpacket_pair,
+    page, seqpacket_pair,
 };
 
 /// Words of a control page that only fan-out uses.
