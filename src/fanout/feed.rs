@@ -250,7 +250,7 @@ impl Feed {
     }
 
     /// Counts messages that are left out before another one.
-    pub(super) fn leave_out(&mut self, left_out: Vec<Message>, mut next: Message) -> Message {
+    pub(super) fn leave_out(&mut self, left_out: &[Message], mut next: Message) -> Message {
         let told = left_out.iter().map(Message::missed).fold(0, u64::saturating_add);
         let count = to_u64(left_out.len());
         next.add_missed(count.saturating_add(told));
@@ -263,10 +263,10 @@ impl Feed {
     /// Reads a message where it lies. `None` if it was overwritten meanwhile.
     pub(super) fn read_in_place<R>(
         &mut self,
-        message: Message,
+        message: &Message,
         read: impl FnOnce(&Published<'_>) -> R,
     ) -> Result<Option<R>> {
-        let result = read(&Published::of(&message));
+        let result = read(&Published::of(message));
         if message.payload().is_none_or(Payload::is_whole) {
             return Ok(Some(result));
         }

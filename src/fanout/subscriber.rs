@@ -277,7 +277,7 @@ impl Subscriber {
         let newest = done(self.feed.find_message(Wanted::Latest)?);
         match newest {
             Some(newest) => Ok(Some(self.behind_kept(newest))),
-            None => Ok(self.backlog.take_latest().map(|(left_out, latest)| self.feed.leave_out(left_out, latest))),
+            None => Ok(self.backlog.take_latest().map(|(left_out, latest)| self.feed.leave_out(&left_out, latest))),
         }
     }
 
@@ -294,7 +294,7 @@ impl Subscriber {
     /// Leaves out the messages that were kept while a reply was awaited, as they are older than this one.
     fn behind_kept(&mut self, newest: Message) -> Message {
         let left_out = self.backlog.take_until(usize::MAX);
-        self.feed.leave_out(left_out, newest)
+        self.feed.leave_out(&left_out, newest)
     }
 
     /// Waits for the next published message and reads it in place: `read` is called with it, and afterwards it is checked that nothing
@@ -326,7 +326,7 @@ impl Subscriber {
             Some(message) => message,
             None => self.feed.receive(Wanted::InPlace, deadline)?,
         };
-        self.feed.read_in_place(message, read)
+        self.feed.read_in_place(&message, read)
     }
 
     /// Arms the descriptor and receives nothing; never blocks. True if there is no message: the descriptor becomes readable when

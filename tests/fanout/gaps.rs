@@ -198,9 +198,9 @@ fn torn_payloads_are_never_taken_for_whole() {
             let mut sequence = 0_u64;
             while !stop.load(Relaxed) {
                 let mut loan = publisher.loan(4096).unwrap();
-                loan.fill(sequence as u8);
+                loan.fill(sequence.to_le_bytes()[0]);
                 // Loans that are not sent are written to, too.
-                if sequence % 3 > 0 {
+                if !sequence.is_multiple_of(3) {
                     loan.send_with(&sequence.to_le_bytes()).unwrap();
                 }
                 sequence += 1;

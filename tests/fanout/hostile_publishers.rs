@@ -355,6 +355,8 @@ fn files(count: usize) -> Vec<std::os::fd::OwnedFd> {
     (0..count).map(|_| std::fs::File::open("/dev/null").unwrap().into()).collect()
 }
 
+type Packets = Box<dyn Fn() -> Vec<Packet>>;
+
 #[test]
 fn wrong_packets_are_violations_in_every_call() {
     let _guard = bounded();
@@ -372,7 +374,7 @@ fn wrong_packets_are_violations_in_every_call() {
     let is_unasked: Judge = |error| matches!(error, ProtocolError::UnaskedReply { .. });
     let is_bells: Judge = |error| matches!(error, ProtocolError::Doorbells { .. });
     let many = |count: usize, packet: fn() -> Packet| (0..count).map(|_| packet()).collect::<Vec<_>>();
-    let cases: Vec<(&str, Box<dyn Fn() -> Vec<Packet>>, Judge)> = vec![
+    let cases: Vec<(&str, Packets, Judge)> = vec![
         ("no kind", Box::new(move || vec![kind(0)]), is_kind),
         ("an unknown kind", Box::new(move || vec![kind(7)]), is_kind),
         ("a second Hello", Box::new(move || vec![kind(HELLO)]), is_kind),
@@ -449,7 +451,9 @@ fn wrong_packets_are_violations_in_every_call() {
             }
             let (raw, mut subscriber) =
                 publish_on(builder, PAGES, RawTerms { patience, ..RawTerms::default() });
-            packets().into_iter().for_each(|packet| raw.socket.send(packet));
+            for packet in packets() {
+                raw.socket.send(packet);
+            }
             assert_violation(&format!("{case}: {name}"), verb, &mut subscriber, judge);
         });
     }
@@ -659,7 +663,7 @@ fn random_bytes_give_typed_errors() {
                 0..6 => {
                     let len = random.below(300) as u64;
                     let end = position + 64 + u64::next_multiple_of(len, 64);
-                    if end / ring() == position / ring() || end % ring() == 0 {
+                    if end / ring() == position / ring() || end.is_multiple_of(ring()) {
                         if random.below(3) == 0 {
                             attempt += 1;
                             let fds = files(random.below(4));
@@ -679,14 +683,14 @@ fn random_bytes_give_typed_errors() {
                     raw.set(word, random.one_of(&[near, any, u64::MAX, 0, near & !63, 1 << 62]));
                 }
                 7 => {
-                    let at = random.below(ring() as usize - 64) as u64 / 8 * 8;
+                    let at = random.next() % (ring() - 64) / 8 * 8;
                     let len = 8 * (1 + random.below(8));
                     let bytes = random.bytes(len);
                     raw.scribble(at, &bytes);
                 }
                 8 if random.below(4) == 0 => {
                     let len = random.below(100);
-                    let (kind, bytes) = (random.below(8) as u8, random.bytes(len));
+                    let (kind, bytes) = (random.one_of(&[0, 1, 2, 3, 4, 5, 6, 7]), random.bytes(len));
                     let _ = raw.socket.try_send(Packet::raw(&[&[kind, 0][..], &bytes].concat()));
                 }
                 _ => {}

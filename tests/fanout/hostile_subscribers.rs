@@ -13,7 +13,7 @@ use crate::{
     support::{
         handshake_error,
         hostile::{
-            CONTROL, DOORBELL, HELLO, Hello, LONG, OTHER_HALF, Packet, Player, READY, REJECT, WANTS_REPLY,
+            DOORBELL, HELLO, Hello, LONG, OTHER_HALF, Packet, Player, READY, REJECT, WANTS_REPLY,
             abstract_name, address,
             fanout::{
                 CLAIMED, DESCRIPTORS, FOREVER, LATEST, MESSAGES, MISSED, NEVER, RawSubscriber, greet, region,
@@ -413,7 +413,9 @@ fn wrong_packets_in_the_handshake_are_refused() {
     let refused = |packets: Vec<Packet>, scene: &mut Scene| {
         let (socket, ours) = Player::pair();
         let id = scene.publisher.add(ours).unwrap();
-        packets.into_iter().for_each(|packet| socket.send(packet));
+        for packet in packets {
+            socket.send(packet);
+        }
         assert!(scene.publisher.next_event().unwrap().is_none());
         scene.publish();
         let reason = socket.hear_all().pop().unwrap().refusal().0;
@@ -519,12 +521,12 @@ fn sixteen_handshakes_are_kept_and_the_oldest_gives_way() {
     assert_eq!(newcomer.recv_timeout(LONG).unwrap().control(), b"all");
     assert_eq!(silent.iter().filter(|player| !player.is_over()).count(), 15);
     // One that the application has asked for is never given up.
-    let (_asked_for, ours) = Player::pair();
+    let (asked_for, ours) = Player::pair();
     scene.publisher.add(ours).unwrap();
     let more: Vec<Player> = (0..40).map(|_| Player::connect(&name)).collect();
     scene.hear();
     assert_eq!(more.iter().filter(|player| !player.is_over()).count(), 16);
-    assert!(!_asked_for.is_over());
+    assert!(!asked_for.is_over());
 }
 
 /// The application decides by those who are there; those who were admitted and have not joined yet are there, too.
@@ -545,9 +547,7 @@ fn admitted_ones_count_before_they_have_joined() {
             (socket, kept)
         })
         .collect();
-    while let Some(event) = publisher.next_event().unwrap() {
-        panic!("{event:?}");
-    }
+    assert!(publisher.next_event().unwrap().is_none());
     for (socket, _) in &raws {
         // Those who were refused have ended.
         let _ = socket.try_send(Packet::new(READY));
@@ -720,5 +720,4 @@ fn connections_that_end_at_once_leave_nothing() {
     }
     scene.publish_rings(|| ());
     assert_eq!(scene.publisher.subscribers().len(), 1);
-    assert_eq!(CONTROL, 4);
 }

@@ -37,7 +37,7 @@ fn builder() -> Builder {
 
 /// Length and contents of a message's payload.
 fn contents(sequence: u64) -> (usize, u8) {
-    (Random(sequence).below(MOST), sequence as u8)
+    (Random(sequence).below(MOST), sequence.to_le_bytes()[0])
 }
 
 fn publish(publisher: &mut Publisher, file: &fs::File) {
@@ -81,11 +81,11 @@ impl Fan {
         while let Some(event) = self.publisher.next_event().unwrap() {
             match event {
                 Event::Left(id, Error::Disconnected) if killed.contains(&id) => {
-                    killed.retain(|other| *other != id)
+                    killed.retain(|other| *other != id);
                 }
                 // Its time was over while it was stopped.
                 Event::Left(id, Error::TooSlow) if killed.contains(&id) => {
-                    killed.retain(|other| *other != id)
+                    killed.retain(|other| *other != id);
                 }
                 Event::Message(..) => {}
                 other => panic!("{other:?}"),
@@ -96,7 +96,7 @@ impl Fan {
     /// Kills some children while messages are published.
     fn round(&mut self, random: &mut Random) {
         let mut killed = Vec::new();
-        for _ in 0..1 + random.below(3) {
+        for _ in 0..=random.below(3) {
             let at = random.below(self.children.len());
             let (id, mut child) = self.children.swap_remove(at);
             let pid = Pid::from_child(&child);

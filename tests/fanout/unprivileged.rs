@@ -112,7 +112,7 @@ fn hoarders(patience: u64, tries: bool) {
 #[test]
 fn hoarders_that_are_waited_for_do_not_stop_the_descriptors_of_others() {
     unprivileged(hoarders_that_are_waited_for_do_not_stop_the_descriptors_of_others, || {
-        hoarders(FOREVER, false)
+        hoarders(FOREVER, false);
     });
 }
 
