@@ -376,7 +376,8 @@ fn messages_stay_in_order_behind_a_call() {
             last = Some(sequence);
         };
         if in_place {
-            see(subscriber.recv_with_timeout(SOON, sealane::Published::sequence).unwrap().unwrap());
+            let read = subscriber.recv_with_timeout(SOON, |message| Some(message.sequence())).unwrap();
+            see(read.flatten().unwrap());
         } else {
             see(subscriber.recv_latest_timeout(SOON).unwrap().sequence());
         }
