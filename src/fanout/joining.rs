@@ -135,6 +135,7 @@ impl Joining {
     pub(super) fn remember(&mut self, lane: &mut Lane) {
         let (now, uid) = (Instant::now(), lane.credentials.uid);
         self.accounts.retain(|_, account| !account.is_full(now));
+        self.accounts.retain(|_, account| !account.is_full(now));
         if let Some(account) = self.accounts.get_mut(&uid) {
             account.join(&lane.account, now);
         } else if !lane.account.is_full(now) && self.accounts.len() < MAX_REMEMBERED {

@@ -100,11 +100,12 @@ fn silent_one_is_ended_and_its_user_comes_back_later() {
     assert!(account < PATIENCE / 2, "{account:?} of {PATIENCE:?}");
 }
 
-/// Whoever joins for a moment with a short time of its own does not get the long time back.
+/// Whoever joins for a moment with a short time of its own does not get the long time back, also if another one of the user leaves.
 #[test]
 fn short_wish_gives_no_time_back() {
     let _guard = bounded();
     let (mut publisher, mut honest) = pair(&builder());
+    let spare = RawSubscriber::join(&mut publisher, NEVER);
     let raw = RawSubscriber::join(&mut publisher, FOREVER);
     publish_rings(&mut publisher, &mut honest);
     assert_too_slow(&mut publisher, &raw);
@@ -124,6 +125,8 @@ fn short_wish_gives_no_time_back() {
     drop(short);
     // It would be full again by now.
     thread::sleep(Duration::from_millis(15));
+    assert!(publisher.disconnect(spare.id));
+    assert!(matches!(publisher.next_event().unwrap(), Some(Event::Left(..))));
     if let Some(_joined) = try_join(&mut publisher, FOREVER) {
         let account = publisher.subscribers().last().unwrap().account();
         assert!(account < PATIENCE / 2, "{account:?} of {PATIENCE:?}");
