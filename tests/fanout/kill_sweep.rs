@@ -202,7 +202,11 @@ fn checks_for_ever() {
                     before = None;
                     let _ = subscriber.try_send("still here");
                 } else if before.is_none() {
-                    before = subscriber.try_recv().unwrap();
+                    match subscriber.try_recv() {
+                        Ok(message) => before = message,
+                        Err(Error::Disconnected | Error::TooSlow) => return,
+                        Err(error) => panic!("{error}"),
+                    }
                 }
             }
             Err(Error::Disconnected | Error::TooSlow) => return,
