@@ -95,6 +95,22 @@ impl Account {
         }
     }
 
+    /// Stops to charge for good: the subscriber has left. Nothing is given back to one that has used up its time.
+    pub(super) fn close(&mut self, now: Instant) {
+        self.update(now);
+        self.want = None;
+    }
+
+    /// Joins the account of another subscriber of the same user, which has left as well: the larger debt, of the longer time.
+    pub(super) fn join(&mut self, other: &Self, now: Instant) {
+        if other.most == Duration::MAX {
+            return;
+        }
+        let debt = |account: &Self| account.most.saturating_sub(account.left(now));
+        let (debt, most) = (debt(self).max(debt(other)), self.most.max(other.most));
+        (self.most, self.left, self.updated) = (most, most.saturating_sub(debt), now);
+    }
+
     /// When it will be empty; `None` if nothing is charged, or never.
     pub(super) fn ends_at(&self) -> Option<Instant> {
         self.want.filter(|_| self.most != Duration::MAX).and_then(|_| self.updated.checked_add(self.left))
@@ -169,6 +185,27 @@ mod tests {
         account.charge(ROOM, start);
         account.settle(start + 5000 * MS);
         assert_eq!(account.left(start + 5000 * MS), 50 * MS);
+    }
+
+    #[test]
+    fn leaving_gives_nothing_back() {
+        let start = Instant::now();
+        let mut account = Account::new(100 * MS, start);
+        account.charge(ROOM, start);
+        let ended = start + 100 * MS;
+        account.close(ended);
+        assert_eq!((account.left(ended), account.want()), (Duration::ZERO, None));
+        // Another one with a shorter time does not end the debt of the longer one, whichever has left first.
+        let mut short = Account::new(MS, ended);
+        short.charge(ROOM, ended);
+        let later = ended + 10 * MS;
+        short.close(later);
+        let mut both = [account.clone(), short.clone()];
+        both[0].join(&short, later);
+        both[1].join(&account, later);
+        for account in both {
+            assert_eq!((account.left(later), account.is_full(later + 100 * MS)), (MS, false));
+        }
     }
 
     #[test]

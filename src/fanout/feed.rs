@@ -141,32 +141,40 @@ impl Feed {
                     return Ok(Some(message));
                 }
                 Ok(None) => return Ok(None),
-                Err(missing) => self.go_on(missing, budget)?,
+                Err(missing) => {
+                    if !self.go_on(missing, budget)? {
+                        return Ok(None);
+                    }
+                }
             }
         }
     }
 
     /// The next record that is wanted.
+    ///
+    /// UNTRUSTED: the newest record may have no payload, as the mark may stand anywhere. Before there is one it stands at the
+    /// ring's first record, whatever that is.
     fn find(&mut self, wanted: Wanted) -> Result<Option<PublishedRecord>, Fault> {
         if wanted == Wanted::Latest && !self.follower.skip_to_latest()? {
             return Ok(None);
         }
         let record = self.follower.next()?;
-        // The publisher's word for the newest is 0 both for the first record, and before there is one with a payload.
         Ok(record.filter(|record| wanted != Wanted::Latest || record.has_payload))
     }
 
-    /// Goes on after a message that cannot be had, if this subscriber may miss some.
+    /// Goes on after a message that cannot be had, if this subscriber may miss some. False if the budget is spent.
     ///
     /// UNTRUSTED: a publisher can have us jump again and again. Each jump is paid for.
     #[cold]
-    fn go_on(&mut self, missing: Missing, budget: &mut Budget) -> Result<()> {
+    fn go_on(&mut self, missing: Missing, budget: &mut Budget) -> Result<bool> {
         match missing {
             Missing::Other(error) => return Err(error),
             Missing::Fault(Fault::Violation(violation)) => return Err(self.link.violated(violation)),
             Missing::Fault(Fault::Overrun) if self.follower.is_waited_for() => return Err(Error::TooSlow),
-            // They were sent before the end, if at all.
-            Missing::Descriptors if self.eof => return Err(self.end()),
+            // The publisher goes on after it has ended us, and sends us nothing more.
+            Missing::Descriptors if self.follower.is_waited_for() && self.eof => {
+                return Err(self.end(Wanted::Next));
+            }
             Missing::Descriptors if self.follower.is_waited_for() => {
                 return Err(self.link.violated(ProtocolError::NoDescriptors { sequence: self.sequence }));
             }
@@ -176,8 +184,7 @@ impl Feed {
             // It was left out.
             Missing::Descriptors => {}
         }
-        budget.spend()?;
-        Ok(())
+        budget.spend()
     }
 
     /// Takes a record, with its descriptors, as a message. `None` if the budget is spent.
@@ -195,7 +202,7 @@ impl Feed {
                 Taken::Here(packet) => extras = Some(packet),
                 Taken::Read => return Ok(None),
                 Taken::Missing => {
-                    if !self.eof {
+                    if !self.follower.is_waited_for() {
                         self.follower.pass(record);
                         self.note(record.heading.sequence, source, gap.saturating_add(1));
                     }
@@ -248,6 +255,7 @@ impl Feed {
     pub(super) fn leave_out(&mut self, left_out: LeftOut, mut message: Message) -> Message {
         message.add_missed(left_out.count.saturating_add(left_out.missed));
         if left_out.count > 0 {
+            self.stats.messages_received = self.stats.messages_received.saturating_sub(left_out.count);
             self.missed = self.missed.saturating_add(left_out.count);
             self.follower.intake().show_missed(self.missed);
         }
@@ -318,12 +326,16 @@ impl Feed {
         }
     }
 
-    /// The error after the last message.
-    fn end(&mut self) -> Error {
-        self.attempts.abandon();
+    /// The error after the last message that is wanted.
+    fn end(&mut self, wanted: Wanted) -> Error {
         if self.is_too_slow || (self.follower.is_waited_for() && !self.follower.is_whole()) {
             return Error::TooSlow;
         }
+        // Other calls still receive the rest.
+        if wanted != Wanted::Next && !(self.follower.is_at_head() && self.replies.is_empty()) {
+            return Error::Disconnected;
+        }
+        self.attempts.abandon();
         // The publisher says how many there were: the last may have been overrun.
         let missed = self.follower.messages().saturating_sub(self.sequence);
         if missed <= self.follower.skipped() / CACHE_LINE {

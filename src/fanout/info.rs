@@ -118,7 +118,7 @@ impl Newcomer<'_> {
         self.wish
     }
 
-    /// Those who are subscribers already.
+    /// Those who are subscribers already, or were admitted and are about to be.
     #[must_use]
     pub fn present(&self) -> &[SubscriberInfo] {
         self.present

@@ -45,6 +45,15 @@ struct Applicant {
     retry: Option<Instant>,
 }
 
+impl Applicant {
+    /// How it will stand, once it is admitted.
+    fn info(&self, rule: Slow) -> Option<SubscriberInfo> {
+        let (policy, credentials) = (self.granted?, self.handshake.peer_credentials()?);
+        let account = policy.patience().or(rule.patience()).unwrap_or_default();
+        Some(SubscriberInfo { id: self.id, credentials, policy, lag: 0, account, waits: 0, missed: 0 })
+    }
+}
+
 /// Those who join, and what is remembered of those who left.
 pub(crate) struct Joining {
     listener: Option<Listener>,
@@ -131,16 +140,20 @@ impl Joining {
     pub(super) fn remember(&mut self, lane: &mut Lane) {
         let (now, uid) = (Instant::now(), lane.credentials.uid);
         self.accounts.retain(|_, account| !account.is_full(now));
-        if !lane.account.is_full(now) && self.accounts.len() < MAX_REMEMBERED {
-            let mut account = lane.account.clone();
-            if let Some(other) = self.accounts.get(&uid) {
-                account.inherit(other, now);
-            }
-            self.accounts.insert(uid, account);
+        self.accounts.retain(|_, account| !account.is_full(now));
+        if let Some(account) = self.accounts.get_mut(&uid) {
+            account.join(&lane.account, now);
+        } else if !lane.account.is_full(now) && self.accounts.len() < MAX_REMEMBERED {
+            self.accounts.insert(uid, lane.account.clone());
         }
         if lane.unread_fds() > 0 && self.unread.len() < MAX_REMEMBERED {
             self.unread.push((uid, Arc::clone(&lane.link)));
         }
+    }
+
+    /// Forgets lanes whose descriptors were read, or closed with their sockets.
+    pub(super) fn forget_read(&mut self) {
+        self.unread.retain(|(_, link)| !link.socket.is_read().unwrap_or(true));
     }
 
     /// Whether a newcomer may join, and with which policy and account; the refusal if not.
@@ -152,8 +165,7 @@ impl Joining {
         present: &[SubscriberInfo],
     ) -> Result<Slow, Refusal> {
         let refuse = |reason, expected, found| Err(Refusal { reason, expected, found });
-        let admitted = self.applicants.iter().filter(|one| one.granted.is_some()).count();
-        let (max, all) = (self.settings.max_subscribers, present.len().saturating_add(admitted));
+        let (max, all) = (self.settings.max_subscribers, present.len());
         if all >= max {
             return refuse(Reason::Subscribers, to_u64(max), to_u64(all).saturating_add(1));
         }
@@ -163,7 +175,7 @@ impl Joining {
         {
             return refuse(Reason::Patience, least, left);
         }
-        self.unread.retain(|(_, link)| !link.socket.is_read().unwrap_or(true));
+        self.forget_read();
         if self.unread.iter().any(|(uid, _)| *uid == credentials.uid) {
             return refuse(Reason::Patience, 0, 0);
         }
@@ -277,7 +289,7 @@ impl Lanes {
         // A handshake that is complete has terms.
         let terms = parts.terms.ok_or(Error::Disconnected)?;
         let account = self.joining.account(parts.peer.credentials().uid, terms.slow);
-        let lane = Lane::new(id, parts, terms, account, &self.words, self.bells());
+        let lane = Lane::new(id, parts, terms, account, &self.words, self.bells(), self.packets);
         self.poll.add(lane.link.socket.as_fd(), Token::Socket(id))?;
         self.poll.add(lane.link.space_rx.as_fd(), Token::Space(id))?;
         if lane.gates() {
@@ -306,6 +318,8 @@ impl Lanes {
             {
                 self.refresh_infos(producer.head());
                 let Self { joining, infos, .. } = self;
+                // Those who were admitted and have not joined yet count as well: else any number could come at once.
+                infos.extend(joining.applicants.iter().filter_map(|one| one.info(joining.rule())));
                 let granted =
                     joining.judge(credentials, wish, one.is_ours, infos).map_err(Failure::Refused)?;
                 (one.granted, one.start) = (Some(granted), wish.start);

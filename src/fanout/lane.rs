@@ -3,7 +3,7 @@
 //! A lane is like a channel of which the publisher's ring is not a part. The way back is a channel's: packets, read by an
 //! [`Inbox`]. Towards the subscriber there are doorbells, descriptors of records, and replies.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use zerocopy::IntoBytes;
 
@@ -29,11 +29,9 @@ use crate::{
 
 /// Most packets of descriptors that a subscriber may leave unread: more are not sent to it. They count against the limit of
 /// this *user* (`RLIMIT_NOFILE`, `unix(7)`), so that one that does not read would stop the descriptors of all.
-const MAX_UNREAD: u32 = 8;
+const MAX_UNREAD: usize = 8;
 /// Bytes that the kernel counts for a small packet, at most (`skb->truesize`, `net/core/skbuff.c`).
 const SMALL_PACKET: usize = 1024;
-/// Bytes that the kernel counts for any packet, at least: a `struct sk_buff` and a `struct skb_shared_info`.
-const SMALLEST_PACKET: usize = 512;
 
 pub(super) struct Lane {
     pub(super) id: SubscriberId,
@@ -49,12 +47,24 @@ pub(super) struct Lane {
     pub(super) terms: Terms,
     pub(super) account: Account,
     pub(super) watch: Watch,
-    /// Packets of descriptors that may be unread, and their descriptors.
-    unread: (u32, usize),
+    /// The numbers of descriptors of the packets that may be unread, oldest first.
+    unread: VecDeque<usize>,
+    /// Doorbells that were sent behind the last of them.
+    bells_behind: usize,
+    packets: PacketLimits,
     /// The last attempt whose packet was sent here.
     pub(super) attempt: u64,
     /// The reason for which it is to be ended.
     pub(super) end: Option<Error>,
+}
+
+/// How much a lane's socket may hold unread.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PacketLimits {
+    /// Descriptors, but for those of one packet.
+    pub(super) max_unread_fds: usize,
+    /// Bytes that the kernel counts for a doorbell.
+    pub(super) cost_of_bell: usize,
 }
 
 /// The result of sending a packet of descriptors.
@@ -75,11 +85,12 @@ impl Lane {
         account: Account,
         words: &ControlPage,
         bells: Bells,
+        packets: PacketLimits,
     ) -> Self {
         let Parts { link, peer_region: region, peer, sending, receiving, spinner, .. } = parts;
         // As small as one reply and the packets of descriptors allow: what is unread there counts as ours.
-        let packets = SMALL_PACKET.saturating_mul(usize::try_from(MAX_UNREAD).unwrap_or(0));
-        link.socket.shrink(sending.max_control, packets);
+        let smallest = SMALL_PACKET.saturating_mul(MAX_UNREAD);
+        link.socket.shrink(sending.max_control, smallest);
         let watch = Watch::new(peer.pidfd_shared());
         let intake = Releases::new(region.clone(), Arc::clone(&link), words.clone());
         Self {
@@ -94,7 +105,9 @@ impl Lane {
             terms,
             account,
             watch,
-            unread: (0, 0),
+            unread: VecDeque::new(),
+            bells_behind: 0,
+            packets,
             attempt: 0,
             end: None,
         }
@@ -114,7 +127,15 @@ impl Lane {
             socket: &self.link.socket,
             released: None,
         };
-        self.notifier.notify_behind_fence(&receiver)
+        let notified = self.notifier.notify_behind_fence(&receiver);
+        // A doorbell that found no room was not sent.
+        if notified == Notified::Sent
+            && !self.unread.is_empty()
+            && self.link.socket.has_room().unwrap_or(false)
+        {
+            self.bells_behind = self.bells_behind.saturating_add(1);
+        }
+        notified
     }
 
     /// Receives a message of the subscriber, and at most one packet.
@@ -154,22 +175,28 @@ impl Lane {
         self.link.socket.is_dead() || self.watch.look().is_err()
     }
 
-    /// Whether another packet of descriptors may be sent.
-    pub(super) fn has_packet_room(&mut self) -> bool {
-        if self.unread.0 >= MAX_UNREAD {
+    /// Whether another packet with `count` descriptors may be sent.
+    pub(super) fn has_packet_room(&mut self, count: usize) -> bool {
+        if !self.may_leave_unread(count) {
             self.count_unread();
         }
-        self.unread.0 < MAX_UNREAD && self.link.socket.has_room().unwrap_or(true)
+        self.may_leave_unread(count) && self.link.socket.has_room().unwrap_or(true)
     }
 
-    /// Counts the packets that can be unread. Otherwise a subscriber that is always one message behind would seem to read none.
+    fn may_leave_unread(&self, count: usize) -> bool {
+        let fds = self.unread.iter().fold(0_usize, |sum, fds| sum.saturating_add(*fds));
+        let few = fds == 0 || fds.saturating_add(count) <= self.packets.max_unread_fds;
+        self.unread.len() < MAX_UNREAD && few
+    }
+
+    /// Forgets packets that must have been read: those that are unread have fewer bytes. Otherwise a subscriber that is always one
+    /// message behind would seem to read none.
     fn count_unread(&mut self) {
-        let bytes = self.unread_bytes();
-        let most = u32::try_from(bytes / SMALLEST_PACKET).unwrap_or(u32::MAX);
-        if bytes == 0 {
-            self.unread = (0, 0);
-        }
-        self.unread.0 = self.unread.0.min(most);
+        // Doorbells behind the last descriptors stay unread until the subscriber waits.
+        let bells = self.bells_behind.saturating_mul(self.packets.cost_of_bell);
+        let most = self.unread_bytes().saturating_sub(bells).div_ceil(self.packets.cost_of_bell.max(1));
+        let read = self.unread.len().saturating_sub(most);
+        self.unread.drain(..read);
     }
 
     /// Charges a subscriber that does not read its socket. True if it is to be ended.
@@ -190,8 +217,9 @@ impl Lane {
     }
 
     /// Descriptors that the subscriber may not have read.
-    pub(super) fn unread_fds(&self) -> usize {
-        if self.unread.1 > 0 && self.unread_bytes() > 0 { self.unread.1 } else { 0 }
+    pub(super) fn unread_fds(&mut self) -> usize {
+        self.count_unread();
+        self.unread.iter().fold(0, |sum, fds| sum.saturating_add(*fds))
     }
 
     /// Sends the descriptors of an attempt, unless that was done.
@@ -199,7 +227,7 @@ impl Lane {
         if self.attempt == attempt || self.end.is_some() {
             return Sent::Yes;
         }
-        if !self.has_packet_room() {
+        if !self.has_packet_room(control.fds.len()) {
             return Sent::Full;
         }
         // At most 253, by the limit.
@@ -207,8 +235,8 @@ impl Lane {
         match self.link.socket.send(PacketHeader::descriptors(attempt, count), &[], &control.fds) {
             Ok(()) => {
                 self.attempt = attempt;
-                self.unread =
-                    (self.unread.0.saturating_add(1), self.unread.1.saturating_add(control.fds.len()));
+                self.bells_behind = 0;
+                self.unread.push_back(control.fds.len());
                 Sent::Yes
             }
             Err(SendFailure::Full) => Sent::Full,
@@ -230,7 +258,8 @@ impl Lane {
             self.link.socket.send(PacketHeader::control(heading, fd_count), control.bytes, &control.fds);
         self.replies.end(&self.link, heading, sent.is_ok());
         if sent.is_ok() && !control.fds.is_empty() {
-            self.unread.1 = self.unread.1.saturating_add(control.fds.len());
+            self.bells_behind = 0;
+            self.unread.push_back(control.fds.len());
         }
         sent.map_err(|failure| match failure {
             SendFailure::Gone => Error::UnknownRequest,

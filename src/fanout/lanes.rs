@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::time::Timespec;
+use rustix::{
+    process::{Resource, getrlimit},
+    time::Timespec,
+};
 
 use crate::{
     channel::{Limits, Stats, ages::coarse_now, stats::count},
@@ -18,22 +21,27 @@ use crate::{
         account::Want,
         gates::Gates,
         joining::Joining,
-        lane::Lane,
+        lane::{Lane, PacketLimits},
         poll::{Poll, Token},
     },
-    protocol::{Position, RecordSize, Source},
+    protocol::{Position, RecordSize, Source, to_usize},
     ring::Producer,
-    socket::doorbell::SenderWord,
+    socket::{doorbell::SenderWord, seqpacket::Socket},
     sys::{own_region::ControlPage, owner::Owner},
     wait::{Bells, Budget, Notified, Outcome, SleepWord, Spinner},
 };
 
+/// The part of this process's limit of open files that one lane may leave unread in descriptors: with 16 lanes, half of those that
+/// this user may have in flight (`RLIMIT_NOFILE`, `unix(7)`).
+const UNREAD_PART: u64 = 32;
 /// Calls between two looks at the clock, for whether it is time to look at those who join.
 const CALLS: u32 = 16;
 /// Bytes of a message from which on each call looks at the clock, which takes some nanoseconds.
 const LARGE: u64 = 32 << 10;
+/// Events that are kept for a program that does not ask for them. Beyond that, nothing is told of those who have come and gone.
+const MAX_EVENTS: usize = 256;
 
-/// The newest message with a payload, unless it or one behind it has descriptors.
+/// The newest message with a payload, if no descriptors came with it, or behind it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Newest {
     pub(super) start: Position,
@@ -57,6 +65,7 @@ pub(crate) struct Lanes {
     pub(super) spinner: Spinner,
     owner: Owner,
     pub(super) limits: Limits,
+    pub(super) packets: PacketLimits,
     pub(super) stats: Stats,
     /// The sequence number of the next message.
     pub(super) sequence: u64,
@@ -83,6 +92,11 @@ impl Lanes {
         joining: Joining,
     ) -> Result<Self> {
         let poll = Poll::new()?;
+        let limit = getrlimit(Resource::Nofile).current;
+        let packets = PacketLimits {
+            max_unread_fds: limit.map_or(usize::MAX, |limit| to_usize(limit / UNREAD_PART)),
+            cost_of_bell: Socket::cost_of_header()?,
+        };
         if let Some(listener) = joining.listener() {
             poll.add(listener, Token::Listener)?;
         }
@@ -98,6 +112,7 @@ impl Lanes {
             spinner: Spinner::new(settings.wait, false),
             owner: Owner::here(),
             limits,
+            packets,
             stats: Stats::default(),
             sequence: 0,
             source: Source::default(),
@@ -172,6 +187,7 @@ impl Lanes {
         }
         self.settle(producer);
         self.sweep(producer);
+        self.joining.forget_read();
         self.schedule();
         Ok(worked)
     }
@@ -250,7 +266,7 @@ impl Lanes {
         for lane in &mut self.list {
             let is_done = match lane.account.want() {
                 Some(Want::Room(needs)) => producer.readers.tail(lane.id).is_none_or(|tail| tail >= needs),
-                Some(Want::Socket) => lane.has_packet_room(),
+                Some(Want::Socket) => lane.has_packet_room(1),
                 Some(Want::Descriptors(unread)) => lane.unread_bytes() < unread,
                 None => continue,
             };
@@ -282,13 +298,25 @@ impl Lanes {
         log::debug!("subscriber {:?} ends: {reason}", lane.id);
         self.poll.delete(lane.link.socket.as_fd());
         self.poll.delete(lane.link.space_rx.as_fd());
-        lane.account.settle(Instant::now());
+        lane.account.close(Instant::now());
         self.joining.remember(&mut lane);
         if matches!(reason, Error::TooSlow) {
             lane.say_too_slow();
         }
         lane.link.close();
-        self.events.push_back(Event::Left(lane.id, reason));
+        self.tell_left(lane.id, reason);
+    }
+
+    /// Tells the program that a lane has ended. One that does not listen is told of few.
+    fn tell_left(&mut self, id: SubscriberId, reason: Error) {
+        let has_joined = |event: &Event| matches!(event, Event::Joined(joined) if *joined == id);
+        if self.events.len() >= MAX_EVENTS
+            && let Some(at) = self.events.iter().position(has_joined)
+        {
+            self.events.remove(at);
+        } else {
+            self.events.push_back(Event::Left(id, reason));
+        }
     }
 
     /// A lane's doorbells: it has been shown no epoch but the present one.

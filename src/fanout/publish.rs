@@ -115,7 +115,7 @@ impl Lanes {
         let published = PublishedRecord { record, has_payload, attempt, source: self.source };
         frame.publish(published, control.bytes);
         if !control.fds.is_empty() {
-            // Latecomers have not been sent them.
+            // A latecomer was not sent the descriptors, and begins behind them.
             self.newest = None;
         } else if has_payload {
             self.newest = Some(Newest { start, sequence: self.sequence, lost: self.source.lost });

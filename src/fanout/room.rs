@@ -209,9 +209,10 @@ impl Lanes {
     ) -> Result<u64> {
         self.attempt = self.attempt.wrapping_add(1);
         // A call that must not wait sends nothing if one has no room, so that the others do not get descriptors in vain.
-        if block == Block::No && !self.all_have_packet_room() {
+        let wanted = control.fds.len();
+        if block == Block::No && !self.all_have_packet_room(wanted) {
             self.word.rearm(0);
-            if !self.all_have_packet_room() {
+            if !self.all_have_packet_room(wanted) {
                 self.schedule();
                 return Err(Error::Full);
             }
@@ -234,11 +235,11 @@ impl Lanes {
         result
     }
 
-    /// Whether all who are waited for can take another packet of descriptors. If not, they are charged for the time.
-    fn all_have_packet_room(&mut self) -> bool {
+    /// Whether all who are waited for can take another packet of `count` descriptors. If not, they are charged for the time.
+    fn all_have_packet_room(&mut self, count: usize) -> bool {
         let mut all = true;
         for lane in self.list.iter_mut().filter(|lane| lane.gates() && lane.end.is_none()) {
-            all &= lane.has_packet_room() || lane.charge(Want::Socket);
+            all &= lane.has_packet_room(count) || lane.charge(Want::Socket);
         }
         all
     }
@@ -275,7 +276,8 @@ impl Lanes {
     /// The subscriber that holds most descriptors unread, and what is wanted of it.
     fn most_unread(&mut self) -> Option<(&mut Lane, Want)> {
         let lanes = self.list.iter_mut().filter(|lane| lane.end.is_none());
-        let most = lanes.max_by_key(|lane| lane.unread_fds()).filter(|lane| lane.unread_fds() > 0)?;
+        let lanes = lanes.map(|lane| (lane.unread_fds(), lane)).filter(|(unread, _)| *unread > 0);
+        let (_, most) = lanes.max_by_key(|(unread, _)| *unread)?;
         let unread = most.unread_bytes();
         Some((most, Want::Descriptors(unread)))
     }

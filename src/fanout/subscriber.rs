@@ -250,7 +250,7 @@ impl Subscriber {
 
     /// Waits for the newest message with a payload that was not received yet, and leaves out all before it. They count as
     /// [missed](Message::missed): for control loops, which want the newest and nothing else. Replies stay for
-    /// [`recv`](Self::recv).
+    /// [`recv`](Self::recv), and so do messages without a payload behind the newest one, also at the end.
     ///
     /// # Errors
     /// Those of [`recv`](Self::recv).

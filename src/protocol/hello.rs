@@ -115,6 +115,9 @@ pub(crate) struct Reject {
 const _: () = assert!(size_of::<Reject>() == 24);
 
 impl Reject {
+    /// Bytes of the body.
+    pub(crate) const LEN: usize = size_of::<Self>();
+
     pub(crate) fn new(refusal: Refusal) -> Self {
         Self {
             reason: refusal.reason.code().into(),

@@ -73,8 +73,8 @@ pub enum Start {
     /// With the next message that is published.
     #[default]
     Next,
-    /// With the newest message that has a payload, if there is one and the ring still has all of it. Messages behind it follow.
-    /// Descriptors are sent when a message is published: if that message or one behind it has some, this is [`Next`](Self::Next).
+    /// With the newest message that has a payload, if there is one and the ring still has all of it, and if no descriptors came with
+    /// it or behind it: these were sent to those who were there. Messages behind it follow.
     Latest,
 }
 

@@ -111,8 +111,8 @@ impl Cursor {
 
     /// The space of the padding that stands here, if `header` is padding's; else the error `violation`.
     ///
-    /// UNTRUSTED: all of the header is judged. Padding must end where the ring does, and a record must follow before `head`:
-    /// so a peer cannot keep us busy with nothing, and no padding follows.
+    /// UNTRUSTED: all of the header is judged. Padding must end where the ring does, and not begin where it does, and a record must
+    /// follow before `head`: so a peer cannot keep us busy with nothing, and no padding follows.
     #[cold]
     pub(super) fn check_padding(
         &self,
@@ -127,6 +127,10 @@ impl Cursor {
         let (expected, found) = (rest.wrapping_sub(CACHE_LINE), header.check_padding()?);
         if found != expected {
             return Err(ProtocolError::Padding { expected, found });
+        }
+        if self.at == 0 {
+            // Every record fits there. Padding around all of the ring could be passed again and again.
+            return Err(ProtocolError::Padding { expected: 0, found });
         }
         if rest >= available {
             return Err(ProtocolError::RecordLength { available, payload: found, control: 0 });

@@ -81,6 +81,11 @@ impl Follower {
         self.cursor.head_moved()
     }
 
+    /// Whether all that is known to be published has been read.
+    pub(crate) fn is_at_head(&self) -> bool {
+        self.cursor.is_at_head()
+    }
+
     /// Bytes that were left out since the last record that was taken.
     pub(crate) fn skipped(&self) -> u64 {
         self.skipped

@@ -29,7 +29,7 @@ use crate::{
     error::{Error, HandshakeError, Result},
     protocol::{
         layout::to_u64,
-        packet::{PACKET_HEADER, PacketHeader, SCM_MAX_FD},
+        packet::{Kind, PACKET_HEADER, PacketHeader, SCM_MAX_FD},
     },
     sys::{
         cmsg::{Read, recvmsg},
@@ -219,14 +219,24 @@ impl Socket {
         }
     }
 
+    /// Bytes that the kernel counts for a packet without a body (`skb->truesize`, `net/core/skbuff.c`): measured.
+    pub(crate) fn cost_of_header() -> Result<usize> {
+        let (from, _to) = Self::pair()?;
+        let from = Self::from(from);
+        match from.send(PacketHeader::plain(Kind::Doorbell, 0), &[], &[]) {
+            Ok(()) => from.unread_by_peer(),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Bytes that the kernel counts for all that was sent here and not read.
+    pub(crate) fn unread_by_peer(&self) -> Result<usize> {
+        unread_by_peer(self.as_fd()).map_err(Error::io("ioctl(SIOCOUTQ)"))
+    }
+
     /// True if the other end has read all that was sent here.
     pub(crate) fn is_read(&self) -> Result<bool> {
         Ok(self.unread_by_peer()? == 0)
-    }
-
-    /// Bytes that the kernel counts for packets which were sent here and not read yet.
-    pub(crate) fn unread_by_peer(&self) -> Result<usize> {
-        unread_by_peer(self.as_fd()).map_err(Error::io("ioctl(SIOCOUTQ)"))
     }
 
     fn send_buffer(&self) -> Result<usize> {

@@ -33,11 +33,11 @@ impl Random {
         usize::try_from(self.next() % u64::try_from(end).unwrap()).unwrap()
     }
 
-    fn one_of(&mut self, numbers: &[usize]) -> usize {
+    pub(crate) fn one_of<T: Copy>(&mut self, numbers: &[T]) -> T {
         numbers[self.below(numbers.len())]
     }
 
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(len.next_multiple_of(8));
         while bytes.len() < len {
             bytes.extend_from_slice(&self.next().to_le_bytes());

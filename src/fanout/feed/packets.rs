@@ -16,15 +16,20 @@ impl Feed {
     /// Reads one packet, without blocking. True if there was one, or the end of file: the ring has to be looked at again.
     pub(super) fn read_packet(&mut self) -> Result<bool> {
         let mut buffer = PacketBuffer::take();
-        let arrival = self.link.socket.receive(&mut buffer, self.limits.max_control)?;
+        let arrival = self.link.socket.receive(&mut buffer, self.longest_body())?;
         self.on_arrival(arrival)
     }
 
     /// Like [`read_packet`](Self::read_packet), but blocks until there is one. False if the socket does not block.
     pub(super) fn wait_for_packet(&mut self) -> Result<bool> {
         let mut buffer = PacketBuffer::take();
-        let arrival = self.link.socket.wait(&mut buffer, self.limits.max_control)?;
+        let arrival = self.link.socket.wait(&mut buffer, self.longest_body())?;
         self.on_arrival(arrival)
+    }
+
+    /// Bytes of the longest body that may come: of a reply, or of the reason for which we are ended.
+    fn longest_body(&self) -> usize {
+        self.limits.max_control.max(Reject::LEN)
     }
 
     fn on_arrival(&mut self, arrival: Received<'_>) -> Result<bool> {
@@ -53,6 +58,10 @@ impl Feed {
         if kind == Kind::Reject && incoming.fds.is_empty() {
             self.is_too_slow = Reject::parse(incoming.body).reason == Reason::Patience;
             return Ok(());
+        }
+        let (max, found) = (self.limits.max_control, incoming.body.len());
+        if found > max {
+            return Err(ProtocolError::PacketTooLong { max });
         }
         let expected = if kind == Kind::Descriptors { kind } else { Kind::Control };
         if is_doorbell(&incoming, expected)? {

@@ -115,7 +115,7 @@ impl Waiter for FeedWait<'_> {
         let eof = self.feed.eof;
         match self.feed.poll(self.wanted, budget)? {
             Some(message) => Ok(Some(message)),
-            None if eof => Err(self.feed.end()),
+            None if eof => Err(self.feed.end(self.wanted)),
             None => Ok(None),
         }
     }

@@ -4,6 +4,7 @@
 //! page and not against itself.
 #![allow(clippy::allow_attributes, dead_code, reason = "each test binary uses its part of this")]
 
+pub(crate) mod fanout;
 pub(crate) mod memory;
 
 use std::{
@@ -74,6 +75,8 @@ pub(crate) struct Hello {
     pub(crate) first_sequence: u64,
     pub(crate) first_position: u64,
     pub(crate) max_requests: u32,
+    pub(crate) start: u32,
+    pub(crate) patience: u64,
 }
 
 impl Hello {
@@ -93,6 +96,8 @@ impl Hello {
             first_sequence: 0,
             first_position: 0,
             max_requests: u32::MAX,
+            start: 0,
+            patience: 0,
         }
     }
 
@@ -112,7 +117,8 @@ impl Hello {
         bytes.extend(self.first_sequence.to_le_bytes());
         bytes.extend(self.first_position.to_le_bytes());
         bytes.extend(self.max_requests.to_le_bytes());
-        bytes.extend([0; 12]);
+        bytes.extend(self.start.to_le_bytes());
+        bytes.extend(self.patience.to_le_bytes());
         bytes
     }
 
