@@ -20,8 +20,8 @@ pub(super) enum Want {
     Room(Position),
     /// That it reads its socket, which has no room for a packet.
     Socket,
-    /// That it reads some of the bytes that are unread, as descriptors in flight are short.
-    Descriptors(usize),
+    /// That it reads some of the descriptors that are unread, as those in flight are short.
+    Descriptors,
 }
 
 #[derive(Debug, Clone)]

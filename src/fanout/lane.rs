@@ -3,7 +3,7 @@
 //! A lane is like a channel of which the publisher's ring is not a part. The way back is a channel's: packets, read by an
 //! [`Inbox`]. Towards the subscriber there are doorbells, descriptors of records, and replies.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use zerocopy::IntoBytes;
 
@@ -14,6 +14,7 @@ use crate::{
     fanout::{
         SubscriberId, SubscriberInfo,
         account::{Account, Want},
+        unread::{MAX_UNREAD, PacketLimits, Unread},
     },
     protocol::{Kind, PacketHeader, Position, Reject, Slow, Terms, Word},
     ring::Releases,
@@ -27,9 +28,6 @@ use crate::{
     wait::{Bells, Notified, Notifier, Outcome},
 };
 
-/// Most packets of descriptors that a subscriber may leave unread: more are not sent to it. They count against the limit of
-/// this *user* (`RLIMIT_NOFILE`, `unix(7)`), so that one that does not read would stop the descriptors of all.
-const MAX_UNREAD: usize = 8;
 /// Bytes that the kernel counts for a small packet, at most (`skb->truesize`, `net/core/skbuff.c`).
 const SMALL_PACKET: usize = 1024;
 
@@ -47,24 +45,14 @@ pub(super) struct Lane {
     pub(super) terms: Terms,
     pub(super) account: Account,
     pub(super) watch: Watch,
-    /// The numbers of descriptors of the packets that may be unread, oldest first.
-    unread: VecDeque<usize>,
-    /// Doorbells that were sent behind the last of them.
-    bells_behind: usize,
-    packets: PacketLimits,
+    /// Descriptors that were sent.
+    unread: Unread,
+    /// Packets of them that had been read when it was charged last.
+    read_before: u64,
     /// The last attempt whose packet was sent here.
     pub(super) attempt: u64,
     /// The reason for which it is to be ended.
     pub(super) end: Option<Error>,
-}
-
-/// How much a lane's socket may hold unread.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PacketLimits {
-    /// Descriptors, but for those of one packet.
-    pub(super) max_unread_fds: usize,
-    /// Bytes that the kernel counts for a doorbell.
-    pub(super) cost_of_bell: usize,
 }
 
 /// The result of sending a packet of descriptors.
@@ -105,9 +93,8 @@ impl Lane {
             terms,
             account,
             watch,
-            unread: VecDeque::new(),
-            bells_behind: 0,
-            packets,
+            unread: Unread::new(packets),
+            read_before: 0,
             attempt: 0,
             end: None,
         }
@@ -133,7 +120,7 @@ impl Lane {
             && !self.unread.is_empty()
             && self.link.socket.has_room().unwrap_or(false)
         {
-            self.bells_behind = self.bells_behind.saturating_add(1);
+            self.unread.add_bell();
         }
         notified
     }
@@ -177,32 +164,37 @@ impl Lane {
 
     /// Whether another packet with `count` descriptors may be sent.
     pub(super) fn has_packet_room(&mut self, count: usize) -> bool {
-        if !self.may_leave_unread(count) {
-            self.count_unread();
+        if !self.unread.may_add(count) {
+            self.look_at_unread();
         }
-        self.may_leave_unread(count) && self.link.socket.has_room().unwrap_or(true)
+        self.unread.may_add(count) && self.link.socket.has_room().unwrap_or(true)
     }
 
-    fn may_leave_unread(&self, count: usize) -> bool {
-        let fds = self.unread.iter().fold(0_usize, |sum, fds| sum.saturating_add(*fds));
-        let few = fds == 0 || fds.saturating_add(count) <= self.packets.max_unread_fds;
-        self.unread.len() < MAX_UNREAD && few
+    fn look_at_unread(&mut self) {
+        self.unread.look(self.link.socket.unread_by_peer().unwrap_or(0));
     }
 
-    /// Forgets packets that must have been read: those that are unread have fewer bytes. Otherwise a subscriber that is always one
-    /// message behind would seem to read none.
-    fn count_unread(&mut self) {
-        // Doorbells behind the last descriptors stay unread until the subscriber waits.
-        let bells = self.bells_behind.saturating_mul(self.packets.cost_of_bell);
-        let most = self.unread_bytes().saturating_sub(bells).div_ceil(self.packets.cost_of_bell.max(1));
-        let read = self.unread.len().saturating_sub(most);
-        self.unread.drain(..read);
+    /// Descriptors that the subscriber may not have read.
+    pub(super) fn unread_fds(&mut self) -> usize {
+        self.look_at_unread();
+        self.unread.fds()
     }
 
-    /// Charges a subscriber that does not read its socket. True if it is to be ended.
+    /// When the oldest descriptors were sent that the subscriber may not have read.
+    pub(super) fn oldest_unread(&mut self) -> Option<Instant> {
+        self.look_at_unread();
+        self.unread.oldest()
+    }
+
+    /// Charges a subscriber that does not read its socket, for `want`. True if it is to be ended.
     pub(super) fn charge(&mut self, want: Want) -> bool {
         let now = Instant::now();
+        // What was wanted before may be done, and this be for what came behind it.
+        if self.has_read(self.account.want()) {
+            self.account.settle(now);
+        }
         self.account.charge(want, now);
+        self.read_before = self.unread.read();
         if self.account.is_empty(now) {
             self.end = Some(Error::TooSlow);
         } else if self.is_dead() {
@@ -211,15 +203,14 @@ impl Lane {
         self.end.is_some()
     }
 
-    /// Bytes that the subscriber has not read, as the kernel counts them.
-    pub(super) fn unread_bytes(&self) -> usize {
-        self.link.socket.unread_by_peer().unwrap_or(0)
-    }
-
-    /// Descriptors that the subscriber may not have read.
-    pub(super) fn unread_fds(&mut self) -> usize {
-        self.count_unread();
-        self.unread.iter().fold(0, |sum, fds| sum.saturating_add(*fds))
+    /// Whether the subscriber has read what was wanted. What was sent since then does not count.
+    pub(super) fn has_read(&mut self, want: Option<Want>) -> bool {
+        self.look_at_unread();
+        match want {
+            Some(Want::Socket) => self.unread.read() != self.read_before || self.has_packet_room(1),
+            Some(Want::Descriptors) => self.unread.read() != self.read_before,
+            Some(Want::Room(_)) | None => false,
+        }
     }
 
     /// Sends the descriptors of an attempt, unless that was done.
@@ -235,8 +226,7 @@ impl Lane {
         match self.link.socket.send(PacketHeader::descriptors(attempt, count), &[], &control.fds) {
             Ok(()) => {
                 self.attempt = attempt;
-                self.bells_behind = 0;
-                self.unread.push_back(control.fds.len());
+                self.unread.add(control.fds.len());
                 Sent::Yes
             }
             Err(SendFailure::Full) => Sent::Full,
@@ -258,8 +248,7 @@ impl Lane {
             self.link.socket.send(PacketHeader::control(heading, fd_count), control.bytes, &control.fds);
         self.replies.end(&self.link, heading, sent.is_ok());
         if sent.is_ok() && !control.fds.is_empty() {
-            self.bells_behind = 0;
-            self.unread.push_back(control.fds.len());
+            self.unread.add(control.fds.len());
         }
         sent.map_err(|failure| match failure {
             SendFailure::Gone => Error::UnknownRequest,

@@ -1,4 +1,4 @@
-//! [`Lanes`]: all subscribers of a publisher, what they have brought about, and how they end.
+//! [`Lanes`]: all subscribers of a publisher, what they have brought about, and how they end. `turn` does what is ready.
 
 use std::{
     collections::VecDeque,
@@ -21,14 +21,15 @@ use crate::{
         account::Want,
         gates::Gates,
         joining::Joining,
-        lane::{Lane, PacketLimits},
+        lane::Lane,
         poll::{Poll, Token},
+        unread::PacketLimits,
     },
     protocol::{Position, RecordSize, Source, to_usize},
     ring::Producer,
     socket::{doorbell::SenderWord, seqpacket::Socket},
     sys::{own_region::ControlPage, owner::Owner},
-    wait::{Bells, Budget, Notified, Outcome, SleepWord, Spinner},
+    wait::{Bells, Notified, SleepWord, Spinner},
 };
 
 /// The part of this process's limit of open files that one lane may leave unread in descriptors: with 16 lanes, half of those that
@@ -167,95 +168,6 @@ impl Lanes {
         }
     }
 
-    /// Does what is ready: one packet of each lane in turn, if `receive` says so. False if there was nothing.
-    pub(super) fn turn(&mut self, producer: &mut Producer<Gates>, receive: bool) -> Result<bool> {
-        let mut worked = false;
-        // Two sockets of each lane, those of handshakes, and the listener's.
-        let count = self.list.len().saturating_mul(2).saturating_add(self.joining.len()).saturating_add(1);
-        for token in self.poll.ready(count)? {
-            worked |= receive || !matches!(token, Token::Socket(_));
-            match token {
-                Token::Listener => self.accept(),
-                Token::Timer => {
-                    self.poll.read_timer();
-                    self.advance_all(producer);
-                }
-                Token::Joining(id) => self.advance_one(id, producer),
-                Token::Socket(id) => self.on_readable(id, receive),
-                Token::Space(id) => self.on_bell(id, producer),
-            }
-        }
-        self.settle(producer);
-        self.sweep(producer);
-        self.joining.forget_read();
-        self.schedule();
-        Ok(worked)
-    }
-
-    /// The next event. `Empty` only if nothing is ready any more: then what comes next is a new edge of the descriptor.
-    pub(super) fn find_event(&mut self, producer: &mut Producer<Gates>) -> Result<Outcome<Event>> {
-        self.claim();
-        let mut budget = Budget::once();
-        loop {
-            if let Some(event) = self.events.pop_front() {
-                return Ok(Outcome::Done(event));
-            }
-            if !budget.spend()? {
-                return Ok(Outcome::Spent);
-            }
-            if !self.turn(producer, true)? && self.events.is_empty() {
-                return Ok(Outcome::Empty);
-            }
-        }
-    }
-
-    fn on_readable(&mut self, id: SubscriberId, receive: bool) {
-        let Some(lane) = self.lane(id) else { return };
-        if receive {
-            match lane.receive() {
-                Ok(Some(message)) => {
-                    count(&mut self.stats.messages_received, 1);
-                    count(&mut self.stats.bytes_received, message.control().len());
-                    count(&mut self.stats.fds_received, message.fds().len());
-                    self.events.push_back(Event::Message(id, message));
-                }
-                Ok(None) => {}
-                Err(error) if error.is_fatal() => lane.end = Some(error),
-                // A message is lost for want of descriptors of our own; its subscriber goes on.
-                Err(error) => log::warn!("a message of a subscriber is lost: {error}"),
-            }
-        } else if lane.is_dead() {
-            lane.end = Some(Error::Disconnected);
-        }
-    }
-
-    fn on_bell(&mut self, id: SubscriberId, producer: &mut Producer<Gates>) {
-        // If that fails, the sweep ends whoever failed.
-        let _ = producer.refresh_tail();
-        self.read_bell(id, &producer.readers);
-    }
-
-    /// Reads one doorbell for room. Only one of a subscriber that still lacks ends the epoch: the others have said all that they had
-    /// to say.
-    pub(super) fn read_bell(&mut self, id: SubscriberId, gates: &Gates) -> bool {
-        let (epochs, needs) = (self.word.epochs, Position::new(self.word.needs));
-        let Some(lane) = self.lane(id) else { return false };
-        match lane.read_bell(epochs) {
-            Ok(true) => {
-                if gates.tail(id).is_some_and(|tail| tail < needs) {
-                    self.word.disarm();
-                }
-                count(&mut self.stats.doorbells_received, 1);
-                true
-            }
-            Ok(false) => false,
-            Err(error) => {
-                lane.end = Some(error);
-                false
-            }
-        }
-    }
-
     /// Stops to charge those who have done what was wanted.
     pub(super) fn settle(&mut self, producer: &mut Producer<Gates>) {
         if self.list.iter().all(|lane| lane.account.want().is_none()) {
@@ -266,9 +178,8 @@ impl Lanes {
         for lane in &mut self.list {
             let is_done = match lane.account.want() {
                 Some(Want::Room(needs)) => producer.readers.tail(lane.id).is_none_or(|tail| tail >= needs),
-                Some(Want::Socket) => lane.has_packet_room(1),
-                Some(Want::Descriptors(unread)) => lane.unread_bytes() < unread,
                 None => continue,
+                want => lane.has_read(want),
             };
             if is_done {
                 lane.account.settle(now);

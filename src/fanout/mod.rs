@@ -21,14 +21,18 @@ mod lanes;
 mod loan;
 mod poll;
 mod publish;
+mod published;
 mod publisher;
 mod room;
 mod subscriber;
+mod turn;
+mod unread;
 
 pub use self::{
     batch::PublisherBatch,
     info::{Event, Newcomer, SubscriberId, SubscriberInfo},
     loan::PublisherLoan,
+    published::Published,
     publisher::Publisher,
-    subscriber::{Published, Subscriber},
+    subscriber::Subscriber,
 };

@@ -217,10 +217,10 @@ impl Lanes {
                 return Err(Error::Full);
             }
         }
-        let (attempt, mut sent) = (self.attempt, 0_usize);
-        let mut result = Ok(attempt);
+        let attempt = Attempt { number: self.attempt, start: Instant::now(), control, block };
+        let (mut sent, mut result) = (0_usize, Ok(attempt.number));
         for at in 0..self.list.len() {
-            match self.send_fds_to(at, attempt, control, block) {
+            match self.send_fds_to(at, &attempt, producer) {
                 Ok(is_sent) => sent = sent.wrapping_add(is_sent.into()),
                 Err(error) => {
                     result = Err(error);
@@ -245,14 +245,25 @@ impl Lanes {
     }
 
     /// Sends the descriptors to one subscriber, or leaves it out: then it misses the message. False if it is left out.
-    fn send_fds_to(&mut self, at: usize, attempt: u64, control: &Control<'_>, block: Block) -> Result<bool> {
+    fn send_fds_to(
+        &mut self,
+        at: usize,
+        attempt: &Attempt<'_>,
+        producer: &mut Producer<Gates>,
+    ) -> Result<bool> {
+        let block = attempt.block;
         loop {
             let Some(lane) = self.list.get_mut(at) else { return Ok(false) };
-            let (culprit, refusal) = match lane.send_fds(attempt, control) {
+            let (culprit, refusal) = match lane.send_fds(attempt.number, attempt.control) {
                 Sent::Yes => return Ok(lane.end.is_none()),
                 Sent::Full if lane.gates() => (Some((lane, Want::Socket)), Error::Full),
                 Sent::Full => return Ok(false),
-                Sent::Short(failure) => (self.most_unread(), failure.into()),
+                Sent::Short(failure) => {
+                    // Nobody can have read already what this call has sent.
+                    let is_blamed = |sent| block != Block::No || sent < attempt.start;
+                    let longest = self.longest_unread().filter(|(sent, _)| is_blamed(*sent));
+                    (longest.map(|(_, lane)| (lane, Want::Descriptors)), failure.into())
+                }
             };
             // Without a culprit it is not a subscriber's fault: this user's other programs hold the descriptors.
             let Some((lane, want)) = culprit else { return Err(refusal) };
@@ -270,17 +281,24 @@ impl Lanes {
             count(&mut self.stats.sleeps, 1);
             // The kernel announces room in a socket only from its half on, and descriptors in flight not at all.
             sleep([], self.earliest(deadline), Some(SHORT_PAUSE))?;
+            self.settle(producer);
         }
     }
 
-    /// The subscriber that holds most descriptors unread, and what is wanted of it.
-    fn most_unread(&mut self) -> Option<(&mut Lane, Want)> {
+    /// The subscriber that has left descriptors unread for the longest time, and since when. One that reads is always behind those
+    /// that do not.
+    fn longest_unread(&mut self) -> Option<(Instant, &mut Lane)> {
         let lanes = self.list.iter_mut().filter(|lane| lane.end.is_none());
-        let lanes = lanes.map(|lane| (lane.unread_fds(), lane)).filter(|(unread, _)| *unread > 0);
-        let (_, most) = lanes.max_by_key(|(unread, _)| *unread)?;
-        let unread = most.unread_bytes();
-        Some((most, Want::Descriptors(unread)))
+        lanes.filter_map(|lane| Some((lane.oldest_unread()?, lane))).min_by_key(|(sent, _)| *sent)
     }
+}
+
+/// One attempt to send a message's descriptors to all.
+struct Attempt<'c> {
+    number: u64,
+    start: Instant,
+    control: &'c Control<'c>,
+    block: Block,
 }
 
 /// One wait for room in the ring.

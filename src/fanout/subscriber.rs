@@ -9,11 +9,13 @@ use std::{
 };
 
 use crate::{
-    channel::{Backlog, Block, Control, Limits, Message, Payload, Peer, RequestId, Sender, Stats},
+    channel::{Backlog, Block, Control, Limits, Message, Peer, RequestId, Sender, Stats},
     connect::{Builder, Handshake, Region, Role, Settings, child, connect},
     error::{Error, Result},
-    fanout::feed::{Feed, Wanted},
-    memory::shared_slice::SharedSlice,
+    fanout::{
+        Published,
+        feed::{Feed, Wanted},
+    },
     protocol::{Slow, Start},
     ring::Releases,
     socket::{death::Watch, link::Closer, seqpacket::Socket},
@@ -72,59 +74,6 @@ pub struct Subscriber {
     sender: Sender,
     granted: Slow,
     peer: Peer,
-}
-
-/// What [`Subscriber::recv_with`] shows of a message, where it lies.
-///
-/// ```no_run
-/// # let mut subscriber = sealane::Subscriber::connect("/run/frames")?;
-/// let brightness = subscriber.recv_with(|message| {
-///     message.payload().map(|pixels| pixels.iter().map(u64::from).sum::<u64>())
-/// })?;
-/// # Ok::<(), sealane::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct Published<'m> {
-    control: &'m [u8],
-    payload: Option<SharedSlice<'m, u8>>,
-    sequence: u64,
-    missed: u64,
-}
-
-impl<'m> Published<'m> {
-    #[inline]
-    pub(super) fn of(message: &'m Message) -> Self {
-        Self {
-            control: message.control(),
-            payload: message.payload().map(Payload::bytes),
-            sequence: message.sequence(),
-            missed: message.missed(),
-        }
-    }
-
-    /// The control bytes, in private memory.
-    #[must_use]
-    pub fn control(&self) -> &'m [u8] {
-        self.control
-    }
-
-    /// A view of the payload, if the message has one. The publisher may be writing there.
-    #[must_use]
-    pub fn payload(&self) -> Option<SharedSlice<'m, u8>> {
-        self.payload
-    }
-
-    /// See [`Message::sequence`].
-    #[must_use]
-    pub fn sequence(&self) -> u64 {
-        self.sequence
-    }
-
-    /// See [`Message::missed`].
-    #[must_use]
-    pub fn missed(&self) -> u64 {
-        self.missed
-    }
 }
 
 /// Ways to subscribe.
@@ -362,6 +311,7 @@ impl Subscriber {
         }
     }
 
+    /// The next message, if it is here.
     pub(crate) fn find(&mut self) -> Result<Outcome<Message>> {
         match self.backlog.take() {
             Some(message) => Ok(Outcome::Done(message)),

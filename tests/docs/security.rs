@@ -120,7 +120,7 @@ fn every_error_is_what_some_test_expects() {
 #[test]
 fn every_violation_is_committed_by_a_peer_in_some_test() {
     let errors = errors();
-    let tests = text("tests/hostile/stream.rs");
+    let tests = ["tests/hostile/stream.rs", "tests/fanout/hostile_publishers.rs"].map(text).concat();
     for variant in variants(&errors, "ProtocolError") {
         let full = format!("ProtocolError::{variant}");
         let ends = |rest: &str| !rest.starts_with(|next: char| next.is_alphanumeric());

@@ -667,7 +667,9 @@ fn random_bytes_give_typed_errors() {
                         if random.below(3) == 0 {
                             attempt += 1;
                             let fds = files(random.below(4));
-                            raw.socket.send(Packet { sequence: attempt, fds, ..Packet::new(DESCRIPTORS) });
+                            // The subscriber may have closed after what was wrong.
+                            let sent = Packet { sequence: attempt, fds, ..Packet::new(DESCRIPTORS) };
+                            let _ = raw.socket.try_send(sent);
                             let record = Record { reserved: [0, 0, attempt, 0], ..payload(sequence, len) };
                             raw.publish_honestly(position, record);
                         } else {

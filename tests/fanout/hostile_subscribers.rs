@@ -561,6 +561,29 @@ fn admitted_ones_count_before_they_have_joined() {
 }
 
 #[test]
+fn one_too_many_is_refused_by_name() {
+    let _guard = bounded();
+    let name = abstract_name();
+    let mut publisher = builder().max_subscribers(1).publish(&name).unwrap();
+    let subscribing = |publisher: &mut Publisher| {
+        let name = name.clone();
+        let subscribing = thread::spawn(move || builder().subscribe(name));
+        while !subscribing.is_finished() {
+            publisher.wait_event(Duration::from_millis(20)).unwrap();
+        }
+        subscribing.join().unwrap()
+    };
+    let first = subscribing(&mut publisher).unwrap();
+    let error = handshake_error(subscribing(&mut publisher));
+    let HandshakeError::Rejected(refusal) = error else { panic!("{error:?}") };
+    assert_eq!((refusal.reason, refusal.expected, refusal.found), (Reason::Subscribers, 1, 2));
+    // Who leaves makes room.
+    drop(first);
+    while publisher.wait_event(LONG).unwrap().is_some_and(|event| !matches!(event, Event::Left(..))) {}
+    subscribing(&mut publisher).unwrap();
+}
+
+#[test]
 fn channels_and_publishers_refuse_each_other_and_say_so() {
     let _guard = bounded();
     let name = abstract_name();

@@ -1,0 +1,59 @@
+//! [`Published`]: a message where it lies.
+
+use crate::{
+    channel::{Message, Payload},
+    memory::shared_slice::SharedSlice,
+};
+
+/// What [`Subscriber::recv_with`](crate::Subscriber::recv_with) shows of a message, where it lies.
+///
+/// ```no_run
+/// # let mut subscriber = sealane::Subscriber::connect("/run/frames")?;
+/// let brightness = subscriber.recv_with(|message| {
+///     message.payload().map(|pixels| pixels.iter().map(u64::from).sum::<u64>())
+/// })?;
+/// # Ok::<(), sealane::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Published<'m> {
+    control: &'m [u8],
+    payload: Option<SharedSlice<'m, u8>>,
+    sequence: u64,
+    missed: u64,
+}
+
+impl<'m> Published<'m> {
+    #[inline]
+    pub(super) fn of(message: &'m Message) -> Self {
+        Self {
+            control: message.control(),
+            payload: message.payload().map(Payload::bytes),
+            sequence: message.sequence(),
+            missed: message.missed(),
+        }
+    }
+
+    /// The control bytes, in private memory.
+    #[must_use]
+    pub fn control(&self) -> &'m [u8] {
+        self.control
+    }
+
+    /// A view of the payload, if the message has one. The publisher may be writing there.
+    #[must_use]
+    pub fn payload(&self) -> Option<SharedSlice<'m, u8>> {
+        self.payload
+    }
+
+    /// See [`Message::sequence`].
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// See [`Message::missed`].
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+}
