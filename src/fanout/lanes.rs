@@ -189,18 +189,20 @@ impl Lanes {
         }
     }
 
-    /// Ends the lanes that have come to their end.
-    pub(super) fn sweep(&mut self, producer: &mut Producer<Gates>) {
+    /// Ends the lanes that have come to their end. True if there were some: what is wanted may be there without them.
+    pub(super) fn sweep(&mut self, producer: &mut Producer<Gates>) -> bool {
         for (id, violation) in std::mem::take(&mut producer.readers.broken) {
             if let Some(lane) = self.lane(id) {
                 lane.violated(violation);
             }
         }
         self.list.iter().filter(|lane| lane.end.is_some()).for_each(|lane| producer.readers.remove(lane.id));
+        let before = self.list.len();
         while let Some(at) = self.list.iter().position(|lane| lane.end.is_some()) {
             let lane = self.list.swap_remove(at);
             self.part_with(lane);
         }
+        self.list.len() < before
     }
 
     /// Ends one lane, which is no gate any more.

@@ -127,6 +127,7 @@ impl Lanes {
     /// Arms the descriptor for room. True if there is room after all.
     fn arm_for(&mut self, producer: &mut Producer<Gates>, size: RecordSize) -> Result<bool> {
         self.read_bells(producer);
+        self.sweep(producer);
         let least = self.refused.map_or(size, |refused| refused.min(size));
         self.refused = Some(least);
         self.word.rearm(producer.needed_tail(least));
@@ -338,8 +339,7 @@ impl Waiter for RoomWait<'_> {
 
     fn read(&mut self) -> Result<bool> {
         let rang = self.lanes.read_bells(self.producer);
-        self.lanes.sweep(self.producer);
-        Ok(rang)
+        Ok(self.lanes.sweep(self.producer) || rang)
     }
 
     fn sleep(&mut self, deadline: Deadline) -> Result<bool> {
