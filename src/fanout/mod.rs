@@ -12,6 +12,7 @@ mod account;
 #[cfg(feature = "tokio")]
 mod awaiting;
 mod batch;
+mod descriptors;
 mod feed;
 mod gates;
 mod info;

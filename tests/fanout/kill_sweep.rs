@@ -50,6 +50,19 @@ fn publish(publisher: &mut Publisher, file: &fs::File) {
     loan.send_with(if sequence.is_multiple_of(7) { control.fd(file) } else { control }).unwrap();
 }
 
+/// Publishes a message if there is room for it.
+fn try_publish(publisher: &mut Publisher) {
+    let sequence = publisher.stats().messages_sent;
+    let (len, byte) = contents(sequence);
+    if let Some(mut loan) = publisher.try_loan(len).unwrap() {
+        loan.fill(byte);
+        // Not one with descriptors: they are no reason to wait here.
+        if !sequence.is_multiple_of(7) {
+            loan.send_with(&sequence.to_le_bytes()).unwrap();
+        }
+    }
+}
+
 /// Receives one message and checks all of it.
 fn check(subscriber: &mut Subscriber) -> Result<(), Error> {
     let message = subscriber.recv_timeout(SOON)?;
@@ -106,7 +119,8 @@ impl Fan {
             }
             if stopped {
                 kill_process(pid, Signal::STOP).unwrap();
-                publish(&mut self.publisher, &self.file);
+                // A call that waits would use up the time that this user has.
+                try_publish(&mut self.publisher);
             }
             let most = random.one_of(&[100, 10_000, 1_000_000]);
             (0..random.below(most)).for_each(|_| spin_loop());
