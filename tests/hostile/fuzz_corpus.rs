@@ -7,10 +7,14 @@ mod support;
 
 #[path = "../../fuzz/bodies/handshake.rs"]
 mod handshake;
+#[path = "../../fuzz/bodies/lanes.rs"]
+mod lanes;
 #[path = "../../fuzz/bodies/packets.rs"]
 mod packets;
 #[path = "../../fuzz/bodies/receiver.rs"]
 mod receiver;
+#[path = "../../fuzz/bodies/subscriber.rs"]
+mod subscriber;
 
 use std::{fs, path::Path};
 
@@ -34,6 +38,11 @@ fn handshakes_replay() {
 }
 
 #[test]
+fn lanes_replay() {
+    replay("lanes", lanes::run);
+}
+
+#[test]
 fn packets_replay() {
     replay("packets", packets::run);
 }
@@ -41,4 +50,9 @@ fn packets_replay() {
 #[test]
 fn receivers_replay() {
     replay("receiver", receiver::run);
+}
+
+#[test]
+fn subscribers_replay() {
+    replay("subscriber", subscriber::run);
 }

@@ -1,0 +1,19 @@
+//! See the body.
+#![no_main]
+
+#[path = "../../tests/support/hostile/mod.rs"]
+mod hostile;
+#[path = "../bodies/lanes.rs"]
+mod lanes;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let before = open_descriptors();
+    lanes::run(data);
+    assert_eq!(open_descriptors(), before, "descriptors are left over");
+});
+
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
