@@ -121,7 +121,7 @@ impl Limits {
 /// Payloads that have been received and not yet released. They keep the ring's space behind them from being used again.
 ///
 /// One small payload that is kept stops its sender when the rest of the ring is used up: then receiving ends with
-/// [`Error::TimeoutHolding`](crate::Error::TimeoutHolding), if it has a deadline. [`Payload`](crate::Payload) says how large a
+/// [`Error::TimeoutHolding`], if it has a deadline. [`Payload`](crate::Payload) says how large a
 /// ring should be.
 ///
 /// ```

@@ -78,9 +78,9 @@ impl<T> PublisherLoan<'_, T> {
     }
 }
 
-/// Ways to begin to subscribe without blocking. [`Subscriber::of`](crate::Subscriber::of) completes them.
+/// Ways to begin to subscribe without blocking. `Subscriber::of` completes them.
 impl Builder {
-    /// [`Error::Full`](crate::Error::Full) if too many subscribers wait to be accepted.
+    /// [`Error::Full`] if too many subscribers wait to be accepted.
     pub(crate) fn try_subscribe(&self, path: &Path) -> Result<Handshake> {
         let settings = self.settings()?.to_subscribe();
         begin(connect(path, None)?, settings)

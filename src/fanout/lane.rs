@@ -126,11 +126,8 @@ impl Lane {
     }
 
     /// Receives a message of the subscriber, and at most one packet.
-    pub(super) fn receive(&mut self) -> Result<Option<Message>> {
-        match self.inbox.receive_packet()? {
-            Outcome::Done(message) => Ok(Some(message)),
-            _ => Ok(None),
-        }
+    pub(super) fn receive(&mut self) -> Result<Outcome<Message>> {
+        self.inbox.receive_packet()
     }
 
     /// Reads the space socket once. True if there was a doorbell.

@@ -40,7 +40,7 @@ const CALLS: u32 = 16;
 /// Bytes of a message from which on each call looks at the clock, which takes some nanoseconds.
 const LARGE: u64 = 32 << 10;
 /// Events that are kept for a program that does not ask for them. Beyond that, nothing is told of those who have come and gone.
-const MAX_EVENTS: usize = 256;
+pub(super) const MAX_EVENTS: usize = 256;
 
 /// The newest message with a payload, if no descriptors came with it, or behind it.
 #[derive(Debug, Clone, Copy)]
@@ -199,6 +199,9 @@ impl Lanes {
         self.list.iter().filter(|lane| lane.end.is_some()).for_each(|lane| producer.readers.remove(lane.id));
         let before = self.list.len();
         while let Some(at) = self.list.iter().position(|lane| lane.end.is_some()) {
+            if self.list.get(at).is_some_and(|lane| matches!(lane.end, Some(Error::Disconnected))) {
+                self.hear_last(at);
+            }
             let lane = self.list.swap_remove(at);
             self.part_with(lane);
         }

@@ -3,7 +3,12 @@
 use crate::{
     channel::stats::count,
     error::{Error, Result},
-    fanout::{Event, SubscriberId, gates::Gates, lanes::Lanes, poll::Token},
+    fanout::{
+        Event, SubscriberId,
+        gates::Gates,
+        lanes::{Lanes, MAX_EVENTS},
+        poll::Token,
+    },
     protocol::Position,
     ring::Producer,
     wait::{Budget, Outcome},
@@ -53,23 +58,43 @@ impl Lanes {
     }
 
     fn on_readable(&mut self, id: SubscriberId, receive: bool) {
-        let Some(lane) = self.lane(id) else { return };
+        let Some(at) = self.list.iter().position(|lane| lane.id == id) else { return };
         if receive {
-            match lane.receive() {
-                Ok(Some(message)) => {
-                    count(&mut self.stats.messages_received, 1);
-                    count(&mut self.stats.bytes_received, message.control().len());
-                    count(&mut self.stats.fds_received, message.fds().len());
-                    self.events.push_back(Event::Message(id, message));
-                }
-                Ok(None) => {}
-                Err(error) if error.is_fatal() => lane.end = Some(error),
-                // A message is lost for want of descriptors of our own; its subscriber goes on.
-                Err(error) => log::warn!("a message of a subscriber is lost: {error}"),
-            }
-        } else if lane.is_dead() {
+            self.hear(at);
+        } else if let Some(lane) = self.list.get_mut(at)
+            && lane.is_dead()
+        {
             lane.end = Some(Error::Disconnected);
         }
+    }
+
+    /// Reads one packet of a lane. False if there is none, or it has ended.
+    fn hear(&mut self, at: usize) -> bool {
+        let Some(lane) = self.list.get_mut(at) else { return false };
+        match lane.receive() {
+            Ok(Outcome::Done(message)) => {
+                count(&mut self.stats.messages_received, 1);
+                count(&mut self.stats.bytes_received, message.control().len());
+                count(&mut self.stats.fds_received, message.fds().len());
+                self.events.push_back(Event::Message(lane.id, message));
+            }
+            Ok(Outcome::Empty) => return false,
+            Ok(_) => {}
+            Err(error) if error.is_fatal() => {
+                lane.end = Some(error);
+                return false;
+            }
+            // A message is lost for want of descriptors of our own; its subscriber goes on.
+            Err(error) => log::warn!("a message of a subscriber is lost: {error}"),
+        }
+        true
+    }
+
+    /// Reads the last words of a subscriber that has gone: a call that publishes notices that ahead of them. A program that does not
+    /// listen gets few.
+    pub(super) fn hear_last(&mut self, at: usize) {
+        let mut budget = Budget::once();
+        while self.events.len() < MAX_EVENTS && budget.spend().unwrap_or(false) && self.hear(at) {}
     }
 
     fn on_bell(&mut self, id: SubscriberId, producer: &mut Producer<Gates>) {

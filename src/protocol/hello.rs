@@ -43,7 +43,7 @@ pub(crate) struct Hello {
     pub(crate) first_position: U64,
     /// Requests that may be without a reply at the sender.
     pub(crate) max_requests: U32,
-    /// Where a subscriber wishes to begin, see [`Start`].
+    /// Where a subscriber wishes to begin, see [`Start`](crate::Start).
     pub(crate) start: U32,
     /// How long a subscriber wishes to be waited for, see [`Slow`].
     pub(crate) patience: U64,
@@ -66,7 +66,7 @@ pub(crate) struct Ready {
     first_sequence: U64,
     /// Where that begins.
     first_position: U64,
-    /// [`Source::lost`] before it.
+    /// [`Source::lost`](crate::protocol::Source::lost) before it.
     lost: U64,
 }
 const _: () = assert!(size_of::<Ready>() == 32);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sealane::{Builder, Control, Error, Publisher, Slow, Start, Subscriber, Wait};
+use sealane::{Builder, Control, Error, Event, Publisher, Slow, Start, Subscriber, Wait};
 
 use crate::{
     fan::{OVERRUN, join, pair},
@@ -140,7 +140,7 @@ fn requests_are_answered_to_the_one_that_asked() {
     let mut asked = Vec::new();
     while asked.len() < 2 {
         match publisher.wait_event(SOON).unwrap() {
-            Some(sealane::Event::Message(id, message)) => asked.push((id, message)),
+            Some(Event::Message(id, message)) => asked.push((id, message)),
             other => panic!("{other:?}"),
         }
     }
@@ -170,10 +170,9 @@ fn slow_subscriber_is_ended_and_learns_why() {
         publisher.loan(1000).unwrap().send().unwrap();
     }
     match publisher.next_event().unwrap() {
-        Some(sealane::Event::Left(_, Error::TooSlow)) => {}
+        Some(Event::Left(_, Error::TooSlow)) => {}
         other => panic!("{other:?}"),
     }
-    assert!(publisher.subscribers().is_empty());
     let payload = held.payload().unwrap();
     assert!(!payload.is_whole());
     assert!(matches!(payload.try_to_vec(), Err(Error::Overrun)));
@@ -346,4 +345,25 @@ fn each_wait_that_spinning_has_ended_counts_by_itself() {
         let stats = receiving.join().unwrap();
         assert_eq!((stats.spins_paid, stats.sleeps), (3, 0));
     });
+}
+
+#[test]
+fn last_words_are_heard_although_publishing_notices_the_end_first() {
+    let (mut publisher, mut subscriber) = pair(&Builder::default());
+    assert!(subscriber.arm().unwrap(), "a doorbell is wanted");
+    for word in ["one", "two"] {
+        subscriber.send(word).unwrap();
+    }
+    drop(subscriber);
+    // The doorbell finds nobody.
+    for _ in 0..3 {
+        publisher.send("who is there?").unwrap();
+    }
+    for word in ["one", "two"] {
+        match publisher.next_event().unwrap() {
+            Some(Event::Message(_, message)) => assert_eq!(message.control(), word.as_bytes()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(matches!(publisher.next_event().unwrap(), Some(Event::Left(_, Error::Disconnected))));
 }
