@@ -10,8 +10,12 @@
 //!  ├─ holding ◄┬─ receiving ◄═══════════════════════ sending   │
 //!  └─ watching ┴───────────────── /proc ───────────────────────┘
 //! ```
+//!
+//! With `--fanout` this process publishes the same messages to eight others at most (`fanout.rs`), which come and go, are stopped
+//! and killed.
 #![forbid(unsafe_code)]
 
+mod fanout;
 #[path = "../shared/output.rs"]
 mod output;
 mod process;
@@ -47,25 +51,50 @@ struct Options {
     /// Seed of the messages; the same seed makes the same messages, but for replies [default: the time]
     #[arg(long)]
     seed: Option<u64>,
+    /// Publish to subscribers that join, leave, are stopped and killed, instead
+    #[arg(long)]
+    fanout: bool,
     /// Be the other process (the first one starts it)
     #[arg(long, hide = true)]
     peer: bool,
+    /// Be a subscriber with this policy (the publisher starts it)
+    #[arg(long, hide = true)]
+    subscriber: Option<String>,
+    /// Most messages that a subscriber receives
+    #[arg(long, hide = true, default_value_t = u64::MAX)]
+    messages: u64,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let result = if options.peer { peer(&options) } else { watch(&options) };
-    match result {
+    let is_child = options.peer || options.subscriber.is_some();
+    match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let who = if options.peer { "soak, the other process" } else { "soak" };
+            let who = if is_child { "soak, the other process" } else { "soak" };
             let status = failed(who, &*error);
-            if !options.peer && !error.is::<Lost>() {
+            if !is_child && !error.is::<Lost>() {
                 let _ = print("verdict: FAILED");
             }
             status
         }
     }
+}
+
+fn run(options: &Options) -> Result<()> {
+    if options.peer || options.subscriber.is_some() {
+        let seed = options.seed.ok_or("the seed of this process expected, none found")?;
+        return match &options.subscriber {
+            Some(policy) => fanout::subscribe(options, seed, policy),
+            None => peer(options, seed),
+        };
+    }
+    let seed = match options.seed {
+        Some(seed) => seed,
+        None => u64::try_from(std::time::UNIX_EPOCH.elapsed()?.as_nanos() & u128::from(u64::MAX))?,
+    };
+    print(format_args!("seed {seed}"))?;
+    if options.fanout { fanout::publish(options, seed) } else { watch(options, seed) }
 }
 
 impl Options {
@@ -76,8 +105,7 @@ impl Options {
 }
 
 /// The other process: sends until the order to stop comes.
-fn peer(options: &Options) -> Result<()> {
-    let seed = options.seed.ok_or("the seed of this process expected, none found")?;
+fn peer(options: &Options, seed: u64) -> Result<()> {
     let channel = options.builder()?.inherited()?;
     let before = Reading::of("self")?;
     let progress = Progress::default();
@@ -86,12 +114,7 @@ fn peer(options: &Options) -> Result<()> {
     Reading::of("self")?.settled(before.descriptors.saturating_sub(3))
 }
 
-fn watch(options: &Options) -> Result<()> {
-    let seed = match options.seed {
-        Some(seed) => seed,
-        None => u64::try_from(std::time::UNIX_EPOCH.elapsed()?.as_nanos() & u128::from(u64::MAX))?,
-    };
-    print(format_args!("seed {seed}"))?;
+fn watch(options: &Options, seed: u64) -> Result<()> {
     let before = Reading::of("self")?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args([

@@ -80,6 +80,11 @@ impl Item {
         }
     }
 
+    /// Message `n` of a publisher, which asks for nothing.
+    pub(crate) fn published(seed: u64, n: u64, most: usize) -> Self {
+        Self { wants_reply: false, ..Self::of(seed, n, most) }
+    }
+
     /// Whether it is a payload that asks for nothing.
     pub(crate) fn is_plain(&self) -> bool {
         self.payload.is_some() && !self.wants_reply

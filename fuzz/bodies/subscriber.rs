@@ -265,7 +265,12 @@ impl Taken {
         }
         // Messages that were kept during a call come before newer ones; replies have numbers of their own.
         if message.in_reply_to().is_none() {
-            assert!(message.sequence() >= self.next, "messages are numbered in order");
+            assert!(
+                message.sequence() >= self.next,
+                "{} or later expected, {} found",
+                self.next,
+                message.sequence()
+            );
             self.next = message.sequence().saturating_add(1);
         }
         if matches!(way, Way::Try { keep: true }) {
@@ -279,7 +284,8 @@ pub(crate) fn run(data: &[u8]) {
     let builder = Builder::default().max_control(100).max_fds(2).wait(Wait::Block);
     // Terms that are refused are the handshake's matter.
     let first_position = (terms.position & (u64::MAX >> 2)) & !63;
-    let first_sequence = terms.sequence;
+    // Numbers start again at 0 behind the last one.
+    let first_sequence = terms.sequence >> 1;
     let patience = if terms.is_waited_for { FOREVER } else { NEVER };
     let joined = RawTerms { patience, first_position, first_sequence, lost: terms.lost };
     let ready = Packet { body: joined.bytes(), ..Packet::new(READY) };

@@ -13,6 +13,7 @@ const REPORTS: [(&str, &[&str]); 6] = [
     ("hub", &["--clients", "2", "--seconds", "1", "--json"]),
     ("throughput", &["--size", "4KiB", "--seconds", "1", "--json"]),
     ("soak", &["--seconds", "1"]),
+    ("soak", &["--fanout", "--seconds", "1"]),
     ("viewers", &["--viewers", "2", "--size", "4KiB", "--frames", "20"]),
 ];
 
