@@ -51,7 +51,7 @@
 //! - Plain verbs block, as long as the peer lives; `try_…` forms never do; `…_timeout` forms end after their time.
 //!
 //! # Processes as they are
-//! A program may fork, or go into the background (`daemon(3)`), while it has channels, listeners and buffers. The fork
+//! A program may fork, or go into the background (`daemon(3)`), while it has channels, publishers, subscribers, listeners and buffers. The fork
 //! inherits all of them: each process has a copy.
 //! - The *owner* of a copy is the process that made it, until a fork uses its own copy: sends, lends, receives, accepts. From
 //!   then on that copy is the fork's. Only an owner's drop is noticed elsewhere: it closes a direction, removes a listener's

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// A short run of each example that prints a report.
-const REPORTS: [(&str, &[&str]); 6] = [
+const REPORTS: [(&str, &[&str]); 7] = [
     ("camera", &["--frames", "3", "--json"]),
     ("camera", &["--frames", "3"]),
     ("hub", &["--clients", "2", "--seconds", "1", "--json"]),

@@ -1,6 +1,7 @@
 //! Publishers and subscribers: one ring, many readers.
 
 mod delivery;
+mod event_loop;
 
 #[path = "fan.rs"]
 mod fan;
