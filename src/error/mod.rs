@@ -129,7 +129,7 @@ pub enum Error {
         max: usize,
     },
     /// The payload was overwritten while it was copied, as its subscription was ended for slowness, or is one that may be
-    /// overrun. What was copied is dropped.
+    /// overrun. The copy is dropped.
     #[error("the payload was overwritten by its publisher meanwhile")]
     Overrun,
     /// The publisher ended this subscription, since it used up the time for which it was waited for

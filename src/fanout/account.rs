@@ -45,7 +45,7 @@ impl Account {
         Self { most, left: most, updated: now, want: None, waits: 0 }
     }
 
-    /// What was left to an earlier subscriber of the same user counts.
+    /// Takes over the time that an earlier subscriber of the same user has left.
     pub(super) fn inherit(&mut self, other: &Self, now: Instant) {
         self.left = self.left.min(other.left(now));
     }

@@ -241,7 +241,7 @@ impl Feed {
             extras.get_or_insert_default().story = story;
         }
         if let Some(expected) = extras.as_ref().and_then(|extras| extras.lost) {
-            // What was missed before it is told with the next one.
+            // Messages missed before it are counted with the next one.
             self.missed_since = story.missed;
             let received = extras.map_or(0, |extras| extras.fds.len());
             return Err(Error::FdsLost { expected, received }.into());

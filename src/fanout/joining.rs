@@ -125,7 +125,7 @@ impl Joining {
     fn add(&mut self, handshake: Handshake, is_ours: bool) -> (SubscriberId, Option<Applicant>) {
         let id = SubscriberId(self.next_id);
         self.next_id = self.next_id.wrapping_add(1);
-        // What the application has asked for is not given up for a stranger.
+        // A handshake that the application has begun does not give way to a stranger's.
         let strangers = self.applicants.iter().filter(|one| !one.is_ours).count();
         let oldest = (strangers >= MAX_JOINING && !is_ours)
             .then(|| self.applicants.iter().position(|one| !one.is_ours))
@@ -318,7 +318,7 @@ impl Lanes {
             {
                 self.refresh_infos(producer.head());
                 let Self { joining, infos, .. } = self;
-                // Those who were admitted and have not joined yet count as well: else any number could come at once.
+                // Subscribers that were admitted and have not joined yet count as well: else any number could come at once.
                 infos.extend(joining.applicants.iter().filter_map(|one| one.info(joining.rule())));
                 let granted =
                     joining.judge(credentials, wish, one.is_ours, infos).map_err(Failure::Refused)?;

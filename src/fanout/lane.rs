@@ -76,7 +76,7 @@ impl Lane {
         packets: PacketLimits,
     ) -> Self {
         let Parts { link, peer_region: region, peer, sending, receiving, spinner, .. } = parts;
-        // As small as one reply and the packets of descriptors allow: what is unread there counts as ours.
+        // No larger than one reply and the packets of descriptors need: bytes unread there are charged to this process.
         let smallest = SMALL_PACKET.saturating_mul(MAX_UNREAD);
         link.socket.shrink(sending.max_control, smallest);
         let watch = Watch::new(peer.pidfd_shared());
@@ -186,7 +186,7 @@ impl Lane {
     /// Charges a subscriber that does not read its socket, for `want`. True if it is to be ended.
     pub(super) fn charge(&mut self, want: Want) -> bool {
         let now = Instant::now();
-        // What was wanted before may be done, and this be for what came behind it.
+        // The earlier want may be satisfied, and this one be for later packets.
         if self.has_read(self.account.want()) {
             self.account.settle(now);
         }
@@ -200,7 +200,7 @@ impl Lane {
         self.end.is_some()
     }
 
-    /// Whether the subscriber has read what was wanted. What was sent since then does not count.
+    /// Whether the subscriber has read what was wanted. Packets sent since then do not count.
     pub(super) fn has_read(&mut self, want: Option<Want>) -> bool {
         self.look_at_unread();
         match want {

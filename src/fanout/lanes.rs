@@ -163,7 +163,7 @@ impl Lanes {
         let now = coarse_now();
         if now != self.looked {
             (self.looked, self.is_idle) = (now, self.list.is_empty());
-            // What fails here fails in `next_event` too, which says so.
+            // An error here comes again in `next_event`, which reports it.
             let _ = self.turn(producer, false);
         }
     }

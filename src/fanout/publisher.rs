@@ -92,7 +92,7 @@ impl Builder {
     ///
     /// | setting | means here |
     /// |---|---|
-    /// | [`ring_capacity`](Self::ring_capacity) | the one ring. Those who may be overrun need room for four of the largest messages: [`ring_for`](Self::ring_for) with 2 kept |
+    /// | [`ring_capacity`](Self::ring_capacity) | the one ring. Subscribers that may be overrun need room for four of the largest messages: [`ring_for`](Self::ring_for) with 2 kept |
     /// | [`max_control`](Self::max_control), [`max_fds`](Self::max_fds) | the most that is published in a message, and received. Subscribers must accept as much. `max_fds` is 0 by default |
     /// | [`max_requests`](Self::max_requests) | requests that one subscriber may have open |
     /// | [`slow`](Self::slow) | the rule for slow subscribers |
@@ -328,10 +328,10 @@ impl Publisher {
 /// Subscribers.
 impl Publisher {
     /// The next thing that subscribers have brought about; never blocks. Call it until `None`: only then does the descriptor say when
-    /// there is more. Of each subscriber one packet is received in turn, so that none keeps others from being heard.
+    /// there is more. One packet of each subscriber is received in turn, so that none keeps others from being heard.
     ///
     /// # Errors
-    /// [`Error::Io`]. What is wrong with one subscriber ends that one: [`Event::Left`].
+    /// [`Error::Io`]. A fault of one subscriber ends that one: [`Event::Left`].
     pub fn next_event(&mut self) -> Result<Option<Event>> {
         match self.lanes.find_event(&mut self.writer.producer)? {
             Outcome::Done(event) => Ok(Some(event)),
@@ -402,7 +402,7 @@ impl Publisher {
         }
     }
 
-    /// Waits until a subscriber has joined. What else happens meanwhile is told later.
+    /// Waits until a subscriber has joined. Other events are told later.
     fn wait_for(&mut self, id: SubscriberId, deadline: std::time::Instant) -> Result<()> {
         let deadline = Deadline::At(deadline);
         loop {
@@ -453,7 +453,7 @@ impl Publisher {
     /// than it wishes. Without this all are admitted who can reach the path, up to
     /// [`max_subscribers`](Builder::max_subscribers).
     ///
-    /// The decision comes before the newcomer has cost memory, or seen anything. Who was admitted once can read the ring for as long
+    /// The decision comes before the newcomer has cost memory, or seen anything. A subscriber that was admitted once can read the ring for as long
     /// as that exists.
     pub fn admit(&mut self, decide: impl FnMut(&Newcomer<'_>) -> Option<Slow> + Send + 'static) {
         self.lanes.joining.admit = Some(Box::new(decide));

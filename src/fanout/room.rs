@@ -98,7 +98,7 @@ impl Lanes {
                 return Ok(false);
             }
             self.sweep(producer);
-            // What is left out of the least tail gives room.
+            // A subscriber that counts no more gives room.
             producer.refresh_tail()?;
         }
     }

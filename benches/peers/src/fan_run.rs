@@ -84,7 +84,7 @@ impl Options {
         sizes.sort_unstable();
         sizes.dedup();
         let mut all: Vec<_> = sizes.into_iter().map(|(size, count)| (size, count, self.pace)).collect();
-        // What must hold of frames is measured at a camera's pace as well.
+        // Frames are measured at a camera's pace as well.
         if self.size.is_empty() && self.pace.is_none() && !self.quick {
             let frames = counts.iter().filter(|count| [1, 8].contains(*count));
             all.extend(frames.map(|&count| (FRAME, count, Some(PACE))));

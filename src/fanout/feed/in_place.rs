@@ -33,7 +33,7 @@ impl Feed {
         if self.follower.is_waited_for() {
             return Err(Error::TooSlow);
         }
-        // What was missed before it is told with the next one.
+        // Messages missed before it are counted with the next one.
         self.missed_since = self.missed_since.saturating_add(message.missed());
         self.miss(1);
         Ok(None)
