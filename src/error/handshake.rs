@@ -99,9 +99,13 @@ impl fmt::Display for Refusal {
                 f,
                 "no more than {expected} subscribers expected, {found} found: raise Builder::max_subscribers"
             ),
+            Reason::Patience if expected == 0 => f.write_str(
+                "an earlier subscriber of this user was ended, and has not read all descriptors that it was sent: close it first",
+            ),
             Reason::Patience => write!(
                 f,
-                "a user whose subscribers have left {expected} ms of the time to wait for them expected, {found} ms found: come back later"
+                "this user's subscribers have used up the time for which they are waited for (Builder::slow): {expected} ms expected, {found} ms found: subscribe again in {} ms",
+                expected.saturating_sub(found).saturating_mul(10)
             ),
             Reason::RingTooLarge => write!(
                 f,

@@ -18,8 +18,8 @@ const LEAST: u32 = 10;
 pub(super) enum Want {
     /// That it releases the ring up to there.
     Room(Position),
-    /// That it reads its socket, which has no room for a packet.
-    Socket,
+    /// That it reads its socket, which has no room for a packet of so many descriptors.
+    Socket(usize),
     /// That it reads some of the descriptors that are unread, as those in flight are short.
     Descriptors,
 }
@@ -148,7 +148,7 @@ mod tests {
         let mut account = Account::new(100 * MS, start);
         assert_eq!((account.ends_at(), account.is_empty(at(1000))), (None, false), "nothing is wanted");
         account.charge(ROOM, at(0));
-        account.charge(Want::Socket, at(30));
+        account.charge(Want::Socket(1), at(30));
         assert_eq!((account.ends_at(), account.waits), (Some(at(100)), 1), "one wait for all");
         account.settle(at(60));
         assert_eq!(account.left(at(60)), 40 * MS);

@@ -62,7 +62,7 @@ impl Lanes {
     fn all_have_packet_room(&mut self, count: usize) -> bool {
         let mut all = true;
         for lane in self.list.iter_mut().filter(|lane| lane.gates() && lane.end.is_none()) {
-            all &= lane.has_packet_room(count) || lane.charge(Want::Socket);
+            all &= lane.has_packet_room(count) || lane.charge(Want::Socket(count));
         }
         all
     }
@@ -79,7 +79,9 @@ impl Lanes {
             let Some(lane) = self.list.get_mut(at) else { return Ok(false) };
             let (culprit, refusal) = match lane.send_fds(attempt.number, attempt.control) {
                 Sent::Yes => return Ok(lane.end.is_none()),
-                Sent::Full if lane.gates() => (Some((lane, Want::Socket)), Error::Full),
+                Sent::Full if lane.gates() => {
+                    (Some((lane, Want::Socket(attempt.control.fds.len()))), Error::Full)
+                }
                 Sent::Full => return Ok(false),
                 Sent::Short(failure) => {
                     // Nobody can have read already what this call has sent.
@@ -88,13 +90,14 @@ impl Lanes {
                     (longest.map(|(_, lane)| (lane, Want::Descriptors)), failure.into())
                 }
             };
-            // Without a culprit it is not a subscriber's fault: this user's other programs hold the descriptors.
+            // Without a culprit no subscriber can help: this user's other programs hold the descriptors.
             let Some((lane, want)) = culprit else { return Err(refusal) };
             // The time runs on until the subscriber has read, so that calls which are refused again and again end it too.
             if lane.charge(want) {
                 continue;
             }
             let Block::Until(deadline) = block else {
+                self.word.rearm(0);
                 self.schedule();
                 return Err(refusal);
             };
@@ -110,7 +113,14 @@ impl Lanes {
 
     /// The subscriber that has left descriptors unread for the longest time, and since when. One that reads is always behind those
     /// that do not.
+    ///
+    /// Nobody is blamed while descriptors of subscribers that were ended are in flight: until these close their ends, nobody else could
+    /// help.
     fn longest_unread(&mut self) -> Option<(Instant, &mut Lane)> {
+        let ended = |lane: &mut Lane| lane.end.is_some() && lane.unread_fds() > 0;
+        if self.joining.departed.has_unread() || self.list.iter_mut().any(ended) {
+            return None;
+        }
         let lanes = self.list.iter_mut().filter(|lane| lane.end.is_none());
         lanes.filter_map(|lane| Some((lane.oldest_unread()?, lane))).min_by_key(|(sent, _)| *sent)
     }

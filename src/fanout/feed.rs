@@ -3,12 +3,15 @@
 //!
 //! Refuses messages beyond our limits, sequences that do not fit to what was left out, and replies to nothing.
 
+mod end;
 mod in_place;
 mod packets;
 mod plain;
 mod wait;
 
 use std::{collections::VecDeque, sync::Arc};
+
+use rustix::time::Timespec;
 
 use crate::{
     channel::{Attachments, LeftOut, Limits, Message, Payload, Stats, Story, stats::count},
@@ -38,6 +41,10 @@ pub(crate) struct Feed {
     watch: Watch,
     /// End of file was read: no message comes but those that are in the ring.
     eof: bool,
+    /// The publisher has ended us: what the ring had when that was noticed is the rest.
+    is_over: bool,
+    /// When that was looked for, in ticks of the coarse clock.
+    looked: Option<Timespec>,
     /// The publisher said that it ends us for slowness.
     is_too_slow: bool,
     pub(super) limits: Limits,
@@ -65,8 +72,10 @@ pub(crate) enum Wanted {
 /// Why there is no message yet.
 enum Missing {
     Fault(Fault),
-    /// The descriptors of a message were not sent to us.
+    /// The descriptors of a message were not sent to us, which is waited for.
     Descriptors,
+    /// The message was left out.
+    LeftOut,
     Other(Error),
 }
 
@@ -108,6 +117,8 @@ impl Feed {
             spinner,
             watch,
             eof: false,
+            is_over: false,
+            looked: None,
             is_too_slow: false,
             limits,
             stats: Stats::default(),
@@ -129,6 +140,7 @@ impl Feed {
             }
             return reply.map(Some);
         }
+        self.look_for_end();
         loop {
             let record = match self.find(wanted) {
                 Ok(None) => return Ok(None),
@@ -172,17 +184,16 @@ impl Feed {
             Missing::Fault(Fault::Violation(violation)) => return Err(self.link.violated(violation)),
             Missing::Fault(Fault::Overrun) if self.follower.is_waited_for() => return Err(Error::TooSlow),
             // The publisher goes on after it has ended us, and sends us nothing more.
-            Missing::Descriptors if self.follower.is_waited_for() && self.eof => {
+            Missing::Descriptors if self.eof => {
                 return Err(self.end(Wanted::Next));
             }
-            Missing::Descriptors if self.follower.is_waited_for() => {
+            Missing::Descriptors => {
                 return Err(self.link.violated(ProtocolError::NoDescriptors { sequence: self.sequence }));
             }
             Missing::Fault(Fault::Overrun) => {
                 self.follower.jump().map_err(|violation| self.link.violated(violation))?;
             }
-            // It was left out.
-            Missing::Descriptors => {}
+            Missing::LeftOut => {}
         }
         budget.spend()
     }
@@ -201,12 +212,14 @@ impl Feed {
             match self.fds_of(attempt, budget)? {
                 Taken::Here(packet) => extras = Some(packet),
                 Taken::Read => return Ok(None),
-                Taken::Missing => {
-                    if !self.follower.is_waited_for() {
-                        self.follower.pass(record);
-                        self.note(record.heading.sequence, source, gap.saturating_add(1));
-                    }
+                Taken::Missing if self.follower.is_waited_for() && !self.attempts.has_dropped(attempt) => {
                     return Err(Missing::Descriptors);
+                }
+                // It was left out: by the publisher, or here, by a call that looked for the newest message.
+                Taken::Missing => {
+                    self.follower.pass(record);
+                    self.note(record.heading.sequence, source, gap.saturating_add(1));
+                    return Err(Missing::LeftOut);
                 }
             }
         }
@@ -316,35 +329,5 @@ impl Feed {
                 return Ok(Taken::Missing);
             }
         }
-    }
-
-    /// Notes the end of file: what the ring has now is the rest.
-    fn set_ended(&mut self) {
-        if !self.eof {
-            self.eof = true;
-            self.follower.end_here();
-        }
-    }
-
-    /// The error after the last message that is wanted.
-    fn end(&mut self, wanted: Wanted) -> Error {
-        if self.is_too_slow || (self.follower.is_waited_for() && !self.follower.is_whole()) {
-            return Error::TooSlow;
-        }
-        // Other calls still receive the rest.
-        if wanted != Wanted::Next && !(self.follower.is_at_head() && self.replies.is_empty()) {
-            return Error::Disconnected;
-        }
-        self.attempts.abandon();
-        // The publisher says how many there were: the last may have been overrun.
-        let missed = self.follower.messages().saturating_sub(self.sequence);
-        if missed <= self.follower.skipped() / CACHE_LINE {
-            self.sequence = self.sequence.saturating_add(missed);
-            self.miss(missed);
-        }
-        if self.link.socket.is_dead() || self.watch.was_killed() {
-            self.link.close();
-        }
-        self.link.ended()
     }
 }

@@ -157,3 +157,10 @@ pub enum Event {
     /// [`Error::Protocol`] for a violation. Or one that was [added](crate::Publisher::add) has not joined, for the reason given.
     Left(SubscriberId, Error),
 }
+
+impl Event {
+    pub(super) fn subscriber(&self) -> SubscriberId {
+        let (Self::Joined(id) | Self::Message(id, _) | Self::Left(id, _)) = self;
+        *id
+    }
+}

@@ -1,9 +1,7 @@
 //! [`Joining`]: who wishes to subscribe, until it is a lane: accepted, asked, admitted, and joined between two messages.
 
 use std::{
-    collections::BTreeMap,
     os::fd::{AsFd, BorrowedFd},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,6 +12,7 @@ use crate::{
     fanout::{
         Event, Newcomer, SubscriberId, SubscriberInfo,
         account::Account,
+        departed::Departed,
         gates::{Gate, Gates},
         lane::Lane,
         lanes::{Lanes, PAUSE},
@@ -21,13 +20,11 @@ use crate::{
     },
     protocol::{Slow, Start, Terms, Wish, to_u64},
     ring::Producer,
-    socket::{link::Link, seqpacket::Socket},
+    socket::seqpacket::Socket,
 };
 
 /// Most handshakes at once. Another one takes the place of the oldest.
 const MAX_JOINING: usize = 16;
-/// Users that are remembered, and lanes that ended with descriptors unread.
-const MAX_REMEMBERED: usize = 64;
 
 /// The application's decision about a newcomer.
 type Admit = Box<dyn FnMut(&Newcomer<'_>) -> Option<Slow> + Send>;
@@ -54,7 +51,7 @@ impl Applicant {
     }
 }
 
-/// Those who join, and what is remembered of those who left.
+/// Those who join.
 pub(crate) struct Joining {
     listener: Option<Listener>,
     settings: Settings,
@@ -62,11 +59,8 @@ pub(crate) struct Joining {
     pub(super) admit: Option<Admit>,
     applicants: Vec<Applicant>,
     next_id: u64,
-    /// What is left of the accounts of users whose subscribers have left.
-    accounts: BTreeMap<u32, Account>,
-    /// Lanes that ended with descriptors unread, and their users. The descriptors count as ours until the subscriber closes its
-    /// socket.
-    unread: Vec<(u32, Arc<Link>)>,
+    /// Those who left.
+    pub(super) departed: Departed,
 }
 
 impl Joining {
@@ -78,8 +72,7 @@ impl Joining {
             admit: None,
             applicants: Vec::new(),
             next_id: 0,
-            accounts: BTreeMap::new(),
-            unread: Vec::new(),
+            departed: Departed::default(),
         }
     }
 
@@ -136,26 +129,6 @@ impl Joining {
         (id, oldest)
     }
 
-    /// Remembers what a lane leaves behind: its account, and descriptors that it has not read.
-    pub(super) fn remember(&mut self, lane: &mut Lane) {
-        let (now, uid) = (Instant::now(), lane.credentials.uid);
-        self.accounts.retain(|_, account| !account.is_full(now));
-        self.accounts.retain(|_, account| !account.is_full(now));
-        if let Some(account) = self.accounts.get_mut(&uid) {
-            account.join(&lane.account, now);
-        } else if !lane.account.is_full(now) && self.accounts.len() < MAX_REMEMBERED {
-            self.accounts.insert(uid, lane.account.clone());
-        }
-        if lane.unread_fds() > 0 && self.unread.len() < MAX_REMEMBERED {
-            self.unread.push((uid, Arc::clone(&lane.link)));
-        }
-    }
-
-    /// Forgets lanes whose descriptors were read, or closed with their sockets.
-    pub(super) fn forget_read(&mut self) {
-        self.unread.retain(|(_, link)| !link.socket.is_read().unwrap_or(true));
-    }
-
     /// Whether a newcomer may join, and with which policy and account; the refusal if not.
     fn judge(
         &mut self,
@@ -169,14 +142,12 @@ impl Joining {
         if all >= max {
             return refuse(Reason::Subscribers, to_u64(max), to_u64(all).saturating_add(1));
         }
-        let now = Instant::now();
-        if let Some((least, left)) =
-            self.accounts.get(&credentials.uid).and_then(|account| account.lacks(now))
-        {
+        // Nobody waits for a subscriber that may be overrun, if it gets no descriptors.
+        let is_waited_for = wish.slow != Slow::Overrun || self.settings.max_fds.is_some_and(|max| max > 0);
+        if is_waited_for && let Some((least, left)) = self.departed.lacks(credentials.uid) {
             return refuse(Reason::Patience, least, left);
         }
-        self.forget_read();
-        if self.unread.iter().any(|(uid, _)| *uid == credentials.uid) {
+        if self.departed.has_unread_of(credentials.uid) {
             return refuse(Reason::Patience, 0, 0);
         }
         let rule = match &mut self.admit {
@@ -191,12 +162,7 @@ impl Joining {
 
     /// The account of a newcomer: what an earlier subscriber of the same user has left.
     fn account(&self, uid: u32, granted: Slow) -> Account {
-        let now = Instant::now();
-        let mut account = Account::new(self.patience(granted), now);
-        if let Some(other) = self.accounts.get(&uid) {
-            account.inherit(other, now);
-        }
-        account
+        self.departed.account(uid, self.patience(granted))
     }
 }
 
@@ -297,7 +263,12 @@ impl Lanes {
             producer.readers.list.push(Gate::new(id, lane.region.clone(), start));
             producer.read_again_from(start);
         }
+        // The newest message may be there already, and the subscriber asleep.
+        let has_news = terms.first_position < producer.head();
         self.list.push(lane);
+        if has_news {
+            self.notify();
+        }
         Ok(())
     }
 

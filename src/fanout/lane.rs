@@ -204,7 +204,9 @@ impl Lane {
     pub(super) fn has_read(&mut self, want: Option<Want>) -> bool {
         self.look_at_unread();
         match want {
-            Some(Want::Socket) => self.unread.read() != self.read_before || self.has_packet_room(1),
+            Some(Want::Socket(count)) => {
+                self.unread.read() != self.read_before || self.has_packet_room(count)
+            }
             Some(Want::Descriptors) => self.unread.read() != self.read_before,
             Some(Want::Room(_)) | None => false,
         }

@@ -175,7 +175,7 @@ impl Lanes {
         }
         let _ = producer.refresh_tail();
         let now = Instant::now();
-        for lane in &mut self.list {
+        for lane in self.list.iter_mut().filter(|lane| lane.end.is_none()) {
             let is_done = match lane.account.want() {
                 Some(Want::Room(needs)) => producer.readers.tail(lane.id).is_none_or(|tail| tail >= needs),
                 None => continue,
@@ -205,7 +205,11 @@ impl Lanes {
             let lane = self.list.swap_remove(at);
             self.part_with(lane);
         }
-        self.list.len() < before
+        let has_ended = self.list.len() < before;
+        if has_ended {
+            self.schedule();
+        }
+        has_ended
     }
 
     /// Ends one lane, which is no gate any more.
@@ -215,7 +219,7 @@ impl Lanes {
         self.poll.delete(lane.link.socket.as_fd());
         self.poll.delete(lane.link.space_rx.as_fd());
         lane.account.close(Instant::now());
-        self.joining.remember(&mut lane);
+        self.joining.departed.add(&mut lane);
         if matches!(reason, Error::TooSlow) {
             lane.say_too_slow();
         }
@@ -226,10 +230,8 @@ impl Lanes {
     /// Tells the program that a lane has ended. One that does not listen is told of few.
     fn tell_left(&mut self, id: SubscriberId, reason: Error) {
         let has_joined = |event: &Event| matches!(event, Event::Joined(joined) if *joined == id);
-        if self.events.len() >= MAX_EVENTS
-            && let Some(at) = self.events.iter().position(has_joined)
-        {
-            self.events.remove(at);
+        if self.events.len() >= MAX_EVENTS && self.events.iter().any(has_joined) {
+            self.events.retain(|event| event.subscriber() != id);
         } else {
             self.events.push_back(Event::Left(id, reason));
         }
@@ -257,7 +259,7 @@ impl Lanes {
     }
 
     #[inline]
-    fn notify(&mut self) {
+    pub(super) fn notify(&mut self) {
         // ORDERING: pairs with the fence in `SleepWord::rearm`, see `Notifier::notify`: one for all.
         fence(SeqCst);
         for lane in &mut self.list {

@@ -12,6 +12,7 @@ mod account;
 #[cfg(feature = "tokio")]
 mod awaiting;
 mod batch;
+mod departed;
 mod descriptors;
 mod feed;
 mod gates;

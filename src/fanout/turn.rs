@@ -35,7 +35,7 @@ impl Lanes {
         }
         self.settle(producer);
         self.sweep(producer);
-        self.joining.forget_read();
+        self.joining.departed.forget_read();
         self.schedule();
         Ok(worked)
     }

@@ -18,6 +18,8 @@ pub(crate) struct Attempts<P> {
     held: VecDeque<(u64, P)>,
     /// The highest attempt of a packet that was read.
     highest: u64,
+    /// The highest attempt of a packet that was dropped before its record was seen.
+    dropped: u64,
 }
 
 /// Where the descriptors of a record are.
@@ -32,7 +34,7 @@ pub(crate) enum Taken<P> {
 
 impl<P> Attempts<P> {
     pub(crate) fn new() -> Self {
-        Self { held: VecDeque::new(), highest: 0 }
+        Self { held: VecDeque::new(), highest: 0, dropped: 0 }
     }
 
     /// Stores a packet that was read. The caller looks at the ring before it reads another.
@@ -45,9 +47,12 @@ impl<P> Attempts<P> {
             return Err(ProtocolError::Attempt { expected, found: attempt });
         }
         self.highest = attempt;
-        // Of three, the first has no record: the ring was looked at since the second was read.
-        if self.held.len() >= MAX_HELD {
-            self.held.pop_front();
+        // Of three, the first has no record, as the ring was looked at since the second was read; or that was passed over, by a
+        // reader that goes to the newest message.
+        if self.held.len() >= MAX_HELD
+            && let Some((dropped, _)) = self.held.pop_front()
+        {
+            self.dropped = dropped;
         }
         self.held.push_back((attempt, packet));
         Ok(())
@@ -65,6 +70,11 @@ impl<P> Attempts<P> {
             }
         }
         Taken::Read
+    }
+
+    /// Whether the packet of an attempt may have been read, and dropped.
+    pub(crate) fn has_dropped(&self, attempt: u64) -> bool {
+        attempt <= self.dropped
     }
 
     /// Drops the packets, because their records will never come.

@@ -197,7 +197,9 @@ impl Follower {
     /// What is published now is the rest: the publisher has ended us, and may go on with others.
     pub(crate) fn end_here(&mut self) {
         let load = |word| self.cursor.peer.load(word);
-        self.end = Some((Position::new(load(Word::Head)), load(Word::Messages)));
+        // UNTRUSTED: no end is before what was seen.
+        let head = Position::new(load(Word::Head)).max(self.cursor.head);
+        self.end = Some((head, load(Word::Messages)));
     }
 
     /// Goes to the newest record after an overrun: to one with a payload, if that is whole, else to the end of what is published. Never

@@ -1,12 +1,15 @@
 //! Messages reach all subscribers, whole and in order, and what was missed is told.
 
-use std::time::Duration;
+use std::{
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
 use sealane::{Builder, Control, Error, Event, Publisher, Slow, Start, Subscriber, Wait};
 
 use crate::{
     fan::{OVERRUN, join, pair},
-    support::{numbers, threads::SOON},
+    support::{hostile::readable, numbers, threads::SOON},
 };
 
 /// The lowest byte.
@@ -319,8 +322,8 @@ fn reader_that_was_slow_once_and_reads_again_is_not_ended() {
     (1..behind).for_each(|_| drop(subscriber.recv_timeout(SOON).unwrap()));
     assert!(publisher.next_event().unwrap().is_none());
     // From here on it is always one message behind, for longer than its time.
-    let end = std::time::Instant::now() + patience / 2 * 3;
-    while std::time::Instant::now() < end {
+    let end = Instant::now() + patience / 2 * 3;
+    while Instant::now() < end {
         publisher.try_send(Control::new(b"next").fd(&file)).unwrap();
         subscriber.recv_timeout(SOON).unwrap();
         let event = publisher.next_event().unwrap();
@@ -366,4 +369,80 @@ fn last_words_are_heard_although_publishing_notices_the_end_first() {
         }
     }
     assert!(matches!(publisher.next_event().unwrap(), Some(Event::Left(_, Error::Disconnected))));
+}
+
+/// There is always news for a subscriber that was ended, as the publisher goes on with others.
+#[test]
+fn end_is_noticed_although_there_is_always_more() {
+    type Receive = fn(&mut Subscriber) -> sealane::Result<()>;
+    let receives: [Receive; 3] = [
+        |subscriber| subscriber.recv().map(drop),
+        |subscriber| subscriber.recv_latest().map(drop),
+        |subscriber| subscriber.recv_with(|_| ()).map(drop),
+    ];
+    for slow in [Slow::default(), OVERRUN] {
+        for receive in receives {
+            let builder = small().slow(slow);
+            let mut publisher = builder.publisher().unwrap();
+            let (id, mut subscriber) = join(&mut publisher, &builder);
+            let publish = |publisher: &mut Publisher| publisher.loan(100).unwrap().send().unwrap();
+            publish(&mut publisher);
+            assert!(publisher.disconnect(id));
+            let deadline = Instant::now() + SOON;
+            let error = loop {
+                assert!(Instant::now() < deadline, "{slow:?}: the end is not noticed");
+                publish(&mut publisher);
+                if let Err(error) = receive(&mut subscriber) {
+                    break error;
+                }
+            };
+            assert!(matches!(error, Error::Disconnected), "{error:?}");
+            assert!(subscriber.recv().is_err(), "and stays");
+        }
+    }
+}
+
+/// A subscriber that looks for the newest payload reads descriptors of messages that it has not taken.
+#[test]
+fn looking_for_the_newest_is_no_violation_of_the_publisher() {
+    let builder = small().max_fds(1);
+    for slow in [Slow::Wait(SOON), OVERRUN] {
+        let (mut publisher, mut subscriber) = pair(&builder.clone().slow(slow));
+        let file = std::fs::File::open("/dev/null").unwrap();
+        for n in 0..5_u8 {
+            publisher.send(Control::new(&[n]).fd(&file)).unwrap();
+        }
+        assert!(subscriber.try_recv_latest().unwrap().is_none());
+        let mut next = 0;
+        while let Some(message) = subscriber.try_recv().unwrap() {
+            assert_eq!((message.sequence(), message.fds().len()), (next + message.missed(), 1));
+            next = message.sequence() + 1;
+        }
+        assert_eq!(next, 5, "the last ones are here");
+        publisher.loan(10).unwrap().send().unwrap();
+        assert_eq!(subscriber.recv_latest().unwrap().sequence(), 5);
+    }
+}
+
+/// A publisher's descriptor is readable when publishing has noticed the end of a subscriber.
+#[test]
+fn ends_that_publishing_notices_are_announced() {
+    let builder = small().max_fds(1);
+    let (mut publisher, subscriber) = pair(&builder);
+    drop(subscriber);
+    let file = std::fs::File::open("/dev/null").unwrap();
+    publisher.send(Control::default().fd(&file)).unwrap();
+    assert_eq!(readable([publisher.as_fd()], SOON), [true]);
+    assert!(matches!(publisher.next_event().unwrap(), Some(Event::Left(_, Error::Disconnected))));
+}
+
+/// The newest message is announced to a subscriber that begins with it.
+#[test]
+fn newest_message_is_announced_to_a_newcomer() {
+    let builder = small().start(Start::Latest);
+    let mut publisher = builder.publisher().unwrap();
+    publisher.loan(10).unwrap().send().unwrap();
+    let (_, mut subscriber) = join(&mut publisher, &builder);
+    assert_eq!(readable([subscriber.as_fd()], SOON), [true]);
+    assert_eq!(subscriber.try_recv().unwrap().unwrap().sequence(), 0);
 }

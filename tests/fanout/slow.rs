@@ -100,6 +100,17 @@ fn silent_one_is_ended_and_its_user_comes_back_later() {
     assert!(account < PATIENCE / 2, "{account:?} of {PATIENCE:?}");
 }
 
+#[test]
+fn newcomer_for_which_nobody_waits_needs_no_time() {
+    let _guard = bounded();
+    let (mut publisher, mut honest) = pair(&builder().max_fds(0));
+    let raw = RawSubscriber::join(&mut publisher, FOREVER);
+    publish_rings(&mut publisher, &mut honest);
+    assert_too_slow(&mut publisher, &raw);
+    assert!(try_join(&mut publisher, FOREVER).is_none(), "its time is used up");
+    assert!(try_join(&mut publisher, NEVER).is_some());
+}
+
 /// Whoever joins for a moment with a short time of its own does not get the long time back, also if another one of the user leaves.
 #[test]
 fn short_wish_gives_no_time_back() {

@@ -246,6 +246,8 @@ impl State {
                     Taken::Read if s.read_packet(at) => {}
                     Taken::Read | Taken::Missing => {
                         assert_eq!(at, OVERRUNNING, "descriptors are missing: {self:?}");
+                        let dropped = s.lanes[at].attempts.has_dropped(record.attempt);
+                        assert!(!dropped, "a packet was dropped before its record was looked at: {self:?}");
                         let lane = &mut s.lanes[at];
                         lane.position += 1;
                         lane.reading = Reading::Look;

@@ -35,6 +35,7 @@ impl Feed {
         }
         // Messages missed before it are counted with the next one.
         self.missed_since = self.missed_since.saturating_add(message.missed());
+        self.stats.messages_received = self.stats.messages_received.saturating_sub(1);
         self.miss(1);
         Ok(None)
     }

@@ -11,6 +11,11 @@ use crate::{
     protocol::Record,
 };
 
+/// Messages between two looks at the clock, for whether it is time to look for the end.
+const CALLS: u64 = 16;
+/// Bytes of a message from which on each one looks at the clock, which takes some nanoseconds.
+const LARGE: usize = 32 << 10;
+
 #[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
 impl Feed {
     /// The next record, if it is the whole next message, left where it lies, with nothing to be told along with it: as nearly all
@@ -75,6 +80,9 @@ impl Feed {
         self.sequence = self.sequence.wrapping_add(1);
         count(&mut self.stats.messages_received, 1);
         count(&mut self.stats.bytes_received, record.bytes());
+        if self.stats.messages_received.is_multiple_of(CALLS) || record.bytes() >= LARGE {
+            self.look_for_end();
+        }
     }
 
     /// A copy of a record's control bytes, if they were not overwritten meanwhile.

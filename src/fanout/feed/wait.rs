@@ -116,6 +116,11 @@ impl Waiter for FeedWait<'_> {
         match self.feed.poll(self.wanted, budget)? {
             Some(message) => Ok(Some(message)),
             None if eof => Err(self.feed.end(self.wanted)),
+            // There is nothing but the rest of the socket: the reason for which we were ended may be there.
+            None if self.feed.is_over => {
+                while !self.feed.eof && budget.spend()? && self.feed.read_packet()? {}
+                self.feed.poll(self.wanted, budget)
+            }
             None => Ok(None),
         }
     }
