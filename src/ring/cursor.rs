@@ -128,12 +128,12 @@ impl Cursor {
         if found != expected {
             return Err(ProtocolError::Padding { expected, found });
         }
-        if self.at == 0 {
-            // Every record fits there. Padding around all of the ring could be passed again and again.
-            return Err(ProtocolError::Padding { expected: 0, found });
-        }
         if rest >= available {
             return Err(ProtocolError::RecordLength { available, payload: found, control: 0 });
+        }
+        if self.at == 0 {
+            // Every record fits there. With more published than the ring holds, padding around all of the ring could be passed again and again.
+            return Err(ProtocolError::Padding { expected: 0, found });
         }
         Ok(Span { start, end: start.after(rest), at: self.at })
     }

@@ -249,7 +249,7 @@ fn wrong_records_are_violations_in_every_call() {
         (
             "padding around the ring",
             Record { flags: PADDING, payload_len: ring() - 64, ..Record::default() },
-            is_padding,
+            |error| matches!(error, ProtocolError::RecordLength { .. }),
         ),
         (
             "padding without a payload",
