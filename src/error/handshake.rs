@@ -80,10 +80,10 @@ impl fmt::Display for Refusal {
             Reason::HelloLength => write!(f, "Hello of at least {expected} bytes expected, {found} found"),
             // The peers differ in what they establish: one bit is all that there is.
             Reason::Features if (expected, found) == (0, 1) => {
-                write!(f, "a channel expected, a publisher or subscriber found (features 0x0 and 0x1)")
+                write!(f, "a channel expected, a publisher or subscriber found (features 0x0 and 0x1): Channel::connect is for listeners, Subscriber::connect for publishers")
             }
             Reason::Features if (expected, found) == (1, 0) => {
-                write!(f, "a publisher or subscriber expected, a channel found (features 0x1 and 0x0)")
+                write!(f, "a publisher or subscriber expected, a channel found (features 0x1 and 0x0): Subscriber::connect is for publishers, Channel::connect for listeners")
             }
             Reason::Features => write!(f, "features {expected:#x} expected, {found:#x} found"),
             Reason::ReadyLength => write!(f, "Ready of {expected} bytes expected, {found} found"),

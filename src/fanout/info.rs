@@ -72,7 +72,7 @@ impl SubscriberInfo {
         self.account
     }
 
-    /// Times that the publisher began to wait for it, or that a call was refused for want of it.
+    /// Times that the publisher began to lack it. One spell counts once, however long it is, and however many calls are refused in it.
     #[must_use]
     pub fn waits(&self) -> u64 {
         self.waits
@@ -154,7 +154,8 @@ pub enum Event {
     /// A subscriber has sent a message.
     Message(SubscriberId, Message),
     /// A subscriber is gone: [`Error::Disconnected`] by itself, [`Error::TooSlow`] because its time was used up,
-    /// [`Error::Protocol`] for a violation. Or one that was [added](crate::Publisher::add) has not joined, for the reason given.
+    /// [`Error::Protocol`] for a violation. Or one that was [added](crate::Publisher::add) has not joined, for the reason given; a
+    /// client of the publisher's path that does not join is no event.
     Left(SubscriberId, Error),
 }
 
