@@ -16,7 +16,7 @@ use crate::{
         gates::{Gate, Gates},
         lane::Lane,
         lanes::{Lanes, PAUSE},
-        poll::Token,
+        poll::{Poll, Token},
     },
     protocol::{Slow, Start, Terms, Wish, to_u64},
     ring::Producer,
@@ -78,6 +78,13 @@ impl Joining {
 
     pub(super) fn listener(&self) -> Option<BorrowedFd<'_>> {
         self.listener.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Closes the listener, and removes its file.
+    pub(super) fn stop_listening(&mut self, poll: &Poll) {
+        if let Some(listener) = self.listener.take() {
+            poll.delete(listener.as_fd());
+        }
     }
 
     pub(super) fn path(&self) -> Option<&std::path::Path> {

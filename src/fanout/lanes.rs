@@ -277,9 +277,10 @@ impl Lanes {
         }
     }
 
-    /// Ends all lanes.
+    /// Ends all lanes. The listener goes first: a subscriber that comes back at once finds nobody, rather than one that is about to go.
     pub(super) fn close(&mut self) {
         if self.is_ours() {
+            self.joining.stop_listening(&self.poll);
             self.list.iter().for_each(|lane| lane.link.close());
         }
     }

@@ -189,7 +189,7 @@ fn daemon_goes_on_with_its_publisher() {
         }
         assert!(matches!(subscriber.recv_timeout(LONG), Err(Error::Disconnected)));
     }
-    assert!(!path.exists(), "the daemon has dropped its publisher");
+    assert!(!path.exists(), "the daemon has dropped its publisher, and its listener first");
     assert!(is_abandoned(&ended));
 }
 
