@@ -58,7 +58,7 @@ impl Member {
     }
 }
 
-/// What has happened so far.
+/// The events so far.
 #[derive(Debug, Default)]
 struct Counts {
     joined: u64,

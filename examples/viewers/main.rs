@@ -69,9 +69,9 @@ struct Options {
 enum Policy {
     /// The publisher waits for it, so that it misses nothing
     Wait,
-    /// The publisher goes on, and the viewer learns how many frames it has missed
+    /// The publisher does not wait, and the viewer learns how many frames it has missed
     Overrun,
-    /// As overrun, and the viewer always goes to the newest frame
+    /// The publisher does not wait, and the viewer always takes the newest frame
     Newest,
 }
 

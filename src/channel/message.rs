@@ -50,7 +50,7 @@ pub(crate) struct Attachments {
     pub(crate) story: Story,
 }
 
-/// What a subscriber learns beside a message.
+/// The facts that a subscriber learns with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Story {
     /// Messages that were missed just before it.

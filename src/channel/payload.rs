@@ -53,7 +53,7 @@ pub struct Payload {
     len: usize,
 }
 
-/// As large as its first variant.
+/// The size is that of the first variant.
 enum Place {
     Ring(Arc<Releases>, Span),
     /// A copy, and whether it is one of what was published.

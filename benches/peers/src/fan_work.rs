@@ -1,4 +1,4 @@
-//! What a publisher and its subscribers do, whichever the carrier is.
+//! The work of a publisher and its subscribers, the same for each carrier.
 //!
 //! The publisher finds out how many messages fill the time, and measures that many. Every byte is written and read. Messages
 //! count when they are delivered: the time ends when the last subscriber has the last one.
