@@ -162,9 +162,7 @@ impl Inbox {
 
     /// Ends the current wait.
     fn end_wait(&mut self) {
-        if self.spinner.done() {
-            count(&mut self.stats.spins_paid, 1);
-        }
+        count(&mut self.stats.spins_paid, self.spinner.done().into());
     }
 
     /// The next message, if it is here. `None` also if the budget is spent before; then the socket has more to read.

@@ -17,7 +17,7 @@ use crate::{
     memory::region::OwnRegion,
     protocol::{Geometry, Part, SCM_MAX_FD, Start},
     socket::seqpacket::{MAX_PACKET_BODY, Socket},
-    wait::{Deadline, Wait},
+    wait::Wait,
 };
 
 /// The settings of channels. The methods that establish one borrow the builder, so that it can be used again, for instance
@@ -235,12 +235,7 @@ impl Builder {
     /// [`Error::Io`](crate::Error::Io) if nobody listens, or with the kind `InvalidInput` for an invalid name;
     /// [`Error::Timeout`](crate::Error::Timeout), [`Error::Handshake`](crate::Error::Handshake).
     pub fn connect(&self, path: impl AsRef<Path>) -> Result<Channel> {
-        let settings = self.settings()?;
-        // One deadline covers connecting and the handshake.
-        let deadline = Deadline::after(settings.timeout);
-        let socket = listener::connect(path.as_ref(), Some(deadline))?;
-        let timeout = deadline.left().unwrap_or(settings.timeout);
-        Handshake::new(socket, Settings { timeout, ..settings }, Role::Caller)?.finish()
+        Handshake::connect(path.as_ref(), self.settings()?)?.finish()
     }
 
     /// Does the same as [`connect`](Self::connect), without blocking.

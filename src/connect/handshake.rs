@@ -3,6 +3,7 @@
 use std::{
     fmt,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,8 @@ use rustix::event::PollFlags;
 use crate::{
     channel::{Channel, Credentials},
     connect::{
-        Parts, Progress, Role, Settings, SharedRegion, State, establish, settings::random, steps::again,
+        Parts, Progress, Role, Settings, SharedRegion, State, connect, establish, settings::random,
+        steps::again,
     },
     error::{Error, HandshakeError, Reason, Refusal, Result},
     protocol::{HELLO_MAX, Terms, Wish},
@@ -120,6 +122,14 @@ impl Handshake {
             }
             Err(error) => Err(handshake.failed_by(error)),
         }
+    }
+
+    /// Connects, and begins the handshake of a caller. One deadline covers both.
+    pub(crate) fn connect(path: &Path, settings: Settings) -> Result<Self> {
+        let deadline = Deadline::after(settings.timeout);
+        let socket = connect(path, Some(deadline))?;
+        let timeout = deadline.left().unwrap_or(settings.timeout);
+        Self::new(socket, Settings { timeout, ..settings }, Role::Caller)
     }
 
     /// Begins the handshake of a publisher, which speaks second.

@@ -187,6 +187,18 @@ impl Error {
         matches!(self, Self::Timeout | Self::TimeoutHolding { .. })
     }
 
+    /// Names the payloads that are held here (their number, and bytes), if a call timed out while the peer needs their space.
+    pub(crate) fn naming_held(
+        self,
+        (count, bytes): (u64, u64),
+        holds_up_peer: impl FnOnce() -> bool,
+    ) -> Self {
+        match self {
+            Self::Timeout if count > 0 && holds_up_peer() => Self::TimeoutHolding { count, bytes },
+            error => error,
+        }
+    }
+
     /// Makes the argument of a `map_err`: an error of the system call `operation`.
     pub(crate) fn io<E: Into<io::Error>>(operation: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Io { operation, path: None, source: source.into() }

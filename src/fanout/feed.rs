@@ -11,11 +11,10 @@ mod wait;
 
 use std::{collections::VecDeque, sync::Arc};
 
-use rustix::time::Timespec;
-
 use crate::{
     channel::{Attachments, LeftOut, Limits, Message, Payload, Stats, Story, stats::count},
     error::{Error, ProtocolError, Result},
+    fanout::ticks::Ticks,
     memory::aligned_bytes::AlignedBytes,
     protocol::{Attempts, CACHE_LINE, PublishedRecord, Source, Taken, Terms, Word},
     ring::{Fault, Follower, Releases},
@@ -41,10 +40,8 @@ pub(crate) struct Feed {
     watch: Watch,
     /// End of file was read: no message comes but those that are in the ring.
     eof: bool,
-    /// The publisher has ended us: what the ring had when that was noticed is the rest.
-    is_over: bool,
-    /// When that was looked for, in ticks of the coarse clock.
-    looked: Option<Timespec>,
+    /// Looks for the end of the subscription.
+    ticks: Ticks,
     /// The publisher said that it ends us for slowness.
     is_too_slow: bool,
     pub(super) limits: Limits,
@@ -117,8 +114,7 @@ impl Feed {
             spinner,
             watch,
             eof: false,
-            is_over: false,
-            looked: None,
+            ticks: Ticks::default(),
             is_too_slow: false,
             limits,
             stats: Stats::default(),

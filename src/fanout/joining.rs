@@ -150,7 +150,7 @@ impl Joining {
             return refuse(Reason::Subscribers, to_u64(max), to_u64(all).saturating_add(1));
         }
         // Nobody waits for a subscriber that may be overrun, if it gets no descriptors.
-        let is_waited_for = wish.slow != Slow::Overrun || self.settings.max_fds.is_some_and(|max| max > 0);
+        let is_waited_for = wish.slow != Slow::Overrun || self.settings.max_fds() > 0;
         if is_waited_for && let Some((least, left)) = self.departed.lacks(credentials.uid) {
             return refuse(Reason::Patience, least, left);
         }

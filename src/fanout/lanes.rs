@@ -7,13 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    process::{Resource, getrlimit},
-    time::Timespec,
-};
+use rustix::process::{Resource, getrlimit};
 
 use crate::{
-    channel::{Limits, Stats, ages::coarse_now, stats::count},
+    channel::{Limits, Stats, stats::count},
     connect::Settings,
     error::{Error, Result},
     fanout::{
@@ -23,6 +20,7 @@ use crate::{
         joining::Joining,
         lane::Lane,
         poll::{Poll, Token},
+        ticks::{self, Ticks},
         unread::PacketLimits,
     },
     protocol::{Position, RecordSize, Source, to_usize},
@@ -35,10 +33,6 @@ use crate::{
 /// The part of this process's limit of open files that one lane may leave unread in descriptors: with 16 lanes, half of those that
 /// this user may have in flight (`RLIMIT_NOFILE`, `unix(7)`).
 const UNREAD_PART: u64 = 32;
-/// Calls between two looks at the clock, for whether it is time to look at those who join.
-const CALLS: u32 = 16;
-/// Bytes of a message from which on each call looks at the clock, which takes some nanoseconds.
-const LARGE: u64 = 32 << 10;
 /// Events that are kept for a program that does not ask for them. Beyond that, nothing is told of those who have come and gone.
 pub(super) const MAX_EVENTS: usize = 256;
 
@@ -76,9 +70,9 @@ pub(crate) struct Lanes {
     pub(super) newest: Option<Newest>,
     /// Bytes published since the subscribers were notified last.
     pub(super) unnotified: u64,
-    /// Something may have to be done that no call has noticed: the last look was at this time.
-    looked: Timespec,
-    calls: u32,
+    /// Something may have to be done that no call has noticed: looks for that.
+    ticks: Ticks,
+    calls: u64,
     /// Calls are seldom: each may take the time for a look.
     is_idle: bool,
     /// Events that wait to be taken make the descriptor readable. A runtime takes them without that.
@@ -120,7 +114,7 @@ impl Lanes {
             attempt: 0,
             newest: None,
             unnotified: 0,
-            looked: coarse_now(),
+            ticks: Ticks::default(),
             calls: 0,
             is_idle: true,
             announces_events: true,
@@ -152,7 +146,7 @@ impl Lanes {
     pub(super) fn begin(&mut self, producer: &mut Producer<Gates>, size: u64) {
         self.claim();
         self.calls = self.calls.wrapping_add(1);
-        if self.is_idle || size >= LARGE || self.calls.is_multiple_of(CALLS) {
+        if self.is_idle || size >= ticks::LARGE || self.calls.is_multiple_of(ticks::MESSAGES) {
             self.look_around(producer);
         }
     }
@@ -160,9 +154,8 @@ impl Lanes {
     /// Looks at those who join and leave, once a tick of the coarse clock (1 to 10 ms).
     #[cold]
     fn look_around(&mut self, producer: &mut Producer<Gates>) {
-        let now = coarse_now();
-        if now != self.looked {
-            (self.looked, self.is_idle) = (now, self.list.is_empty());
+        if self.ticks.has_ticked() {
+            self.is_idle = self.list.is_empty();
             // An error here comes again in `next_event`, which reports it.
             let _ = self.turn(producer, false);
         }

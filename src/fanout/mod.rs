@@ -27,6 +27,7 @@ mod published;
 mod publisher;
 mod room;
 mod subscriber;
+mod ticks;
 mod turn;
 mod unread;
 

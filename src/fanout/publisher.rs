@@ -407,12 +407,9 @@ impl Publisher {
         let deadline = Deadline::At(deadline);
         loop {
             self.lanes.turn(&mut self.writer.producer, false)?;
-            let about = |event: &Event| match event {
-                Event::Joined(other) | Event::Left(other, _) | Event::Message(other, _) => *other == id,
-            };
-            if let Some(event) =
-                self.lanes.events.iter().position(about).and_then(|at| self.lanes.events.remove(at))
-            {
+            let events = &mut self.lanes.events;
+            let at = events.iter().position(|event| event.subscriber() == id);
+            if let Some(event) = at.and_then(|at| events.remove(at)) {
                 return match event {
                     Event::Left(_, error) => Err(error),
                     _ => Ok(()),
@@ -466,9 +463,7 @@ impl Publisher {
         self.lanes.claim();
         let Some(lane) = self.lanes.lane(id) else { return false };
         lane.end = Some(Error::Disconnected);
-        self.lanes.sweep(&mut self.writer.producer);
-        self.lanes.schedule();
-        true
+        self.lanes.sweep(&mut self.writer.producer)
     }
 
     /// Ends all subscriptions for which `keep` says no, as [`disconnect`](Self::disconnect) does.
@@ -483,7 +478,6 @@ impl Publisher {
             }
         }
         self.lanes.sweep(&mut self.writer.producer);
-        self.lanes.schedule();
     }
 
     /// The counts of this publisher.

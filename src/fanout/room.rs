@@ -159,9 +159,7 @@ impl Lanes {
             }
         };
         self.word.disarm();
-        if self.spinner.done() {
-            count(&mut self.stats.spins_paid, 1);
-        }
+        count(&mut self.stats.spins_paid, self.spinner.done().into());
         self.sweep(producer);
         self.schedule();
         result

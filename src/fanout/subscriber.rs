@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     channel::{Backlog, Block, Control, Limits, Message, Peer, RequestId, Sender, Stats},
-    connect::{Builder, Handshake, Region, Role, Settings, child, connect},
+    connect::{Builder, Handshake, Region, Role, Settings, child},
     error::{Error, Result},
     fanout::{
         Published,
@@ -87,12 +87,7 @@ impl Builder {
     /// [`Error::Io`] if nobody publishes there; [`Error::Timeout`]; [`Error::Handshake`]: also if a
     /// [`Listener`](crate::Listener) is there, or the publisher refuses.
     pub fn subscribe(&self, path: impl AsRef<Path>) -> Result<Subscriber> {
-        let settings = self.settings()?.to_subscribe();
-        // One deadline covers connecting and the handshake.
-        let deadline = Deadline::after(settings.timeout);
-        let socket = connect(path.as_ref(), Some(deadline))?;
-        let timeout = deadline.left().unwrap_or(settings.timeout);
-        begin(socket, Settings { timeout, ..settings }).and_then(Subscriber::of)
+        Handshake::connect(path.as_ref(), self.settings()?.to_subscribe()).and_then(Subscriber::of)
     }
 
     /// Subscribes over a connected socket, whose other end its publisher [adds](crate::Publisher::add).

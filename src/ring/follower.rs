@@ -139,7 +139,7 @@ impl Follower {
                 Err(violation) => {
                     let padding = self.cursor.check_padding(header, violation)?;
                     self.cursor.pass(padding);
-                    self.leave(padding);
+                    self.leave(padding, 0);
                 }
             }
         }
@@ -194,8 +194,16 @@ impl Follower {
         Ok(Newest { head: head.min(end), latest: latest.min(end), ..found })
     }
 
-    /// What is published now is the rest: the publisher has ended us, and may go on with others.
+    /// Whether the end of the subscription is known.
+    pub(crate) fn has_end(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// The rest is what has been published at the first call: the publisher has ended the subscription, and may continue with others.
     pub(crate) fn end_here(&mut self) {
+        if self.has_end() {
+            return;
+        }
         let load = |word| self.cursor.peer.load(word);
         // UNTRUSTED: no end is before what was seen.
         let head = Position::new(load(Word::Head)).max(self.cursor.head);
@@ -228,14 +236,14 @@ impl Follower {
         self.skipped = self.skipped.saturating_add(left.len());
         self.cursor.jump(position, head);
         if left.len() > 0 {
-            self.leave(left);
+            self.leave(left, 0);
         }
     }
 
-    /// Gives the space back of what is not read.
-    fn leave(&mut self, span: Span) {
+    /// Gives the space back of what is not read, or not held: so many records that were taken.
+    fn leave(&mut self, span: Span, records: u64) {
         if self.is_waited_for {
-            self.intake.release(span, 0);
+            self.intake.release(span, records);
         } else {
             self.intake.show(span.end);
         }
@@ -263,11 +271,7 @@ impl Follower {
     #[inline]
     pub(crate) fn pass(&mut self, record: Record) {
         let span = self.advance(record);
-        if self.is_waited_for {
-            self.intake.release(span, 1);
-        } else {
-            self.intake.show(span.end);
-        }
+        self.leave(span, 1);
     }
 
     /// Bytes that are published and not read.

@@ -69,12 +69,7 @@ impl Inbox {
 
     /// Names the payloads held here, if the call timed out because the peer needs their space.
     fn explain(&self, error: Error) -> Error {
-        match (error, self.consumer.held()) {
-            (Error::Timeout, (count, bytes)) if count > 0 && self.consumer.holds_up_peer() => {
-                Error::TimeoutHolding { count, bytes }
-            }
-            (error, _) => error,
-        }
+        error.naming_held(self.consumer.held(), || self.consumer.holds_up_peer())
     }
 }
 

@@ -31,9 +31,7 @@ impl SpaceWaiter {
         block: Block,
     ) -> Result<()> {
         let result = self.wait_for(producer, Wanted::Record(size), News::Space, block);
-        if self.spinner.done() {
-            count(&mut self.stats.spins_paid, 1);
-        }
+        count(&mut self.stats.spins_paid, self.spinner.done().into());
         result
     }
 

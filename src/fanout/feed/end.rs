@@ -1,32 +1,21 @@
 //! The end of a subscription, and the error that tells it.
 
 use super::{Feed, Wanted};
-use crate::{channel::ages::coarse_now, error::Error, protocol::CACHE_LINE};
+use crate::{error::Error, protocol::CACHE_LINE};
 
 impl Feed {
     /// Notes the end of file: what the ring has now is the rest.
     pub(super) fn set_ended(&mut self) {
         self.eof = true;
-        self.set_over();
+        self.follower.end_here();
     }
 
-    fn set_over(&mut self) {
-        if !self.is_over {
-            self.is_over = true;
-            self.follower.end_here();
-        }
-    }
-
-    /// Looks whether the publisher has ended us, once a tick of the coarse clock (1 to 10 ms). It goes on with others, so as long as
-    /// the ring has news nothing else would say so. No packet is read: those belong to records that are still to come.
+    /// Looks whether the publisher has ended this subscription, once a tick of the clock. The publisher continues with others, so nothing
+    /// else shows the end while the ring has news. No packet is read: packets belong to records that are still to come.
     #[cold]
     pub(super) fn look_for_end(&mut self) {
-        let now = Some(coarse_now());
-        if now != self.looked && !self.is_over {
-            self.looked = now;
-            if self.link.socket.is_dead() {
-                self.set_over();
-            }
+        if !self.follower.has_end() && self.ticks.has_ticked() && self.link.socket.is_dead() {
+            self.follower.end_here();
         }
     }
 

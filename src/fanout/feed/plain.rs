@@ -7,14 +7,10 @@ use super::{Feed, Wanted};
 use crate::{
     channel::{Attachments, Message, Payload, stats::count},
     error::{Error, Result},
+    fanout::ticks,
     memory::aligned_bytes::AlignedBytes,
-    protocol::Record,
+    protocol::{Record, to_usize},
 };
-
-/// Messages between two looks at the clock, for whether it is time to look for the end.
-const CALLS: u64 = 16;
-/// Bytes of a message from which on each one looks at the clock, which takes some nanoseconds.
-const LARGE: usize = 32 << 10;
 
 #[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
 impl Feed {
@@ -80,7 +76,8 @@ impl Feed {
         self.sequence = self.sequence.wrapping_add(1);
         count(&mut self.stats.messages_received, 1);
         count(&mut self.stats.bytes_received, record.bytes());
-        if self.stats.messages_received.is_multiple_of(CALLS) || record.bytes() >= LARGE {
+        let is_large = record.bytes() >= to_usize(ticks::LARGE);
+        if is_large || self.stats.messages_received.is_multiple_of(ticks::MESSAGES) {
             self.look_for_end();
         }
     }

@@ -77,9 +77,7 @@ impl Feed {
 
     /// Ends the current wait.
     fn end_wait(&mut self) {
-        if self.spinner.done() {
-            count(&mut self.stats.spins_paid, 1);
-        }
+        count(&mut self.stats.spins_paid, self.spinner.done().into());
     }
 
     /// Receives without blocking. Where there is no message the descriptor is armed.
@@ -97,12 +95,7 @@ impl Feed {
 
     /// Names the payloads held here, if the call timed out because the publisher needs their space.
     fn explain(&self, error: Error) -> Error {
-        match (error, self.follower.held()) {
-            (Error::Timeout, (count, bytes)) if count > 0 && self.follower.holds_up_peer() => {
-                Error::TimeoutHolding { count, bytes }
-            }
-            (error, _) => error,
-        }
+        error.naming_held(self.follower.held(), || self.follower.holds_up_peer())
     }
 }
 
@@ -117,7 +110,7 @@ impl Waiter for FeedWait<'_> {
             Some(message) => Ok(Some(message)),
             None if eof => Err(self.feed.end(self.wanted)),
             // There is nothing but the rest of the socket: the reason for which we were ended may be there.
-            None if self.feed.is_over => {
+            None if self.feed.follower.has_end() => {
                 while !self.feed.eof && budget.spend()? && self.feed.read_packet()? {}
                 self.feed.poll(self.wanted, budget)
             }
