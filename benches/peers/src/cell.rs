@@ -207,7 +207,7 @@ impl Transport {
 }
 
 /// The most samples in the buffer of an iceoryx2 subscriber. More only take longer to set up.
-const MAX_SAMPLES: usize = 1024;
+pub(crate) const MAX_SAMPLES: usize = 1024;
 
 /// Idle work lasts this many times as long as other work.
 const IDLE: f64 = 25.0;

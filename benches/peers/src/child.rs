@@ -24,8 +24,8 @@ use crate::{
     transports,
 };
 
-/// The link's descriptor in a child.
-const LINK: i32 = 3;
+/// The link's descriptor in a child, or the first of several.
+pub(crate) const LINK: i32 = 3;
 /// A cell that takes longer than this is stuck; idle work may take longer.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -54,13 +54,20 @@ fn start(side: Side, cell: &Cell, link: OwnedFd) -> Result<Child> {
         Side::First => "first",
         Side::Second => "second",
     };
+    start_self(&["child", side, &serde_json::to_string(cell)?], vec![link])
+}
+
+/// Starts this program as a process of a cell, with these links from [`LINK`] on.
+pub(crate) fn start_self(args: &[&str], links: Vec<OwnedFd>) -> Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["child", side, &serde_json::to_string(cell)?]).stdin(Stdio::null()).stdout(Stdio::piped());
-    command.fd_mappings(vec![FdMapping { parent_fd: link, child_fd: LINK }])?;
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mappings = links.into_iter().zip(LINK..);
+    command.fd_mappings(mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect())?;
     command.spawn().context("starting a process of the cell")
 }
 
-fn finish(child: Child) -> Result<Part> {
+/// The report of a process of a cell.
+pub(crate) fn finish(child: Child) -> Result<Part> {
     let output = child.wait_with_output()?;
     if !output.status.success() {
         bail!("{}", output.status);
@@ -70,18 +77,28 @@ fn finish(child: Child) -> Result<Part> {
 
 /// The whole life of a child.
 pub(crate) fn run(side: Side, cell: &Cell) -> Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    // SAFETY: `alarm(2)` has no requirements; its signal ends a process that is stuck.
-    unsafe { libc::alarm((LIMIT + 2 * cell.idle()).as_secs_f64() as u32) };
+    limit(LIMIT + 2 * cell.idle())?;
     // SAFETY: the parent has put the link there (`start`), and nothing else in this process has taken it.
     let link = Link(unsafe { OwnedFd::from_raw_fd(LINK) });
     pin(if cell.one_core { Side::First } else { side }.cpu())?;
-    let part = transports::run(side, cell, &link)?;
-    serde_json::to_writer(std::io::stdout(), &part)?;
+    report(&transports::run(side, cell, &link)?)
+}
+
+/// Ends this process with its parent, and after `time`.
+pub(crate) fn limit(time: Duration) -> Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // SAFETY: `alarm(2)` has no requirements; its signal ends a process that is stuck.
+    unsafe { libc::alarm(time.as_secs_f64() as u32) };
+    Ok(())
+}
+
+/// Reports to the process that started this one.
+pub(crate) fn report(part: &Part) -> Result<()> {
+    serde_json::to_writer(std::io::stdout(), part)?;
     Ok(std::io::stdout().flush()?)
 }
 
-fn pin(cpu: usize) -> Result<()> {
+pub(crate) fn pin(cpu: usize) -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu);
     Ok(sched_setaffinity(None::<Pid>, &cpus)?)

@@ -1,5 +1,5 @@
-//! What is measured of fan-out: a [`FanCell`] is one [`Carrier`] with a number of subscribers and a size of payloads, and a
-//! [`FanSample`] is its figures of one round.
+//! Measurements of fan-out: a [`FanCell`] is one [`Carrier`] with a number of subscribers and a size of payloads, and a
+//! [`FanSample`] has its figures of one round.
 
 use std::fmt;
 
@@ -7,7 +7,10 @@ use clap::ValueEnum;
 use sealane::Builder;
 use serde::{Deserialize, Serialize};
 
-use crate::{cell::Part, size};
+use crate::{
+    cell::{MAX_SAMPLES, Part},
+    size,
+};
 
 /// The means by which one process sends the same messages to many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
@@ -37,8 +40,6 @@ impl fmt::Display for Carrier {
 
 /// Bytes of sealane's default ring: the least that each carrier has.
 const RING: usize = 4 << 20;
-/// The most samples in the buffer of an iceoryx2 subscriber. More only take longer to set up.
-const MAX_SAMPLES: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FanCell {

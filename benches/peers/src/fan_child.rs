@@ -3,29 +3,23 @@
 //! The publisher has a link to each subscriber. Each process writes its [`Part`] to standard output as JSON.
 
 use std::{
-    io::Write,
     os::fd::{FromRawFd, OwnedFd},
-    process::{Child, Command, Stdio},
+    process::Child,
     thread::available_parallelism,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use command_fds::{CommandFdExt, FdMapping};
-use rustix::{
-    net::{AddressFamily, SocketFlags, SocketType, socketpair},
-    process::{Pid, Signal, set_parent_process_death_signal},
-    thread::{CpuSet, sched_setaffinity},
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::{
     cell::Part,
+    child::{LINK, finish, limit, pin, report, start_self},
     fan_carriers,
     fan_cell::{FanCell, FanSample, Place},
     link::Link,
 };
 
-/// The first descriptor of a link in a child.
-const LINKS: i32 = 3;
 /// Seconds after which a cell is stuck.
 const LIMIT: f64 = 60.0;
 
@@ -57,39 +51,21 @@ pub(crate) fn measure(cell: &FanCell, round: usize) -> Result<FanSample> {
 }
 
 fn start(place: Place, cell: &FanCell, links: Vec<OwnedFd>) -> Result<Child> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["fan-child", &serde_json::to_string(&place)?, &serde_json::to_string(cell)?]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mappings = links.into_iter().zip(LINKS..);
-    command.fd_mappings(mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect())?;
-    command.spawn().context("starting a process of the cell")
-}
-
-fn finish(child: Child) -> Result<Part> {
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        bail!("{}", output.status);
-    }
-    serde_json::from_slice(&output.stdout).context("reading what a process said")
+    start_self(&["fan-child", &serde_json::to_string(&place)?, &serde_json::to_string(cell)?], links)
 }
 
 /// The whole life of a child.
 pub(crate) fn run(place: Place, cell: &FanCell) -> Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    // SAFETY: `alarm(2)` has no requirements; its signal ends a process that is stuck.
-    unsafe { libc::alarm((LIMIT + 20.0 * cell.seconds) as u32) };
-    let mut cpus = CpuSet::new();
-    cpus.set(place.cpu(available_parallelism().map_or(1, usize::from)));
-    sched_setaffinity(None::<Pid>, &cpus)?;
+    limit(Duration::from_secs_f64(LIMIT + 20.0 * cell.seconds))?;
+    pin(place.cpu(available_parallelism().map_or(1, usize::from)))?;
     // SAFETY: the parent has put the link there (`start`), and nothing else in this process has taken it.
     let link = |fd| Link(unsafe { OwnedFd::from_raw_fd(fd) });
     let part = match place {
         Place::Publisher => {
-            let links: Vec<Link> = (LINKS..).take(cell.subscribers).map(link).collect();
+            let links: Vec<Link> = (LINK..).take(cell.subscribers).map(link).collect();
             fan_carriers::run_publisher(cell, &links)?
         }
-        Place::Subscriber(_) => fan_carriers::run_subscriber(cell, &link(LINKS))?,
+        Place::Subscriber(_) => fan_carriers::run_subscriber(cell, &link(LINK))?,
     };
-    serde_json::to_writer(std::io::stdout(), &part)?;
-    Ok(std::io::stdout().flush()?)
+    report(&part)
 }
