@@ -6,11 +6,14 @@ use std::{fs::File, os::fd::AsFd, time::Duration};
 use arbitrary::{Arbitrary, Unstructured};
 use sealane::{Builder, Control, Error, Event, Publisher, Slow, Subscriber, SubscriberId, Wait};
 
-use crate::hostile::{
-    DOORBELL, HELLO, Hello, LONG, Packet, Player, READY, WANTS_REPLY,
-    fanout::{MISSED, greet, subscriber_hello},
-    memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, SENDER_EPOCH, SENDER_NEEDS, TAIL},
-    readable, seqpacket_pair,
+use crate::{
+    hostile::{
+        DOORBELL, HELLO, Hello, LONG, Packet, Player, READY, WANTS_REPLY,
+        fanout::{MISSED, greet, subscriber_hello},
+        memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, SENDER_EPOCH, SENDER_NEEDS, TAIL},
+        readable, seqpacket_pair,
+    },
+    parts::{Value, files},
 };
 
 const RING: usize = 8 << 10;
@@ -63,13 +66,6 @@ enum Step {
     Turn,
 }
 
-#[derive(Debug, Arbitrary)]
-enum Value {
-    Any(u64),
-    Lines(i8),
-    Near(i8),
-}
-
 /// A subscriber in hostile hands.
 struct Lane {
     raw: Hostile,
@@ -83,11 +79,7 @@ impl Lane {
         match step {
             Step::Ready => drop(self.raw.socket.try_send(Packet::new(READY))),
             Step::Word { which, value } => {
-                let value = match value {
-                    Value::Any(value) => value,
-                    Value::Lines(lines) => self.tail.wrapping_add_signed(i64::from(lines) * 64),
-                    Value::Near(by) => self.tail.wrapping_add_signed(by.into()),
-                };
+                let value = value.from(self.tail);
                 self.raw.set(WORDS[usize::from(which) % WORDS.len()], value);
             }
             Step::Release { lines } => {
@@ -133,10 +125,6 @@ impl Lane {
             Step::Leave | Step::Publish { .. } | Step::Turn => {}
         }
     }
-}
-
-fn files(count: u8) -> Vec<std::os::fd::OwnedFd> {
-    (0..count % 4).map(|_| File::open("/dev/null").unwrap().into()).collect()
 }
 
 /// A publisher and its honest subscriber.

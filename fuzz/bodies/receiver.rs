@@ -1,14 +1,19 @@
 //! A whole channel against a peer that owns region and sockets: any words, headers, bytes and packets at any time. What
 //! comes out is numbered in order, within its limits and readable; after a violation nothing comes out.
 
-use std::{fs::File, time::Duration};
+use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
 use sealane::{Channel, Error, Message, Wait};
 
-use crate::hostile::{
-    CONTROL, DOORBELL, OTHER_HALF, Packet, WANTS_REPLY,
-    memory::{HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, SENDER_EPOCH, SENDER_NEEDS, TAIL, capacity},
+use crate::{
+    hostile::{
+        CONTROL, DOORBELL, OTHER_HALF, Packet, WANTS_REPLY,
+        memory::{
+            HEAD, Hostile, PACKETS, RECEIVER_EPOCH, Record, SENDER_EPOCH, SENDER_NEEDS, TAIL, capacity,
+        },
+    },
+    parts::{Value, files},
 };
 
 #[derive(Debug, Arbitrary)]
@@ -84,14 +89,6 @@ struct Heading {
     reply_to: u8,
 }
 
-#[derive(Debug, Arbitrary)]
-enum Value {
-    Any(u64),
-    /// From where it is, in lines.
-    Lines(i8),
-    Near(i8),
-}
-
 /// The state of the peer so far.
 struct Play {
     hostile: Hostile,
@@ -110,7 +107,7 @@ impl Play {
 
     fn packet(&mut self, flags: u16, len: u8, heading: Heading, fds: u8) {
         let flags = flags | if heading.wants_reply { WANTS_REPLY } else { 0 };
-        let fds = (0..fds % 4).map(|_| File::open("/dev/null").unwrap().into()).collect();
+        let fds = files(fds);
         let packet = Packet {
             flags,
             reply_to: heading.reply_to.into(),
@@ -241,11 +238,7 @@ fn turn(play: &mut Play, channel: &mut Channel, taken: &mut Taken, step: Step) {
         }
         Step::Word { which, value } => {
             let word = usize::from(which) % WORDS.len();
-            let value = match value {
-                Value::Any(value) => value,
-                Value::Lines(lines) => play.words[word].wrapping_add_signed(i64::from(lines) * 64),
-                Value::Near(by) => play.words[word].wrapping_add_signed(by.into()),
-            };
+            let value = value.from(play.words[word]);
             play.set(word, value);
         }
         Step::Scribble { at, bytes } => {

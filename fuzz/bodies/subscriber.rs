@@ -2,16 +2,21 @@
 //! waited for or may be overrun. What comes out is numbered in order, within its limits, and counted; after a violation nothing
 //! comes out.
 
-use std::{fs::File, time::Duration};
+use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
 use sealane::{Builder, Error, Message, Subscriber, Wait};
 
-use crate::hostile::{
-    DOORBELL, Packet, READY,
-    fanout::{CLAIMED, DESCRIPTORS, FOREVER, LATEST, MESSAGES, NEVER, RawTerms, WITHOUT_PAYLOAD, publish},
-    memory::{HEAD, Hostile, PACKETS, PADDING, RECEIVER_EPOCH, Record, SENDER_EPOCH, SENDER_NEEDS, TAIL},
-    page,
+use crate::{
+    hostile::{
+        DOORBELL, Packet, READY,
+        fanout::{
+            CLAIMED, DESCRIPTORS, FOREVER, LATEST, MESSAGES, NEVER, RawTerms, WITHOUT_PAYLOAD, publish,
+        },
+        memory::{HEAD, Hostile, PACKETS, PADDING, RECEIVER_EPOCH, Record, SENDER_EPOCH, SENDER_NEEDS, TAIL},
+        page,
+    },
+    parts::{Value, files},
 };
 
 const PAGES: u64 = 4;
@@ -94,14 +99,6 @@ enum Way {
     Arm,
 }
 
-#[derive(Debug, Arbitrary)]
-enum Value {
-    Any(u64),
-    /// From where the ring ends, in lines.
-    Lines(i8),
-    Near(i8),
-}
-
 /// The state of the publisher so far.
 struct Play {
     raw: Hostile,
@@ -171,11 +168,7 @@ impl Play {
                 }
             }
             Step::Word { which, value } => {
-                let value = match value {
-                    Value::Any(value) => value,
-                    Value::Lines(lines) => self.position.wrapping_add_signed(i64::from(lines) * 64),
-                    Value::Near(by) => self.position.wrapping_add_signed(by.into()),
-                };
+                let value = value.from(self.position);
                 self.raw.set(WORDS[usize::from(which) % WORDS.len()], value);
             }
             Step::Scribble { at, bytes } => {
@@ -205,10 +198,6 @@ impl Play {
             Step::Request => drop(taken.subscriber.try_request("what?")),
         }
     }
-}
-
-fn files(count: u8) -> Vec<std::os::fd::OwnedFd> {
-    (0..count % 4).map(|_| File::open("/dev/null").unwrap().into()).collect()
 }
 
 /// Our side, and what came out so far.

@@ -5,6 +5,8 @@
 mod hostile;
 #[path = "../bodies/lanes.rs"]
 mod lanes;
+#[path = "../bodies/parts.rs"]
+mod parts;
 
 use libfuzzer_sys::fuzz_target;
 

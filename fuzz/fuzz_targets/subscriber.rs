@@ -3,6 +3,8 @@
 
 #[path = "../../tests/support/hostile/mod.rs"]
 mod hostile;
+#[path = "../bodies/parts.rs"]
+mod parts;
 #[path = "../bodies/subscriber.rs"]
 mod subscriber;
 

@@ -11,6 +11,8 @@ mod handshake;
 mod lanes;
 #[path = "../../fuzz/bodies/packets.rs"]
 mod packets;
+#[path = "../../fuzz/bodies/parts.rs"]
+mod parts;
 #[path = "../../fuzz/bodies/receiver.rs"]
 mod receiver;
 #[path = "../../fuzz/bodies/subscriber.rs"]

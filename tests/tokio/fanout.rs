@@ -1,10 +1,8 @@
 //! Publishers and subscribers: messages, waits for slow subscribers, calls, and dropped futures that lose nothing.
 
 use std::{
-    env,
     fs::File,
     future::{Future, poll_fn},
-    os::unix::process::CommandExt,
     thread,
     time::{Duration, Instant},
 };
@@ -13,7 +11,6 @@ use futures_util::StreamExt;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket, socketpair},
-    process::{Resource, Rlimit, getuid, setrlimit},
 };
 use sealane::{
     Builder, Control, Error, Event, Slow, SubscriberId,
@@ -24,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{is_disconnected, polled, readiness::NOBODY, run, support::role::rerun};
+use crate::{is_disconnected, polled, readiness::is_rerun_as_nobody, run};
 
 /// The time in which one step must end.
 const IN_TIME: Duration = Duration::from_secs(20);
@@ -620,17 +617,9 @@ fn publisher_that_leaves_the_runtime_announces_its_events_again() {
 /// The rest of this is run as `nobody`: root's descriptors in flight are not counted.
 #[test]
 fn unread_descriptors_end_their_subscriber_although_no_call_blocks() {
-    const INSIDE: &str = "INSIDE";
-    if env::var_os(INSIDE).is_none() {
-        let mut command = rerun(unread_descriptors_end_their_subscriber_although_no_call_blocks);
-        command.env(INSIDE, "");
-        if getuid().is_root() {
-            command.uid(NOBODY).gid(NOBODY);
-        }
-        assert!(command.status().unwrap().success());
+    if !is_rerun_as_nobody(unread_descriptors_end_their_subscriber_although_no_call_blocks) {
         return;
     }
-    setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
     run(|| async {
         let builder = small().max_fds(20).slow(Slow::Wait(Duration::from_millis(50)));
         let (mut publisher, id, subscriber) = pair(&builder).await;

@@ -28,7 +28,23 @@ use tokio::{
 use crate::{builder, fill_socket, pair_of, polled, run, run_on, small, support::role::rerun};
 
 /// User and group `nobody`.
-pub(crate) const NOBODY: u32 = 65534;
+const NOBODY: u32 = 65534;
+
+/// Runs `test` again in a process of `nobody`, with few descriptors. True in that process; false when it has ended well.
+pub(crate) fn is_rerun_as_nobody(test: impl Fn()) -> bool {
+    const INSIDE: &str = "INSIDE";
+    if env::var_os(INSIDE).is_none() {
+        let mut command = rerun(test);
+        command.env(INSIDE, "");
+        if getuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        assert!(command.status().unwrap().success());
+        return false;
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
+    true
+}
 
 #[test]
 fn messages_from_before_the_conversion_are_found() {
@@ -141,17 +157,9 @@ fn tasks_that_never_wait_let_others_run() {
 /// The rest of this is run as `nobody`: root's descriptors in flight are not counted.
 #[test]
 fn too_many_descriptors_in_flight_are_waited_for() {
-    const INSIDE: &str = "INSIDE";
-    if env::var_os(INSIDE).is_none() {
-        let mut command = rerun(too_many_descriptors_in_flight_are_waited_for);
-        command.env(INSIDE, "");
-        if getuid().is_root() {
-            command.uid(NOBODY).gid(NOBODY);
-        }
-        assert!(command.status().unwrap().success());
+    if !is_rerun_as_nobody(too_many_descriptors_in_flight_are_waited_for) {
         return;
     }
-    setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
     run(|| async {
         let ((mut a, mut b), (mut other, mut reader)) = (small(), small());
         let null = File::open("/dev/null").unwrap();
