@@ -162,7 +162,9 @@ impl Inbox {
 
     /// Ends the current wait.
     fn end_wait(&mut self) {
-        count(&mut self.stats.spins_paid, self.spinner.done().into());
+        if self.spinner.done() {
+            count(&mut self.stats.spins_paid, 1);
+        }
     }
 
     /// The next message, if it is here. `None` also if the budget is spent before; then the socket has more to read.

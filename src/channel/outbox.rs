@@ -155,7 +155,9 @@ impl Outbox {
         self.numbering.begin(&self.space.link, heading)?;
         let result = send(self);
         self.numbering.end(&self.space.link, heading, result.is_ok());
-        count(&mut self.space.stats.messages_sent, result.is_ok().into());
+        if result.is_ok() {
+            count(&mut self.space.stats.messages_sent, 1);
+        }
         result
     }
 

@@ -266,7 +266,8 @@ impl RecordHeader {
     }
 
     /// UNTRUSTED: the lengths are compared before and after they are rounded up.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
     fn record(self, flags: u16, available: u64) -> Result<Record, ProtocolError> {
         let (payload_len, control_len) = (self.payload_len.get(), self.control_len.get());
         // The first comparison keeps the sum of the second from overflowing.

@@ -31,7 +31,9 @@ impl SpaceWaiter {
         block: Block,
     ) -> Result<()> {
         let result = self.wait_for(producer, Wanted::Record(size), News::Space, block);
-        count(&mut self.stats.spins_paid, self.spinner.done().into());
+        if self.spinner.done() {
+            count(&mut self.stats.spins_paid, 1);
+        }
         result
     }
 
