@@ -138,6 +138,8 @@ pub mod docs {
         security = "security.md";
         /// Sending serde types.
         serde = "serde.md";
+        /// The command `sealane`: looking, recording, examining.
+        tools = "tools.md";
         /// Ring sizes, ways to wait, batches.
         tuning = "tuning.md";
         /// Every obligation of unsafe code.

@@ -176,6 +176,7 @@ impl Outbox {
         // A hint for a receiver that spins, stored early so that it finds the packet at once. A receiver that sleeps is woken by
         // the packet itself.
         self.words.word(Word::Packets).store(self.packets.wrapping_add(1), Relaxed);
+        self.words.word(Word::Messages).store(heading.sequence.wrapping_add(1), Relaxed);
         match self.space.link.socket.send(header, control.bytes, &control.fds) {
             Ok(()) => drop(self.space.disarm(Space::Socket)),
             Err(SendFailure::Full | SendFailure::FdsInFlight | SendFailure::NoMemory(_)) => {

@@ -16,13 +16,13 @@ use crate::{
     },
     error::{Error, ProtocolError, Result},
     protocol::{
-        layout::{RecordSize, to_u64},
+        layout::{RecordSize, Word, to_u64},
         packet::{Kind, PACKET_HEADER},
     },
     ring::{producer::Producer, release::Releases},
     socket::{
         death::Watch,
-        doorbell::{SenderWord, is_doorbell},
+        doorbell::{ControlWord, SenderWord, is_doorbell},
         link::Link,
         seqpacket::{PacketBuffer, Received, SendFailure},
     },
@@ -54,6 +54,8 @@ pub(crate) struct SpaceWaiter {
     pub(crate) link: Arc<Link>,
     intake: Arc<Releases>,
     word: SleepWord<SenderWord>,
+    /// Shows `Stats::waits_for_space` to tools.
+    shown_waits: ControlWord,
     interest: Interest<RecordSize>,
     spinner: Spinner,
     /// The peer reads no more.
@@ -67,6 +69,7 @@ impl SpaceWaiter {
         Self {
             link: Arc::clone(&intake.link),
             intake,
+            shown_waits: ControlWord::new(words.clone(), Word::Waits),
             word: SleepWord::new(SenderWord::new(words)),
             interest: Interest::NONE,
             spinner,

@@ -1,12 +1,13 @@
 //! The end of a handshake: what both sides' offers make up, and the channel that is built of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use crate::{
     channel::{Channel, Limits, Peer, Receiver, Sender},
     connect::{Offer, PeerOffer, Region, Settings},
     error::{Error, Result},
-    protocol::{Terms, to_usize},
+    memory::region::OwnRegion,
+    protocol::{Owner, Slow, Terms, Word, to_usize},
     ring::Releases,
     socket::{link::Link, seqpacket::Socket},
     sys::peer_region::PeerRegion,
@@ -39,6 +40,9 @@ impl Parts {
     ) -> Result<Self> {
         let PeerOffer { region: peer_region, space_tx, negotiated, credentials, pidfd } = peer;
         let Offer { region, space_rx, .. } = offer;
+        if let Region::Own(region) = &region {
+            describe(region, &peer_region, terms);
+        }
         let max_fds = settings.max_fds();
         if max_fds == 0 {
             socket.refuse_fds();
@@ -63,6 +67,18 @@ impl Parts {
         let spinner = Spinner::new(settings.wait, pinned_to_same_cpu(credentials.pid));
         Ok(Self { link, region, peer_region, peer, sending, receiving, spinner, terms })
     }
+}
+
+/// Writes into our control page what tools cannot know otherwise: which region is the peer's, and what we are to it.
+fn describe(region: &OwnRegion, peer: &PeerRegion, terms: Option<Terms>) {
+    let (owner, base) = match terms {
+        None => (Owner::Channel, 0),
+        Some(terms) if terms.slow == Slow::Overrun => (Owner::Overrunning, terms.first_position.get()),
+        Some(terms) => (Owner::Gating, terms.first_position.get()),
+    };
+    region.words.word(Word::Peer).store(peer.load(Word::Origin), Relaxed);
+    region.words.word(Word::Base).store(base, Relaxed);
+    region.describe(owner);
 }
 
 /// Builds the channel. Our copy of the memfd is closed here.

@@ -57,6 +57,11 @@ impl Settings {
         self.max_fds.unwrap_or(if self.part == Part::Channel { MAX_FDS } else { 0 })
     }
 
+    /// The same, to publish. Each publisher's region has a mark of its own.
+    pub(crate) fn to_publish(self) -> Self {
+        Self { part: Part::Publisher, origin: random(), ..self }
+    }
+
     /// The same, to subscribe.
     pub(crate) fn to_subscribe(self) -> Self {
         let wish = Wish { slow: self.slow.unwrap_or(Slow::Wait(Duration::MAX)), start: self.start };

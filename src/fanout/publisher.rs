@@ -24,7 +24,7 @@ use crate::{
         lanes::{Lanes, PAUSE},
     },
     memory::region::OwnRegion,
-    protocol::{Part, Slow, Word, to_usize},
+    protocol::{Owner, Slow, Word, to_usize},
     ring::Writer,
     socket::seqpacket::Socket,
     wait::{Deadline, Outcome, sleep},
@@ -104,7 +104,7 @@ impl Builder {
     /// # Errors
     /// Those of [`listen`](Self::listen); [`Error::RingTooLarge`].
     pub fn publish(&self, path: impl AsRef<Path>) -> Result<Publisher> {
-        let settings = self.settings()?;
+        let settings = self.settings()?.to_publish();
         let region = create(&settings)?;
         Publisher::new(settings, region, Some(self.listen(path)?))
     }
@@ -114,7 +114,7 @@ impl Builder {
     /// # Errors
     /// [`Error::RingTooLarge`], [`Error::Io`].
     pub fn publisher(&self) -> Result<Publisher> {
-        let settings = self.settings()?;
+        let settings = self.settings()?.to_publish();
         let region = create(&settings)?;
         Publisher::new(settings, region, None)
     }
@@ -139,6 +139,7 @@ fn create(settings: &Settings) -> Result<OwnRegion> {
     region.words.word(Word::Origin).store(settings.origin, Relaxed);
     // Subscribers only send packets: nobody sleeps by this word.
     region.words.word(Word::ReceiverEpoch).store(0, Relaxed);
+    region.describe(Owner::Publisher);
     if prefault {
         region.populate(deadline)?;
     }
@@ -147,7 +148,6 @@ fn create(settings: &Settings) -> Result<OwnRegion> {
 
 impl Publisher {
     fn new(settings: Settings, region: OwnRegion, listener: Option<Listener>) -> Result<Self> {
-        let settings = Settings { part: Part::Publisher, ..settings };
         let OwnRegion { memfd, geometry, ring, words } = region;
         let limits = Limits {
             max_payload: geometry.max_payload(),

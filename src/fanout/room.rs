@@ -1,6 +1,6 @@
 //! Waiting for slow subscribers: for room in the ring, and in their sockets. Each has its time, after which it is ended.
 
-use std::{os::fd::AsFd, time::Instant};
+use std::{os::fd::AsFd, sync::atomic::Ordering::Relaxed, time::Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
@@ -8,7 +8,7 @@ use crate::{
     channel::{Block, stats::count},
     error::{Error, Result},
     fanout::{account::Want, gates::Gates, lanes::Lanes},
-    protocol::{Position, RecordSize},
+    protocol::{Position, RecordSize, Word},
     ring::Producer,
     wait::{Budget, Deadline, News, Outcome, SpinResult, WaitState, Waiter, run, sleep_on},
 };
@@ -47,6 +47,7 @@ impl Lanes {
         } else {
             self.flush();
             count(&mut self.stats.waits_for_space, 1);
+            self.words.word(Word::Waits).store(self.stats.waits_for_space, Relaxed);
             match block {
                 Block::No if self.arm_for(producer, size)? => {}
                 Block::No => return Err(Error::Full),

@@ -15,7 +15,7 @@ use rustix::fs::{OFlags, SealFlags};
 use crate::{
     error::{Error, Reason, Refusal, Result, SealError},
     memory::memfd::{self, FileInfo, HUGE_PAGE, POPULATE_STEP},
-    protocol::layout::{Geometry, Word, to_u64},
+    protocol::layout::{Geometry, Owner, Word, to_u64},
     sys::{
         own_region::{ControlPage, OwnRing, map_own, try_writable},
         peer_region::{MapError, PeerRegion, UncheckedRegion},
@@ -95,6 +95,12 @@ impl OwnRegion {
     /// [`Error::RingTooLarge`]; [`Error::Io`] that names a limit of the machine or of this process.
     pub(crate) fn check(capacity: usize, huge_pages: bool) -> Result<()> {
         memfd::check_size(Geometry::new(capacity, page_size(huge_pages))?.size())
+    }
+
+    /// Says in the control page what the owner is, for tools that look at it from outside.
+    pub(crate) fn describe(&self, owner: Owner) {
+        self.words.word(Word::Capacity).store(to_u64(self.geometry.capacity), Relaxed);
+        self.words.word(Word::Owner).store(owner.code(), Relaxed);
     }
 
     /// Fills our page tables, so that no later touch faults.

@@ -21,8 +21,10 @@ pub(crate) enum Word {
     Packets = 0x008,
     /// A publisher's: where its newest record with a payload begins.
     Latest = 0x018,
-    /// A publisher's: messages published.
+    /// Messages that the owner has sent, or is about to send; a publisher's are published.
     Messages = 0x020,
+    /// The most bytes of the owner's ring that were in use at once.
+    HighWater = 0x028,
     /// Bytes of the peer's ring that the owner has released. A subscriber counts from where it joined.
     Tail = 0x040,
     /// A subscriber's: messages of the publisher that it has missed.
@@ -34,8 +36,18 @@ pub(crate) enum Word {
     /// The `Tail` of the peer from which on the record fits that the owner's sender waits for. Changes only with a new odd
     /// `SenderEpoch`; 0 while the sender waits for the socket only.
     SenderNeeds = 0x0c8,
+    /// How often the owner's sender has waited, or a call that must not wait has found no space.
+    Waits = 0x0d0,
     /// A random number by which its owner knows it again.
     Origin = 0x100,
+    /// The peer's `Origin`; 0 for a publisher.
+    Peer = 0x108,
+    /// What the owner is: an [`Owner`].
+    Owner = 0x110,
+    /// A subscriber's: the position from which its `Tail` counts.
+    Base = 0x118,
+    /// Bytes of the owner's ring.
+    Capacity = 0x120,
     /// A publisher's: bytes of its ring up to here may be written at any time. Written seldom, and looked at for each record, so
     /// that it has a line of its own.
     Claimed = 0x140,
@@ -46,6 +58,26 @@ impl Word {
     #[expect(clippy::as_conversions, reason = "a fieldless enum's discriminant")]
     pub(crate) const fn offset(self) -> usize {
         self as usize
+    }
+}
+
+/// What the owner of a region is, as its word says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Owner {
+    /// One end of a channel.
+    Channel = 1,
+    Publisher = 2,
+    /// A subscriber that is waited for.
+    Gating = 3,
+    /// A subscriber that may be overrun.
+    Overrunning = 4,
+}
+
+impl Owner {
+    #[expect(clippy::as_conversions, reason = "a fieldless enum's discriminant")]
+    pub(crate) const fn code(self) -> u64 {
+        self as u64
     }
 }
 

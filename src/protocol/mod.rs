@@ -24,7 +24,7 @@ pub use self::policy::{Slow, Start};
 pub(crate) use self::{
     attempts::{Attempts, Taken},
     hello::{HELLO_MAX, Hello, Ready, Reject},
-    layout::{CACHE_LINE, Geometry, Position, RecordSize, Word, to_u64, to_usize},
+    layout::{CACHE_LINE, Geometry, Owner, Position, RecordSize, Word, to_u64, to_usize},
     negotiation::{LocalLimits, Negotiated, Part},
     order::{Next, Sequencer},
     packet::{Kind, PacketHeader, SCM_MAX_FD},

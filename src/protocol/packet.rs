@@ -212,12 +212,18 @@ mod tests {
             Word::Packets,
             Word::Latest,
             Word::Messages,
+            Word::HighWater,
             Word::Tail,
             Word::Missed,
             Word::ReceiverEpoch,
             Word::SenderEpoch,
             Word::SenderNeeds,
+            Word::Waits,
             Word::Origin,
+            Word::Peer,
+            Word::Owner,
+            Word::Base,
+            Word::Capacity,
             Word::Claimed,
         ];
         let rows = table("| offset | word");

@@ -359,10 +359,13 @@ impl<R: Readers> Producer<R> {
         }
         // If the peer's word is not even sound, the next call reports it.
         let _ = self.refresh_tail();
-        if self.used() <= before {
+        let used = self.used();
+        if used <= before {
             self.next_refresh = self.head.after(self.capacity / 16);
+            return before;
         }
-        before.max(self.used())
+        self.words.word(Word::HighWater).store(used, Relaxed);
+        used
     }
 
     /// Does what [`publish`](Self::publish) does for a publisher's message, which is the `number`th. Those who go to the newest record
@@ -370,12 +373,11 @@ impl<R: Readers> Producer<R> {
     #[inline]
     pub(super) fn publish_to_all(&mut self, size: RecordSize, has_payload: bool, number: u64) {
         let start = self.next_start();
-        self.publish(size);
+        self.publish(size, number);
         if has_payload {
             // ORDERING: Release pairs with the Acquire fences in `Newest::of`: a reader that sees this sees the head behind it.
             self.words.word(Word::Latest).store(start.get(), Release);
         }
-        self.words.word(Word::Messages).store(number, Relaxed);
     }
 
     /// The end of what is published.
@@ -410,15 +412,17 @@ impl<R: Readers> Producer<R> {
         self.recount();
     }
 
-    /// Publishes the record of `size` bytes that has been written at the place reserved last, and the padding before it.
+    /// Publishes the record of `size` bytes that has been written at the place reserved last, and the padding before it. It is the
+    /// owner's message `number`, counted from 1.
     #[inline]
-    pub(super) fn publish(&mut self, size: RecordSize) {
+    pub(super) fn publish(&mut self, size: RecordSize, number: u64) {
         let Place { at, padding, .. } = self.reserved();
         let all = padding.wrapping_add(size.bytes());
         self.head = self.head.after(all);
         self.at = at.wrapping_add(size.bytes());
         // ORDERING: Release pairs with the Acquire fence in `Consumer::refresh_head`: a peer that sees this head sees the record.
         self.words.word(Word::Head).store(self.head.get(), Release);
+        self.words.word(Word::Messages).store(number, Relaxed);
         // Padding, large records, control bytes beyond the reserve, and the ring's last byte end what is free.
         match self.free.checked_sub(all) {
             Some(left) if left > 0 => self.free = left,
@@ -457,7 +461,7 @@ mod tests {
     fn publish(producer: &mut Producer, bytes: u64) -> (u64, u64) {
         assert_eq!(producer.has_room(size(bytes)), Ok(true), "{bytes} bytes");
         let Place { at, padding, .. } = place(producer, bytes);
-        producer.publish(size(bytes));
+        producer.publish(size(bytes), 0);
         (at, padding)
     }
 
@@ -552,7 +556,7 @@ mod tests {
         assert!(producer.reserved() != place && producer.reserved() == smaller);
         // More than was reserved has room if it does not reach past the end.
         assert_eq!((producer.fits(size(128)), producer.fits(size(192))), (Ok(true), Ok(false)));
-        producer.publish(size(64));
+        producer.publish(size(64), 0);
         assert!(producer.reserved() != smaller, "it is published");
     }
 
@@ -658,7 +662,7 @@ mod tests {
                 );
                 let size = record.with_control(to_usize(random(1025))).unwrap().size();
                 assert_eq!(producer.fits(size), Ok(true), "a kilobyte of control bytes always rides");
-                producer.publish(size);
+                producer.publish(size, 0);
                 records.push_back((start, producer.head.get()));
             }
         }

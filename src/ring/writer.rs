@@ -137,7 +137,7 @@ impl<R: Readers> Frame<'_, R> {
     #[inline(always)]
     pub(crate) fn commit(&mut self, record: Record, control: &[u8]) {
         self.write(record, RecordHeader::new(record), control);
-        self.producer.publish(record.size());
+        self.producer.publish(record.size(), record.heading.sequence.wrapping_add(1));
         self.prefetch_next(record.size());
     }
 

@@ -11,7 +11,7 @@ use crate::{
     protocol::{layout::RecordSize, packet::PacketHeader},
     ring::producer::Producer,
     socket::seqpacket::SendFailure,
-    wait::{Budget, Deadline, News, Outcome, SleepWord, SpinResult, WaitState, Waiter, run},
+    wait::{Budget, Deadline, News, Outcome, OwnWord, SleepWord, SpinResult, WaitState, Waiter, run},
 };
 
 /// First and longest pause between two attempts while too many descriptors are in flight, or memory is short. The kernel
@@ -62,6 +62,7 @@ impl SpaceWaiter {
         block: Block,
     ) -> Result<()> {
         count(&mut self.stats.waits_for_space, 1);
+        self.shown_waits.store(self.stats.waits_for_space);
         let space = wanted.space();
         let (mut state, mut budget) = match block {
             Block::No => {
