@@ -6,8 +6,12 @@
 #![deny(unsafe_code)]
 
 mod doctor;
+mod look;
+mod ls;
+mod output;
 mod record;
 mod replay;
+mod rows;
 
 use std::process::ExitCode;
 
@@ -24,13 +28,19 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Doctor(doctor::Options),
+    Ls(ls::Options),
     Record(record::Options),
     Replay(replay::Options),
+    /// Reads the memory of other processes for `ls` and `top`, which may hang.
+    #[command(hide = true)]
+    ReadPages,
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Doctor(options) => doctor::run(&options),
+        Command::Ls(options) => ls::run(&options),
+        Command::ReadPages => look::serve(),
         Command::Record(options) => record::run(&options),
         Command::Replay(options) => replay::run(&options),
     };

@@ -1,0 +1,115 @@
+//! [`Walker`]: the processes of this machine that have mapped regions, by a walk over `/proc`.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{ErrorKind, Read},
+    path::PathBuf,
+};
+
+use anyhow::{Context, Result};
+use rustix::fs::{Dev, MemfdFlags, fstat, memfd_create};
+use serde::Serialize;
+
+use super::maps::{self, Mapping};
+
+/// Most bytes of one `maps` that are read: some 60,000 mappings, which take 84 ms.
+const MAX_MAPS: usize = 4 << 20;
+
+/// A process that has mapped regions.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    /// The effective user.
+    pub(crate) uid: u32,
+    /// The first 15 bytes of its name, which it can set to anything (`PR_SET_NAME`).
+    pub(crate) comm: String,
+    /// The program's file, where the kernel tells it.
+    pub(crate) exe: Option<PathBuf>,
+    pub(super) mappings: Vec<Mapping>,
+}
+
+/// What could not be looked at.
+#[derive(Debug, Default, Clone, Copy, Serialize)]
+pub(crate) struct Unseen {
+    /// Processes whose mappings the kernel does not show to this user.
+    pub(crate) processes: usize,
+    /// Processes with more mappings than are read.
+    pub(crate) cut: usize,
+}
+
+/// Walks over `/proc`.
+pub(super) struct Walker {
+    /// The devices of memfds: of ordinary pages, and of huge ones where there are any.
+    devices: Vec<Dev>,
+    text: Vec<u8>,
+}
+
+impl Walker {
+    pub(super) fn new() -> Result<Self> {
+        let device = |flags| {
+            fstat(memfd_create(c"sealane-look", flags | MemfdFlags::CLOEXEC)?).map(|stat| stat.st_dev)
+        };
+        let ordinary =
+            device(MemfdFlags::empty()).context("memfd_create(2), to learn the device of memfds")?;
+        let huge = device(MemfdFlags::HUGETLB).ok();
+        Ok(Self { devices: [ordinary].into_iter().chain(huge).collect(), text: Vec::new() })
+    }
+
+    /// One walk over all processes.
+    pub(super) fn walk(&mut self) -> Result<(BTreeMap<u32, Process>, Unseen)> {
+        let (mut found, mut unseen) = (BTreeMap::new(), Unseen::default());
+        let entries = std::fs::read_dir("/proc").context("reading /proc, which has to be mounted")?;
+        for entry in entries {
+            // A process can end while it is looked at. Then it is none.
+            let Ok(entry) = entry else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
+            match self.maps(pid) {
+                Ok(is_cut) => unseen.cut += usize::from(is_cut),
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    unseen.processes += 1;
+                    continue;
+                }
+                Err(_) => continue,
+            }
+            let mappings = maps::regions(&self.text, &self.devices);
+            if mappings.is_empty() {
+                continue;
+            }
+            let (Some(uid), Some(comm)) = (uid(pid), comm(pid)) else { continue };
+            let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+            found.insert(pid, Process { pid, uid, comm, exe, mappings });
+        }
+        Ok((found, unseen))
+    }
+
+    /// Reads the mappings of a process, up to a limit. True if there are more.
+    fn maps(&mut self, pid: u32) -> std::io::Result<bool> {
+        self.text.clear();
+        let mut file = File::open(format!("/proc/{pid}/maps"))?;
+        let read = (&mut file).take(MAX_MAPS as u64).read_to_end(&mut self.text)?;
+        Ok(read == MAX_MAPS && file.read(&mut [0])? > 0)
+    }
+}
+
+/// The first bytes of a file of a process.
+fn head_of(pid: u32, name: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    File::open(format!("/proc/{pid}/{name}")).ok()?.take(4096).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn comm(pid: u32) -> Option<String> {
+    let text = head_of(pid, "comm")?;
+    Some(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+}
+
+/// The effective user, from `status`: the owner of the folder is root for a process that is not dumpable. A name in `status` has
+/// no line's end: the kernel escapes it.
+fn uid(pid: u32) -> Option<u32> {
+    let status = head_of(pid, "status")?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    ids.split_ascii_whitespace().nth(1)?.parse().ok()
+}

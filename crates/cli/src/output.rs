@@ -1,0 +1,28 @@
+//! Writing to the standard output, and how numbers are shown.
+
+use std::{
+    io::{self, ErrorKind, Write},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+
+/// Writes `text`. A reader that has gone (`| head`) is no error.
+pub(crate) fn print(text: &str) -> Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error).context("writing to the standard output"),
+    }
+}
+
+/// A number of bytes in binary units; `–` for what is not known.
+pub(crate) fn bytes(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "–".to_owned(), |bytes| bytesize::ByteSize(bytes).display().iec().to_string())
+}
+
+/// A count; `–` for what is not known.
+pub(crate) fn count(count: Option<u64>) -> String {
+    count.map_or_else(|| "–".to_owned(), |count| count.to_string())
+}
