@@ -12,6 +12,7 @@ mod output;
 mod record;
 mod replay;
 mod rows;
+mod top;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ enum Command {
     Ls(ls::Options),
     Record(record::Options),
     Replay(replay::Options),
+    Top(top::Options),
     /// Reads the memory of other processes for `ls` and `top`, which may hang.
     #[command(hide = true)]
     ReadPages,
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Doctor(options) => doctor::run(&options),
         Command::Ls(options) => ls::run(&options),
+        Command::Top(options) => top::run(&options),
         Command::ReadPages => look::serve(),
         Command::Record(options) => record::run(&options),
         Command::Replay(options) => replay::run(&options),

@@ -9,10 +9,15 @@ use anyhow::{Context, Result};
 
 /// Writes `text`. A reader that has gone (`| head`) is no error.
 pub(crate) fn print(text: &str) -> Result<ExitCode> {
+    write(text).map(|_| ExitCode::SUCCESS)
+}
+
+/// Writes `text`. False if the reader has gone.
+pub(crate) fn write(text: &str) -> Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(error).context("writing to the standard output"),
     }
 }

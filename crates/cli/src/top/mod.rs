@@ -1,0 +1,197 @@
+//! `sealane top`: the same as `ls`, live.
+
+mod rates;
+mod screen;
+
+use std::{
+    io::IsTerminal,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use ratatui::crossterm::event;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use self::{
+    rates::{Rates, Sort},
+    screen::{Next, Screen},
+};
+use crate::{
+    look::{Looker, Seen},
+    output::print,
+    rows::Namer,
+};
+
+/// How often all processes are walked over. Known regions are read at each tick.
+const WALK_EVERY: Duration = Duration::from_secs(2);
+/// How soon an order to end is noticed.
+const SLICE: Duration = Duration::from_millis(250);
+
+/// Shows the channels and publishers of this machine, live, with rates.
+///
+/// The processes are not changed, and do not notice: figures are read from their control pages.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Keys: q quit · s sort by the next column · r reverse · / filter · p pause · + - interval · arrows scroll
+
+Examples:
+  sealane top
+  sealane top --interval 100ms --sort in-use
+  sealane top --once --json | jq '.rows[] | {from, to, messages_per_second}'"
+)]
+pub(crate) struct Options {
+    /// Time between two looks: 50ms, 1s, 1m.
+    #[arg(long, default_value = "1s", value_parser = interval)]
+    interval: Duration,
+    /// The column to sort by.
+    #[arg(long, default_value = "group")]
+    sort: Sort,
+    /// Shows only rows that contain this text, in whatever case.
+    #[arg(long, default_value = "")]
+    filter: String,
+    /// Looks twice, prints a table with the rates between, and ends.
+    #[arg(long)]
+    once: bool,
+    /// Prints JSON instead: one line for each look, or one document with `--once`.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The bounds of an interval.
+const INTERVALS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_hours(1));
+
+fn interval(text: &str) -> Result<Duration> {
+    let interval = humantime::parse_duration(text)?;
+    let (least, most) = INTERVALS;
+    if interval < least || interval > most {
+        bail!("{text} found, 50ms to 1h expected");
+    }
+    Ok(interval)
+}
+
+/// Runs the command.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&ended)).context("sigaction(2)")?;
+    }
+    let mut looks = Looks::new(options)?;
+    if options.once {
+        sleep(options.interval, &ended);
+        looks.next()?;
+        let rates = looks.rates(options);
+        let json = || serde_json::to_string_pretty(&rates).context("writing JSON");
+        return print(&if options.json { json()? + "\n" } else { rates.text() });
+    }
+    if options.json {
+        while sleep(options.interval, &ended) {
+            looks.next()?;
+            let json = serde_json::to_string(&looks.rates(options)).context("writing JSON")?;
+            if !crate::output::write(&(json + "\n"))? {
+                break;
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !std::io::stdout().is_terminal() {
+        bail!("the standard output is no terminal: use --once or --json there");
+    }
+    let mut screen = Screen::new(options);
+    let mut terminal = ratatui::try_init().context("preparing the terminal")?;
+    let result = live(&mut terminal, &mut screen, &mut looks, &ended);
+    ratatui::restore();
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Draws until the user, or a signal, ends it.
+fn live(
+    terminal: &mut ratatui::DefaultTerminal,
+    screen: &mut Screen,
+    looks: &mut Looks,
+    ended: &AtomicBool,
+) -> Result<()> {
+    let mut next = Instant::now() + screen.interval;
+    loop {
+        let rates = looks.now(screen.sort, screen.reverse, &screen.filter);
+        terminal.draw(|frame| screen.draw(frame, &rates)).context("drawing")?;
+        loop {
+            if ended.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let left = next.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                if !screen.paused {
+                    looks.next()?;
+                }
+                next = Instant::now() + screen.interval;
+                break;
+            }
+            if event::poll(left.min(SLICE)).context("waiting for a key")? {
+                match screen.on_event(&event::read().context("reading a key")?) {
+                    Next::Quit => return Ok(()),
+                    Next::Draw => {
+                        next = next.min(Instant::now() + screen.interval);
+                        break;
+                    }
+                    Next::Nothing => {}
+                }
+            }
+        }
+    }
+}
+
+/// Sleeps, and returns early for an order to end: then false.
+fn sleep(time: Duration, ended: &AtomicBool) -> bool {
+    let deadline = Instant::now() + time;
+    loop {
+        if ended.load(Ordering::Relaxed) {
+            return false;
+        }
+        match deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => return true,
+            left => std::thread::sleep(left.min(SLICE)),
+        }
+    }
+}
+
+/// The last two looks.
+struct Looks {
+    looker: Looker,
+    namer: Namer,
+    seen: Seen,
+    walked: Instant,
+    rates: Rates,
+}
+
+impl Looks {
+    fn new(_: &Options) -> Result<Self> {
+        let (mut looker, mut namer) = (Looker::new()?, Namer::default());
+        let (walked, seen) = (Instant::now(), looker.look()?);
+        let rates = Rates::first(seen.at, namer.report(&seen));
+        Ok(Self { looker, namer, seen, walked, rates })
+    }
+
+    fn next(&mut self) -> Result<()> {
+        if self.walked.elapsed() >= WALK_EVERY {
+            self.walked = Instant::now();
+            self.seen = self.looker.look()?;
+        } else {
+            self.looker.read(&mut self.seen)?;
+        }
+        self.rates.add(self.seen.at, self.namer.report(&self.seen));
+        Ok(())
+    }
+
+    fn now(&self, sort: Sort, reverse: bool, filter: &str) -> rates::Shown {
+        self.rates.shown(sort, reverse, filter)
+    }
+
+    fn rates(&self, options: &Options) -> rates::Shown {
+        self.now(options.sort, false, &options.filter)
+    }
+}
