@@ -90,7 +90,10 @@ pub(crate) fn notes(report: &Report) -> Vec<String> {
     let mut notes = Vec::new();
     let Unseen { processes, cut } = report.unseen;
     if processes > 0 {
-        notes.push(format!("{processes} processes may not be looked at by this user: root sees all."));
+        let hint = if rustix::process::geteuid().is_root() { "" } else { " Root sees all." };
+        notes.push(format!(
+            "Not seen, as the kernel does not show its mappings: {processes} process(es).{hint}"
+        ));
     }
     if cut > 0 {
         notes.push(format!("{cut} processes have more mappings than are read (4 MiB of /proc/PID/maps)."));

@@ -62,7 +62,7 @@ pub(crate) enum State {
     HoldsUp,
     Forbidden,
     DoesNotAnswer,
-    Gone,
+    Unreadable,
     NotTried,
     Unknown,
 }
@@ -77,7 +77,7 @@ impl State {
             Self::HoldsUp => "holds publisher up",
             Self::Forbidden => "may not be read",
             Self::DoesNotAnswer => "does not answer",
-            Self::Gone => "has gone",
+            Self::Unreadable => "cannot be read",
             Self::NotTried => "not tried",
             Self::Unknown => "–",
         }
@@ -89,7 +89,7 @@ impl From<Unread> for State {
         match unread {
             Unread::Forbidden => Self::Forbidden,
             Unread::DoesNotAnswer => Self::DoesNotAnswer,
-            Unread::Gone => Self::Gone,
+            Unread::Unreadable => Self::Unreadable,
             Unread::NotTried => Self::NotTried,
         }
     }

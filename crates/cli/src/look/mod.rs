@@ -43,10 +43,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) enum Unread {
     /// The kernel does not let this process look (`ptrace(2)`, `PTRACE_MODE_ATTACH`).
     Forbidden,
-    /// The read has hung: the page is under `userfaultfd(2)`, for instance.
+    /// The read has hung.
     DoesNotAnswer,
-    /// The process has ended, or has unmapped or truncated the region meanwhile.
-    Gone,
+    /// The process has ended, or has unmapped, truncated or guarded the region.
+    Unreadable,
     /// Other reads have hung for too long.
     NotTried,
 }
@@ -168,7 +168,7 @@ impl Looker {
                 let answers = self.reader.read(&requests)?;
                 for ((at, _, _), answer) in rest.iter().zip(&answers.pages) {
                     let region = &mut seen.regions[*at];
-                    region.page = answer.and_then(|bytes| Page::new(&bytes).ok_or(Unread::Gone));
+                    region.page = answer.and_then(|bytes| Page::new(&bytes).ok_or(Unread::Unreadable));
                 }
                 rest = &rest[answers.pages.len()..];
                 if let (true, [(at, request, uid), after @ ..]) = (answers.hung, rest) {

@@ -1,7 +1,8 @@
 //! [`Reader`]: reads control pages of other processes, in a child process.
 //!
-//! A read of foreign memory can hang: a page under `userfaultfd(2)` keeps the reader waiting for as long as its process likes.
-//! So a child reads, by `/proc/PID/mem`, and is killed when it does not answer in time.
+//! A read of foreign memory can hang: `process_vm_readv(2)` waits at a page under `userfaultfd(2)` for as long as the page's process
+//! likes. `/proc/PID/mem` fails there (`access_remote_vm` does not retry; Linux 6.18). No interface promises that it does not wait, so
+//! a child reads, and is killed when it does not answer in time.
 
 use std::{
     fs::File,
@@ -54,7 +55,7 @@ impl Request {
         match memory.and_then(|memory| memory.read_exact_at(&mut page, self.address)) {
             Ok(()) => Ok(page),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(Unread::Forbidden),
-            Err(_) => Err(Unread::Gone),
+            Err(_) => Err(Unread::Unreadable),
         }
     }
 }
@@ -93,13 +94,22 @@ struct Worker {
 
 /// Reads control pages, and outlives those that hang.
 pub(super) struct Reader {
+    /// How a child is started.
+    command: Command,
     worker: Option<Worker>,
     stuck: Vec<Child>,
 }
 
 impl Reader {
     pub(super) fn start() -> Result<Self> {
-        Ok(Self { worker: Some(Worker::start()?), stuck: Vec::new() })
+        let mut command = Command::new("/proc/self/exe");
+        command.arg(SUBCOMMAND);
+        Self::with(command)
+    }
+
+    fn with(mut command: Command) -> Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        Ok(Self { worker: Some(Worker::start(&mut command)?), command, stuck: Vec::new() })
     }
 
     /// Reads pages, until one hangs.
@@ -113,7 +123,7 @@ impl Reader {
             }
             let worker = match &mut self.worker {
                 Some(worker) => worker,
-                none => none.insert(Worker::start()?),
+                none => none.insert(Worker::start(&mut self.command)?),
             };
             let encoded: Vec<u8> = requests.iter().flat_map(|request| request.encode()).collect();
             let mut alive = worker.requests.write_all(&encoded).is_ok();
@@ -139,14 +149,8 @@ impl Reader {
 }
 
 impl Worker {
-    fn start() -> Result<Self> {
-        let mut child = Command::new("/proc/self/exe")
-            .arg(SUBCOMMAND)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("starting the process that reads the memory of others (/proc/self/exe)")?;
+    fn start(command: &mut Command) -> Result<Self> {
+        let mut child = command.spawn().context("starting the process that reads the memory of others")?;
         let pipes = child.stdin.take().zip(child.stdout.take());
         let (requests, answers) = pipes.context("the pipes to the process that reads")?;
         Ok(Self { child, requests, answers })
@@ -175,7 +179,7 @@ impl Worker {
         pages.push(match status {
             0 => Ok(page),
             1 => Err(Unread::Forbidden),
-            _ => Err(Unread::Gone),
+            _ => Err(Unread::Unreadable),
         });
         Ok(())
     }
@@ -188,5 +192,43 @@ impl Drop for Reader {
             drop(requests);
             let _ = child.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_that_do_not_answer_are_given_up_one_by_one_and_not_for_ever() {
+        let mut silent = Command::new("sleep");
+        silent.arg("1000");
+        let mut reader = Reader::with(silent).unwrap();
+        let requests = [Request { pid: 1, address: 0 }; 3];
+        let answers = reader.read(&requests).unwrap();
+        assert!(answers.hung && answers.pages.is_empty());
+        // A child that ends by itself is no better.
+        reader.command = Command::new("true");
+        reader.command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let answers = reader.read(&requests).unwrap();
+        assert!(answers.hung && answers.pages.is_empty());
+        // Children that cannot even be killed would be kept; there is no more than a number of them.
+        reader.stuck.clear();
+        for _ in 0..MAX_STUCK {
+            reader.stuck.push(Command::new("sleep").arg("1000").spawn().unwrap());
+        }
+        let answers = reader.read(&requests).unwrap();
+        assert_eq!((answers.pages, answers.hung), (vec![Err(Unread::NotTried); 3], false));
+        for child in &mut reader.stuck {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn requests_are_read_back() {
+        let request = Request { pid: 4_000_000_000, address: 0x7f12_3456_789a_bcde };
+        let Request { pid, address } = Request::decode(request.encode());
+        assert_eq!((pid, address), (request.pid, request.address));
     }
 }

@@ -195,7 +195,7 @@ fn line(rated: &Rated, capacity: Option<u64>) -> Row<'static> {
         State::HeldUp | State::HoldsUp | State::DoesNotAnswer => Color::Red,
         State::WaitsForSpace | State::Forbidden | State::NotTried => Color::Yellow,
         State::Awake => Color::Green,
-        State::Asleep | State::Gone | State::Unknown => Color::DarkGray,
+        State::Asleep | State::Unreadable | State::Unknown => Color::DarkGray,
     };
     let cells = cells.into_iter().enumerate().map(|(column, text)| match column {
         3..=5 | 7..=9 => Cell::from(Line::from(text).right_aligned()),

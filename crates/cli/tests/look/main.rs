@@ -1,0 +1,96 @@
+//! `sealane ls` and `sealane top` as their users run them, beside programs that exchange messages, and programs that would hurt
+//! whoever looks at them.
+
+mod honest;
+mod hostile;
+mod screen;
+
+use std::{
+    any::type_name,
+    io::{Read, Write},
+    os::unix::process::CommandExt,
+    process::{Child, ChildStdin, Command, Stdio},
+};
+
+use serde_json::Value;
+
+use hostile::has_a_pair as hostile_pair;
+
+/// The binary under test.
+fn sealane() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_sealane"))
+}
+
+/// What `sealane ls --json` says.
+fn ls() -> Value {
+    let output = sealane().args(["ls", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The rows in which `pid` sends.
+fn rows_from(report: &Value, pid: u32) -> Vec<&Value> {
+    let sends = |row: &&Value| row["from"].as_array().unwrap().iter().any(|one| one["pid"] == pid);
+    report["rows"].as_array().unwrap().iter().filter(sends).collect()
+}
+
+/// The process id of the one program at an end of a row.
+fn only(row: &Value, end: &str) -> u64 {
+    let programs = row[end].as_array().unwrap();
+    assert_eq!(programs.len(), 1, "{row:#}");
+    programs[0]["pid"].as_u64().unwrap()
+}
+
+/// Another process, which runs an ignored test of this binary until it is dropped.
+struct Role {
+    child: Child,
+    input: Option<ChildStdin>,
+}
+
+impl Role {
+    /// Starts the role, and waits until it has said [`ready`].
+    fn start<Test: Fn()>(test: Test) -> Self {
+        Self::start_as(test, None).expect("the role ends only when it is told to")
+    }
+
+    /// The same, as another user. `None` if the role has ended without being ready: it could not be played.
+    fn start_as<Test: Fn()>(_: Test, user: Option<u32>) -> Option<Self> {
+        let (_, name) = type_name::<Test>().split_once("::").unwrap();
+        let mut command = Command::new("/proc/self/exe");
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        command.args([name, "--exact", "--ignored", "--nocapture"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (input, mut output) = (child.stdin.take(), child.stdout.take().unwrap());
+        let mut said = Vec::new();
+        while !said.ends_with(b"READY\n") {
+            let mut byte = [0];
+            if output.read(&mut byte).unwrap() == 0 {
+                child.wait().unwrap();
+                return None;
+            }
+            said.push(byte[0]);
+        }
+        Some(Self { child, input })
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Says that the role is played, and plays it until the starting process has enough.
+fn ready() -> ! {
+    std::io::stdout().write_all(b"READY\n").unwrap();
+    let _ = std::io::stdin().read(&mut [0]);
+    std::process::exit(0)
+}

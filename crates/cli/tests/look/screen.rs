@@ -1,0 +1,107 @@
+//! `sealane top` in a terminal, driven by tmux(1) as a person drives it.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use super::{Role, sealane};
+
+/// A terminal of its own, ended on drop.
+struct Terminal {
+    socket: String,
+}
+
+impl Terminal {
+    /// `None` where there is no tmux(1).
+    fn start(command: &str) -> Option<Self> {
+        let socket = format!("sealane-test-{}-{:?}", std::process::id(), std::thread::current().id());
+        let socket = socket.replace(['(', ')'], "");
+        let mut tmux = Command::new("tmux");
+        tmux.args(["-L", &socket, "-f", "/dev/null", "new-session", "-d", "-x", "160", "-y", "20", command]);
+        match tmux.status() {
+            Ok(status) => assert!(status.success()),
+            Err(_) => return None,
+        }
+        Some(Self { socket })
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> String {
+        let output = Command::new("tmux").args(["-L", &self.socket]).args(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn keys(&self, keys: &[&str]) {
+        self.tmux(&[&["send-keys"], keys].concat());
+    }
+
+    /// Waits until the screen is as `expected`.
+    fn shows(&self, expected: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let screen = self.tmux(&["capture-pane", "-p"]);
+            if expected(&screen) {
+                return screen;
+            }
+            assert!(Instant::now() < deadline, "{screen}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.tmux(&["kill-server"]);
+    }
+}
+
+#[test]
+fn keys_sort_filter_and_quit_and_leave_the_terminal_as_it_was() {
+    let role = Role::start(super::hostile_pair);
+    let program = env!("CARGO_BIN_EXE_sealane");
+    let Some(terminal) =
+        Terminal::start(&format!("echo before; '{program}' top --interval 50ms; echo after $?; cat"))
+    else {
+        return eprintln!("SKIPPED: there is no tmux(1)");
+    };
+    let pid = role.pid().to_string();
+    terminal.shows(|screen| [&pid, "MSG/S", "q quit"].iter().all(|text| screen.contains(text)));
+    terminal.keys(&["s"]);
+    terminal.shows(|screen| screen.contains("sorted by messages/s"));
+    terminal.keys(&["r"]);
+    terminal.shows(|screen| screen.contains("reversed"));
+    terminal.keys(&["/", "nobody", "Enter"]);
+    terminal.shows(|screen| screen.contains("filter: nobody") && !screen.contains(&pid));
+    terminal.keys(&["/", "BSpace", "BSpace", "BSpace", "BSpace", "BSpace", "BSpace", &pid, "Enter"]);
+    terminal.shows(|screen| screen.contains(&format!("filter: {pid}")) && screen.contains("asleep"));
+    terminal.keys(&["p"]);
+    terminal.shows(|screen| screen.contains("paused"));
+    terminal.keys(&["q"]);
+    let screen = terminal.shows(|screen| screen.contains("after 0"));
+    assert!(screen.contains("before") && !screen.contains("MSG/S"), "{screen}");
+}
+
+#[test]
+fn order_to_end_leaves_the_terminal_as_it_was() {
+    let program = env!("CARGO_BIN_EXE_sealane");
+    let Some(terminal) = Terminal::start(&format!("exec '{program}' top")) else {
+        return eprintln!("SKIPPED: there is no tmux(1)");
+    };
+    terminal.shows(|screen| screen.contains("q quit"));
+    terminal.tmux(&["set-option", "-w", "remain-on-exit", "on"]);
+    let pid = terminal.tmux(&["display-message", "-p", "#{pane_pid}"]);
+    let status = Command::new("kill").args(["-TERM", pid.trim()]).status().unwrap();
+    assert!(status.success());
+    terminal.shows(|screen| !screen.contains("q quit") && screen.contains("dead"));
+}
+
+#[test]
+fn once_prints_rates_and_a_pipe_gets_no_screen() {
+    let role = Role::start(super::hostile_pair);
+    let output = sealane().args(["top", "--once", "--interval", "50ms"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("MSG/S") && text.contains(&role.pid().to_string()), "{text}");
+    let output = sealane().arg("top").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--once"));
+}
