@@ -16,7 +16,7 @@ use crate::{
     error::{Error, ProtocolError, Result},
     fanout::ticks::Ticks,
     memory::aligned_bytes::AlignedBytes,
-    protocol::{Attempts, CACHE_LINE, PublishedRecord, Source, Taken, Terms, Word},
+    protocol::{Attempts, CACHE_LINE, Position, PublishedRecord, Source, Taken, Terms, Word},
     ring::{Fault, Follower, Releases},
     socket::{death::Watch, doorbell::ControlWord, link::Link},
     sys::own_region::ControlPage,
@@ -29,6 +29,8 @@ pub(crate) struct Feed {
     pub(super) follower: Follower,
     /// Packets of descriptors wait here for their records.
     attempts: Attempts<Box<Attachments>>,
+    /// The socket was empty when all up to here was published: no packet comes for these records.
+    drained: Position,
     /// Replies that came while something else was read.
     replies: VecDeque<Result<Message>>,
     /// A message on its way out, see [`fetch`](Self::fetch).
@@ -107,6 +109,7 @@ impl Feed {
             link: Arc::clone(&intake.link),
             follower: Follower::new(intake, terms),
             attempts: Attempts::new(),
+            drained: Position::default(),
             replies: VecDeque::new(),
             fetched: None,
             next_reply: 0,
@@ -137,6 +140,7 @@ impl Feed {
             return reply.map(Some);
         }
         self.look_for_end();
+        let mut free = None;
         loop {
             let record = match self.find(wanted) {
                 Ok(None) => return Ok(None),
@@ -150,7 +154,7 @@ impl Feed {
                 }
                 Ok(None) => return Ok(None),
                 Err(missing) => {
-                    if !self.go_on(missing, budget)? {
+                    if !self.go_on(missing, budget, &mut free)? {
                         return Ok(None);
                     }
                 }
@@ -172,9 +176,11 @@ impl Feed {
 
     /// Goes on after a message that cannot be had, if this subscriber may miss some. False if the budget is spent.
     ///
-    /// UNTRUSTED: a publisher can have us jump again and again. Each jump is paid for.
+    /// UNTRUSTED: a publisher can have us jump again and again. Each jump is paid for. Records that are left out are not, up to the
+    /// `free` position, the end of what was known at the first: nothing says that a message behind them can be had, and a call that
+    /// must not wait would end before it.
     #[cold]
-    fn go_on(&mut self, missing: Missing, budget: &mut Budget) -> Result<bool> {
+    fn go_on(&mut self, missing: Missing, budget: &mut Budget, free: &mut Option<Position>) -> Result<bool> {
         match missing {
             Missing::Other(error) => return Err(error),
             Missing::Fault(Fault::Violation(violation)) => return Err(self.link.violated(violation)),
@@ -189,7 +195,11 @@ impl Feed {
             Missing::Fault(Fault::Overrun) => {
                 self.follower.jump().map_err(|violation| self.link.violated(violation))?;
             }
-            Missing::LeftOut => {}
+            Missing::LeftOut => {
+                if self.follower.position() <= *free.get_or_insert(self.follower.known_end()) {
+                    return Ok(true);
+                }
+            }
         }
         budget.spend()
     }
@@ -313,16 +323,20 @@ impl Feed {
 
     /// The descriptors of an attempt. They were sent before the record was published, so they are in the socket, if at all.
     fn fds_of(&mut self, attempt: u64, budget: &mut Budget) -> Result<Taken<Box<Attachments>>> {
+        let mut may_read = true;
         loop {
             match self.attempts.take(attempt) {
-                Taken::Read => {}
+                Taken::Read if self.eof || self.follower.position() < self.drained => {
+                    return Ok(Taken::Missing);
+                }
+                Taken::Read if may_read => {}
                 taken => return Ok(taken),
             }
-            if !budget.spend()? {
-                return Ok(Taken::Read);
-            }
-            if self.eof || !self.read_packet()? {
-                return Ok(Taken::Missing);
+            let known = self.follower.known_end();
+            if self.read_packet()? {
+                may_read = budget.spend()?;
+            } else {
+                self.drained = known;
             }
         }
     }

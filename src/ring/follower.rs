@@ -86,6 +86,16 @@ impl Follower {
         self.cursor.is_at_head()
     }
 
+    /// Where the next record begins.
+    pub(crate) fn position(&self) -> Position {
+        self.cursor.position
+    }
+
+    /// The end of what is known to be published.
+    pub(crate) fn known_end(&self) -> Position {
+        self.cursor.head
+    }
+
     /// Bytes that were left out since the last record that was taken.
     pub(crate) fn skipped(&self) -> u64 {
         self.skipped

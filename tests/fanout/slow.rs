@@ -405,3 +405,23 @@ fn messages_stay_in_order_behind_a_call() {
         assert_eq!(last, Some(3));
     }
 }
+
+/// A call that does not wait finds a message behind any number of messages that were left out: nothing would say that it is there.
+#[test]
+fn a_message_behind_many_that_were_left_out_is_found_at_once() {
+    let _guard = bounded();
+    let (mut publisher, mut subscriber) = pair(&builder().ring_capacity(256 << 10).slow(OVERRUN));
+    let file = std::fs::File::open("/dev/null").unwrap();
+    for _ in 0..1000 {
+        publisher.send(Control::new(b"with").fd(&file)).unwrap();
+    }
+    publisher.send("behind").unwrap();
+    let mut received = Vec::new();
+    while let Some(message) = subscriber.try_recv().unwrap() {
+        received.push(message);
+    }
+    assert!(received.len() < 500, "{} of 1000 were not left out", received.len());
+    let last = received.last().unwrap();
+    assert_eq!(last.control(), b"behind");
+    assert_eq!(subscriber.missed(), 1001 - u64::try_from(received.len()).unwrap());
+}
