@@ -72,6 +72,8 @@ struct Lane {
     position: usize,
     /// Records that it knows of.
     head: usize,
+    /// Its socket was empty when it knew of so many.
+    drained: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,7 +100,7 @@ struct State {
 impl Lane {
     fn new() -> Self {
         let (socket, attempts) = (Vec::new(), Attempts::new());
-        Self { socket, attempt: 0, reading: Reading::Look, attempts, position: 0, head: 0 }
+        Self { socket, attempt: 0, reading: Reading::Look, attempts, position: 0, head: 0, drained: 0 }
     }
 }
 
@@ -243,8 +245,12 @@ impl State {
                         lane.position += 1;
                         lane.reading = Reading::Look;
                     }
-                    Taken::Read if s.read_packet(at) => {}
-                    Taken::Read | Taken::Missing => {
+                    Taken::Read if lane.position >= lane.drained && s.read_packet(at) => {}
+                    taken => {
+                        if taken == Taken::Read {
+                            let lane = &mut s.lanes[at];
+                            lane.drained = lane.drained.max(lane.head);
+                        }
                         assert_eq!(at, OVERRUNNING, "descriptors are missing: {self:?}");
                         let dropped = s.lanes[at].attempts.has_dropped(record.attempt);
                         assert!(!dropped, "a packet was dropped before its record was looked at: {self:?}");
