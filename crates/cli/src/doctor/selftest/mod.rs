@@ -1,0 +1,201 @@
+//! The self-test: a channel, and a publisher, between this process and a child that is this program again.
+//!
+//! Every byte that travels is compared, and every wait has a deadline. A step that fails says why, and those that need what it
+//! made are skipped by name.
+
+mod child;
+mod fanout;
+mod measure;
+
+use std::{
+    io::Read,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::{
+    event::PollFlags,
+    pipe::{PipeFlags, pipe_with},
+};
+use sealane::{Builder, Channel, Control, Error};
+
+pub(super) use child::{Role, serve};
+
+use super::report::{Figure, Outcome, Step};
+use child::{ECHO, FD, pattern};
+
+/// Time for the whole self-test. Processes that cannot run, or memory that is not there, show as a timeout.
+pub(super) const WHOLE: Duration = Duration::from_secs(3);
+/// Time for one wait.
+const WAIT: Duration = Duration::from_secs(1);
+/// Time for one figure.
+const MEASURE: Duration = Duration::from_millis(150);
+/// Text that goes through a descriptor that was sent.
+const THROUGH_FD: &[u8] = b"sealane";
+
+/// The steps, in the order in which they are run.
+pub(super) const STEPS: [&str; 6] =
+    ["channel", "messages", "descriptor", "speed", "death of the peer", "publisher"];
+
+/// The end of the whole self-test, by which each wait is cut.
+#[derive(Debug, Clone, Copy)]
+struct Clock(Instant);
+
+impl Clock {
+    /// Time for the next wait.
+    fn wait(self) -> Duration {
+        WAIT.min(self.0.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// A child that is ended and reaped when it is dropped.
+#[derive(Debug)]
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        // A child that the kernel does not end soon (it frees much memory) is left to it, as this process ends too.
+        let _ = reap(&mut self.0, WAIT);
+    }
+}
+
+/// Waits for a child's end.
+fn reap(child: &mut Child, timeout: Duration) -> bool {
+    use rustix::{
+        event::{PollFd, Timespec, poll},
+        process::{Pid, PidfdFlags, pidfd_open},
+    };
+    let timeout = Timespec::try_from(timeout).ok();
+    if let Ok(pidfd) = pidfd_open(Pid::from_child(child), PidfdFlags::empty()) {
+        let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], timeout.as_ref());
+    }
+    matches!(child.try_wait(), Ok(Some(_)))
+}
+
+/// The builder of all of the test's ends.
+fn builder() -> Builder {
+    Channel::builder().handshake_timeout(WAIT)
+}
+
+/// The command that starts this program again, in a role.
+fn command(role: Role) -> Command {
+    // The link leads to the program also where its file was replaced; without `/proc` there is the path of its start.
+    let link = std::path::Path::new("/proc/self/exe");
+    let program =
+        if link.exists() { link.into() } else { std::env::current_exe().unwrap_or_else(|_| started_as()) };
+    let mut command = Command::new(program);
+    command.args(["doctor", "--role", role.word()]).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+fn started_as() -> std::path::PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    std::ffi::OsStr::from_bytes(rustix::param::linux_execfn().to_bytes()).into()
+}
+
+/// Runs all steps, and hands on each as it ends.
+pub(super) fn run(add: &mut dyn FnMut(Step)) {
+    let clock = Clock(Instant::now() + WHOLE);
+    let [channel, messages, descriptor, speed, death, publisher] = STEPS;
+    match start(clock) {
+        Ok((mut ends, child, tried)) => {
+            add(ended(channel, Ok(tried)));
+            add(ended(messages, exchange(&mut ends, clock)));
+            add(ended(descriptor, send_descriptor(&mut ends, clock)));
+            add(ended(speed, measure::speed(&mut ends, clock)));
+            add(ended(death, notice_death(&mut ends, child, clock)));
+        }
+        Err(error) => {
+            add(ended(channel, Err(error)));
+            for name in [messages, descriptor, speed, death] {
+                let said = format!("it needs the step \"{channel}\"");
+                add(Step { name, outcome: Outcome::Skipped, said, figures: Vec::new() });
+            }
+        }
+    }
+    add(ended(publisher, fanout::publish(clock)));
+}
+
+/// What a step that succeeds says: what was tried, and figures.
+type Tried = (String, Vec<Figure>);
+
+fn ended(name: &'static str, result: Result<Tried>) -> Step {
+    match result {
+        Ok((said, figures)) => Step { name, outcome: Outcome::Passed, said, figures },
+        Err(error) => {
+            Step { name, outcome: Outcome::Failed, said: format!("{error:#}"), figures: Vec::new() }
+        }
+    }
+}
+
+fn start(clock: Clock) -> Result<(Channel, Ends, Tried)> {
+    let began = Instant::now();
+    let builder = builder().handshake_timeout(clock.wait());
+    let (channel, child) = builder.spawn(command(Role::Channel)).context("no channel to a child was made")?;
+    let figure = Figure { name: "start", value: millis(began.elapsed()), unit: "ms" };
+    Ok((channel, Ends(child), ("a child was started, and a channel to it made".to_owned(), vec![figure])))
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// Sends messages of many lengths to the child, which sends each back, and compares every byte.
+fn exchange(channel: &mut Channel, clock: Clock) -> Result<Tried> {
+    let lengths = [0, 1, 63, 64, 4095, 4096, 65_536, 1 << 20];
+    let control_lengths = [1, 64, 1024, 4096, 60_000];
+    let mut sent = 0;
+    for ((len, control_len), number) in
+        lengths.into_iter().cycle().zip(control_lengths.into_iter().cycle()).zip(0..64)
+    {
+        // Up to so many control bytes always ride behind a payload: `send_with` waits for nothing.
+        let control_len = if len == 0 { control_len } else { control_len.min(1024) };
+        let mut control = vec![ECHO];
+        control.extend(pattern(number + 1000).take(control_len - 1));
+        let bytes: Vec<u8> = pattern(number).take(len).collect();
+        if bytes.is_empty() {
+            channel.sender.send_timeout(&control, clock.wait())?;
+        } else {
+            let mut loan = channel.sender.loan_timeout(len, clock.wait())?;
+            loan.copy_from_slice(&bytes);
+            loan.send_with(&control)?;
+        }
+        let message =
+            channel.recv_timeout(clock.wait()).with_context(|| format!("no answer to message {number}"))?;
+        let answer = message.payload().map(sealane::Payload::to_vec).unwrap_or_default();
+        ensure!(message.control() == control, "message {number}: other control bytes came back");
+        ensure!(answer == bytes, "message {number}: another payload came back, of {} bytes", answer.len());
+        sent += 1;
+    }
+    Ok((format!("{sent} came back whole, in order, and with every byte right"), Vec::new()))
+}
+
+/// Sends the writing end of a pipe to the child, and reads what the child writes.
+fn send_descriptor(channel: &mut Channel, clock: Clock) -> Result<Tried> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    channel.sender.send_timeout(Control::new(&[FD]).fd(&write), clock.wait())?;
+    drop(write);
+    let answer = channel.recv_timeout(clock.wait()).context("no answer to the descriptor")?;
+    ensure!(answer.control() == [FD], "the child did not get the descriptor");
+    // The child has closed its copy, so that the pipe has an end: this read waits for nothing.
+    let mut text = Vec::new();
+    std::fs::File::from(read).take(64).read_to_end(&mut text)?;
+    ensure!(text == THROUGH_FD, "expected {THROUGH_FD:?} from the child's copy, found {text:?}");
+    Ok(("the writing end of a pipe arrived, and works".to_owned(), Vec::new()))
+}
+
+/// Ends the child, and waits for the channel to say so.
+fn notice_death(channel: &mut Channel, mut child: Ends, clock: Clock) -> Result<Tried> {
+    let killed = Instant::now();
+    child.0.kill()?;
+    match channel.recv_timeout(clock.wait()) {
+        Err(Error::Disconnected) => {
+            let figure = Figure { name: "death_noticed", value: millis(killed.elapsed()), unit: "ms" };
+            Ok(("a wait ended when the child was killed".to_owned(), vec![figure]))
+        }
+        Err(error) => bail!("expected the end of the channel, found: {error}"),
+        Ok(_) => bail!("expected the end of the channel, found a message"),
+    }
+}
