@@ -74,7 +74,7 @@ fn judge_version(release: &str) -> Check {
     let (state, found) = match version(release) {
         Some(version) if version >= OLDEST => (State::Ok, format!("Linux {release}")),
         Some(_) => (State::Error, format!("Linux {release}; {major}.{minor} or later is needed")),
-        None => (State::Unknown, format!("Linux {release}: expected a version such as {major}.{minor}")),
+        None => (State::Unknown, format!("Linux {release}: a version such as {major}.{minor} expected")),
     };
     check("kernel", found)
         .state(state)

@@ -4,7 +4,9 @@
 
 use rustix::{
     io::Errno,
-    net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair},
+    net::{
+        AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair, sockopt::socket_send_buffer_size,
+    },
     param::page_size,
     process::{Resource, getrlimit},
 };
@@ -49,20 +51,20 @@ pub(super) fn checks(files: &Files, add: &mut dyn FnMut(Check)) {
         let limit = getrlimit(resource);
         (limit.current, limit.maximum)
     };
-    add(judge_nofile(limit(Resource::Nofile), files.number("/proc/sys/fs/nr_open")));
+    add(judge_nofile(limit(Resource::Nofile)));
     add(judge_fsize(limit(Resource::Fsize).0));
     let used = files.text("/proc/self/statm").and_then(|text| mapped(&text));
     add(judge_as(limit(Resource::As).0, used));
     add(judge_memlock(limit(Resource::Memlock).0));
     add(file_max(files));
-    add(wmem(files));
+    add(judge_wmem(fresh_socket().ok(), files.number("/proc/sys/net/core/wmem_max")));
 }
 
 fn or_unlimited(limit: Option<u64>, in_words: impl FnOnce(u64) -> String) -> String {
     limit.map_or_else(|| "unlimited".to_owned(), in_words)
 }
 
-fn judge_nofile((soft, hard): (Option<u64>, Option<u64>), nr_open: Option<u64>) -> Check {
+fn judge_nofile((soft, hard): (Option<u64>, Option<u64>)) -> Check {
     let free = soft.unwrap_or(u64::MAX).saturating_sub(STREAMS);
     let (channels, lanes) = (free / CHANNEL_FDS, free.saturating_sub(PUBLISHER_FDS) / CHANNEL_FDS);
     // A handshake has more descriptors for a moment: both regions and the space socket.
@@ -81,8 +83,7 @@ fn judge_nofile((soft, hard): (Option<u64>, Option<u64>), nr_open: Option<u64>) 
             counted(lanes, "subscriber")
         ),
     };
-    let ceiling = hard.or(nr_open).unwrap_or(u64::MAX);
-    let change = if soft.is_some_and(|soft| soft < ceiling) {
+    let change = if soft < hard || hard.is_none() {
         format!("ulimit -n {}", hard.unwrap_or(65_536))
     } else {
         "LimitNOFILE=65536 in the service, or nofile in /etc/security/limits.conf".to_owned()
@@ -97,7 +98,6 @@ fn judge_nofile((soft, hard): (Option<u64>, Option<u64>), nr_open: Option<u64>) 
         .more("docs/guide.md#many-clients")
         .value("soft", soft)
         .value("hard", hard)
-        .value("nr_open", nr_open)
         .value("channels", soft.map(|_| channels))
         .value("subscribers", soft.map(|_| lanes))
 }
@@ -172,21 +172,27 @@ fn judge_memlock(limit: Option<u64>) -> Check {
 fn file_max(files: &Files) -> Check {
     const NAME: &str = "fs.file-max";
     let max = files.number("/proc/sys/fs/file-max");
-    let used =
+    let used: Option<u64> =
         files.text("/proc/sys/fs/file-nr").and_then(|text| text.split_whitespace().next()?.parse().ok());
-    let (Some(max), Some(used)) = (max, used) else {
-        return Check::unknown(Family::Limits, NAME, "/proc/sys/fs/file-nr");
+    let nr_open = files.number("/proc/sys/fs/nr_open");
+    let check = match (max, used) {
+        (Some(max), Some(used)) => {
+            let state = if max.saturating_sub(used) < 1024 { State::Warning } else { State::Ok };
+            let max = if max > 1 << 60 { "unlimited".to_owned() } else { grouped(max) };
+            let a_process = nr_open.map_or_else(String::new, |most| {
+                format!(", at most {} a process (fs.nr_open)", grouped(most))
+            });
+            check(NAME, format!("{max}, {} in use{a_process}", grouped(used))).state(state)
+        }
+        _ => Check::unknown(Family::Limits, NAME, "/proc/sys/fs/file-nr"),
     };
-    let left = max.saturating_sub(used);
-    let state = if left < 1024 { State::Warning } else { State::Ok };
-    let max_in_words = if max > 1 << 60 { "unlimited".to_owned() } else { grouped(max) };
-    check(NAME, format!("{max_in_words}, {} in use", grouped(used)))
-        .state(state)
-        .limits("descriptors of the whole machine: ENFILE")
+    check
+        .limits("descriptors of the whole machine: ENFILE; fs.nr_open is the highest RLIMIT_NOFILE")
         .change("sysctl fs.file-max=1048576")
         .more("docs/guide.md#many-clients")
         .value("max", max)
         .value("used", used)
+        .value("nr_open", nr_open)
 }
 
 /// The longest control bytes that a socket can be made to hold.
@@ -198,56 +204,53 @@ fn longest_control(default: u64, max: u64) -> u64 {
     buffer.saturating_sub(PACKET).min(LONGEST_CONTROL)
 }
 
-/// The number of empty packets that a socket with default settings accepts while nobody reads them.
-fn packets_in_flight() -> Result<u64, Errno> {
+/// What a fresh socket holds: `SO_SNDBUF`, and the number of empty packets that it accepts while nobody reads them.
+fn fresh_socket() -> Result<(u64, u64), Errno> {
     let (from, _to) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let buffer = socket_send_buffer_size(&from)? as u64;
     for sent in 0..MOST_PACKETS {
         match send(&from, &[0; 32], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(_) => {}
-            Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return Ok(sent),
+            Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return Ok((buffer, sent)),
             Err(error) => return Err(error),
         }
     }
-    Ok(MOST_PACKETS)
+    Ok((buffer, MOST_PACKETS))
 }
 
-fn wmem(files: &Files) -> Check {
-    let default = files.number("/proc/sys/net/core/wmem_default");
-    let max = files.number("/proc/sys/net/core/wmem_max");
-    judge_wmem(default, max, packets_in_flight().ok())
-}
-
-fn judge_wmem(default: Option<u64>, max: Option<u64>, packets: Option<u64>) -> Check {
+/// The default is asked of a socket: a container may lack the file.
+fn judge_wmem(fresh: Option<(u64, u64)>, max: Option<u64>) -> Check {
     const NAME: &str = "net.core.wmem";
-    let packets_in_words = packets.map_or_else(String::new, |count| {
-        format!("; {} without a payload wait in a socket", counted(count, "message"))
-    });
-    let (state, found) = match (default, max) {
-        (Some(default), Some(max)) => {
-            let longest = longest_control(default, max);
+    let check = match fresh {
+        None => Check::unknown(Family::Limits, NAME, "SO_SNDBUF of a socket"),
+        Some((default, packets)) => {
+            // Without its maximum a buffer may not be enlarged.
+            let longest = longest_control(default, max.unwrap_or(0));
             let state = if longest < CONTROL { State::Warning } else { State::Ok };
-            let text = format!(
-                "default {}, max {}: control of up to {}",
-                grouped(default),
-                grouped(max),
-                counted(longest, "byte")
-            );
-            (state, format!("{text}{packets_in_words}"))
+            let max = max.map_or_else(|| "unknown".to_owned(), grouped);
+            let control = counted(longest, "byte");
+            let packets = counted(packets, "message");
+            check(
+                NAME,
+                format!(
+                    "default {}, max {max}: control of up to {control}, {packets} that wait",
+                    grouped(default)
+                ),
+            )
+            .state(state)
+            .value("longest_control", longest)
         }
-        // A network namespace other than the first has no such files before Linux 6.x.
-        _ => (State::Unknown, format!("unknown: /proc/sys/net/core/wmem_* cannot be read{packets_in_words}")),
     };
-    check(NAME, found)
-        .state(state)
+    check
         .limits(
             "SO_SNDBUF of a channel's socket: the longest control bytes that travel without a payload, and messages \
              without a payload that wait (Error::Full); payloads are not limited",
         )
-        .change("sysctl net.core.wmem_default=212992 net.core.wmem_max=212992")
+        .change("sysctl net.core.wmem_default=212992")
         .more("docs/guide.md#the-socket-is-full")
-        .value("default", default)
+        .value("default", fresh.map(|(default, _)| default))
+        .value("packets", fresh.map(|(_, packets)| packets))
         .value("max", max)
-        .value("packets", packets)
 }
 
 #[cfg(test)]
@@ -257,7 +260,7 @@ mod tests {
     use super::*;
 
     fn nofile(limit: u64) -> Check {
-        judge_nofile((Some(limit), Some(limit)), Some(1 << 20))
+        judge_nofile((Some(limit), Some(limit)))
     }
 
     #[test]
@@ -278,12 +281,12 @@ mod tests {
             [nofile(8).state, nofile(16).state, nofile(54).state, nofile(55).state],
             [State::Error, State::Warning, State::Warning, State::Ok]
         );
-        assert_eq!(judge_nofile((None, None), None).state, State::Ok);
+        assert_eq!(judge_nofile((None, None)).state, State::Ok);
     }
 
     #[test]
     fn soft_limits_are_raised_in_the_shell_and_hard_ones_elsewhere() {
-        let check = judge_nofile((Some(1024), Some(4096)), None);
+        let check = judge_nofile((Some(1024), Some(4096)));
         assert_eq!(check.change.as_deref(), Some("ulimit -n 4096"));
         assert!(nofile(1024).change.unwrap().starts_with("LimitNOFILE"));
     }
@@ -317,20 +320,18 @@ mod tests {
     fn longest_control_is_what_the_library_arranges() {
         assert_eq!((longest_control(212_992, 212_992), longest_control(212_992, 4096)), (212_928, 212_928));
         assert_eq!(longest_control(4608, 4608), 9216 - 64);
-        assert_eq!(judge_wmem(Some(4608), Some(4608), None).state, State::Warning);
-        let files = Files::below("/");
-        let (Some(default), Some(max)) =
-            (files.number("/proc/sys/net/core/wmem_default"), files.number("/proc/sys/net/core/wmem_max"))
-        else {
-            return eprintln!("SKIPPED: net.core.wmem_default is not readable here");
+        assert_eq!(judge_wmem(Some((4608, 6)), Some(4608)).state, State::Warning);
+        let Some(max) = Files::below("/").number("/proc/sys/net/core/wmem_max") else {
+            return eprintln!("SKIPPED: net.core.wmem_max is not readable here");
         };
+        let (default, _) = fresh_socket().unwrap();
         let (a, _b) = Channel::builder().max_control(212_928).pair().unwrap();
         assert_eq!(a.limits().max_control as u64, longest_control(default, max));
     }
 
     #[test]
     fn packets_in_flight_are_counted() {
-        let count = packets_in_flight().unwrap();
+        let (_, count) = fresh_socket().unwrap();
         assert!(count > 1 && count < MOST_PACKETS, "{count}");
     }
 

@@ -46,34 +46,35 @@ fn judge_free(meminfo: Option<&str>) -> Check {
         let free = kib(text, "MemAvailable").or_else(|| kib(text, "MemFree"))?;
         Some((free, kib(text, "MemTotal")?, kib(text, "SwapTotal").unwrap_or(0)))
     });
-    let Some((free, total, swap)) = values else {
-        return Check::unknown(Family::Memory, NAME, MEMINFO);
+    let check = match values {
+        None => Check::unknown(Family::Memory, NAME, MEMINFO),
+        Some((free, total, swap)) => {
+            check(NAME, format!("{} of {}, and {} of swap", bytes(free), bytes(total), bytes(swap)))
+                .state(state_of(free))
+                .value("available", free)
+                .value("total", total)
+                .value("swap", swap)
+        }
     };
-    check(NAME, format!("{} of {}, and {} of swap", bytes(free), bytes(total), bytes(swap)))
-        .state(state_of(free))
+    check
         .limits(
             "rings: each is allocated as a whole when its channel is made, and one beyond memory and swap is an \
              Error::Io; where memory is merely used up, the OOM killer ends a process",
         )
         .change("Builder::ring_capacity, with Builder::ring_for(payload, kept)")
         .more(TOO_LARGE)
-        .value("available", free)
-        .value("total", total)
-        .value("swap", swap)
 }
 
 fn judge_overcommit(mode: Option<u64>, meminfo: Option<&str>) -> Check {
     const NAME: &str = "vm.overcommit_memory";
-    let Some(mode) = mode else {
-        return Check::unknown(Family::Memory, NAME, "/proc/sys/vm/overcommit_memory");
-    };
     let left = meminfo.and_then(|text| kib(text, "CommitLimit")?.checked_sub(kib(text, "Committed_AS")?));
     let check = match (mode, left) {
-        (2, Some(left)) => {
+        (Some(2), Some(left)) => {
             check(NAME, format!("2: strict, {} left", bytes(left))).state(state_of(left).max(State::Note))
         }
-        (2, None) => check(NAME, "2: strict").state(State::Note),
-        (mode, _) => check(NAME, format!("{mode}: not strict")),
+        (Some(2), None) => check(NAME, "2: strict").state(State::Note),
+        (Some(mode), _) => check(NAME, format!("{mode}: not strict")),
+        (None, _) => Check::unknown(Family::Memory, NAME, "/proc/sys/vm/overcommit_memory"),
     };
     check
         .limits("at 2, rings count against CommitLimit (/proc/meminfo): fallocate fails with ENOMEM")
@@ -84,40 +85,38 @@ fn judge_overcommit(mode: Option<u64>, meminfo: Option<&str>) -> Check {
 
 fn judge_group(memory: Option<&Memory>) -> Check {
     const NAME: &str = "cgroup memory";
-    let Some(Memory { version, limit, used }) = memory else {
-        return Check::unknown(Family::Memory, NAME, "the group in /proc/self/cgroup or /sys/fs/cgroup");
+    let check = match memory {
+        None => Check::unknown(Family::Memory, NAME, "the group in /proc/self/cgroup or /sys/fs/cgroup"),
+        Some(memory) => judge_known_group(memory),
     };
-    let name = match version {
-        Version::V1 => "cgroup v1",
-        Version::V2 => "cgroup v2",
-    };
-    let in_use = used.map_or_else(String::new, |used| format!(", {} in use", bytes(used)));
-    let (state, found) = match limit {
-        None => (State::Ok, format!("{name}, no limit{in_use}")),
-        Some(limit) => {
-            // What the kernel keeps of files is in use too, and is freed when a ring needs it: never an error.
-            let state = if *limit < channel_bytes() {
-                State::Error
-            } else {
-                state_of(limit.saturating_sub(used.unwrap_or(0))).min(State::Warning)
-            };
-            (state, format!("{name}, limit {}{in_use}", bytes(*limit)))
-        }
-    };
-    let change = match version {
-        Version::V1 => "the limit in the container's settings; memory.limit_in_bytes of the group",
-        Version::V2 => "systemctl set-property UNIT MemoryMax=…; docker run --memory=…; memory.max",
-    };
-    check(NAME, found)
-        .state(state)
+    check
         .limits(
             "rings: they count for the group of the process that made them, until the peer has ended; beyond the \
              limit the OOM killer ends a process of the group",
         )
-        .change(change)
         .more(TOO_LARGE)
-        .value("limit", *limit)
-        .value("used", *used)
+}
+
+fn judge_known_group(&Memory { version, limit, used }: &Memory) -> Check {
+    let (name, change) = match version {
+        Version::V1 => {
+            ("cgroup v1", "the limit in the container's settings; memory.limit_in_bytes of the group")
+        }
+        Version::V2 => {
+            ("cgroup v2", "systemctl set-property UNIT MemoryMax=…; docker run --memory=…; memory.max")
+        }
+    };
+    let in_use = used.map_or_else(String::new, |used| format!(", {} in use", bytes(used)));
+    let (state, found) = match limit {
+        None => (State::Ok, format!("{name}, no limit{in_use}")),
+        // What the kernel keeps of files is in use too, and is freed when a ring needs it: no error.
+        Some(limit) => {
+            let left = state_of(limit.saturating_sub(used.unwrap_or(0))).min(State::Warning);
+            let state = if limit < channel_bytes() { State::Error } else { left };
+            (state, format!("{name}, limit {}{in_use}", bytes(limit)))
+        }
+    };
+    check("cgroup memory", found).state(state).change(change).value("limit", limit).value("used", used)
 }
 
 /// The word in brackets, of a list such as `always within_size advise [never] deny force`.
@@ -127,13 +126,13 @@ fn chosen(list: &str) -> Option<&str> {
 
 fn judge_shmem(list: Option<&str>) -> Check {
     const NAME: &str = "shmem huge pages";
-    let Some(word) = list.and_then(chosen) else {
-        return Check::unknown(Family::Memory, NAME, SHMEM);
+    let word = list.and_then(chosen);
+    let check = match word {
+        Some(word @ ("advise" | "within_size" | "always" | "force")) => check(NAME, word),
+        Some(word) => check(NAME, word).state(State::Note),
+        None => Check::unknown(Family::Memory, NAME, SHMEM),
     };
-    let state =
-        if matches!(word, "advise" | "within_size" | "always" | "force") { State::Ok } else { State::Note };
-    check(NAME, word)
-        .state(state)
+    check
         .limits(
             "speed: with advise, streams of 64 KiB to 8 MiB payloads were 8 to 13 % faster, and a pair of 4 MiB took \
              0.72 ms instead of 2.3 ms",
@@ -144,10 +143,6 @@ fn judge_shmem(list: Option<&str>) -> Check {
 }
 
 fn pools(files: &Files) -> Check {
-    const NAME: &str = "hugetlb pools";
-    if !files.exists(POOLS) {
-        return Check::unknown(Family::Memory, NAME, POOLS);
-    }
     let mut pools = Vec::new();
     for name in files.names(POOLS) {
         let size = name.strip_prefix("hugepages-").and_then(|size| size.strip_suffix("kB"));
@@ -158,30 +153,32 @@ fn pools(files: &Files) -> Check {
         let free = count("free_hugepages").saturating_sub(count("resv_hugepages")).saturating_add(surplus);
         pools.push((size, free));
     }
-    judge_pools(&pools)
+    judge_pools(files.exists(POOLS).then_some(&*pools))
 }
 
-fn judge_pools(pools: &[(u64, u64)]) -> Check {
+fn judge_pools(pools: Option<&[(u64, u64)]>) -> Check {
+    const NAME: &str = "hugetlb pools";
     // A ring with default settings, and its control page.
     let needed = RING / HUGE_PAGE + 1;
-    let free = pools.iter().find(|(size, _)| *size == HUGE_PAGE).map_or(0, |(_, free)| *free);
-    let state = if free < needed { State::Note } else { State::Ok };
-    let mut found: Vec<_> = pools
-        .iter()
-        .map(|(size, free)| format!("{} free of {}", counted(*free, "page"), bytes(*size)))
-        .collect();
-    if found.is_empty() {
-        found.push("none".to_owned());
-    }
-    check("hugetlb pools", found.join(", "))
-        .state(state)
+    let check = match pools {
+        None => Check::unknown(Family::Memory, NAME, POOLS),
+        Some([]) => check(NAME, "none: this kernel has no huge pages").state(State::Note),
+        Some(pools) => {
+            let free = pools.iter().find(|(size, _)| *size == HUGE_PAGE).map_or(0, |(_, free)| *free);
+            let state = if free < needed { State::Note } else { State::Ok };
+            let in_words =
+                |(size, free): &(u64, u64)| format!("{} free of {}", counted(*free, "page"), bytes(*size));
+            let found: Vec<_> = pools.iter().map(in_words).collect();
+            check(NAME, found.join(", ")).state(state).value("free_2mib", free)
+        }
+    };
+    check
         .limits(format!(
             "Builder::huge_pages(true) alone: it takes pages of 2 MiB, {needed} for a ring with default settings on \
              each side, and fails where they are not free"
         ))
         .change(format!("sysctl vm.nr_hugepages={}", 2 * needed))
         .more("docs/guide.md#fallocate-of-huge-pages-vmnr_hugepages")
-        .value("free_2mib", free)
 }
 
 #[cfg(test)]
@@ -241,9 +238,12 @@ mod tests {
 
     #[test]
     fn huge_pages_of_two_mebibytes_count() {
-        assert_eq!((judge_pools(&[]).state, judge_pools(&[(1 << 30, 9)]).state), (State::Note, State::Note));
         assert_eq!(
-            (judge_pools(&[(2 << 20, 2)]).state, judge_pools(&[(2 << 20, 3)]).state),
+            (judge_pools(Some(&[])).state, judge_pools(Some(&[(1 << 30, 9)])).state),
+            (State::Note, State::Note)
+        );
+        assert_eq!(
+            (judge_pools(Some(&[(2 << 20, 2)])).state, judge_pools(Some(&[(2 << 20, 3)])).state),
             (State::Note, State::Ok)
         );
     }

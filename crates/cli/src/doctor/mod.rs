@@ -97,32 +97,32 @@ enum Item {
 fn examine(test: bool) -> Report {
     let (send, receive) = channel();
     let thread = thread::Builder::new().stack_size(STACK);
-    if thread.spawn(move || look(test, &send)).is_ok() {
+    let files = Files::below("/");
+    if thread.spawn(move || look(&files, test, &send)).is_ok() {
         return collect(test, &receive);
     }
     // No thread is left for this user: without one nobody watches the time.
     let (send, receive) = channel();
-    look(test, &send);
+    look(&Files::below("/"), test, &send);
     drop(send);
     collect(test, &receive)
 }
 
-fn look(test: bool, send: &Sender<Item>) {
-    let files = Files::below("/");
+fn look(files: &Files, test: bool, send: &Sender<Item>) {
     // Nobody receives any more: the time has passed, and the process is about to end.
     let put = |item| drop(send.send(item));
     put(Item::Machine(Machine {
         kernel: kernel::release(),
         architecture: kernel::machine(),
-        cpu: processors::name(&files),
+        cpu: processors::name(files),
         cpus: processors::usable(),
     }));
     let mut add = |check| put(Item::Check(check));
-    kernel::checks(&files, &mut add);
-    limits::checks(&files, &mut add);
-    memory::checks(&files, &mut add);
-    isolation::checks(&files, &mut add);
-    processors::checks(&files, &mut add);
+    kernel::checks(files, &mut add);
+    limits::checks(files, &mut add);
+    memory::checks(files, &mut add);
+    isolation::checks(files, &mut add);
+    processors::checks(files, &mut add);
     put(Item::Checked);
     if test {
         selftest::run(&mut |step| put(Item::Step(step)));
@@ -200,9 +200,9 @@ mod tests {
         assert!(report.checks[0].found.starts_with("it did not end in time, after \"the first check\""));
     }
 
-    fn checks() -> Vec<Check> {
+    fn checks(root: &str) -> Vec<Check> {
         let (send, receive) = channel();
-        look(false, &send);
+        look(&Files::below(root), false, &send);
         drop(send);
         collect(false, &receive).checks
     }
@@ -211,13 +211,26 @@ mod tests {
     fn each_check_says_what_it_limits_and_where_more_is_written() {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let mut names = HashSet::new();
-        for check in checks() {
+        for check in checks("/") {
             assert!(names.insert(check.name), "two checks are named {}", check.name);
             assert!(!check.limits.is_empty(), "{}", check.name);
             assert!(check.change.is_none_or(|change| change.chars().count() <= 81), "{}", check.name);
             let (page, section) = check.more.split_once('#').expect(check.name);
             let page = fs::read_to_string(docs.join(page)).expect(check.more);
             assert!(page.lines().any(|line| anchor(line).as_deref() == Some(section)), "{}", check.more);
+        }
+    }
+
+    #[test]
+    fn machine_without_proc_and_sys_has_the_same_checks_and_no_further_error() {
+        let dir = tempfile::tempdir().unwrap();
+        for (here, there) in checks("/").iter().zip(checks(dir.path().to_str().unwrap())) {
+            assert_eq!(
+                (here.name, &here.limits.is_empty(), here.more),
+                (there.name, &there.limits.is_empty(), there.more)
+            );
+            assert!(there.state <= State::Note.max(here.state), "{there:?}");
+            assert!(!there.limits.is_empty(), "{there:?}");
         }
     }
 
@@ -234,7 +247,7 @@ mod tests {
         let manual =
             fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/tools.md")).unwrap();
         let steps = STEPS.map(|name| format!("`{name}`"));
-        for name in checks().iter().map(|check| format!("`{}`", check.name)).chain(steps) {
+        for name in checks("/").iter().map(|check| format!("`{}`", check.name)).chain(steps) {
             assert!(manual.contains(&name), "{name}");
         }
     }

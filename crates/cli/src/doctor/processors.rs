@@ -62,26 +62,24 @@ fn count(list: &str) -> Option<u32> {
 
 fn judge_count(usable: Option<u32>, online: Option<u32>) -> Check {
     const NAME: &str = "CPUs";
-    let Some(usable) = usable else {
-        return Check::unknown(Family::Processors, NAME, "sched_getaffinity(2)");
+    let of_online = online.map_or_else(String::new, |online| format!(" of {online} online"));
+    let found = |usable: u32| format!("{}{of_online} for this process", counted(usable.into(), "CPU"));
+    let check = match (usable, online) {
+        (None, _) => Check::unknown(Family::Processors, NAME, "sched_getaffinity(2)"),
+        (Some(usable @ 0..=1), Some(2..)) => check(NAME, found(usable))
+            .state(State::Warning)
+            .change("taskset --cpu-list --pid 0-1 PID, or CPUAffinity= of the service"),
+        (Some(usable @ 0..=1), _) => check(NAME, found(usable)).state(State::Warning),
+        (Some(usable), _) => check(NAME, found(usable)),
     };
-    let online_in_words = online.map_or_else(String::new, |online| format!(" of {online} online"));
-    let found = format!("{}{online_in_words} for this process", counted(usable.into(), "CPU"));
-    let check = check(NAME, found)
+    check
         .limits(
             "spinning: on one CPU a peer cannot run while the other spins, so each round trip costs two wake-ups; \
              Wait::Adaptive does not spin there, and Wait::Spin must not be used",
         )
         .more(WAITING)
         .value("usable", usable)
-        .value("online", online);
-    match (usable, online) {
-        (0..=1, Some(2..)) => check
-            .state(State::Warning)
-            .change("taskset --cpu-list --pid 0-1 PID, or CPUAffinity= of the service"),
-        (0..=1, _) => check.state(State::Warning),
-        _ => check,
-    }
+        .value("online", online)
 }
 
 fn judge_isolated(list: Option<&str>) -> Check {
@@ -114,12 +112,12 @@ fn judge_quota(hundredths: Option<u64>) -> Check {
 
 fn judge_clock(clock: Option<&str>) -> Check {
     const NAME: &str = "clock";
-    let Some(clock) = clock else {
-        return Check::unknown(Family::Processors, NAME, CLOCK);
+    let check = match clock {
+        Some(clock) if FAST_CLOCKS.contains(&clock) => check(NAME, clock),
+        Some(clock) => check(NAME, clock).state(State::Warning),
+        None => Check::unknown(Family::Processors, NAME, CLOCK),
     };
-    let state = if FAST_CLOCKS.contains(&clock) { State::Ok } else { State::Warning };
-    check(NAME, clock)
-        .state(state)
+    check
         .limits("every wait: it reads the clock, which is a system call with other clocks than tsc and its like (hpet, acpi_pm: some µs)")
         .change(format!("echo tsc > {CLOCK}"))
         .more("docs/sandbox.md#a-channel")

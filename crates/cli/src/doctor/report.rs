@@ -89,7 +89,7 @@ impl Check {
 
     /// A check whose value the machine does not say.
     pub(super) fn unknown(family: Family, name: &'static str, source: &str) -> Self {
-        Self::new(family, name, format!("unknown: {source} cannot be read")).state(State::Unknown)
+        Self::new(family, name, format!("{source} cannot be read")).state(State::Unknown)
     }
 
     /// Sets the state.

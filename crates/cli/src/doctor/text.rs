@@ -32,7 +32,9 @@ pub(super) fn render(report: &Report, all: bool) -> String {
         checks.for_each(|check| write_check(&mut out, check, all));
     }
     if let Some(steps) = &report.test {
-        let _ = writeln!(out, "\nSelf-test, between this process and a child");
+        let _ = writeln!(out);
+        let title = format!("Self-test, between this process and a child, on {}", machine.cpu);
+        paragraph(&mut out, "", "  ", &title);
         for step in steps {
             write_step(&mut out, step);
         }
@@ -51,7 +53,7 @@ pub(super) fn render(report: &Report, all: bool) -> String {
 fn write_check(out: &mut String, check: &Check, all: bool) {
     let first = format!("  {:<8} {:<20}  ", check.state.word(), check.name);
     paragraph(out, &first, INDENT, &check.found);
-    if check.state == State::Ok && !all {
+    if matches!(check.state, State::Ok | State::Unknown) && !all {
         return;
     }
     if !check.limits.is_empty() {

@@ -9,7 +9,7 @@ mod measure;
 
 use std::{
     io::Read,
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     time::{Duration, Instant},
 };
 
@@ -86,7 +86,8 @@ fn command(role: Role) -> Command {
     let program =
         if link.exists() { link.into() } else { std::env::current_exe().unwrap_or_else(|_| started_as()) };
     let mut command = Command::new(program);
-    command.args(["doctor", "--role", role.word()]).stdin(Stdio::null()).stdout(Stdio::null());
+    // The child neither reads nor prints, so that it needs no `/dev/null`, which some containers do not have.
+    command.args(["doctor", "--role", role.word()]);
     command
 }
 
