@@ -13,6 +13,8 @@ const SHMEM: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 const POOLS: &str = "/sys/kernel/mm/hugepages";
 /// Bytes of the only huge page that `Builder::huge_pages` uses.
 const HUGE_PAGE: u64 = 2 << 20;
+/// Bytes that the self-test's two processes take, beside the regions of their channel.
+const PROCESSES: u64 = 8 << 20;
 const TUNING: &str = "docs/tuning.md#memory";
 const TOO_LARGE: &str = "docs/guide.md#at-most--bytes-the-machines-memory-and-swap-expected--found";
 
@@ -28,6 +30,25 @@ pub(super) fn checks(files: &Files, add: &mut dyn FnMut(Check)) {
     add(judge_group(cgroup::memory(files).as_ref()));
     add(judge_shmem(files.value(SHMEM).as_deref()));
     add(pools(files));
+}
+
+/// The reason for which the self-test would be ended by the OOM killer, and this process with it; `None` if there is room.
+pub(super) fn too_small(files: &Files) -> Option<String> {
+    let group = cgroup::memory(files).and_then(|memory| memory.limit);
+    let meminfo = files.text(MEMINFO).unwrap_or_default();
+    let free = kib(&meminfo, "MemAvailable").or_else(|| kib(&meminfo, "MemFree"));
+    let needed = channel_bytes() + PROCESSES;
+    let (least, of) = [(group, "the cgroup's limit"), (free, "free memory")]
+        .into_iter()
+        .filter_map(|(bytes, of)| Some((bytes?, of)))
+        .min()?;
+    (least < needed).then(|| {
+        format!(
+            "{of} is {}, and the OOM killer would end this process: {} expected",
+            bytes(least),
+            bytes(needed)
+        )
+    })
 }
 
 /// The state for memory of which so much is left: a channel with default settings, and the largest ring that they accept.
@@ -225,6 +246,20 @@ mod tests {
             (judge_group(Some(&unlimited)).found.as_str(), judge_group(None).state),
             ("cgroup v1, no limit, 1 MiB in use", State::Unknown)
         );
+    }
+
+    #[test]
+    fn self_test_is_not_tried_where_it_would_be_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::below(dir.path());
+        assert_eq!(too_small(&files), None);
+        std::fs::create_dir(dir.path().join("proc")).unwrap();
+        let at = |free: u64| {
+            std::fs::write(dir.path().join("proc/meminfo"), format!("MemFree: {free} kB\n")).unwrap();
+            too_small(&files)
+        };
+        assert!(at(8 << 10).unwrap().starts_with("free memory is 8 MiB, and the OOM killer"));
+        assert_eq!(at(17 << 10), None);
     }
 
     #[test]

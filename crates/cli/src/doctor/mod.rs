@@ -125,7 +125,11 @@ fn look(files: &Files, test: bool, send: &Sender<Item>) {
     processors::checks(files, &mut add);
     put(Item::Checked);
     if test {
-        selftest::run(&mut |step| put(Item::Step(step)));
+        let mut add = |step| put(Item::Step(step));
+        match memory::too_small(files) {
+            Some(why) => selftest::refuse(why, &mut add),
+            None => selftest::run(&mut add),
+        }
     }
 }
 

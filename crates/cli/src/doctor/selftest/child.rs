@@ -5,7 +5,7 @@ use std::{io::Write, time::Duration};
 use anyhow::{Context, Result, ensure};
 use sealane::{Channel, Error, Message};
 
-use super::{THROUGH_FD, builder, fanout};
+use super::{THROUGH_FD, builder, fanout, pin};
 
 /// The first control byte of a message: what the child is to do with it.
 pub(super) const ECHO: u8 = 1;
@@ -53,6 +53,7 @@ pub(super) fn sum(message: &Message) -> Result<(u64, u64)> {
 
 /// Serves the parent until it is gone.
 pub(in crate::doctor) fn serve(role: Role) -> Result<()> {
+    pin::child();
     match role {
         Role::Channel => answer(&mut builder().inherited()?),
         Role::Subscriber => fanout::subscribe(),

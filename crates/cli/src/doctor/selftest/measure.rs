@@ -8,6 +8,7 @@ use sealane::Channel;
 use super::{
     Clock, MEASURE, Tried,
     child::{DATA, ECHO, SUM},
+    pin,
 };
 use crate::doctor::report::Figure;
 
@@ -20,6 +21,7 @@ const MOST_SAMPLES: usize = 10_000;
 
 /// Measures round trips and streams.
 pub(super) fn speed(channel: &mut Channel, clock: Clock) -> Result<Tried> {
+    let kept = pin::Parent::keep();
     let figures = vec![
         Figure {
             name: "round_trip_64",
@@ -37,8 +39,10 @@ pub(super) fn speed(channel: &mut Channel, clock: Clock) -> Result<Tried> {
             unit: "GiB/s in payloads of 1 MiB",
         },
     ];
-    let said = if cfg!(debug_assertions) { "a debug build: the figures say nothing" } else { "" };
-    Ok((said.to_owned(), figures))
+    let place =
+        if kept.is_alone() { "each process on a CPU of its own" } else { "both processes on one CPU" };
+    let build = if cfg!(debug_assertions) { "; a debug build: the figures say nothing" } else { "" };
+    Ok((format!("{place}{build}"), figures))
 }
 
 /// Microseconds from sending a small payload to its answer: the median of samples, of which the first warm up.

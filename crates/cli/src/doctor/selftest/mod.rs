@@ -6,6 +6,7 @@
 mod child;
 mod fanout;
 mod measure;
+mod pin;
 
 use std::{
     io::Read,
@@ -13,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::{
     event::PollFlags,
     pipe::{PipeFlags, pipe_with},
@@ -96,6 +97,20 @@ fn started_as() -> std::path::PathBuf {
     std::ffi::OsStr::from_bytes(rustix::param::linux_execfn().to_bytes()).into()
 }
 
+/// Tries nothing, for a reason that is the first step's failure.
+pub(super) fn refuse(why: String, add: &mut dyn FnMut(Step)) {
+    let [channel, rest @ ..] = STEPS;
+    add(ended(channel, Err(anyhow!(why))));
+    skip(&rest, "nothing was tried", add);
+}
+
+/// Leaves out steps.
+fn skip(names: &[&'static str], why: &str, add: &mut dyn FnMut(Step)) {
+    for name in names {
+        add(Step { name, outcome: Outcome::Skipped, said: why.to_owned(), figures: Vec::new() });
+    }
+}
+
 /// Runs all steps, and hands on each as it ends.
 pub(super) fn run(add: &mut dyn FnMut(Step)) {
     let clock = Clock(Instant::now() + WHOLE);
@@ -110,10 +125,8 @@ pub(super) fn run(add: &mut dyn FnMut(Step)) {
         }
         Err(error) => {
             add(ended(channel, Err(error)));
-            for name in [messages, descriptor, speed, death] {
-                let said = format!("it needs the step \"{channel}\"");
-                add(Step { name, outcome: Outcome::Skipped, said, figures: Vec::new() });
-            }
+            let why = format!("it needs the step \"{channel}\"");
+            skip(&[messages, descriptor, speed, death], &why, add);
         }
     }
     add(ended(publisher, fanout::publish(clock)));
