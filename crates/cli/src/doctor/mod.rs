@@ -17,7 +17,7 @@ mod text;
 use std::{
     io::{self, Write},
     process::ExitCode,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
     thread,
     time::{Duration, Instant},
 };
@@ -27,11 +27,14 @@ use anyhow::{Context, Result};
 use files::Files;
 use report::{Check, Family, Machine, Outcome, Report, State, Step};
 use selftest::{Role, STEPS};
+use text::Text;
 
 /// Time for all checks, beside the self-test. They take some milliseconds.
 const CHECKS: Duration = Duration::from_secs(2);
 /// Time that the self-test has beyond its own, to end its children.
 const GRACE: Duration = Duration::from_millis(500);
+/// More checks than there are, with the machine and the end.
+const MOST_CHECKS: usize = 64;
 /// Bytes of the thread's stack: less than usual, for machines with little address space.
 const STACK: usize = 1 << 20;
 
@@ -65,67 +68,89 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         selftest::serve(role).context("the child of the self-test")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let report = examine(!options.no_test);
-    let text = if options.json {
-        serde_json::to_string_pretty(&report)? + "\n"
-    } else {
-        text::render(&report, options.all)
-    };
-    print(&text).context("standard output")?;
+    let mut out = Output { text: (!options.json).then(|| Text::new(options.all)), failed: None };
+    let report = examine(!options.no_test, &mut out);
+    match out.text {
+        Some(_) => out.print(&text::counts(&report)),
+        None => out.print(&(serde_json::to_string_pretty(&report)? + "\n")),
+    }
+    match out.failed {
+        // A reader that has seen enough (`| head`).
+        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Some(error) => return Err(error).context("standard output"),
+        None => {}
+    }
     Ok(if report.state == State::Error { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Prints text; a reader that has seen enough (`| head`) is no error.
-fn print(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+/// Where the report goes: text as it comes about, or JSON at the end.
+struct Output {
+    /// `None` for JSON.
+    text: Option<Text>,
+    /// The first failure. Nothing is printed after it, but the report is completed for the exit status.
+    failed: Option<io::Error>,
+}
+
+impl Output {
+    fn print(&mut self, text: &str) {
+        if self.failed.is_none() {
+            let mut out = io::stdout().lock();
+            self.failed = out.write_all(text.as_bytes()).and_then(|()| out.flush()).err();
+        }
+    }
+
+    fn show(&mut self, piece: impl FnOnce(&mut Text) -> String) {
+        if let Some(piece) = self.text.as_mut().map(piece) {
+            self.print(&piece);
+        }
     }
 }
 
 /// What the thread has found.
-enum Item {
+enum Found {
     Machine(Machine),
     Check(Check),
     /// All checks were made.
-    Checked,
-    Step(Step),
+    All,
 }
 
 /// Makes all checks and, if `test` says so, the self-test.
-fn examine(test: bool) -> Report {
-    let (send, receive) = channel();
+fn examine(test: bool, out: &mut Output) -> Report {
+    // The thread waits until each check is taken. So if a filter or the OOM killer ends this process, the last line printed
+    // shows how far it came.
+    let (found, take) = sync_channel(0);
+    // It does not wait for steps: a terminal that is stopped must not use up their time.
+    let (step, steps) = channel();
     let thread = thread::Builder::new().stack_size(STACK);
-    let files = Files::below("/");
-    if thread.spawn(move || look(&files, test, &send)).is_ok() {
-        return collect(test, &receive);
+    if thread.spawn(move || look(&Files::below("/"), test, &found, &step)).is_ok() {
+        return collect(test, &take, &steps, out);
     }
     // No thread is left for this user: without one nobody watches the time.
-    let (send, receive) = channel();
-    look(&Files::below("/"), test, &send);
-    drop(send);
-    collect(test, &receive)
+    let (found, take) = sync_channel(MOST_CHECKS);
+    let (step, steps) = channel();
+    look(&Files::below("/"), test, &found, &step);
+    drop((found, step));
+    collect(test, &take, &steps, out)
 }
 
-fn look(files: &Files, test: bool, send: &Sender<Item>) {
-    // Nobody receives any more: the time has passed, and the process is about to end.
-    let put = |item| drop(send.send(item));
-    put(Item::Machine(Machine {
+fn look(files: &Files, test: bool, found: &SyncSender<Found>, step: &Sender<Step>) {
+    // Nobody receives any more once the time has passed, and the process is about to end.
+    let put = |item| drop(found.send(item));
+    put(Found::Machine(Machine {
         kernel: kernel::release(),
         architecture: kernel::machine(),
         cpu: processors::name(files),
         cpus: processors::usable(),
     }));
-    let mut add = |check| put(Item::Check(check));
+    let mut add = |check| put(Found::Check(check));
     kernel::checks(files, &mut add);
     limits::checks(files, &mut add);
     memory::checks(files, &mut add);
     isolation::checks(files, &mut add);
     processors::checks(files, &mut add);
-    put(Item::Checked);
+    put(Found::All);
     if test {
-        let mut add = |step| put(Item::Step(step));
+        let mut add = |done| drop(step.send(done));
         match memory::too_small(files) {
             Some(why) => selftest::refuse(why, &mut add),
             None => selftest::run(&mut add),
@@ -133,51 +158,65 @@ fn look(files: &Files, test: bool, send: &Sender<Item>) {
     }
 }
 
-/// Collects what the thread finds until it has ended, or its time has passed.
-fn collect(test: bool, receive: &Receiver<Item>) -> Report {
-    let mut machine = None;
-    let (mut checks, mut steps, mut checked) = (Vec::new(), Vec::new(), false);
-    let mut deadline = Instant::now() + CHECKS;
+/// Collects and shows what the thread finds until it has ended, or its time has passed.
+fn collect(test: bool, take: &Receiver<Found>, steps: &Receiver<Step>, out: &mut Output) -> Report {
+    let unknown = || "unknown".to_owned();
+    let mut machine = Machine { kernel: unknown(), architecture: unknown(), cpu: unknown(), cpus: None };
+    let mut checks: Vec<Check> = Vec::new();
+    let deadline = Instant::now() + CHECKS;
     let ended = loop {
-        match receive.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(Item::Machine(found)) => machine = Some(found),
-            Ok(Item::Check(check)) => checks.push(check),
-            Ok(Item::Checked) => {
-                checked = true;
-                deadline = Instant::now() + selftest::WHOLE + GRACE;
+        match take.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Found::Machine(found)) => {
+                out.show(|text| text.machine(&found));
+                machine = found;
             }
-            Ok(Item::Step(step)) => steps.push(step),
-            Err(RecvTimeoutError::Timeout) => break "it did not end in time",
-            Err(RecvTimeoutError::Disconnected) => break "it was broken off",
+            Ok(Found::Check(check)) => {
+                out.show(|text| text.check(&check));
+                checks.push(check);
+            }
+            Ok(Found::All) => break None,
+            Err(error) => break Some(reason(error)),
         }
     };
-    if !checked {
-        let last = checks.last().map_or("the first check", |check: &Check| check.name);
+    if let Some(ended) = ended {
+        let last = checks.last().map_or("the first check", |check| check.name);
         let found =
             format!("{ended}, after \"{last}\": a file in /proc or /sys, or a system call, does not answer");
-        checks.push(Check::new(Family::Kernel, "examination", found).state(State::Error));
+        let check = Check::new(Family::Kernel, "examination", found).state(State::Error);
+        out.show(|text| text.check(&check));
+        checks.push(check);
     }
-    if test {
-        let missing = STEPS.iter().skip(steps.len()).zip(0_u64..).map(|(name, at)| match at {
-            0 => Step { name, outcome: Outcome::Failed, said: ended.to_owned(), figures: Vec::new() },
-            _ => Step {
-                name,
-                outcome: Outcome::Skipped,
-                said: "no time was left".to_owned(),
-                figures: Vec::new(),
-            },
+    let steps = test.then(|| collect_steps(ended, steps, out));
+    Report::new(machine, checks, steps)
+}
+
+/// Collects and shows steps, and names those that have not ended. `ended` says why there is none.
+fn collect_steps(ended: Option<&'static str>, steps: &Receiver<Step>, out: &mut Output) -> Vec<Step> {
+    let deadline = Instant::now() + selftest::WHOLE + GRACE;
+    let mut done = Vec::new();
+    let mut ended = ended;
+    for name in STEPS {
+        let next = match ended {
+            None => steps.recv_timeout(deadline.saturating_duration_since(Instant::now())).map_err(reason),
+            Some(_) => Err("nothing was tried"),
+        };
+        let step = next.unwrap_or_else(|said| {
+            let outcome = if ended.is_none() { Outcome::Failed } else { Outcome::Skipped };
+            ended = Some(said);
+            Step { name, outcome, said: said.to_owned(), figures: Vec::new() }
         });
-        let missing: Vec<_> = missing.collect();
-        steps.extend(missing);
+        out.show(|text| text.step(&step));
+        done.push(step);
     }
-    let unknown = || "unknown".to_owned();
-    let machine = machine.unwrap_or_else(|| Machine {
-        kernel: unknown(),
-        architecture: unknown(),
-        cpu: unknown(),
-        cpus: None,
-    });
-    Report::new(machine, checks, test.then_some(steps))
+    done
+}
+
+/// The words for the end of the thread.
+fn reason(error: RecvTimeoutError) -> &'static str {
+    match error {
+        RecvTimeoutError::Timeout => "it did not end in time",
+        RecvTimeoutError::Disconnected => "it was broken off",
+    }
 }
 
 #[cfg(test)]
@@ -186,29 +225,31 @@ mod tests {
 
     use super::*;
 
-    /// A thread that has found nothing when its time has passed, or that is broken off.
+    fn silent() -> Output {
+        Output { text: None, failed: None }
+    }
+
     #[test]
     fn thread_that_hangs_or_breaks_is_named() {
-        let (send, receive) = channel();
-        send.send(Item::Checked).unwrap();
-        drop(send);
-        let report = collect(true, &receive);
-        let steps = report.test.unwrap();
-        assert_eq!(
-            (steps.len(), steps[0].outcome, steps[1].outcome),
-            (STEPS.len(), Outcome::Failed, Outcome::Skipped)
-        );
-        let (_send, receive) = channel();
-        let report = collect(false, &receive);
+        let (found, take) = sync_channel(1);
+        let (step, steps) = channel();
+        found.send(Found::All).unwrap();
+        drop(step);
+        let done = collect(true, &take, &steps, &mut silent()).test.unwrap();
+        assert_eq!((done[0].outcome, &*done[0].said), (Outcome::Failed, "it was broken off"));
+        assert!(done.len() == STEPS.len() && done[1..].iter().all(|step| step.outcome == Outcome::Skipped));
+
+        let report = collect(true, &take, &steps, &mut silent());
         assert_eq!((report.state, report.checks[0].name), (State::Error, "examination"));
         assert!(report.checks[0].found.starts_with("it did not end in time, after \"the first check\""));
+        assert!(report.test.unwrap().iter().all(|step| step.outcome == Outcome::Skipped));
     }
 
     fn checks(root: &str) -> Vec<Check> {
-        let (send, receive) = channel();
-        look(&Files::below(root), false, &send);
-        drop(send);
-        collect(false, &receive).checks
+        let (found, take) = sync_channel(MOST_CHECKS);
+        let (step, steps) = channel();
+        look(&Files::below(root), false, &found, &step);
+        collect(false, &take, &steps, &mut silent()).checks
     }
 
     #[test]

@@ -46,10 +46,6 @@ pub(super) enum Family {
 }
 
 impl Family {
-    /// All families, in the order in which they are printed.
-    pub(super) const ALL: [Self; 5] =
-        [Self::Kernel, Self::Limits, Self::Memory, Self::Isolation, Self::Processors];
-
     /// The heading of the family's table.
     pub(super) fn title(self) -> &'static str {
         match self {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use textwrap::{Options, wrap};
 
-use super::report::{Check, Family, Outcome, Report, State, Step};
+use super::report::{Check, Family, Machine, Outcome, Report, State, Step};
 
 /// Columns of the output.
 pub(super) const WIDTH: usize = 100;
@@ -13,41 +13,69 @@ const INDENT: &str = "                                 ";
 /// Columns before the details of a check: room for commands of some 80 characters.
 const DETAIL: &str = "           ";
 
-/// The whole report. With `all`, checks that are ok have their details too.
-pub(super) fn render(report: &Report, all: bool) -> String {
-    let mut out = String::new();
-    let machine = &report.machine;
-    let cpus = machine.cpus.map_or_else(|| "unknown CPUs".to_owned(), |count| counted(count.into(), "CPU"));
-    let title = format!(
-        "sealane {} on Linux {} {}; {}, {cpus}",
-        report.version, machine.kernel, machine.architecture, machine.cpu
-    );
-    paragraph(&mut out, "", "  ", &title);
-    for family in Family::ALL {
-        let checks = report.checks.iter().filter(|check| check.family == family);
-        let mut checks = checks.peekable();
-        if checks.peek().is_some() {
-            let _ = writeln!(out, "\n{}", family.title());
-        }
-        checks.for_each(|check| write_check(&mut out, check, all));
+/// A report in text, piece by piece as it comes about. With `all`, checks that are ok have their details too.
+#[derive(Debug)]
+pub(super) struct Text {
+    all: bool,
+    /// The family of the last check, whose heading is there.
+    family: Option<Family>,
+    /// The processor's name, for the heading of the self-test; `None` once that is there.
+    cpu: Option<String>,
+}
+
+impl Text {
+    /// The start of a text.
+    pub(super) fn new(all: bool) -> Self {
+        Self { all, family: None, cpu: None }
     }
-    if let Some(steps) = &report.test {
-        let _ = writeln!(out);
-        let title = format!("Self-test, between this process and a child, on {}", machine.cpu);
+
+    /// The line at the top.
+    pub(super) fn machine(&mut self, machine: &Machine) -> String {
+        let cpus =
+            machine.cpus.map_or_else(|| "unknown CPUs".to_owned(), |count| counted(count.into(), "CPU"));
+        let Machine { kernel, architecture, cpu, .. } = machine;
+        let version = env!("CARGO_PKG_VERSION");
+        let mut out = String::new();
+        let title = format!("sealane {version} on Linux {kernel} {architecture}; {cpu}, {cpus}");
         paragraph(&mut out, "", "  ", &title);
-        for step in steps {
-            write_step(&mut out, step);
-        }
+        self.cpu = Some(cpu.clone());
+        out
     }
+
+    /// A check, below the heading of its family.
+    pub(super) fn check(&mut self, check: &Check) -> String {
+        let mut out = String::new();
+        if self.family != Some(check.family) {
+            let _ = writeln!(out, "\n{}", check.family.title());
+            self.family = Some(check.family);
+        }
+        write_check(&mut out, check, self.all);
+        out
+    }
+
+    /// A step, below the heading of the self-test.
+    pub(super) fn step(&mut self, step: &Step) -> String {
+        let mut out = String::new();
+        if let Some(cpu) = self.cpu.take() {
+            out.push('\n');
+            let title = format!("Self-test, between this process and a child, on {cpu}");
+            paragraph(&mut out, "", "  ", &title);
+        }
+        write_step(&mut out, step);
+        out
+    }
+}
+
+/// The last line: how many there are of each state.
+pub(super) fn counts(report: &Report) -> String {
     let counts = [
         (State::Error, "error"),
         (State::Warning, "warning"),
         (State::Note, "note"),
         (State::Unknown, "unknown value"),
     ];
-    let counts: Vec<_> = counts.map(|(state, word)| counted(report.count(state) as u64, word)).into();
-    let _ = writeln!(out, "\n{}", counts.join(", "));
-    out
+    let counts = counts.map(|(state, word)| counted(report.count(state) as u64, word));
+    format!("\n{}\n", counts.join(", "))
 }
 
 fn write_check(out: &mut String, check: &Check, all: bool) {
@@ -130,7 +158,7 @@ pub(super) fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::report::{Figure, Machine};
+    use crate::doctor::report::Figure;
 
     fn report(cpu: &str) -> Report {
         let machine =
@@ -149,6 +177,14 @@ mod tests {
         )
     }
 
+    fn render(report: &Report, all: bool) -> String {
+        let mut text = Text::new(all);
+        let mut out = text.machine(&report.machine);
+        report.checks.iter().for_each(|check| out.push_str(&text.check(check)));
+        report.test.iter().flatten().for_each(|step| out.push_str(&text.step(step)));
+        out + &counts(report)
+    }
+
     #[test]
     fn lines_fit_into_the_width_whatever_is_found() {
         for cpu in ["a CPU", &"x".repeat(120), &"many words ".repeat(10)] {
@@ -165,6 +201,21 @@ mod tests {
         );
         assert!(render(&report, false).contains("change: ulimit -n 1024"));
         assert!(render(&report, false).ends_with("2 errors, 0 warnings, 0 notes, 0 unknown values\n"));
+    }
+
+    #[test]
+    fn each_family_and_the_self_test_has_one_heading() {
+        let check = |family, name| Check::new(family, name, "found");
+        let checks = vec![check(Family::Kernel, "a"), check(Family::Kernel, "b"), check(Family::Limits, "c")];
+        let step = |name| Step { name, outcome: Outcome::Passed, said: String::new(), figures: Vec::new() };
+        let report = Report::new(report("a CPU").machine, checks, Some(vec![step("d"), step("e")]));
+        let text = render(&report, false);
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with(' ') && !line.is_empty()).collect();
+        assert_eq!(
+            lines[1..4],
+            ["Kernel", "Limits", "Self-test, between this process and a child, on a CPU"]
+        );
+        assert_eq!(lines.len(), 5, "{text}");
     }
 
     #[test]
