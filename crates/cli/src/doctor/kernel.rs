@@ -14,7 +14,7 @@ use rustix::{
     process::{Resource, getrlimit},
     system::uname,
 };
-use sealane::{Channel, SealedBufferMut};
+use sealane::{Channel, Error, SealedBufferMut};
 
 use super::{
     files::{Files, printable},
@@ -210,10 +210,22 @@ fn judge_seals(sealed: Result<(), String>) -> Check {
         .more(SECURITY)
 }
 
+fn lacks_descriptors(error: &Error) -> bool {
+    match error {
+        Error::FdsLost { .. } => true,
+        Error::Io { source, .. } => source.raw_os_error() == Some(Errno::MFILE.raw_os_error()),
+        _ => false,
+    }
+}
+
 /// The library maps each region that it has sealed once more for writing, and makes no channel unless that is refused.
 fn judge_region(made: sealane::Result<()>) -> Check {
     let (state, found) = match made {
         Ok(()) => (State::Ok, "refused, as it must be".to_owned()),
+        // Both ends are in this process, which one end alone may have room for.
+        Err(error) if lacks_descriptors(&error) => {
+            (State::Unknown, "not shown: too few descriptors for both ends (RLIMIT_NOFILE)".to_owned())
+        }
         Err(error) => (State::Error, format!("not shown: no channel of one page was made: {error}")),
     };
     check("a second writer", found)
@@ -290,7 +302,9 @@ mod tests {
     #[test]
     fn failures_keep_their_reason() {
         assert_eq!(judge_memfd(&Err("memfd_create(2) failed: x".into())).found, "memfd_create(2) failed: x");
-        let check = judge_region(Err(sealane::Error::Timeout));
+        let check = judge_region(Err(Error::Timeout));
         assert_eq!((check.state, check.found.ends_with("the deadline passed")), (State::Error, true));
+        let lost = Error::FdsLost { expected: 2, received: 1 };
+        assert_eq!(judge_region(Err(lost)).state, State::Unknown);
     }
 }

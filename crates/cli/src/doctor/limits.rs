@@ -24,6 +24,9 @@ pub(super) const LARGEST_RING: u64 = 64 << 20;
 /// Descriptors of a channel; of a publisher, and of each of its subscribers.
 const CHANNEL_FDS: u64 = 3;
 const PUBLISHER_FDS: u64 = 4;
+/// Further descriptors that establishing needs for a moment, of a channel and of a subscription: measured with `spawn`.
+const HANDSHAKE_FDS: u64 = 4;
+const JOINING_FDS: u64 = 3;
 /// Subscribers of a publisher with default settings (`Builder::max_subscribers`).
 const SUBSCRIBERS: u64 = 16;
 /// Descriptors that a program has before its first channel: the standard streams.
@@ -66,11 +69,11 @@ fn or_unlimited(limit: Option<u64>, in_words: impl FnOnce(u64) -> String) -> Str
 
 fn judge_nofile((soft, hard): (Option<u64>, Option<u64>)) -> Check {
     let free = soft.unwrap_or(u64::MAX).saturating_sub(STREAMS);
-    let (channels, lanes) = (free / CHANNEL_FDS, free.saturating_sub(PUBLISHER_FDS) / CHANNEL_FDS);
-    // A handshake has more descriptors for a moment: both regions and the space socket.
-    let state = match free {
-        _ if channels < 3 => State::Error,
-        _ if lanes < SUBSCRIBERS => State::Warning,
+    let channels = free.saturating_sub(HANDSHAKE_FDS) / CHANNEL_FDS;
+    let lanes = free.saturating_sub(PUBLISHER_FDS + JOINING_FDS) / CHANNEL_FDS;
+    let state = match (channels, lanes) {
+        (0, _) => State::Error,
+        (_, ..SUBSCRIBERS) => State::Warning,
         _ => State::Ok,
     };
     let numbers = match soft {
@@ -275,10 +278,10 @@ mod tests {
         let check = nofile(1024);
         assert_eq!(
             (check.state, check.values["channels"].as_u64(), check.values["subscribers"].as_u64()),
-            (State::Ok, Some(340), Some(339))
+            (State::Ok, Some(339), Some(338))
         );
         assert_eq!(
-            [nofile(8).state, nofile(16).state, nofile(54).state, nofile(55).state],
+            [nofile(9).state, nofile(10).state, nofile(57).state, nofile(58).state],
             [State::Error, State::Warning, State::Warning, State::Ok]
         );
         assert_eq!(judge_nofile((None, None)).state, State::Ok);

@@ -213,3 +213,24 @@ fn notice_death(channel: &mut Channel, mut child: Ends, clock: Clock) -> Result<
         Ok(_) => bail!("expected the end of the channel, found a message"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use rustix::event::{PollFd, Timespec, poll};
+
+    use super::*;
+
+    #[test]
+    fn child_that_waits_for_ever_is_ended_and_reaped() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (kept, mut end) = (child.stdin.take(), child.stdout.take().unwrap());
+        drop(Ends(child));
+        // It has ended, though it could have read on.
+        let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert_eq!(poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&timeout)), Ok(1));
+        assert_eq!(end.read_to_end(&mut Vec::new()).unwrap(), 0);
+        drop(kept);
+    }
+}
