@@ -41,7 +41,7 @@ fn named<'j>(list: &'j Value, name: &str) -> &'j Value {
 
 /// Runs the self-test, unless this machine has what its report says is an error.
 fn whole() -> Option<Value> {
-    let output = shell("exec \"$0\" doctor --json");
+    let output = shell("exec \"$0\" doctor --json --timeout 60");
     let report = json(&output);
     let bad: Vec<_> =
         report["checks"].as_array().unwrap().iter().filter(|check| check["state"] == "error").collect();
@@ -94,7 +94,7 @@ fn text_is_within_its_width_and_has_the_same_checks() {
 
 #[test]
 fn few_descriptors_are_named() {
-    let output = shell("ulimit -n 16 && exec \"$0\" doctor --json");
+    let output = shell("ulimit -n 16 && exec \"$0\" doctor --json --timeout 60");
     let check = named(&json(&output)["checks"], "RLIMIT_NOFILE").clone();
     assert_eq!((&check["values"]["soft"], &check["values"]["channels"]), (&16.into(), &3.into()));
     assert_eq!(check["state"], "warning");
@@ -104,7 +104,7 @@ fn few_descriptors_are_named() {
 
 #[test]
 fn too_few_descriptors_for_anything_are_an_error_with_a_reason() {
-    let output = shell("ulimit -n 6 && exec \"$0\" doctor --json");
+    let output = shell("ulimit -n 6 && exec \"$0\" doctor --json --timeout 60");
     let report = json(&output);
     assert_eq!((output.status.code(), &report["state"]), (Some(1), &"error".into()));
     assert_eq!(named(&report["checks"], "RLIMIT_NOFILE")["state"], "error");
@@ -116,7 +116,7 @@ fn too_few_descriptors_for_anything_are_an_error_with_a_reason() {
 #[test]
 fn small_limit_of_files_is_named_by_check_and_step() {
     // In units of 512 bytes (`sh`), or of 1,024 (`bash`): 1 or 2 MiB, less than a ring.
-    let output = shell("ulimit -f 2048 && exec \"$0\" doctor --json");
+    let output = shell("ulimit -f 2048 && exec \"$0\" doctor --json --timeout 60");
     let report = json(&output);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(named(&report["checks"], "RLIMIT_FSIZE")["state"], "error");
@@ -127,7 +127,7 @@ fn small_limit_of_files_is_named_by_check_and_step() {
 
 #[test]
 fn limit_of_files_below_a_page_ends_nothing() {
-    let report = json(&shell("ulimit -f 1 && exec \"$0\" doctor --json"));
+    let report = json(&shell("ulimit -f 1 && exec \"$0\" doctor --json --timeout 60"));
     assert_eq!(named(&report["checks"], "memfd")["state"], "error");
     assert!(named(&report["checks"], "seals")["found"].as_str().unwrap().contains("RLIMIT_FSIZE"));
 }
@@ -135,7 +135,7 @@ fn limit_of_files_below_a_page_ends_nothing() {
 #[test]
 fn small_address_space_is_named() {
     // 24 MiB: room for the program and its thread, and not for both rings.
-    let output = shell("ulimit -v 24576 && exec \"$0\" doctor --json");
+    let output = shell("ulimit -v 24576 && exec \"$0\" doctor --json --timeout 60");
     let report = json(&output);
     let check = named(&report["checks"], "RLIMIT_AS");
     assert!(["warning", "error"].contains(&check["state"].as_str().unwrap()), "{check}");
@@ -145,10 +145,15 @@ fn small_address_space_is_named() {
 #[test]
 fn empty_environment_and_closed_streams_change_nothing() {
     let Some(_) = whole() else { return };
-    let output = Command::new(SEALANE).args(["doctor"]).env_clear().stdin(Stdio::null()).output().unwrap();
+    let output = Command::new(SEALANE)
+        .args(["doctor", "--timeout", "60"])
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
     assert!(output.status.success() && stdout(&output).contains("\n0 errors"), "{}", stdout(&output));
     for closed in ["<&-", "2>&-", "<&- >&- 2>&-", "<&- 2>&-"] {
-        let output = shell(&format!("exec \"$0\" doctor {closed}"));
+        let output = shell(&format!("exec \"$0\" doctor --timeout 60 {closed}"));
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{closed}");
         assert!(
             closed.contains(">&- 2") || stdout(&output).contains("\n0 errors"),
@@ -186,7 +191,11 @@ fn signals_leave_no_child_behind() {
     let Some(_) = whole() else { return };
     for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
         let mut command = Command::new(SEALANE);
-        command.arg("doctor").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(["doctor", "--timeout", "60"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         // The first step has made the channel: its child waits for messages.
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
@@ -224,5 +233,7 @@ fn role_without_a_parent_says_so() {
 
 #[test]
 fn unknown_options_are_refused_with_status_2() {
-    assert_eq!(shell("exec \"$0\" doctor --nonsense").status.code(), Some(2));
+    for options in ["--nonsense", "--timeout 0", "--timeout 601", "--timeout x", "--all --json"] {
+        assert_eq!(shell(&format!("exec \"$0\" doctor {options}")).status.code(), Some(2), "{options}");
+    }
 }

@@ -29,8 +29,6 @@ use report::{Check, Family, Machine, Outcome, Report, State, Step};
 use selftest::{Role, STEPS};
 use text::Text;
 
-/// Time for all checks, beside the self-test. They take some milliseconds.
-const CHECKS: Duration = Duration::from_secs(2);
 /// Time that the self-test has beyond its own, to end its children.
 const GRACE: Duration = Duration::from_millis(500);
 /// More checks than there are, with the machine and the end.
@@ -51,9 +49,12 @@ pub(crate) struct Options {
     /// Prints JSON instead of text.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Leaves out the self-test, which takes up to 3 s.
+    /// Leaves out the self-test.
     #[arg(long)]
     no_test: bool,
+    /// Gives the checks, and again the self-test, this time: more for emulators and very busy machines.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    timeout: u64,
     /// Says of each check what it limits, also where it is right.
     #[arg(long, conflicts_with = "json")]
     all: bool,
@@ -69,7 +70,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut out = Output { text: (!options.json).then(|| Text::new(options.all)), failed: None };
-    let report = examine(!options.no_test, &mut out);
+    let plan = Plan { test: !options.no_test, time: Duration::from_secs(options.timeout) };
+    let report = examine(plan, &mut out);
     match out.text {
         Some(_) => out.print(&text::counts(&report)),
         None => out.print(&(serde_json::to_string_pretty(&report)? + "\n")),
@@ -106,6 +108,15 @@ impl Output {
     }
 }
 
+/// What is to be done, and in what time.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    /// The self-test is run.
+    test: bool,
+    /// Time for the checks, which take some milliseconds; and again for the self-test.
+    time: Duration,
+}
+
 /// What the thread has found.
 enum Found {
     Machine(Machine),
@@ -114,26 +125,26 @@ enum Found {
     All,
 }
 
-/// Makes all checks and, if `test` says so, the self-test.
-fn examine(test: bool, out: &mut Output) -> Report {
+/// Makes all checks and, if planned, the self-test.
+fn examine(plan: Plan, out: &mut Output) -> Report {
     // The thread waits until each check is taken. So if a filter or the OOM killer ends this process, the last line printed
     // shows how far it came.
     let (found, take) = sync_channel(0);
     // It does not wait for steps: a terminal that is stopped must not use up their time.
     let (step, steps) = channel();
     let thread = thread::Builder::new().stack_size(STACK);
-    if thread.spawn(move || look(&Files::below("/"), test, &found, &step)).is_ok() {
-        return collect(test, &take, &steps, out);
+    if thread.spawn(move || look(&Files::below("/"), plan, &found, &step)).is_ok() {
+        return collect(plan, &take, &steps, out);
     }
     // No thread is left for this user: without one nobody watches the time.
     let (found, take) = sync_channel(MOST_CHECKS);
     let (step, steps) = channel();
-    look(&Files::below("/"), test, &found, &step);
+    look(&Files::below("/"), plan, &found, &step);
     drop((found, step));
-    collect(test, &take, &steps, out)
+    collect(plan, &take, &steps, out)
 }
 
-fn look(files: &Files, test: bool, found: &SyncSender<Found>, step: &Sender<Step>) {
+fn look(files: &Files, plan: Plan, found: &SyncSender<Found>, step: &Sender<Step>) {
     // Nobody receives any more once the time has passed, and the process is about to end.
     let put = |item| drop(found.send(item));
     put(Found::Machine(Machine {
@@ -149,21 +160,21 @@ fn look(files: &Files, test: bool, found: &SyncSender<Found>, step: &Sender<Step
     isolation::checks(files, &mut add);
     processors::checks(files, &mut add);
     put(Found::All);
-    if test {
+    if plan.test {
         let mut add = |done| drop(step.send(done));
         match memory::too_small(files) {
             Some(why) => selftest::refuse(why, &mut add),
-            None => selftest::run(&mut add),
+            None => selftest::run(plan.time, &mut add),
         }
     }
 }
 
 /// Collects and shows what the thread finds until it has ended, or its time has passed.
-fn collect(test: bool, take: &Receiver<Found>, steps: &Receiver<Step>, out: &mut Output) -> Report {
+fn collect(plan: Plan, take: &Receiver<Found>, steps: &Receiver<Step>, out: &mut Output) -> Report {
     let unknown = || "unknown".to_owned();
     let mut machine = Machine { kernel: unknown(), architecture: unknown(), cpu: unknown(), cpus: None };
     let mut checks: Vec<Check> = Vec::new();
-    let deadline = Instant::now() + CHECKS;
+    let deadline = Instant::now() + plan.time;
     let ended = loop {
         match take.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Found::Machine(found)) => {
@@ -186,13 +197,18 @@ fn collect(test: bool, take: &Receiver<Found>, steps: &Receiver<Step>, out: &mut
         out.show(|text| text.check(&check));
         checks.push(check);
     }
-    let steps = test.then(|| collect_steps(ended, steps, out));
+    let steps = plan.test.then(|| collect_steps(plan.time, ended, steps, out));
     Report::new(machine, checks, steps)
 }
 
 /// Collects and shows steps, and names those that have not ended. `ended` says why there is none.
-fn collect_steps(ended: Option<&'static str>, steps: &Receiver<Step>, out: &mut Output) -> Vec<Step> {
-    let deadline = Instant::now() + selftest::WHOLE + GRACE;
+fn collect_steps(
+    time: Duration,
+    ended: Option<&'static str>,
+    steps: &Receiver<Step>,
+    out: &mut Output,
+) -> Vec<Step> {
+    let deadline = Instant::now() + time + GRACE;
     let mut done = Vec::new();
     let mut ended = ended;
     for name in STEPS {
@@ -225,6 +241,9 @@ mod tests {
 
     use super::*;
 
+    const TEST: Plan = Plan { test: true, time: Duration::from_millis(100) };
+    const LOOK: Plan = Plan { test: false, time: Duration::from_mins(1) };
+
     fn silent() -> Output {
         Output { text: None, failed: None }
     }
@@ -235,11 +254,11 @@ mod tests {
         let (step, steps) = channel();
         found.send(Found::All).unwrap();
         drop(step);
-        let done = collect(true, &take, &steps, &mut silent()).test.unwrap();
+        let done = collect(TEST, &take, &steps, &mut silent()).test.unwrap();
         assert_eq!((done[0].outcome, &*done[0].said), (Outcome::Failed, "it was broken off"));
         assert!(done.len() == STEPS.len() && done[1..].iter().all(|step| step.outcome == Outcome::Skipped));
 
-        let report = collect(true, &take, &steps, &mut silent());
+        let report = collect(TEST, &take, &steps, &mut silent());
         assert_eq!((report.state, report.checks[0].name), (State::Error, "examination"));
         assert!(report.checks[0].found.starts_with("it did not end in time, after \"the first check\""));
         assert!(report.test.unwrap().iter().all(|step| step.outcome == Outcome::Skipped));
@@ -248,8 +267,8 @@ mod tests {
     fn checks(root: &str) -> Vec<Check> {
         let (found, take) = sync_channel(MOST_CHECKS);
         let (step, steps) = channel();
-        look(&Files::below(root), false, &found, &step);
-        collect(false, &take, &steps, &mut silent()).checks
+        look(&Files::below(root), LOOK, &found, &step);
+        collect(LOOK, &take, &steps, &mut silent()).checks
     }
 
     #[test]

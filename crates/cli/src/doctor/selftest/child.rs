@@ -1,19 +1,17 @@
 //! The child's side of the self-test.
 
-use std::{io::Write, time::Duration};
+use std::io::Write;
 
 use anyhow::{Context, Result, ensure};
 use sealane::{Channel, Error, Message};
 
-use super::{THROUGH_FD, builder, fanout, pin};
+use super::{IDLE, THROUGH_FD, fanout, pin};
 
 /// The first control byte of a message: what the child is to do with it.
 pub(super) const ECHO: u8 = 1;
 pub(super) const FD: u8 = 2;
 pub(super) const DATA: u8 = 3;
 pub(super) const SUM: u8 = 4;
-/// Time after which a child without messages ends: its parent is stopped.
-const IDLE: Duration = Duration::from_secs(5);
 
 /// What a child of the self-test is.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -55,7 +53,7 @@ pub(super) fn sum(message: &Message) -> Result<(u64, u64)> {
 pub(in crate::doctor) fn serve(role: Role) -> Result<()> {
     pin::child();
     match role {
-        Role::Channel => answer(&mut builder().inherited()?),
+        Role::Channel => answer(&mut Channel::builder().handshake_timeout(IDLE).inherited()?),
         Role::Subscriber => fanout::subscribe(),
     }
 }

@@ -1,17 +1,13 @@
 //! A publisher with one subscriber: both sides.
 
-use std::time::Duration;
-
 use anyhow::{Result, bail, ensure};
-use sealane::{Builder, Error, Event};
+use sealane::{Builder, Error, Event, Slow};
 
-use super::{Clock, Ends, Tried, WAIT, child, child::Role, command};
+use super::{Clock, Ends, IDLE, Tried, child, child::Role, command};
 
 /// Messages that are published, and bytes of each.
 const MESSAGES: u8 = 64;
 const LEN: usize = 64 << 10;
-/// Time that the child waits for a message, or for its parent's end.
-const IDLE: Duration = Duration::from_secs(5);
 
 /// The sum of the words of all messages.
 fn expected() -> u64 {
@@ -21,7 +17,7 @@ fn expected() -> u64 {
 
 /// Publishes to a child, which says what it has read.
 pub(super) fn publish(clock: Clock) -> Result<Tried> {
-    let builder = Builder::default().handshake_timeout(clock.wait()).slow(sealane::Slow::Wait(WAIT));
+    let builder = Builder::default().handshake_timeout(clock.wait()).slow(Slow::Wait(clock.wait()));
     let mut publisher = builder.publisher()?;
     let (id, child) = publisher.spawn(command(Role::Subscriber))?;
     let _child = Ends(child);
@@ -48,7 +44,7 @@ pub(super) fn publish(clock: Clock) -> Result<Tried> {
 
 /// The child: reads all messages, and answers with their sum.
 pub(super) fn subscribe() -> Result<()> {
-    let mut subscriber = Builder::default().handshake_timeout(WAIT).subscribe_inherited()?;
+    let mut subscriber = Builder::default().handshake_timeout(IDLE).subscribe_inherited()?;
     let mut sum = 0_u64;
     for number in 0..MESSAGES {
         let message = subscriber.recv_timeout(IDLE)?;

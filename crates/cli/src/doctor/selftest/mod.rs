@@ -19,17 +19,19 @@ use rustix::{
     event::PollFlags,
     pipe::{PipeFlags, pipe_with},
 };
-use sealane::{Builder, Channel, Control, Error};
+use sealane::{Channel, Control, Error};
 
 pub(super) use child::{Role, serve};
 
 use super::report::{Figure, Outcome, Step};
 use child::{ECHO, FD, pattern};
 
-/// Time for the whole self-test. Processes that cannot run, or memory that is not there, show as a timeout.
-pub(super) const WHOLE: Duration = Duration::from_secs(3);
-/// Time for one wait.
-const WAIT: Duration = Duration::from_secs(1);
+/// Waits that fit into the time for the whole self-test, so that the steps behind one that fails are still tried.
+const WAITS: u32 = 3;
+/// Time that the end of a child may take.
+const REAPING: Duration = Duration::from_secs(1);
+/// Time after which a child that hears nothing ends: its parent is stopped. A parent that has ended is noticed at once.
+const IDLE: Duration = Duration::from_mins(1);
 /// Time for one figure.
 const MEASURE: Duration = Duration::from_millis(150);
 /// Text that goes through a descriptor that was sent.
@@ -41,12 +43,15 @@ pub(super) const STEPS: [&str; 6] =
 
 /// The end of the whole self-test, by which each wait is cut.
 #[derive(Debug, Clone, Copy)]
-struct Clock(Instant);
+struct Clock {
+    end: Instant,
+    wait: Duration,
+}
 
 impl Clock {
     /// Time for the next wait.
     fn wait(self) -> Duration {
-        WAIT.min(self.0.saturating_duration_since(Instant::now()))
+        self.wait.min(self.end.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -58,7 +63,7 @@ impl Drop for Ends {
     fn drop(&mut self) {
         let _ = self.0.kill();
         // A child that the kernel does not end soon (it frees much memory) is left to it, as this process ends too.
-        let _ = reap(&mut self.0, WAIT);
+        let _ = reap(&mut self.0, REAPING);
     }
 }
 
@@ -73,11 +78,6 @@ fn reap(child: &mut Child, timeout: Duration) -> bool {
         let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], timeout.as_ref());
     }
     matches!(child.try_wait(), Ok(Some(_)))
-}
-
-/// The builder of all of the test's ends.
-fn builder() -> Builder {
-    Channel::builder().handshake_timeout(WAIT)
 }
 
 /// The command that starts this program again, in a role.
@@ -111,9 +111,9 @@ fn skip(names: &[&'static str], why: &str, add: &mut dyn FnMut(Step)) {
     }
 }
 
-/// Runs all steps, and hands on each as it ends.
-pub(super) fn run(add: &mut dyn FnMut(Step)) {
-    let clock = Clock(Instant::now() + WHOLE);
+/// Runs all steps within a time, and hands on each as it ends.
+pub(super) fn run(time: Duration, add: &mut dyn FnMut(Step)) {
+    let clock = Clock { end: Instant::now() + time, wait: time / WAITS };
     let [channel, messages, descriptor, speed, death, publisher] = STEPS;
     match start(clock) {
         Ok((mut ends, child, tried)) => {
@@ -146,7 +146,7 @@ fn ended(name: &'static str, result: Result<Tried>) -> Step {
 
 fn start(clock: Clock) -> Result<(Channel, Ends, Tried)> {
     let began = Instant::now();
-    let builder = builder().handshake_timeout(clock.wait());
+    let builder = Channel::builder().handshake_timeout(clock.wait());
     let (channel, child) = builder.spawn(command(Role::Channel)).context("no channel to a child was made")?;
     let figure = Figure { name: "start", value: millis(began.elapsed()), unit: "ms" };
     Ok((channel, Ends(child), ("a child was started, and a channel to it made".to_owned(), vec![figure])))
