@@ -111,7 +111,7 @@ fn judge_page(page: usize) -> Check {
     let state = if page == 4096 { State::Ok } else { State::Note };
     check("page size", bytes(page as u64))
         .state(state)
-        .limits("rings and control pages: Builder::ring_capacity is rounded up to pages, and both ends need the same size")
+        .limits("rings and control pages: Builder::ring_capacity is rounded up to pages")
         .more("docs/tuning.md#the-rings-capacity")
         .value("bytes", page)
 }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use rustix::system::sysinfo;
 use sealane::Channel;
 
 use super::{
@@ -10,7 +11,7 @@ use super::{
     child::{DATA, ECHO, SUM},
     pin,
 };
-use crate::doctor::report::Figure;
+use crate::doctor::{processors::usable, report::Figure};
 
 /// Bytes of the payload of a round trip.
 const SMALL: usize = 64;
@@ -21,6 +22,7 @@ const MOST_SAMPLES: usize = 10_000;
 
 /// Measures round trips and streams.
 pub(super) fn speed(channel: &mut Channel, clock: Clock) -> Result<Tried> {
+    let cpus = usable();
     let kept = pin::Parent::keep();
     let figures = vec![
         Figure {
@@ -41,8 +43,21 @@ pub(super) fn speed(channel: &mut Channel, clock: Clock) -> Result<Tried> {
     ];
     let place =
         if kept.is_alone() { "each process on a CPU of its own" } else { "both processes on one CPU" };
-    let build = if cfg!(debug_assertions) { "; a debug build: the figures say nothing" } else { "" };
-    Ok((format!("{place}{build}"), figures))
+    let load = load();
+    let busy = cpus
+        .is_some_and(|cpus| load >= f64::from(cpus))
+        .then(|| format!("the machine is busy (load {load:.1}): it can do better"));
+    let debug = cfg!(debug_assertions).then(|| "a debug build: the figures say nothing".to_owned());
+    let said: Vec<_> = [Some(place.to_owned()), busy, debug].into_iter().flatten().collect();
+    Ok((said.join("; "), figures))
+}
+
+/// Processes that ran or waited for a CPU, in the mean of the last minute.
+#[expect(clippy::cast_precision_loss, reason = "one digit is shown")]
+fn load() -> f64 {
+    // In units of 1/65,536 (`SI_LOAD_SHIFT`, `sysinfo(2)`).
+    let [last_minute, ..] = sysinfo().loads;
+    last_minute as f64 / 65_536.0
 }
 
 /// Microseconds from sending a small payload to its answer: the median of samples, of which the first warm up.
