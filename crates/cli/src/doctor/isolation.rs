@@ -107,7 +107,7 @@ fn yama(files: &Files) -> Check {
             .limits(
                 "sealane ls and top: without sudo they see the channels of fewer processes; channels work",
             )
-            .change("sudo sealane ls, or sysctl kernel.yama.ptrace_scope=0 (2 and 3 last until a restart)")
+            .change("sudo sealane ls, or sysctl kernel.yama.ptrace_scope=0 (3 lasts until a restart)")
     };
     check.more(SCOPE).value("scope", scope)
 }
