@@ -193,7 +193,10 @@ fn collect(plan: Plan, take: &Receiver<Found>, steps: &Receiver<Step>, out: &mut
         let last = checks.last().map_or("the first check", |check| check.name);
         let found =
             format!("{ended}, after \"{last}\": a file in /proc or /sys, or a system call, does not answer");
-        let check = Check::new(Family::Kernel, "examination", found).state(State::Error);
+        let check = Check::new(Family::Kernel, "examination", found)
+            .state(State::Error)
+            .limits("all checks behind it, and the self-test, which are not tried")
+            .more("docs/tools.md#doctor");
         out.show(|text| text.check(&check));
         checks.push(check);
     }
