@@ -14,7 +14,7 @@ mod replay;
 mod rows;
 mod top;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -50,7 +50,8 @@ fn main() -> ExitCode {
     match done {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("sealane: {error:#}");
+            // The standard error may be a pipe that nobody reads any more.
+            let _ = writeln!(std::io::stderr(), "sealane: {error:#}");
             ExitCode::FAILURE
         }
     }
