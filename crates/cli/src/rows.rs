@@ -40,8 +40,8 @@ impl Kind {
         match self {
             Self::Channel => "channel",
             Self::Publisher => "publisher",
-            Self::Gating => "subscriber, waited for",
-            Self::Overrunning => "subscriber, overrun",
+            Self::Gating => "└ waited for",
+            Self::Overrunning => "└ may be overrun",
             Self::Handshake => "handshake",
             Self::Alone => "alone",
         }

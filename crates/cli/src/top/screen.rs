@@ -20,6 +20,12 @@ use crate::{
     rows::{Kind, State},
 };
 
+// Columns of the table.
+const NUMBERS_FROM: usize = 3;
+const NUMBERS_TO: usize = 9;
+const IN_USE: usize = 6;
+const STATE: usize = 10;
+
 /// What follows an event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -157,16 +163,20 @@ impl Screen {
 }
 
 fn table(shown: &Shown) -> Table<'static> {
-    let header = Row::new(HEADER).style(Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED));
+    let titles = HEADER.into_iter().enumerate().map(|(column, title)| match column {
+        NUMBERS_FROM..=NUMBERS_TO => Cell::from(Line::from(title).right_aligned()),
+        _ => Cell::from(title),
+    });
+    let header = Row::new(titles).style(Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED));
     let widths = [
-        Constraint::Length(22),
+        Constraint::Length(17),
         Constraint::Fill(3),
         Constraint::Fill(3),
         Constraint::Length(7),
         Constraint::Length(12),
-        Constraint::Length(9),
-        Constraint::Length(16),
-        Constraint::Length(9),
+        Constraint::Length(10),
+        Constraint::Length(17),
+        Constraint::Length(10),
         Constraint::Length(6),
         Constraint::Length(7),
         Constraint::Length(19),
@@ -198,9 +208,9 @@ fn line(rated: &Rated, capacity: Option<u64>) -> Row<'static> {
         State::Asleep | State::Unreadable | State::Unknown => Color::DarkGray,
     };
     let cells = cells.into_iter().enumerate().map(|(column, text)| match column {
-        3..=5 | 7..=9 => Cell::from(Line::from(text).right_aligned()),
-        6 => Cell::from(Line::from(gauge.clone()).right_aligned()),
-        10 => Cell::from(text).style(Style::new().fg(state)),
+        IN_USE => Cell::from(Line::from(gauge.clone()).right_aligned()),
+        NUMBERS_FROM..=NUMBERS_TO => Cell::from(Line::from(text).right_aligned()),
+        STATE => Cell::from(text).style(Style::new().fg(state)),
         _ => Cell::from(text),
     });
     let row = Row::new(cells.collect::<Vec<_>>());
@@ -212,5 +222,5 @@ fn gauge(fill: u64, capacity: u64) -> String {
     const PLACES: u64 = 6;
     let marked = fill.min(capacity).saturating_mul(PLACES).div_ceil(capacity);
     let bar: String = (0..PLACES).map(|at| if at < marked { '█' } else { '·' }).collect();
-    format!("{bar} {:>9}", bytes(Some(fill)))
+    format!("{bar} {:>10}", bytes(Some(fill)))
 }
