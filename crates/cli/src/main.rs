@@ -6,8 +6,11 @@
 #![deny(unsafe_code)]
 
 mod doctor;
+mod print;
 mod record;
+mod recording;
 mod replay;
+mod stop;
 
 use std::process::ExitCode;
 
