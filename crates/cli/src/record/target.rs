@@ -30,8 +30,11 @@ impl Target {
     pub(crate) fn check(&self) -> Result<()> {
         if self.is_stdout() {
             ensure!(!stdout().is_terminal(), "-o -: a file or a pipe expected, a terminal found");
-        } else if !self.force && self.path.symlink_metadata().is_ok() {
-            return Err(exists(&self.path));
+        } else if self.path.symlink_metadata().is_ok() {
+            ensure!(self.force, exists(&self.path));
+            if let Ok(file) = OpenOptions::new().write(true).open(&self.path) {
+                lock(&file, &self.path)?;
+            }
         }
         Ok(())
     }

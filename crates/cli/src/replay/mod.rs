@@ -154,12 +154,13 @@ const MIN_RING: usize = 4 << 20;
 
 /// Refuses a file of something else. A recording without messages is one.
 fn check_kind(messages: &Messages) -> Result<()> {
-    let notes = messages.notes();
-    if messages.is_recording() || (notes.foreign == 0 && messages.foreign_topics().is_empty()) {
+    if messages.is_recording() {
         return Ok(());
     }
+    let notes = messages.notes();
+    let damage = notes.damages.first().map(|damage| format!("; {damage}")).unwrap_or_default();
     bail!(
-        "messages of sealane expected (encoding protobuf, schema sealane.Message), {} of other kinds found, on {:?}",
+        "messages of sealane expected (encoding protobuf, schema sealane.Message), {} of other kinds found, on {:?}{damage}",
         notes.foreign,
         messages.foreign_topics()
     )
