@@ -262,7 +262,97 @@ fn attachment_index(data: &[u8], place: Place) -> Result<Body> {
     let (name, media_type) = (fields.string()?, fields.string()?);
     let len = fields.u64()?;
     fields.bytes(len)?;
-    fields.u32()?;
+    let crc = fields.u32()?;
+    ensure!(fields.rest().is_empty(), "bytes behind an attachment");
+    // 0 says that there is no sum.
+    let sum = crc32fast::hash(data.get(..data.len().saturating_sub(size_of::<u32>())).unwrap_or_default());
+    ensure!(crc == 0 || crc == sum, "an attachment with the CRC {crc:#010x} expected, {sum:#010x} found");
     let places = Body::default().u64(place.offset).u64(place.length);
     Ok(places.u64(log_time).u64(create_time).u64(len).string(name).string(media_type))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    /// A small file with all kinds of records that its writer knows.
+    fn file() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer =
+            mcap::WriteOptions::new().chunk_size(Some(200)).create(Cursor::new(&mut bytes)).unwrap();
+        let schema = writer.add_schema("a", "b", b"c").unwrap();
+        let channels =
+            ["x", "y"].map(|topic| writer.add_channel(schema, topic, "z", &BTreeMap::new()).unwrap());
+        for number in 0..20_u32 {
+            let channel_id = channels[number as usize % 2];
+            let log_time = 100 - u64::from(number);
+            let header = mcap::records::MessageHeader {
+                channel_id,
+                sequence: number,
+                log_time,
+                publish_time: log_time,
+            };
+            writer.write_to_known_channel(&header, &[7; 20]).unwrap();
+        }
+        let name = String::from("note");
+        let metadata = [("key".to_owned(), "value".to_owned())].into();
+        writer.write_metadata(&mcap::records::Metadata { name: name.clone(), metadata }).unwrap();
+        let data = (&b"bytes"[..]).into();
+        writer
+            .attach(&mcap::Attachment { log_time: 1, create_time: 2, name, media_type: "m".into(), data })
+            .unwrap();
+        writer.finish().unwrap();
+        drop(writer);
+        bytes
+    }
+
+    /// Salvages a file with a header, and reads what comes of it with another reader. The number of messages.
+    fn salvage(bytes: &[u8]) -> Option<usize> {
+        let mut records = Records::new(bytes).ok()?;
+        let mut salvage = Salvage::begin(Vec::new()).unwrap();
+        salvage.write_header("test").unwrap();
+        salvage.copy(&mut records).unwrap();
+        let expected = salvage.summary.message_count();
+        let output = salvage.finish().unwrap();
+        let summary = mcap::Summary::read(&output).unwrap().expect("an index");
+        assert_eq!(summary.stats.as_ref().unwrap().message_count, expected);
+        let found = mcap::MessageStream::new(&output).unwrap().map(Result::unwrap).count();
+        assert_eq!(found as u64, expected);
+        let chunks = summary.chunk_indexes.iter();
+        let indexed: usize = chunks
+            .map(|chunk| summary.stream_chunk(&output, chunk).unwrap().map(Result::unwrap).count())
+            .sum();
+        assert!(indexed <= found);
+        for attachment in &summary.attachment_indexes {
+            assert_eq!(&*mcap::read::attachment(&output, attachment).unwrap().data, b"bytes");
+        }
+        for index in &summary.metadata_indexes {
+            mcap::read::metadata(&output, index).unwrap();
+        }
+        Some(found)
+    }
+
+    #[test]
+    fn whole_files_are_copied_as_they_are() {
+        assert_eq!(salvage(&file()), Some(20));
+    }
+
+    #[test]
+    fn files_that_were_changed_anywhere_become_whole_ones() {
+        let file = file();
+        let mut random = fastrand::Rng::with_seed(19);
+        let mut kept = 0;
+        for round in 0..20_000 {
+            let mut bytes = file.clone();
+            for _ in 0..random.usize(1..4) {
+                let at = random.usize(8..bytes.len());
+                bytes[at] = if random.bool() { random.u8(..) } else { [0, 1, 0x7f, 0xff][random.usize(..4)] };
+            }
+            bytes.truncate(if round % 3 == 0 { random.usize(8..=bytes.len()) } else { bytes.len() });
+            kept += salvage(&bytes).unwrap();
+        }
+        assert!(kept > 20_000, "{kept}");
+    }
 }

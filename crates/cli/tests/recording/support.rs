@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sealane::{Builder, Publisher};
 
 /// A limit for what takes milliseconds.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 
 /// The command.
 pub(crate) fn sealane(arguments: &[&str]) -> Command {
@@ -128,9 +128,10 @@ pub(crate) fn messages(file: &Path) -> Vec<Recorded> {
     assert!(indexed.map(|message| message.sequence).eq(all.iter().map(|message| message.sequence)));
     // The first chunk has descriptions only.
     for chunk in summary.chunk_indexes.iter().filter(|chunk| !chunk.message_index_offsets.is_empty()) {
-        let indexes = summary.read_message_indexes(&bytes, chunk).unwrap();
+        let entries = summary.read_message_indexes(&bytes, chunk).unwrap();
         // Each is found by reading all before it: the first and the last are enough.
-        let ends = indexes.values().flat_map(|entries| entries.first().into_iter().chain(entries.last()));
+        let ends =
+            entries.values().flat_map(|of_channel| of_channel.first().into_iter().chain(of_channel.last()));
         for entry in ends {
             let message = summary.seek_message(&bytes, chunk, entry).unwrap();
             assert_eq!(message.log_time, entry.log_time);
@@ -184,8 +185,8 @@ pub(crate) fn content(number: u64, max: usize) -> (Vec<u8>, Option<Vec<u8>>) {
     let payload = (random.u8(..) > 25).then(|| {
         let max = max >> random.u32(..10);
         let len = random.usize(..=max);
-        let first = random.u8(..);
-        (0..len).map(|at| first.wrapping_add((at % 251) as u8)).collect()
+        // A cycle of 251 bytes, which is no power of two, from anywhere in it.
+        (0..251).cycle().skip(random.usize(..251)).take(len).collect()
     });
     (number.to_le_bytes().to_vec(), payload)
 }
