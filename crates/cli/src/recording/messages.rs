@@ -193,3 +193,69 @@ impl Messages {
         self.channels.values().any(|(_, is_ours)| *is_ours)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, io::Write};
+
+    use prost::Message as _;
+
+    use super::*;
+    use crate::recording::message::schema;
+
+    /// A recording of twenty messages in several chunks.
+    fn recording() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let options = mcap::WriteOptions::new().chunk_size(Some(200));
+        let mut writer = options.create(std::io::Cursor::new(&mut bytes)).unwrap();
+        let values = [(MAX_PAYLOAD.to_owned(), "1000".to_owned())].into();
+        writer.write_metadata(&mcap::records::Metadata { name: BEGIN.into(), metadata: values }).unwrap();
+        let schema = writer.add_schema(SCHEMA, ENCODING, &schema()).unwrap();
+        let channel_id = writer.add_channel(schema, "/sealane/p", ENCODING, &BTreeMap::new()).unwrap();
+        for number in 0..20_u32 {
+            let message = Recorded { sequence: number.into(), missed: 1, ..Recorded::default() };
+            let header =
+                mcap::records::MessageHeader { channel_id, sequence: number, log_time: 1, publish_time: 1 };
+            writer.write_to_known_channel(&header, &message.encode_to_vec()).unwrap();
+        }
+        writer.finish().unwrap();
+        drop(writer);
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<(usize, Notes)> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        let mut messages = Messages::new(&file)?;
+        let mut count = 0;
+        while messages.read()?.is_some() {
+            count += 1;
+        }
+        Ok((count, messages.notes().clone()))
+    }
+
+    #[test]
+    fn a_recording_has_its_messages_and_notes() {
+        let (count, notes) = read(&recording()).unwrap();
+        assert_eq!((count, notes.max_payload, notes.foreign), (20, Some(1000), 0));
+        assert!(notes.damages.is_empty());
+    }
+
+    #[test]
+    fn recordings_that_were_changed_anywhere_are_read_as_far_as_they_are_whole() {
+        let file = recording();
+        let mut random = fastrand::Rng::with_seed(19);
+        let (mut all, mut damaged) = (0, 0);
+        for _ in 0..3000 {
+            let mut bytes = file.clone();
+            let at = random.usize(8..bytes.len());
+            bytes[at] = if random.bool() { random.u8(..) } else { 0xff };
+            // Two publishers in one file are an error of the file as a whole.
+            if let Ok((count, notes)) = read(&bytes) {
+                all += count;
+                damaged += usize::from(!notes.damages.is_empty());
+            }
+        }
+        assert!(all > 30_000 && damaged > 500, "{all} messages, {damaged} files with damages");
+    }
+}
