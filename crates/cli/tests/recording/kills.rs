@@ -11,7 +11,7 @@ use crate::support::{
     Place, SOON, account, content, messages, publish, read_in_python, sealane, signal, start, succeed, text,
 };
 
-const MAX: usize = 256 << 10;
+const MAX: usize = 64 << 10;
 
 #[test]
 fn recorders_killed_at_random_moments_leave_files_that_are_repaired_and_exact() {
