@@ -7,24 +7,44 @@ use sealane::{Builder, Error, Message, Publisher, Slow};
 
 use crate::support::{Place, Recorded, SOON, messages, metadata, report, sealane, signal, succeed, text};
 
-/// Publishes messages of all kinds, and tells losses and runs of the source.
-fn publish_all(publisher: &mut Publisher) -> u64 {
-    let mut lost = 0;
-    publisher.send(b"control only").unwrap();
-    publisher.send(b"").unwrap();
-    publisher.loan(0).unwrap().send().unwrap();
-    publisher.loan(0).unwrap().send_with(b"an empty payload").unwrap();
-    for (at, len) in [64, 1, 4095, 64 << 10, 1 << 20, 3 << 20, 65].into_iter().enumerate() {
-        if at % 2 == 1 {
-            publisher.lost(at as u64);
-            lost += at as u64;
+/// A publisher that remembers what it published.
+struct Source {
+    publisher: Publisher,
+    epoch: u64,
+    lost: u64,
+    /// Epoch, control bytes and payload of each message.
+    sent: Vec<(u64, Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Source {
+    fn publish(&mut self, control: &[u8], payload: Option<Vec<u8>>) {
+        match &payload {
+            None => self.publisher.send(control).unwrap(),
+            Some(bytes) => {
+                let mut loan = self.publisher.loan(bytes.len()).unwrap();
+                loan.copy_from_slice(bytes);
+                loan.send_with(control).unwrap();
+            }
         }
-        publisher.epoch(at as u64 / 3);
-        let mut loan = publisher.loan(len).unwrap();
-        loan.fill(u8::try_from(at).unwrap());
-        loan.send_with(&[7; 5000][..at * 700]).unwrap();
+        self.sent.push((self.epoch, control.to_vec(), payload));
     }
-    lost
+
+    /// Publishes messages of all kinds, and tells losses and runs of the source.
+    fn publish_all(&mut self) {
+        self.publish(b"control only", None);
+        self.publish(b"", None);
+        self.publish(b"", Some(Vec::new()));
+        self.publish(b"an empty payload", Some(Vec::new()));
+        for (at, len) in [64, 1, 4095, 64 << 10, 1 << 20, 3 << 20, 65].into_iter().enumerate() {
+            if at % 2 == 1 {
+                self.publisher.lost(at as u64);
+                self.lost += at as u64;
+            }
+            self.epoch = at as u64 / 3;
+            self.publisher.epoch(self.epoch);
+            self.publish(&[7; 5000][..at * 700], Some(vec![u8::try_from(at).unwrap(); len]));
+        }
+    }
 }
 
 /// What a subscriber sees of a message.
@@ -42,23 +62,27 @@ fn messages_of_all_kinds_are_the_same_after_a_replay() {
     let place = Place::new();
     let mut publisher = place.publisher();
     let recorder = place.record(&mut publisher, &[]);
-    let mut lost = publish_all(&mut publisher);
-    let mut sent = 11;
+    let mut source = Source { publisher, epoch: 0, lost: 0, sent: Vec::new() };
+    source.publish_all();
     // A recorder that is stopped is overrun, and misses messages for good.
     signal(&recorder, Signal::STOP);
     for _ in 0..10 {
-        publisher.loan(4 << 20).unwrap().send_with(b"missed").unwrap();
-        sent += 1;
+        source.publish(b"missed", Some(vec![1; 4 << 20]));
     }
     signal(&recorder, Signal::CONT);
-    lost += publish_all(&mut publisher);
-    sent += 11;
+    source.publish_all();
+    let Source { publisher, lost, sent, .. } = source;
     drop(publisher);
     let report = report(recorder);
     let found = messages(&place.file);
     let missed = found.iter().map(|message| message.missed).sum::<u64>();
     let at_end: u64 = metadata(&place.file, "sealane.end")["missed_at_end"].parse().unwrap();
-    assert_eq!(found.len() as u64 + missed + at_end, sent + lost);
+    assert_eq!(found.len() as u64 + missed + at_end, sent.len() as u64 + lost);
+    for message in &found {
+        let (epoch, control, payload) = &sent[usize::try_from(message.sequence).unwrap()];
+        assert_eq!((message.epoch, &message.control), (*epoch, control));
+        assert!(message.payload == *payload, "{}", message.sequence);
+    }
     assert!(missed > lost, "the recorder was overrun");
     assert_eq!(report["missed"], missed);
 
