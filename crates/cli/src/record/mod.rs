@@ -180,7 +180,7 @@ fn describe(report: &Report) -> String {
     if tally.descriptors > 0 {
         parts.push(format!("{} descriptors came along, and were not recorded", tally.descriptors));
     }
-    parts.push(format!("ended by {}", reason.describe()));
+    parts.push(format!("the end: {}", reason.describe()));
     let file = |file: &FileReport| {
         format!("{}: {} messages, {}", file.path.display(), file.messages, ByteSize(file.bytes))
     };

@@ -113,6 +113,7 @@ fn a_part_that_exists_ends_the_recording_and_is_not_touched() {
     let recorder = place.record(&mut publisher, &["--max-size", "100KiB", "--split"]);
     publisher.loan(90 << 10).unwrap().send().unwrap();
     publisher.loan(90 << 10).unwrap().send().unwrap();
+    drop(publisher);
     let output = recorder.wait_with_output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
