@@ -10,8 +10,10 @@ mod look;
 mod ls;
 mod output;
 mod record;
+mod recording;
 mod replay;
 mod rows;
+mod stop;
 mod top;
 
 use std::{io::Write, process::ExitCode};

@@ -22,6 +22,11 @@ pub(crate) fn write(text: &str) -> Result<bool> {
     }
 }
 
+/// Prints a line to standard output, or to standard error if the former carries data. A reader that is gone is no error.
+pub(crate) fn line(text: &str, to_stderr: bool) {
+    let _ = if to_stderr { writeln!(io::stderr(), "{text}") } else { writeln!(io::stdout(), "{text}") };
+}
+
 /// A number of bytes in binary units; `–` for what is not known.
 pub(crate) fn bytes(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "–".to_owned(), |bytes| bytesize::ByteSize(bytes).display().iec().to_string())

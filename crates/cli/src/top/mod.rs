@@ -6,16 +6,11 @@ mod screen;
 use std::{
     io::IsTerminal,
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use ratatui::crossterm::event;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::{
     rates::{Rates, Sort},
@@ -25,12 +20,11 @@ use crate::{
     look::{Looker, Seen},
     output::print,
     rows::Namer,
+    stop::{LOOK, Stop},
 };
 
 /// How often all processes are walked over. Known regions are read at each tick.
 const WALK_EVERY: Duration = Duration::from_secs(2);
-/// How soon an order to end is noticed.
-const SLICE: Duration = Duration::from_millis(250);
 
 /// Shows the channels and publishers of this machine, live, with rates.
 ///
@@ -76,20 +70,17 @@ fn interval(text: &str) -> Result<Duration> {
 
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGHUP, SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&ended)).context("sigaction(2)")?;
-    }
+    let stop = Stop::on_signals()?;
     let mut looks = Looks::new(options)?;
     if options.once {
-        sleep(options.interval, &ended);
+        sleep(options.interval, &stop);
         looks.next()?;
         let rates = looks.rates(options);
         let json = || serde_json::to_string_pretty(&rates).context("writing JSON");
         return print(&if options.json { json()? + "\n" } else { rates.text() });
     }
     if options.json {
-        while sleep(options.interval, &ended) {
+        while sleep(options.interval, &stop) {
             looks.next()?;
             let json = serde_json::to_string(&looks.rates(options)).context("writing JSON")?;
             if !crate::output::write(&(json + "\n"))? {
@@ -103,7 +94,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let mut screen = Screen::new(options);
     let mut terminal = ratatui::try_init().context("preparing the terminal")?;
-    let result = live(&mut terminal, &mut screen, &mut looks, &ended);
+    let result = live(&mut terminal, &mut screen, &mut looks, &stop);
     ratatui::restore();
     result.map(|()| ExitCode::SUCCESS)
 }
@@ -113,14 +104,14 @@ fn live(
     terminal: &mut ratatui::DefaultTerminal,
     screen: &mut Screen,
     looks: &mut Looks,
-    ended: &AtomicBool,
+    stop: &Stop,
 ) -> Result<()> {
     let mut next = Instant::now() + screen.interval;
     loop {
         let rates = looks.now(screen.sort, screen.reverse, &screen.filter);
         terminal.draw(|frame| screen.draw(frame, &rates)).context("drawing")?;
         loop {
-            if ended.load(Ordering::Relaxed) {
+            if stop.is_asked() {
                 return Ok(());
             }
             let left = next.saturating_duration_since(Instant::now());
@@ -131,7 +122,7 @@ fn live(
                 next = Instant::now() + screen.interval;
                 break;
             }
-            if event::poll(left.min(SLICE)).context("waiting for a key")? {
+            if event::poll(left.min(LOOK)).context("waiting for a key")? {
                 match screen.on_event(&event::read().context("reading a key")?) {
                     Next::Quit => return Ok(()),
                     Next::Draw => {
@@ -146,15 +137,15 @@ fn live(
 }
 
 /// Sleeps, and returns early for an order to end: then false.
-fn sleep(time: Duration, ended: &AtomicBool) -> bool {
+fn sleep(time: Duration, stop: &Stop) -> bool {
     let deadline = Instant::now() + time;
     loop {
-        if ended.load(Ordering::Relaxed) {
+        if stop.is_asked() {
             return false;
         }
         match deadline.saturating_duration_since(Instant::now()) {
             Duration::ZERO => return true,
-            left => std::thread::sleep(left.min(SLICE)),
+            left => std::thread::sleep(left.min(LOOK)),
         }
     }
 }

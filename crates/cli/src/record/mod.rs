@@ -1,0 +1,189 @@
+//! `sealane record`: a subscriber that writes what it receives to a file, and never holds its publisher up.
+
+mod output;
+mod repair;
+mod salvage;
+mod session;
+mod summary;
+mod tally;
+mod target;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use bytesize::ByteSize;
+use sealane::{Builder, Error, Slow, Subscriber};
+
+use self::{
+    output::Heading,
+    session::{Bounds, FileReport, Report, Session},
+    target::Target,
+};
+use crate::{
+    output::line,
+    recording::{layout::MAX_PAYLOAD, records::MAX_RECORD},
+    stop::{LOOK, Stop},
+};
+
+/// Records what a publisher publishes into an MCAP file.
+///
+/// The recorder never holds its publisher up: where it is too slow it misses messages, and the file says how many. Descriptors are
+/// counted, and not recorded.
+#[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Options {
+    /// Path of the publisher, or its abstract name (`@name`).
+    #[arg(required_unless_present = "repair")]
+    path: Option<PathBuf>,
+    /// File to write; `-` is standard output.
+    #[arg(short, long, value_name = "FILE", required_unless_present = "repair")]
+    output: Option<PathBuf>,
+    /// Ends the file before it is larger than this (1GiB, 500MB).
+    #[arg(long, value_name = "SIZE", conflicts_with = "repair")]
+    max_size: Option<ByteSize>,
+    /// Ends the file after this time (10m, 1h 30m).
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "repair")]
+    max_duration: Option<Duration>,
+    /// Begins another file (FILE-0001.mcap …) at a limit, in place of an end.
+    #[arg(long, conflicts_with = "repair")]
+    split: bool,
+    /// Overwrites files that exist.
+    #[arg(long)]
+    force: bool,
+    /// Waits for a publisher that is not there yet, for this time at most.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "repair")]
+    wait: Option<Duration>,
+    /// Waits for the disk at each flush, once a second or more often, so that a power cut loses no more than a kill.
+    #[arg(long, conflicts_with = "repair")]
+    sync: bool,
+    /// Makes a whole file of one whose recorder was killed: the same, or the one that `-o` names.
+    #[arg(long, value_name = "FILE", conflicts_with = "path")]
+    repair: Option<PathBuf>,
+    /// Prints JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sealane record /run/user/1000/frames -o frames.mcap
+  sealane record @readings -o day.mcap --split --max-size 1GiB --wait 1m
+  sealane record /run/user/1000/frames -o - | ssh host 'cat > frames.mcap'
+  sealane record --repair frames.mcap";
+
+/// Runs the command.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if let Some(file) = &options.repair {
+        return repair::run(file, options.output.as_deref(), options.force, options.json);
+    }
+    let (Some(path), Some(output)) = (&options.path, &options.output) else {
+        bail!("a path and -o FILE expected");
+    };
+    let target = Target::new(output.clone(), options.force);
+    target.check()?;
+    let bounds = Bounds {
+        max_size: options.max_size.map(|size| size.as_u64()),
+        max_duration: options.max_duration,
+        split: options.split,
+    };
+    if bounds.split && bounds.max_size.is_none() && bounds.max_duration.is_none() {
+        bail!("--split: --max-size or --max-duration expected, neither found");
+    }
+    if bounds.split && target.is_stdout() {
+        bail!("--split: a file expected (-o FILE), standard output found");
+    }
+    let stop = Stop::on_signals()?;
+    let Some(subscriber) = subscribe(path, options.wait.unwrap_or_default(), &stop)? else {
+        bail!("ended by a signal before a publisher was there: {}", path.display());
+    };
+    let heading = heading(path, &subscriber);
+    let to_stdout = target.is_stdout();
+    let session = Session::begin(subscriber, target, bounds, heading, options.sync)?;
+    let (report, error) = session.run(&stop);
+    let text = if options.json { serde_json::to_string(&report)? } else { describe(&report) };
+    line(&text, to_stdout);
+    match error {
+        None => Ok(ExitCode::SUCCESS),
+        Some(error) => Err(error),
+    }
+}
+
+/// Subscribes, so that the publisher never waits. `None` if a signal came first.
+fn subscribe(path: &Path, wait: Duration, stop: &Stop) -> Result<Option<Subscriber>> {
+    // The publisher refuses a subscriber that does not accept as much as it may publish: all that it may is accepted.
+    let builder = Builder::default()
+        .slow(Slow::Overrun)
+        .max_fds(253)
+        .max_control(MAX_CONTROL)
+        .max_peer_ring_capacity(usize::try_from(MAX_RECORD)?);
+    let deadline = Instant::now() + wait;
+    loop {
+        if stop.is_asked() {
+            return Ok(None);
+        }
+        let error = match builder.subscribe(path) {
+            Ok(subscriber) => return Ok(Some(subscriber)),
+            Err(error) => error,
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !is_absent(&error) || left.is_zero() {
+            return Err(error).with_context(|| format!("subscribe to {}", path.display()));
+        }
+        // Nothing tells that an abstract name is taken.
+        std::thread::sleep(LOOK.min(left));
+    }
+}
+
+/// The most control bytes that any message can have.
+const MAX_CONTROL: usize = 212_928;
+
+/// Whether nobody publishes there yet.
+fn is_absent(error: &Error) -> bool {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    matches!(error, Error::Io { source, .. } if [ConnectionRefused, NotFound].contains(&source.kind()))
+}
+
+fn heading(path: &Path, subscriber: &Subscriber) -> Heading {
+    let path = path.to_string_lossy();
+    let separator = if path.starts_with('/') { "" } else { "/" };
+    let credentials = subscriber.peer().credentials();
+    let limits = subscriber.limits();
+    let values = [
+        ("version", Some("1".to_owned())),
+        ("publisher", Some(path.clone().into_owned())),
+        ("publisher_pid", credentials.pid.map(|pid| pid.to_string())),
+        ("publisher_uid", Some(credentials.uid.to_string())),
+        ("begun", Some(humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string())),
+        (MAX_PAYLOAD, Some(limits.max_payload.to_string())),
+        ("part", Some("0".to_owned())),
+    ];
+    let about: BTreeMap<_, _> =
+        values.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
+    Heading { topic: format!("/sealane{separator}{path}"), about }
+}
+
+fn describe(report: &Report) -> String {
+    let Report { reason, tally, missed_at_end, seconds, files } = report;
+    let missed = tally.missed.saturating_add(*missed_at_end);
+    let mut parts = vec![format!(
+        "recorded {} messages ({} of payloads, {} of control bytes) in {seconds:.1} s, missed {missed}",
+        tally.messages,
+        ByteSize(tally.payload_bytes),
+        ByteSize(tally.control_bytes),
+    )];
+    if tally.descriptors > 0 {
+        parts.push(format!("{} descriptors came along, and were not recorded", tally.descriptors));
+    }
+    parts.push(format!("the end: {}", reason.describe()));
+    let file = |file: &FileReport| {
+        format!("{}: {} messages, {}", file.path.display(), file.messages, ByteSize(file.bytes))
+    };
+    let files = files.iter().map(file);
+    [parts.join("; ")].into_iter().chain(files).collect::<Vec<_>>().join("\n")
+}

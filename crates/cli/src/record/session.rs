@@ -1,0 +1,270 @@
+//! [`Session`]: a recording from its first message to its last, in one file or several.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+use sealane::{Error, Message, Subscriber};
+use serde::Serialize;
+
+use crate::{
+    record::{
+        output::{Heading, Output},
+        tally::Tally,
+        target::Target,
+    },
+    recording::{layout::MISSED_AT_END, message::Recorded},
+    stop::{LOOK, Stop},
+};
+
+/// When a file is ended, and whether another one follows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) max_size: Option<u64>,
+    pub(crate) max_duration: Option<Duration>,
+    pub(crate) split: bool,
+}
+
+/// Why a recording ended, or one of its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reason {
+    PublisherEnded,
+    Signal,
+    MaxSize,
+    MaxDuration,
+    /// Standard output is not read any more.
+    ReaderEnded,
+    Error,
+}
+
+impl Reason {
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::PublisherEnded => "the publisher ended",
+            Self::Signal => "a signal",
+            Self::MaxSize => "--max-size",
+            Self::MaxDuration => "--max-duration",
+            Self::ReaderEnded => "standard output is not read any more",
+            Self::Error => "an error",
+        }
+    }
+}
+
+/// What became of a recording.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) reason: Reason,
+    #[serde(flatten)]
+    pub(crate) tally: Tally,
+    /// Messages that were missed behind the last one.
+    pub(crate) missed_at_end: u64,
+    pub(crate) seconds: f64,
+    pub(crate) files: Vec<FileReport>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct FileReport {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+    pub(crate) messages: u64,
+}
+
+/// A recording that goes on.
+pub(crate) struct Session {
+    subscriber: Subscriber,
+    target: Target,
+    bounds: Bounds,
+    heading: Heading,
+    syncs: bool,
+    output: Output,
+    /// The number of the file, from 0.
+    part: u32,
+    /// When the file was begun.
+    begun: Instant,
+    clock: Clock,
+    tally: Tally,
+    /// Messages that the subscriber said it missed, in the messages that were received.
+    told: u64,
+    /// Messages that were lost to our own limit of open files, and are told with the next one.
+    lost: u64,
+    files: Vec<FileReport>,
+    buffer: Vec<u8>,
+}
+
+impl Session {
+    pub(crate) fn begin(
+        subscriber: Subscriber,
+        target: Target,
+        bounds: Bounds,
+        heading: Heading,
+        syncs: bool,
+    ) -> Result<Self> {
+        let output = Output::begin(target.open(0)?, &heading, syncs)
+            .with_context(|| format!("write {}", target.part(0).display()))?;
+        Ok(Self {
+            subscriber,
+            target,
+            bounds,
+            heading,
+            syncs,
+            output,
+            part: 0,
+            begun: Instant::now(),
+            clock: Clock::now(),
+            tally: Tally::default(),
+            told: 0,
+            lost: 0,
+            files: Vec::new(),
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Records until the end. The second part is the error that ended it.
+    pub(crate) fn run(mut self, stop: &Stop) -> (Report, Option<anyhow::Error>) {
+        let begun = self.begun;
+        let (mut reason, mut error) = match self.record(stop) {
+            Ok(reason) => (reason, None),
+            Err(error) if self.target.is_stdout() && is_broken_pipe(&error) => (Reason::ReaderEnded, None),
+            Err(error) => (Reason::Error, Some(error)),
+        };
+        // What was missed behind the last message that was received.
+        let missed_at_end = self.subscriber.missed().saturating_sub(self.told).saturating_add(self.lost);
+        let path = self.target.part(self.part);
+        let messages = self.output.tally.messages;
+        // Behind a failed write nothing more can be written either, and the file is left as it was flushed last.
+        let (bytes, failed) = self.output.finish(about(reason, missed_at_end));
+        if let Some(failed) = failed.filter(|_| error.is_none() && reason != Reason::ReaderEnded) {
+            if self.target.is_stdout() && is_broken_pipe(&failed) {
+                reason = Reason::ReaderEnded;
+            } else {
+                reason = Reason::Error;
+                error = Some(failed.context(format!("write {}", path.display())));
+            }
+        }
+        self.files.push(FileReport { path, bytes, messages });
+        let seconds = begun.elapsed().as_secs_f64();
+        (Report { reason, tally: self.tally, missed_at_end, seconds, files: self.files }, error)
+    }
+
+    fn record(&mut self, stop: &Stop) -> Result<Reason> {
+        loop {
+            if stop.is_asked() {
+                return Ok(Reason::Signal);
+            }
+            let now = Instant::now();
+            if self.output.flush_due().is_some_and(|due| due <= now) {
+                self.output.flush().with_context(|| self.failed_write())?;
+            }
+            let ends = self.bounds.max_duration.map(|duration| self.begun + duration);
+            if ends.is_some_and(|ends| ends <= now) {
+                if !self.bounds.split {
+                    return Ok(Reason::MaxDuration);
+                }
+                self.split(Reason::MaxDuration)?;
+                continue;
+            }
+            let due = [self.output.flush_due(), ends].into_iter().flatten().min();
+            let timeout = due.map_or(LOOK, |due| LOOK.min(due - now));
+            match self.subscriber.recv_timeout(timeout) {
+                Ok(message) => {
+                    if let Some(reason) = self.take(&message)? {
+                        return Ok(reason);
+                    }
+                }
+                Err(Error::Disconnected) => return Ok(Reason::PublisherEnded),
+                // Such a message is not counted among those that were missed.
+                Err(Error::FdsLost { .. }) => self.lost += 1,
+                Err(error) if error.is_timeout() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Writes a message, into the next file if this one has no room for it. A message that is too large for any file has one of its own.
+    fn take(&mut self, message: &Message) -> Result<Option<Reason>> {
+        self.told = self.told.saturating_add(message.missed());
+        let missed = message.missed().saturating_add(self.lost);
+        self.buffer.clear();
+        Recorded::encode_received(message, missed, &mut self.buffer)?;
+        let size = self.output.size_with(self.buffer.len());
+        if self.output.tally.messages > 0 && self.bounds.max_size.is_some_and(|max| size > max) {
+            if !self.bounds.split {
+                // The message is not in the file, and was not missed either: it came too late.
+                self.told = self.told.saturating_sub(message.missed());
+                return Ok(Some(Reason::MaxSize));
+            }
+            self.split(Reason::MaxSize)?;
+        }
+        let now = Instant::now();
+        let log_time = self.clock.at(now);
+        self.output
+            .write(message.sequence(), log_time, &self.buffer, now)
+            .with_context(|| self.failed_write())?;
+        self.lost = 0;
+        self.output.tally.add(message, missed);
+        self.tally.add(message, missed);
+        Ok(None)
+    }
+
+    /// Ends the file, and begins the next one. What was missed meanwhile is told by the next message.
+    fn split(&mut self, reason: Reason) -> Result<()> {
+        let next = self.part + 1;
+        self.heading.about.insert("part".into(), next.to_string());
+        let (path, next_path) = (self.target.part(self.part), self.target.part(next));
+        let output = Output::begin(self.target.open(next)?, &self.heading, self.syncs)
+            .with_context(|| format!("write {}", next_path.display()))?;
+        let ended = std::mem::replace(&mut self.output, output);
+        (self.part, self.begun) = (next, Instant::now());
+        let messages = ended.tally.messages;
+        let (bytes, failed) = ended.finish(about(reason, 0));
+        let failed = failed.map(|error| error.context(format!("write {}", path.display())));
+        self.files.push(FileReport { path, bytes, messages });
+        failed.map_or(Ok(()), Err)?;
+        Ok(())
+    }
+
+    fn failed_write(&self) -> String {
+        format!("write {}", self.target.part(self.part).display())
+    }
+}
+
+/// The metadata of a file's end.
+fn about(reason: Reason, missed_at_end: u64) -> BTreeMap<String, String> {
+    let values = [("reason", reason.describe().to_owned()), (MISSED_AT_END, missed_at_end.to_string())];
+    values.map(|(key, value)| (key.to_owned(), value)).into()
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| match cause.downcast_ref() {
+        Some(mcap::McapError::Io(error)) => Some(error),
+        _ => cause.downcast_ref::<std::io::Error>(),
+    });
+    causes.any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// The wall clock, which never goes back.
+#[derive(Debug)]
+struct Clock {
+    begun: Instant,
+    /// Nanoseconds since 1970 when it was begun.
+    base: u64,
+    last: u64,
+}
+
+impl Clock {
+    fn now() -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { begun: Instant::now(), base: u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX), last: 0 }
+    }
+
+    /// Nanoseconds since 1970. The time that passed is that of a clock which nobody sets, so that a replay keeps it.
+    fn at(&mut self, now: Instant) -> u64 {
+        let passed = u64::try_from(now.duration_since(self.begun).as_nanos()).unwrap_or(u64::MAX);
+        self.last = self.last.max(self.base.saturating_add(passed));
+        self.last
+    }
+}

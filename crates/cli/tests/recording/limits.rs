@@ -1,0 +1,123 @@
+//! The limits of a file: its size, its time, and another file that follows.
+
+use std::{fs, path::PathBuf};
+
+use crate::support::{Place, account, fail, messages, metadata, publish, read_in_python, report};
+
+const MAX: usize = 64 << 10;
+
+#[test]
+fn a_file_is_never_larger_than_its_limit() {
+    let place = Place::new();
+    let mut publisher = place.publisher();
+    let recorder = place.record(&mut publisher, &["--max-size", "5MiB"]);
+    let mut number = 0;
+    while !publisher.subscribers().is_empty() {
+        publish(&mut publisher, number, MAX);
+        publisher.wait_event(std::time::Duration::ZERO).unwrap();
+        number += 1;
+    }
+    let report = report(recorder);
+    assert_eq!(report["reason"], "max_size");
+    let len = fs::metadata(&place.file).unwrap().len();
+    assert!((4 << 20..=5 << 20).contains(&len), "{len}");
+    assert_eq!(report["files"][0]["bytes"], len);
+    assert!(account(&messages(&place.file), 0) <= number);
+}
+
+#[test]
+fn files_that_follow_one_another_continue_what_was_counted() {
+    let place = Place::new();
+    let mut publisher = place.publisher();
+    let recorder = place.record(&mut publisher, &["--max-size", "2MiB", "--split"]);
+    for number in 0..2000 {
+        publish(&mut publisher, number, MAX);
+    }
+    drop(publisher);
+    let report = report(recorder);
+    let files: Vec<PathBuf> = report["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| file["path"].as_str().unwrap().into())
+        .collect();
+    assert!(files.len() > 3, "{files:?}");
+    assert_eq!(files[..2], [place.file.clone(), place.join("f-0001.mcap")]);
+    let mut all = Vec::new();
+    for (part, file) in files.iter().enumerate() {
+        assert!(fs::metadata(file).unwrap().len() <= 2 << 20);
+        assert_eq!(metadata(file, "sealane.recording")["part"], part.to_string());
+        all.extend(messages(file));
+    }
+    assert_eq!(report["messages"], all.len());
+    assert_eq!(account(&all, 0) + report["missed_at_end"].as_u64().unwrap(), 2000);
+    read_in_python(&files);
+}
+
+#[test]
+fn a_message_that_is_larger_than_a_file_has_one_of_its_own() {
+    let place = Place::new();
+    let mut publisher = place.publisher();
+    let recorder = place.record(&mut publisher, &["--max-size", "100KiB", "--split"]);
+    for _ in 0..3 {
+        publisher.loan(300 << 10).unwrap().send().unwrap();
+    }
+    drop(publisher);
+    assert_eq!(report(recorder)["files"].as_array().unwrap().len(), 3);
+    assert_eq!(messages(&place.join("f-0002.mcap")).len(), 1);
+}
+
+#[test]
+fn a_recording_ends_after_its_time_though_nothing_comes() {
+    let place = Place::new();
+    let mut publisher = place.publisher();
+    let recorder = place.record(&mut publisher, &["--max-duration", "20ms"]);
+    assert_eq!(report(recorder)["reason"], "max_duration");
+    assert_eq!(messages(&place.file), []);
+}
+
+#[test]
+fn options_that_do_not_fit_are_errors() {
+    let place = Place::new();
+    let _publisher = place.publisher();
+    for (options, expected) in [
+        (&["--split"][..], "--max-size or --max-duration expected"),
+        (&["--split", "--max-size", "1MiB", "--output", "-"][..], "cannot be used multiple times"),
+        (&["--max-size", "many"][..], "invalid value 'many'"),
+        (&["--max-duration", "10"][..], "invalid value '10'"),
+    ] {
+        let output = place.recorder(options).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && error.contains(expected), "{error}");
+        assert!(!place.file.exists());
+    }
+    let mut command = crate::support::sealane(&[
+        "record",
+        crate::support::text(&place.path),
+        "-o",
+        "-",
+        "--split",
+        "--max-size",
+        "1MiB",
+    ]);
+    let error = fail(&mut command);
+    assert!(error.contains("a file expected"), "{error}");
+}
+
+#[test]
+fn a_part_that_exists_ends_the_recording_and_is_not_touched() {
+    let place = Place::new();
+    let next = place.join("f-0001.mcap");
+    fs::write(&next, "precious").unwrap();
+    let mut publisher = place.publisher();
+    let recorder = place.record(&mut publisher, &["--max-size", "100KiB", "--split"]);
+    publisher.loan(90 << 10).unwrap().send().unwrap();
+    publisher.loan(90 << 10).unwrap().send().unwrap();
+    drop(publisher);
+    let output = recorder.wait_with_output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains("f-0001.mcap exists"), "{error}");
+    assert_eq!(messages(&place.file).len(), 1);
+    assert_eq!(fs::read(next).unwrap(), b"precious");
+}

@@ -1,0 +1,9 @@
+//! `sealane record` and `sealane replay`, as a person uses them: the command is started, stopped and killed.
+
+mod files;
+mod hostile;
+mod kills;
+mod limits;
+mod replaying;
+mod round_trip;
+mod support;
