@@ -134,12 +134,12 @@ fn limit_of_files_below_a_page_ends_nothing() {
 
 #[test]
 fn small_address_space_is_named() {
-    // 24 MiB: room for the program and its thread, and not for both rings.
-    let output = shell("ulimit -v 24576 && exec \"$0\" doctor --json --timeout 60");
+    // 32 MiB: room for the program and its thread, and not for both rings.
+    let output = shell("ulimit -v 32768 && exec \"$0\" doctor --json --timeout 60");
     let report = json(&output);
     let check = named(&report["checks"], "RLIMIT_AS");
     assert!(["warning", "error"].contains(&check["state"].as_str().unwrap()), "{check}");
-    assert_eq!(check["values"]["bytes"], 24 << 20);
+    assert_eq!(check["values"]["bytes"], 32 << 20);
 }
 
 #[test]
