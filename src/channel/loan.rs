@@ -257,6 +257,12 @@ impl<L> Unsent<L> {
         self.loan
     }
 
+    /// The error, and the loan, or the sender of an [`OwnedLoan`](crate::OwnedLoan) that was not made.
+    #[must_use = "what is dropped gives its room back, or closes its direction"]
+    pub fn into_parts(self) -> (Error, L) {
+        (self.error, self.loan)
+    }
+
     #[cfg(feature = "tokio")]
     pub(crate) fn map<M>(self, wrap: impl FnOnce(L) -> M) -> Unsent<M> {
         Unsent { error: self.error, loan: wrap(self.loan) }

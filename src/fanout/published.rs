@@ -1,5 +1,7 @@
 //! [`Published`]: a message where it lies.
 
+use std::os::fd::OwnedFd;
+
 use crate::{
     channel::{Message, Payload},
     memory::shared_slice::SharedSlice,
@@ -15,45 +17,47 @@ use crate::{
 /// # Ok::<(), sealane::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Published<'m> {
-    control: &'m [u8],
-    payload: Option<SharedSlice<'m, u8>>,
-    sequence: u64,
-    missed: u64,
-}
+pub struct Published<'m>(&'m Message);
 
 impl<'m> Published<'m> {
     #[inline]
     pub(super) fn of(message: &'m Message) -> Self {
-        Self {
-            control: message.control(),
-            payload: message.payload().map(Payload::bytes),
-            sequence: message.sequence(),
-            missed: message.missed(),
-        }
+        Self(message)
     }
 
     /// The control bytes, in private memory.
     #[must_use]
     pub fn control(&self) -> &'m [u8] {
-        self.control
+        self.0.control()
     }
 
     /// A view of the payload, if the message has one. The publisher may be writing there.
     #[must_use]
     pub fn payload(&self) -> Option<SharedSlice<'m, u8>> {
-        self.payload
+        self.0.payload().map(Payload::bytes)
+    }
+
+    /// The descriptors, which are closed after the reading.
+    #[must_use]
+    pub fn fds(&self) -> &'m [OwnedFd] {
+        self.0.fds()
     }
 
     /// See [`Message::sequence`].
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.sequence
+        self.0.sequence()
     }
 
     /// See [`Message::missed`].
     #[must_use]
     pub fn missed(&self) -> u64 {
-        self.missed
+        self.0.missed()
+    }
+
+    /// See [`Message::epoch`].
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.0.epoch()
     }
 }

@@ -273,8 +273,8 @@ fn a_loan_that_could_not_be_sent_comes_back_as_it_was() {
     let unsent = loan.try_send_with(&[0; 11]).unwrap_err();
     assert!(matches!(unsent.error(), Error::ControlTooLarge { len: 11, max: 10 }));
     let unsent = unsent.into_loan().try_send_with(Control::default().fd(&stdin())).unwrap_err();
-    assert!(matches!(unsent.error(), Error::TooManyFds { count: 1, max: 0 }));
-    let mut loan = unsent.into_loan();
+    let (error, mut loan) = unsent.into_parts();
+    assert!(matches!(error, Error::TooManyFds { count: 1, max: 0 }));
     assert_eq!(*loan, [1, 2, 3]);
     loan[0] = 9;
     loan.try_send_with(b"0123456789").unwrap();

@@ -225,13 +225,16 @@ fn control_bytes_of_any_length_ride_wherever_the_loan_stands() {
 #[test]
 fn messages_are_read_in_place() {
     for slow in [Slow::default(), OVERRUN] {
-        let (mut publisher, mut subscriber) = pair(&small().slow(slow));
+        let (mut publisher, mut subscriber) = pair(&small().slow(slow).max_fds(1));
+        let file = std::fs::File::open("/dev/null").unwrap();
+        publisher.epoch(9);
         for _ in 0..300 {
             let mut loan = publisher.loan(1000).unwrap();
             loan.fill(1);
-            loan.send_with("x").unwrap();
+            loan.send_with(Control::new(b"x").fd(&file)).unwrap();
             let sum = subscriber.recv_with_timeout(SOON, |message| {
                 assert_eq!((message.control(), message.missed()), (&b"x"[..], 0));
+                assert_eq!((message.epoch(), message.fds().len()), (9, 1));
                 message.payload().unwrap().iter().map(u32::from).sum::<u32>()
             });
             assert_eq!(sum.unwrap(), Some(1000));
