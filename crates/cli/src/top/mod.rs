@@ -94,6 +94,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let mut screen = Screen::new(options);
     let mut terminal = ratatui::try_init().context("preparing the terminal")?;
+    stop.enforce(ratatui::restore)?;
     let result = live(&mut terminal, &mut screen, &mut looks, &stop);
     ratatui::restore();
     result.map(|()| ExitCode::SUCCESS)

@@ -96,6 +96,26 @@ fn order_to_end_leaves_the_terminal_as_it_was() {
 }
 
 #[test]
+fn terminal_that_goes_away_ends_it() {
+    let program = env!("CARGO_BIN_EXE_sealane");
+    for ignoring in ["", "trap '' HUP; "] {
+        let Some(terminal) = Terminal::start(&format!("{ignoring}exec '{program}' top --interval 50ms"))
+        else {
+            return eprintln!("SKIPPED: there is no tmux(1)");
+        };
+        terminal.shows(|screen| screen.contains("q quit"));
+        let pid = terminal.tmux(&["display-message", "-p", "#{pane_pid}"]);
+        drop(terminal);
+        let process = format!("/proc/{}", pid.trim());
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while std::fs::read_to_string(format!("{process}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+            assert!(Instant::now() < deadline, "{process} goes on: {ignoring}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
 fn once_prints_rates_and_a_pipe_gets_no_screen() {
     let role = Role::start(super::hostile_pair);
     let output = sealane().args(["top", "--once", "--interval", "50ms"]).output().unwrap();
