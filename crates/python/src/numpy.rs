@@ -52,13 +52,16 @@ impl<'py> Elements<'py> {
 pub(crate) fn shape_of<'py>(given: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyTuple>, usize)> {
     let py = given.py();
     let wrong = || PyTypeError::new_err("shape: a number of elements, or a tuple of such numbers, expected");
-    let lengths: Vec<usize> = match given.extract::<isize>() {
-        Ok(count) => vec![
+    let lengths: Vec<usize> = if given.hasattr("__index__")? {
+        let count: i128 = given.call_method0("__index__")?.extract()?;
+        vec![
             usize::try_from(count)
                 .map_err(|_| PyValueError::new_err(format!("shape: 0 or more expected, {count} found")))?,
-        ],
-        Err(_) if given.is_instance_of::<PyString>() => return Err(wrong()),
-        Err(_) => given.extract().map_err(|_| wrong())?,
+        ]
+    } else if given.is_instance_of::<PyString>() {
+        return Err(wrong());
+    } else {
+        given.extract().map_err(|_| wrong())?
     };
     let count = lengths.iter().try_fold(1_usize, |product, length| product.checked_mul(*length));
     let count = count.ok_or_else(|| PyValueError::new_err("shape: more elements than memory can have"))?;

@@ -18,73 +18,21 @@ TURN = 64
 PAUSE = 0.005
 
 
-async def _readable(fd, timeout=None):
-    """Waits until a descriptor is readable. A duplicate is watched, so that the object may be closed meanwhile."""
-    loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    copy = os.dup(fd)
-    try:
-        loop.add_reader(copy, lambda: ready.done() or ready.set_result(None))
-        try:
-            if timeout is None:
-                await ready
-            else:
-                await asyncio.wait({ready}, timeout=timeout)
-        finally:
-            loop.remove_reader(copy)
-            ready.cancel()
-    finally:
-        os.close(copy)
-
-
-class _Waiter:
-    """Repeats an attempt until it yields something. One task at a time."""
-
-    def __init__(self):
-        self._busy = False
-        self._streak = 0
-
-    async def until(self, attempt, fd):
-        if self._busy:
-            raise BusyError("another task waits here: one at a time expected")
-        self._busy = True
-        try:
-            while True:
-                found = attempt()
-                if found is not None:
-                    self._streak += 1
-                    if self._streak >= TURN:
-                        await self._turn()
-                    return found
-                self._streak = 0
-                await _readable(fd())
-        finally:
-            self._busy = False
-
-    async def _turn(self):
-        """Gives the event loop a turn. A cancellation would lose what was found, so it is kept for the next await."""
-        self._streak = 0
-        loop = asyncio.get_running_loop()
-        turn = loop.create_future()
-        loop.call_soon(lambda: turn.done() or turn.set_result(None))
-        try:
-            await asyncio.shield(turn)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            loop.call_soon(task.cancel)
-
-
 class _Wrapper:
     """What all objects here share: the object that they wrap, its end, and ``async with``."""
 
     def __init__(self, wrapped):
         #: The object of ``sealane``. Its methods with ``timeout=0`` never wait.
         self.sync = wrapped
-        self._waiter = _Waiter()
+        self._waiting = set()
+        self._receives = False
+        self._streak = 0
 
     def close(self):
         """Closes the object. Tasks that wait end with ``Disconnected``."""
         self.sync.close()
+        for ready in self._waiting:
+            _set(ready)
 
     @property
     def closed(self):
@@ -97,7 +45,36 @@ class _Wrapper:
     async def __aexit__(self, *_reason):
         self.close()
 
-    async def _send(self, attempt, fd):
+    async def _readable(self, fd):
+        """Waits until a descriptor is readable, or the object is closed."""
+        ready = asyncio.get_running_loop().create_future()
+        self._waiting.add(ready)
+        try:
+            await _readable(fd, ready)
+        finally:
+            self._waiting.discard(ready)
+
+    async def _until(self, attempt, fd):
+        """Repeats an attempt to receive until it yields something. One task at a time."""
+        if self._receives:
+            raise BusyError("another task waits here: one at a time expected")
+        self._receives = True
+        try:
+            while True:
+                if self._streak >= TURN:
+                    # Before the attempt: a cancellation while the loop has its turn must lose nothing.
+                    self._streak = 0
+                    await asyncio.sleep(0)
+                found = attempt()
+                if found is not None:
+                    self._streak += 1
+                    return found
+                self._streak = 0
+                await self._readable(fd())
+        finally:
+            self._receives = False
+
+    async def _send(self, attempt, fd=None):
         """Repeats an attempt to send until it is not refused."""
         while True:
             try:
@@ -105,8 +82,29 @@ class _Wrapper:
             except FdsInFlight:
                 await asyncio.sleep(PAUSE)
             except Timeout:
-                # A publisher's descriptor is readable for other reasons, too.
-                await _readable(fd(), None if fd == getattr(self.sync, "send_fileno", None) else PAUSE)
+                if fd is None:
+                    await asyncio.sleep(PAUSE)
+                else:
+                    await self._readable(fd())
+
+
+def _set(ready):
+    if not ready.done():
+        ready.set_result(None)
+
+
+async def _readable(fd, ready, timeout=None):
+    """Waits until a descriptor is readable. A duplicate is watched, as the object may be closed meanwhile."""
+    loop = asyncio.get_running_loop()
+    copy = os.dup(fd)
+    try:
+        loop.add_reader(copy, _set, ready)
+        try:
+            await asyncio.wait({ready}, timeout=timeout)
+        finally:
+            loop.remove_reader(copy)
+    finally:
+        os.close(copy)
 
 
 class _Messages(_Wrapper):
@@ -114,7 +112,7 @@ class _Messages(_Wrapper):
 
     async def recv(self):
         """Waits for the next message."""
-        return await self._waiter.until(self.sync.try_recv, self.sync.fileno)
+        return await self._until(self.sync.try_recv, self.sync.fileno)
 
     def __aiter__(self):
         return self
@@ -156,7 +154,7 @@ class Channel(_Messages):
                 return None
 
         try:
-            return await self._waiter.until(attempt, self.sync.fileno)
+            return await self._until(attempt, self.sync.fileno)
         except BaseException:
             self.sync.cancel(number)
             raise
@@ -175,7 +173,7 @@ class Subscriber(_Messages):
 
     async def recv_latest(self):
         """Waits for the newest message with a payload, and leaves out all before it."""
-        return await self._waiter.until(self.sync.try_recv_latest, self.sync.fileno)
+        return await self._until(self.sync.try_recv_latest, self.sync.fileno)
 
 
 class Publisher(_Wrapper):
@@ -183,7 +181,7 @@ class Publisher(_Wrapper):
 
     async def event(self):
         """Waits for the next event."""
-        return await self._waiter.until(self.sync.next_event, self.sync.fileno)
+        return await self._until(self.sync.next_event, self.sync.fileno)
 
     def __aiter__(self):
         return self
@@ -193,15 +191,15 @@ class Publisher(_Wrapper):
 
     async def send(self, control=b"", *, payload=None, fds=()):
         """Publishes a message: control bytes, descriptors, and a copy of ``payload``."""
-        await self._send(lambda: self.sync.send(control, payload=payload, fds=fds, timeout=0), self.sync.fileno)
+        await self._send(lambda: self.sync.send(control, payload=payload, fds=fds, timeout=0))
 
     async def loan(self, shape, dtype=None):
         """Lends a part of the ring: waits for room."""
-        return await self._send(lambda: self.sync.loan(shape, dtype, timeout=0), self.sync.fileno)
+        return await self._send(lambda: self.sync.loan(shape, dtype, timeout=0))
 
     async def send_loan(self, loan, control=b"", *, fds=(), size=None):
         """Publishes a loan."""
-        await self._send(lambda: loan.send(control, fds=fds, size=size, timeout=0), self.sync.fileno)
+        await self._send(lambda: loan.send(control, fds=fds, size=size, timeout=0))
 
 
 class Listener(_Wrapper):
@@ -209,7 +207,7 @@ class Listener(_Wrapper):
 
     async def accept(self):
         """Waits for a client, and then for its handshake."""
-        handshake = await self._waiter.until(self.sync.try_accept, self.sync.fileno)
+        handshake = await self._until(self.sync.try_accept, self.sync.fileno)
         return await _finish(handshake)
 
 
@@ -222,7 +220,8 @@ async def _finish(handshake):
             if handshake.needs_advance:
                 await asyncio.sleep(0)
             else:
-                await _readable(handshake.fileno(), handshake.seconds_left)
+                ready = asyncio.get_running_loop().create_future()
+                await _readable(handshake.fileno(), ready, handshake.seconds_left)
         except (Full, FdsInFlight):
             await asyncio.sleep(PAUSE)
 
