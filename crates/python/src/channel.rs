@@ -248,8 +248,12 @@ impl Channel {
     }
 
     /// Ends the channel at once. Calls that wait in other threads end. The ring's memory goes with the last view of a loan.
+    ///
+    /// In a fork that has not used the channel it closes the copy, and nothing else.
     fn close(&self) {
-        self.closer.close();
+        if self.receiver.is_ours() || self.sending.outlet.is_ours() {
+            self.closer.close();
+        }
         self.receiver.close();
         self.sending.outlet.close();
     }

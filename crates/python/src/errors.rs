@@ -49,7 +49,7 @@ pub(crate) fn raise(py: Python<'_>, error: Error) -> PyErr {
         Error::Sealed(_) => NotSealed::new_err(text),
         // With its number `OSError` becomes the class that fits: `FileNotFoundError`, `PermissionError` and so on.
         Error::Io { ref path, ref source, .. } => match (source.raw_os_error(), path) {
-            (Some(number), Some(path)) => PyOSError::new_err((number, text, path.clone())),
+            (Some(number), Some(path)) => PyOSError::new_err((number, text, path.clone().into_os_string())),
             (Some(number), None) => PyOSError::new_err((number, text)),
             (None, _) => PyErr::from(std::io::Error::new(source.kind(), text)),
         },

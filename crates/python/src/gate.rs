@@ -7,13 +7,16 @@
 use std::{
     sync::{
         OnceLock,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     thread::{self, ThreadId},
     time::Duration,
 };
 
-use pyo3::{prelude::*, types::PyCFunction};
+use pyo3::{
+    prelude::*,
+    types::{PyCFunction, PyDict},
+};
 
 /// The thread that ends the interpreter. It alone passes from then on.
 static ENDS: OnceLock<ThreadId> = OnceLock::new();
@@ -21,6 +24,15 @@ static ENDS: OnceLock<ThreadId> = OnceLock::new();
 static ENTERING: AtomicUsize = AtomicUsize::new(0);
 /// Looks of the ending thread at [`ENTERING`], a millisecond apart. A fork may have copied a number that nobody counts down.
 const LOOKS: u32 = 200;
+
+/// Forks between the first process and this one.
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// The number of this process among its ancestors that had the module. A value belongs to the process that has used it last; the
+/// copy in a fork that has not used it ends nothing elsewhere.
+pub(crate) fn generation() -> u64 {
+    FORKS.load(SeqCst)
+}
 
 /// Runs `act` without the interpreter's lock.
 pub(crate) fn detached<R: Send>(py: Python<'_>, act: impl FnOnce() -> R + Send) -> R {
@@ -44,7 +56,7 @@ fn pass() {
     }
 }
 
-/// Closes the gate when the interpreter ends.
+/// Closes the gate when the interpreter ends, and counts forks.
 pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     let close = PyCFunction::new_closure(py, None, None, |arguments, _| {
         let _ = ENDS.set(thread::current().id());
@@ -59,5 +71,13 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
         });
     })?;
     py.import("atexit")?.call_method1("register", (close,))?;
+    let forked = PyCFunction::new_closure(py, None, None, |_, _| {
+        FORKS.fetch_add(1, SeqCst);
+        // The threads that were counted are not here.
+        ENTERING.store(0, SeqCst);
+    })?;
+    let hooks = PyDict::new(py);
+    hooks.set_item("after_in_child", forked)?;
+    py.import("os")?.getattr("register_at_fork")?.call((), Some(&hooks))?;
     Ok(())
 }

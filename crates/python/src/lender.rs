@@ -2,7 +2,7 @@
 
 use std::{os::fd::RawFd, time::Duration};
 
-use sealane::{Control, Error, OwnedLoan, Publisher, PublisherLoan, ReplyToken, Result, Sender};
+use sealane::{Control, Error, OwnedLoan, Publisher, PublisherLoan, ReplyToken, RequestId, Result, Sender};
 use self_cell::{MutBorrow, self_cell};
 
 /// What a message is: plain, a request, or the reply to one.
@@ -54,7 +54,15 @@ fn given<'c>(verb: Verb, control: &Control<'c>) -> Control<'c> {
 impl Lender for Box<Sender> {
     type Loan = OwnedLoan<Self>;
 
-    fn lend(self, len: usize, time: Duration) -> Result<Self::Loan, (Self, Error)> {
+    fn lend(mut self, len: usize, time: Duration) -> Result<Self::Loan, (Self, Error)> {
+        // A look arms the descriptor for event loops, which a wait of no time does not.
+        if time.is_zero() {
+            match self.has_space(len) {
+                Ok(true) => {}
+                Ok(false) => return Err((self, Error::Full)),
+                Err(error) => return Err((self, error)),
+            }
+        }
         OwnedLoan::of(self, len, time).map_err(|unsent| {
             let error = copy_of(unsent.error());
             (unsent.into_sender(), error)
@@ -92,7 +100,9 @@ impl Lender for Box<Sender> {
     fn post(&mut self, verb: Verb, control: &Control<'_>, time: Duration) -> Result<u64> {
         let control = given(verb, control);
         match verb {
-            Verb::Request => self.request_timeout(control, time).map(|request| request.number()),
+            Verb::Request if time.is_zero() => self.try_request(control).map(RequestId::number),
+            Verb::Request => self.request_timeout(control, time).map(RequestId::number),
+            _ if time.is_zero() => self.try_send(control).map(|()| 0),
             _ => self.send_timeout(control, time).map(|()| 0),
         }
     }
@@ -144,7 +154,12 @@ impl Lender for Box<Publisher> {
 
     fn lend(self, len: usize, time: Duration) -> Result<Self::Loan, (Self, Error)> {
         PublisherLent::try_new_or_recover(MutBorrow::new(self), |publisher| {
-            publisher.borrow_mut().loan_timeout(len, time).map(Some)
+            let publisher = publisher.borrow_mut();
+            if time.is_zero() {
+                publisher.try_loan(len)?.map(Some).ok_or(Error::Full)
+            } else {
+                publisher.loan_timeout(len, time).map(Some)
+            }
         })
         .map_err(|(publisher, error)| (publisher.into_inner(), error))
     }
@@ -182,7 +197,8 @@ impl Lender for Box<Publisher> {
     }
 
     fn post(&mut self, verb: Verb, control: &Control<'_>, time: Duration) -> Result<u64> {
-        self.send_timeout(given(verb, control), time).map(|()| 0)
+        let control = given(verb, control);
+        if time.is_zero() { self.try_send(control) } else { self.send_timeout(control, time) }.map(|()| 0)
     }
 
     /// A publisher's descriptor is also readable for events, which cannot be taken while a loan is open.

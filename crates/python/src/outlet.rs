@@ -26,7 +26,7 @@ use std::{
 use pyo3::{PyErr, PyResult, exceptions::PyBufferError};
 use sealane::Error;
 
-use crate::{errors::busy, lender::Lender};
+use crate::{errors::busy, gate::generation, lender::Lender};
 
 /// The sending side: at rest, in use by a call, lent, or gone.
 pub(crate) struct Outlet<L: Lender> {
@@ -40,6 +40,8 @@ struct Inner<L: Lender> {
     /// The number of the last loan. Each loan has another one.
     loan: u64,
     closed: bool,
+    /// The process that has used it last: see [`generation`].
+    generation: u64,
 }
 
 enum State<L: Lender> {
@@ -89,7 +91,13 @@ impl From<Refusal> for PyErr {
 
 impl<L: Lender> Outlet<L> {
     pub(crate) fn new(lender: L) -> Self {
-        let inner = Inner { state: State::Resting(lender), views: 0, loan: 0, closed: false };
+        let inner = Inner {
+            state: State::Resting(lender),
+            views: 0,
+            loan: 0,
+            closed: false,
+            generation: generation(),
+        };
         Self { inner: Mutex::new(inner) }
     }
 
@@ -101,7 +109,10 @@ impl<L: Lender> Outlet<L> {
     pub(crate) fn take(&self) -> Result<L, Refusal> {
         let mut inner = self.lock();
         match mem::replace(&mut inner.state, State::Busy) {
-            State::Resting(lender) => Ok(lender),
+            State::Resting(lender) => {
+                inner.generation = generation();
+                Ok(lender)
+            }
             other => {
                 inner.state = other;
                 Err(inner.refusal())
@@ -133,7 +144,10 @@ impl<L: Lender> Outlet<L> {
             return Err(Refusal::Views(inner.views));
         }
         match mem::replace(&mut inner.state, State::Busy) {
-            State::Lent(loan) => Ok(loan),
+            State::Lent(loan) => {
+                inner.generation = generation();
+                Ok(loan)
+            }
             other => {
                 inner.state = other;
                 Err(Refusal::LoanHasEnded)
@@ -212,6 +226,11 @@ impl<L: Lender> Outlet<L> {
         };
         drop(inner);
         drop(left);
+    }
+
+    /// Whether this process has made or used it.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.lock().generation == generation()
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -5,7 +5,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use sealane::Error;
 
-use crate::errors::{Disconnected, busy};
+use crate::{
+    errors::{Disconnected, busy},
+    gate::generation,
+};
 
 /// A value for one call at a time. The lock is held for some instructions only: a call takes the value out.
 pub(crate) struct Slot<T> {
@@ -17,11 +20,20 @@ pub(crate) struct Slot<T> {
 struct Inner<T> {
     value: Option<Box<T>>,
     closed: bool,
+    /// The process that has used it last: see [`generation`].
+    generation: u64,
 }
 
 impl<T> Slot<T> {
     pub(crate) fn new(value: T, what: &'static str) -> Self {
-        Self { inner: Mutex::new(Inner { value: Some(Box::new(value)), closed: false }), what }
+        Self {
+            inner: Mutex::new(Inner {
+                value: Some(Box::new(value)),
+                closed: false,
+                generation: generation(),
+            }),
+            what,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<T>> {
@@ -41,7 +53,10 @@ impl<T> Slot<T> {
     pub(crate) fn take(&self) -> PyResult<Box<T>> {
         let mut inner = self.lock();
         match inner.value.take() {
-            Some(value) => Ok(value),
+            Some(value) => {
+                inner.generation = generation();
+                Ok(value)
+            }
             None if inner.closed => Err(closed()),
             None => Err(busy(self.what)),
         }
@@ -54,6 +69,11 @@ impl<T> Slot<T> {
         let value = inner.value.take();
         drop(inner);
         drop(value);
+    }
+
+    /// Whether this process has made or used the value.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.lock().generation == generation()
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -189,8 +189,12 @@ impl Subscriber {
     }
 
     /// Ends the subscription. A call that waits in another thread ends.
+    ///
+    /// In a fork that has not used the subscriber it closes the copy, and nothing else.
     fn close(&self) {
-        self.closer.close();
+        if self.slot.is_ours() {
+            self.closer.close();
+        }
         self.slot.close();
     }
 
