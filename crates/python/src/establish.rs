@@ -203,13 +203,11 @@ impl Listener {
         let handshake = in_slices(py, Timeout::of(timeout)?, |time| {
             // A listener that is closed meanwhile ends the wait.
             let listener = self.get().ok_or(Error::Disconnected)?;
-            match listener.try_accept()? {
-                Some(handshake) => Ok(handshake),
-                None => {
-                    until_readable(Some(fd), time);
-                    listener.try_accept()?.ok_or(Error::Timeout)
-                }
+            if let Some(handshake) = listener.try_accept()? {
+                return Ok(handshake);
             }
+            until_readable(Some(fd), time);
+            listener.try_accept()?.ok_or(Error::Timeout)
         })?;
         complete(py, handshake)
     }

@@ -201,7 +201,7 @@ impl Loan {
         unsafe { keeper.get().place.describe(keeper.as_any(), view, flags) }
     }
 
-    /// Does nothing: the view ends when its object does. Where this method is, NumPy takes a `memoryview` instead of the loan.
+    /// Does nothing: the view ends when its object does. Where this method is, `NumPy` takes a `memoryview` instead of the loan.
     #[expect(clippy::unused_self, reason = "the buffer protocol's signature")]
     unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {}
 }

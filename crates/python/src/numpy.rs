@@ -1,4 +1,4 @@
-//! What is asked of NumPy, which the package uses only if the program does.
+//! What is asked of `NumPy`, which the package uses only if the program does.
 
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
@@ -6,7 +6,7 @@ use pyo3::{
     types::{PyString, PyTuple},
 };
 
-/// A type of elements, with NumPy itself.
+/// A type of elements, with `NumPy` itself.
 pub(crate) struct Elements<'py> {
     numpy: Bound<'py, PyModule>,
     pub(crate) dtype: Bound<'py, PyAny>,
@@ -38,7 +38,7 @@ impl<'py> Elements<'py> {
         self.numpy.call_method1("empty", (shape, &self.dtype))
     }
 
-    /// An array over the memory of `buffer`, which it keeps. NumPy keeps the very object that is given here.
+    /// An array over the memory of `buffer`, which it keeps. `NumPy` keeps the very object that is given here.
     pub(crate) fn over(
         &self,
         buffer: &Bound<'py, PyAny>,

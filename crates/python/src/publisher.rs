@@ -51,6 +51,7 @@ pub(crate) struct SubscriberId(sealane::SubscriberId);
 
 #[pymethods]
 impl SubscriberId {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "an object of Python")]
     fn __repr__(&self) -> String {
         format!("<sealane.{:?}>", self.0)
     }

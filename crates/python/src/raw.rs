@@ -1,6 +1,6 @@
 //! All unsafe code of the package: memory that Python lends or borrows, and descriptors that are bare numbers.
 //!
-//! Python's threads may write the same memory at any time, as NumPy computes without the interpreter's lock. So memory that
+//! Python's threads may write the same memory at any time, as `NumPy` computes without the interpreter's lock. So memory that
 //! Python can reach is never a `&[u8]` or `&mut [u8]` here: it is copied through raw pointers, as C code copies it. The one
 //! exception is an array that no other code has seen yet.
 
@@ -175,7 +175,7 @@ pub(crate) fn is_unshared(object: &Bound<'_, PyAny>) -> bool {
     unsafe { ffi::Py_REFCNT(object.as_ptr()) == 1 }
 }
 
-/// Copies a payload to an array of NumPy in one step.
+/// Copies a payload to an array of `NumPy` in one step.
 ///
 /// # Errors
 /// An exception if `array` is no contiguous, writable buffer of the payload's length.

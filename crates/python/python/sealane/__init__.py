@@ -41,6 +41,7 @@ from ._native import (
     subscribe_inherited,
     subscribe_socket,
 )
+from ._settings import Settings
 from ._spawn import spawn
 from .errors import (
     BusyError,
@@ -84,6 +85,7 @@ __all__ = [
     "Publisher",
     "SealaneError",
     "SealedBuffer",
+    "Settings",
     "Subscriber",
     "SubscriberId",
     "SubscriberInfo",

@@ -2,14 +2,23 @@
 
 import os
 import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
 
 from . import _native
+from ._settings import Settings
 
 #: Seconds that a child has to end by itself after a failed handshake, before it is killed.
 GRACE = 1.0
 
 
-def spawn(args, *, env=None, popen=None, **settings):
+def spawn(
+    args: Sequence[str | os.PathLike[str]],
+    *,
+    env: Mapping[str, str] | None = None,
+    popen: Mapping[str, Any] | None = None,
+    **settings: Unpack[Settings],
+) -> tuple[_native.Channel, subprocess.Popen[bytes]]:
     """Starts a program with a channel to it, which it takes by ``inherited``. Returns the channel and a ``subprocess.Popen``.
 
     ``args`` and ``env`` are those of ``Popen``, and ``popen`` has more of its arguments. A child that does not take the channel
@@ -32,7 +41,7 @@ def spawn(args, *, env=None, popen=None, **settings):
         raise
 
 
-def _end(process):
+def _end(process: subprocess.Popen[bytes]) -> None:
     """Ends a child that got no channel, and reaps it. It may report the reason by itself first."""
     try:
         process.wait(GRACE)
