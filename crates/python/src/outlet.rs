@@ -64,6 +64,8 @@ pub(crate) enum Refusal {
     ViewsOfEnded(usize),
     /// This loan has views.
     Views(usize),
+    /// This loan is being sent.
+    BeingSent,
     /// This loan was sent or discarded.
     LoanHasEnded,
     /// It was closed.
@@ -83,6 +85,7 @@ impl From<Refusal> for PyErr {
                 views(count, "the loan was discarded, and its room is free when they are dropped")
             }
             Refusal::Views(count) => views(count, "drop them, then send"),
+            Refusal::BeingSent => PyBufferError::new_err("the loan is being sent by another thread"),
             Refusal::LoanHasEnded => PyBufferError::new_err("the loan was sent or discarded: make a new one"),
             Refusal::Closed => crate::errors::Disconnected::new_err(Error::Disconnected.to_string()),
         }
@@ -171,7 +174,10 @@ impl<L: Lender> Outlet<L> {
     /// Counts a view, if the loan of this number is open.
     pub(crate) fn begin_view(&self, number: u64) -> Result<(), Refusal> {
         let mut inner = self.lock();
-        inner.check_open(number)?;
+        inner.check_open(number).map_err(|refusal| match refusal {
+            Refusal::InUse => Refusal::BeingSent,
+            refusal => refusal,
+        })?;
         inner.views += 1;
         Ok(())
     }
