@@ -5,8 +5,9 @@
 
 In each step a frame goes to the other process, which copies it to an array of its own and sends one back, which is copied as well. The
 transports take turns in each round. Shown are medians: frames a second (both ways together), and the CPU time of both processes a
-frame. *In place* is a loan that is written by NumPy; the others send an array that is there. ``shared_memory`` has a slot each way and
-a pipe that says when it is full: nothing else, and whoever has it can write it.
+frame. All copy to an array that is used again and again (``readinto``, ``recv_bytes_into``), but *new arrays*, which is
+``message.array()``. A frame of sealane is written to a loan. ``shared_memory`` has a slot each way and a pipe that says when it is
+full: nothing else, and whoever has it can write it at any time.
 """
 
 import argparse
@@ -26,22 +27,24 @@ STOP = b"stop"
 
 
 class Sealane:
-    """A channel. ``in_place`` fills a loan, as a camera or an algorithm would; the other form copies an array that is there."""
+    """A channel."""
 
-    def __init__(self, channel, size, in_place):
-        self.channel, self.size, self.in_place = channel, size, in_place
+    def __init__(self, channel, size, new_arrays):
+        self.channel, self.size, self.new_arrays = channel, size, new_arrays
 
     def send(self, frame):
-        if self.in_place:
-            loan = self.channel.loan(self.size)
-            loan.array[...] = frame
-            loan.send()
-        else:
-            self.channel.send(payload=frame)
+        loan = self.channel.loan(self.size)
+        loan.array[...] = frame
+        loan.send()
 
-    def recv(self, _target):
+    def recv(self, target):
         with self.channel.recv() as message:
-            return message.array("u1") if message.size else None
+            if message.size is None:
+                return None
+            if self.new_arrays:
+                return message.array("u1")
+            message.readinto(target)
+            return target
 
     def stop(self):
         self.channel.send(STOP)
@@ -93,7 +96,7 @@ def open_end(kind, ends, size, first):
             channel = ends.accept(timeout=60)
         else:
             channel = sealane.connect(ends, ring_capacity=ring, max_peer_ring_capacity=64 << 20)
-        return Sealane(channel, size, kind.endswith("in place"))
+        return Sealane(channel, size, kind.endswith("new arrays"))
     connection, name = ends
     if kind == "shared_memory":
         return Shared(connection, SharedMemory(name), size, first)
@@ -160,7 +163,7 @@ def measure(kind, size, seconds):
                 pass
 
 
-KINDS = ["sealane, in place", "sealane", "multiprocessing.connection", "shared_memory"]
+KINDS = ["sealane", "sealane, new arrays", "multiprocessing.connection", "shared_memory"]
 
 
 def main():

@@ -154,7 +154,7 @@ impl Message {
             let text = format!("shape: {} bytes of elements expected, another number found", payload.len());
             return Err(PyValueError::new_err(text));
         }
-        new_array(&elements, &shape, &payload)
+        raw::fill_new_array(elements.empty(&shape)?, &payload)
     }
 
     /// Copies the payload to a writable buffer, from byte ``offset`` on. Returns the number of bytes.
@@ -186,27 +186,6 @@ impl Message {
             self.sequence
         ))
     }
-}
-
-#[expect(unsafe_code, reason = "the array is filled before other code has it")]
-fn new_array<'py>(
-    elements: &Elements<'py>,
-    shape: &Bound<'py, PyTuple>,
-    payload: &Payload,
-) -> PyResult<Bound<'py, PyAny>> {
-    let array = elements.empty(shape)?;
-    if raw::is_unshared(&array) {
-        // SAFETY: the array was made in the line above, is referred to from here only, and is returned below.
-        unsafe { raw::fill_new_array(&array, payload) }?;
-    } else {
-        // Somebody has replaced `numpy.empty`.
-        let buffer = Buffer::writable(&array)?;
-        if buffer.len() != payload.len() {
-            return Err(PyValueError::new_err("numpy.empty: an array as long as the payload expected"));
-        }
-        buffer.fill(0, payload).map_err(|error| raise(array.py(), error))?;
-    }
-    Ok(array)
 }
 
 /// A received descriptor, which closes with the object.

@@ -169,38 +169,40 @@ impl Buffer {
     }
 }
 
-/// Whether no other code has a reference to the object.
-pub(crate) fn is_unshared(object: &Bound<'_, PyAny>) -> bool {
-    // SAFETY: the pointer is an object's, as `object` keeps it.
-    unsafe { ffi::Py_REFCNT(object.as_ptr()) == 1 }
-}
-
-/// Copies a payload to an array of `NumPy` in one step.
+/// Copies a payload to an array that was made for it, and returns the array.
 ///
 /// # Errors
-/// An exception if `array` is no contiguous, writable buffer of the payload's length.
-///
-/// # Safety
-/// `array` was made by the caller, and no other code has it until this function returns.
-pub(crate) unsafe fn fill_new_array(array: &Bound<'_, PyAny>, payload: &Payload) -> PyResult<()> {
+/// An exception if it is no contiguous, writable buffer of the payload's length.
+pub(crate) fn fill_new_array<'py>(
+    array: Bound<'py, PyAny>,
+    payload: &Payload,
+) -> PyResult<Bound<'py, PyAny>> {
     let py = array.py();
-    let buffer = Buffer::writable(array)?;
+    // SAFETY: the pointer is an object's, as `array` keeps it.
+    let references = unsafe { ffi::Py_REFCNT(array.as_ptr()) };
+    let buffer = Buffer::writable(&array)?;
     let len = buffer.len();
     if len != payload.len() {
         let text = format!("an array of {} bytes expected, as the payload has, {len} found", payload.len());
         return Err(PyValueError::new_err(text));
     }
-    if len == 0 {
-        return Ok(());
-    }
-    let start = buffer.0.buf_ptr().cast::<MaybeUninit<u8>>();
-    #[expect(clippy::disallowed_methods, reason = "no mapping, but memory of an array")]
-    // SAFETY: contract of `from_raw_parts_mut`: the memory is `len` writable bytes, which may be uninitialised, and which the
-    // buffer keeps. No other code has the array, so this reference is the only one.
-    let target = unsafe { slice::from_raw_parts_mut(start, len) };
-    let copied = crate::gate::detached(py, || {
-        payload.bytes().copy_to_uninit(target)?;
-        if payload.is_whole() { Ok(()) } else { Err(Error::Overrun) }
-    });
-    copied.map_err(|error| crate::errors::raise(py, error))
+    let copied = if references == 1 && len > 0 {
+        let start = buffer.0.buf_ptr().cast::<MaybeUninit<u8>>();
+        #[expect(clippy::disallowed_methods, reason = "no mapping, but memory of an array")]
+        // SAFETY: contract of `from_raw_parts_mut`:
+        // 1. The memory is `len` writable bytes, which may be uninitialised, and which the buffer keeps.
+        // 2. This reference is the only way to it: the array was made for this, and the caller's reference, which is here now, was
+        //    the only one.
+        let target = unsafe { slice::from_raw_parts_mut(start, len) };
+        crate::gate::detached(py, || {
+            payload.bytes().copy_to_uninit(target)?;
+            if payload.is_whole() { Ok(()) } else { Err(Error::Overrun) }
+        })
+    } else {
+        // Somebody has replaced `numpy.empty`, and has the array as well.
+        crate::gate::detached(py, || buffer.fill(0, payload))
+    };
+    copied.map_err(|error| crate::errors::raise(py, error))?;
+    drop(buffer);
+    Ok(array)
 }
