@@ -200,6 +200,17 @@ impl Fd {
     }
 }
 
+/// A descriptor that a peer has sent may take long to close, so other threads run meanwhile.
+impl Drop for Fd {
+    fn drop(&mut self) {
+        if let Ok(fd) = self.take() {
+            let mut fd = Some(fd);
+            // Without an interpreter it is closed here.
+            Python::try_attach(|py| detached(py, || drop(fd.take())));
+        }
+    }
+}
+
 #[pymethods]
 impl Fd {
     /// The number. It is valid until the descriptor is closed or detached.
