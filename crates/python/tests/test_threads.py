@@ -187,6 +187,21 @@ def test_the_interpreter_ends_while_threads_wait(script):
         )
 
 
+def test_the_interpreter_ends_slowly_while_threads_come_back_to_it(script):
+    # A thread that asks for the lock of an interpreter that ends is ended by it, which Rust's frames do not survive.
+    script(
+        """
+        import threading, time, sealane
+        class Slow:
+            def __del__(self, sleep=time.sleep): sleep(0.3)
+        slow = Slow()
+        channels = [sealane.pair() for _ in range(4)]
+        for a, b in channels:
+            threading.Thread(target=b.recv, daemon=True).start()
+        """
+    )
+
+
 def test_the_interpreter_ends_with_open_objects(script):
     script(
         """
