@@ -1,0 +1,315 @@
+//! `Channel`: both halves, each for one call at a time.
+
+use std::{
+    os::fd::{AsRawFd, RawFd},
+    sync::Arc,
+};
+
+use pyo3::{
+    prelude::*,
+    types::{PyDict, PyTuple},
+};
+use sealane::{Closer, Credentials, Error, Limits, Receiver, Sender};
+
+use crate::{
+    errors::Disconnected,
+    facts::{self, Peer},
+    lender::Verb,
+    loan::Loan,
+    message::Message,
+    outlet,
+    sending::{Given, Lease, Sending},
+    slot::{Slot, closed},
+    wait::{Timeout, in_slices, until_readable},
+};
+
+/// A channel to another process. One thread may send while another receives; two that do the same get ``BusyError``.
+#[pyclass(frozen, module = "sealane", weakref)]
+pub(crate) struct Channel {
+    sending: Arc<Sending<Box<Sender>>>,
+    receiver: Slot<Receiver>,
+    /// The descriptor of the receiver.
+    fd: RawFd,
+    closer: Closer,
+    peer: Credentials,
+    limits: Limits,
+}
+
+impl Channel {
+    pub(crate) fn new(channel: sealane::Channel) -> Self {
+        let (limits, closer) = (channel.limits(), channel.closer());
+        let (sender, receiver) = channel.split();
+        let peer = receiver.peer().credentials();
+        let fd = receiver.as_raw_fd();
+        let room = sender.as_raw_fd();
+        Self {
+            sending: Arc::new(Sending::new(Box::new(sender), room)),
+            receiver: Slot::new(receiver, "the receiving side is in use by another thread"),
+            fd,
+            closer,
+            peer,
+            limits,
+        }
+    }
+
+    /// Receives a message, or waits for it.
+    fn receive(&self, py: Python<'_>, timeout: Timeout) -> PyResult<sealane::Message> {
+        self.receiver.with(|receiver| in_slices(py, timeout, |time| receiver.recv_timeout(time)))
+    }
+
+    /// Receives the reply to a request. The request stays open if that fails.
+    fn receive_reply(&self, py: Python<'_>, number: u64, timeout: Timeout) -> PyResult<sealane::Message> {
+        let fd = self.fd;
+        self.receiver.with(|receiver| {
+            in_slices(py, timeout, |time| {
+                let request = receiver.request_id(number).ok_or(Error::UnknownRequest)?;
+                if let Some(reply) = receiver.take_reply(request)? {
+                    return Ok(reply);
+                }
+                until_readable(Some(fd), time);
+                receiver.take_reply(request)?.ok_or(Error::Timeout)
+            })
+        })
+    }
+}
+
+#[pymethods]
+impl Channel {
+    /// Sends a message: control bytes, descriptors, and a copy of ``payload`` (anything with a buffer).
+    #[pyo3(signature = (control=None, *, payload=None, fds=None, timeout=None))]
+    fn send(
+        &self,
+        py: Python<'_>,
+        control: Option<&Bound<'_, PyAny>>,
+        payload: Option<&Bound<'_, PyAny>>,
+        fds: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let (given, timeout) = (Given::of(control, fds)?, Timeout::of(timeout)?);
+        self.sending.send(py, Verb::Send, &given, payload, timeout).map(drop)
+    }
+
+    /// Sends a request. Returns its number, which the reply names.
+    #[pyo3(signature = (control=None, *, payload=None, fds=None, timeout=None))]
+    fn request(
+        &self,
+        py: Python<'_>,
+        control: Option<&Bound<'_, PyAny>>,
+        payload: Option<&Bound<'_, PyAny>>,
+        fds: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<u64> {
+        let (given, timeout) = (Given::of(control, fds)?, Timeout::of(timeout)?);
+        self.sending.send(py, Verb::Request, &given, payload, timeout)
+    }
+
+    /// Sends the reply to a request.
+    #[pyo3(signature = (to, control=None, *, payload=None, fds=None, timeout=None))]
+    fn reply(
+        &self,
+        py: Python<'_>,
+        to: &Bound<'_, Message>,
+        control: Option<&Bound<'_, PyAny>>,
+        payload: Option<&Bound<'_, PyAny>>,
+        fds: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let (given, timeout) = (Given::of(control, fds)?, Timeout::of(timeout)?);
+        self.sending.send(py, Verb::Reply(to.get().token()?), &given, payload, timeout).map(drop)
+    }
+
+    /// Sends a request and waits for its reply. Messages that come meanwhile are kept for ``recv``.
+    #[pyo3(signature = (control=None, *, payload=None, fds=None, timeout=None))]
+    fn call(
+        &self,
+        py: Python<'_>,
+        control: Option<&Bound<'_, PyAny>>,
+        payload: Option<&Bound<'_, PyAny>>,
+        fds: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<Message> {
+        let (given, timeout) = (Given::of(control, fds)?, Timeout::of(timeout)?);
+        let number = self.sending.send(py, Verb::Request, &given, payload, timeout)?;
+        let reply = self.receive_reply(py, number, timeout).inspect_err(|_| self.cancel(number))?;
+        Message::new(py, reply)
+    }
+
+    /// Waits for the reply to a request.
+    #[pyo3(signature = (number, timeout=None))]
+    fn wait_reply(&self, py: Python<'_>, number: u64, timeout: Option<f64>) -> PyResult<Message> {
+        Message::new(py, self.receive_reply(py, number, Timeout::of(timeout)?)?)
+    }
+
+    /// Cancels a request: its reply is dropped. Does nothing if it was answered.
+    fn cancel(&self, number: u64) {
+        if let Some(request) = self.closer.request_id(number) {
+            self.closer.cancel(request);
+        }
+    }
+
+    /// Lends a part of the ring, to be filled in place: waits for room.
+    #[pyo3(signature = (shape, dtype=None, *, timeout=None))]
+    fn loan(
+        &self,
+        py: Python<'_>,
+        shape: &Bound<'_, PyAny>,
+        dtype: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<Loan> {
+        let (len, dtype, shape) = Loan::plan(shape, dtype)?;
+        let lent = self.sending.lend(py, len, Timeout::of(timeout)?)?;
+        let lease: Arc<dyn Lease> = Arc::<Sending<_>>::clone(&self.sending);
+        Ok(Loan::new(lease, lent, dtype, shape))
+    }
+
+    /// Waits for the next message.
+    #[pyo3(signature = (timeout=None))]
+    fn recv(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Message> {
+        Message::new(py, self.receive(py, Timeout::of(timeout)?)?)
+    }
+
+    /// Takes the next message if there is one, and never waits. ``None`` arms the descriptor.
+    fn try_recv(&self, py: Python<'_>) -> PyResult<Option<Message>> {
+        let received = self
+            .receiver
+            .with(|receiver| receiver.try_recv().map_err(|error| crate::errors::raise(py, error)))?;
+        received.map(|message| Message::new(py, message)).transpose()
+    }
+
+    /// Sends bytes as a payload.
+    #[pyo3(signature = (buffer, *, timeout=None))]
+    fn send_bytes(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<()> {
+        let (given, timeout) = (Given::of(None, None)?, Timeout::of(timeout)?);
+        self.sending.send(py, Verb::Send, &given, Some(buffer), timeout).map(drop)
+    }
+
+    /// Receives a message and returns its payload, or its control bytes if it has none.
+    #[pyo3(signature = (*, timeout=None))]
+    fn recv_bytes<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        let message = Bound::new(py, Message::new(py, self.receive(py, Timeout::of(timeout)?)?)?)?;
+        let whole = if message.get().has_payload() {
+            message.call_method0("bytes")?
+        } else {
+            message.getattr("control")?
+        };
+        message.call_method0("release")?;
+        Ok(whole)
+    }
+
+    /// Receives a message and copies its payload to a writable buffer, from byte ``offset`` on. Returns the number of bytes.
+    #[pyo3(signature = (buffer, offset=0, *, timeout=None))]
+    fn recv_bytes_into(
+        &self,
+        py: Python<'_>,
+        buffer: &Bound<'_, PyAny>,
+        offset: usize,
+        timeout: Option<f64>,
+    ) -> PyResult<usize> {
+        let message = Message::new(py, self.receive(py, Timeout::of(timeout)?)?)?;
+        message.copy_into(py, buffer, offset)
+    }
+
+    /// Whether a message is there, or comes within the time. True as well at the end of the channel, which ``recv`` reports.
+    #[pyo3(signature = (timeout=Some(0.0)))]
+    fn poll(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let (fd, timeout) = (self.fd, Timeout::of(timeout)?);
+        let waited = self.receiver.with(|receiver| {
+            in_slices(py, timeout, |time| {
+                if !receiver.arm()? {
+                    return Ok(());
+                }
+                until_readable(Some(fd), time);
+                if receiver.arm()? { Err(Error::Timeout) } else { Ok(()) }
+            })
+        });
+        match waited {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_instance_of::<crate::errors::Timeout>(py) => Ok(false),
+            Err(error) if error.is_instance_of::<Disconnected>(py) && !self.receiver.is_closed() => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a loan of this many bytes would not wait. False arms ``send_fileno()``.
+    fn has_space(&self, py: Python<'_>, size: usize) -> PyResult<bool> {
+        outlet::with(&self.sending.outlet, |sender| {
+            sender.has_space(size).map_err(|error| crate::errors::raise(py, error))
+        })
+    }
+
+    /// The descriptor for receiving: drain ``try_recv`` until ``None``, then wait until it is readable.
+    fn fileno(&self) -> PyResult<RawFd> {
+        if self.receiver.is_closed() { Err(closed()) } else { Ok(self.fd) }
+    }
+
+    /// The descriptor for sending: readable when a call that was refused with ``timeout=0`` is worth another attempt.
+    fn send_fileno(&self) -> PyResult<RawFd> {
+        if self.receiver.is_closed() { Err(closed()) } else { Ok(self.sending.fd) }
+    }
+
+    /// Ends the channel at once. Calls that wait in other threads end. The ring's memory goes with the last view of a loan.
+    ///
+    /// In a fork that has not used the channel it closes the copy, and nothing else.
+    fn close(&self) {
+        if self.receiver.is_ours() || self.sending.outlet.is_ours() {
+            self.closer.close();
+        }
+        self.receiver.close();
+        self.sending.outlet.close();
+    }
+
+    /// Whether ``close`` was called here.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.receiver.is_closed()
+    }
+
+    /// The process at the other end.
+    #[getter]
+    fn peer(&self) -> Peer {
+        self.peer.into()
+    }
+
+    /// How large a message to the peer may be.
+    #[getter]
+    fn limits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        facts::limits(py, &self.limits)
+    }
+
+    /// Counts of both directions. A loan must not be open.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        self.receiver.with(|receiver| facts::add_stats(&dict, &receiver.stats()))?;
+        outlet::with(&self.sending.outlet, |sender| facts::add_stats(&dict, &sender.stats()))?;
+        Ok(dict)
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    /// The next message; the end of the channel ends a loop.
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Message>> {
+        match self.receive(py, Timeout::of(None)?) {
+            Ok(message) => Message::new(py, message).map(Some),
+            Err(error) if error.get_type(py).is(py.get_type::<Disconnected>()) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_reason))]
+    fn __exit__(&self, _reason: &Bound<'_, PyTuple>) {
+        self.close();
+    }
+
+    fn __repr__(&self) -> String {
+        let state = if self.receiver.is_closed() { "closed" } else { "open" };
+        let pid =
+            self.peer.pid.map_or_else(|| "an unknown process".to_owned(), |pid| format!("process {pid}"));
+        format!("<sealane.Channel to {pid}, {state}>")
+    }
+}

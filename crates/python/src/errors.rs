@@ -1,0 +1,64 @@
+//! Exceptions: each error of the library as a class of `sealane.errors`, or as an `OSError`.
+
+use pyo3::{exceptions::PyOSError, import_exception, prelude::*};
+use sealane::Error;
+
+import_exception!(sealane.errors, BusyError);
+import_exception!(sealane.errors, Disconnected);
+import_exception!(sealane.errors, FdsInFlight);
+import_exception!(sealane.errors, FdsLost);
+import_exception!(sealane.errors, Full);
+import_exception!(sealane.errors, HandshakeError);
+import_exception!(sealane.errors, HoldingTimeout);
+import_exception!(sealane.errors, LimitError);
+import_exception!(sealane.errors, NotSealed);
+import_exception!(sealane.errors, Overrun);
+import_exception!(sealane.errors, ProtocolError);
+import_exception!(sealane.errors, SealaneError);
+import_exception!(sealane.errors, Timeout);
+import_exception!(sealane.errors, TooLarge);
+import_exception!(sealane.errors, TooSlow);
+import_exception!(sealane.errors, UnknownRequest);
+
+/// The exception for an error.
+pub(crate) fn raise(py: Python<'_>, error: Error) -> PyErr {
+    let text = error.to_string();
+    match error {
+        Error::Disconnected => Disconnected::new_err(text),
+        Error::TooSlow => TooSlow::new_err(text),
+        Error::Timeout => Timeout::new_err(text),
+        Error::TimeoutHolding { count, bytes } => {
+            let raised = HoldingTimeout::new_err(text);
+            // The attributes are for programs, and the text has the same numbers.
+            let value = raised.value(py);
+            drop(value.setattr("count", count).and_then(|()| value.setattr("bytes", bytes)));
+            raised
+        }
+        Error::Full => Full::new_err(text),
+        Error::FdsInFlight => FdsInFlight::new_err(text),
+        Error::PayloadTooLarge { .. }
+        | Error::ControlTooLarge { .. }
+        | Error::TooManyFds { .. }
+        | Error::RingTooLarge { .. } => TooLarge::new_err(text),
+        Error::FdsLost { .. } => FdsLost::new_err(text),
+        Error::Backlog | Error::TooManyRequests { .. } => LimitError::new_err(text),
+        Error::UnknownRequest => UnknownRequest::new_err(text),
+        Error::Overrun => Overrun::new_err(text),
+        Error::Handshake(_) => HandshakeError::new_err(text),
+        Error::Protocol(_) => ProtocolError::new_err(text),
+        Error::Sealed(_) => NotSealed::new_err(text),
+        // With its number `OSError` becomes the class that fits: `FileNotFoundError`, `PermissionError` and so on.
+        Error::Io { ref path, ref source, .. } => match (source.raw_os_error(), path) {
+            (Some(number), Some(path)) => PyOSError::new_err((number, text, path.clone().into_os_string())),
+            (Some(number), None) => PyOSError::new_err((number, text)),
+            (None, _) => PyErr::from(std::io::Error::new(source.kind(), text)),
+        },
+        // Kinds that a later version adds, and casts, which this package does not ask for.
+        _ => SealaneError::new_err(text),
+    }
+}
+
+/// The exception for a value that is in use: another thread's call has it, or a loan of it is open.
+pub(crate) fn busy(what: &str) -> PyErr {
+    BusyError::new_err(format!("{what}: one call at a time expected"))
+}

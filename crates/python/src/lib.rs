@@ -1,0 +1,51 @@
+//! The native part of the Python package `sealane`: `docs/python.md` has the whole.
+//!
+//! Each method reads what Python gave, calls one verb of the library without the interpreter's lock, and turns the result into
+//! objects or an exception. `outlet.rs` is the state of a sending side and of its loan; `raw.rs` has the unsafe code; `gate.rs`
+//! and `wait.rs` have the ways in which calls wait.
+
+// Methods of Python have the arguments that Python gives.
+#![expect(clippy::needless_pass_by_value, reason = "arguments are extracted for the call")]
+
+mod channel;
+mod errors;
+mod establish;
+mod facts;
+mod gate;
+mod lender;
+mod loan;
+mod message;
+mod numpy;
+mod outlet;
+mod publisher;
+mod raw;
+mod sealed;
+mod sending;
+mod settings;
+mod slot;
+mod subscriber;
+mod wait;
+
+/// Channels between processes that do not trust each other.
+#[pyo3::pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::{
+        channel::Channel,
+        establish::{
+            Handshake, Listener, Prepared, begin_connect, connect, from_socket, inherited, listen, pair,
+            prepare,
+        },
+        facts::Peer,
+        loan::{Loan, View},
+        message::{Fd, Message},
+        publisher::{Publisher, PublisherEvent, SubscriberId, SubscriberInfo, publish},
+        sealed::SealedBuffer,
+        subscriber::{Subscriber, subscribe, subscribe_inherited, subscribe_socket},
+    };
+
+    #[pymodule_init]
+    fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        crate::gate::install(module.py())
+    }
+}

@@ -1,0 +1,228 @@
+//! `Subscriber`: a reader of a publisher's messages.
+
+use std::{
+    os::fd::{AsRawFd, RawFd},
+    path::PathBuf,
+};
+
+use pyo3::{
+    prelude::*,
+    types::{PyDict, PyTuple},
+};
+use sealane::{Closer, Credentials};
+
+use crate::{
+    errors::{Disconnected, raise},
+    facts::{self, Peer},
+    message::Message,
+    sending::{Given, duplicate},
+    settings::{Settings, policy},
+    slot::{Slot, closed},
+    wait::{Timeout, in_slices, in_thread},
+};
+
+/// Subscribes at a publisher's path.
+#[pyfunction]
+#[pyo3(signature = (path, **settings))]
+pub(crate) fn subscribe(
+    py: Python<'_>,
+    path: PathBuf,
+    settings: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Subscriber> {
+    let builder = Settings::of(settings)?.builder;
+    in_thread(py, move || builder.subscribe(path)).map(Subscriber::new)
+}
+
+/// Subscribes over a connected ``SOCK_SEQPACKET`` socket, which stays the caller's.
+#[pyfunction]
+#[pyo3(signature = (socket, **settings))]
+pub(crate) fn subscribe_socket(
+    py: Python<'_>,
+    socket: &Bound<'_, PyAny>,
+    settings: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Subscriber> {
+    let (builder, socket) = (Settings::of(settings)?.builder, duplicate(socket)?);
+    in_thread(py, move || builder.subscribe_on(socket)).map(Subscriber::new)
+}
+
+/// Subscribes to the parent, in a child that a publisher of another program has spawned.
+#[pyfunction]
+#[pyo3(signature = (**settings))]
+pub(crate) fn subscribe_inherited(
+    py: Python<'_>,
+    settings: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Subscriber> {
+    let builder = Settings::of(settings)?.builder;
+    in_thread(py, move || builder.subscribe_inherited()).map(Subscriber::new)
+}
+
+/// A reader of a publisher's messages. It is for one call at a time.
+#[pyclass(frozen, module = "sealane", weakref)]
+pub(crate) struct Subscriber {
+    slot: Slot<sealane::Subscriber>,
+    closer: Closer,
+    fd: RawFd,
+    /// What the publisher does when this subscriber is slow: ``"overrun"``, or the seconds for which it waits.
+    #[pyo3(get)]
+    granted: Py<PyAny>,
+    peer: Credentials,
+}
+
+impl Subscriber {
+    fn new(subscriber: sealane::Subscriber) -> Self {
+        let (closer, fd) = (subscriber.closer(), subscriber.as_raw_fd());
+        let (granted, peer) = (subscriber.granted(), subscriber.peer().credentials());
+        let granted = Python::attach(|py| policy(py, granted));
+        Self {
+            slot: Slot::new(subscriber, "the subscriber is in use by another thread"),
+            closer,
+            fd,
+            granted,
+            peer,
+        }
+    }
+
+    fn next(&self, py: Python<'_>, timeout: Timeout) -> PyResult<Message> {
+        let received =
+            self.slot.with(|subscriber| in_slices(py, timeout, |time| subscriber.recv_timeout(time)))?;
+        Message::new(py, received)
+    }
+}
+
+#[pymethods]
+impl Subscriber {
+    /// Waits for the next message.
+    #[pyo3(signature = (timeout=None))]
+    fn recv(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Message> {
+        self.next(py, Timeout::of(timeout)?)
+    }
+
+    /// Waits for the newest message with a payload, and leaves out all before it.
+    #[pyo3(signature = (timeout=None))]
+    fn recv_latest(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Message> {
+        let timeout = Timeout::of(timeout)?;
+        let received = self
+            .slot
+            .with(|subscriber| in_slices(py, timeout, |time| subscriber.recv_latest_timeout(time)))?;
+        Message::new(py, received)
+    }
+
+    /// Takes the next message if there is one, and never waits. ``None`` arms the descriptor.
+    fn try_recv(&self, py: Python<'_>) -> PyResult<Option<Message>> {
+        let received =
+            self.slot.with(|subscriber| subscriber.try_recv().map_err(|error| raise(py, error)))?;
+        received.map(|message| Message::new(py, message)).transpose()
+    }
+
+    /// Takes the newest message with a payload if there is one, and never waits. ``None`` arms the descriptor.
+    fn try_recv_latest(&self, py: Python<'_>) -> PyResult<Option<Message>> {
+        let received =
+            self.slot.with(|subscriber| subscriber.try_recv_latest().map_err(|error| raise(py, error)))?;
+        received.map(|message| Message::new(py, message)).transpose()
+    }
+
+    /// Sends a control message to the publisher.
+    #[pyo3(signature = (control=None, *, fds=None, timeout=None))]
+    fn send(
+        &self,
+        py: Python<'_>,
+        control: Option<&Bound<'_, PyAny>>,
+        fds: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let (given, timeout) = (Given::of(control, fds)?, Timeout::of(timeout)?);
+        self.slot
+            .with(|subscriber| in_slices(py, timeout, |time| subscriber.send_timeout(given.control(), time)))
+    }
+
+    /// Sends a request to the publisher. Its reply comes as a message whose ``in_reply_to`` is the number returned here.
+    #[pyo3(signature = (control=None, *, fds=None, timeout=None))]
+    fn request(
+        &self,
+        py: Python<'_>,
+        control: Option<&Bound<'_, PyAny>>,
+        fds: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<u64> {
+        let (given, timeout) = (Given::of(control, fds)?, Timeout::of(timeout)?);
+        self.slot.with(|subscriber| {
+            in_slices(py, timeout, |time| {
+                subscriber.request_timeout(given.control(), time).map(sealane::RequestId::number)
+            })
+        })
+    }
+
+    /// Messages that were missed, in all.
+    #[getter]
+    fn missed(&self) -> PyResult<u64> {
+        self.slot.with(|subscriber| Ok(subscriber.missed()))
+    }
+
+    /// Bytes of the ring that are published and not read yet.
+    #[getter]
+    fn lag(&self) -> PyResult<u64> {
+        self.slot.with(|subscriber| Ok(subscriber.lag()))
+    }
+
+    /// The publisher's process.
+    #[getter]
+    fn peer(&self) -> Peer {
+        self.peer.into()
+    }
+
+    /// How large a message may be.
+    #[getter]
+    fn limits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.slot.with(|subscriber| facts::limits(py, &subscriber.limits()))
+    }
+
+    /// Counts of both directions.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        self.slot.with(|subscriber| facts::add_stats(&dict, &subscriber.stats()))?;
+        Ok(dict)
+    }
+
+    /// The descriptor: drain ``try_recv`` until ``None``, then wait until it is readable.
+    fn fileno(&self) -> PyResult<RawFd> {
+        if self.slot.is_closed() { Err(closed()) } else { Ok(self.fd) }
+    }
+
+    /// Ends the subscription. A call that waits in another thread ends.
+    ///
+    /// In a fork that has not used the subscriber it closes the copy, and nothing else.
+    fn close(&self) {
+        if self.slot.is_ours() {
+            self.closer.close();
+        }
+        self.slot.close();
+    }
+
+    /// Whether ``close`` was called here.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.slot.is_closed()
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    /// The next message; the publisher's end ends a loop.
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Message>> {
+        match self.next(py, Timeout::of(None)?) {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.get_type(py).is(py.get_type::<Disconnected>()) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_reason))]
+    fn __exit__(&self, _reason: &Bound<'_, PyTuple>) {
+        self.close();
+    }
+}

@@ -1,0 +1,42 @@
+"""The programs of docs/python.md run, and its table of exceptions is true."""
+
+import builtins
+import pathlib
+import re
+
+import pytest
+
+import sealane
+
+PAGE = (pathlib.Path(__file__).parents[3] / "docs/python.md").read_text()
+PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+
+
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_programs_run(script, number):
+    script(PROGRAMS[number])
+
+
+def test_exceptions_are_what_the_page_says():
+    section = PAGE.split("## Exceptions")[1].split("\n## ")[0]
+    named = set()
+    for names, also, _meaning in re.findall(r"^\| (`.*?) \| (.*?) ?\| (.*?) \|$", section, re.M):
+        for name in re.findall(r"`(\w+)`", names):
+            named.add(name)
+            kind = getattr(sealane, name)
+            assert issubclass(kind, sealane.SealaneError)
+            for base in re.findall(r"`(\w+)`", also):
+                assert issubclass(kind, getattr(sealane, base, None) or getattr(builtins, base))
+    there = {name for name in dir(sealane) if isinstance(getattr(sealane, name), type)}
+    there = {name for name in there if issubclass(getattr(sealane, name), sealane.SealaneError)}
+    assert named == there - {"SealaneError"}
+
+
+def test_everything_has_a_sentence():
+    for name in sealane.__all__:
+        thing = getattr(sealane, name)
+        assert thing.__doc__, name
+        if isinstance(thing, type) and thing.__module__ == "sealane":
+            for member in vars(thing):
+                if not member.startswith("_"):
+                    assert getattr(thing, member).__doc__, f"{name}.{member}"
