@@ -64,8 +64,8 @@ impl Lender for Box<Sender> {
             }
         }
         OwnedLoan::of(self, len, time).map_err(|unsent| {
-            let error = copy_of(unsent.error());
-            (unsent.into_sender(), error)
+            let (error, sender) = unsent.into_parts();
+            (sender, error)
         })
     }
 
@@ -88,8 +88,8 @@ impl Lender for Box<Sender> {
             _ => loan.try_send_with(control).map(|sender| (sender, 0)),
         };
         sent.map_err(|unsent| {
-            let error = copy_of(unsent.error());
-            (unsent.into_loan(), error)
+            let (error, loan) = unsent.into_parts();
+            (loan, error)
         })
     }
 
@@ -109,31 +109,6 @@ impl Lender for Box<Sender> {
 
     fn room(number: RawFd) -> Option<RawFd> {
         Some(number)
-    }
-}
-
-/// The error once more, for a loan that comes back together with it.
-///
-/// Missing in the library: `Unsent::into_parts`. Only these errors can follow a loan, and all others are the end of the channel.
-fn copy_of(error: &Error) -> Error {
-    match *error {
-        Error::Full => Error::Full,
-        Error::FdsInFlight => Error::FdsInFlight,
-        Error::Timeout => Error::Timeout,
-        Error::ControlTooLarge { len, max } => Error::ControlTooLarge { len, max },
-        Error::TooManyFds { count, max } => Error::TooManyFds { count, max },
-        Error::TooManyRequests { max } => Error::TooManyRequests { max },
-        Error::UnknownRequest => Error::UnknownRequest,
-        Error::PayloadTooLarge { len, max } => Error::PayloadTooLarge { len, max },
-        Error::Protocol(violation) => Error::Protocol(violation),
-        Error::Io { operation, ref path, ref source } => Error::Io {
-            operation,
-            path: path.clone(),
-            source: source
-                .raw_os_error()
-                .map_or_else(|| source.kind().into(), std::io::Error::from_raw_os_error),
-        },
-        _ => Error::Disconnected,
     }
 }
 
@@ -181,8 +156,8 @@ impl Lender for Box<Publisher> {
         let sent = lent.with_dependent_mut(|_, open| {
             let loan = open.take().ok_or(Error::Disconnected)?;
             loan.try_send_with(control).map_err(|unsent| {
-                let error = copy_of(unsent.error());
-                *open = Some(unsent.into_loan());
+                let (error, loan) = unsent.into_parts();
+                *open = Some(loan);
                 error
             })
         });
