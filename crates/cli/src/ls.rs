@@ -88,7 +88,10 @@ pub(crate) fn receivers(row: &Row) -> String {
 /// What was not seen, and what to do about it.
 pub(crate) fn notes(report: &Report) -> Vec<String> {
     let mut notes = Vec::new();
-    let Unseen { processes, cut } = report.unseen;
+    let Unseen { processes, cut, hidden } = report.unseen;
+    if hidden {
+        notes.push("Processes of other users are hidden here (/proc is mounted with hidepid): they are not even counted.".into());
+    }
     if processes > 0 {
         let hint = if rustix::process::geteuid().is_root() { "" } else { " Root sees all." };
         notes.push(format!(
@@ -96,7 +99,7 @@ pub(crate) fn notes(report: &Report) -> Vec<String> {
         ));
     }
     if cut > 0 {
-        notes.push(format!("{cut} processes have more mappings than are read (4 MiB of /proc/PID/maps)."));
+        notes.push(format!("{cut} process(es) have more mappings than are read: 4 MiB of /proc/PID/maps, 100,000 regions or two seconds a user."));
     }
     let forbidden = report.rows.iter().filter(|row| row.state == State::Forbidden).count();
     if forbidden > 0 {

@@ -1,6 +1,6 @@
 //! [`Row`]: one line of `ls` and `top`, the messages from one side to another. Names are escaped here.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, rc::Rc};
 
 use serde::Serialize;
 use uzers::UsersCache;
@@ -101,8 +101,8 @@ pub(crate) struct Row {
     pub(crate) kind: Kind,
     /// Rows of one channel, or of one publisher, have the same group.
     pub(crate) group: usize,
-    pub(crate) from: Vec<Program>,
-    pub(crate) to: Vec<Program>,
+    pub(crate) from: Rc<[Program]>,
+    pub(crate) to: Rc<[Program]>,
     /// The file of the sender's region, by which it is found again.
     pub(crate) inode: u64,
     pub(crate) messages: Option<u64>,
@@ -154,7 +154,7 @@ impl Namer {
         Report { rows, unseen: seen.unseen, unread }
     }
 
-    fn programs(&mut self, seen: &Seen, pids: &[u32]) -> Vec<Program> {
+    fn programs(&mut self, seen: &Seen, pids: &[u32]) -> Rc<[Program]> {
         let known = pids.iter().filter_map(|pid| seen.processes.get(pid));
         known
             .map(|process| {
@@ -194,7 +194,7 @@ impl Namer {
             (false, false) => State::Unknown,
         };
         let slowest = fan.lanes.iter().filter(|lane| lane.is_gating).filter_map(|lane| lane.lag).max();
-        let published = row(Kind::Publisher, group, &from, &[], Some(fan.published), state);
+        let published = row(Kind::Publisher, group, &from, &Rc::default(), Some(fan.published), state);
         rows.push(Row { fill: slowest, ..published });
         for lane in &fan.lanes {
             let to = self.programs(seen, &lane.end.pids);
@@ -211,12 +211,12 @@ impl Namer {
             Err(unread) => (Kind::Alone, State::from(*unread)),
         };
         let ring = single.end.page.as_ref().map_or(single.len, Page::capacity).min(single.len);
-        Row { ring: Some(ring), ..row(kind, group, &from, &to, None, state) }
+        Row { ring: Some(ring), inode: single.file.inode, ..row(kind, group, &from, &to, None, state) }
     }
 }
 
 /// A subscriber.
-fn lane_row(lane: &Lane, group: usize, from: &[Program], to: &[Program]) -> Row {
+fn lane_row(lane: &Lane, group: usize, from: &Rc<[Program]>, to: &Rc<[Program]>) -> Row {
     let kind = if lane.is_gating { Kind::Gating } else { Kind::Overrunning };
     let state = match (lane.holds_up, lane.sleeps) {
         (true, _) => State::HoldsUp,
@@ -230,16 +230,16 @@ fn lane_row(lane: &Lane, group: usize, from: &[Program], to: &[Program]) -> Row 
 fn row(
     kind: Kind,
     group: usize,
-    from: &[Program],
-    to: &[Program],
+    from: &Rc<[Program]>,
+    to: &Rc<[Program]>,
     sent: Option<Reading>,
     state: State,
 ) -> Row {
     Row {
         kind,
         group,
-        from: from.to_vec(),
-        to: to.to_vec(),
+        from: Rc::clone(from),
+        to: Rc::clone(to),
         inode: sent.map_or(0, |sent| sent.file.inode),
         messages: sent.map(|sent| sent.messages),
         bytes: sent.map(|sent| sent.bytes),
@@ -262,13 +262,16 @@ fn state_of(direction: &Direction) -> State {
     }
 }
 
-/// A name as it can be shown: what could move a cursor, change colours or turn the direction of writing is escaped.
+/// A name as it can be shown: what could move a cursor, change colours, turn the direction of writing or not be seen
+/// is escaped.
 pub(crate) fn escape(name: &str) -> String {
     let mut shown = String::with_capacity(name.len());
     for letter in name.chars() {
-        let turns =
-            matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if letter.is_control() || turns || letter == '\u{2028}' || letter == '\u{2029}' {
+        let is_unseen = matches!(
+            letter,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        );
+        if letter.is_control() || is_unseen || letter == '\\' {
             shown.extend(letter.escape_default());
         } else {
             shown.push(letter);
@@ -283,7 +286,8 @@ mod tests {
 
     #[test]
     fn names_cannot_reach_the_terminal_raw() {
-        assert_eq!(escape("camera é 日本 \\"), "camera é 日本 \\");
+        assert_eq!(escape("camera é 日本"), "camera é 日本");
+        assert_eq!(escape("\\n\u{feff}\u{61c}"), "\\\\n\\u{feff}\\u{61c}");
         assert_eq!(escape("\x1b[2J\r\n\u{9b}m\u{202e}x\u{7f}"), "\\u{1b}[2J\\r\\n\\u{9b}m\\u{202e}x\\u{7f}");
     }
 }

@@ -1,5 +1,7 @@
 //! Regions among the lines of `/proc/PID/maps` (`proc_pid_maps(5)`).
 
+use std::collections::HashSet;
+
 use memchr::memmem;
 use rustix::fs::{Dev, major, minor};
 
@@ -25,15 +27,18 @@ pub(crate) struct Mapping {
 
 /// The mappings of regions in the text of a `maps`. `devices` are those of memfds of our own: a file elsewhere is none.
 ///
-/// A region is mapped from its first byte on. Mappings that begin elsewhere, or are not shared, are not of sealane's making.
+/// A region is mapped from its first byte on. Mappings that begin elsewhere, or are not shared, are not of sealane's making. A second
+/// mapping of a file with the same rights says nothing new.
 pub(super) fn regions(text: &[u8], devices: &[Dev]) -> Vec<Mapping> {
-    let mut found = Vec::new();
+    let (mut found, mut known) = (Vec::new(), HashSet::new());
     for at in memmem::find_iter(text, NAME) {
         // A name with a line's end in it is escaped by the kernel, so that lines are lines.
         let line = memchr::memrchr(b'\n', &text[..at]).map_or(0, |end| end + 1);
         let end = at + NAME.len();
         let ends_there = text.get(end).is_none_or(|byte| *byte == b'\n');
-        if let (true, Some(mapping)) = (ends_there, parse(&text[line..at], devices)) {
+        if let (true, Some(mapping)) = (ends_there, parse(&text[line..at], devices))
+            && known.insert((mapping.file, mapping.writable))
+        {
             found.push(mapping);
         }
     }

@@ -16,7 +16,7 @@ mod processes;
 mod reader;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -58,13 +58,15 @@ pub(crate) struct Holder {
     /// Only the owner's mapping is writable, and those that a fork has inherited from it.
     pub(crate) writable: bool,
     address: u64,
+    /// Bytes.
+    len: u64,
 }
 
 /// A region: a memfd of sealane's, by whoever it is mapped.
 #[derive(Debug)]
 pub(crate) struct Region {
     pub(crate) file: FileId,
-    /// Bytes, as mapped.
+    /// Bytes, as mapped by the process whose page was read: another one can map less.
     pub(crate) len: u64,
     pub(crate) holders: Vec<Holder>,
     pub(crate) page: Result<Page, Unread>,
@@ -81,8 +83,10 @@ impl Region {
         self.holders.iter().filter(|one| !one.writable).map(|one| one.pid)
     }
 
-    fn is_held_by_one_of(&self, other: &Self) -> bool {
-        self.holders.iter().any(|one| other.holders.iter().any(|two| one.pid == two.pid))
+    /// Whether one that can write this region reads the other one.
+    fn owner_reads(&self, other: &Self) -> bool {
+        let readers: HashSet<u32> = other.readers().collect();
+        self.owners().any(|pid| readers.contains(&pid))
     }
 }
 
@@ -130,8 +134,8 @@ impl Looker {
                     holders: Vec::new(),
                     page: Err(Unread::NotTried),
                 });
-                let (pid, writable, address) = (process.pid, mapping.writable, mapping.start);
-                region.holders.push(Holder { pid, writable, address });
+                let (pid, writable) = (process.pid, mapping.writable);
+                region.holders.push(Holder { pid, writable, address: mapping.start, len: mapping.len });
             }
         }
         let regions = regions.into_values().collect();
@@ -143,43 +147,94 @@ impl Looker {
     /// Reads the pages of all known regions anew.
     pub(crate) fn read(&mut self, seen: &mut Seen) -> Result<()> {
         seen.at = Instant::now();
+        let mut origins = Vec::with_capacity(seen.regions.len());
         for region in &mut seen.regions {
+            origins.push(region.page.as_ref().ok().map(Page::origin));
             region.page = Err(Unread::NotTried);
             // The owner is asked first: readers of its page may be of other users.
             region.holders.sort_by_key(|one| !one.writable);
         }
-        let mut patience = PATIENCE;
+        let mut patience = Patience::default();
         // A page that one holder does not show may be shown by another.
-        let most = seen.regions.iter().map(|region| region.holders.len()).max().unwrap_or(0);
-        for nth in 0..most {
-            let uid = |pid| seen.processes.get(&pid).map_or(u32::MAX, |process| process.uid);
-            let mut wanted: Vec<(usize, Request, u32)> = Vec::new();
-            for (at, region) in seen.regions.iter().enumerate() {
-                let Some(holder) = region.holders.get(nth).filter(|_| region.page.is_err()) else { continue };
-                if !self.hung.contains(&holder.pid) {
-                    let request = Request { pid: holder.pid, address: holder.address };
-                    wanted.push((at, request, uid(holder.pid)));
-                }
-            }
-            wanted.sort_by_key(|(_, _, uid)| self.slow.contains(uid));
-            let mut rest = &wanted[..];
-            while !rest.is_empty() && !patience.is_zero() {
-                let requests: Vec<_> = rest.iter().map(|(_, request, _)| *request).collect();
+        for nth in 0..MOST_ASKED {
+            let mut wanted = self.wanted(seen, nth);
+            while !wanted.is_empty() && !patience.is_used_up() {
+                wanted.sort_by_key(|one| self.slow.contains(&one.uid));
+                wanted.retain(|one| !patience.is_used_up_for(one.uid));
+                let requests: Vec<_> = wanted.iter().map(|one| one.request).collect();
                 let answers = self.reader.read(&requests)?;
-                for ((at, _, _), answer) in rest.iter().zip(&answers.pages) {
-                    let region = &mut seen.regions[*at];
+                let answered = answers.pages.len();
+                for (one, answer) in wanted.drain(..answered).zip(answers.pages) {
+                    let region = &mut seen.regions[one.region];
                     region.page = answer.and_then(|bytes| Page::new(&bytes).ok_or(Unread::Unreadable));
+                    region.len = one.len;
                 }
-                rest = &rest[answers.pages.len()..];
-                if let (true, [(at, request, uid), after @ ..]) = (answers.hung, rest) {
-                    seen.regions[*at].page = Err(Unread::DoesNotAnswer);
-                    self.hung.insert(request.pid);
-                    self.slow.insert(*uid);
-                    patience = patience.saturating_sub(reader::DEADLINE);
-                    rest = after;
+                if answers.hung && !wanted.is_empty() {
+                    let hung = wanted.remove(0);
+                    seen.regions[hung.region].page = Err(Unread::DoesNotAnswer);
+                    self.hung.insert(hung.request.pid);
+                    self.slow.insert(hung.uid);
+                    patience.note(hung.uid);
                 }
             }
         }
+        // Another region may be mapped at the same place by now. The next walk finds out.
+        for (region, before) in seen.regions.iter_mut().zip(origins) {
+            if let (Ok(page), Some(before)) = (&region.page, before)
+                && page.origin() != before
+            {
+                region.page = Err(Unread::Unreadable);
+            }
+        }
         Ok(())
+    }
+
+    /// The pages that are asked of the `nth` holder of each region, as far as they are not read yet.
+    fn wanted(&self, seen: &Seen, nth: usize) -> Vec<Wanted> {
+        let regions = seen.regions.iter().enumerate().filter(|(_, region)| region.page.is_err());
+        let holders = regions.filter_map(|(at, region)| Some((at, region.holders.get(nth)?)));
+        holders
+            .filter(|(_, holder)| !self.hung.contains(&holder.pid))
+            .map(|(region, holder)| Wanted {
+                region,
+                request: Request { pid: holder.pid, address: holder.address },
+                len: holder.len,
+                uid: seen.processes.get(&holder.pid).map_or(u32::MAX, |process| process.uid),
+            })
+            .collect()
+    }
+}
+
+/// Holders of one region that are asked for its page.
+const MOST_ASKED: usize = 4;
+
+/// A page that is to be read.
+struct Wanted {
+    region: usize,
+    request: Request,
+    len: u64,
+    uid: u32,
+}
+
+/// The time that reads that hang have used up, in all and for each user.
+#[derive(Default)]
+struct Patience {
+    all: Duration,
+    of_user: HashMap<u32, Duration>,
+}
+
+impl Patience {
+    fn note(&mut self, uid: u32) {
+        self.all += reader::DEADLINE;
+        *self.of_user.entry(uid).or_default() += reader::DEADLINE;
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.all >= PATIENCE
+    }
+
+    /// One user has half of the time.
+    fn is_used_up_for(&self, uid: u32) -> bool {
+        self.of_user.get(&uid).is_some_and(|used| *used >= PATIENCE / 2)
     }
 }

@@ -1,7 +1,8 @@
 //! [`Views`]: which regions make up a channel, or a publisher with its subscribers, and how they fare.
 //!
-//! UNTRUSTED: the words of pages. A page can claim to be anybody's peer, so two regions are a pair only if each names the other,
-//! and some process has mapped both: a process can lie about its own channels only. Numbers that contradict each other are `None`.
+//! UNTRUSTED: the words of pages. A page can claim to be anybody's peer, so two regions are a pair only if each names the other, and
+//! each side's owner has mapped the other side's region: a process can lie about its own channels only. Numbers that contradict each
+//! other are `None`.
 
 use std::collections::HashMap;
 
@@ -74,6 +75,7 @@ pub(crate) struct Fan {
 /// A region that belongs to neither: its page cannot be read, its peer is not there, or a handshake goes on.
 #[derive(Debug)]
 pub(crate) struct Single {
+    pub(crate) file: FileId,
     pub(crate) end: End,
     pub(crate) readers: Vec<u32>,
     pub(crate) len: u64,
@@ -90,34 +92,16 @@ pub(crate) struct Views {
 impl Views {
     pub(crate) fn new(seen: &Seen) -> Self {
         let regions = &seen.regions;
-        let mut by_origin: HashMap<u64, Vec<usize>> = HashMap::new();
-        for (at, region) in regions.iter().enumerate() {
-            if let Ok(page) = &region.page {
-                by_origin.entry(page.origin()).or_default().push(at);
-            }
-        }
+        let index = Index::new(regions);
         let mut views = Self { links: Vec::new(), fans: Vec::new(), singles: Vec::new() };
         let mut used = vec![false; regions.len()];
-        // The regions that a page names as its peer's. Random numbers are 0 for nobody.
-        let named = |page: &Page, region: &Region| {
-            let candidates = by_origin.get(&page.peer()).filter(|_| page.peer() != 0);
-            let others = candidates.into_iter().flatten().copied();
-            others.filter(|at| regions[*at].is_held_by_one_of(region)).collect::<Vec<_>>()
-        };
         for (at, region) in regions.iter().enumerate() {
             let Ok(page) = &region.page else { continue };
             if page.owner() != Some(Owner::Channel) || used[at] {
                 continue;
             }
-            let is_peer = |other: &usize| {
-                let other_page = regions[*other].page.as_ref().ok();
-                *other != at
-                    && !used[*other]
-                    && other_page.is_some_and(|other| {
-                        other.owner() == Some(Owner::Channel) && other.peer() == page.origin()
-                    })
-            };
-            if let Some(other) = named(page, region).into_iter().find(is_peer) {
+            let is_free = |other: usize| other != at && !used[other];
+            if let Some(other) = index.peer(region, page, (Owner::Channel, page.origin()), is_free) {
                 (used[at], used[other]) = (true, true);
                 views.links.push(Link::new(region, &regions[other]));
             }
@@ -128,10 +112,7 @@ impl Views {
             if !matches!(page.owner(), Some(Owner::Gating | Owner::Overrunning)) {
                 continue;
             }
-            let is_publisher = |other: &usize| {
-                regions[*other].page.as_ref().is_ok_and(|page| page.owner() == Some(Owner::Publisher))
-            };
-            if let Some(publisher) = named(page, region).into_iter().find(is_publisher) {
+            if let Some(publisher) = index.peer(region, page, (Owner::Publisher, 0), |_| true) {
                 used[at] = true;
                 lanes.entry(publisher).or_default().push(at);
             }
@@ -150,6 +131,49 @@ impl Views {
         views.fans.sort_by(|a, b| a.publisher.pids.cmp(&b.publisher.pids));
         views.singles.sort_by(|a, b| a.end.pids.cmp(&b.end.pids));
         views
+    }
+}
+
+/// Most regions of one process with the same random numbers that are looked at: an honest one has no second.
+const MOST_ALIKE: usize = 4;
+
+/// Regions by what they say that they are, their random number and their peer's, and a process that can write them.
+struct Index<'r> {
+    regions: &'r [Region],
+    by: HashMap<(Owner, u64, u64, u32), Vec<usize>>,
+}
+
+impl<'r> Index<'r> {
+    fn new(regions: &'r [Region]) -> Self {
+        let mut by: HashMap<_, Vec<usize>> = HashMap::new();
+        for (at, region) in regions.iter().enumerate() {
+            let Ok(page) = &region.page else { continue };
+            let Some(owner) = page.owner() else { continue };
+            for pid in region.owners() {
+                by.entry((owner, page.origin(), page.peer(), pid)).or_default().push(at);
+            }
+        }
+        Self { regions, by }
+    }
+
+    /// The region that `page` names as its peer's, if that is what is `expected`: its kind, and the number that it names itself. Each
+    /// side's owner reads the other side's region.
+    fn peer(
+        &self,
+        region: &Region,
+        page: &Page,
+        expected: (Owner, u64),
+        is_free: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        // A random number is 0 for nobody.
+        let number = Some(page.peer()).filter(|number| *number != 0)?;
+        // The peer's owner is one of those that read this region.
+        region.readers().find_map(|pid| {
+            let (owner, names) = expected;
+            let alike = self.by.get(&(owner, number, names, pid))?.iter().copied();
+            let mut free = alike.take(MOST_ALIKE).filter(|other| is_free(*other));
+            free.find(|other| region.owner_reads(&self.regions[*other]))
+        })
     }
 }
 
@@ -181,6 +205,13 @@ impl Reading {
             Some(fill) => Some(fill).filter(|fill| *fill <= self.capacity),
             None => Some(0).filter(|_| tail - self.bytes <= self.capacity),
         }
+    }
+}
+
+impl Reading {
+    /// The same for a reader that may be overrun, and so be more than a ring behind.
+    fn lag(&self, tail: u64) -> Option<u64> {
+        self.bytes.checked_sub(tail).or_else(|| self.fill(tail))
     }
 }
 
@@ -225,7 +256,7 @@ impl Lane {
         Some(Self {
             end: End::new(region),
             is_gating,
-            lag: tail.and_then(|tail| published.fill(tail)),
+            lag: tail.and_then(|tail| if is_gating { published.fill(tail) } else { published.lag(tail) }),
             missed: page.missed(),
             sleeps: page.is_asleep(),
             holds_up: is_gating
@@ -238,6 +269,11 @@ impl Lane {
 
 impl Single {
     fn new(region: &Region) -> Self {
-        Self { end: End::new(region), readers: region.readers().collect(), len: region.len }
+        Self {
+            file: region.file,
+            end: End::new(region),
+            readers: region.readers().collect(),
+            len: region.len,
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! [`Walker`]: the processes of this machine that have mapped regions, by a walk over `/proc`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     io::{ErrorKind, Read},
+    os::unix::fs::MetadataExt,
     path::PathBuf,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -15,6 +17,10 @@ use super::maps::{self, Mapping};
 
 /// Most bytes of one `maps` that are read: some 60,000 mappings, which take 84 ms.
 const MAX_MAPS: usize = 4 << 20;
+
+/// Most mappings of one user's processes that are kept, and the time for which they are read in one walk. Processes can share all of
+/// their memory (`CLONE_VM`), and show it each for itself.
+const MAX_OF_USER: (usize, Duration) = (100_000, Duration::from_secs(2));
 
 /// A process that has mapped regions.
 #[derive(Debug)]
@@ -34,8 +40,10 @@ pub(crate) struct Process {
 pub(crate) struct Unseen {
     /// Processes whose mappings the kernel does not show to this user.
     pub(crate) processes: usize,
-    /// Processes with more mappings than are read.
+    /// Processes with more mappings than are read, or of users whose processes have too many together.
     pub(crate) cut: usize,
+    /// `/proc` hides processes of other users (`hidepid`, `proc(5)`): nobody can count them.
+    pub(crate) hidden: bool,
 }
 
 /// Walks over `/proc`.
@@ -47,6 +55,7 @@ pub(super) struct Walker {
 
 impl Walker {
     pub(super) fn new() -> Result<Self> {
+        std::fs::metadata("/proc/self/maps").context("reading /proc, which has to be mounted")?;
         let device = |flags| {
             fstat(memfd_create(c"sealane-look", flags | MemfdFlags::CLOEXEC)?).map(|stat| stat.st_dev)
         };
@@ -58,7 +67,8 @@ impl Walker {
 
     /// One walk over all processes.
     pub(super) fn walk(&mut self) -> Result<(BTreeMap<u32, Process>, Unseen)> {
-        let (mut found, mut unseen) = (BTreeMap::new(), Unseen::default());
+        let mut unseen = Unseen { hidden: hides(), ..Unseen::default() };
+        let (mut found, mut spent) = (BTreeMap::new(), HashMap::<u32, (usize, Duration)>::new());
         let entries = std::fs::read_dir("/proc").context("reading /proc, which has to be mounted")?;
         for entry in entries {
             // A process can end while it is looked at. Then it is none.
@@ -66,7 +76,17 @@ impl Walker {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
                 continue;
             };
-            match self.maps(pid) {
+            // The folder's owner is root for a process that is not dumpable, which only root can look at.
+            let Ok(owner) = entry.metadata().map(|folder| folder.uid()) else { continue };
+            let (kept, time) = spent.entry(owner).or_default();
+            if *kept > MAX_OF_USER.0 || *time > MAX_OF_USER.1 {
+                unseen.cut += 1;
+                continue;
+            }
+            let start = Instant::now();
+            let maps = self.maps(pid);
+            *time += start.elapsed();
+            match maps {
                 Ok(is_cut) => unseen.cut += usize::from(is_cut),
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                     unseen.processes += 1;
@@ -78,6 +98,7 @@ impl Walker {
             if mappings.is_empty() {
                 continue;
             }
+            *kept += mappings.len();
             let (Some(uid), Some(comm)) = (uid(pid), comm(pid)) else { continue };
             let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
             found.insert(pid, Process { pid, uid, comm, exe, mappings });
@@ -92,6 +113,17 @@ impl Walker {
         let read = (&mut file).take(MAX_MAPS as u64).read_to_end(&mut self.text)?;
         Ok(read == MAX_MAPS && file.read(&mut [0])? > 0)
     }
+}
+
+/// Whether `/proc` is mounted so that processes of other users are not even listed.
+fn hides() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut of_proc = mounts.lines().filter(|line| line.split(' ').nth(4) == Some("/proc"));
+    of_proc.any(|line| {
+        ["hidepid=2", "hidepid=invisible", "hidepid=4", "hidepid=ptraceable"]
+            .iter()
+            .any(|option| line.contains(option))
+    })
 }
 
 /// The first bytes of a file of a process.

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use ratatui::crossterm::event;
+use signal_hook::consts::SIGTSTP;
 
 use self::{
     rates::{Rates, Sort},
@@ -31,7 +32,7 @@ const WALK_EVERY: Duration = Duration::from_secs(2);
 /// The processes are not changed, and do not notice: figures are read from their control pages.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Keys: q quit · s sort by the next column · r reverse · / filter · p pause · + - interval · arrows scroll
+    after_help = "Keys: q quit · s sort by the next column · r reverse · / filter · p pause · + - interval · arrows scroll · Ctrl-Z stop
 
 Examples:
   sealane top
@@ -126,6 +127,12 @@ fn live(
             if event::poll(left.min(LOOK)).context("waiting for a key")? {
                 match screen.on_event(&event::read().context("reading a key")?) {
                     Next::Quit => return Ok(()),
+                    Next::Suspend => {
+                        ratatui::restore();
+                        signal_hook::low_level::emulate_default_handler(SIGTSTP).context("stopping")?;
+                        *terminal = ratatui::try_init().context("preparing the terminal")?;
+                        break;
+                    }
                     Next::Draw => {
                         next = next.min(Instant::now() + screen.interval);
                         break;

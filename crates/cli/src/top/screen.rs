@@ -30,6 +30,8 @@ const STATE: usize = 10;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     Quit,
+    /// Stop, as by `SIGTSTP`, until the shell continues it.
+    Suspend,
     Draw,
     Nothing,
 }
@@ -72,7 +74,11 @@ impl Screen {
 
     fn on_key(&mut self, key: KeyEvent) -> Next {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
-            return if key.code == KeyCode::Char('c') { Next::Quit } else { Next::Nothing };
+            return match key.code {
+                KeyCode::Char('c') => Next::Quit,
+                KeyCode::Char('z') => Next::Suspend,
+                _ => Next::Nothing,
+            };
         }
         if let Some(before) = &self.typing {
             match key.code {
@@ -120,7 +126,7 @@ impl Screen {
         ])
         .split(frame.area());
         frame.render_widget(self.title(shown), areas[0]);
-        frame.render_stateful_widget(table(shown), areas[1], &mut self.table);
+        frame.render_stateful_widget(table(shown, areas[1].width), areas[1], &mut self.table);
         let lines: Vec<_> = shown.notes.iter().map(|note| Line::from(note.as_str())).collect();
         frame.render_widget(ratatui::text::Text::from(lines).style(Style::new().fg(Color::Yellow)), areas[2]);
         frame.render_widget(self.footer(), areas[3]);
@@ -162,25 +168,59 @@ impl Screen {
     }
 }
 
-fn table(shown: &Shown) -> Table<'static> {
-    let titles = HEADER.into_iter().enumerate().map(|(column, title)| match column {
-        NUMBERS_FROM..=NUMBERS_TO => Cell::from(Line::from(title).right_aligned()),
-        _ => Cell::from(title),
+/// The widths of the columns; those of `FROM` and `TO` are the least, and they share what is left.
+const WIDTHS: [u16; 11] = [17, 13, 13, 7, 12, 10, 10, 10, 6, 7, 19];
+/// The column `KIND` where there is little room.
+const NARROW_KIND: u16 = 12;
+/// The bar before the bytes in use.
+const GAUGE: u16 = 7;
+/// The columns that are left out where there is no room, in this order.
+const LEAST: [usize; 6] = [7, 8, 9, 5, 4, 3];
+
+/// What fits into the width of a terminal.
+struct Fitting {
+    columns: Vec<usize>,
+    kind: u16,
+    has_gauge: bool,
+}
+
+impl Fitting {
+    fn new(width: u16) -> Self {
+        let mut columns: Vec<_> = (0..WIDTHS.len()).collect();
+        let needed = |columns: &[usize]| columns.iter().map(|column| WIDTHS[*column] + 1).sum::<u16>() - 1;
+        let mut kind = WIDTHS[0];
+        for column in LEAST {
+            if needed(&columns) <= width {
+                break;
+            }
+            kind = NARROW_KIND;
+            if needed(&columns) - (WIDTHS[0] - NARROW_KIND) <= width {
+                break;
+            }
+            columns.retain(|other| *other != column);
+        }
+        let has_gauge = needed(&columns) + GAUGE <= width;
+        Self { columns, kind, has_gauge }
+    }
+
+    fn constraints(&self) -> Vec<Constraint> {
+        let width = |column: &usize| match *column {
+            0 => Constraint::Length(self.kind),
+            1 | 2 => Constraint::Fill(1),
+            IN_USE if self.has_gauge => Constraint::Length(WIDTHS[IN_USE] + GAUGE),
+            column => Constraint::Length(WIDTHS[column]),
+        };
+        self.columns.iter().map(width).collect()
+    }
+}
+
+fn table(shown: &Shown, width: u16) -> Table<'static> {
+    let fitting = Fitting::new(width);
+    let titles = fitting.columns.iter().map(|column| match *column {
+        NUMBERS_FROM..=NUMBERS_TO => Cell::from(Line::from(HEADER[*column]).right_aligned()),
+        _ => Cell::from(HEADER[*column]),
     });
     let header = Row::new(titles).style(Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED));
-    let widths = [
-        Constraint::Length(17),
-        Constraint::Fill(3),
-        Constraint::Fill(3),
-        Constraint::Length(7),
-        Constraint::Length(12),
-        Constraint::Length(10),
-        Constraint::Length(17),
-        Constraint::Length(10),
-        Constraint::Length(6),
-        Constraint::Length(7),
-        Constraint::Length(19),
-    ];
     let mut capacity = None;
     let rows: Vec<_> = shown
         .rows
@@ -189,29 +229,32 @@ fn table(shown: &Shown) -> Table<'static> {
             if rated.row.kind == Kind::Publisher {
                 capacity = rated.row.ring;
             }
-            line(rated, rated.row.ring.or(capacity))
+            line(rated, rated.row.ring.or(capacity), &fitting)
         })
         .collect();
-    Table::new(rows, widths).header(header).column_spacing(1)
+    Table::new(rows, fitting.constraints()).header(header).column_spacing(1)
 }
 
-fn line(rated: &Rated, capacity: Option<u64>) -> Row<'static> {
-    let cells = rated.cells();
-    let gauge = match (rated.row.fill, capacity) {
-        (Some(fill), Some(capacity)) if capacity > 0 => gauge(fill, capacity),
-        (fill, _) => bytes(fill),
-    };
+fn line(rated: &Rated, capacity: Option<u64>, fitting: &Fitting) -> Row<'static> {
+    let mut cells = rated.cells();
+    if let (Some(fill), Some(capacity), true) = (rated.row.fill, capacity, fitting.has_gauge)
+        && capacity > 0
+    {
+        cells[IN_USE] = gauge(fill, capacity);
+    }
     let state = match rated.row.state {
         State::HeldUp | State::HoldsUp | State::DoesNotAnswer => Color::Red,
         State::WaitsForSpace | State::Forbidden | State::NotTried => Color::Yellow,
         State::Awake => Color::Green,
         State::Asleep | State::Unreadable | State::Unknown => Color::DarkGray,
     };
-    let cells = cells.into_iter().enumerate().map(|(column, text)| match column {
-        IN_USE => Cell::from(Line::from(gauge.clone()).right_aligned()),
-        NUMBERS_FROM..=NUMBERS_TO => Cell::from(Line::from(text).right_aligned()),
-        STATE => Cell::from(text).style(Style::new().fg(state)),
-        _ => Cell::from(text),
+    let cells = fitting.columns.iter().map(|column| {
+        let text = std::mem::take(&mut cells[*column]);
+        match *column {
+            NUMBERS_FROM..=NUMBERS_TO => Cell::from(Line::from(text).right_aligned()),
+            STATE => Cell::from(text).style(Style::new().fg(state)),
+            _ => Cell::from(text),
+        }
     });
     let row = Row::new(cells.collect::<Vec<_>>());
     if rated.row.kind == Kind::Publisher { row.style(Style::new().add_modifier(Modifier::BOLD)) } else { row }
@@ -223,4 +266,23 @@ fn gauge(fill: u64, capacity: u64) -> String {
     let marked = fill.min(capacity).saturating_mul(PLACES).div_ceil(capacity);
     let bar: String = (0..PLACES).map(|at| if at < marked { '█' } else { '·' }).collect();
     format!("{bar} {:>10}", bytes(Some(fill)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_important_columns_go_first() {
+        let names = |width| Fitting::new(width).columns.into_iter().map(|at| HEADER[at]).collect::<Vec<_>>();
+        assert_eq!(names(160), HEADER);
+        assert!(Fitting::new(160).has_gauge && !Fitting::new(120).has_gauge);
+        assert_eq!(names(80), ["KIND", "FROM", "TO", "MSG/S", "IN USE", "STATE"]);
+        assert_eq!(names(1), ["KIND", "FROM", "TO", "IN USE", "STATE"]);
+        for width in 79..200 {
+            let fitting = Fitting::new(width);
+            let needed: u16 = fitting.columns.iter().map(|column| WIDTHS[*column] + 1).sum::<u16>() - 1;
+            assert!(needed - (WIDTHS[0] - fitting.kind) <= width, "{width}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use sealane::Channel;
 use serde_json::{Value, json};
 
-use super::{Role, ls, ready, rows_from};
+use super::{Role, ls, ready, rows_from, rows_to};
 
 const PAGE: usize = 4096;
 
@@ -20,11 +20,11 @@ const PAGE: usize = 4096;
 fn region(len: usize, offset: usize) -> (OwnedFd, usize) {
     let file = memfd_create(c"sealane", MemfdFlags::CLOEXEC).unwrap();
     ftruncate(&file, len as u64).unwrap();
-    (file.try_clone().unwrap(), map(&file, len - offset, offset))
+    (file.try_clone().unwrap(), map(&file, len - offset, offset, libc::PROT_READ | libc::PROT_WRITE))
 }
 
-fn map(file: &OwnedFd, len: usize, offset: usize) -> usize {
-    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+fn map(file: &OwnedFd, len: usize, offset: usize, protection: libc::c_int) -> usize {
+    let flags = libc::MAP_SHARED;
     // SAFETY: a new mapping at an address that the kernel chooses disturbs nothing.
     let at = unsafe {
         libc::mmap(ptr::null_mut(), len, protection, flags, file.as_raw_fd(), offset.try_into().unwrap())
@@ -99,6 +99,10 @@ fn lies() {
     // Two regions that name each other, with numbers that contradict each other.
     let (one, _) = region(5 * PAGE, 0);
     let (two, _) = region(5 * PAGE, 0);
+    // Each is read by the owner of the other one, as those of an honest pair.
+    for file in [&one, &two] {
+        map(file, 5 * PAGE, 0, libc::PROT_READ);
+    }
     write(
         &one,
         &[(OWNER, 1), (ORIGIN, 7), (PEER, 9), (CAPACITY, u64::MAX), (HEAD, u64::MAX), (HIGH_WATER, u64::MAX)],
@@ -140,6 +144,34 @@ fn lies_are_shown_as_unknown_and_stay_among_the_liars() {
 
 #[test]
 #[ignore = "the child of another test"]
+fn claims_to_subscribe() {
+    // The regions of the process that started this one, found as `ls` finds them; the page says the rest.
+    let publisher = std::env::var("PUBLISHER").unwrap();
+    let maps = fs::read_to_string(format!("/proc/{publisher}/maps")).unwrap();
+    let line = maps.lines().find(|line| line.contains("rw-s") && line.contains("memfd:sealane")).unwrap();
+    let start = u64::from_str_radix(line.split('-').next().unwrap(), 16).unwrap();
+    let mut origin = [0; 8];
+    let memory = File::open(format!("/proc/{publisher}/mem")).unwrap();
+    std::os::unix::fs::FileExt::read_exact_at(&memory, &mut origin, start + ORIGIN).unwrap();
+    let (forged, _) = region(PAGE, 0);
+    write(&forged, &[(OWNER, 3), (ORIGIN, 77), (PEER, u64::from_le_bytes(origin))]);
+    ready();
+}
+
+#[test]
+fn subscriber_that_its_publisher_does_not_know_is_none() {
+    let mut publisher = sealane::Builder::default().publisher().unwrap();
+    publisher.loan(1000).unwrap().send().unwrap();
+    // This process has other regions as well, of other tests: the role takes the first, whichever that is.
+    let liar = Role::start_with(claims_to_subscribe, "PUBLISHER", &std::process::id().to_string());
+    let report = ls();
+    let lying = rows_to(&report, liar.pid());
+    assert!(lying.is_empty(), "{lying:#?}");
+    assert_eq!(rows_from(&report, liar.pid())[0]["kind"], "alone");
+}
+
+#[test]
+#[ignore = "the child of another test"]
 fn has_many_mappings() {
     let _ends = Channel::pair().unwrap();
     let file = memfd_create(c"sealane", MemfdFlags::CLOEXEC).unwrap();
@@ -148,7 +180,7 @@ fn has_many_mappings() {
     let mut count = 0;
     while count < 60_000.min(most - 5_000) {
         // Mappings of one page each do not merge: each begins at the file's first byte.
-        map(&file, PAGE, 0);
+        map(&file, PAGE, 0, libc::PROT_READ);
         count += 1;
     }
     eprintln!("{count} mappings");

@@ -34,6 +34,12 @@ fn rows_from(report: &Value, pid: u32) -> Vec<&Value> {
     report["rows"].as_array().unwrap().iter().filter(sends).collect()
 }
 
+/// The rows in which `pid` receives.
+fn rows_to(report: &Value, pid: u32) -> Vec<&Value> {
+    let receives = |row: &&Value| row["to"].as_array().unwrap().iter().any(|one| one["pid"] == pid);
+    report["rows"].as_array().unwrap().iter().filter(receives).collect()
+}
+
 /// The process id of the one program at an end of a row.
 fn only(row: &Value, end: &str) -> u64 {
     let programs = row[end].as_array().unwrap();
@@ -53,13 +59,27 @@ impl Role {
         Self::start_as(test, None).expect("the role ends only when it is told to")
     }
 
+    /// The same, with a variable in its environment.
+    fn start_with<Test: Fn()>(test: Test, name: &str, value: &str) -> Self {
+        Self::run(test, |command| {
+            command.env(name, value);
+        })
+        .expect("the role ends only when it is told to")
+    }
+
     /// The same, as another user. `None` if the role has ended without being ready: it could not be played.
-    fn start_as<Test: Fn()>(_: Test, user: Option<u32>) -> Option<Self> {
+    fn start_as<Test: Fn()>(test: Test, user: Option<u32>) -> Option<Self> {
+        Self::run(test, |command| {
+            if let Some(user) = user {
+                command.uid(user).gid(user);
+            }
+        })
+    }
+
+    fn run<Test: Fn()>(_: Test, set: impl FnOnce(&mut Command)) -> Option<Self> {
         let (_, name) = type_name::<Test>().split_once("::").unwrap();
         let mut command = Command::new("/proc/self/exe");
-        if let Some(user) = user {
-            command.uid(user).gid(user);
-        }
+        set(&mut command);
         command.args([name, "--exact", "--ignored", "--nocapture"]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, mut output) = (child.stdin.take(), child.stdout.take().unwrap());

@@ -84,15 +84,33 @@ fn keys_sort_filter_and_quit_and_leave_the_terminal_as_it_was() {
 #[test]
 fn order_to_end_leaves_the_terminal_as_it_was() {
     let program = env!("CARGO_BIN_EXE_sealane");
-    let Some(terminal) = Terminal::start(&format!("exec '{program}' top")) else {
+    let number = tempfile::NamedTempFile::new().unwrap();
+    let path = number.path().display();
+    let command = format!("sh -c 'echo $$ > \"{path}\"; exec \"{program}\" top'; echo ended $?; cat");
+    let Some(terminal) = Terminal::start(&command) else {
         return eprintln!("SKIPPED: there is no tmux(1)");
     };
     terminal.shows(|screen| screen.contains("q quit"));
-    terminal.tmux(&["set-option", "-w", "remain-on-exit", "on"]);
-    let pid = terminal.tmux(&["display-message", "-p", "#{pane_pid}"]);
+    let pid = std::fs::read_to_string(number.path()).unwrap();
     let status = Command::new("kill").args(["-TERM", pid.trim()]).status().unwrap();
     assert!(status.success());
-    terminal.shows(|screen| !screen.contains("q quit") && screen.contains("dead"));
+    terminal.shows(|screen| screen.contains("ended 0") && !screen.contains("q quit"));
+}
+
+#[test]
+fn shell_stops_and_continues_it() {
+    let program = env!("CARGO_BIN_EXE_sealane");
+    let Some(terminal) = Terminal::start("bash --norc -i") else {
+        return eprintln!("SKIPPED: there is no tmux(1)");
+    };
+    terminal.keys(&[&format!("'{program}' top"), "Enter"]);
+    terminal.shows(|screen| screen.contains("q quit"));
+    terminal.keys(&["C-z"]);
+    terminal.shows(|screen| screen.contains("Stopped") && !screen.contains("q quit"));
+    terminal.keys(&["fg", "Enter"]);
+    terminal.shows(|screen| screen.contains("q quit") && screen.contains("MSG/S"));
+    terminal.keys(&["q"]);
+    terminal.shows(|screen| !screen.contains("q quit"));
 }
 
 #[test]
