@@ -84,17 +84,18 @@ impl Walker {
                 continue;
             }
             let start = Instant::now();
-            let maps = self.maps(pid);
+            let mappings = self.maps(pid).map(|is_cut| (maps::regions(&self.text, &self.devices), is_cut));
             *time += start.elapsed();
-            match maps {
-                Ok(is_cut) => unseen.cut += usize::from(is_cut),
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    unseen.processes += 1;
+            let mappings = match mappings {
+                Ok((mappings, is_cut)) => {
+                    unseen.cut += usize::from(is_cut);
+                    mappings
+                }
+                Err(error) => {
+                    unseen.processes += usize::from(error.kind() == ErrorKind::PermissionDenied);
                     continue;
                 }
-                Err(_) => continue,
-            }
-            let mappings = maps::regions(&self.text, &self.devices);
+            };
             if mappings.is_empty() {
                 continue;
             }
