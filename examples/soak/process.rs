@@ -42,31 +42,31 @@ impl Trend {
         self.0.push(reading);
     }
 
-    /// Whether the end has more than the beginning ever had: use goes up and down, a leak only goes up.
+    /// Fails if the end has more descriptors, or memory, than the beginning ever had: use goes up and down, a leak only goes up.
     pub(crate) fn judge(&self, name: &str) -> Result<()> {
-        let quarter = self.0.len() / 4;
-        if quarter == 0 {
-            return Ok(());
+        if let Some((most, least)) = self.grown(|reading| reading.descriptors, 0) {
+            let text = format!("{name}: at most {most} descriptors expected, never fewer than {least} found");
+            return Err(text.into());
         }
-        let (early, late) = (&self.0[..self.0.len() / 2], &self.0[self.0.len() - quarter..]);
-        let grown = |of: fn(&Reading) -> u64, slack: u64| {
-            let (most, least) = (early.iter().map(of).max(), late.iter().map(of).min());
-            let (most, least) = (most.unwrap_or(0), least.unwrap_or(0));
-            (least > most + slack).then_some((most, least))
-        };
-        if let Some((most, least)) = grown(|reading| reading.descriptors, 0) {
-            return Err(format!(
-                "{name}: at most {most} descriptors expected, never fewer than {least} found"
-            )
-            .into());
-        }
+        self.judge_memory(name)
+    }
+
+    /// The same for memory only, where the number of peers changes, and with it that of descriptors.
+    pub(crate) fn judge_memory(&self, name: &str) -> Result<()> {
         // The allocator may keep some freed memory.
-        if let Some((most, least)) = grown(|reading| reading.memory, 2048) {
+        if let Some((most, least)) = self.grown(|reading| reading.memory, 2048) {
             return Err(
                 format!("{name}: at most {most} KiB expected, never less than {least} KiB found").into()
             );
         }
         Ok(())
+    }
+
+    /// The most that the beginning had, and the least that the end has, if that is more by so much.
+    fn grown(&self, of: fn(&Reading) -> u64, slack: u64) -> Option<(u64, u64)> {
+        let (early, late) = (&self.0[..self.0.len() / 2], &self.0[self.0.len() - self.0.len() / 4..]);
+        let (most, least) = (early.iter().map(of).max()?, late.iter().map(of).min()?);
+        (least > most + slack).then_some((most, least))
     }
 }
 
