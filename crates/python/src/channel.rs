@@ -12,13 +12,13 @@ use pyo3::{
 use sealane::{Closer, Credentials, Error, Limits, Receiver, Sender};
 
 use crate::{
-    errors::Disconnected,
+    errors::{Disconnected, raise, until_end},
     facts::{self, Peer},
     lender::Verb,
     loan::Loan,
     message::Message,
     outlet,
-    sending::{Given, Lease, Sending},
+    sending::{Given, Sending},
     slot::{Slot, closed},
     wait::{Timeout, in_slices, until_readable},
 };
@@ -57,6 +57,19 @@ impl Channel {
         self.receiver.with(|receiver| in_slices(py, timeout, |time| receiver.recv_timeout(time)))
     }
 
+    /// Sends a message. The number is a request's.
+    fn post(
+        &self,
+        py: Python<'_>,
+        verb: Verb,
+        control: Option<&Bound<'_, PyAny>>,
+        payload: Option<&Bound<'_, PyAny>>,
+        fds: Option<&Bound<'_, PyAny>>,
+        timeout: Timeout,
+    ) -> PyResult<u64> {
+        self.sending.send(py, verb, &Given::of(control, fds)?, payload, timeout)
+    }
+
     /// Receives the reply to a request. The request stays open if that fails.
     fn receive_reply(&self, py: Python<'_>, number: u64, timeout: Timeout) -> PyResult<sealane::Message> {
         let fd = self.fd;
@@ -85,8 +98,7 @@ impl Channel {
         fds: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<()> {
-        let (given, timeout) = (Given::of(control, fds)?, Timeout::of(timeout)?);
-        self.sending.send(py, Verb::Send, &given, payload, timeout).map(drop)
+        self.post(py, Verb::Send, control, payload, fds, Timeout::of(timeout)?).map(drop)
     }
 
     /// Sends a request. Returns its number, which the reply names.
@@ -99,8 +111,7 @@ impl Channel {
         fds: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<u64> {
-        let (given, timeout) = (Given::of(control, fds)?, Timeout::of(timeout)?);
-        self.sending.send(py, Verb::Request, &given, payload, timeout)
+        self.post(py, Verb::Request, control, payload, fds, Timeout::of(timeout)?)
     }
 
     /// Sends the reply to a request.
@@ -114,8 +125,8 @@ impl Channel {
         fds: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<()> {
-        let (given, timeout) = (Given::of(control, fds)?, Timeout::of(timeout)?);
-        self.sending.send(py, Verb::Reply(to.get().token()?), &given, payload, timeout).map(drop)
+        let verb = Verb::Reply(to.get().token()?);
+        self.post(py, verb, control, payload, fds, Timeout::of(timeout)?).map(drop)
     }
 
     /// Sends a request and waits for its reply. Messages that come meanwhile are kept for ``recv``.
@@ -128,8 +139,8 @@ impl Channel {
         fds: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<Message> {
-        let (given, timeout) = (Given::of(control, fds)?, Timeout::of(timeout)?);
-        let number = self.sending.send(py, Verb::Request, &given, payload, timeout)?;
+        let timeout = Timeout::of(timeout)?;
+        let number = self.post(py, Verb::Request, control, payload, fds, timeout)?;
         let reply = self.receive_reply(py, number, timeout).inspect_err(|_| self.cancel(number))?;
         Message::new(py, reply)
     }
@@ -151,15 +162,11 @@ impl Channel {
     #[pyo3(signature = (shape, dtype=None, *, timeout=None))]
     fn loan(
         &self,
-        py: Python<'_>,
         shape: &Bound<'_, PyAny>,
         dtype: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<Loan> {
-        let (len, dtype, shape) = Loan::plan(shape, dtype)?;
-        let lent = self.sending.lend(py, len, Timeout::of(timeout)?)?;
-        let lease: Arc<dyn Lease> = Arc::<Sending<_>>::clone(&self.sending);
-        Ok(Loan::new(lease, lent, dtype, shape))
+        Loan::lend(&self.sending, shape, dtype, timeout)
     }
 
     /// Waits for the next message.
@@ -170,9 +177,8 @@ impl Channel {
 
     /// Takes the next message if there is one, and never waits. ``None`` arms the descriptor.
     fn try_recv(&self, py: Python<'_>) -> PyResult<Option<Message>> {
-        let received = self
-            .receiver
-            .with(|receiver| receiver.try_recv().map_err(|error| crate::errors::raise(py, error)))?;
+        let received =
+            self.receiver.with(|receiver| receiver.try_recv().map_err(|error| raise(py, error)))?;
         received.map(|message| Message::new(py, message)).transpose()
     }
 
@@ -232,9 +238,7 @@ impl Channel {
 
     /// Whether a loan of this many bytes would not wait. False arms ``send_fileno()``.
     fn has_space(&self, py: Python<'_>, size: usize) -> PyResult<bool> {
-        outlet::with(&self.sending.outlet, |sender| {
-            sender.has_space(size).map_err(|error| crate::errors::raise(py, error))
-        })
+        outlet::with(&self.sending.outlet, |sender| sender.has_space(size).map_err(|error| raise(py, error)))
     }
 
     /// The descriptor for receiving: drain ``try_recv`` until ``None``, then wait until it is readable.
@@ -290,11 +294,8 @@ impl Channel {
 
     /// The next message; the end of the channel ends a loop.
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Message>> {
-        match self.receive(py, Timeout::of(None)?) {
-            Ok(message) => Message::new(py, message).map(Some),
-            Err(error) if error.get_type(py).is(py.get_type::<Disconnected>()) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let message = until_end(py, self.receive(py, Timeout::of(None)?))?;
+        message.map(|message| Message::new(py, message)).transpose()
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {

@@ -62,3 +62,11 @@ pub(crate) fn raise(py: Python<'_>, error: Error) -> PyErr {
 pub(crate) fn busy(what: &str) -> PyErr {
     BusyError::new_err(format!("{what}: one call at a time expected"))
 }
+
+/// The next message for a loop, which ends where the peer is gone, and nowhere else.
+pub(crate) fn until_end<T>(py: Python<'_>, received: PyResult<T>) -> PyResult<Option<T>> {
+    match received {
+        Err(error) if error.get_type(py).is(py.get_type::<Disconnected>()) => Ok(None),
+        received => received.map(Some),
+    }
+}

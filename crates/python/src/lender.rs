@@ -5,7 +5,7 @@ use std::{os::fd::RawFd, time::Duration};
 use sealane::{Control, Error, OwnedLoan, Publisher, PublisherLoan, ReplyToken, RequestId, Result, Sender};
 use self_cell::{MutBorrow, self_cell};
 
-/// What a message is: plain, a request, or the reply to one.
+/// The kind of a message: plain, a request, or the reply to one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Verb {
     Send,

@@ -7,11 +7,11 @@ use std::{ffi::c_int, sync::Arc};
 use pyo3::{exceptions::PyBufferError, ffi, prelude::*, types::PyTuple};
 
 use crate::{
-    lender::Verb,
+    lender::{Lender, Verb},
     message::Message,
     numpy::{Elements, shape_of},
     raw::Place,
-    sending::{Given, Lease},
+    sending::{Given, Lease, Sending},
     wait::Timeout,
 };
 
@@ -52,26 +52,22 @@ impl View {
 }
 
 impl Loan {
-    /// The length in bytes of a loan of this shape, and what is needed to make it.
-    pub(crate) fn plan<'py>(
-        shape: &Bound<'py, PyAny>,
-        dtype: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<(usize, Option<Py<PyAny>>, Py<PyTuple>)> {
+    /// Lends room for an array of this shape: waits for room.
+    pub(crate) fn lend<L: Lender>(
+        sending: &Arc<Sending<L>>,
+        shape: &Bound<'_, PyAny>,
+        dtype: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<Self> {
+        let py = shape.py();
         let (shape, count) = shape_of(shape)?;
-        let elements = dtype.map(|dtype| Elements::of(shape.py(), dtype)).transpose()?;
+        let elements = dtype.map(|dtype| Elements::of(py, dtype)).transpose()?;
         let size = elements.as_ref().map_or(1, |elements| elements.size);
         // A product that overflows is too long for any ring.
-        let len = count.saturating_mul(size);
-        Ok((len, elements.map(|elements| elements.dtype.unbind()), shape.unbind()))
-    }
-
-    pub(crate) fn new(
-        lease: Arc<dyn Lease>,
-        (number, place): (u64, Place),
-        dtype: Option<Py<PyAny>>,
-        shape: Py<PyTuple>,
-    ) -> Self {
-        Self { lease, number, place, dtype, shape }
+        let (number, place) = sending.lend(py, count.saturating_mul(size), Timeout::of(timeout)?)?;
+        let lease: Arc<dyn Lease> = Arc::<Sending<L>>::clone(sending);
+        let dtype = elements.map(|elements| elements.dtype.unbind());
+        Ok(Self { lease, number, place, dtype, shape: shape.unbind() })
     }
 
     fn view<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, View>> {

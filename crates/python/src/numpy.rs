@@ -1,4 +1,4 @@
-//! What is asked of `NumPy`, which the package uses only if the program does.
+//! The questions to `NumPy`, which the package uses only if the program does.
 
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},

@@ -20,7 +20,7 @@ use crate::{
     loan::Loan,
     message::Message,
     outlet,
-    sending::{Given, Lease, Sending, duplicate},
+    sending::{Given, Sending, duplicate},
     settings::{Settings, policy},
     slot::closed,
     wait::{Timeout, in_slices, until_readable},
@@ -147,15 +147,11 @@ impl Publisher {
     #[pyo3(signature = (shape, dtype=None, *, timeout=None))]
     fn loan(
         &self,
-        py: Python<'_>,
         shape: &Bound<'_, PyAny>,
         dtype: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<Loan> {
-        let (len, dtype, shape) = Loan::plan(shape, dtype)?;
-        let lent = self.sending.lend(py, len, Timeout::of(timeout)?)?;
-        let lease: Arc<dyn Lease> = Arc::<Sending<_>>::clone(&self.sending);
-        Ok(Loan::new(lease, lent, dtype, shape))
+        Loan::lend(&self.sending, shape, dtype, timeout)
     }
 
     /// The next thing that subscribers have brought about, if there is one; never waits.

@@ -168,7 +168,7 @@ impl<L: Lender> Sending<L> {
     }
 }
 
-/// What an object `Loan` needs of the sending side, whichever kind it is.
+/// The sending side, of either kind, for an object `Loan`.
 pub(crate) trait Lease: Send + Sync {
     /// Counts a view of the open loan of this number.
     fn begin_view(&self, number: u64) -> PyResult<()>;

@@ -13,7 +13,7 @@ use crate::{
 /// A value for one call at a time. The lock is held for some instructions only: a call takes the value out.
 pub(crate) struct Slot<T> {
     inner: Mutex<Inner<T>>,
-    /// What it is, for the text of an exception.
+    /// The value's name in the text of an exception.
     what: &'static str,
 }
 

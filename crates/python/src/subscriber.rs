@@ -12,7 +12,7 @@ use pyo3::{
 use sealane::{Closer, Credentials};
 
 use crate::{
-    errors::{Disconnected, raise},
+    errors::{raise, until_end},
     facts::{self, Peer},
     message::Message,
     sending::{Given, duplicate},
@@ -210,11 +210,7 @@ impl Subscriber {
 
     /// The next message; the publisher's end ends a loop.
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Message>> {
-        match self.next(py, Timeout::of(None)?) {
-            Ok(message) => Ok(Some(message)),
-            Err(error) if error.get_type(py).is(py.get_type::<Disconnected>()) => Ok(None),
-            Err(error) => Err(error),
-        }
+        until_end(py, self.next(py, Timeout::of(None)?))
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
