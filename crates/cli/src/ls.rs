@@ -85,7 +85,7 @@ pub(crate) fn receivers(row: &Row) -> String {
     if row.kind == Kind::Publisher { "all below".to_owned() } else { programs(&row.to) }
 }
 
-/// What was not seen, and what to do about it.
+/// Notes about what was not seen, with the remedy.
 pub(crate) fn notes(report: &Report) -> Vec<String> {
     let mut notes = Vec::new();
     let Unseen { processes, cut, hidden } = report.unseen;

@@ -1,4 +1,4 @@
-//! What keeps processes apart: namespaces, Yama, seccomp, landlock, and a device that went round the seal.
+//! The means that keep processes apart: namespaces, Yama, seccomp, landlock, and a device that went round the seal.
 
 use std::fs::OpenOptions;
 

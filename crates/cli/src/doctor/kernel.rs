@@ -1,4 +1,4 @@
-//! What the kernel is, and whether it keeps what sealane rests on: memfds, their seals, and the refusal of another writer.
+//! The kernel, and whether it keeps its part: memfds, their seals, and the refusal of another writer.
 //!
 //! The version says what to expect; the memfds that are made here say what is.
 
@@ -24,7 +24,7 @@ use super::{
 
 /// The oldest kernel: `MADV_POPULATE_READ`.
 const OLDEST: (u32, u32) = (5, 14);
-/// What newer kernels add, and since when.
+/// The additions of newer kernels, and their versions.
 const NEWER: [((u32, u32), &str); 4] = [
     ((6, 3), "memfds that cannot be executed (MFD_NOEXEC_SEAL)"),
     ((6, 5), "Builder::peer_pidfd (SO_PASSPIDFD)"),

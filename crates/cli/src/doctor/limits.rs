@@ -207,7 +207,7 @@ fn longest_control(default: u64, max: u64) -> u64 {
     buffer.saturating_sub(PACKET).min(LONGEST_CONTROL)
 }
 
-/// What a fresh socket holds: `SO_SNDBUF`, and the number of empty packets that it accepts while nobody reads them.
+/// The room of a fresh socket: `SO_SNDBUF`, and the number of empty packets that it accepts while nobody reads them.
 fn fresh_socket() -> Result<(u64, u64), Errno> {
     let (from, _to) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     let buffer = socket_send_buffer_size(&from)? as u64;

@@ -130,7 +130,7 @@ fn judge_known_group(&Memory { version, limit, used }: &Memory) -> Check {
     let in_use = used.map_or_else(String::new, |used| format!(", {} in use", bytes(used)));
     let (state, found) = match limit {
         None => (State::Ok, format!("{name}, no limit{in_use}")),
-        // What the kernel keeps of files is in use too, and is freed when a ring needs it: no error.
+        // The kernel's copies of files count as in use, and are freed when a ring needs room: no error.
         Some(limit) => {
             let left = state_of(limit.saturating_sub(used.unwrap_or(0))).min(State::Warning);
             let state = if limit < channel_bytes() { State::Error } else { left };

@@ -108,7 +108,7 @@ impl Output {
     }
 }
 
-/// What is to be done, and in what time.
+/// The parts that are asked for, and their time.
 #[derive(Debug, Clone, Copy)]
 struct Plan {
     /// The self-test is run.
@@ -117,7 +117,7 @@ struct Plan {
     time: Duration,
 }
 
-/// What the thread has found.
+/// A piece of the thread's findings.
 enum Found {
     Machine(Machine),
     Check(Check),

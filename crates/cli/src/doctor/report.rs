@@ -138,7 +138,7 @@ pub(super) struct Figure {
 pub(super) struct Step {
     pub(super) name: &'static str,
     pub(super) outcome: Outcome,
-    /// What was tried, or the reason for which it failed or was skipped.
+    /// The attempt, or the reason for which it failed or was skipped.
     pub(super) said: String,
     pub(super) figures: Vec<Figure>,
 }

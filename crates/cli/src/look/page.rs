@@ -37,7 +37,7 @@ struct Words {
 }
 const _: () = assert!(size_of::<Words>() == BYTES);
 
-/// What the owner of a region says that it is.
+/// The part that the owner of a region claims to play.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Owner {

@@ -46,7 +46,7 @@ pub(crate) struct Direction {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) ends: [End; 2],
-    /// What each end sends.
+    /// The messages of each end.
     pub(crate) directions: [Option<Direction>; 2],
 }
 

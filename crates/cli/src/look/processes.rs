@@ -35,7 +35,7 @@ pub(crate) struct Process {
     pub(super) mappings: Vec<Mapping>,
 }
 
-/// What could not be looked at.
+/// Counts of processes that could not be looked at.
 #[derive(Debug, Default, Clone, Copy, Serialize)]
 pub(crate) struct Unseen {
     /// Processes whose mappings the kernel does not show to this user.

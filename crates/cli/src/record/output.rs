@@ -58,7 +58,7 @@ pub(crate) struct Output {
     pub(crate) tally: Tally,
 }
 
-/// What a file begins with.
+/// The beginning of a file.
 #[derive(Debug, Clone)]
 pub(crate) struct Heading {
     pub(crate) topic: String,
@@ -150,7 +150,7 @@ impl Output {
     /// Leaves the file as it was flushed last, since nothing more can be written: it has no end, but all of it can be read. Returns
     /// its bytes.
     fn abandon(self) -> u64 {
-        // What the buffers still have is dropped, not written.
+        // The rest in the buffers is dropped, not written.
         let (file, _) = self.writer.into_inner().into_inner().file.into_parts();
         // A pipe has no length, and keeps what it got.
         let _ = file.set_len(self.whole);

@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// What was found, and done.
+/// The findings of a repair, and its work.
 #[derive(Debug, Serialize)]
 struct Report {
     file: PathBuf,

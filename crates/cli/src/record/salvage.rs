@@ -27,7 +27,7 @@ pub(crate) struct Salvage<W> {
     /// Bytes that were written.
     pub(crate) position: u64,
     pub(crate) summary: Summary,
-    /// What was left out, and why.
+    /// The parts that were left out, and the reasons.
     pub(crate) damages: Damages,
     /// The end of the data was reached.
     pub(crate) has_ended: bool,

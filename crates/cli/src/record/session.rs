@@ -54,7 +54,7 @@ impl Reason {
     }
 }
 
-/// What became of a recording.
+/// The outcome of a recording.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) reason: Reason,
@@ -131,7 +131,7 @@ impl Session {
             Err(error) if self.target.is_stdout() && is_broken_pipe(&error) => (Reason::ReaderEnded, None),
             Err(error) => (Reason::Error, Some(error)),
         };
-        // What was missed behind the last message that was received.
+        // Messages that were missed behind the last one that was received.
         let missed_at_end = self.subscriber.missed().saturating_sub(self.told).saturating_add(self.lost);
         let path = self.target.part(self.part);
         let messages = self.output.tally.messages;

@@ -32,7 +32,7 @@ pub(crate) struct Messages {
     notes: Notes,
 }
 
-/// What a recording says besides its messages.
+/// The notes of a recording besides its messages.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Notes {
     /// Bytes of the longest payload that its publisher could publish.

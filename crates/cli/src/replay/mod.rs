@@ -73,7 +73,7 @@ impl FromStr for Rate {
     }
 }
 
-/// What was published.
+/// Counts of what was published.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     messages: u64,

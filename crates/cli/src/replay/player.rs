@@ -99,7 +99,7 @@ impl Player {
         Ok(true)
     }
 
-    /// What was missed before a message. Where chunks of the file are damaged, the numbers of the messages tell more.
+    /// Messages that were missed before a message. Where chunks of the file are damaged, the numbers of the messages tell more.
     fn lost_before(&self, message: &Recorded) -> u64 {
         let gap = self.last_sequence.and_then(|last| message.sequence.checked_sub(last)?.checked_sub(1));
         message.missed.max(gap.unwrap_or(0))
@@ -168,7 +168,7 @@ impl Player {
 struct Epochs {
     /// The least and the greatest recorded epoch.
     bounds: Option<(u64, u64)>,
-    /// What is added in this pass.
+    /// Counts of this pass.
     shift: u64,
     passes: u64,
 }

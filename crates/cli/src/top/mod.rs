@@ -72,18 +72,19 @@ fn interval(text: &str) -> Result<Duration> {
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let stop = Stop::on_signals()?;
-    let mut looks = Looks::new(options)?;
+    let mut looks = Looks::new()?;
+    let shown = |looks: &Looks| looks.rates.shown(options.sort, false, &options.filter);
     if options.once {
         sleep(options.interval, &stop);
         looks.next()?;
-        let rates = looks.rates(options);
+        let rates = shown(&looks);
         let json = || serde_json::to_string_pretty(&rates).context("writing JSON");
         return print(&if options.json { json()? + "\n" } else { rates.text() });
     }
     if options.json {
         while sleep(options.interval, &stop) {
             looks.next()?;
-            let json = serde_json::to_string(&looks.rates(options)).context("writing JSON")?;
+            let json = serde_json::to_string(&shown(&looks)).context("writing JSON")?;
             if !crate::output::write(&(json + "\n"))? {
                 break;
             }
@@ -110,7 +111,7 @@ fn live(
 ) -> Result<()> {
     let mut next = Instant::now() + screen.interval;
     loop {
-        let rates = looks.now(screen.sort, screen.reverse, &screen.filter);
+        let rates = looks.rates.shown(screen.sort, screen.reverse, &screen.filter);
         terminal.draw(|frame| screen.draw(frame, &rates)).context("drawing")?;
         loop {
             if stop.is_asked() {
@@ -168,7 +169,7 @@ struct Looks {
 }
 
 impl Looks {
-    fn new(_: &Options) -> Result<Self> {
+    fn new() -> Result<Self> {
         let (mut looker, mut namer) = (Looker::new()?, Namer::default());
         let (walked, seen) = (Instant::now(), looker.look()?);
         let rates = Rates::first(seen.at, namer.report(&seen));
@@ -184,13 +185,5 @@ impl Looks {
         }
         self.rates.add(self.seen.at, self.namer.report(&self.seen));
         Ok(())
-    }
-
-    fn now(&self, sort: Sort, reverse: bool, filter: &str) -> rates::Shown {
-        self.rates.shown(sort, reverse, filter)
-    }
-
-    fn rates(&self, options: &Options) -> rates::Shown {
-        self.now(options.sort, false, &options.filter)
     }
 }

@@ -26,7 +26,7 @@ const NUMBERS_TO: usize = 9;
 const IN_USE: usize = 6;
 const STATE: usize = 10;
 
-/// What follows an event.
+/// The consequence of an event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     Quit,
@@ -36,7 +36,7 @@ pub(super) enum Next {
     Nothing,
 }
 
-/// What the user has set, and the part of the table that is visible.
+/// The user's settings, and the part of the table that is visible.
 #[derive(Debug)]
 pub(super) struct Screen {
     pub(super) interval: Duration,
@@ -177,7 +177,7 @@ const GAUGE: u16 = 7;
 /// The columns that are left out where there is no room, in this order.
 const LEAST: [usize; 6] = [7, 8, 9, 5, 4, 3];
 
-/// What fits into the width of a terminal.
+/// The columns that fit into the width of a terminal.
 struct Fitting {
     columns: Vec<usize>,
     kind: u16,

@@ -10,8 +10,8 @@ use rustix::process::Signal;
 use sealane::{Builder, Control};
 
 use crate::support::{
-    Place, account, content, fail, messages, metadata, publish, read_in_python, report, sealane, signal,
-    start, succeed, text,
+    Place, account, content, fail, messages, metadata, publish, publish_until_alone, read_in_python, report,
+    sealane, signal, start, succeed, text,
 };
 
 const MAX: usize = 64 << 10;
@@ -136,12 +136,7 @@ fn standard_output_is_a_file_too_and_may_be_closed() {
     pipe.read_exact(&mut magic).unwrap();
     assert_eq!(&magic, b"\x89MCAP0\r\n");
     drop(pipe);
-    let mut number = 0;
-    while !publisher.subscribers().is_empty() {
-        publish(&mut publisher, number, MAX);
-        publisher.wait_event(std::time::Duration::ZERO).unwrap();
-        number += 1;
-    }
+    publish_until_alone(&mut publisher, MAX);
     let output = recorder.wait_with_output().unwrap();
     let summary: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
     assert!(output.status.success());
@@ -194,12 +189,7 @@ fn a_full_disk_is_an_error_and_the_file_is_good_up_to_there() {
     command.args(["-c", script, env!("CARGO_BIN_EXE_sealane"), text(&place.path), text(&place.file)]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let recorder = start(&mut command, &mut publisher);
-    let mut number = 0;
-    while !publisher.subscribers().is_empty() {
-        publish(&mut publisher, number, MAX);
-        publisher.wait_event(std::time::Duration::ZERO).unwrap();
-        number += 1;
-    }
+    let number = publish_until_alone(&mut publisher, MAX);
     let output = recorder.wait_with_output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{error}");

@@ -2,7 +2,9 @@
 
 use std::{fs, path::PathBuf};
 
-use crate::support::{Place, account, fail, messages, metadata, publish, read_in_python, report};
+use crate::support::{
+    Place, account, fail, messages, metadata, publish, publish_until_alone, read_in_python, report,
+};
 
 const MAX: usize = 64 << 10;
 
@@ -11,12 +13,7 @@ fn a_file_is_never_larger_than_its_limit() {
     let place = Place::new();
     let mut publisher = place.publisher();
     let recorder = place.record(&mut publisher, &["--max-size", "5MiB"]);
-    let mut number = 0;
-    while !publisher.subscribers().is_empty() {
-        publish(&mut publisher, number, MAX);
-        publisher.wait_event(std::time::Duration::ZERO).unwrap();
-        number += 1;
-    }
+    let number = publish_until_alone(&mut publisher, MAX);
     let report = report(recorder);
     assert_eq!(report["reason"], "max_size");
     let len = fs::metadata(&place.file).unwrap().len();

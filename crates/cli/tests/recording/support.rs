@@ -166,6 +166,17 @@ pub(crate) fn account(messages: &[Recorded], first: u64) -> u64 {
     next - first
 }
 
+/// Publishes payloads of at most `max` bytes until no subscriber is left. Returns the number of messages.
+pub(crate) fn publish_until_alone(publisher: &mut Publisher, max: usize) -> u64 {
+    let mut number = 0;
+    while !publisher.subscribers().is_empty() {
+        publish(publisher, number, max);
+        publisher.wait_event(Duration::ZERO).unwrap();
+        number += 1;
+    }
+    number
+}
+
 /// Publishes the message of a number: of any length up to `max`, and with bytes that tell it.
 pub(crate) fn publish(publisher: &mut Publisher, number: u64, max: usize) {
     let (control, payload) = content(number, max);

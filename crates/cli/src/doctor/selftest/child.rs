@@ -13,7 +13,7 @@ pub(super) const FD: u8 = 2;
 pub(super) const DATA: u8 = 3;
 pub(super) const SUM: u8 = 4;
 
-/// What a child of the self-test is.
+/// The role of a child of the self-test.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(in crate::doctor) enum Role {
     Channel,

@@ -132,7 +132,7 @@ pub(super) fn run(time: Duration, add: &mut dyn FnMut(Step)) {
     add(ended(publisher, fanout::publish(clock)));
 }
 
-/// What a step that succeeds says: what was tried, and figures.
+/// The result of a step that succeeds: the attempt, and figures.
 type Tried = (String, Vec<Figure>);
 
 fn ended(name: &'static str, result: Result<Tried>) -> Step {
