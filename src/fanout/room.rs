@@ -160,7 +160,9 @@ impl Lanes {
             }
         };
         self.word.disarm();
-        count(&mut self.stats.spins_paid, self.spinner.done().into());
+        if self.spinner.done() {
+            count(&mut self.stats.spins_paid, 1);
+        }
         self.sweep(producer);
         self.schedule();
         result

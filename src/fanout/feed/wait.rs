@@ -77,7 +77,9 @@ impl Feed {
 
     /// Ends the current wait.
     fn end_wait(&mut self) {
-        count(&mut self.stats.spins_paid, self.spinner.done().into());
+        if self.spinner.done() {
+            count(&mut self.stats.spins_paid, 1);
+        }
     }
 
     /// Receives without blocking. Where there is no message the descriptor is armed.
