@@ -6,6 +6,7 @@ use sealane::{Channel, Control, Error, Message, Payload};
 
 use crate::algorithm::{GreyWorld, step};
 use crate::buffers::{Buffers, Layout};
+use crate::permitted::enter_sandbox;
 use crate::protocol::{BUFFERS, Controls, FrameReady, Register, Revoke};
 use crate::sandbox::Sandbox;
 use crate::sensor::Size;
@@ -20,7 +21,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let mut channel = builder.inherited()?;
     if options.sandbox {
-        Sandbox::enter()?;
+        enter_sandbox()?;
     }
     let mut registered = None;
     loop {

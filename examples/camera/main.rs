@@ -27,6 +27,7 @@ mod device;
 mod isolated;
 #[path = "../shared/output.rs"]
 mod output;
+mod permitted;
 mod picture;
 mod pipeline;
 mod plot;
@@ -35,6 +36,7 @@ mod progress;
 mod protocol;
 mod publishing;
 mod report;
+#[path = "../shared/sandbox.rs"]
 mod sandbox;
 mod scene;
 mod sensor;

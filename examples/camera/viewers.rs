@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::isolated::{Registered, accept, examine, grid, row_agrees};
 use crate::output::print;
+use crate::permitted::enter_sandbox;
 use crate::protocol::{Controls, FrameReady, Free, Published, Share};
 use crate::sandbox::Sandbox;
 use crate::shares::PATIENCE;
@@ -62,7 +63,7 @@ impl Counts {
 pub(crate) fn control(options: &Options) -> Result<()> {
     let mut subscriber = builder(options, Slow::Wait(PATIENCE))?.subscribe_inherited()?;
     if options.sandbox {
-        Sandbox::enter()?;
+        enter_sandbox()?;
     }
     let mut counts = Counts::default();
     while let Some(message) = some(subscriber.recv())? {

@@ -90,7 +90,7 @@ fn the_report_tells_what_happened_to_each_subscriber() {
         "The second recorder joined at frame 30.",
         "The late preview joined at frame 36.",
         "algorithm waited for 48 48 - -",
-        "It tried 144 forbidden acts",
+        "It tried 240 forbidden acts",
     ] {
         assert!(report.contains(sentence), "{sentence}: {report}");
     }

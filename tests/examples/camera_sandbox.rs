@@ -11,7 +11,7 @@ use std::{
     process::{ExitStatus, Stdio, exit},
 };
 
-use crate::{sandbox, support::role};
+use crate::{permitted::enter_sandbox, sandbox::Sandbox, support::role};
 
 /// Name the victim's process, and whether the attacker enters the sandbox first.
 const VICTIM: &str = "SEALANE_TEST_VICTIM";
@@ -48,7 +48,7 @@ fn the_sandbox_keeps_ioctl_from_ending_a_process() {
 #[test]
 fn every_forbidden_act_is_refused() {
     let status = role(tries_to_escape).status().unwrap();
-    assert_eq!(status.code(), Some(i32::try_from(sandbox::Sandbox::ACTS).unwrap()));
+    assert_eq!(status.code(), Some(i32::try_from(Sandbox::ACTS).unwrap()));
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn attacker() -> (i32, UnixStream, UnixStream) {
     let victim = env::var(VICTIM).unwrap().parse().unwrap();
     let (watched, other) = UnixStream::pair().unwrap();
     if env::var(SANDBOXED).unwrap() == "1" {
-        sandbox::Sandbox::enter().unwrap();
+        enter_sandbox().unwrap();
     }
     (victim, watched, other)
 }
@@ -98,6 +98,6 @@ fn asks_ioctl_for_signals() {
 #[test]
 #[ignore = "the child of another test"]
 fn tries_to_escape() {
-    sandbox::Sandbox::enter().unwrap();
-    exit(sandbox::Sandbox::try_to_escape().try_into().unwrap());
+    enter_sandbox().unwrap();
+    exit(Sandbox::try_to_escape().try_into().unwrap());
 }

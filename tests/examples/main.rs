@@ -6,8 +6,10 @@ mod camera_sandbox;
 #[path = "../../examples/shared/output.rs"]
 #[allow(clippy::allow_attributes, dead_code, reason = "a part of it is used")]
 mod output;
+#[path = "../../examples/camera/permitted.rs"]
+mod permitted;
 mod reports;
-#[path = "../../examples/camera/sandbox.rs"]
+#[path = "../../examples/shared/sandbox.rs"]
 mod sandbox;
 #[path = "../support/mod.rs"]
 mod support;
