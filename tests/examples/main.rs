@@ -3,6 +3,7 @@
 mod camera_publish;
 mod camera_report;
 mod camera_sandbox;
+mod decoder;
 #[path = "../../examples/shared/output.rs"]
 #[allow(clippy::allow_attributes, dead_code, reason = "a part of it is used")]
 mod output;

@@ -7,13 +7,15 @@ use std::{
 };
 
 /// A short run of each example that prints a report.
-const REPORTS: [(&str, &[&str]); 7] = [
+const REPORTS: [(&str, &[&str]); 9] = [
     ("camera", &["--frames", "3", "--json"]),
     ("camera", &["--frames", "3"]),
     ("hub", &["--clients", "2", "--seconds", "1", "--json"]),
     ("throughput", &["--size", "4KiB", "--seconds", "1", "--json"]),
     ("soak", &["--seconds", "1"]),
     ("soak", &["--fanout", "--seconds", "1"]),
+    ("decoder", &["--max-pixels", "1000000", "--samples", "9", "--json"]),
+    ("decoder", &["--max-pixels", "1000000", "--samples", "9"]),
     ("viewers", &["--viewers", "2", "--size", "4KiB", "--frames", "20"]),
 ];
 
