@@ -9,9 +9,9 @@ use std::{
     io::stdin,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::net::UnixListener,
+        unix::{net::UnixListener, process::ExitStatusExt},
     },
-    process::{Child, Command, exit},
+    process::{Child, Command, abort, exit},
     ptr,
     time::{Duration, Instant},
 };
@@ -37,17 +37,17 @@ fn numbers() -> BTreeMap<&'static str, i64> {
     let mut numbers = BTreeMap::from(numbers! {
         accept4 SYS_accept4 bind SYS_bind brk SYS_brk clock_gettime SYS_clock_gettime close SYS_close
         connect SYS_connect epoll_create1 SYS_epoll_create1 epoll_ctl SYS_epoll_ctl epoll_pwait SYS_epoll_pwait
-        exit_group SYS_exit_group fallocate SYS_fallocate fchmod SYS_fchmod fcntl SYS_fcntl
+        exit SYS_exit exit_group SYS_exit_group fallocate SYS_fallocate fchmod SYS_fchmod fcntl SYS_fcntl
         flock SYS_flock fstat SYS_fstat fstatfs SYS_fstatfs ftruncate SYS_ftruncate futex SYS_futex
         getpeername SYS_getpeername getpid SYS_getpid getsockopt SYS_getsockopt getuid SYS_getuid
-        getcwd SYS_getcwd geteuid SYS_geteuid getgid SYS_getgid getrandom SYS_getrandom ioctl SYS_ioctl listen SYS_listen madvise SYS_madvise memfd_create SYS_memfd_create
+        getcwd SYS_getcwd geteuid SYS_geteuid getgid SYS_getgid getrandom SYS_getrandom gettid SYS_gettid ioctl SYS_ioctl listen SYS_listen madvise SYS_madvise memfd_create SYS_memfd_create
         mmap SYS_mmap mprotect SYS_mprotect mremap SYS_mremap munmap SYS_munmap openat SYS_openat ppoll SYS_ppoll
         prlimit64 SYS_prlimit64 read SYS_read recvmsg SYS_recvmsg restart_syscall SYS_restart_syscall
-        rt_sigreturn SYS_rt_sigreturn sched_getaffinity SYS_sched_getaffinity
+        rt_sigaction SYS_rt_sigaction rt_sigprocmask SYS_rt_sigprocmask rt_sigreturn SYS_rt_sigreturn sched_getaffinity SYS_sched_getaffinity
         sched_yield SYS_sched_yield sendmsg SYS_sendmsg
         sendto SYS_sendto setsockopt SYS_setsockopt shutdown SYS_shutdown sigaltstack SYS_sigaltstack
         socket SYS_socket socketpair SYS_socketpair statx SYS_statx sysinfo SYS_sysinfo
-        timerfd_create SYS_timerfd_create timerfd_settime SYS_timerfd_settime
+        tgkill SYS_tgkill        timerfd_create SYS_timerfd_create timerfd_settime SYS_timerfd_settime
         waitid SYS_waitid write SYS_write
     });
     // Where there is no such call, the C library makes this one.
@@ -136,6 +136,19 @@ fn passes(child: &mut Child) {
 
 fn passes_alone(role: &mut Command) {
     passes(&mut role.spawn().unwrap());
+}
+
+#[test]
+fn a_crash_makes_the_calls_that_are_listed() {
+    let status = role(crashes).status().unwrap();
+    assert_eq!(status.signal(), Some(libc::SIGABRT), "{status}");
+}
+
+#[test]
+#[ignore = "the child of another test"]
+fn crashes() {
+    allow_only(table("A crash", ""));
+    abort();
 }
 
 #[test]
