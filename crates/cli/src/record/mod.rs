@@ -1,5 +1,6 @@
 //! `sealane record`: a subscriber that writes what it receives to a file, and never holds its publisher up.
 
+mod batch;
 mod output;
 mod repair;
 mod salvage;
@@ -7,6 +8,7 @@ mod session;
 mod summary;
 mod tally;
 mod target;
+mod writer;
 
 use std::{
     collections::BTreeMap,

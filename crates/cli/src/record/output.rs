@@ -1,37 +1,36 @@
 //! [`Output`]: one MCAP file that is being written. What it has up to the last flush can be read, whatever happens then.
 
 use std::{
-    cell::Cell,
     collections::BTreeMap,
     fs::File,
-    io::{self, BufWriter, Write},
-    rc::Rc,
+    io::BufWriter,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
-use mcap::{
-    WriteOptions,
-    records::{MessageHeader, Metadata},
-    write::NoSeek,
-};
+use anyhow::{Context, Result, bail};
 
 use crate::{
-    record::tally::Tally,
+    record::{
+        batch::{Batch, INDEX_ENTRY, MESSAGE_HEADING, Staged},
+        summary::Body,
+        tally::Tally,
+        writer::Writer,
+    },
     recording::{
         layout::{BEGIN, END},
-        message::{ENCODING, SCHEMA, schema},
+        message::{ENCODING, Received, SCHEMA, schema},
+        records::op,
     },
 };
 
-/// Bytes of a chunk after which it is ended.
-const CHUNK: u64 = 4 << 20;
+/// Bytes of a chunk after which it is ended: with less than a cache of the processor holds, the kernel copies what is there still.
+const CHUNK: usize = 1 << 20;
+
+/// The same where each flush waits for the disk, so that it waits less often.
+const SYNCED_CHUNK: usize = 4 << 20;
 
 /// The longest time for which a message is not in the file yet.
 pub(crate) const FLUSH: Duration = Duration::from_secs(1);
-
-/// Bytes that a file's indexes take for each message.
-const OF_MESSAGE: u64 = 16;
 
 /// Bytes that a file's indexes take for each chunk, at most.
 const OF_CHUNK: u64 = 256;
@@ -39,22 +38,30 @@ const OF_CHUNK: u64 = 256;
 /// Bytes of a file's end besides those, at most.
 const OF_FILE: u64 = 8 << 10;
 
-/// Bytes of a message's record besides its data.
-const MESSAGE_HEADING: u64 = 31;
+/// The numbers of a file's only schema, and of its only channel.
+const SCHEMA_ID: u16 = 1;
+const CHANNEL_ID: u16 = 0;
 
 /// A file that is being written.
 pub(crate) struct Output {
-    writer: mcap::Writer<NoSeek<Counted>>,
-    written: Rc<Cell<u64>>,
-    channel: u16,
+    writer: Writer<BufWriter<File>>,
+    /// Messages that are not in the file yet.
+    batch: Batch,
     /// Whether each flush waits for the disk.
     syncs: Option<File>,
     /// When the first message of the chunk came.
     pending_since: Option<Instant>,
-    pending: u64,
-    chunks: u64,
-    /// Bytes up to the end of the last flush.
-    whole: u64,
+    tally: Tally,
+    /// Up to the end of the last flush.
+    whole: Contents,
+    /// A write has failed: nothing follows.
+    failed: bool,
+}
+
+/// The bytes and the messages of a file.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Contents {
+    pub(crate) bytes: u64,
     pub(crate) tally: Tally,
 }
 
@@ -70,44 +77,41 @@ impl Output {
     /// Begins a file. With `syncs`, each flush waits for the disk.
     pub(crate) fn begin(file: File, heading: &Heading, syncs: bool) -> Result<Self> {
         let syncs = syncs.then(|| file.try_clone().context("dup")).transpose()?;
-        let written = Rc::new(Cell::new(0));
-        let counted = Counted { file: BufWriter::new(file), written: Rc::clone(&written) };
-        // Without seeking a chunk is written when it is complete, and so a file that is cut ends with a complete one. Chunks are
-        // ended here, so that it is known up to where the file is whole. Each has a sum of its own.
-        let options = WriteOptions::new()
-            .library(concat!("sealane ", env!("CARGO_PKG_VERSION")))
-            .compression(None)
-            .disable_seeking(true)
-            .chunk_size(None)
-            .calculate_data_section_crc(false);
-        let mut writer = options.create(NoSeek::new(counted))?;
-        writer.write_metadata(&Metadata { name: BEGIN.into(), metadata: heading.about.clone() })?;
-        let schema = writer.add_schema(SCHEMA, ENCODING, &schema())?;
-        let channel = writer.add_channel(schema, &heading.topic, ENCODING, &BTreeMap::new())?;
-        let mut output = Self {
-            writer,
-            written,
-            channel,
-            syncs,
-            pending_since: None,
-            pending: 0,
-            chunks: 0,
-            whole: 0,
-            tally: Tally::default(),
-        };
+        let mut writer = Writer::begin(BufWriter::new(file))?;
+        writer.write_header(concat!("sealane ", env!("CARGO_PKG_VERSION")))?;
+        writer.write_metadata(BEGIN, pairs(&heading.about))?;
+        let schema = Body::default().u16(SCHEMA_ID).string(SCHEMA).string(ENCODING).block(&schema());
+        let channel = Body::default().u16(CHANNEL_ID).u16(SCHEMA_ID).string(&heading.topic).string(ENCODING);
+        // No metadata of the channel.
+        let channel = channel.block(&[]);
+        let mut batch = Batch::new(if syncs.is_some() { SYNCED_CHUNK } else { CHUNK });
+        for (opcode, body) in [(op::SCHEMA, &schema), (op::CHANNEL, &channel)] {
+            batch.add(opcode, body.as_slice());
+        }
+        writer.summary.schemas.insert(SCHEMA_ID, schema.as_slice().to_vec());
+        writer.summary.channels.insert(CHANNEL_ID, channel.as_slice().to_vec());
+        let (tally, whole) = (Tally::default(), Contents::default());
+        let mut output = Self { writer, batch, syncs, pending_since: None, tally, whole, failed: false };
         output.flush()?;
         Ok(output)
     }
 
-    /// Writes a message: its number, the time of its receipt in nanoseconds since 1970, and its bytes.
-    pub(crate) fn write(&mut self, sequence: u64, log_time: u64, data: &[u8], now: Instant) -> Result<()> {
-        // MCAP's numbers have 32 bits; the message has all.
-        let sequence = u32::try_from(sequence & u64::from(u32::MAX))?;
-        let header = MessageHeader { channel_id: self.channel, sequence, log_time, publish_time: log_time };
-        self.writer.write_to_known_channel(&header, data)?;
+    /// Copies a message, which is not written before [`write`](Self::write).
+    pub(crate) fn stage(&mut self, message: &Received<'_>) -> Result<Staged> {
+        self.batch.stage(message)
+    }
+
+    /// Takes a message that was copied for another file.
+    pub(crate) fn take_over(&mut self, staged: &Staged, from: &Self) {
+        self.batch.take_over(staged, &from.batch);
+    }
+
+    /// Writes the message that was copied last: one that is whole. `log_time` is that of its receipt, in nanoseconds since 1970.
+    pub(crate) fn write(&mut self, staged: &Staged, log_time: u64, now: Instant) -> Result<()> {
+        self.batch.join(staged, CHANNEL_ID, log_time);
+        self.tally.add(staged);
         self.pending_since.get_or_insert(now);
-        self.pending += MESSAGE_HEADING + data.len() as u64;
-        if self.pending >= CHUNK { self.flush() } else { Ok(()) }
+        if self.batch.is_full() { self.flush() } else { Ok(()) }
     }
 
     /// Until when the chunk has to be ended.
@@ -117,30 +121,48 @@ impl Output {
 
     /// Ends the chunk, so that all messages are in the file.
     pub(crate) fn flush(&mut self) -> Result<()> {
+        self.failed = true;
+        self.batch.write(&mut self.writer, CHANNEL_ID)?;
         self.writer.flush()?;
         self.sync()?;
-        (self.pending_since, self.pending) = (None, 0);
-        self.chunks += 1;
-        self.whole = self.written.get();
+        self.failed = false;
+        self.pending_since = None;
+        self.whole = Contents { bytes: self.writer.position, tally: self.tally.clone() };
         Ok(())
     }
 
-    /// Bytes of the file if it were ended behind one more message, at most.
-    pub(crate) fn size_with(&self, data: usize) -> u64 {
-        let more = self.pending + MESSAGE_HEADING + OF_MESSAGE + data as u64;
-        self.written.get() + more + self.tally.messages * OF_MESSAGE + (self.chunks + 1) * OF_CHUNK + OF_FILE
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tally.messages == 0
     }
 
-    /// Ends the file with its index, and with `about` as metadata. Returns its bytes, and an error after which the file ends where it
-    /// was flushed last.
-    pub(crate) fn finish(mut self, mut about: BTreeMap<String, String>) -> (u64, Option<anyhow::Error>) {
+    /// Bytes of the file if it were ended behind one more message, at most.
+    pub(crate) fn size_with(&self, staged: &Staged) -> u64 {
+        let records = self.batch.len() + MESSAGE_HEADING + staged.len;
+        let pending = records + (self.batch.messages() + 1) * INDEX_ENTRY;
+        let chunks = self.writer.summary.chunks.len() as u64 + 1;
+        self.writer.position + pending as u64 + chunks * OF_CHUNK + OF_FILE
+    }
+
+    /// Ends the file with its index, and with `about` as metadata. Returns what it has, and an error after which it ends where it was
+    /// flushed last.
+    pub(crate) fn finish(mut self, mut about: BTreeMap<String, String>) -> (Contents, Option<anyhow::Error>) {
         about.extend(self.tally.to_metadata());
-        let end = Metadata { name: END.into(), metadata: about };
-        let finished = self.writer.write_metadata(&end).and_then(|()| self.writer.finish());
-        match finished.map_err(anyhow::Error::from).and_then(|_| self.sync()) {
-            Ok(()) => (self.written.get(), None),
+        match self.end(&about) {
+            Ok(()) => (Contents { bytes: self.writer.position, tally: self.tally }, None),
             Err(error) => (self.abandon(), Some(error)),
         }
+    }
+
+    fn end(&mut self, about: &BTreeMap<String, String>) -> Result<()> {
+        if self.failed {
+            bail!("nothing follows a write that has failed");
+        }
+        if self.batch.messages() > 0 {
+            self.flush()?;
+        }
+        self.writer.write_metadata(END, pairs(about))?;
+        self.writer.write_end()?;
+        self.sync()
     }
 
     fn sync(&self) -> Result<()> {
@@ -148,30 +170,16 @@ impl Output {
     }
 
     /// Leaves the file as it was flushed last, since nothing more can be written: it has no end, but all of it can be read. Returns
-    /// its bytes.
-    fn abandon(self) -> u64 {
-        // The rest in the buffers is dropped, not written.
-        let (file, _) = self.writer.into_inner().into_inner().file.into_parts();
+    /// what it has.
+    fn abandon(self) -> Contents {
+        // The rest in the buffer is dropped, not written.
+        let (file, _) = self.writer.into_inner().into_parts();
         // A pipe has no length, and keeps what it got.
-        let _ = file.set_len(self.whole);
+        let _ = file.set_len(self.whole.bytes);
         self.whole
     }
 }
 
-/// Counts the bytes that are written to a file.
-pub(crate) struct Counted {
-    file: BufWriter<File>,
-    written: Rc<Cell<u64>>,
-}
-
-impl Write for Counted {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let len = self.file.write(bytes)?;
-        self.written.set(self.written.get() + len as u64);
-        Ok(len)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
+fn pairs(values: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    values.iter().map(|(key, value)| (key.as_str(), value.as_str()))
 }

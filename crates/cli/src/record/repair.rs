@@ -86,12 +86,13 @@ fn repair(path: &Path, output: Option<&Path>, force: bool) -> Result<Report> {
         .with_context(|| format!("make a file in {}", directory.display()))?;
     let mut salvage = Salvage::begin(BufWriter::new(new))?;
     salvage_from(&file, &mut salvage)?;
-    let mut values = vec![("messages", salvage.summary.message_count().to_string())];
+    let mut values = vec![("messages", salvage.file.summary.message_count().to_string())];
     values.extend(salvage.damages.first().map(|damage| ("damage", damage.to_owned())));
-    salvage.write_metadata(REPAIRED, &values)?;
-    let (messages, chunks) = (salvage.summary.message_count(), salvage.summary.chunks.len());
+    salvage.file.write_metadata(REPAIRED, values.iter().map(|(key, value)| (*key, value.as_str())))?;
+    let (messages, chunks) = (salvage.file.summary.message_count(), salvage.file.summary.chunks.len());
     let damages = std::mem::take(&mut salvage.damages);
-    let new = salvage.finish()?.into_inner().map_err(|error| anyhow!(error.into_error()))?;
+    salvage.file.write_end()?;
+    let new = salvage.file.into_inner().into_inner().map_err(|error| anyhow!(error.into_error()))?;
     let bytes_after = new.as_file().metadata().context("fstat")?.len();
     new.as_file().sync_all().context("fsync")?;
     if output.is_some() && !force {
@@ -120,7 +121,7 @@ fn salvage_from(file: &File, salvage: &mut Salvage<impl io::Write>) -> Result<()
     file.take(MAGIC.len() as u64).read_to_end(&mut start)?;
     if start.len() < MAGIC.len() && MAGIC.starts_with(&start) {
         salvage.damaged(&anyhow!("the file ends before its first record"));
-        return salvage.write_header(library);
+        return Ok(salvage.file.write_header(library)?);
     }
     let mut records = Records::new(start.chain(BufReader::new(file)))?;
     match records.read() {
@@ -128,14 +129,14 @@ fn salvage_from(file: &File, salvage: &mut Salvage<impl io::Write>) -> Result<()
             let mut fields = Fields::new(data);
             let strings = fields.string().and_then(|_| fields.string());
             match strings {
-                Ok(_) => salvage.copy_header(data)?,
-                Err(_) => salvage.write_header(library)?,
+                Ok(_) => salvage.file.write(op::HEADER, data)?,
+                Err(_) => salvage.file.write_header(library)?,
             }
         }
         Ok(Some((opcode, _))) => anyhow::bail!("a header expected, a record {opcode:#04x} found"),
         Ok(None) | Err(_) => {
             salvage.damaged(&anyhow!("the file ends before its first record"));
-            return salvage.write_header(library);
+            return Ok(salvage.file.write_header(library)?);
         }
     }
     salvage.copy(&mut records)
@@ -184,11 +185,11 @@ fn examine(file: &mut File) -> Result<Option<(u64, usize)>> {
     };
     let is_marked = records.rest(MAGIC.len() as u64 + 1)? == MAGIC;
     let has_index = says_start == 0 && indexed.is_empty() || says_start == summary_start;
-    let mut found: Vec<_> = salvage.summary.chunks.iter().map(|chunk| chunk.place).collect();
+    let mut found: Vec<_> = salvage.file.summary.chunks.iter().map(|chunk| chunk.place).collect();
     found.sort_by_key(|place| place.offset);
     indexed.sort_by_key(|place| place.offset);
     let fits = indexed.is_empty() || indexed == found;
-    let counts = (salvage.summary.message_count(), salvage.summary.chunks.len());
+    let counts = (salvage.file.summary.message_count(), salvage.file.summary.chunks.len());
     Ok((is_marked && has_index && fits).then_some(counts))
 }
 

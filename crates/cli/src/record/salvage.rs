@@ -10,23 +10,23 @@ use std::{
 use anyhow::{Result, bail, ensure};
 
 use crate::{
-    record::summary::{Body, ChunkPlace, Place, Summary, Times, record_len, write_body, write_record},
+    record::{
+        summary::{Body, ChunkPlace, Place, Times, record_len},
+        writer::Writer,
+    },
     recording::{
         chunk::Chunk,
         damages::Damages,
         fields::Fields,
         layout::{Channel, Entry, Metadata, Schema},
-        records::{MAGIC, Records, op},
+        records::{Records, op},
     },
 };
 
 /// A copy in the making.
 #[derive(Debug)]
 pub(crate) struct Salvage<W> {
-    output: W,
-    /// Bytes that were written.
-    pub(crate) position: u64,
-    pub(crate) summary: Summary,
+    pub(crate) file: Writer<W>,
     /// The parts that were left out, and the reasons.
     pub(crate) damages: Damages,
     /// The end of the data was reached.
@@ -47,12 +47,9 @@ struct Contents {
 
 impl<W: Write> Salvage<W> {
     /// Begins a file.
-    pub(crate) fn begin(mut output: W) -> Result<Self> {
-        output.write_all(MAGIC)?;
+    pub(crate) fn begin(output: W) -> Result<Self> {
         Ok(Self {
-            output,
-            position: MAGIC.len() as u64,
-            summary: Summary::default(),
+            file: Writer::begin(output)?,
             damages: Damages::default(),
             has_ended: false,
             only_reads: false,
@@ -62,7 +59,7 @@ impl<W: Write> Salvage<W> {
     /// Copies up to the end of the data, or to where the file is cut. Errors are those of writing.
     pub(crate) fn copy<R: Read>(&mut self, records: &mut Records<R>) -> Result<()> {
         while !self.has_ended {
-            let from = if self.only_reads { records.position() } else { self.position };
+            let from = if self.only_reads { records.position() } else { self.file.position };
             match records.read() {
                 Ok(Some((op::DATA_END | op::FOOTER, _))) => self.has_ended = true,
                 Ok(Some((opcode, data))) => self.take(opcode, data, from)?,
@@ -96,12 +93,12 @@ impl<W: Write> Salvage<W> {
                 let mut contents = Contents::default();
                 self.look_at(&mut contents, opcode, data, 0).map(|()| self.keep(contents))
             }
-            op::ATTACHMENT => attachment_index(data, place).map(|body| self.summary.attachments.push(body)),
-            op::METADATA => Metadata::parse(data).map(|metadata| self.index_metadata(place, metadata.name)),
+            op::ATTACHMENT => attachment_index(data, place).map(|body| self.file.summary.attachments.push(body)),
+            op::METADATA => Metadata::parse(data).map(|metadata| self.file.summary.add_metadata(place, metadata.name)),
             _ => Ok(()),
         };
         match indexed {
-            Ok(()) => self.write(opcode, data),
+            Ok(()) => Ok(self.file.write(opcode, data)?),
             Err(error) => {
                 self.damaged(&error);
                 Ok(())
@@ -124,22 +121,20 @@ impl<W: Write> Salvage<W> {
                 return Ok(());
             }
         };
-        self.write(op::CHUNK, data)?;
-        let (start, mut indexes) = (self.position, BTreeMap::new());
+        self.file.write(op::CHUNK, data)?;
+        let (start, mut indexes) = (self.file.position, BTreeMap::new());
         let index = if self.only_reads { &BTreeMap::new() } else { &contents.messages };
         for (&channel, messages) in index {
-            indexes.insert(channel, self.position);
             let entries =
                 messages.iter().flat_map(|(time, offset)| [time.to_le_bytes(), offset.to_le_bytes()]);
             let entries: Vec<u8> = entries.flatten().collect();
-            let body = Body::default().u16(channel).block(&entries);
-            self.write_body(op::MESSAGE_INDEX, &body)?;
+            indexes.insert(channel, self.file.write_index(channel, &entries)?);
         }
-        self.summary.chunks.push(ChunkPlace {
+        self.file.summary.chunks.push(ChunkPlace {
             place,
             times: contents.times,
             indexes,
-            indexes_len: self.position - start,
+            indexes_len: self.file.position - start,
             compression: chunk.compression,
             compressed_size: chunk.compressed_size,
             size: chunk.records.len() as u64,
@@ -154,22 +149,23 @@ impl<W: Write> Salvage<W> {
             op::SCHEMA => {
                 let id = Schema::parse(data)?.id;
                 ensure!(id != 0, "a schema with the number 0");
-                add(&self.summary.schemas, &mut contents.schemas, id, data, "schema")?;
+                add(&self.file.summary.schemas, &mut contents.schemas, id, data, "schema")?;
             }
             op::CHANNEL => {
                 let channel = Channel::parse(data)?;
                 let schema = channel.schema;
                 if schema != 0
-                    && !self.summary.schemas.contains_key(&schema)
+                    && !self.file.summary.schemas.contains_key(&schema)
                     && !contents.schemas.contains_key(&schema)
                 {
                     bail!("a channel of the schema {schema}, which is not described");
                 }
-                add(&self.summary.channels, &mut contents.channels, channel.id, data, "channel")?;
+                add(&self.file.summary.channels, &mut contents.channels, channel.id, data, "channel")?;
             }
             op::MESSAGE => {
                 let Entry { channel, log_time, .. } = Entry::parse(data)?;
-                if !self.summary.channels.contains_key(&channel) && !contents.channels.contains_key(&channel)
+                if !self.file.summary.channels.contains_key(&channel)
+                    && !contents.channels.contains_key(&channel)
                 {
                     bail!("a message of the channel {channel}, which is not described");
                 }
@@ -182,57 +178,14 @@ impl<W: Write> Salvage<W> {
     }
 
     fn keep(&mut self, contents: Contents) {
-        self.summary.schemas.extend(contents.schemas);
-        self.summary.channels.extend(contents.channels);
+        self.file.summary.schemas.extend(contents.schemas);
+        self.file.summary.channels.extend(contents.channels);
         for (channel, messages) in contents.messages {
-            *self.summary.messages.entry(channel).or_default() += messages.len() as u64;
+            *self.file.summary.messages.entry(channel).or_default() += messages.len() as u64;
             for (time, _) in messages {
-                self.summary.times.add(time);
+                self.file.summary.times.add(time);
             }
         }
-    }
-
-    fn index_metadata(&mut self, place: Place, name: &str) {
-        self.summary.metadata.push(Body::default().u64(place.offset).u64(place.length).string(name));
-    }
-
-    /// Writes a metadata record of our own.
-    pub(crate) fn write_metadata(&mut self, name: &str, values: &[(&str, String)]) -> Result<()> {
-        let entries =
-            values.iter().fold(Body::default(), |body, (key, value)| body.string(key).string(value));
-        let body = Body::default().string(name).block(entries.as_slice());
-        let place = Place { offset: self.position, length: record_len(body.as_slice()) };
-        self.index_metadata(place, name);
-        self.write_body(op::METADATA, &body)
-    }
-
-    /// Copies the header, whose data this is.
-    pub(crate) fn copy_header(&mut self, data: &[u8]) -> Result<()> {
-        self.write(op::HEADER, data)
-    }
-
-    /// Writes a header, of a file whose own was cut.
-    pub(crate) fn write_header(&mut self, library: &str) -> Result<()> {
-        self.write_body(op::HEADER, &Body::default().string("").string(library))
-    }
-
-    /// Writes the end of the file, and gives back what was written to.
-    pub(crate) fn finish(mut self) -> Result<W> {
-        self.summary.write_end(&mut self.output, self.position)?;
-        self.output.flush()?;
-        Ok(self.output)
-    }
-
-    fn write(&mut self, opcode: u8, data: &[u8]) -> Result<()> {
-        write_record(&mut self.output, opcode, data)?;
-        self.position += record_len(data);
-        Ok(())
-    }
-
-    fn write_body(&mut self, opcode: u8, body: &Body) -> Result<()> {
-        write_body(&mut self.output, opcode, body)?;
-        self.position += record_len(body.as_slice());
-        Ok(())
     }
 
     pub(crate) fn damaged(&mut self, error: &anyhow::Error) {
@@ -312,10 +265,11 @@ mod tests {
     fn salvage(bytes: &[u8]) -> Option<usize> {
         let mut records = Records::new(bytes).ok()?;
         let mut salvage = Salvage::begin(Vec::new()).unwrap();
-        salvage.write_header("test").unwrap();
+        salvage.file.write_header("test").unwrap();
         salvage.copy(&mut records).unwrap();
-        let expected = salvage.summary.message_count();
-        let output = salvage.finish().unwrap();
+        let expected = salvage.file.summary.message_count();
+        salvage.file.write_end().unwrap();
+        let output = salvage.file.into_inner();
         let summary = mcap::Summary::read(&output).unwrap().expect("an index");
         assert_eq!(summary.stats.as_ref().unwrap().message_count, expected);
         let found = mcap::MessageStream::new(&output).unwrap().map(Result::unwrap).count();

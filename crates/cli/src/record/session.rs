@@ -7,16 +7,17 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use sealane::{Error, Message, Subscriber};
+use sealane::{Error, Published, Subscriber};
 use serde::Serialize;
 
 use crate::{
     record::{
-        output::{Heading, Output},
+        batch::Staged,
+        output::{Contents, Heading, Output},
         tally::Tally,
         target::Target,
     },
-    recording::{layout::MISSED_AT_END, message::Recorded},
+    recording::{layout::MISSED_AT_END, message::Received},
     stop::{LOOK, Stop},
 };
 
@@ -73,6 +74,12 @@ pub(crate) struct FileReport {
     pub(crate) messages: u64,
 }
 
+impl FileReport {
+    fn new(path: PathBuf, contents: &Contents) -> Self {
+        Self { path, bytes: contents.bytes, messages: contents.tally.messages }
+    }
+}
+
 /// A recording that goes on.
 pub(crate) struct Session {
     subscriber: Subscriber,
@@ -86,13 +93,21 @@ pub(crate) struct Session {
     /// When the file was begun.
     begun: Instant,
     clock: Clock,
+    /// The counts of the files that have ended.
     tally: Tally,
     /// Messages that the subscriber said it missed, in the messages that were received.
     told: u64,
     /// Messages that were lost to our own limit of open files, and are told with the next one.
     lost: u64,
     files: Vec<FileReport>,
-    buffer: Vec<u8>,
+}
+
+/// A message that came.
+struct Arrival {
+    staged: Staged,
+    /// Messages that the subscriber said it missed just before.
+    told: u64,
+    at: Instant,
 }
 
 impl Session {
@@ -119,7 +134,6 @@ impl Session {
             told: 0,
             lost: 0,
             files: Vec::new(),
-            buffer: Vec::new(),
         })
     }
 
@@ -134,9 +148,8 @@ impl Session {
         // Messages that were missed behind the last one that was received.
         let missed_at_end = self.subscriber.missed().saturating_sub(self.told).saturating_add(self.lost);
         let path = self.target.part(self.part);
-        let messages = self.output.tally.messages;
         // Behind a failed write nothing more can be written either, and the file is left as it was flushed last.
-        let (bytes, failed) = self.output.finish(about(reason, missed_at_end));
+        let (contents, failed) = self.output.finish(about(reason, missed_at_end));
         if let Some(failed) = failed.filter(|_| error.is_none() && reason != Reason::ReaderEnded) {
             if self.target.is_stdout() && is_broken_pipe(&failed) {
                 reason = Reason::ReaderEnded;
@@ -145,17 +158,18 @@ impl Session {
                 error = Some(failed.context(format!("write {}", path.display())));
             }
         }
-        self.files.push(FileReport { path, bytes, messages });
+        self.tally.append(&contents.tally);
+        self.files.push(FileReport::new(path, &contents));
         let seconds = begun.elapsed().as_secs_f64();
         (Report { reason, tally: self.tally, missed_at_end, seconds, files: self.files }, error)
     }
 
     fn record(&mut self, stop: &Stop) -> Result<Reason> {
+        let mut now = Instant::now();
         loop {
             if stop.is_asked() {
                 return Ok(Reason::Signal);
             }
-            let now = Instant::now();
             if self.output.flush_due().is_some_and(|due| due <= now) {
                 self.output.flush().with_context(|| self.failed_write())?;
             }
@@ -164,65 +178,67 @@ impl Session {
                 if !self.bounds.split {
                     return Ok(Reason::MaxDuration);
                 }
-                self.split(Reason::MaxDuration)?;
+                self.split(Reason::MaxDuration, None)?;
                 continue;
             }
             let due = [self.output.flush_due(), ends].into_iter().flatten().min();
             let timeout = due.map_or(LOOK, |due| LOOK.min(due - now));
-            match self.subscriber.recv_timeout(timeout) {
-                Ok(message) => {
-                    if let Some(reason) = self.take(&message)? {
+            let (output, lost) = (&mut self.output, self.lost);
+            match self.subscriber.recv_with_timeout(timeout, |message| arrive(message, lost, output)) {
+                Ok(Some(arrival)) => {
+                    let arrival = arrival?;
+                    now = arrival.at;
+                    if let Some(reason) = self.take(&arrival)? {
                         return Ok(reason);
                     }
+                    continue;
                 }
+                // It was overwritten while it was copied: the next message counts it as missed.
+                Ok(None) => {}
                 Err(Error::Disconnected) => return Ok(Reason::PublisherEnded),
                 // Such a message is not counted among those that were missed.
                 Err(Error::FdsLost { .. }) => self.lost += 1,
                 Err(error) if error.is_timeout() => {}
                 Err(error) => return Err(error.into()),
             }
+            now = Instant::now();
         }
     }
 
     /// Writes a message, into the next file if this one has no room for it. A message that is too large for any file has one of its own.
-    fn take(&mut self, message: &Message) -> Result<Option<Reason>> {
-        self.told = self.told.saturating_add(message.missed());
-        let missed = message.missed().saturating_add(self.lost);
-        self.buffer.clear();
-        Recorded::encode_received(message, missed, &mut self.buffer)?;
-        let size = self.output.size_with(self.buffer.len());
-        if self.output.tally.messages > 0 && self.bounds.max_size.is_some_and(|max| size > max) {
+    fn take(&mut self, arrival: &Arrival) -> Result<Option<Reason>> {
+        let Arrival { staged, told, at } = arrival;
+        let size = self.output.size_with(staged);
+        if !self.output.is_empty() && self.bounds.max_size.is_some_and(|max| size > max) {
             if !self.bounds.split {
                 // The message is not in the file, and was not missed either: it came too late.
-                self.told = self.told.saturating_sub(message.missed());
                 return Ok(Some(Reason::MaxSize));
             }
-            self.split(Reason::MaxSize)?;
+            self.split(Reason::MaxSize, Some(staged))?;
         }
-        let now = Instant::now();
-        let log_time = self.clock.at(now);
-        self.output
-            .write(message.sequence(), log_time, &self.buffer, now)
-            .with_context(|| self.failed_write())?;
+        let log_time = self.clock.at(*at);
+        self.output.write(staged, log_time, *at).with_context(|| self.failed_write())?;
+        self.told = self.told.saturating_add(*told);
         self.lost = 0;
-        self.output.tally.add(message, missed);
-        self.tally.add(message, missed);
         Ok(None)
     }
 
-    /// Ends the file, and begins the next one. What was missed meanwhile is told by the next message.
-    fn split(&mut self, reason: Reason) -> Result<()> {
+    /// Ends the file, and begins the next one, with a message that had no room. What was missed meanwhile is told by the next message.
+    fn split(&mut self, reason: Reason, staged: Option<&Staged>) -> Result<()> {
         let next = self.part + 1;
         self.heading.about.insert("part".into(), next.to_string());
         let (path, next_path) = (self.target.part(self.part), self.target.part(next));
-        let output = Output::begin(self.target.open(next)?, &self.heading, self.syncs)
+        let mut output = Output::begin(self.target.open(next)?, &self.heading, self.syncs)
             .with_context(|| format!("write {}", next_path.display()))?;
+        if let Some(staged) = staged {
+            output.take_over(staged, &self.output);
+        }
         let ended = std::mem::replace(&mut self.output, output);
         (self.part, self.begun) = (next, Instant::now());
-        let messages = ended.tally.messages;
-        let (bytes, failed) = ended.finish(about(reason, 0));
+        let (contents, failed) = ended.finish(about(reason, 0));
         let failed = failed.map(|error| error.context(format!("write {}", path.display())));
-        self.files.push(FileReport { path, bytes, messages });
+        self.tally.append(&contents.tally);
+        self.files.push(FileReport::new(path, &contents));
         failed.map_or(Ok(()), Err)?;
         Ok(())
     }
@@ -232,6 +248,20 @@ impl Session {
     }
 }
 
+/// Copies a message before which so many were lost. It may be overwritten meanwhile.
+fn arrive(message: &Published<'_>, lost: u64, output: &mut Output) -> Result<Arrival> {
+    let at = Instant::now();
+    let received = Received {
+        sequence: message.sequence(),
+        missed: message.missed().saturating_add(lost),
+        epoch: message.epoch(),
+        descriptors: u32::try_from(message.fds().len())?,
+        control: message.control(),
+        payload: message.payload(),
+    };
+    Ok(Arrival { staged: output.stage(&received)?, told: message.missed(), at })
+}
+
 /// The metadata of a file's end.
 fn about(reason: Reason, missed_at_end: u64) -> BTreeMap<String, String> {
     let values = [("reason", reason.describe().to_owned()), (MISSED_AT_END, missed_at_end.to_string())];
@@ -239,10 +269,7 @@ fn about(reason: Reason, missed_at_end: u64) -> BTreeMap<String, String> {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let mut causes = error.chain().filter_map(|cause| match cause.downcast_ref() {
-        Some(mcap::McapError::Io(error)) => Some(error),
-        _ => cause.downcast_ref::<std::io::Error>(),
-    });
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
     causes.any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 

@@ -1,5 +1,4 @@
-//! [`Summary`]: the index at the end of an MCAP file, made from the records before it. The crate `mcap` writes an index only for what it
-//! wrote itself.
+//! [`Summary`]: the index at the end of an MCAP file, made from the records before it.
 
 use std::{
     collections::BTreeMap,
@@ -88,7 +87,7 @@ impl Times {
     }
 
     /// 0 where there are no messages.
-    fn bounds(self) -> (u64, u64) {
+    pub(crate) fn bounds(self) -> (u64, u64) {
         self.0.unwrap_or_default()
     }
 }
@@ -126,8 +125,12 @@ impl Summary {
         self.messages.values().sum()
     }
 
-    /// Writes the end of a file: that of its data, the index, and the mark. `position` is where this begins.
-    pub(crate) fn write_end(&self, output: &mut impl Write, position: u64) -> io::Result<()> {
+    pub(crate) fn add_metadata(&mut self, place: Place, name: &str) {
+        self.metadata.push(Body::default().u64(place.offset).u64(place.length).string(name));
+    }
+
+    /// Writes the end of a file: that of its data, the index, and the mark. `position` is where this begins; returns where it ends.
+    pub(crate) fn write_end(&self, output: &mut impl Write, position: u64) -> io::Result<u64> {
         // No sum of all data: each chunk has its own.
         let mut end = Vec::new();
         write_body(&mut end, op::DATA_END, &Body::default().u32(0))?;
@@ -161,8 +164,10 @@ impl Summary {
         summary.extend_from_slice(&(footer.0.len() as u64 + 4).to_le_bytes());
         summary.extend_from_slice(&footer.0);
         output.write_all(&summary)?;
-        output.write_all(&crc32fast::hash(&summary).to_le_bytes())?;
-        output.write_all(MAGIC)
+        let sum = crc32fast::hash(&summary).to_le_bytes();
+        output.write_all(&sum)?;
+        output.write_all(MAGIC)?;
+        Ok(start + (summary.len() + sum.len() + MAGIC.len()) as u64)
     }
 
     fn statistics(&self) -> Body {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::record::batch::Staged;
+
 /// The counts of messages that were written.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Tally {
@@ -20,14 +22,25 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// Counts a message, and those that were missed just before it.
-    pub(crate) fn add(&mut self, message: &sealane::Message, missed: u64) {
+    pub(crate) fn add(&mut self, message: &Staged) {
         self.messages += 1;
-        self.payload_bytes += message.payload().map_or(0, |payload| payload.len() as u64);
-        self.control_bytes += message.control().len() as u64;
-        self.missed = self.missed.saturating_add(missed);
-        self.descriptors += message.fds().len() as u64;
-        self.first_sequence.get_or_insert(message.sequence());
-        self.last_sequence = Some(message.sequence());
+        self.payload_bytes += message.payload_bytes;
+        self.control_bytes += message.control_bytes;
+        self.missed = self.missed.saturating_add(message.missed);
+        self.descriptors += message.descriptors;
+        self.first_sequence.get_or_insert(message.sequence);
+        self.last_sequence = Some(message.sequence);
+    }
+
+    /// Adds the counts of the file that follows.
+    pub(crate) fn append(&mut self, next: &Self) {
+        self.messages += next.messages;
+        self.payload_bytes += next.payload_bytes;
+        self.control_bytes += next.control_bytes;
+        self.missed = self.missed.saturating_add(next.missed);
+        self.descriptors += next.descriptors;
+        self.first_sequence = self.first_sequence.or(next.first_sequence);
+        self.last_sequence = next.last_sequence.or(self.last_sequence);
     }
 
     /// The counts as a metadata record has them.

@@ -1,22 +1,23 @@
 //! [`Recorded`]: one published message in a file, in Protocol Buffers, which other tools of MCAP decode by the schema that comes along.
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use prost::{
     Message,
-    encoding::{WireType, encode_key, encode_varint},
+    encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
 };
 use prost_types::{
     DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, OneofDescriptorProto,
     field_descriptor_proto::{Label, Type},
 };
-use sealane::Message as Received;
+use sealane::SharedSlice;
 
 /// The encoding of messages and of their schema, as MCAP names it.
 pub(crate) const ENCODING: &str = "protobuf";
 /// The name of the schema.
 pub(crate) const SCHEMA: &str = "sealane.Message";
 
+const CONTROL: u32 = 5;
 const PAYLOAD: u32 = 6;
 
 /// A message as a recording has it.
@@ -41,29 +42,61 @@ pub(crate) struct Recorded {
     pub(crate) payload: Option<Bytes>,
 }
 
-impl Recorded {
-    /// Appends a received message to `buffer`. The payload is copied once.
-    pub(crate) fn encode_received(message: &Received, missed: u64, buffer: &mut Vec<u8>) -> Result<()> {
-        let head = Self {
-            sequence: message.sequence(),
-            missed,
-            epoch: message.epoch(),
-            descriptors: u32::try_from(message.fds().len())?,
-            control: Bytes::copy_from_slice(message.control()),
-            payload: None,
+/// A message that came, where it lies.
+#[derive(Debug)]
+pub(crate) struct Received<'m> {
+    pub(crate) sequence: u64,
+    pub(crate) missed: u64,
+    pub(crate) epoch: u64,
+    pub(crate) descriptors: u32,
+    pub(crate) control: &'m [u8],
+    pub(crate) payload: Option<SharedSlice<'m>>,
+}
+
+impl Received<'_> {
+    /// The fields with numbers.
+    fn numbers(&self) -> Recorded {
+        let &Self { sequence, missed, epoch, descriptors, .. } = self;
+        Recorded { sequence, missed, epoch, descriptors, ..Recorded::default() }
+    }
+
+    /// The lengths of the control bytes and of the payload, as far as they are written.
+    fn lens(&self) -> (Option<usize>, Option<usize>) {
+        (Some(self.control.len()).filter(|len| *len > 0), self.payload.map(|payload| payload.len()))
+    }
+
+    /// Bytes of the message in a file.
+    pub(crate) fn encoded_len(&self) -> usize {
+        let field = |tag: u32, len: Option<usize>| {
+            len.map_or(0, |len| key_len(tag) + encoded_len_varint(len as u64) + len)
         };
-        head.encode(buffer)?;
-        if let Some(payload) = message.payload() {
-            encode_key(PAYLOAD, WireType::LengthDelimited, buffer);
-            encode_varint(payload.len() as u64, buffer);
-            let start = buffer.len();
-            buffer.resize(start.saturating_add(payload.len()), 0);
-            let place = buffer.get_mut(start..).context("the payload's place")?;
+        let (control, payload) = self.lens();
+        self.numbers().encoded_len() + field(CONTROL, control) + field(PAYLOAD, payload)
+    }
+
+    /// Writes the message into its place, which is as long as it is. The payload is copied once.
+    pub(crate) fn encode(&self, mut place: &mut [u8]) -> Result<()> {
+        self.numbers().encode(&mut place)?;
+        let (control, payload) = self.lens();
+        if let Some(len) = control {
+            put_heading(CONTROL, len, &mut place);
+            place.put_slice(self.control);
+        }
+        if let (Some(len), Some(payload)) = (payload, self.payload) {
+            put_heading(PAYLOAD, len, &mut place);
             payload.copy_to_slice(place)?;
         }
         Ok(())
     }
+}
 
+/// Writes the key and the length of a field that has bytes.
+fn put_heading(tag: u32, len: usize, place: &mut impl BufMut) {
+    encode_key(tag, WireType::LengthDelimited, place);
+    encode_varint(len as u64, place);
+}
+
+impl Recorded {
     /// Decodes a message. Nothing is copied.
     pub(crate) fn decode_from(data: Bytes) -> Result<Self> {
         let len = data.len() as u64;
@@ -95,7 +128,7 @@ pub(crate) fn schema() -> Vec<u8> {
             field("missed", 2, Type::Uint64),
             field("epoch", 3, Type::Uint64),
             field("descriptors", 4, Type::Uint32),
-            field("control", 5, Type::Bytes),
+            field("control", CONTROL, Type::Bytes),
             payload,
         ],
         oneof_decl: vec![OneofDescriptorProto { name: Some("_payload".into()), options: None }],
@@ -127,8 +160,16 @@ mod tests {
             [(0, &b"control only"[..], None), (1, b"", Some(&b""[..])), (u64::MAX, b"both", Some(b"abc"))]
         {
             let message = b.recv().unwrap();
-            let mut data = b"before".to_vec();
-            Recorded::encode_received(&message, missed, &mut data).unwrap();
+            let received = Received {
+                sequence: message.sequence(),
+                missed,
+                epoch: message.epoch(),
+                descriptors: 0,
+                control: message.control(),
+                payload: message.payload().map(sealane::Payload::bytes),
+            };
+            let mut data = vec![0; received.encoded_len()];
+            received.encode(&mut data).unwrap();
             let expected = Recorded {
                 sequence: message.sequence(),
                 missed,
@@ -137,8 +178,8 @@ mod tests {
                 control: Bytes::copy_from_slice(control),
                 payload: payload.map(Bytes::copy_from_slice),
             };
-            assert_eq!(&data[6..], expected.encode_to_vec(), "as the library encodes it");
-            assert_eq!(Recorded::decode_from(Bytes::from(data).slice(6..)).unwrap(), expected);
+            assert_eq!(data, expected.encode_to_vec(), "as the library encodes it");
+            assert_eq!(Recorded::decode_from(data.into()).unwrap(), expected);
         }
     }
 

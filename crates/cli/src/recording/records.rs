@@ -4,8 +4,24 @@ use std::io::Read;
 
 use anyhow::{Result, bail, ensure};
 
-/// The opcodes of records that are read here.
-pub(crate) use mcap::records::op;
+/// The opcodes of records.
+pub(crate) mod op {
+    pub(crate) const HEADER: u8 = 0x01;
+    pub(crate) const FOOTER: u8 = 0x02;
+    pub(crate) const SCHEMA: u8 = 0x03;
+    pub(crate) const CHANNEL: u8 = 0x04;
+    pub(crate) const MESSAGE: u8 = 0x05;
+    pub(crate) const CHUNK: u8 = 0x06;
+    pub(crate) const MESSAGE_INDEX: u8 = 0x07;
+    pub(crate) const CHUNK_INDEX: u8 = 0x08;
+    pub(crate) const ATTACHMENT: u8 = 0x09;
+    pub(crate) const ATTACHMENT_INDEX: u8 = 0x0a;
+    pub(crate) const STATISTICS: u8 = 0x0b;
+    pub(crate) const METADATA: u8 = 0x0c;
+    pub(crate) const METADATA_INDEX: u8 = 0x0d;
+    pub(crate) const SUMMARY_OFFSET: u8 = 0x0e;
+    pub(crate) const DATA_END: u8 = 0x0f;
+}
 
 /// Bytes of the longest record that is read, and of the longest chunk after decompression. A record of a message is at most half of
 /// a ring, and a recorder accepts rings of up to this size.

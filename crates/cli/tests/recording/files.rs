@@ -180,6 +180,27 @@ fn descriptors_are_counted_and_closed() {
 }
 
 #[test]
+fn a_message_that_is_overwritten_while_it_is_copied_is_missed_and_never_recorded() {
+    let place = Place::new();
+    let mut publisher = Builder::default().ring_capacity(256 << 10).publish(&place.path).unwrap();
+    let recorder = place.record(&mut publisher, &[]);
+    for number in 0..5000_u64 {
+        let mut loan = publisher.loan(60_000).unwrap();
+        loan.fill(number.to_le_bytes()[0]);
+        loan.send_with(&number.to_le_bytes()).unwrap();
+    }
+    drop(publisher);
+    let report = report(recorder);
+    let found = messages(&place.file);
+    assert_eq!(account(&found, 0) + report["missed_at_end"].as_u64().unwrap(), 5000);
+    for message in &found {
+        assert_eq!(message.control, message.sequence.to_le_bytes());
+        let payload = message.payload.as_ref().unwrap();
+        assert!(payload.len() == 60_000 && payload.iter().all(|byte| *byte == message.control[0]));
+    }
+}
+
+#[test]
 fn a_full_disk_is_an_error_and_the_file_is_good_up_to_there() {
     let place = Place::new();
     let mut publisher = place.publisher();
@@ -200,6 +221,10 @@ fn a_full_disk_is_an_error_and_the_file_is_good_up_to_there() {
     succeed(&mut sealane(&["record", "--repair", text(&place.file)]));
     let found = messages(&place.file);
     assert!(account(&found, 0) <= number);
+    assert_eq!(
+        (&report["messages"], &report["files"][0]["messages"]),
+        (&found.len().into(), &found.len().into())
+    );
     assert!(len > 1 << 20, "{len} bytes were written before");
     read_in_python(std::slice::from_ref(&place.file));
 }

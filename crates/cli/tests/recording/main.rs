@@ -1,6 +1,7 @@
 //! `sealane record` and `sealane replay`, as a person uses them: the command is started, stopped and killed.
 
 mod files;
+mod flat_out;
 mod hostile;
 mod kills;
 mod limits;
