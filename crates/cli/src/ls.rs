@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::{
-    look::{Looker, Unseen},
+    look::{Looker, Rights, Unseen},
     output::{bytes, count, print},
     rows::{Kind, Namer, Program, Report, Row, State},
 };
@@ -85,17 +85,21 @@ pub(crate) fn receivers(row: &Row) -> String {
     if row.kind == Kind::Publisher { "all below".to_owned() } else { programs(&row.to) }
 }
 
-/// Notes about what was not seen, with the remedy.
+/// Notes about what was not seen, with the reason and the remedy.
 pub(crate) fn notes(report: &Report) -> Vec<String> {
     let mut notes = Vec::new();
     let Unseen { processes, cut, hidden } = report.unseen;
     if hidden {
-        notes.push("Processes of other users are hidden here (/proc is mounted with hidepid): they are not even counted.".into());
+        notes.push(
+            "Processes of other users are hidden here (/proc is mounted with hidepid): they are not even counted. Root sees \
+             them (sudo)."
+                .into(),
+        );
     }
     if processes > 0 {
-        let hint = if rustix::process::geteuid().is_root() { "" } else { " Root sees all." };
         notes.push(format!(
-            "Not seen, as the kernel does not show its mappings: {processes} process(es).{hint}"
+            "Not seen, as the kernel does not show its mappings: {processes} process(es). {}",
+            remedy(report.rights)
         ));
     }
     if cut > 0 {
@@ -103,10 +107,76 @@ pub(crate) fn notes(report: &Report) -> Vec<String> {
     }
     let forbidden = report.rows.iter().filter(|row| row.state == State::Forbidden).count();
     if forbidden > 0 {
+        let (why, remedy) = match report.rights.ptrace_scope {
+            0 => (String::new(), remedy(report.rights)),
+            scope => (
+                format!(", where /proc/sys/kernel/yama/ptrace_scope is {scope} (`sealane doctor`)"),
+                // The rule concerns memory only, not the mappings.
+                if scope > 2 {
+                    "Nobody may, until the machine is started again."
+                } else {
+                    remedy(report.rights)
+                },
+            ),
+        };
         notes.push(format!(
-            "{forbidden} regions are there, and may not be read: the kernel lets only root, or a parent, look into memory where \
-             /proc/sys/kernel/yama/ptrace_scope is 1 or more (`sealane doctor`)."
+            "{forbidden} region(s) are there, and may not be read: the kernel does not let this process look into that \
+             memory{why}. {remedy}"
         ));
     }
     notes
+}
+
+/// The remedy for what the kernel does not show.
+fn remedy(rights: Rights) -> &'static str {
+    if rights.traces_all {
+        "A security module (Landlock, SELinux, AppArmor) keeps even root from it: start the command elsewhere."
+    } else {
+        "Root sees all (sudo): the right is CAP_SYS_PTRACE, which a container may lack (--cap-add SYS_PTRACE)."
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+
+    fn report(rights: Rights) -> Report {
+        let row = Row {
+            kind: Kind::Alone,
+            group: 0,
+            from: Rc::default(),
+            to: Rc::default(),
+            inode: 1,
+            messages: None,
+            bytes: None,
+            ring: None,
+            fill: None,
+            high_water: None,
+            waits: None,
+            missed: None,
+            state: State::Forbidden,
+        };
+        let unseen = Unseen { processes: 5, cut: 0, hidden: rights.hidden };
+        Report { rows: vec![row], unseen, unread: 1, rights }
+    }
+
+    #[test]
+    fn notes_name_the_reason_and_the_remedy() {
+        let notes = |rights| notes(&report(rights));
+        let ordinary = notes(Rights { hidden: true, ptrace_scope: 1, ..Rights::default() });
+        assert!(ordinary[0].contains("hidepid"), "{ordinary:?}");
+        assert!(ordinary[1].contains("5 process(es). Root sees all"), "{ordinary:?}");
+        assert!(
+            ordinary[2].contains("ptrace_scope is 1") && ordinary[2].contains("Root sees all"),
+            "{ordinary:?}"
+        );
+        let strict = notes(Rights { ptrace_scope: 3, ..Rights::default() });
+        assert!(strict[0].contains("Root sees all"), "{strict:?}");
+        assert!(strict[1].contains("is 3") && strict[1].contains("Nobody may"), "{strict:?}");
+        let root = notes(Rights { traces_all: true, ..Rights::default() });
+        assert!(root.iter().all(|note| note.contains("keeps even root")), "{root:?}");
+        assert!(!root[1].contains("ptrace_scope"), "{root:?}");
+    }
 }

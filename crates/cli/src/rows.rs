@@ -5,7 +5,7 @@ use std::{collections::HashMap, rc::Rc};
 use serde::Serialize;
 use uzers::UsersCache;
 
-use crate::look::{Direction, Fan, Lane, Link, Page, Reading, Seen, Single, Unread, Unseen, Views};
+use crate::look::{Direction, Fan, Lane, Link, Page, Reading, Rights, Seen, Single, Unread, Unseen, Views};
 
 /// A process in a row.
 #[derive(Debug, Clone, Serialize)]
@@ -124,6 +124,8 @@ pub(crate) struct Report {
     pub(crate) unseen: Unseen,
     /// Regions whose page could not be read.
     pub(crate) unread: usize,
+    #[serde(skip)]
+    pub(crate) rights: Rights,
 }
 
 /// Makes rows, with a memory for the names of users.
@@ -151,7 +153,7 @@ impl Namer {
             group += 1;
         }
         let unread = seen.regions.iter().filter(|region| region.page.is_err()).count();
-        Report { rows, unseen: seen.unseen, unread }
+        Report { rows, unseen: seen.unseen, unread, rights: seen.rights }
     }
 
     fn programs(&mut self, seen: &Seen, pids: &[u32]) -> Rc<[Program]> {

@@ -14,6 +14,7 @@ mod page;
 mod pairs;
 mod processes;
 mod reader;
+mod rights;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -27,6 +28,7 @@ pub(crate) use page::{Owner, Page};
 pub(crate) use pairs::{Direction, Fan, Lane, Link, Reading, Single, Views};
 pub(crate) use processes::{Process, Unseen};
 pub(crate) use reader::serve;
+pub(crate) use rights::Rights;
 
 use self::{
     maps::FileId,
@@ -97,6 +99,7 @@ pub(crate) struct Seen {
     pub(crate) processes: BTreeMap<u32, Process>,
     pub(crate) regions: Vec<Region>,
     pub(crate) unseen: Unseen,
+    pub(crate) rights: Rights,
 }
 
 /// Looks again and again, with what is known from before.
@@ -139,7 +142,7 @@ impl Looker {
             }
         }
         let regions = regions.into_values().collect();
-        let mut seen = Seen { at: Instant::now(), processes, regions, unseen };
+        let mut seen = Seen { at: Instant::now(), processes, regions, unseen, rights: self.walker.rights };
         self.read(&mut seen)?;
         Ok(seen)
     }

@@ -13,7 +13,10 @@ use anyhow::{Context, Result};
 use rustix::fs::{Dev, MemfdFlags, fstat, memfd_create};
 use serde::Serialize;
 
-use super::maps::{self, Mapping};
+use super::{
+    maps::{self, Mapping},
+    rights::Rights,
+};
 
 /// Most bytes of one `maps` that are read: some 60,000 mappings, which take 84 ms.
 const MAX_MAPS: usize = 4 << 20;
@@ -48,9 +51,10 @@ pub(crate) struct Unseen {
 
 /// Walks over `/proc`.
 pub(super) struct Walker {
-    /// The devices of memfds: of ordinary pages, and of huge ones where there are any.
+    /// The devices of memfds: of ordinary pages, and of huge ones of 2 MiB where there are any.
     devices: Vec<Dev>,
     text: Vec<u8>,
+    pub(super) rights: Rights,
 }
 
 impl Walker {
@@ -61,13 +65,15 @@ impl Walker {
         };
         let ordinary =
             device(MemfdFlags::empty()).context("memfd_create(2), to learn the device of memfds")?;
-        let huge = device(MemfdFlags::HUGETLB).ok();
-        Ok(Self { devices: [ordinary].into_iter().chain(huge).collect(), text: Vec::new() })
+        // Pages of each size have a device of their own.
+        let huge = device(MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB).ok();
+        let devices = [ordinary].into_iter().chain(huge).collect();
+        Ok(Self { devices, text: Vec::new(), rights: Rights::new() })
     }
 
     /// One walk over all processes.
     pub(super) fn walk(&mut self) -> Result<(BTreeMap<u32, Process>, Unseen)> {
-        let mut unseen = Unseen { hidden: hides(), ..Unseen::default() };
+        let mut unseen = Unseen { hidden: self.rights.hidden, ..Unseen::default() };
         let (mut found, mut spent) = (BTreeMap::new(), HashMap::<u32, (usize, Duration)>::new());
         let entries = std::fs::read_dir("/proc").context("reading /proc, which has to be mounted")?;
         for entry in entries {
@@ -114,17 +120,6 @@ impl Walker {
         let read = (&mut file).take(MAX_MAPS as u64).read_to_end(&mut self.text)?;
         Ok(read == MAX_MAPS && file.read(&mut [0])? > 0)
     }
-}
-
-/// Whether `/proc` is mounted so that processes of other users are not even listed.
-fn hides() -> bool {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut of_proc = mounts.lines().filter(|line| line.split(' ').nth(4) == Some("/proc"));
-    of_proc.any(|line| {
-        ["hidepid=2", "hidepid=invisible", "hidepid=4", "hidepid=ptraceable"]
-            .iter()
-            .any(|option| line.contains(option))
-    })
 }
 
 /// The first bytes of a file of a process.

@@ -3,6 +3,7 @@
 
 mod honest;
 mod hostile;
+mod kernel;
 mod screen;
 
 use std::{
