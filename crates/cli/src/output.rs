@@ -2,10 +2,12 @@
 
 use std::{
     io::{self, ErrorKind, Write},
+    path::Path,
     process::ExitCode,
 };
 
 use anyhow::{Context, Result};
+use serde::Serializer;
 
 /// Writes `text`. A reader that has gone (`| head`) is no error.
 pub(crate) fn print(text: &str) -> Result<ExitCode> {
@@ -23,8 +25,18 @@ pub(crate) fn write(text: &str) -> Result<bool> {
 }
 
 /// Prints a line to standard output, or to standard error if the former carries data. A reader that is gone is no error.
-pub(crate) fn line(text: &str, to_stderr: bool) {
-    let _ = if to_stderr { writeln!(io::stderr(), "{text}") } else { writeln!(io::stdout(), "{text}") };
+pub(crate) fn line(text: &str, to_stderr: bool) -> Result<()> {
+    if to_stderr {
+        // There is nobody else to tell.
+        let _ = writeln!(io::stderr(), "{text}");
+        return Ok(());
+    }
+    write(&format!("{text}\n")).map(drop)
+}
+
+/// A path in JSON, which has text only: other bytes are shown as `\u{fffd}`.
+pub(crate) fn path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 /// A number of bytes in binary units; `–` for what is not known.

@@ -79,6 +79,9 @@ Examples:
   sealane record /run/user/1000/frames -o - | ssh host 'cat > frames.mcap'
   sealane record --repair frames.mcap";
 
+/// The shortest time of a file that another one follows.
+const SHORTEST_PART: Duration = Duration::from_secs(1);
+
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if let Some(file) = &options.repair {
@@ -97,6 +100,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if bounds.split && bounds.max_size.is_none() && bounds.max_duration.is_none() {
         bail!("--split: --max-size or --max-duration expected, neither found");
     }
+    if bounds.split && bounds.max_duration.is_some_and(|duration| duration < SHORTEST_PART) {
+        bail!("--split: --max-duration of 1s or more expected, as each time ends a file");
+    }
     if bounds.split && target.is_stdout() {
         bail!("--split: a file expected (-o FILE), standard output found");
     }
@@ -109,9 +115,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let session = Session::begin(subscriber, target, bounds, heading, options.sync)?;
     let (report, error) = session.run(&stop);
     let text = if options.json { serde_json::to_string(&report)? } else { describe(&report) };
-    line(&text, to_stdout);
+    let told = line(&text, to_stdout);
     match error {
-        None => Ok(ExitCode::SUCCESS),
+        None => told.map(|()| ExitCode::SUCCESS),
         Some(error) => Err(error),
     }
 }
@@ -124,7 +130,7 @@ fn subscribe(path: &Path, wait: Duration, stop: &Stop) -> Result<Option<Subscrib
         .max_fds(253)
         .max_control(MAX_CONTROL)
         .max_peer_ring_capacity(usize::try_from(MAX_RECORD)?);
-    let deadline = Instant::now() + wait;
+    let start = Instant::now();
     loop {
         if stop.is_asked() {
             return Ok(None);
@@ -133,7 +139,7 @@ fn subscribe(path: &Path, wait: Duration, stop: &Stop) -> Result<Option<Subscrib
             Ok(subscriber) => return Ok(Some(subscriber)),
             Err(error) => error,
         };
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = wait.saturating_sub(start.elapsed());
         if !is_absent(&error) || left.is_zero() {
             return Err(error).with_context(|| format!("subscribe to {}", path.display()));
         }

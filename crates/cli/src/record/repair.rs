@@ -31,6 +31,7 @@ use crate::{
 /// The findings of a repair, and its work.
 #[derive(Debug, Serialize)]
 struct Report {
+    #[serde(serialize_with = "crate::output::path")]
     file: PathBuf,
     /// The file was whole, and nothing was written.
     was_whole: bool,
@@ -46,7 +47,7 @@ struct Report {
 pub(crate) fn run(path: &Path, output: Option<&Path>, force: bool, json: bool) -> Result<ExitCode> {
     let report = repair(path, output, force).with_context(|| format!("repair {}", path.display()))?;
     let text = if json { serde_json::to_string(&report)? } else { describe(&report) };
-    line(&text, false);
+    line(&text, false)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -69,6 +69,7 @@ pub(crate) struct Report {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct FileReport {
+    #[serde(serialize_with = "crate::output::path")]
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
     pub(crate) messages: u64,
@@ -173,7 +174,7 @@ impl Session {
             if self.output.flush_due().is_some_and(|due| due <= now) {
                 self.output.flush().with_context(|| self.failed_write())?;
             }
-            let ends = self.bounds.max_duration.map(|duration| self.begun + duration);
+            let ends = self.bounds.max_duration.and_then(|duration| self.begun.checked_add(duration));
             if ends.is_some_and(|ends| ends <= now) {
                 if !self.bounds.split {
                     return Ok(Reason::MaxDuration);

@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{ErrorKind, IsTerminal, stdout},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::FileTypeExt},
     path::{Path, PathBuf},
 };
 
@@ -32,6 +32,7 @@ impl Target {
             ensure!(!stdout().is_terminal(), "-o -: a file or a pipe expected, a terminal found");
         } else if self.path.symlink_metadata().is_ok() {
             ensure!(self.force, exists(&self.path));
+            refuse_pipe(&self.path)?;
             if let Ok(file) = OpenOptions::new().write(true).open(&self.path) {
                 lock(&file, &self.path)?;
             }
@@ -59,6 +60,7 @@ impl Target {
             return Ok(File::from(stdout().as_fd().try_clone_to_owned().context("dup")?));
         }
         let path = self.part(number);
+        refuse_pipe(&path)?;
         let mut options = OpenOptions::new();
         options.write(true);
         let file = if self.force { options.create(true).truncate(false) } else { options.create_new(true) }
@@ -68,12 +70,19 @@ impl Target {
             _ => anyhow!(error).context(format!("open {}", path.display())),
         })?;
         lock(&file, &path)?;
-        // A device or a pipe has no length.
+        // A device has no length.
         if file.metadata().context("fstat")?.is_file() {
             file.set_len(0).with_context(|| format!("ftruncate {}", path.display()))?;
         }
         Ok(file)
     }
+}
+
+/// Refuses a pipe that has a name: to open it is to wait for a reader, for ever.
+fn refuse_pipe(path: &Path) -> Result<()> {
+    let is_pipe = path.metadata().is_ok_and(|file| file.file_type().is_fifo());
+    ensure!(!is_pipe, "{0}: a file expected, a pipe found (`-o - > {0}` writes into it)", path.display());
+    Ok(())
 }
 
 pub(crate) fn exists(path: &Path) -> anyhow::Error {

@@ -95,16 +95,18 @@ struct Report {
 
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let context = || format!("replay {}", options.file.display());
+    // To open a pipe is to wait for its writer: signals are not taken yet, and end that.
+    let file = File::open(&options.file).context("open").with_context(context)?;
     let stop = Stop::on_signals()?;
-    let report = replay(options, &stop).with_context(|| format!("replay {}", options.file.display()))?;
+    let report = replay(options, &file, &stop).with_context(context)?;
     let text = if options.json { serde_json::to_string(&report)? } else { describe(&report) };
-    line(&text, false);
+    line(&text, false)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn replay(options: &Options, stop: &Stop) -> Result<Report> {
-    let file = File::open(&options.file).context("open")?;
-    let mut messages = Messages::new(&file)?;
+fn replay(options: &Options, file: &File, stop: &Stop) -> Result<Report> {
+    let mut messages = Messages::new(file)?;
     // The notes on the publisher come before its first message.
     let first = messages.read()?;
     if first.is_none() {
@@ -139,7 +141,7 @@ fn replay(options: &Options, stop: &Stop) -> Result<Report> {
             if !options.repeat || stop.is_asked() || player.report.messages == 0 {
                 break;
             }
-            messages = Messages::new(&file)?;
+            messages = Messages::new(file)?;
             next = messages.read()?;
         }
     }

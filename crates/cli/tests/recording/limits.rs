@@ -74,12 +74,39 @@ fn a_recording_ends_after_its_time_though_nothing_comes() {
 }
 
 #[test]
+fn times_beyond_the_clock_are_no_limit() {
+    let place = Place::new();
+    let ages = "580000000000years";
+    let recorder = place.recorder(&["--max-duration", ages, "--wait", ages]).spawn().unwrap();
+    let mut publisher = place.publisher();
+    while publisher.subscribers().is_empty() {
+        publisher.wait_event(crate::support::SOON).unwrap();
+    }
+    publish(&mut publisher, 0, MAX);
+    drop(publisher);
+    assert_eq!(report(recorder)["messages"], 1);
+}
+
+#[test]
+fn a_limit_below_one_message_leaves_room_for_one() {
+    let place = Place::new();
+    let mut publisher = place.publisher();
+    let recorder = place.record(&mut publisher, &["--max-size", "1"]);
+    publish(&mut publisher, 0, MAX);
+    publish(&mut publisher, 1, MAX);
+    let report = report(recorder);
+    assert_eq!((&report["reason"], &report["messages"]), (&"max_size".into(), &1.into()));
+    assert_eq!(messages(&place.file).len(), 1);
+}
+
+#[test]
 fn options_that_do_not_fit_are_errors() {
     let place = Place::new();
     let _publisher = place.publisher();
     for (options, expected) in [
         (&["--split"][..], "--max-size or --max-duration expected"),
         (&["--split", "--max-size", "1MiB", "--output", "-"][..], "cannot be used multiple times"),
+        (&["--split", "--max-duration", "0s"][..], "1s or more expected"),
         (&["--max-size", "many"][..], "invalid value 'many'"),
         (&["--max-duration", "10"][..], "invalid value '10'"),
     ] {

@@ -5,6 +5,7 @@ mod flat_out;
 mod hostile;
 mod kills;
 mod limits;
+mod misuse;
 mod replaying;
 mod round_trip;
 mod support;
