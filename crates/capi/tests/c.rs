@@ -2,6 +2,8 @@
 
 #[path = "c/camera.rs"]
 mod camera;
+#[path = "c/decoder.rs"]
+mod decoder;
 #[path = "support/installed.rs"]
 mod installed;
 #[path = "support/programs.rs"]
