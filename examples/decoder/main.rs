@@ -65,6 +65,9 @@ struct Options {
     /// Attempts to decode a file whose worker is lost
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     attempts: u32,
+    /// Replace a worker after N files: one that a file has taken over can falsify what comes after it [default: never]
+    #[arg(long, value_name = "N")]
+    files_per_worker: Option<NonZeroU64>,
     /// Save a thumbnail of each image in this folder, which is made
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
@@ -84,7 +87,7 @@ struct Options {
     #[arg(long)]
     verbose: bool,
     /// Decode in this process, without workers, to compare
-    #[arg(long, conflicts_with_all = ["workers", "attempts", "crash_every", "hang_every", "escape_every"])]
+    #[arg(long, conflicts_with_all = ["workers", "attempts", "files_per_worker", "crash_every", "hang_every", "escape_every"])]
     in_process: bool,
     /// Measure what workers cost, with photographs of 12 megapixels, instead
     #[arg(long, conflicts_with_all = ["input", "in_process", "save"])]

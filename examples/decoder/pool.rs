@@ -111,7 +111,7 @@ impl Options {
         if !self.verbose {
             command.stderr(Stdio::null());
         }
-        Ok(Supervisor::new(builder, command))
+        Ok(Supervisor::new(builder, command, self.files_per_worker.map_or(u64::MAX, NonZeroU64::get)))
     }
 
     /// The trick of this request.

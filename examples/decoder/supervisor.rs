@@ -58,12 +58,15 @@ impl fmt::Display for Failure {
 struct Worker {
     channel: Channel,
     child: Child,
+    answers: u64,
 }
 
 /// One place of the pool: a worker, or the next one.
 pub(crate) struct Supervisor {
     builder: Builder,
     command: Command,
+    /// Answers after which a worker is replaced.
+    answers: u64,
     worker: Option<Worker>,
     /// Failures since the last answer.
     failures: u32,
@@ -74,8 +77,16 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(crate) fn new(builder: Builder, command: Command) -> Self {
-        Self { builder, command, worker: None, failures: 0, lingering: Vec::new(), starts: Vec::new() }
+    pub(crate) fn new(builder: Builder, command: Command, answers: u64) -> Self {
+        Self {
+            builder,
+            command,
+            answers,
+            worker: None,
+            failures: 0,
+            lingering: Vec::new(),
+            starts: Vec::new(),
+        }
     }
 
     /// Failures since the last answer.
@@ -103,6 +114,12 @@ impl Supervisor {
         match result {
             Ok(reply) => {
                 self.failures = 0;
+                if let Some(worker) = &mut self.worker {
+                    worker.answers += 1;
+                    if worker.answers >= self.answers {
+                        self.end(END);
+                    }
+                }
                 Ok(reply)
             }
             Err(problem) => {
@@ -140,12 +157,12 @@ impl Supervisor {
         let begin = Instant::now();
         let (channel, child) = self.builder.spawn(&mut self.command).map_err(Failure::NotStarted)?;
         self.starts.push(begin.elapsed());
-        Ok(Worker { channel, child })
+        Ok(Worker { channel, child, answers: 0 })
     }
 
     /// Closes the channel, lets the process end by itself for a while, ends it and reaps it. Its status, if it ended in time.
     fn end(&mut self, grace: Duration) -> Option<ExitStatus> {
-        let Worker { channel, mut child } = self.worker.take()?;
+        let Worker { channel, mut child, .. } = self.worker.take()?;
         drop(channel);
         if !ends_within(grace, &child) {
             // It may have ended meanwhile.

@@ -97,6 +97,14 @@ fn images_that_are_kept_leave_room_for_the_next() {
     assert!(files.iter().all(|line| line["outcome"] == "decoded"), "{files:?}");
 }
 
+#[test]
+fn workers_are_replaced_after_their_files() {
+    let Some(mut decoder) = example("decoder") else { return };
+    let (files, summary) = run(decoder.args([SMALL, "--workers=1", "--files-per-worker=3", "--samples=9"]));
+    assert!(files.iter().all(|line| line["outcome"] == "decoded"), "{files:?}");
+    assert_eq!((&summary["workers"]["started"], &summary["workers"]["ended"]), (&3.into(), &0.into()));
+}
+
 /// A crash ends a worker at once, although its sandbox refuses nearly everything: it is not taken for a worker that hangs.
 #[test]
 fn crashes_in_the_sandbox_have_their_own_status() {
