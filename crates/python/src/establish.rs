@@ -17,7 +17,6 @@ use crate::{
     channel::Channel,
     errors::raise,
     facts::Peer,
-    gate::detached,
     sending::duplicate,
     settings::Settings,
     slot::{Slot, closed},
@@ -29,7 +28,7 @@ use crate::{
 #[pyo3(signature = (**settings))]
 pub(crate) fn pair(py: Python<'_>, settings: Option<&Bound<'_, PyDict>>) -> PyResult<(Channel, Channel)> {
     let builder = Settings::of(settings)?.builder;
-    let (a, b) = detached(py, || builder.pair()).map_err(|error| raise(py, error))?;
+    let (a, b) = py.detach(|| builder.pair()).map_err(|error| raise(py, error))?;
     Ok((Channel::new(a), Channel::new(b)))
 }
 
@@ -98,7 +97,7 @@ pub(crate) fn listen(
     settings: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Listener> {
     let builder = Settings::of(settings)?.builder;
-    let listener = detached(py, || builder.listen(path)).map_err(|error| raise(py, error))?;
+    let listener = py.detach(|| builder.listen(path)).map_err(|error| raise(py, error))?;
     Ok(Listener { fd: listener.as_raw_fd(), listener: Mutex::new(Some(Arc::new(listener))) })
 }
 

@@ -1,8 +1,8 @@
 //! The native part of the Python package `sealane`: `docs/python.md` has the whole.
 //!
 //! Each method reads what Python gave, calls one verb of the library without the interpreter's lock, and turns the result into
-//! objects or an exception. `outlet.rs` is the state of a sending side and of its loan; `raw.rs` has the unsafe code; `gate.rs`
-//! and `wait.rs` have the ways in which calls wait.
+//! objects or an exception. `outlet.rs` is the state of a sending side and of its loan; `raw.rs` has the unsafe code; `wait.rs`
+//! has the ways in which calls wait.
 
 // Methods of Python have the arguments that Python gives.
 #![expect(clippy::needless_pass_by_value, reason = "arguments are extracted for the call")]
@@ -11,7 +11,7 @@ mod channel;
 mod errors;
 mod establish;
 mod facts;
-mod gate;
+mod generation;
 mod lender;
 mod loan;
 mod message;
@@ -46,6 +46,6 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
-        crate::gate::install(module.py())
+        crate::generation::install(module.py())
     }
 }

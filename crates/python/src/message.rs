@@ -14,7 +14,6 @@ use sealane::{Payload, ReplyToken};
 
 use crate::{
     errors::raise,
-    gate::detached,
     numpy::{Elements, shape_of},
     raw::{self, Buffer},
 };
@@ -99,7 +98,7 @@ impl Message {
             let text = format!("buffer: room for {len} bytes expected, {room} bytes found");
             return Err(PyValueError::new_err(text));
         }
-        detached(py, || buffer.fill(offset, &payload)).map_err(|error| raise(py, error))?;
+        py.detach(|| buffer.fill(offset, &payload)).map_err(|error| raise(py, error))?;
         Ok(len)
     }
 
@@ -121,7 +120,7 @@ impl Message {
     fn bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let payload = self.payload()?;
         PyBytes::new_with(py, payload.len(), |target| {
-            detached(py, || payload.copy_to_slice(target)).map_err(|error| raise(py, error))
+            py.detach(|| payload.copy_to_slice(target)).map_err(|error| raise(py, error))
         })
     }
 
@@ -206,7 +205,7 @@ impl Drop for Fd {
         if let Ok(fd) = self.take() {
             let mut fd = Some(fd);
             // Without an interpreter it is closed here.
-            Python::try_attach(|py| detached(py, || drop(fd.take())));
+            Python::try_attach(|py| py.detach(|| drop(fd.take())));
         }
     }
 }
@@ -228,7 +227,7 @@ impl Fd {
     /// Closes the descriptor. The kernel may take long for one that a peer has sent.
     fn close(&self, py: Python<'_>) {
         if let Ok(fd) = self.take() {
-            detached(py, || drop(fd));
+            py.detach(|| drop(fd));
         }
     }
 

@@ -26,7 +26,7 @@ use std::{
 use pyo3::{PyErr, PyResult, exceptions::PyBufferError};
 use sealane::Error;
 
-use crate::{errors::busy, gate::generation, lender::Lender};
+use crate::{errors::busy, generation::generation, lender::Lender};
 
 /// The sending side: at rest, in use by a call, lent, or gone.
 pub(crate) struct Outlet<L: Lender> {

@@ -15,7 +15,6 @@ use sealane::{Error, Event};
 use crate::{
     errors::raise,
     facts::{self, Peer},
-    gate::detached,
     lender::Verb,
     loan::Loan,
     message::Message,
@@ -35,7 +34,7 @@ pub(crate) fn publish(
     settings: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Publisher> {
     let builder = Settings::of(settings)?.builder;
-    let publisher = detached(py, || match path {
+    let publisher = py.detach(|| match path {
         Some(path) => builder.publish(path),
         None => builder.publisher(),
     });
@@ -157,7 +156,7 @@ impl Publisher {
     /// The next thing that subscribers have brought about, if there is one; never waits.
     fn next_event(&self, py: Python<'_>) -> PyResult<Option<PublisherEvent>> {
         let event =
-            self.with(|publisher| detached(py, || publisher.next_event()).map_err(|error| raise(py, error)))?;
+            self.with(|publisher| py.detach(|| publisher.next_event()).map_err(|error| raise(py, error)))?;
         event.map_or(Ok(None), |event| PublisherEvent::new(py, event))
     }
 

@@ -194,13 +194,13 @@ pub(crate) fn fill_new_array<'py>(
         // 2. This reference is the only way to it: the array was made for this, and the caller's reference, which is here now, was
         //    the only one.
         let target = unsafe { slice::from_raw_parts_mut(start, len) };
-        crate::gate::detached(py, || {
+        py.detach(|| {
             payload.bytes().copy_to_uninit(target)?;
             if payload.is_whole() { Ok(()) } else { Err(Error::Overrun) }
         })
     } else {
         // Somebody has replaced `numpy.empty`, and has the array as well.
-        crate::gate::detached(py, || buffer.fill(0, payload))
+        py.detach(|| buffer.fill(0, payload))
     };
     copied.map_err(|error| crate::errors::raise(py, error))?;
     drop(buffer);

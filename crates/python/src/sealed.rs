@@ -12,7 +12,6 @@ use sealane::SealedBufferMut;
 
 use crate::{
     errors::raise,
-    gate::detached,
     message::Fd,
     raw::{self, Buffer},
     sending::duplicate,
@@ -31,7 +30,7 @@ impl SealedBuffer {
     #[new]
     fn new(py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<Self> {
         let data = Buffer::of(data)?;
-        let sealed = detached(py, || {
+        let sealed = py.detach(|| {
             let mut draft = SealedBufferMut::new(data.len())?;
             data.copy_to(&mut draft);
             draft.seal()
@@ -47,7 +46,7 @@ impl SealedBuffer {
             Ok(received) => received.get().take()?,
             Err(_) => duplicate(fd)?,
         };
-        let sealed = detached(py, || sealane::SealedBuffer::with_limit(fd, max_size));
+        let sealed = py.detach(|| sealane::SealedBuffer::with_limit(fd, max_size));
         Ok(Self(sealed.map_err(|error| raise(py, error))?))
     }
 

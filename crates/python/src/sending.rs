@@ -10,7 +10,6 @@ use pyo3::{
 use sealane::{Control, Error};
 
 use crate::{
-    gate::detached,
     lender::{Lender, Verb},
     outlet::{self, Outlet},
     raw::{self, Buffer, Place},
@@ -102,7 +101,7 @@ impl<L: Lender> Sending<L> {
         };
         let buffer = Buffer::of(payload)?;
         let mut loan = self.reserve(py, buffer.len(), timeout)?;
-        detached(py, || buffer.copy_to(L::memory(&mut loan)));
+        py.detach(|| buffer.copy_to(L::memory(&mut loan)));
         match self.commit(py, loan, verb, given, timeout) {
             Ok(number) => Ok(number),
             Err((loan, error)) => {

@@ -7,7 +7,7 @@ use sealane::Error;
 
 use crate::{
     errors::{Disconnected, busy},
-    gate::generation,
+    generation::generation,
 };
 
 /// A value for one call at a time. The lock is held for some instructions only: a call takes the value out.

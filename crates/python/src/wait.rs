@@ -9,7 +9,7 @@ use std::{
 use pyo3::{exceptions::PyValueError, prelude::*};
 use sealane::{Error, Result};
 
-use crate::{errors::raise, gate::detached, raw};
+use crate::{errors::raise, raw};
 
 /// The longest time, in milliseconds, for which a signal's handler has to wait.
 const SLICE: Duration = Duration::from_millis(50);
@@ -63,7 +63,7 @@ pub(crate) fn in_slices<T: Send>(
 ) -> PyResult<T> {
     let mut time = Duration::ZERO;
     loop {
-        match detached(py, || attempt(time)) {
+        match py.detach(|| attempt(time)) {
             Err(error) if passes(&error) => match timeout.slice() {
                 Some(slice) => time = slice,
                 None => return Err(raise(py, error)),
@@ -85,7 +85,7 @@ pub(crate) fn in_thread<T: Send + 'static>(
     spawned.map_err(PyErr::from)?;
     loop {
         let waiting = &mut receiver;
-        match detached(py, move || waiting.recv_timeout(SLICE)) {
+        match py.detach(move || waiting.recv_timeout(SLICE)) {
             Ok(result) => return result.map_err(|error| raise(py, error)),
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => py.check_signals()?,
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {

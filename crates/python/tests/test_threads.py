@@ -188,7 +188,8 @@ def test_the_interpreter_ends_while_threads_wait(script):
 
 
 def test_the_interpreter_ends_slowly_while_threads_come_back_to_it(script):
-    # A thread that asks for the lock of an interpreter that ends is ended by it, which Rust's frames do not survive.
+    # CPython up to 3.13 ends a thread that asks for the lock of an interpreter that ends. Rust's frames do not survive that, so PyO3
+    # stops the thread there.
     script(
         """
         import threading, time, sealane
@@ -200,6 +201,28 @@ def test_the_interpreter_ends_slowly_while_threads_come_back_to_it(script):
             threading.Thread(target=b.recv, daemon=True).start()
         """
     )
+
+
+def test_threads_go_on_until_the_last_handler_of_atexit_has_run(script):
+    out = script(
+        """
+        import atexit, threading
+        received = threading.Event()
+        # Handlers run in reverse order, so this one is the last.
+        @atexit.register
+        def last():
+            a.send(b"x")
+            received.wait()
+            print("received")
+        import sealane
+        a, b = sealane.pair()
+        def receive():
+            b.recv()
+            received.set()
+        threading.Thread(target=receive, daemon=True).start()
+        """
+    )
+    assert out == "received\n"
 
 
 def test_the_interpreter_ends_with_open_objects(script):
