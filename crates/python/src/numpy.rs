@@ -15,14 +15,15 @@ pub(crate) struct Elements<'py> {
 
 impl<'py> Elements<'py> {
     /// Reads a `dtype=`: numbers, text, bytes and records of these. Anything with a pointer in it is refused: bytes of a peer would
-    /// become addresses.
+    /// become addresses. So is a kind that `NumPy` itself does not have.
     pub(crate) fn of(py: Python<'py>, given: &Bound<'py, PyAny>) -> PyResult<Self> {
         let numpy = py.import("numpy")?;
         let dtype = numpy.call_method1("dtype", (given,))?;
         let kind: String = dtype.getattr("kind")?.extract()?;
         let has_objects: bool = dtype.getattr("hasobject")?.extract()?;
         if has_objects || !["b", "i", "u", "f", "c", "m", "M", "S", "U", "V"].contains(&kind.as_str()) {
-            let text = format!("dtype: plain values expected, {} found: it has pointers", dtype.str()?);
+            let text =
+                format!("dtype: numbers, text, bytes or records of these expected, {} found", dtype.str()?);
             return Err(PyTypeError::new_err(text));
         }
         let size: usize = dtype.getattr("itemsize")?.extract()?;

@@ -165,6 +165,10 @@ def test_e_the_views_of_a_discarded_loan_keep_its_room_and_the_sending_verbs(pai
             pass
     else:
         del loan
+    if end != "forget":
+        assert not loan.open
+        refused(lambda: loan.array)
+        refused(lambda: memoryview(loan))
     verbs = (lambda: a.send(b"x"), lambda: a.loan(1), lambda: a.request(b"x"), lambda: a.send(b"", payload=b"x"))
     for verb in verbs:
         refused(verb)
@@ -276,7 +280,17 @@ def test_other_consumers_of_buffers_go_by_a_memoryview(pair, tmp_path):
     assert b.recv(timeout=5).bytes() == b"From a file"
 
 
-@pytest.mark.parametrize("dtype", ["O", [("a", "O")], "T", "V0", "S0"])
+NESTED = {
+    "names": ["number", "inner"],
+    "formats": ["u4", [("x", "u1"), ("y", [("deep", "O")])]],
+    "offsets": [0, 8],
+    "itemsize": 64,
+}
+
+
+@pytest.mark.parametrize(
+    "dtype", ["O", "(2,)O", [("a", "O")], [("a", "O", 3)], NESTED, "T", [("a", "T")], "V0", "S0"], ids=str
+)
 def test_elements_with_addresses_or_without_a_size_are_refused(pair, dtype):
     a, b = pair
     with pytest.raises((TypeError, ValueError)):
@@ -286,6 +300,21 @@ def test_elements_with_addresses_or_without_a_size_are_refused(pair, dtype):
     with pytest.raises((TypeError, ValueError)):
         message.array(dtype)
     assert a.loan(1).open
+
+
+def test_elements_of_a_kind_of_their_own_are_refused(pair, monkeypatch):
+    class Foreign:
+        """A type as other packages add them: it has pointers that NumPy does not know."""
+
+        itemsize, kind, hasobject = 8, "\0", False
+
+    a, b = pair
+    a.send(payload=bytes(64))
+    message = b.recv(timeout=5)
+    monkeypatch.setattr(np, "dtype", lambda *_: Foreign())
+    for act in (lambda: a.loan(8, "foreign"), lambda: message.array("foreign")):
+        with pytest.raises(TypeError, match="numbers, text, bytes or records"):
+            act()
 
 
 @pytest.mark.parametrize("shape", [-1, (2, -1), "10", 1.5, (1 << 40, 1 << 40), None, object()])
