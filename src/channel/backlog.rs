@@ -83,6 +83,11 @@ impl Backlog {
         left_out
     }
 
+    /// The request of this number whose reply is kept.
+    pub(crate) fn request(&self, number: u64) -> Option<RequestId> {
+        self.0.iter().filter_map(Message::in_reply_to).find(|request| request.sequence == number)
+    }
+
     /// Receives until the reply to `request` is here, and keeps what comes before it. A request that times out is cancelled.
     pub(crate) fn wait_reply(
         &mut self,

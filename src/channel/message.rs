@@ -283,7 +283,8 @@ impl Closer {
         }
     }
 
-    /// An open request of this channel by its number, as [`Receiver::request_id`](crate::Receiver::request_id) finds it.
+    /// A request of this channel that waits for its reply, by its number. One whose reply is kept is found by
+    /// [`Receiver::request_id`](crate::Receiver::request_id) only.
     #[must_use]
     pub fn request_id(&self, number: u64) -> Option<RequestId> {
         RequestId::open(&*self.0.upgrade()?, number)
@@ -298,7 +299,7 @@ impl RequestId {
     }
 
     /// The open request of this number.
-    pub(super) fn open(link: &Link, number: u64) -> Option<Self> {
+    pub(crate) fn open(link: &Link, number: u64) -> Option<Self> {
         let request = Self { channel: link.id, sequence: number };
         request.is_open(link).then_some(request)
     }

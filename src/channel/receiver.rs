@@ -288,7 +288,8 @@ impl Receiver {
         request.cancel(&self.inbox.link);
     }
 
-    /// An open request of this channel, by its [number](RequestId::number). `None` if it was answered or cancelled.
+    /// A request of this channel that waits for its reply, by its [number](RequestId::number), or whose reply is kept. `None` if the
+    /// reply was given out, or the request cancelled.
     ///
     /// ```
     /// # let (mut a, _b) = sealane::Channel::pair()?;
@@ -301,7 +302,7 @@ impl Receiver {
     /// ```
     #[must_use]
     pub fn request_id(&self, number: u64) -> Option<RequestId> {
-        RequestId::open(&self.inbox.link, number)
+        RequestId::open(&self.inbox.link, number).or_else(|| self.backlog.request(number))
     }
 
     /// Whether a request is of this channel.

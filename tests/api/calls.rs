@@ -205,6 +205,9 @@ fn messages_before_an_awaited_reply_are_kept_in_order() {
     assert_eq!(a.receiver.wait_reply(first, SOON).unwrap().control(), b"first");
     assert_eq!(a.recv_timeout(SOON).unwrap().control(), [0]);
     assert_eq!(a.try_recv().unwrap().unwrap().control(), [1]);
+    assert_eq!(a.receiver.request_id(first.number()), None, "its reply was given out");
+    assert_eq!(a.receiver.request_id(second.number()), Some(second), "its reply is kept");
+    assert_eq!(a.closer().request_id(second.number()), None);
     // This message was kept too, and can be received although the peer is gone.
     assert_eq!(a.receiver.wait_reply(second, NOW).unwrap().control(), b"second");
     assert_eq!(a.recv_timeout(NOW).unwrap().control(), [2]);

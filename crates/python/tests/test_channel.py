@@ -109,6 +109,18 @@ def test_requests_and_replies(pair):
         a.wait_reply(number, timeout=5)
 
 
+def test_a_reply_that_came_while_another_was_awaited_is_kept(pair):
+    a, b = pair
+    first, second = a.request(b"1"), a.request(b"2")
+    for _ in range(2):
+        question = b.recv(timeout=5)
+        b.reply(question, question.control)
+    for number, control in ((second, b"2"), (first, b"1")):
+        assert a.wait_reply(number, timeout=5).control == control
+    with pytest.raises(sealane.UnknownRequest):
+        a.wait_reply(first, timeout=5)
+
+
 def test_a_call_that_times_out_cancels_its_request(pair):
     a, b = pair
     with pytest.raises(TimeoutError):
