@@ -432,11 +432,49 @@ impl Subscriber {
         backlog.wait_reply(&Arc::clone(&feed.link), request, || feed.receive(Wanted::Next, deadline))
     }
 
+    /// Like [`wait_reply`](Self::wait_reply), without waiting: `None` if the reply has not come, which arms the descriptor. The request
+    /// stays open.
+    ///
+    /// ```
+    /// # use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    /// # use sealane::{Builder, Event};
+    /// # use std::time::Duration;
+    /// # let (ours, theirs) =
+    /// #     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    /// # let mut publisher = Builder::default().publisher()?;
+    /// # publisher.add(ours)?;
+    /// # let joining = std::thread::spawn(|| Builder::default().subscribe_on(theirs));
+    /// # publisher.wait_event(Duration::from_secs(5))?;
+    /// # let mut subscriber = joining.join().unwrap()?;
+    /// let question = subscriber.request(b"gain?")?;
+    /// assert!(subscriber.take_reply(question)?.is_none());
+    /// # let Some(Event::Message(id, asked)) = publisher.wait_event(Duration::from_secs(5))? else { panic!() };
+    /// # publisher.send(b"frame 7")?;
+    /// # publisher.reply(id, asked.reply_token().unwrap(), b"2.0")?;
+    /// // Later:
+    /// let answer = subscriber.take_reply(question)?.unwrap();
+    /// assert_eq!(answer.control(), b"2.0");
+    /// assert_eq!(subscriber.recv()?.control(), b"frame 7", "which came meanwhile");
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`wait_reply`](Self::wait_reply) without timeouts.
+    pub fn take_reply(&mut self, request: RequestId) -> Result<Option<Message>> {
+        Ok(done(self.find_reply(request)?))
+    }
+
     /// The reply to `request`, if it is here; keeps the messages before it.
-    #[cfg(feature = "tokio")]
     pub(crate) fn find_reply(&mut self, request: RequestId) -> Result<Outcome<Message>> {
         let Self { feed, backlog, .. } = self;
         backlog.find_reply(&Arc::clone(&feed.link), request, || feed.find_message(Wanted::Next))
+    }
+
+    /// A request that waits for its reply, by its number, or whose reply is kept: see
+    /// [`Receiver::request_id`](crate::Receiver::request_id).
+    #[must_use]
+    pub fn request_id(&self, number: u64) -> Option<RequestId> {
+        RequestId::open(&self.feed.link, number).or_else(|| self.backlog.request(number))
     }
 
     /// Cancels a request: its reply is dropped, and [counted](Stats::late_replies), if it still comes.

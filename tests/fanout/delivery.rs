@@ -449,3 +449,36 @@ fn newest_message_is_announced_to_a_newcomer() {
     assert_eq!(readable([subscriber.as_fd()], SOON), [true]);
     assert_eq!(subscriber.try_recv().unwrap().unwrap().sequence(), 0);
 }
+
+#[test]
+fn replies_are_taken_without_waiting() {
+    for slow in [Slow::default(), OVERRUN] {
+        let (mut publisher, mut subscriber) = pair(&small().slow(slow));
+        let question = subscriber.request("?").unwrap();
+        let unanswered = subscriber.request("and?").unwrap();
+        let (id, token) = match publisher.wait_event(SOON).unwrap() {
+            Some(Event::Message(id, message)) => (id, message.reply_token().unwrap()),
+            other => panic!("{other:?}"),
+        };
+        publisher.loan(100).unwrap().send_with("before").unwrap();
+        assert!(subscriber.take_reply(question).unwrap().is_none());
+        assert_eq!(readable([subscriber.as_fd()], Duration::ZERO), [false], "what is kept is not announced");
+        publisher.reply(id, token, "!").unwrap();
+        publisher.send("behind").unwrap();
+        assert_eq!(readable([subscriber.as_fd()], SOON), [true], "`None` has armed the descriptor");
+        assert_eq!(subscriber.request_id(question.number()), Some(question));
+        assert!(subscriber.take_reply(unanswered).unwrap().is_none());
+        assert_eq!(subscriber.request_id(question.number()), Some(question), "its reply is kept");
+        assert_eq!(subscriber.take_reply(question).unwrap().unwrap().control(), b"!");
+        assert!(matches!(subscriber.take_reply(question), Err(Error::UnknownRequest)));
+        assert_eq!(subscriber.request_id(question.number()), None);
+        for control in ["before", "behind"] {
+            let message = subscriber.try_recv().unwrap().unwrap();
+            assert_eq!((message.control(), message.missed()), (control.as_bytes(), 0));
+        }
+        subscriber.cancel(unanswered);
+        assert!(matches!(subscriber.take_reply(unanswered), Err(Error::UnknownRequest)));
+        let stranger = pair(&small()).1.request("?").unwrap();
+        assert!(matches!(subscriber.take_reply(stranger), Err(Error::UnknownRequest)));
+    }
+}

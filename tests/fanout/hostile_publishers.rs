@@ -62,7 +62,7 @@ fn try_until(
     }
 }
 
-const VERBS: [(&str, Verb); 9] = [
+const VERBS: [(&str, Verb); 10] = [
     ("recv_timeout", |s| s.recv_timeout(SHORT).map(|message| bytes(&message))),
     ("recv_timeout at once", |s| s.recv_timeout(Duration::ZERO).map(|message| bytes(&message))),
     ("try_recv", |s| try_until(s, |s| Ok(s.try_recv()?.map(|message| bytes(&message))))),
@@ -78,6 +78,10 @@ const VERBS: [(&str, Verb); 9] = [
     ("wait_reply", |s| {
         let request = s.request_timeout("?", SHORT)?;
         s.wait_reply(request, SHORT).map(|message| bytes(&message))
+    }),
+    ("take_reply", |s| {
+        let request = s.request_timeout("?", SHORT)?;
+        try_until(s, |s| Ok(s.take_reply(request)?.map(|message| bytes(&message))))
     }),
     ("arm", |s| {
         s.arm()?;
@@ -327,8 +331,8 @@ fn gaps_that_no_jump_explains_are_violations() {
     for (sequence, missed) in
         [(1 + jumped, Some(jumped)), (1, Some(0)), (2 + jumped, None), (0, None), (u64::MAX, None)]
     {
-        for (verb_name, verb) in VERBS.into_iter().filter(|(name, _)| !["call", "wait_reply"].contains(name))
-        {
+        let awaits_reply = |name| ["call", "wait_reply", "take_reply"].contains(&name);
+        for (verb_name, verb) in VERBS.into_iter().filter(|(name, _)| !awaits_reply(*name)) {
             let terms = RawTerms { patience: NEVER, ..RawTerms::default() };
             let (raw, mut subscriber) = publish_on(&builder(), PAGES, terms);
             raw.publish_honestly(0, payload(0, 64));
