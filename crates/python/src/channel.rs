@@ -20,7 +20,7 @@ use crate::{
     outlet,
     sending::{Given, Sending},
     slot::{Slot, closed},
-    wait::{Timeout, in_slices, until_readable},
+    wait::{Timeout, for_reply, in_slices, until_readable},
 };
 
 /// A channel to another process. One thread may send while another receives; two that do the same get ``BusyError``.
@@ -72,15 +72,10 @@ impl Channel {
 
     /// Receives the reply to a request. The request stays open if that fails.
     fn receive_reply(&self, py: Python<'_>, number: u64, timeout: Timeout) -> PyResult<sealane::Message> {
-        let fd = self.fd;
         self.receiver.with(|receiver| {
-            in_slices(py, timeout, |time| {
+            for_reply(py, timeout, self.fd, || {
                 let request = receiver.request_id(number).ok_or(Error::UnknownRequest)?;
-                if let Some(reply) = receiver.take_reply(request)? {
-                    return Ok(reply);
-                }
-                until_readable(Some(fd), time);
-                receiver.take_reply(request)?.ok_or(Error::Timeout)
+                receiver.take_reply(request)
             })
         })
     }

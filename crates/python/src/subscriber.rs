@@ -9,7 +9,7 @@ use pyo3::{
     prelude::*,
     types::{PyDict, PyTuple},
 };
-use sealane::{Closer, Credentials};
+use sealane::{Closer, Credentials, Error, RequestId};
 
 use crate::{
     errors::{raise, until_end},
@@ -18,7 +18,7 @@ use crate::{
     sending::{Given, duplicate},
     settings::{Settings, policy},
     slot::{Slot, closed},
-    wait::{Timeout, in_slices, in_thread},
+    wait::{Timeout, for_reply, in_slices, in_thread},
 };
 
 /// Subscribes at a publisher's path.
@@ -62,6 +62,8 @@ pub(crate) struct Subscriber {
     slot: Slot<sealane::Subscriber>,
     closer: Closer,
     fd: RawFd,
+    /// The descriptor for sending.
+    room: RawFd,
     /// What the publisher does when this subscriber is slow: ``"overrun"``, or the seconds for which it waits.
     #[pyo3(get)]
     granted: Py<PyAny>,
@@ -71,15 +73,52 @@ pub(crate) struct Subscriber {
 impl Subscriber {
     fn new(subscriber: sealane::Subscriber) -> Self {
         let (closer, fd) = (subscriber.closer(), subscriber.as_raw_fd());
+        let room = subscriber.room().as_raw_fd();
         let (granted, peer) = (subscriber.granted(), subscriber.peer().credentials());
         let granted = Python::attach(|py| policy(py, granted));
         Self {
             slot: Slot::new(subscriber, "the subscriber is in use by another thread"),
             closer,
             fd,
+            room,
             granted,
             peer,
         }
+    }
+
+    /// Sends a control message to the publisher. The number is a request's.
+    fn post(
+        &self,
+        py: Python<'_>,
+        wants_reply: bool,
+        control: Option<&Bound<'_, PyAny>>,
+        fds: Option<&Bound<'_, PyAny>>,
+        timeout: Timeout,
+    ) -> PyResult<u64> {
+        let given = Given::of(control, fds)?;
+        self.slot.with(|subscriber| {
+            in_slices(py, timeout, |time| {
+                let control = given.control();
+                // Only what never waits arms the descriptor for sending.
+                match (wants_reply, time.is_zero()) {
+                    (true, true) => subscriber.try_request(control).map(RequestId::number),
+                    (true, false) => subscriber.request_timeout(control, time).map(RequestId::number),
+                    (false, true) => subscriber.try_send(control).map(|()| 0),
+                    (false, false) => subscriber.send_timeout(control, time).map(|()| 0),
+                }
+            })
+        })
+    }
+
+    /// Receives the reply to a request. The request stays open if that fails.
+    fn receive_reply(&self, py: Python<'_>, number: u64, timeout: Timeout) -> PyResult<Message> {
+        let reply = self.slot.with(|subscriber| {
+            for_reply(py, timeout, self.fd, || {
+                let request = subscriber.request_id(number).ok_or(Error::UnknownRequest)?;
+                subscriber.take_reply(request)
+            })
+        })?;
+        Message::new(py, reply)
     }
 
     fn next(&self, py: Python<'_>, timeout: Timeout) -> PyResult<Message> {
@@ -130,12 +169,10 @@ impl Subscriber {
         fds: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<()> {
-        let (given, timeout) = (Given::of(control, fds)?, Timeout::of(timeout)?);
-        self.slot
-            .with(|subscriber| in_slices(py, timeout, |time| subscriber.send_timeout(given.control(), time)))
+        self.post(py, false, control, fds, Timeout::of(timeout)?).map(drop)
     }
 
-    /// Sends a request to the publisher. Its reply comes as a message whose ``in_reply_to`` is the number returned here.
+    /// Sends a request to the publisher. Returns its number, which the reply names.
     #[pyo3(signature = (control=None, *, fds=None, timeout=None))]
     fn request(
         &self,
@@ -144,12 +181,34 @@ impl Subscriber {
         fds: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<u64> {
-        let (given, timeout) = (Given::of(control, fds)?, Timeout::of(timeout)?);
-        self.slot.with(|subscriber| {
-            in_slices(py, timeout, |time| {
-                subscriber.request_timeout(given.control(), time).map(sealane::RequestId::number)
-            })
-        })
+        self.post(py, true, control, fds, Timeout::of(timeout)?)
+    }
+
+    /// Sends a request to the publisher and waits for its reply. Messages that are published meanwhile are kept for ``recv``.
+    #[pyo3(signature = (control=None, *, fds=None, timeout=None))]
+    fn call(
+        &self,
+        py: Python<'_>,
+        control: Option<&Bound<'_, PyAny>>,
+        fds: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<Message> {
+        let timeout = Timeout::of(timeout)?;
+        let number = self.post(py, true, control, fds, timeout)?;
+        self.receive_reply(py, number, timeout).inspect_err(|_| self.cancel(number))
+    }
+
+    /// Waits for the reply to a request.
+    #[pyo3(signature = (number, timeout=None))]
+    fn wait_reply(&self, py: Python<'_>, number: u64, timeout: Option<f64>) -> PyResult<Message> {
+        self.receive_reply(py, number, Timeout::of(timeout)?)
+    }
+
+    /// Cancels a request: its reply is dropped. Does nothing if it was answered.
+    fn cancel(&self, number: u64) {
+        if let Some(request) = self.closer.request_id(number) {
+            self.closer.cancel(request);
+        }
     }
 
     /// Messages that were missed, in all.
@@ -186,6 +245,11 @@ impl Subscriber {
     /// The descriptor: drain ``try_recv`` until ``None``, then wait until it is readable.
     fn fileno(&self) -> PyResult<RawFd> {
         if self.slot.is_closed() { Err(closed()) } else { Ok(self.fd) }
+    }
+
+    /// The descriptor for sending: readable when a call that was refused with ``timeout=0`` is worth another attempt.
+    fn send_fileno(&self) -> PyResult<RawFd> {
+        if self.slot.is_closed() { Err(closed()) } else { Ok(self.room) }
     }
 
     /// Ends the subscription. A call that waits in another thread ends.

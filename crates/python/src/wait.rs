@@ -74,6 +74,22 @@ pub(crate) fn in_slices<T: Send>(
     }
 }
 
+/// Waits for the reply that `take` looks for, which never waits. `fd` is the receiver's.
+pub(crate) fn for_reply<T: Send>(
+    py: Python<'_>,
+    timeout: Timeout,
+    fd: RawFd,
+    mut take: impl FnMut() -> Result<Option<T>> + Send,
+) -> PyResult<T> {
+    in_slices(py, timeout, |time| {
+        if let Some(reply) = take()? {
+            return Ok(reply);
+        }
+        until_readable(Some(fd), time);
+        take()?.ok_or(Error::Timeout)
+    })
+}
+
 /// Runs `act`, which waits by itself and knows no slices, in a thread of its own. After an exception of a signal's handler it is
 /// left alone, and its result is dropped.
 pub(crate) fn in_thread<T: Send + 'static>(

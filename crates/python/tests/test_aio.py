@@ -215,3 +215,45 @@ def test_publishers_and_subscribers(tmp_path):
     asyncio.run(asyncio.wait_for(main(), 60))
     thread.join()
     gc.collect()
+
+
+def test_subscribers_call_their_publisher(tmp_path):
+    path = tmp_path / "frames"
+    found = []
+    thread = threading.Thread(target=lambda: found.append(sealane.subscribe(path)))
+
+    async def main():
+        async with aio.publish(path) as publisher:
+            thread.start()
+            assert (await publisher.event()).kind == "joined"
+            while not found:
+                await asyncio.sleep(0.001)
+            async with aio.Subscriber(found.pop()) as subscriber:
+                call = asyncio.create_task(subscriber.call(b"gain?"))
+                event = await publisher.event()
+                await publisher.send(b"meanwhile")
+                publisher.sync.reply(event.subscriber, event.message, b"2.0")
+                assert (await call).control == b"2.0"
+                assert (await subscriber.recv()).control == b"meanwhile"
+                call = asyncio.create_task(subscriber.call(b"?"))
+                event = await publisher.event()
+                call.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await call
+                publisher.sync.reply(event.subscriber, event.message, b"late")
+                await subscriber.send(b"received")
+                assert (await publisher.event()).message.control == b"received"
+                assert subscriber.sync.try_recv() is None
+                assert subscriber.sync.stats()["late_replies"] == 1
+
+                async def flood():
+                    for _ in range(300):
+                        await subscriber.send(bytes(10_000))
+
+                sending = asyncio.create_task(flood())
+                for _ in range(300):
+                    assert len((await publisher.event()).message.control) == 10_000
+                await sending
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+    thread.join()

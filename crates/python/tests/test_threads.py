@@ -115,6 +115,8 @@ def test_close_ends_the_calls_of_listeners_publishers_and_subscribers(tmp_path):
         "next(iter(b))",
         "subscriber().recv()",
         "subscriber().recv_latest()",
+        "subscriber().call(b'?')",
+        "(s := subscriber()).wait_reply(s.request(b'?'))",
     ],
 )
 def test_a_signal_interrupts_whatever_waits(script, act):

@@ -134,6 +134,21 @@ class _Messages(_Wrapper[_M]):
         """Waits for the next message."""
         return await self._until(self.sync.try_recv, self.sync.fileno)
 
+    async def _reply(self, number: int) -> _native.Message:
+        """Waits for the reply to a request, which is cancelled with the task."""
+
+        def attempt() -> _native.Message | None:
+            try:
+                return self.sync.wait_reply(number, timeout=0)
+            except Timeout:
+                return None
+
+        try:
+            return await self._until(attempt, self.sync.fileno)
+        except BaseException:
+            self.sync.cancel(number)
+            raise
+
     def __aiter__(self) -> Self:
         return self
 
@@ -167,19 +182,7 @@ class Channel(_Messages[_native.Channel]):
 
     async def call(self, control: _Readable | str = b"", *, payload: _Readable | None = None, fds: Iterable[_Descriptor] = ()) -> _native.Message:
         """Sends a request and waits for its reply. It is cancelled with the task."""
-        number = await self.request(control, payload=payload, fds=fds)
-
-        def attempt() -> _native.Message | None:
-            try:
-                return self.sync.wait_reply(number, timeout=0)
-            except Timeout:
-                return None
-
-        try:
-            return await self._until(attempt, self.sync.fileno)
-        except BaseException:
-            self.sync.cancel(number)
-            raise
+        return await self._reply(await self.request(control, payload=payload, fds=fds))
 
     async def loan(self, shape: SupportsIndex | Sequence[int], dtype: Any = None) -> _native.Loan:
         """Lends a part of the ring: waits for room."""
@@ -198,6 +201,18 @@ class Subscriber(_Messages[_native.Subscriber]):
     async def recv_latest(self) -> _native.Message:
         """Waits for the newest message with a payload, and leaves out all before it."""
         return await self._until(self.sync.try_recv_latest, self.sync.fileno)
+
+    async def send(self, control: _Readable | str = b"", *, fds: Iterable[_Descriptor] = ()) -> None:
+        """Sends a control message to the publisher."""
+        await self._send(lambda: self.sync.send(control, fds=fds, timeout=0), self.sync.send_fileno)
+
+    async def request(self, control: _Readable | str = b"", *, fds: Iterable[_Descriptor] = ()) -> int:
+        """Sends a request to the publisher. Returns its number, which the reply names."""
+        return await self._send(lambda: self.sync.request(control, fds=fds, timeout=0), self.sync.send_fileno)
+
+    async def call(self, control: _Readable | str = b"", *, fds: Iterable[_Descriptor] = ()) -> _native.Message:
+        """Sends a request to the publisher and waits for its reply. It is cancelled with the task."""
+        return await self._reply(await self.request(control, fds=fds))
 
 
 class Publisher(_Wrapper[_native.Publisher]):
