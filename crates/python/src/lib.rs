@@ -7,6 +7,7 @@
 // Methods of Python have the arguments that Python gives.
 #![expect(clippy::needless_pass_by_value, reason = "arguments are extracted for the call")]
 
+mod admission;
 mod channel;
 mod errors;
 mod establish;
@@ -31,6 +32,7 @@ mod wait;
 mod _native {
     #[pymodule_export]
     use crate::{
+        admission::Newcomer,
         channel::Channel,
         establish::{
             Handshake, Listener, Prepared, begin_connect, connect, from_socket, inherited, listen, pair,

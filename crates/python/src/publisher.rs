@@ -7,12 +7,14 @@ use std::{
 };
 
 use pyo3::{
+    PyTraverseError, PyVisit,
     prelude::*,
     types::{PyDict, PyTuple},
 };
 use sealane::{Error, Event};
 
 use crate::{
+    admission::Admission,
     errors::raise,
     facts::{self, Peer},
     lender::Verb,
@@ -40,7 +42,8 @@ pub(crate) fn publish(
     });
     let publisher = publisher.map_err(|error| raise(py, error))?;
     let fd = publisher.as_raw_fd();
-    Ok(Publisher { sending: Arc::new(Sending::new(Box::new(publisher), fd)) })
+    let sending = Arc::new(Sending::new(Box::new(publisher), fd));
+    Ok(Publisher { sending, admission: Admission::default() })
 }
 
 /// A subscriber's name, which no other subscriber of the same publisher has.
@@ -73,6 +76,21 @@ pub(crate) struct SubscriberInfo {
     waits: u64,
     /// Messages that it says that it has missed.
     missed: u64,
+}
+
+impl SubscriberInfo {
+    pub(crate) fn new(py: Python<'_>, info: &sealane::SubscriberInfo) -> PyResult<Py<Self>> {
+        let found = Self {
+            id: Py::new(py, SubscriberId(info.id()))?,
+            peer: Py::new(py, Peer::from(info.credentials()))?,
+            policy: policy(py, info.policy()),
+            lag: info.lag(),
+            account: info.account().as_secs_f64(),
+            waits: info.waits(),
+            missed: info.missed(),
+        };
+        Py::new(py, found)
+    }
 }
 
 /// What a subscriber has brought about: ``kind`` is ``"joined"``, ``"message"`` or ``"left"``.
@@ -118,6 +136,7 @@ impl PublisherEvent {
 #[pyclass(frozen, module = "sealane", weakref)]
 pub(crate) struct Publisher {
     sending: Arc<Sending<Box<sealane::Publisher>>>,
+    admission: Admission,
 }
 
 impl Publisher {
@@ -198,21 +217,18 @@ impl Publisher {
     }
 
     /// All subscribers, as they stand now.
-    fn subscribers(&self, py: Python<'_>) -> PyResult<Vec<SubscriberInfo>> {
+    fn subscribers(&self, py: Python<'_>) -> PyResult<Vec<Py<SubscriberInfo>>> {
         self.with(|publisher| {
-            let infos = publisher.subscribers().iter().map(|info| {
-                Ok(SubscriberInfo {
-                    id: Py::new(py, SubscriberId(info.id()))?,
-                    peer: Py::new(py, Peer::from(info.credentials()))?,
-                    policy: policy(py, info.policy()),
-                    lag: info.lag(),
-                    account: info.account().as_secs_f64(),
-                    waits: info.waits(),
-                    missed: info.missed(),
-                })
-            });
-            infos.collect()
+            publisher.subscribers().iter().map(|info| SubscriberInfo::new(py, info)).collect()
         })
+    }
+
+    /// Has ``decide(newcomer)`` decide who may subscribe at the path: it returns a policy (``"overrun"``, or seconds to wait), in place
+    /// of the publisher's rule, or ``None`` to refuse. ``newcomer.wish`` grants what is wished, and nobody gets more.
+    ///
+    /// It runs in the calls of this publisher, in which it cannot use the publisher itself. An exception refuses.
+    fn admit(&self, decide: Bound<'_, PyAny>) -> PyResult<()> {
+        self.with(|publisher| self.admission.install(publisher, decide))
     }
 
     /// Adds a subscriber by a connected ``SOCK_SEQPACKET`` socket, whose other end is given to ``subscribe_socket``.
@@ -269,6 +285,14 @@ impl Publisher {
     #[getter]
     fn closed(&self) -> bool {
         self.sending.outlet.is_closed()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.admission.traverse(&visit)
+    }
+
+    fn __clear__(&self) {
+        self.admission.clear();
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {

@@ -91,7 +91,8 @@ fn wait(value: &Bound<'_, PyAny>) -> PyResult<Wait> {
     }
 }
 
-fn slow(value: &Bound<'_, PyAny>) -> PyResult<Slow> {
+/// A policy that Python has written: see [`policy`].
+pub(crate) fn slow(value: &Bound<'_, PyAny>) -> PyResult<Slow> {
     match text(value).as_deref() {
         Some("overrun") => Ok(Slow::Overrun),
         Some(other) => Err(PyValueError::new_err(format!(

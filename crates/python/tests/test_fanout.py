@@ -1,7 +1,12 @@
-"""Subscribers that ask their publisher."""
+"""Subscribers that ask their publisher, and whom a publisher admits."""
 
+import gc
+import math
+import os
 import select
+import sys
 import threading
+import weakref
 
 import pytest
 
@@ -124,3 +129,115 @@ def test_requests_of_a_subscriber_are_refused_while_there_is_no_room(publisher, 
         pass
     assert readable(subscriber.send_fileno(), 20) is True
     subscriber.send(b"x", timeout=0)
+
+
+def test_admission_decides_who_may_subscribe_and_how(publisher, subscribe):
+    seen = []
+
+    def decide(newcomer):
+        seen.append((newcomer.peer.pid, newcomer.peer.uid, newcomer.wish, [info.policy for info in newcomer.present]))
+        return decisions.pop(0)
+
+    publisher.admit(decide)
+    decisions = ["overrun", 0.5, math.inf, None]
+    assert subscribe(slow=7.0).granted == "overrun"
+    kept = [subscribe(slow=7.0), subscribe(slow=7.0)]
+    assert [subscriber.granted for subscriber in kept] == [0.5, 7.0], "nobody gets more than it wishes"
+    with pytest.raises(sealane.HandshakeError, match="refused"):
+        subscribe()
+    assert [(pid, uid) for pid, uid, _wish, _present in seen] == [(os.getpid(), os.getuid())] * 4
+    assert [wish for _pid, _uid, wish, _present in seen] == [7.0, 7.0, 7.0, math.inf]
+    assert seen[-1][-1][-2:] == [0.5, 7.0]
+    # Another function takes the place of the first.
+    publisher.admit(lambda newcomer: newcomer.wish)
+    assert subscribe(slow="overrun").granted == "overrun"
+    assert not decisions
+
+
+@pytest.mark.parametrize("decision", [True, False, "soon", -1, math.nan, object(), ZeroDivisionError("in the function")])
+def test_admission_that_fails_refuses_and_is_reported(publisher, subscribe, monkeypatch, decision):
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: reported.append((report.exc_type, report.object)))
+
+    def decide(newcomer):
+        if isinstance(decision, Exception):
+            raise decision
+        return decision
+
+    publisher.admit(decide)
+    with pytest.raises(sealane.HandshakeError, match="refused"):
+        subscribe()
+    kind = ZeroDivisionError if isinstance(decision, Exception) else (TypeError, ValueError)
+    assert len(reported) == 1 and issubclass(reported[0][0], kind) and reported[0][1] is decide
+    publisher.admit(lambda newcomer: newcomer.wish)
+    subscribe()
+
+
+def test_admission_is_a_function_that_cannot_use_the_publisher(publisher, subscribe):
+    for wrong in (None, 1, "overrun"):
+        with pytest.raises(TypeError, match="a function"):
+            publisher.admit(wrong)
+    refused = []
+
+    def decide(newcomer):
+        for act in (publisher.next_event, publisher.subscribers, lambda: publisher.admit(decide), lambda: publisher.send(b"x")):
+            try:
+                act()
+            except sealane.BusyError:
+                refused.append(act)
+        return newcomer.wish
+
+    publisher.admit(decide)
+    subscribe()
+    assert len(refused) == 4
+
+
+def test_admission_is_not_asked_about_sockets_of_the_program():
+    import socket
+
+    with sealane.publish() as publisher:
+        publisher.admit(lambda newcomer: None)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        name = publisher.add(ours)
+        found = []
+        thread = threading.Thread(target=lambda: found.append(sealane.subscribe_socket(theirs)))
+        thread.start()
+        assert publisher.wait_event(timeout=20).subscriber == name
+        thread.join()
+        assert found[0].peer.pid == os.getpid()
+
+
+@pytest.mark.parametrize("decide", [lambda publisher: publisher.disconnect, lambda publisher: lambda newcomer: publisher.closed])
+def test_admission_that_knows_its_publisher_is_collected_with_it(tmp_path, decide):
+    publisher = sealane.publish(tmp_path / "cycle")
+    gone = weakref.ref(publisher)
+    publisher.admit(decide(publisher))
+    del publisher
+    gc.collect()
+    assert gone() is None and not (tmp_path / "cycle").exists()
+
+
+def test_a_signal_during_admission_interrupts_the_call(script):
+    out = script(
+        """
+        import os, signal, threading, sealane, sys
+        path = "@sealane-admission-" + str(os.getpid())
+        publisher = sealane.publish(path)
+        sys.unraisablehook = lambda report: print("reported", report.exc_type.__name__)
+        publisher.admit(lambda newcomer: signal.raise_signal(signal.SIGINT))
+        outcome = []
+        def subscribe():
+            try: outcome.append(sealane.subscribe(path))
+            except sealane.HandshakeError as error: outcome.append(error)
+        thread = threading.Thread(target=subscribe)
+        thread.start()
+        try:
+            while True: publisher.wait_event()
+        except KeyboardInterrupt:
+            print("interrupted")
+        thread.join()
+        print(type(outcome[0]).__name__)
+        publisher.send(b"as before")
+        """
+    )
+    assert out == "reported KeyboardInterrupt\ninterrupted\nHandshakeError\n"
