@@ -152,7 +152,37 @@ impl<S: OwnsSender> OwnedLoan<S> {
     /// # Errors
     /// Those of [`Loan::try_send_with`], with the loan.
     pub fn try_send_with<'c>(self, control: impl Into<Control<'c>>) -> Result<S, Unsent<Self>> {
-        self.attempt(|loan| loan.try_send_with(control)).map(|(sender, ())| sender)
+        self.attempt(Wake::AtOnce, |loan| loan.try_send_with(control)).map(|(sender, ())| sender)
+    }
+
+    /// Like [`try_send_with`](Self::try_send_with), but does not wake a sleeping receiver: a loan of a [batch](Sender::batch). The
+    /// receiver is woken by [`flush`](Self::flush) of a later loan or of a [`SendBatch`](crate::SendBatch), and by the next loan that is
+    /// sent as ever.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use sealane::Control;
+    /// # let (a, mut b) = sealane::Channel::pair()?;
+    /// let mut sender = a.sender;
+    /// for reading in 0..100_u64 {
+    ///     let mut loan = sender.into_loan(8, Duration::MAX)?;
+    ///     loan.copy_from_slice(&reading.to_le_bytes());
+    ///     sender = loan.try_send_later(Control::default()).map_err(|unsent| unsent.into_error())?;
+    /// }
+    /// sender.batch().flush();
+    /// # for _ in 0..100 { b.recv()?; }
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Loan::try_send_with`], with the loan.
+    pub fn try_send_later<'c>(self, control: impl Into<Control<'c>>) -> Result<S, Unsent<Self>> {
+        self.attempt(Wake::Later, |loan| loan.try_send_with(control)).map(|(sender, ())| sender)
+    }
+
+    /// Wakes a sleeping receiver for what was sent by [`try_send_later`](Self::try_send_later) before. The loan stays open.
+    pub fn flush(&mut self) {
+        self.sender.borrow_mut().wake_receiver();
     }
 
     /// See [`Loan::request`].
@@ -180,7 +210,7 @@ impl<S: OwnsSender> OwnedLoan<S> {
     /// # Errors
     /// Those of [`Loan::try_request`], with the loan.
     pub fn try_request<'c>(self, control: impl Into<Control<'c>>) -> Result<(S, RequestId), Unsent<Self>> {
-        self.attempt(|loan| loan.try_request(control))
+        self.attempt(Wake::AtOnce, |loan| loan.try_request(control))
     }
 
     /// See [`Loan::reply`].
@@ -213,11 +243,11 @@ impl<S: OwnsSender> OwnedLoan<S> {
         token: ReplyToken,
         control: impl Into<Control<'c>>,
     ) -> Result<S, Unsent<Self>> {
-        self.attempt(|loan| loan.try_reply(token, control)).map(|(sender, ())| sender)
+        self.attempt(Wake::AtOnce, |loan| loan.try_reply(token, control)).map(|(sender, ())| sender)
     }
 
     fn finish<R>(mut self, send: impl FnOnce(Loan<'_>) -> Result<R>) -> Result<(S, R), Unsent<S>> {
-        match self.lend().and_then(send) {
+        match self.lend(Wake::AtOnce).and_then(send) {
             Ok(result) => Ok((self.sender, result)),
             Err(error) => Err(Unsent::new(error, self.sender)),
         }
@@ -225,18 +255,19 @@ impl<S: OwnsSender> OwnedLoan<S> {
 
     fn attempt<R>(
         mut self,
+        wake: Wake,
         send: impl FnOnce(Loan<'_>) -> Result<R, Unsent<Loan<'_>>>,
     ) -> Result<(S, R), Unsent<Self>> {
-        match self.lend().and_then(|loan| Ok(send(loan)?)) {
+        match self.lend(wake).and_then(|loan| Ok(send(loan)?)) {
             Ok(result) => Ok((self.sender, result)),
             Err(error) => Err(Unsent::new(error, self)),
         }
     }
 
-    fn lend(&mut self) -> Result<Loan<'_>> {
+    fn lend(&mut self, wake: Wake) -> Result<Loan<'_>> {
         let Sender { writer, out, .. } = self.sender.borrow_mut();
         match writer.lend_again(self.place, self.len) {
-            Some(reservation) => Ok(Loan::new(reservation, out, Wake::AtOnce)),
+            Some(reservation) => Ok(Loan::new(reservation, out, wake)),
             None => Err(out.too_large(self.len)),
         }
     }

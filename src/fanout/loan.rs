@@ -86,6 +86,40 @@ impl<'p, T> PublisherLoan<'p, T> {
         self.try_commit(&control.into()).map_err(|error| Unsent::new(error, self))
     }
 
+    /// Like [`try_send_with`](Self::try_send_with), but does not wake sleeping subscribers: a loan of a
+    /// [batch](crate::Publisher::batch). They are woken by [`flush`](Self::flush) of a later loan or of a
+    /// [`PublisherBatch`](crate::PublisherBatch), and by the next loan that is sent as ever.
+    ///
+    /// ```
+    /// # use sealane::Control;
+    /// # let mut publisher = sealane::Builder::default().publisher()?;
+    /// for reading in 0..100_u64 {
+    ///     let mut loan = publisher.loan(8)?;
+    ///     loan.copy_from_slice(&reading.to_le_bytes());
+    ///     loan.try_send_later(Control::default()).map_err(|unsent| unsent.into_error())?;
+    /// }
+    /// publisher.batch().flush();
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`try_send_with`](Self::try_send_with).
+    pub fn try_send_later<'c>(mut self, control: impl Into<Control<'c>>) -> Result<(), Unsent<Self>> {
+        let wake = std::mem::replace(&mut self.wake, Wake::Later);
+        self.try_commit(&control.into()).map_err(|error| {
+            self.wake = wake;
+            Unsent::new(error, self)
+        })
+    }
+
+    /// Wakes sleeping subscribers for what was published by [`try_send_later`](Self::try_send_later) before. The loan stays open.
+    pub fn flush(&mut self) {
+        // A fork drops the copy of a batch, too.
+        if self.lanes.is_ours() {
+            self.lanes.flush();
+        }
+    }
+
     pub(crate) fn try_commit(&mut self, control: &Control<'_>) -> Result<()> {
         let len = size_of_val(self.reservation.payload.as_slice());
         self.lanes.commit(self.reservation.frame(), len, control, Block::No, self.wake)

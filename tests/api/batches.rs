@@ -152,6 +152,41 @@ fn a_forgotten_batch_is_announced_by_the_next_send() {
 }
 
 #[test]
+fn owned_loans_that_are_sent_later_wake_the_receiver_once() {
+    let ((mut sender, _), (_, mut receiver)) = channel();
+    for round in 1..=3 {
+        let count = std::iter::from_fn(|| receiver.try_recv().unwrap()).count();
+        assert_eq!(count, if round == 1 { 0 } else { 5 });
+        assert!(receiver.arm().unwrap());
+        for _ in 0..5 {
+            let loan = sender.into_loan(8, SOON).unwrap();
+            sender = loan.try_send_later("x").unwrap();
+            assert_eq!(sender.stats().doorbells_sent, round - 1, "it is not woken yet");
+        }
+        let mut loan = sender.into_loan(8, SOON).unwrap();
+        match round {
+            1 => {
+                loan.flush();
+                sender = loan.discard();
+            }
+            2 => {
+                sender = loan.discard();
+                sender.batch().flush();
+            }
+            _ => sender = loan.send().unwrap(),
+        }
+        assert_eq!(sender.stats().doorbells_sent, round);
+    }
+    assert_eq!(std::iter::from_fn(|| receiver.try_recv().unwrap()).count(), 6);
+    // Somebody waits for a reply.
+    assert!(receiver.arm().unwrap());
+    let unsent = sender.into_loan(8, SOON).unwrap().try_send_later(&vec![0; 1 << 20]).unwrap_err();
+    let loan = unsent.into_loan();
+    sender = loan.try_request("?").unwrap().0;
+    assert_eq!(sender.stats().doorbells_sent, 4);
+}
+
+#[test]
 fn requests_and_replies_of_a_batch_wake_the_receiver_at_once() {
     let ((mut sender, mut answers), (mut replies, mut questions)) = channel();
     let sleeper = start(move || (questions.recv(), questions)).asleep();

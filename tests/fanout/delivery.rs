@@ -482,3 +482,30 @@ fn replies_are_taken_without_waiting() {
         assert!(matches!(subscriber.take_reply(stranger), Err(Error::UnknownRequest)));
     }
 }
+
+#[test]
+fn loans_that_are_published_later_wake_subscribers_once() {
+    let (mut publisher, mut subscriber) = pair(&small());
+    for round in 1..=3 {
+        while subscriber.try_recv().unwrap().is_some() {}
+        assert!(subscriber.arm().unwrap());
+        for _ in 0..5 {
+            publisher.loan(8).unwrap().try_send_later("x").unwrap();
+        }
+        assert_eq!(readable([subscriber.as_fd()], Duration::ZERO), [false], "it is not woken yet");
+        match round {
+            1 => publisher.batch().flush(),
+            2 => publisher.loan(8).unwrap().flush(),
+            _ => publisher
+                .loan(8)
+                .unwrap()
+                .try_send_later(&vec![0; 1 << 20])
+                .unwrap_err()
+                .into_loan()
+                .send()
+                .unwrap(),
+        }
+        assert_eq!(readable([subscriber.as_fd()], SOON), [true]);
+        assert_eq!(publisher.stats().doorbells_sent, round);
+    }
+}

@@ -12,13 +12,14 @@ use pyo3::{
 use sealane::{Closer, Credentials, Error, Limits, Receiver, Sender};
 
 use crate::{
+    batch::Batch,
     errors::{Disconnected, raise, until_end},
     facts::{self, Peer},
     lender::Verb,
     loan::Loan,
     message::Message,
     outlet,
-    sending::{Given, Sending},
+    sending::{Given, Lease, Sending},
     slot::{Slot, closed},
     wait::{Timeout, for_reply, in_slices, until_readable},
 };
@@ -153,6 +154,11 @@ impl Channel {
         }
     }
 
+    /// Begins a batch: ``with channel.batch() as batch``. Its messages wake a sleeping receiver once.
+    fn batch(&self) -> Batch {
+        Batch::new(self.sending.lease())
+    }
+
     /// Lends a part of the ring, to be filled in place: waits for room.
     #[pyo3(signature = (shape, dtype=None, *, timeout=None))]
     fn loan(
@@ -161,7 +167,7 @@ impl Channel {
         dtype: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<Loan> {
-        Loan::lend(&self.sending, shape, dtype, timeout)
+        Loan::lend(self.sending.lease(), None, shape, dtype, timeout)
     }
 
     /// Waits for the next message.

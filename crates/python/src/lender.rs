@@ -5,10 +5,12 @@ use std::{os::fd::RawFd, time::Duration};
 use sealane::{Control, Error, OwnedLoan, Publisher, PublisherLoan, ReplyToken, RequestId, Result, Sender};
 use self_cell::{MutBorrow, self_cell};
 
-/// The kind of a message: plain, a request, or the reply to one.
+/// The kind of a message: plain, one of a batch, a request, or the reply to one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Verb {
     Send,
+    /// A sleeping reader is not woken for it.
+    Later,
     Request,
     Reply(ReplyToken),
 }
@@ -36,6 +38,12 @@ pub(crate) trait Lender: Sized + Send + 'static {
 
     /// Gives the room of a loan back.
     fn discard(loan: Self::Loan) -> Self;
+
+    /// Wakes sleeping readers for what was sent later.
+    fn flush(&mut self);
+
+    /// Does the same while there is a loan.
+    fn flush_lent(loan: &mut Self::Loan);
 
     /// Sends a message without a payload; waits for `time` at most. The number is a request's.
     fn post(&mut self, verb: Verb, control: &Control<'_>, time: Duration) -> Result<u64>;
@@ -85,6 +93,7 @@ impl Lender for Box<Sender> {
         let control = given(verb, control);
         let sent = match verb {
             Verb::Request => loan.try_request(control).map(|(sender, request)| (sender, request.number())),
+            Verb::Later => loan.try_send_later(control).map(|sender| (sender, 0)),
             _ => loan.try_send_with(control).map(|sender| (sender, 0)),
         };
         sent.map_err(|unsent| {
@@ -95,6 +104,14 @@ impl Lender for Box<Sender> {
 
     fn discard(loan: Self::Loan) -> Self {
         loan.discard()
+    }
+
+    fn flush(&mut self) {
+        self.batch().flush();
+    }
+
+    fn flush_lent(loan: &mut Self::Loan) {
+        loan.flush();
     }
 
     fn post(&mut self, verb: Verb, control: &Control<'_>, time: Duration) -> Result<u64> {
@@ -155,7 +172,11 @@ impl Lender for Box<Publisher> {
         let control = given(verb, control);
         let sent = lent.with_dependent_mut(|_, open| {
             let loan = open.take().ok_or(Error::Disconnected)?;
-            loan.try_send_with(control).map_err(|unsent| {
+            let sent = match verb {
+                Verb::Later => loan.try_send_later(control),
+                _ => loan.try_send_with(control),
+            };
+            sent.map_err(|unsent| {
                 let (error, loan) = unsent.into_parts();
                 *open = Some(loan);
                 error
@@ -169,6 +190,14 @@ impl Lender for Box<Publisher> {
 
     fn discard(loan: Self::Loan) -> Self {
         loan.into_owner().into_inner()
+    }
+
+    fn flush(&mut self) {
+        self.batch().flush();
+    }
+
+    fn flush_lent(loan: &mut Self::Loan) {
+        loan.with_dependent_mut(|_, loan| loan.iter_mut().for_each(PublisherLoan::flush));
     }
 
     fn post(&mut self, verb: Verb, control: &Control<'_>, time: Duration) -> Result<u64> {

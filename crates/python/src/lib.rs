@@ -8,6 +8,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "arguments are extracted for the call")]
 
 mod admission;
+mod batch;
 mod channel;
 mod errors;
 mod establish;
@@ -33,6 +34,7 @@ mod _native {
     #[pymodule_export]
     use crate::{
         admission::Newcomer,
+        batch::Batch,
         channel::Channel,
         establish::{
             Handshake, Listener, Prepared, begin_connect, connect, from_socket, inherited, listen, pair,

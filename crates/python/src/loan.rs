@@ -7,11 +7,12 @@ use std::{ffi::c_int, sync::Arc};
 use pyo3::{exceptions::PyBufferError, ffi, prelude::*, types::PyTuple};
 
 use crate::{
-    lender::{Lender, Verb},
+    batch::Open,
+    lender::Verb,
     message::Message,
     numpy::{Elements, shape_of},
     raw::Place,
-    sending::{Given, Lease, Sending},
+    sending::{Given, Lease},
     wait::Timeout,
 };
 
@@ -22,6 +23,8 @@ use crate::{
 #[pyclass(frozen, module = "sealane")]
 pub(crate) struct Loan {
     lease: Arc<dyn Lease>,
+    /// The batch that it was made by.
+    batch: Option<Open>,
     number: u64,
     place: Place,
     /// The type of the elements, unless they are bytes.
@@ -53,8 +56,9 @@ impl View {
 
 impl Loan {
     /// Lends room for an array of this shape: waits for room.
-    pub(crate) fn lend<L: Lender>(
-        sending: &Arc<Sending<L>>,
+    pub(crate) fn lend(
+        lease: Arc<dyn Lease>,
+        batch: Option<Open>,
         shape: &Bound<'_, PyAny>,
         dtype: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
@@ -64,10 +68,9 @@ impl Loan {
         let elements = dtype.map(|dtype| Elements::of(py, dtype)).transpose()?;
         let size = elements.as_ref().map_or(1, |elements| elements.size);
         // A product that overflows is too long for any ring.
-        let (number, place) = sending.lend(py, count.saturating_mul(size), Timeout::of(timeout)?)?;
-        let lease: Arc<dyn Lease> = Arc::<Sending<L>>::clone(sending);
+        let (number, place) = lease.lend(py, count.saturating_mul(size), Timeout::of(timeout)?)?;
         let dtype = elements.map(|elements| elements.dtype.unbind());
-        Ok(Self { lease, number, place, dtype, shape: shape.unbind() })
+        Ok(Self { lease, batch, number, place, dtype, shape: shape.unbind() })
     }
 
     fn view<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, View>> {
@@ -132,7 +135,8 @@ impl Loan {
         size: Option<usize>,
         timeout: Option<f64>,
     ) -> PyResult<()> {
-        self.commit(py, Verb::Send, control, fds, size, timeout).map(drop)
+        let verb = self.batch.as_ref().map_or(Verb::Send, Open::verb);
+        self.commit(py, verb, control, fds, size, timeout).map(drop)
     }
 
     /// Sends the loan as a request. Returns its number, which the reply names.

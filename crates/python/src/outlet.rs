@@ -16,7 +16,7 @@
 //! - Views exist in `Lent` and `Ended` only, and these states are left only when there is none. So the memory of a view is
 //!   mapped, and it is nobody else's.
 //! - The state is `Busy` before the interpreter's lock is given up, and a loan that is `Busy` gives no view.
-//! - The lock is held for some instructions only, never while the interpreter's lock is awaited.
+//! - The lock is held for some instructions, or for waking readers, which never waits; never while the interpreter's lock is awaited.
 
 use std::{
     mem,
@@ -206,6 +206,17 @@ impl<L: Lender> Outlet<L> {
         let left = inner.end_loan();
         drop(inner);
         drop(left);
+        Ok(())
+    }
+
+    /// Wakes sleeping readers for what was sent later, also while a loan is open or has views.
+    pub(crate) fn flush(&self) -> Result<(), Refusal> {
+        match &mut self.lock().state {
+            State::Resting(lender) => lender.flush(),
+            State::Lent(loan) | State::Ended(loan) => L::flush_lent(loan),
+            State::Busy => return Err(Refusal::InUse),
+            State::Gone => {}
+        }
         Ok(())
     }
 

@@ -15,13 +15,14 @@ use sealane::{Error, Event};
 
 use crate::{
     admission::Admission,
+    batch::Batch,
     errors::raise,
     facts::{self, Peer},
     lender::Verb,
     loan::Loan,
     message::Message,
     outlet,
-    sending::{Given, Sending, duplicate},
+    sending::{Given, Lease, Sending, duplicate},
     settings::{Settings, policy},
     slot::closed,
     wait::{Timeout, in_slices, until_readable},
@@ -161,6 +162,11 @@ impl Publisher {
         self.sending.send(py, Verb::Send, &given, payload, timeout).map(drop)
     }
 
+    /// Begins a batch: ``with publisher.batch() as batch``. Its messages wake sleeping subscribers once.
+    fn batch(&self) -> Batch {
+        Batch::new(self.sending.lease())
+    }
+
     /// Lends a part of the ring, to be filled in place: waits for room.
     #[pyo3(signature = (shape, dtype=None, *, timeout=None))]
     fn loan(
@@ -169,7 +175,7 @@ impl Publisher {
         dtype: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<Loan> {
-        Loan::lend(&self.sending, shape, dtype, timeout)
+        Loan::lend(self.sending.lease(), None, shape, dtype, timeout)
     }
 
     /// The next thing that subscribers have brought about, if there is one; never waits.

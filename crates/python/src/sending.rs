@@ -1,6 +1,9 @@
 //! Sending, in the steps that channels and publishers share: what is given, room, the copy, and the message itself.
 
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::{
+    os::fd::{AsFd, OwnedFd, RawFd},
+    sync::Arc,
+};
 
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
@@ -80,42 +83,9 @@ impl<L: Lender> Sending<L> {
         Self { outlet: Outlet::new(lender), fd }
     }
 
-    /// Sends a message, with a copy of `payload` if there is one.
-    pub(crate) fn send(
-        &self,
-        py: Python<'_>,
-        verb: Verb,
-        given: &Given,
-        payload: Option<&Bound<'_, PyAny>>,
-        timeout: Timeout,
-    ) -> PyResult<u64> {
-        let Some(payload) = payload else {
-            return outlet::with(&self.outlet, |lender| {
-                in_slices(py, timeout, |time| {
-                    if self.outlet.is_closed() {
-                        return Err(Error::Disconnected);
-                    }
-                    lender.post(verb, &given.control(), time)
-                })
-            });
-        };
-        let buffer = Buffer::of(payload)?;
-        let mut loan = self.reserve(py, buffer.len(), timeout)?;
-        py.detach(|| buffer.copy_to(L::memory(&mut loan)));
-        match self.commit(py, loan, verb, given, timeout) {
-            Ok(number) => Ok(number),
-            Err((loan, error)) => {
-                self.outlet.put_back(L::discard(loan));
-                Err(error)
-            }
-        }
-    }
-
-    /// Opens a loan. Returns its number and place.
-    pub(crate) fn lend(&self, py: Python<'_>, len: usize, timeout: Timeout) -> PyResult<(u64, Place)> {
-        let mut loan = self.reserve(py, len, timeout)?;
-        let place = Place::of(L::memory(&mut loan));
-        Ok((self.outlet.lend(loan), place))
+    /// The same side without its kind.
+    pub(crate) fn lease(self: &Arc<Self>) -> Arc<dyn Lease> {
+        Arc::<Self>::clone(self)
     }
 
     /// Takes the lender, and makes a loan of it. It is back if that fails.
@@ -123,7 +93,9 @@ impl<L: Lender> Sending<L> {
         let mut kept = Some(self.outlet.take()?);
         let lent = in_slices(py, timeout, |time| {
             let lender = if self.outlet.is_closed() { None } else { kept.take() };
-            lender.ok_or(Error::Disconnected)?.lend(len, time).map_err(|(lender, error)| {
+            lender.ok_or(Error::Disconnected)?.lend(len, time).map_err(|(mut lender, error)| {
+                // Whoever waits for room wakes the readers that make it.
+                lender.flush();
                 kept = Some(lender);
                 error
             })
@@ -148,7 +120,8 @@ impl<L: Lender> Sending<L> {
         let sent = in_slices(py, timeout, |time| {
             until_worthwhile(&refused, L::room(self.fd), time);
             let loan = kept.take().ok_or(Error::Disconnected)?;
-            L::commit(loan, verb, &given.control()).map_err(|(loan, error)| {
+            L::commit(loan, verb, &given.control()).map_err(|(mut loan, error)| {
+                L::flush_lent(&mut loan);
                 kept = Some(loan);
                 if matches!(error, Error::FdsInFlight) {
                     refused = Error::FdsInFlight;
@@ -167,8 +140,21 @@ impl<L: Lender> Sending<L> {
     }
 }
 
-/// The sending side, of either kind, for an object `Loan`.
+/// The sending side of either kind, for what a loan and a batch do with it.
 pub(crate) trait Lease: Send + Sync {
+    /// Sends a message, with a copy of `payload` if there is one.
+    fn send(
+        &self,
+        py: Python<'_>,
+        verb: Verb,
+        given: &Given,
+        payload: Option<&Bound<'_, PyAny>>,
+        timeout: Timeout,
+    ) -> PyResult<u64>;
+    /// Opens a loan. Returns its number and place.
+    fn lend(&self, py: Python<'_>, len: usize, timeout: Timeout) -> PyResult<(u64, Place)>;
+    /// Wakes sleeping readers for what was sent later.
+    fn flush(&self) -> PyResult<()>;
     /// Counts a view of the open loan of this number.
     fn begin_view(&self, number: u64) -> PyResult<()>;
     /// A view is gone.
@@ -190,6 +176,50 @@ pub(crate) trait Lease: Send + Sync {
 }
 
 impl<L: Lender> Lease for Sending<L> {
+    fn send(
+        &self,
+        py: Python<'_>,
+        verb: Verb,
+        given: &Given,
+        payload: Option<&Bound<'_, PyAny>>,
+        timeout: Timeout,
+    ) -> PyResult<u64> {
+        let Some(payload) = payload else {
+            return outlet::with(&self.outlet, |lender| {
+                in_slices(py, timeout, |time| {
+                    if self.outlet.is_closed() {
+                        return Err(Error::Disconnected);
+                    }
+                    let posted = lender.post(verb, &given.control(), time);
+                    if posted.is_err() {
+                        lender.flush();
+                    }
+                    posted
+                })
+            });
+        };
+        let buffer = Buffer::of(payload)?;
+        let mut loan = self.reserve(py, buffer.len(), timeout)?;
+        py.detach(|| buffer.copy_to(L::memory(&mut loan)));
+        match self.commit(py, loan, verb, given, timeout) {
+            Ok(number) => Ok(number),
+            Err((loan, error)) => {
+                self.outlet.put_back(L::discard(loan));
+                Err(error)
+            }
+        }
+    }
+
+    fn lend(&self, py: Python<'_>, len: usize, timeout: Timeout) -> PyResult<(u64, Place)> {
+        let mut loan = self.reserve(py, len, timeout)?;
+        let place = Place::of(L::memory(&mut loan));
+        Ok((self.outlet.lend(loan), place))
+    }
+
+    fn flush(&self) -> PyResult<()> {
+        Ok(self.outlet.flush()?)
+    }
+
     fn begin_view(&self, number: u64) -> PyResult<()> {
         Ok(self.outlet.begin_view(number)?)
     }

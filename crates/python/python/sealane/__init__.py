@@ -18,6 +18,7 @@ Rules that hold everywhere:
 """
 
 from ._native import (
+    Batch,
     Channel,
     Event,
     Fd,
@@ -64,6 +65,7 @@ from .errors import (
 )
 
 __all__ = [
+    "Batch",
     "BusyError",
     "Channel",
     "Disconnected",

@@ -19,7 +19,7 @@ from .errors import BusyError, Disconnected, FdsInFlight, Full, Timeout
 if TYPE_CHECKING:
     from ._native import _Descriptor, _Readable
 
-__all__ = ["TURN", "Channel", "Listener", "Publisher", "Subscriber", "connect", "listen", "publish"]
+__all__ = ["TURN", "Batch", "Channel", "Listener", "Publisher", "Subscriber", "connect", "listen", "publish"]
 
 #: Messages that a task receives before the event loop has a turn.
 TURN = 64
@@ -161,6 +161,34 @@ class _Messages(_Wrapper[_M]):
             raise
 
 
+class Batch:
+    """Messages of a task after which sleeping receivers are woken once: ``with channel.batch() as batch``.
+
+    A loan of it is sent by ``send_loan`` of the channel or publisher.
+    """
+
+    def __init__(self, owner: _Wrapper[Any], sync: _native.Batch, fd: Callable[[], int] | None = None) -> None:
+        self.sync, self._owner, self._fd = sync, owner, fd
+
+    async def send(self, control: _Readable | str = b"", *, payload: _Readable | None = None, fds: Iterable[_Descriptor] = ()) -> None:
+        """Sends a message: control bytes, descriptors, and a copy of ``payload``."""
+        await self._owner._send(lambda: self.sync.send(control, payload=payload, fds=fds, timeout=0), self._fd)
+
+    async def loan(self, shape: SupportsIndex | Sequence[int], dtype: Any = None) -> _native.Loan:
+        """Lends a part of the ring: waits for room."""
+        return await self._owner._send(lambda: self.sync.loan(shape, dtype, timeout=0), self._fd)
+
+    def flush(self) -> None:
+        """Wakes sleeping receivers for what was sent so far. Call it before anything but this batch is awaited."""
+        self.sync.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_reason: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.sync.__exit__()
+
+
 class Channel(_Messages[_native.Channel]):
     """A channel, for tasks. One task may send while another receives."""
 
@@ -183,6 +211,10 @@ class Channel(_Messages[_native.Channel]):
     async def call(self, control: _Readable | str = b"", *, payload: _Readable | None = None, fds: Iterable[_Descriptor] = ()) -> _native.Message:
         """Sends a request and waits for its reply. It is cancelled with the task."""
         return await self._reply(await self.request(control, payload=payload, fds=fds))
+
+    def batch(self) -> Batch:
+        """Begins a batch, whose messages wake a sleeping receiver once."""
+        return Batch(self, self.sync.batch(), self.sync.send_fileno)
 
     async def loan(self, shape: SupportsIndex | Sequence[int], dtype: Any = None) -> _native.Loan:
         """Lends a part of the ring: waits for room."""
@@ -231,6 +263,10 @@ class Publisher(_Wrapper[_native.Publisher]):
     async def send(self, control: _Readable | str = b"", *, payload: _Readable | None = None, fds: Iterable[_Descriptor] = ()) -> None:
         """Publishes a message: control bytes, descriptors, and a copy of ``payload``."""
         await self._send(lambda: self.sync.send(control, payload=payload, fds=fds, timeout=0))
+
+    def batch(self) -> Batch:
+        """Begins a batch, whose messages wake sleeping subscribers once."""
+        return Batch(self, self.sync.batch())
 
     async def loan(self, shape: SupportsIndex | Sequence[int], dtype: Any = None) -> _native.Loan:
         """Lends a part of the ring: waits for room."""
