@@ -9,7 +9,7 @@ use pyo3::{
     prelude::*,
     types::{PyDict, PyTuple},
 };
-use sealane::{Closer, Credentials, Error, Limits, Receiver, Sender};
+use sealane::{Closer, Credentials, Error, Limits, Receiver, RecvBatch, Sender};
 
 use crate::{
     batch::Batch,
@@ -23,6 +23,9 @@ use crate::{
     slot::{Slot, closed},
     wait::{Timeout, for_reply, in_slices, until_readable},
 };
+
+/// Most messages that are received together. A list of them is short, and other threads and tasks have their turn soon.
+const BATCH: usize = 64;
 
 /// A channel to another process. One thread may send while another receives; two that do the same get ``BusyError``.
 #[pyclass(frozen, module = "sealane", weakref)]
@@ -58,6 +61,11 @@ impl Channel {
         self.receiver.with(|receiver| in_slices(py, timeout, |time| receiver.recv_timeout(time)))
     }
 
+    /// The objects for messages that were received together.
+    fn objects(py: Python<'_>, received: Vec<sealane::Message>) -> PyResult<Vec<Message>> {
+        received.into_iter().map(|message| Message::new(py, message)).collect()
+    }
+
     /// Sends a message. The number is a request's.
     fn post(
         &self,
@@ -80,6 +88,18 @@ impl Channel {
             })
         })
     }
+}
+
+/// Takes the messages out of a batch. An error behind them is the next call's.
+fn take_all(mut batch: RecvBatch<'_>) -> Vec<sealane::Message> {
+    let mut taken = Vec::with_capacity(BATCH);
+    // The batch is asked for no more messages than are taken: it keeps none that it has lent.
+    while taken.len() < BATCH
+        && let Some(message) = batch.next()
+    {
+        taken.push(message.take());
+    }
+    taken
 }
 
 #[pymethods]
@@ -181,6 +201,25 @@ impl Channel {
         let received =
             self.receiver.with(|receiver| receiver.try_recv().map_err(|error| raise(py, error)))?;
         received.map(|message| Message::new(py, message)).transpose()
+    }
+
+    /// Waits for the next message, and takes those that are there behind it: a list of 64 at most. It costs less than ``recv`` for each.
+    #[pyo3(signature = (timeout=None))]
+    fn recv_batch(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Vec<Message>> {
+        let timeout = Timeout::of(timeout)?;
+        let received = self.receiver.with(|receiver| {
+            in_slices(py, timeout, |time| receiver.recv_batch_timeout(time).map(take_all))
+        })?;
+        Self::objects(py, received)
+    }
+
+    /// Takes the messages that are there, 64 at most, and never waits. An empty list arms the descriptor.
+    fn try_recv_batch(&self, py: Python<'_>) -> PyResult<Vec<Message>> {
+        let received = self.receiver.with(|receiver| {
+            let batch = receiver.try_recv_batch().map_err(|error| raise(py, error))?;
+            Ok(batch.map(take_all).unwrap_or_default())
+        })?;
+        Self::objects(py, received)
     }
 
     /// Sends bytes as a payload.

@@ -1,4 +1,4 @@
-"""Batches: messages after which a sleeping receiver is woken once."""
+"""Batches: messages after which a sleeping receiver is woken once, and messages that are received together."""
 
 import asyncio
 import select
@@ -208,5 +208,94 @@ def test_batches_of_tasks(ends):
                 await owner.send_loan(loan, str(number + 1))
             batch.flush()
             assert await receiving == list(range(300))
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_messages_are_received_together(pair):
+    a, b = pair
+    with pytest.raises(sealane.Timeout):
+        b.recv_batch(timeout=0)
+    assert b.try_recv_batch() == [] and not readable(b.fileno())
+    a.send(b"wakes", payload=b"x")
+    assert readable(b.fileno()), "an empty list has armed the descriptor"
+    for number in range(150):
+        a.send(str(number), payload=b"x")
+    sizes, controls = [], []
+    for receive in (b.recv_batch, b.try_recv_batch, lambda: b.recv_batch(timeout=20)):
+        received = receive()
+        sizes.append(len(received))
+        controls += [message.control for message in received]
+    assert sizes == [64, 64, 23] and controls == [b"wakes", *(str(number).encode() for number in range(150))]
+
+
+def test_messages_that_are_received_together_are_whole(pair):
+    a, b = pair
+    number = a.request(b"?", payload=b"y")
+    with open("/dev/null") as null:
+        a.send(b"a descriptor", fds=[null], payload=b"xyz")
+    a.send(b"control bytes alone")
+    received = []
+    while len(received) < 3:
+        received += b.recv_batch(timeout=20)
+    question, with_fd, alone = received
+    assert (len(with_fd.fds), with_fd.bytes(), alone.control, alone.size) == (1, b"xyz", b"control bytes alone", None)
+    b.send(b"meanwhile", payload=b"x")
+    b.reply(question, b"!", payload=b"x")
+    assert a.wait_reply(number, timeout=20).control == b"!"
+    # What was kept while a reply was awaited comes first.
+    b.send(b"behind", payload=b"x")
+    assert [message.control for message in a.recv_batch(timeout=20)] == [b"meanwhile", b"behind"]
+
+
+def test_the_end_comes_after_the_messages_that_are_received_together(pair):
+    a, b = pair
+    for _ in range(3):
+        a.send(payload=b"x")
+    a.close()
+    assert len(b.recv_batch()) == 3
+    for receive in (b.recv_batch, b.try_recv_batch):
+        with pytest.raises(EOFError):
+            receive()
+
+
+def test_messages_that_were_received_together_give_their_room_back(pair):
+    a, b = sealane.pair(ring_capacity=64 << 10)
+    with a, b:
+        for _ in range(20):
+            with pytest.raises(sealane.Timeout):
+                while True:
+                    a.send(payload=bytes(3000), timeout=0)
+            received = b.recv_batch(timeout=20)
+            assert len(received) > 10
+            for message in received[::-1]:
+                message.release()
+
+
+def test_tasks_receive_messages_together():
+    async def main():
+        a, b = (aio.Channel(end) for end in sealane.pair(ring_capacity=64 << 10))
+        turns = 0
+
+        async def other():
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        async def send():
+            for number in range(1000):
+                await a.send(str(number), payload=bytes(300))
+            a.close()
+
+        tasks = [asyncio.create_task(send()), asyncio.create_task(other())]
+        received = []
+        with pytest.raises(EOFError):
+            while True:
+                for message in await b.recv_batch():
+                    received.append(int(message.control))
+                    message.release()
+        assert received == list(range(1000)) and turns >= 1000 // aio.TURN - 1
+        tasks[1].cancel()
 
     asyncio.run(asyncio.wait_for(main(), 60))

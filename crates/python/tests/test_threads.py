@@ -103,6 +103,7 @@ def test_close_ends_the_calls_of_listeners_publishers_and_subscribers(tmp_path):
     [
         "b.recv()",
         "b.poll(timeout=None)",
+        "b.recv_batch()",
         "a.wait_reply(a.request(b'?'))",
         "a.call(b'?')",
         "fill(); a.loan(10_000)",

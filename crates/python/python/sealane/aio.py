@@ -212,6 +212,12 @@ class Channel(_Messages[_native.Channel]):
         """Sends a request and waits for its reply. It is cancelled with the task."""
         return await self._reply(await self.request(control, payload=payload, fds=fds))
 
+    async def recv_batch(self) -> list[_native.Message]:
+        """Waits for the next message, and takes those that are there behind it."""
+        received = await self._until(lambda: self.sync.try_recv_batch() or None, self.sync.fileno)
+        self._streak += len(received) - 1
+        return received
+
     def batch(self) -> Batch:
         """Begins a batch, whose messages wake a sleeping receiver once."""
         return Batch(self, self.sync.batch(), self.sync.send_fileno)
