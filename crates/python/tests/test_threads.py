@@ -52,7 +52,7 @@ def test_two_threads_in_one_direction_are_an_exception(pair):
     assert outcome[0].control == b"x"
 
 
-@pytest.mark.parametrize("what", ["recv", "poll", "loan", "reply", "iterate"])
+@pytest.mark.parametrize("what", ["recv", "recv_batch", "poll", "loan", "reply", "iterate"])
 def test_close_in_another_thread_ends_a_call_that_waits(what):
     a, b = sealane.pair(ring_capacity=64 << 10)
     if what == "loan":
@@ -62,6 +62,7 @@ def test_close_in_another_thread_ends_a_call_that_waits(what):
     number = a.request(b"?") if what == "reply" else None
     act = {
         "recv": a.recv,
+        "recv_batch": a.recv_batch,
         "poll": lambda: a.poll(timeout=None),
         "loan": lambda: a.loan(10_000),
         "reply": lambda: a.wait_reply(number),
