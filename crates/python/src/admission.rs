@@ -67,7 +67,7 @@ impl Admission {
             let is_interrupt = error.is_instance_of::<PyKeyboardInterrupt>(py);
             error.write_unraisable(py, Some(decide));
             if is_interrupt {
-                // The signal came to the function by chance: the call that is under way ends by it.
+                // The signal came while the function ran: it interrupts the publisher's call, after which it is handled again.
                 let again = py.import("_thread").and_then(|module| module.call_method0("interrupt_main"));
                 drop(again);
             }

@@ -28,9 +28,9 @@ impl Open {
     }
 }
 
-/// Messages after which sleeping receivers are woken once: at the end of ``with``, by ``flush``, and when a call waits for room.
+/// Messages after which sleeping receivers are woken once.
 ///
-/// Control bytes alone, descriptors, requests and replies wake at once. Before you wait for the peer, call ``flush``.
+/// Receivers are woken at the end of ``with``, by ``flush``, when a call waits for room, and after 256 KiB. Control bytes alone, descriptors, requests and replies wake at once. Before you wait for the peer, call ``flush``.
 #[pyclass(frozen, module = "sealane")]
 pub(crate) struct Batch {
     lease: Arc<dyn Lease>,

@@ -229,10 +229,11 @@ impl Publisher {
         })
     }
 
-    /// Has ``decide(newcomer)`` decide who may subscribe at the path: it returns a policy (``"overrun"``, or seconds to wait), in place
-    /// of the publisher's rule, or ``None`` to refuse. ``newcomer.wish`` grants what is wished, and nobody gets more.
+    /// Sets the function that decides who may subscribe at the path, in place of the publisher's rule.
     ///
-    /// It runs in the calls of this publisher, in which it cannot use the publisher itself. An exception refuses.
+    /// ``decide(newcomer)`` returns a policy (``"overrun"``, or seconds to wait), or ``None`` to refuse. ``newcomer.wish`` grants what
+    /// is wished, and no subscriber gets more. The function runs in the calls of this publisher, and cannot use the publisher itself.
+    /// An exception refuses.
     fn admit(&self, decide: Bound<'_, PyAny>) -> PyResult<()> {
         self.with(|publisher| self.admission.install(publisher, decide))
     }

@@ -94,7 +94,7 @@ impl<L: Lender> Sending<L> {
         let lent = in_slices(py, timeout, |time| {
             let lender = if self.outlet.is_closed() { None } else { kept.take() };
             lender.ok_or(Error::Disconnected)?.lend(len, time).map_err(|(mut lender, error)| {
-                // Whoever waits for room wakes the readers that make it.
+                // A sender that waits for room wakes the readers that make it.
                 lender.flush();
                 kept = Some(lender);
                 error
