@@ -75,7 +75,7 @@
 //! - Core dumps leave regions and sealed buffers out (`MADV_DONTDUMP`, `madvise(2)`).
 #![cfg_attr(
     any(doc, doctest),
-    doc = "\n# Read on\n- [`docs::guide`]: event loops, requests, restarts, many clients, moving here, and questions by error message.\n- [`docs::fanout`]: one writer, many readers.\n- [`docs::tuning`]: ring sizes, ways to wait, batches.\n- [`docs::architecture`], [`docs::protocol`]: layers and terms, and the bytes that cross.\n- [`docs::security`], [`docs::sandbox`], [`docs::unsafe_code`]: attacks with checks and tests, system calls, obligations.\n- [`docs::camera`]: frames in dmabufs, statistics in payloads.\n- [`docs::serde`]: sending serde types."
+    doc = "\n# Read on\n- [`docs::guide`]: event loops, requests, restarts, many clients, moving here, and questions by error message.\n- [`docs::fanout`]: one writer, many readers.\n- [`docs::workers`]: a worker that may crash.\n- [`docs::tuning`]: ring sizes, ways to wait, batches.\n- [`docs::architecture`], [`docs::protocol`]: layers and terms, and the bytes that cross.\n- [`docs::security`], [`docs::sandbox`], [`docs::unsafe_code`]: attacks with checks and tests, system calls, obligations.\n- [`docs::camera`]: frames in dmabufs, statistics in payloads.\n- [`docs::serde`]: sending serde types."
 )]
 #![cfg_attr(
     not(test),
@@ -144,6 +144,8 @@ pub mod docs {
         tuning = "tuning.md";
         /// Every obligation of unsafe code.
         unsafe_code = "unsafe.md";
+        /// A worker that may crash: what is in flight, what is repeated, and what a restart costs.
+        workers = "workers.md";
     }
 }
 /// The README's examples, compiled.
