@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::{
     channel::{Block, stats::count},
     error::{Error, Result},
-    fanout::{account::Want, gates::Gates, lanes::Lanes},
+    fanout::{account::Want, gates::Gates, lane::Lane, lanes::Lanes},
     protocol::{Position, RecordSize, Word},
     ring::Producer,
     wait::{Budget, Deadline, News, Outcome, SpinResult, WaitState, Waiter, run, sleep_on},
@@ -232,15 +232,16 @@ impl Waiter for RoomWait<'_> {
         let lanes = &mut *self.lanes;
         count(&mut lanes.stats.sleeps, 1);
         let deadline = lanes.earliest(deadline);
-        let wanted = || lanes.list.iter().filter(|lane| lane.account.want().is_some());
-        let mut fds: Vec<PollFd<'_>> = Vec::new();
-        for lane in wanted() {
-            fds.push(PollFd::from_borrowed_fd(lane.link.space_rx.as_fd(), PollFlags::IN));
-            fds.push(PollFd::from_borrowed_fd(lane.link.socket.as_fd(), PollFlags::empty()));
-        }
-        for lane in wanted() {
-            fds.extend(lane.watch.awaited());
-        }
+        // One lane is enough, since all that are lacked must ring: each of the others would end the sleep too early. Doorbells are
+        // sent in the order of the list, so the last lane is likely to ring last.
+        let (readers, needs) = (&self.producer.readers, Position::new(self.producer.needed_tail(self.size)));
+        let lacks = |lane: &&Lane| readers.tail(lane.id).is_some_and(|tail| tail < needs);
+        let Some(lane) = lanes.list.iter().rfind(lacks) else { return Ok(true) };
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(lane.link.space_rx.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(lane.link.socket.as_fd(), PollFlags::empty()),
+        ];
+        fds.extend(lane.watch.awaited());
         sleep_on(&mut fds, deadline, None)?;
         lanes.look_for_deaths();
         lanes.sweep(self.producer);

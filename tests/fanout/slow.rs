@@ -8,7 +8,7 @@ use std::{
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use sealane::{
     Builder, Control, Error, Event, HandshakeError, Publisher, Reason, Slow, Start, Subscriber,
-    SubscriberInfo,
+    SubscriberInfo, Wait,
 };
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
             readable,
         },
         role,
-        threads::{SOON, bounded},
+        threads::{SOON, bounded, start},
     },
 };
 
@@ -76,6 +76,34 @@ fn try_join(publisher: &mut Publisher, patience: u64) -> Option<(Player, Kept)> 
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// Each of the subscribers rings when it has released enough. The publisher needs them all, and sleeps until the last has.
+#[test]
+fn publisher_sleeps_once_for_all_that_it_waits_for() {
+    let _guard = bounded();
+    let builder = builder().slow(Slow::Wait(Duration::MAX)).wait(Wait::Block);
+    let mut publisher = builder.publisher().unwrap();
+    let mut subscribers: Vec<_> = (0..8).map(|_| join(&mut publisher, &builder).1).collect();
+    let mut published = 0;
+    while let Some(loan) = publisher.try_loan(PAYLOAD).unwrap() {
+        loan.send().unwrap();
+        published += 1;
+    }
+    let sleeps = publisher.stats().sleeps;
+    let waiting = start(move || {
+        publisher.loan(PAYLOAD).unwrap().send().unwrap();
+        publisher
+    });
+    let waiting = waiting.asleep();
+    for subscriber in &mut subscribers {
+        for _ in 0..published {
+            subscriber.recv_timeout(LONG).unwrap();
+        }
+        // A publisher that was woken too early would have its chance to run, and to sleep again.
+        (0..1000).for_each(|_| thread::yield_now());
+    }
+    assert_eq!(waiting.result().stats().sleeps, sleeps + 1);
 }
 
 #[test]

@@ -53,7 +53,7 @@ enum Flaw {
     MarksUnrung,
     /// No doorbell ends an epoch.
     NeverEnds,
-    /// It sleeps until a lane rings that it did not wait for.
+    /// It sleeps until a lane rings that it does not wait for.
     WatchesOthers,
 }
 
@@ -93,14 +93,12 @@ struct Lane {
     ringing: u8,
     /// The publisher's count of them.
     bells: Bells,
-    /// `Account::want`
-    is_wanted: bool,
 }
 
 impl Lane {
     fn new(tail: u64, limit: u64, bells: Bells) -> Self {
         let (releasing, notifier) = (Releasing::Choose, Notifier::default());
-        Self { tail, seen: tail, limit, releasing, notifier, ringing: 0, bells, is_wanted: false }
+        Self { tail, seen: tail, limit, releasing, notifier, ringing: 0, bells }
     }
 }
 
@@ -286,7 +284,6 @@ impl State {
     fn publish(&mut self, story: Story) {
         self.head += story.records[self.sent];
         self.sent += 1;
-        self.lanes.iter_mut().for_each(|lane| lane.is_wanted = false);
         self.publishing = Publishing::Choose;
     }
 
@@ -306,12 +303,7 @@ impl State {
             self.publishing = Publishing::Turn;
             return vec![self.clone()];
         }
-        let needs = self.needs(story);
         let has_room = self.has_room(story, |lane| lane.seen);
-        for lane in &mut self.lanes {
-            // `Account::charge`
-            lane.is_wanted |= !has_room && lane.seen < needs;
-        }
         match within {
             Within::Call if has_room => self.publish(story),
             Within::Call => {
@@ -435,9 +427,10 @@ impl State {
                 s.publishing = Publishing::ReadBells(0, false, Within::Wait(wait));
             }
             Step::Sleep => {
-                // `RoomWait::sleep` watches those that are wanted.
-                let is_watched = |lane: &&Lane| lane.is_wanted != (flaw == Flaw::WatchesOthers);
-                if !self.lanes.iter().filter(is_watched).any(|lane| lane.ringing > 0) {
+                // `RoomWait::sleep` watches the last of those that it lacks.
+                let needs = self.needs(story);
+                let is_watched = |lane: &&Lane| (lane.seen < needs) != (flaw == Flaw::WatchesOthers);
+                if !self.lanes.iter().rfind(is_watched).is_some_and(|lane| lane.ringing > 0) {
                     return vec![];
                 }
                 s.advance(wait, false);
