@@ -118,4 +118,17 @@ mod tests {
         attempts.abandon();
         assert_eq!(std::rc::Rc::strong_count(&packet), 1);
     }
+
+    #[test]
+    fn packet_that_gave_way_to_later_ones_is_known_as_dropped() {
+        let mut attempts = Attempts::new();
+        for attempt in [2, 3] {
+            attempts.push(attempt, ()).unwrap();
+            assert!(!attempts.has_dropped(2), "two are held");
+        }
+        attempts.push(5, ()).unwrap();
+        assert_eq!([2, 3].map(|attempt| attempts.has_dropped(attempt)), [true, false]);
+        attempts.push(6, ()).unwrap();
+        assert_eq!([2, 3, 5].map(|attempt| attempts.has_dropped(attempt)), [true, true, false]);
+    }
 }
