@@ -128,7 +128,16 @@ mod tests {
     }
 
     #[test]
+    fn publisher_waits_for_the_time_of_the_policy() {
+        for time in [Duration::ZERO, Duration::from_millis(100), Duration::MAX] {
+            assert_eq!(Slow::Wait(time).patience(), Some(time));
+        }
+        assert_eq!(Slow::Overrun.patience(), None);
+    }
+
+    #[test]
     fn unknown_starts_are_the_next_message() {
+        assert_eq!([Start::Next, Start::Latest].map(Start::code), [0, 1]);
         for (code, start) in [(0, Start::Next), (1, Start::Latest), (2, Start::Next), (u32::MAX, Start::Next)]
         {
             assert_eq!(Start::from_code(code), start);
