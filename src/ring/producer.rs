@@ -700,6 +700,22 @@ mod tests {
     }
 
     #[test]
+    fn claim_is_a_sixteenth_ahead_but_not_of_what_is_waited_for() {
+        let words = OwnRegion::create(0, true, false, Deadline::Never).unwrap().words;
+        let mut claim = Claim::new(4096);
+        let mut up_to = |end, limit| {
+            claim.up_to(Position::new(end), Position::new(limit), &words);
+            assert_eq!(words.word(Word::Claimed).load(Relaxed), claim.claimed().get());
+            claim.claimed().get()
+        };
+        assert_eq!(up_to(64, 4096), 64 + 256);
+        assert_eq!([128, 320].map(|end| up_to(end, 4096)), [320; 2], "as much is claimed already");
+        assert_eq!(up_to(384, 4096), 384 + 256);
+        assert_eq!(up_to(704, 768), 768, "the rest is waited for");
+        assert_eq!(up_to(832, 768), 832, "what is written is claimed in any case");
+    }
+
+    #[test]
     fn positions_end_before_they_overflow() {
         let (mut producer, theirs) = producer(4096);
         producer.start_at(Position::END.get() - 3 * 4096);

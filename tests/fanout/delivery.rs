@@ -134,6 +134,21 @@ fn latecomers_begin_with_the_next_message_or_the_newest() {
     }
 }
 
+/// Messages without a payload have written over the newest message with a payload: a latecomer begins with the next message.
+#[test]
+fn latecomers_do_not_begin_with_a_message_that_was_written_over() {
+    for slow in [Slow::default(), OVERRUN] {
+        let mut publisher = small().publisher().unwrap();
+        publisher.loan(100).unwrap().send_with(b"newest").unwrap();
+        // Each takes a line at least.
+        (0..(64 << 10) / 64).for_each(|_| publisher.send("a word").unwrap());
+        let mut late = join(&mut publisher, &small().slow(slow).start(Start::Latest)).1;
+        publisher.try_send("new").unwrap();
+        let message = late.recv_timeout(SOON).unwrap();
+        assert_eq!((message.control(), message.missed()), (&b"new"[..], 0));
+    }
+}
+
 #[test]
 fn requests_are_answered_to_the_one_that_asked() {
     let mut publisher = small().publisher().unwrap();
