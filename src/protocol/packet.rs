@@ -171,6 +171,8 @@ mod tests {
         );
         assert_eq!(parse(PacketHeader { sequence: 1.into(), ..good }), ProtocolError::PacketReserved);
         assert_eq!(parse(PacketHeader { reply_to: 1.into(), ..good }), ProtocolError::PacketReserved);
+        let both = PacketHeader { sequence: 1.into(), reply_to: 1.into(), ..good };
+        assert_eq!(parse(both), ProtocolError::PacketReserved);
         assert_eq!(parse(PacketHeader { reserved: 1.into(), ..good }), ProtocolError::PacketReserved);
         for header in [good, PacketHeader::descriptors(7, 1)] {
             let long = [header.as_bytes(), b"x"].concat();
