@@ -245,9 +245,7 @@ impl Follower {
         let left = Span { start: self.cursor.position, end: position, at: self.cursor.at };
         self.skipped = self.skipped.saturating_add(left.len());
         self.cursor.jump(position, head);
-        if left.len() > 0 {
-            self.leave(left, 0);
-        }
+        self.leave(left, 0);
     }
 
     /// Gives the space back of what is not read, or not held: so many records that were taken.
@@ -302,5 +300,317 @@ impl Follower {
     /// Whether the publisher waits for space that it had if all that was taken were released.
     pub(crate) fn holds_up_peer(&self) -> bool {
         self.is_waited_for && self.intake.holds_up_peer(self.cursor.position)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::fd::AsFd, sync::atomic::Ordering::Release, time::Duration};
+
+    use zerocopy::IntoBytes;
+
+    use super::*;
+    use crate::{
+        memory::region::{OwnRegion, map_peer},
+        protocol::{MessageHeader, RecordHeader, Source, to_usize},
+        socket::{link::Link, seqpacket::Socket},
+    };
+
+    const WAITED_FOR: Slow = Slow::Wait(Duration::ZERO);
+    const RING: u64 = 4096;
+
+    /// The region of a publisher, and the follower of a subscriber that joined at the position `from`. The region has the
+    /// subscriber's own words, too.
+    fn follow(slow: Slow, from: u64) -> (OwnRegion, Follower) {
+        let own = OwnRegion::create(to_usize(RING), true, false, Deadline::Never).unwrap();
+        let peer = map_peer(own.memfd.as_fd(), own.geometry, true).unwrap();
+        let [a, b, c] = [(); 3].map(|()| Socket::from_fd(Socket::pair().unwrap().0));
+        // The other ends are closed, and doorbells go nowhere.
+        let link = Link::new(1, a.unwrap(), b.unwrap(), c.unwrap());
+        let first_position = Position::new(from);
+        let intake = Releases::of_subscription(peer, Arc::new(link), own.words.clone(), first_position);
+        let terms = Terms { slow, first_sequence: 0, first_position, lost: 0 };
+        set(&own, Word::Head, from);
+        (own, Follower::new(intake, terms))
+    }
+
+    fn set(own: &OwnRegion, word: Word, value: u64) {
+        own.words.word(word).store(value, Release);
+    }
+
+    fn mark(own: &OwnRegion, [claimed, latest, head]: [u64; 3]) {
+        set(own, Word::Claimed, claimed);
+        set(own, Word::Latest, latest);
+        set(own, Word::Head, head);
+    }
+
+    /// Writes the record of message `sequence` at the position `start`: a header, and 64 bytes of payload.
+    fn write(own: &mut OwnRegion, start: u64, sequence: u64) -> PublishedRecord {
+        let record = Record::new(MessageHeader::new(sequence, false, None), 64);
+        let published = PublishedRecord { record, has_payload: true, attempt: 0, source: Source::default() };
+        assert!(own.ring.write(start % RING, RecordHeader::published(published).as_bytes()));
+        published
+    }
+
+    /// Takes the next record.
+    fn take(follower: &mut Follower) -> Span {
+        let record = follower.next().unwrap().unwrap().record;
+        follower.advance(record)
+    }
+
+    /// The end of what the publisher is told of.
+    fn tail(follower: &Follower) -> u64 {
+        follower.intake().tail().get()
+    }
+
+    #[test]
+    fn marks_are_believed_up_to_their_limits() {
+        let (own, mut follower) = follow(Slow::Overrun, 0);
+        let mut look = |marks| {
+            mark(&own, marks);
+            follower.look().map(|_| ())
+        };
+        assert_eq!([(); 2].map(|()| look([128, 64, 256])), [Ok(()); 2], "the same once more");
+        let (end, most) = (Position::END.get(), 256 + RING);
+        for (marks, violation) in [
+            ([128, 64, 192], ProtocolError::Head { from: 256, limit: end, found: 192 }),
+            ([128, 64, end], ProtocolError::Head { from: 256, limit: end, found: end }),
+            ([64, 64, 256], ProtocolError::Claimed { from: 128, limit: most, found: 64 }),
+            ([most + 64, 64, 256], ProtocolError::Claimed { from: 128, limit: most, found: most + 64 }),
+            ([128, 0, 256], ProtocolError::Latest { from: 64, limit: 256, found: 0 }),
+            ([128, 320, 256], ProtocolError::Latest { from: 64, limit: 256, found: 320 }),
+            ([129, 64, 256], ProtocolError::Misaligned { found: 129 }),
+            ([128, 65, 256], ProtocolError::Misaligned { found: 65 }),
+            ([128, 64, 257], ProtocolError::Misaligned { found: 257 }),
+        ] {
+            assert_eq!(look(marks), Err(violation), "{marks:?}");
+        }
+        assert_eq!(look([most, 256, 256]), Ok(()), "all at their limits");
+        assert_eq!(look([most, 256, end - CACHE_LINE]), Ok(()), "the last head");
+    }
+
+    #[test]
+    fn record_is_taken_only_if_it_is_whole() {
+        for slow in [WAITED_FOR, Slow::Overrun] {
+            let (mut own, mut follower) = follow(slow, 128);
+            let is_waited_for = slow == WAITED_FOR;
+            assert_eq!(follower.is_waited_for(), is_waited_for);
+            assert_eq!((follower.next(), follower.try_plain(0, 0)), (Ok(None), None));
+            assert!(!follower.head_moved() && follower.is_at_head());
+            let first = write(&mut own, 128, 0);
+            mark(&own, [256, 128, 256]);
+            assert!(follower.head_moved());
+            assert_eq!(follower.try_plain(0, 0), Some(first.record));
+            assert_eq!((follower.try_plain(1, 0), follower.try_plain(0, 1)), (None, None), "another one");
+            assert_eq!(follower.next(), Ok(Some(first)));
+            assert!(!follower.head_moved() && !follower.is_at_head());
+            assert_eq!(
+                (follower.position().get(), follower.known_end().get(), follower.lag()),
+                (128, 256, 128)
+            );
+            take(&mut follower);
+            assert!(follower.is_at_head());
+            assert_eq!((follower.next(), follower.lag(), follower.held()), (Ok(None), 0, (1, 128)));
+            // The first record is held. It is whole as long as no more than a ring's length from there is claimed.
+            let second = write(&mut own, 256, 1);
+            mark(&own, [128 + RING, 256, 384]);
+            assert_eq!((follower.next(), follower.try_plain(1, 0)), (Ok(Some(second)), Some(second.record)));
+            set(&own, Word::Claimed, 192 + RING);
+            if is_waited_for {
+                assert_eq!((follower.next(), follower.try_plain(1, 0)), (Err(Fault::Overrun), None));
+            } else {
+                assert_eq!(
+                    (follower.next(), follower.try_plain(1, 0)),
+                    (Ok(Some(second)), Some(second.record))
+                );
+                set(&own, Word::Claimed, 256 + RING);
+                assert_eq!(follower.next(), Ok(Some(second)));
+                set(&own, Word::Claimed, 320 + RING);
+                assert_eq!((follower.next(), follower.try_plain(1, 0)), (Err(Fault::Overrun), None));
+            }
+        }
+    }
+
+    #[test]
+    fn quick_call_leaves_a_violation_to_the_slow_one() {
+        let (own, mut follower) = follow(Slow::Overrun, 0);
+        set(&own, Word::Head, 65);
+        assert_eq!(follower.try_plain(0, 0), None);
+        assert_eq!(follower.next(), Err(Fault::Violation(ProtocolError::Misaligned { found: 65 })));
+    }
+
+    #[test]
+    fn record_that_is_passed_gives_its_space_back() {
+        for slow in [WAITED_FOR, Slow::Overrun] {
+            let (mut own, mut follower) = follow(slow, 128);
+            let first = write(&mut own, 128, 0);
+            write(&mut own, 256, 1);
+            mark(&own, [384, 256, 384]);
+            assert_eq!(follower.next(), Ok(Some(first)));
+            follower.pass(first.record);
+            assert_eq!((tail(&follower), follower.position().get()), (256, 256));
+            if slow == WAITED_FOR {
+                assert_eq!(follower.held(), (0, 0));
+            }
+            let span = take(&mut follower);
+            assert_eq!((tail(&follower), follower.held().1), (256, 128), "it is held");
+            follower.intake().release(span, 1);
+            assert_eq!(tail(&follower), 384);
+        }
+    }
+
+    #[test]
+    fn padding_gives_its_space_back_and_a_record_follows() {
+        for slow in [WAITED_FOR, Slow::Overrun] {
+            let (mut own, mut follower) = follow(slow, RING - 128);
+            assert!(own.ring.write(RING - 128, RecordHeader::padding(64).as_bytes()));
+            let first = write(&mut own, RING, 0);
+            mark(&own, [RING + 128, RING, RING + 128]);
+            assert_eq!(follower.try_plain(0, 0), None, "padding is no record");
+            assert_eq!(follower.next(), Ok(Some(first)));
+            assert_eq!((follower.position().get(), tail(&follower)), (RING, RING));
+            assert_eq!(follower.held().1, 0);
+        }
+    }
+
+    #[test]
+    fn jump_goes_to_the_newest_whole_record_and_never_backwards() {
+        // Positions before and behind, with the marks between them.
+        for (from, marks, to) in [
+            (128, [512, 384, 512], 384),
+            (128, [384 + RING, 384, 512], 384),
+            (128, [448 + RING, 384, 512], 512),
+            // A record that is overrun is not read again, nor one before it.
+            (384, [512, 384, 512], 512),
+            (448, [512, 384, 512], 512),
+            (512, [512, 384, 512], 512),
+        ] {
+            let (own, mut follower) = follow(Slow::Overrun, from);
+            mark(&own, marks);
+            assert_eq!(follower.jump(), Ok(()));
+            assert_eq!(
+                (follower.position().get(), follower.known_end().get()),
+                (to, 512),
+                "{from} {marks:?}"
+            );
+            assert_eq!((follower.skipped(), tail(&follower)), (to - from, to), "{from} {marks:?}");
+        }
+    }
+
+    #[test]
+    fn newest_record_is_there_if_it_is_not_before_the_next_one() {
+        for slow in [WAITED_FOR, Slow::Overrun] {
+            // Positions before and behind, with the marks and the answer between them.
+            for (from, marks, is_there, to) in [
+                (128, [512, 384, 512], true, 384),
+                (128, [128 + RING, 384, 512], true, 384),
+                (384, [512, 384, 512], true, 384),
+                (448, [512, 384, 512], false, 448),
+                (512, [512, 384, 512], false, 512),
+                // Nothing begins at the head.
+                (128, [512, 512, 512], false, 512),
+                (512, [512, 512, 512], false, 512),
+                // The newest is overrun, and so is the next one: reading that finds it out.
+                (128, [448 + RING, 384, 512], true, 128),
+            ] {
+                let (own, mut follower) = follow(slow, from);
+                mark(&own, marks);
+                assert_eq!(follower.skip_to_latest(), Ok(is_there), "{from} {marks:?}");
+                let places = (follower.position().get(), follower.known_end().get(), tail(&follower));
+                assert_eq!(places, (to, 512, to), "{from} {marks:?}");
+                assert_eq!((follower.skipped(), follower.held()), (to - from, (0, 0)), "{from} {marks:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_that_were_left_out_are_counted_up_to_the_next_record() {
+        let (mut own, mut follower) = follow(Slow::Overrun, 0);
+        write(&mut own, 512, 7);
+        for head in [256, 512] {
+            mark(&own, [640, 0, head]);
+            follower.jump().unwrap();
+        }
+        assert_eq!(follower.skipped(), 512, "of both jumps");
+        mark(&own, [640, 512, 640]);
+        take(&mut follower);
+        assert_eq!(follower.skipped(), 0);
+    }
+
+    #[test]
+    fn end_stays_where_it_was_first_seen() {
+        let (mut own, mut follower) = follow(Slow::Overrun, 0);
+        let first = write(&mut own, 0, 0);
+        write(&mut own, 128, 1);
+        mark(&own, [256, 0, 128]);
+        set(&own, Word::Messages, 7);
+        assert_eq!((follower.has_end(), follower.messages()), (false, 7));
+        set(&own, Word::Messages, 8);
+        assert_eq!(follower.messages(), 8, "there is no end yet");
+        follower.end_here();
+        // The publisher continues with others.
+        mark(&own, [384, 256, 384]);
+        set(&own, Word::Messages, 10);
+        follower.end_here();
+        assert_eq!((follower.has_end(), follower.messages()), (true, 8));
+        assert_eq!(follower.next(), Ok(Some(first)));
+        take(&mut follower);
+        assert_eq!((follower.next(), follower.is_at_head()), (Ok(None), true));
+        assert_eq!(follower.skip_to_latest(), Ok(false), "the newest is behind the end");
+        assert_eq!(follower.position().get(), 128);
+    }
+
+    #[test]
+    fn end_is_not_before_what_was_seen() {
+        let (mut own, mut follower) = follow(Slow::Overrun, 0);
+        write(&mut own, 0, 0);
+        write(&mut own, 128, 1);
+        mark(&own, [256, 128, 256]);
+        take(&mut follower);
+        set(&own, Word::Head, 64);
+        follower.end_here();
+        // The publisher takes it back before the next look.
+        set(&own, Word::Head, 256);
+        take(&mut follower);
+        assert_eq!((follower.next(), follower.is_at_head()), (Ok(None), true));
+    }
+
+    #[test]
+    fn publisher_is_held_up_by_what_it_waits_for_and_we_hold() {
+        for slow in [WAITED_FOR, Slow::Overrun] {
+            let (mut own, mut follower) = follow(slow, 0);
+            write(&mut own, 0, 0);
+            mark(&own, [128, 0, 128]);
+            let span = take(&mut follower);
+            for (epoch, needs, is_held_up) in
+                [(1, 128, true), (2, 128, false), (3, 192, false), (5, 64, true)]
+            {
+                set(&own, Word::SenderEpoch, epoch);
+                set(&own, Word::SenderNeeds, needs);
+                assert_eq!(follower.holds_up_peer(), is_held_up && slow == WAITED_FOR, "{needs}");
+            }
+            follower.intake().release(span, 1);
+            assert!(!follower.holds_up_peer());
+        }
+    }
+
+    #[test]
+    fn reader_that_comes_close_again_and_again_rests_once_it_has_read_all() {
+        let (mut own, mut follower) = follow(Slow::Overrun, 0);
+        // Each look finds one record, and eight of those are ignored.
+        for n in 0..9 {
+            assert!(!follower.is_close(), "{n}");
+            write(&mut own, n * 128, n);
+            let head = (n + 1) * 128;
+            mark(&own, [head, n * 128, head]);
+            follower.next().unwrap().unwrap();
+            assert!(!follower.is_close(), "{n}: it is to be read yet");
+            take(&mut follower);
+            // Looks that find nothing do not count.
+            (0..3).for_each(|_| assert_eq!(follower.next(), Ok(None)));
+        }
+        assert!(follower.is_close());
+        follower.back_off(Deadline::after(Duration::ZERO));
+        assert!(!follower.is_close());
     }
 }
