@@ -150,6 +150,7 @@ mod tests {
         account.charge(ROOM, at(0));
         account.charge(Want::Socket(1), at(30));
         assert_eq!((account.ends_at(), account.waits), (Some(at(100)), 1), "one wait for all");
+        assert_eq!(account.want(), Some(Want::Socket(1)), "the last one");
         account.settle(at(60));
         assert_eq!(account.left(at(60)), 40 * MS);
         assert_eq!(account.left(at(160)), 50 * MS, "a tenth of the time that passes");
@@ -206,6 +207,17 @@ mod tests {
         for account in both {
             assert_eq!((account.left(later), account.is_full(later + 100 * MS)), (MS, false));
         }
+    }
+
+    #[test]
+    fn account_without_an_end_takes_no_debt_away() {
+        let start = Instant::now();
+        let now = start + 60 * MS;
+        let mut account = Account::new(100 * MS, start);
+        account.charge(ROOM, start);
+        account.close(now);
+        account.join(&Account::new(Duration::MAX, now), now);
+        assert_eq!((account.left(now), account.is_full(now)), (40 * MS, false));
     }
 
     #[test]
