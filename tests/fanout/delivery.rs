@@ -351,21 +351,26 @@ fn reader_that_was_slow_once_and_reads_again_is_not_ended() {
 
 #[test]
 fn each_wait_that_spinning_has_ended_counts_by_itself() {
-    let (mut publisher, mut subscriber) = pair(&small().wait(Wait::Spin));
-    std::thread::scope(|scope| {
-        let receiving = scope.spawn(move || {
-            for n in 0..3 {
-                assert_eq!(subscriber.recv_timeout(SOON).unwrap().sequence(), n);
+    let count = || {
+        let (mut publisher, mut subscriber) = pair(&small().wait(Wait::Spin));
+        std::thread::scope(|scope| {
+            let receiving = scope.spawn(move || {
+                for n in 0..3 {
+                    assert_eq!(subscriber.recv_timeout(SOON).unwrap().sequence(), n);
+                }
+                subscriber.stats()
+            });
+            for _ in 0..3 {
+                std::thread::sleep(Duration::from_millis(20));
+                publisher.loan(100).unwrap().send().unwrap();
             }
-            subscriber.stats()
-        });
-        for _ in 0..3 {
-            std::thread::sleep(Duration::from_millis(20));
-            publisher.loan(100).unwrap().send().unwrap();
-        }
-        let stats = receiving.join().unwrap();
-        assert_eq!((stats.spins_paid, stats.sleeps), (3, 0));
-    });
+            let stats = receiving.join().unwrap();
+            (stats.spins_paid, stats.sleeps)
+        })
+    };
+    // On a busy machine a message may be there before its receiver waits, and ends no spin then.
+    let counts: Vec<_> = (0..10).map(|_| count()).take_while(|counts| *counts != (3, 0)).collect();
+    assert!(counts.len() < 10, "{counts:?}");
 }
 
 #[test]
