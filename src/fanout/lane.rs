@@ -159,6 +159,13 @@ impl Lane {
         self.link.socket.is_dead() || self.watch.look().is_err()
     }
 
+    /// Ends the lane if it is dead.
+    pub(super) fn look_for_death(&mut self) {
+        if self.end.is_none() && self.is_dead() {
+            self.end = Some(Error::Disconnected);
+        }
+    }
+
     /// Whether another packet with `count` descriptors may be sent.
     pub(super) fn has_packet_room(&mut self, count: usize) -> bool {
         if !self.unread.may_add(count) {

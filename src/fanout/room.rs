@@ -180,11 +180,7 @@ impl Lanes {
 
     /// Looks whether those who are waited for are gone.
     fn look_for_deaths(&mut self) {
-        for lane in &mut self.list {
-            if lane.account.want().is_some() && lane.end.is_none() && lane.is_dead() {
-                lane.end = Some(Error::Disconnected);
-            }
-        }
+        self.list.iter_mut().filter(|lane| lane.account.want().is_some()).for_each(Lane::look_for_death);
     }
 }
 
@@ -228,6 +224,11 @@ impl Waiter for RoomWait<'_> {
         Ok(self.lanes.sweep(self.producer) || rang)
     }
 
+    /// A doorbell of the lane that is lacked ends the sleep at once, and those of others are read after it.
+    fn sleeps_in_a_read(&self, _: Deadline) -> bool {
+        true
+    }
+
     fn sleep(&mut self, deadline: Deadline) -> Result<bool> {
         let lanes = &mut *self.lanes;
         count(&mut lanes.stats.sleeps, 1);
@@ -237,14 +238,20 @@ impl Waiter for RoomWait<'_> {
         let (readers, needs) = (&self.producer.readers, Position::new(self.producer.needed_tail(self.size)));
         let lacks = |lane: &&Lane| readers.tail(lane.id).is_some_and(|tail| tail < needs);
         let Some(lane) = lanes.list.iter().rfind(lacks) else { return Ok(true) };
+        let id = lane.id;
         let mut fds = vec![
             PollFd::from_borrowed_fd(lane.link.space_rx.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(lane.link.socket.as_fd(), PollFlags::empty()),
         ];
         fds.extend(lane.watch.awaited());
         sleep_on(&mut fds, deadline, None)?;
-        lanes.look_for_deaths();
-        lanes.sweep(self.producer);
+        // The death of another lane is noticed when that is the one which is lacked.
+        let may_be_dead = fds.iter().skip(1).any(|fd| !fd.revents().is_empty());
+        drop(fds);
+        if may_be_dead && let Some(lane) = lanes.list.iter_mut().find(|lane| lane.id == id) {
+            lane.look_for_death();
+            lanes.sweep(self.producer);
+        }
         Ok(false)
     }
 }

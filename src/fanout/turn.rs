@@ -2,7 +2,7 @@
 
 use crate::{
     channel::stats::count,
-    error::{Error, Result},
+    error::Result,
     fanout::{
         Event, SubscriberId,
         gates::Gates,
@@ -61,10 +61,8 @@ impl Lanes {
         let Some(at) = self.list.iter().position(|lane| lane.id == id) else { return };
         if receive {
             self.hear(at);
-        } else if let Some(lane) = self.list.get_mut(at)
-            && lane.is_dead()
-        {
-            lane.end = Some(Error::Disconnected);
+        } else if let Some(lane) = self.list.get_mut(at) {
+            lane.look_for_death();
         }
     }
 

@@ -423,7 +423,9 @@ impl State {
                 };
                 s.advance(wait, fresh);
             }
-            Step::PollSocket | Step::Read | Step::Awake => {
+            // `RoomWait::sleeps_in_a_read`
+            Step::Read => s.advance(wait, false),
+            Step::PollSocket | Step::Awake => {
                 s.publishing = Publishing::ReadBells(0, false, Within::Wait(wait));
             }
             Step::Sleep => {
