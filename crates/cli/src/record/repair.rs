@@ -39,6 +39,10 @@ struct Report {
     chunks: usize,
     bytes_before: u64,
     bytes_after: u64,
+    /// Messages of a chunk within which the file ended: no sum tells whether their bytes are right.
+    messages_unchecked: u64,
+    /// Bytes of the file before that are not in the new one, apart from its index.
+    bytes_left_out: u64,
     #[serde(flatten)]
     damages: Damages,
 }
@@ -72,6 +76,8 @@ fn repair(path: &Path, output: Option<&Path>, force: bool) -> Result<Report> {
             chunks,
             bytes_before: bytes,
             bytes_after: bytes,
+            messages_unchecked: 0,
+            bytes_left_out: 0,
             damages: Damages::default(),
         });
     }
@@ -86,12 +92,13 @@ fn repair(path: &Path, output: Option<&Path>, force: bool) -> Result<Report> {
         .tempfile_in(directory)
         .with_context(|| format!("make a file in {}", directory.display()))?;
     let mut salvage = Salvage::begin(BufWriter::new(new))?;
-    salvage_from(&file, &mut salvage)?;
+    salvage_from(&file, metadata.len(), &mut salvage)?;
     let mut values = vec![("messages", salvage.file.summary.message_count().to_string())];
     values.extend(salvage.damages.first().map(|damage| ("damage", damage.to_owned())));
     salvage.file.write_metadata(REPAIRED, values.iter().map(|(key, value)| (*key, value.as_str())))?;
     let (messages, chunks) = (salvage.file.summary.message_count(), salvage.file.summary.chunks.len());
     let damages = std::mem::take(&mut salvage.damages);
+    let (messages_unchecked, bytes_left_out) = (salvage.unchecked, salvage.left_out);
     salvage.file.write_end()?;
     let new = salvage.file.into_inner().into_inner().map_err(|error| anyhow!(error.into_error()))?;
     let bytes_after = new.as_file().metadata().context("fstat")?.len();
@@ -111,17 +118,20 @@ fn repair(path: &Path, output: Option<&Path>, force: bool) -> Result<Report> {
         chunks,
         bytes_before: metadata.len(),
         bytes_after,
+        messages_unchecked,
+        bytes_left_out,
         damages,
     })
 }
 
 /// Copies what is whole. A recorder that was killed at once leaves a file without a header, or with nothing at all.
-fn salvage_from(file: &File, salvage: &mut Salvage<impl io::Write>) -> Result<()> {
+fn salvage_from(file: &File, len: u64, salvage: &mut Salvage<impl io::Write>) -> Result<()> {
     let library = concat!("sealane ", env!("CARGO_PKG_VERSION"));
     let mut start = Vec::new();
     file.take(MAGIC.len() as u64).read_to_end(&mut start)?;
     if start.len() < MAGIC.len() && MAGIC.starts_with(&start) {
         salvage.damaged(&anyhow!("the file ends before its first record"));
+        salvage.left_out = len;
         return Ok(salvage.file.write_header(library)?);
     }
     let mut records = Records::new(start.chain(BufReader::new(file)))?;
@@ -137,10 +147,31 @@ fn salvage_from(file: &File, salvage: &mut Salvage<impl io::Write>) -> Result<()
         Ok(Some((opcode, _))) => anyhow::bail!("a header expected, a record {opcode:#04x} found"),
         Ok(None) | Err(_) => {
             salvage.damaged(&anyhow!("the file ends before its first record"));
+            salvage.left_out = len.saturating_sub(MAGIC.len() as u64);
             return Ok(salvage.file.write_header(library)?);
         }
     }
-    salvage.copy(&mut records)
+    salvage.copy(&mut records)?;
+    let rest = |from: u64| len.saturating_sub(from);
+    if !salvage.has_ended {
+        salvage.left_out += rest(records.position() + salvage.kept_of_cut);
+        return Ok(());
+    }
+    while !salvage.has_footer {
+        let Ok(Some((opcode, _))) = records.read() else {
+            let at = records.position();
+            salvage.damaged(&anyhow!("the old index, which is not whole at byte {at}; the new one is"));
+            return Ok(());
+        };
+        salvage.has_footer = opcode == op::FOOTER;
+    }
+    let has_mark = records.rest(MAGIC.len() as u64)? == MAGIC;
+    let end = records.position() + if has_mark { MAGIC.len() as u64 } else { 0 };
+    if rest(end) > 0 {
+        salvage.damaged(&anyhow!("{} bytes behind the end of the recording, at byte {end}", rest(end)));
+        salvage.left_out += rest(end);
+    }
+    Ok(())
 }
 
 /// Whether the file ends as a whole one.
@@ -195,12 +226,18 @@ fn examine(file: &mut File) -> Result<Option<(u64, usize)>> {
 }
 
 fn describe(report: &Report) -> String {
-    let Report { file, messages, chunks, bytes_before, bytes_after, damages, was_whole } = report;
+    let Report { file, messages, chunks, bytes_before, bytes_after, damages, was_whole, .. } = report;
     let counts = format!("{messages} messages in {chunks} chunks");
     if *was_whole {
         return format!("{} is whole: {counts}; nothing was changed", file.display());
     }
     let (after, before) = (ByteSize(*bytes_after), ByteSize(*bytes_before));
-    let first = format!("{} is whole now: {counts}, {after} (before: {before})", file.display());
-    [vec![first], damages.lines()].concat().join("\n")
+    let mut first = vec![format!("{} is whole now: {counts}, {after} (before: {before})", file.display())];
+    if report.messages_unchecked > 0 {
+        first.push(format!("{} of the messages are not checked", report.messages_unchecked));
+    }
+    if report.bytes_left_out > 0 {
+        first.push(format!("{} bytes are left out", report.bytes_left_out));
+    }
+    [vec![first.join("; ")], damages.lines()].concat().join("\n")
 }

@@ -19,7 +19,7 @@ use crate::{
         damages::Damages,
         fields::Fields,
         layout::{Channel, Entry, Metadata, Schema},
-        records::{Records, op},
+        records::{Cut, HEADING, Records, op},
     },
 };
 
@@ -31,6 +31,14 @@ pub(crate) struct Salvage<W> {
     pub(crate) damages: Damages,
     /// The end of the data was reached.
     pub(crate) has_ended: bool,
+    /// And that of the index.
+    pub(crate) has_footer: bool,
+    /// Messages that are kept though no sum tells whether their bytes are right.
+    pub(crate) unchecked: u64,
+    /// Bytes of records that were left out, up to where reading has ended.
+    pub(crate) left_out: u64,
+    /// Bytes that are kept of the record within which the file ends.
+    pub(crate) kept_of_cut: u64,
     /// Nothing is written: places are those in the file that is read.
     pub(crate) only_reads: bool,
 }
@@ -52,6 +60,10 @@ impl<W: Write> Salvage<W> {
             file: Writer::begin(output)?,
             damages: Damages::default(),
             has_ended: false,
+            has_footer: false,
+            unchecked: 0,
+            left_out: 0,
+            kept_of_cut: 0,
             only_reads: false,
         })
     }
@@ -61,14 +73,19 @@ impl<W: Write> Salvage<W> {
         while !self.has_ended {
             let from = if self.only_reads { records.position() } else { self.file.position };
             match records.read() {
-                Ok(Some((op::DATA_END | op::FOOTER, _))) => self.has_ended = true,
+                Ok(Some((opcode @ (op::DATA_END | op::FOOTER), _))) => {
+                    (self.has_ended, self.has_footer) = (true, opcode == op::FOOTER);
+                }
                 Ok(Some((opcode, data))) => self.take(opcode, data, from)?,
                 Ok(None) => {
                     self.damaged(&anyhow::anyhow!("the file has no end: it was not completed"));
                     break;
                 }
                 Err(error) => {
-                    self.damaged(&error);
+                    match records.cut().filter(|cut| cut.opcode == op::CHUNK && !self.only_reads) {
+                        Some(cut) => self.take_cut(cut, records.position(), &error)?,
+                        None => self.damaged(&error),
+                    }
                     break;
                 }
             }
@@ -100,10 +117,53 @@ impl<W: Write> Salvage<W> {
         match indexed {
             Ok(()) => Ok(self.file.write(opcode, data)?),
             Err(error) => {
-                self.damaged(&error);
+                self.leave_out(place, &error);
                 Ok(())
             }
         }
+    }
+
+    /// Copies what is whole of the chunk within which the file ends: as another chunk, with a sum of its own.
+    fn take_cut(&mut self, cut: Cut<'_>, at: u64, error: &anyhow::Error) -> Result<()> {
+        let mut chunk = match Chunk::open_cut(cut) {
+            Ok(chunk) => chunk,
+            Err(reason) => {
+                self.damaged(&anyhow::anyhow!("{error:#}; nothing of this chunk is kept: {reason:#}"));
+                return Ok(());
+            }
+        };
+        let (mut contents, mut end, mut reason) = (Contents::default(), 0, None);
+        for (offset, opcode, record) in chunk.walk() {
+            if let Err(error) = self.look_at(&mut contents, opcode, &record, offset) {
+                reason = Some(error);
+                break;
+            }
+            end = offset + record_len(&record);
+        }
+        chunk.records.truncate(usize::try_from(end)?);
+        chunk.compressed_size = end;
+        let messages: u64 = contents.messages.values().map(|of_channel| of_channel.len() as u64).sum();
+        let heading = (HEADING + chunk.heading_len()) as u64;
+        let (there, expected) = (cut.data.len() as u64, cut.len);
+        let rest = (HEADING as u64 + there).saturating_sub(heading + end);
+        let what = match reason {
+            Some(reason) => format!(
+                "{rest} bytes at the end of a chunk, from a record on that is not what it says ({reason:#})"
+            ),
+            None if rest > 0 => format!("{rest} bytes at the end of a chunk, of a message that is not whole"),
+            None => "the rest of a chunk, of which nothing is there".to_owned(),
+        };
+        self.damaged(&anyhow::anyhow!(
+            "{what}: the file ends within the chunk at byte {at}, {expected} bytes expected, {there} found. The {messages} messages \
+             before that are kept, and not checked, as the chunk's CRC is that of all of its bytes"
+        ));
+        if end == 0 {
+            return Ok(());
+        }
+        (self.unchecked, self.kept_of_cut) = (messages, heading + end);
+        let data = chunk.encode(contents.times.bounds());
+        let place = Place { offset: self.file.position, length: record_len(&data) };
+        self.write_chunk(&chunk, &data, place, contents)
     }
 
     fn take_chunk(&mut self, data: &[u8], place: Place) -> Result<()> {
@@ -117,10 +177,14 @@ impl<W: Write> Salvage<W> {
         let chunk = match opened {
             Ok(chunk) => chunk,
             Err(error) => {
-                self.damaged(&error);
+                self.leave_out(place, &error);
                 return Ok(());
             }
         };
+        self.write_chunk(&chunk, data, place, contents)
+    }
+
+    fn write_chunk(&mut self, chunk: &Chunk, data: &[u8], place: Place, contents: Contents) -> Result<()> {
         self.file.write(op::CHUNK, data)?;
         let (start, mut indexes) = (self.file.position, BTreeMap::new());
         let index = if self.only_reads { &BTreeMap::new() } else { &contents.messages };
@@ -135,7 +199,7 @@ impl<W: Write> Salvage<W> {
             times: contents.times,
             indexes,
             indexes_len: self.file.position - start,
-            compression: chunk.compression,
+            compression: chunk.compression.clone(),
             compressed_size: chunk.compressed_size,
             size: chunk.records.len() as u64,
         });
@@ -186,6 +250,11 @@ impl<W: Write> Salvage<W> {
                 self.file.summary.times.add(time);
             }
         }
+    }
+
+    fn leave_out(&mut self, place: Place, error: &anyhow::Error) {
+        self.left_out = self.left_out.saturating_add(place.length);
+        self.damaged(error);
     }
 
     pub(crate) fn damaged(&mut self, error: &anyhow::Error) {

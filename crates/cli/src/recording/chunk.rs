@@ -3,11 +3,11 @@
 use std::io::Read;
 
 use anyhow::{Context, Result, bail, ensure};
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 
 use crate::recording::{
     fields::Fields,
-    records::{HEADING, MAX_RECORD},
+    records::{Cut, HEADING, MAX_RECORD, op},
 };
 
 /// A chunk whose records are whole.
@@ -42,6 +42,46 @@ impl Chunk {
         Ok(chunk)
     }
 
+    /// What is whole of a chunk within which the file ends: the first records, if they are not compressed. Nothing tells whether their
+    /// bytes are right, since the sum is that of all records.
+    pub(crate) fn open_cut(cut: Cut<'_>) -> Result<Self> {
+        let mut fields = Fields::new(cut.data);
+        fields.bytes(28)?;
+        let compression = fields.string()?;
+        ensure!(compression.is_empty(), "its records are compressed ({compression:?}) as a whole");
+        // UNTRUSTED: the lengths of the chunk and of its records only bound what is taken of the bytes that are there.
+        let announced = usize::try_from(fields.u64()?).unwrap_or(usize::MAX);
+        let there = fields.rest();
+        let mut records = Bytes::copy_from_slice(&there[..announced.min(there.len())]);
+        let mut walk = Walk { rest: records.clone(), offset: 0 };
+        // Other records do not belong into a chunk: they are holes in the file, or other bytes that were never records.
+        while walk.peek().is_some_and(|opcode| matches!(opcode, op::SCHEMA | op::CHANNEL | op::MESSAGE)) {
+            if walk.next().is_none() {
+                break;
+            }
+        }
+        records.truncate(usize::try_from(walk.offset)?);
+        Ok(Self { compression: String::new(), compressed_size: walk.offset, records })
+    }
+
+    /// Bytes of the chunk's data before its records, as a file has them.
+    pub(crate) fn heading_len(&self) -> usize {
+        8 + 8 + 8 + 4 + 4 + self.compression.len() + 8
+    }
+
+    /// The chunk's data, as a file has them, of an uncompressed chunk with these times.
+    pub(crate) fn encode(&self, (start, end): (u64, u64)) -> Vec<u8> {
+        let mut data = Vec::with_capacity(self.heading_len() + self.records.len());
+        data.put_u64_le(start);
+        data.put_u64_le(end);
+        data.put_u64_le(self.records.len() as u64);
+        data.put_u32_le(crc32fast::hash(&self.records));
+        data.put_u32_le(0);
+        data.put_u64_le(self.records.len() as u64);
+        data.put_slice(&self.records);
+        data
+    }
+
     /// The records: offset, opcode and data of each.
     pub(crate) fn walk(&self) -> Walk {
         Walk { rest: self.records.clone(), offset: 0 }
@@ -72,6 +112,13 @@ pub(crate) struct Walk {
     offset: u64,
 }
 
+impl Walk {
+    /// The opcode of the next record, which may not be whole.
+    fn peek(&self) -> Option<u8> {
+        self.rest.first().copied()
+    }
+}
+
 impl Iterator for Walk {
     type Item = (u64, u8, Bytes);
 
@@ -92,7 +139,6 @@ impl Iterator for Walk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::records::op;
 
     fn record(len: u64, data: &[u8]) -> Vec<u8> {
         [&[op::MESSAGE][..], &len.to_le_bytes(), data].concat()
@@ -129,6 +175,40 @@ mod tests {
         ] {
             assert!(Chunk::open(&data).is_err(), "{what}");
         }
+    }
+
+    #[test]
+    fn a_chunk_that_is_cut_anywhere_has_its_first_records() {
+        let records = [record(3, b"abc"), record(0, b""), record(5, b"defgh")].concat();
+        let data = chunk(records.len() as u64, 7, "", &records);
+        let heading = data.len() - records.len();
+        let open =
+            |data: &[u8], len: usize| Chunk::open_cut(Cut { opcode: op::CHUNK, len: len as u64, data });
+        for end in 0..data.len() {
+            let whole = [12, 21].into_iter().filter(|bytes| heading + bytes <= end).count();
+            match open(&data[..end], data.len()) {
+                Err(_) => assert!(end < heading, "{end}"),
+                Ok(cut) => {
+                    assert_eq!(cut.walk().count(), whole, "{end}");
+                    let again = Chunk::open(&cut.encode((1, 2))).unwrap();
+                    assert_eq!(again.records, cut.records);
+                }
+            }
+        }
+        // Lengths that nobody vouches for, and holes.
+        for (what, tail) in [
+            ("a record's length", record(u64::MAX, b"abc")),
+            ("a record's length", record(1 << 29, b"abc")),
+            ("a hole", vec![0; 4096]),
+            ("an opcode", [&[op::METADATA][..], &[0; 8]].concat()),
+        ] {
+            let data = chunk(1 << 60, 7, "", &[record(3, b"abc"), tail].concat());
+            assert_eq!(open(&data, 1 << 29).unwrap().records.len(), 12, "{what}");
+        }
+        let mut short = chunk(12, 7, "", &records);
+        short[heading - 8..heading].copy_from_slice(&12_u64.to_le_bytes());
+        assert_eq!(open(&short, 1 << 20).unwrap().walk().count(), 1, "the chunk says that it ends there");
+        assert!(open(&chunk(1, 7, "zstd", b"abc"), 1000).is_err());
     }
 
     #[test]

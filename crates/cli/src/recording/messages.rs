@@ -29,6 +29,8 @@ pub(crate) struct Messages {
     /// The topics of all channels, and whether their messages are published ones.
     channels: BTreeMap<u16, (String, bool)>,
     has_ended: bool,
+    /// The file ends within the record that was read last: nothing more is read.
+    is_cut: bool,
     notes: Notes,
 }
 
@@ -58,6 +60,7 @@ impl Messages {
             schemas: BTreeSet::new(),
             channels: BTreeMap::new(),
             has_ended: false,
+            is_cut: false,
             notes: Notes::default(),
         })
     }
@@ -78,6 +81,8 @@ impl Messages {
                         }
                     }
                 }
+            } else if self.is_cut {
+                self.has_ended = true;
             } else if let Some(message) = self.read_record()? {
                 return Ok(Some(message));
             }
@@ -101,8 +106,13 @@ impl Messages {
                 return Ok(None);
             }
             Err(error) => {
-                self.damaged(&error);
-                self.has_ended = true;
+                // Its first messages may be whole.
+                let cut = self.records.cut().filter(|cut| cut.opcode == op::CHUNK);
+                self.walk = cut.and_then(|cut| Chunk::open_cut(cut).ok()).map(|chunk| chunk.walk());
+                let kept =
+                    if self.walk.is_some() { "; its first messages are whole, and not checked" } else { "" };
+                self.damaged(&anyhow::anyhow!("{error:#}{kept}"));
+                self.is_cut = true;
                 return Ok(None);
             }
         };

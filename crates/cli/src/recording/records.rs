@@ -39,6 +39,18 @@ pub(crate) struct Records<R> {
     input: R,
     position: u64,
     data: Vec<u8>,
+    /// The record that the file ends within, of which `data` has what is there.
+    cut: Option<(u8, u64)>,
+}
+
+/// A record within which the file ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cut<'d> {
+    pub(crate) opcode: u8,
+    /// Bytes of its data, as it says: no more than [`MAX_RECORD`].
+    pub(crate) len: u64,
+    /// The bytes that are there.
+    pub(crate) data: &'d [u8],
 }
 
 impl<R: Read> Records<R> {
@@ -47,7 +59,7 @@ impl<R: Read> Records<R> {
         let mut magic = Vec::new();
         input.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic)?;
         ensure!(magic == MAGIC, "an MCAP file expected, which begins with {MAGIC:x?}; found {magic:x?}");
-        Ok(Self { input, position: MAGIC.len() as u64, data: Vec::new() })
+        Ok(Self { input, position: MAGIC.len() as u64, data: Vec::new(), cut: None })
     }
 
     /// The offset behind the last record that was read whole.
@@ -71,6 +83,7 @@ impl<R: Read> Records<R> {
         self.read_up_to(len)?;
         let found = self.data.len() as u64;
         if found < len {
+            self.cut = Some((opcode, len));
             bail!(
                 "the file ends within a record (opcode {opcode:#04x}) at byte {}: {len} bytes expected, {found} found",
                 self.position
@@ -84,6 +97,11 @@ impl<R: Read> Records<R> {
         self.data.clear();
         self.input.by_ref().take(len).read_to_end(&mut self.data)?;
         Ok(())
+    }
+
+    /// The record within which the file ends, once [`read`](Self::read) has found that.
+    pub(crate) fn cut(&self) -> Option<Cut<'_>> {
+        self.cut.map(|(opcode, len)| Cut { opcode, len, data: &self.data })
     }
 
     /// The bytes behind the last record, up to `len` of them.
@@ -110,6 +128,8 @@ mod tests {
             assert!(error.contains("at byte 8") && error.contains("expected"), "{error}");
             assert!(records.data.capacity() < 4096, "{}", records.data.capacity());
             assert_eq!(records.position(), 8);
+            let cut = records.cut().map(|cut| (cut.opcode, cut.len, cut.data));
+            assert_eq!(cut, (len <= MAX_RECORD).then_some((op::MESSAGE, len, &b"abc"[..])));
         }
     }
 

@@ -1,8 +1,8 @@
 //! Files that nobody vouches for: errors, or copied as far as they are whole; never a panic, and no memory for what is only claimed.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, process::Command};
 
-use crate::support::{Place, fail, messages, publish, report, sealane, succeed, text};
+use crate::support::{Place, fail, messages, sealane, succeed, text};
 
 /// A command in at most 256 MiB of memory.
 fn in_little_memory(arguments: &[&str]) -> Command {
@@ -46,6 +46,10 @@ fn lengths_that_are_only_claimed_take_no_memory() {
         ("a chunk's contents, compressed", chunk(1 << 30, 3, b"zstd", b"abc")),
         ("a chunk's bytes", chunk(3, 1 << 60, b"lz4", b"abc")),
         ("a record in a chunk", chunk(12, 12, b"", &record(5, u64::MAX - 8, b"abc"))),
+        (
+            "a record in a chunk that is cut",
+            record(6, 1 << 29, &chunk(1 << 60, 1 << 60, b"", &record(5, 1 << 28, b"abc"))[9..]),
+        ),
         ("a string", whole(12, &huge)),
         ("a map", whole(12, &[&[0; 4], &huge[..]].concat())),
         ("an attachment", whole(9, &[&[0; 24][..], &(1_u64 << 60).to_le_bytes()].concat())),
@@ -144,27 +148,4 @@ fn foreign_messages_are_kept_by_a_repair_and_refused_by_a_replay() {
     let attachment = mcap::read::attachment(&repaired, &summary.attachment_indexes[0]).unwrap();
     assert_eq!((attachment.name.as_str(), &*attachment.data), ("notes", &b"a note"[..]));
     crate::support::read_in_python(std::slice::from_ref(&place.file));
-}
-
-#[test]
-fn files_that_are_cut_anywhere_are_repaired() {
-    let place = Place::new();
-    let mut publisher = place.publisher();
-    let recorder = place.record(&mut publisher, &[]);
-    for number in 0..20 {
-        publish(&mut publisher, number, 100);
-    }
-    drop(publisher);
-    report(recorder);
-    let bytes = fs::read(&place.file).unwrap();
-    let mut files: Vec<PathBuf> = Vec::new();
-    for end in (0..bytes.len()).step_by(37) {
-        fs::write(&place.file, &bytes[..end]).unwrap();
-        let file = place.join(&format!("{end}.mcap"));
-        succeed(&mut sealane(&["record", "--repair", text(&place.file), "-o", text(&file)]));
-        let found = messages(&file);
-        assert!(found.is_empty() || found.len() == 20, "{} of one chunk", found.len());
-        files.push(file);
-    }
-    crate::support::read_in_python(&files);
 }

@@ -1,5 +1,6 @@
 //! `sealane record` and `sealane replay`, as a person uses them: the command is started, stopped and killed.
 
+mod cuts;
 mod files;
 mod flat_out;
 mod hostile;
