@@ -1,6 +1,7 @@
 //! `sealane record`: a subscriber that writes what it receives to a file, and never holds its publisher up.
 
 mod batch;
+mod files;
 mod output;
 mod repair;
 mod salvage;
@@ -23,7 +24,7 @@ use sealane::{Builder, Error, Slow, Subscriber};
 
 use self::{
     output::Heading,
-    session::{Bounds, FileReport, Report, Session},
+    session::{Bounds, Report, Session},
     target::Target,
 };
 use crate::{
@@ -46,15 +47,22 @@ pub(crate) struct Options {
     /// File to write; `-` is standard output.
     #[arg(short, long, value_name = "FILE", required_unless_present = "repair")]
     output: Option<PathBuf>,
-    /// Ends the file before it is larger than this (1GiB, 500MB).
+    /// Ends the file before it is larger than this (1GiB, 500MB). With `--split` it is the limit of each file, not of all.
     #[arg(long, value_name = "SIZE", conflicts_with = "repair")]
     max_size: Option<ByteSize>,
-    /// Ends the file after this time (10m, 1h 30m).
+    /// Ends the file after this time (10m, 1h 30m). With `--split` it is the limit of each file, not of all.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "repair")]
     max_duration: Option<Duration>,
-    /// Begins another file (FILE-0001.mcap …) at a limit, in place of an end.
+    /// Begins another file (FILE-0001.mcap …) at `--max-size` or `--max-duration`, in place of an end. The recording goes on until
+    /// the publisher ends, Ctrl-C, or `--total-duration`.
     #[arg(long, conflicts_with = "repair")]
     split: bool,
+    /// With `--split`: keeps the last COUNT files, and deletes the oldest one when another begins, for ever.
+    #[arg(long, value_name = "COUNT", requires = "split", value_parser = clap::value_parser!(u32).range(1..))]
+    keep: Option<u32>,
+    /// Ends the whole recording after this time, however many files it has.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "repair")]
+    total_duration: Option<Duration>,
     /// Overwrites files that exist.
     #[arg(long)]
     force: bool,
@@ -75,7 +83,8 @@ pub(crate) struct Options {
 const EXAMPLES: &str = "\
 Examples:
   sealane record /run/user/1000/frames -o frames.mcap
-  sealane record @readings -o day.mcap --split --max-size 1GiB --wait 1m
+  sealane record @readings -o day.mcap --split --max-size 1GiB --total-duration 24h --wait 1m
+  sealane record @readings -o last.mcap --split --max-duration 1m --keep 10
   sealane record /run/user/1000/frames -o - | ssh host 'cat > frames.mcap'
   sealane record --repair frames.mcap";
 
@@ -96,6 +105,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         max_size: options.max_size.map(|size| size.as_u64()),
         max_duration: options.max_duration,
         split: options.split,
+        keep: options.keep.map(usize::try_from).transpose()?,
+        total_duration: options.total_duration,
     };
     if bounds.split && bounds.max_size.is_none() && bounds.max_duration.is_none() {
         bail!("--split: --max-size or --max-duration expected, neither found");
@@ -189,9 +200,5 @@ fn describe(report: &Report) -> String {
         parts.push(format!("{} descriptors came along, and were not recorded", tally.descriptors));
     }
     parts.push(format!("the end: {}", reason.describe()));
-    let file = |file: &FileReport| {
-        format!("{}: {} messages, {}", file.path.display(), file.messages, ByteSize(file.bytes))
-    };
-    let files = files.iter().map(file);
-    [parts.join("; ")].into_iter().chain(files).collect::<Vec<_>>().join("\n")
+    [vec![parts.join("; ")], files.lines()].concat().join("\n")
 }

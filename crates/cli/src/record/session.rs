@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,7 +12,8 @@ use serde::Serialize;
 use crate::{
     record::{
         batch::Staged,
-        output::{Contents, Heading, Output},
+        files::{Files, Identity},
+        output::{Heading, Output},
         tally::Tally,
         target::Target,
     },
@@ -27,6 +27,10 @@ pub(crate) struct Bounds {
     pub(crate) max_size: Option<u64>,
     pub(crate) max_duration: Option<Duration>,
     pub(crate) split: bool,
+    /// The files that are kept when another one follows.
+    pub(crate) keep: Option<usize>,
+    /// The time of all files together.
+    pub(crate) total_duration: Option<Duration>,
 }
 
 /// Why a recording ended, or one of its files.
@@ -37,6 +41,7 @@ pub(crate) enum Reason {
     Signal,
     MaxSize,
     MaxDuration,
+    TotalDuration,
     /// Standard output is not read any more.
     ReaderEnded,
     Error,
@@ -49,6 +54,7 @@ impl Reason {
             Self::Signal => "a signal",
             Self::MaxSize => "--max-size",
             Self::MaxDuration => "--max-duration",
+            Self::TotalDuration => "--total-duration",
             Self::ReaderEnded => "standard output is not read any more",
             Self::Error => "an error",
         }
@@ -64,21 +70,8 @@ pub(crate) struct Report {
     /// Messages that were missed behind the last one.
     pub(crate) missed_at_end: u64,
     pub(crate) seconds: f64,
-    pub(crate) files: Vec<FileReport>,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct FileReport {
-    #[serde(serialize_with = "crate::output::path")]
-    pub(crate) path: PathBuf,
-    pub(crate) bytes: u64,
-    pub(crate) messages: u64,
-}
-
-impl FileReport {
-    fn new(path: PathBuf, contents: &Contents) -> Self {
-        Self { path, bytes: contents.bytes, messages: contents.tally.messages }
-    }
+    #[serde(flatten)]
+    pub(crate) files: Files,
 }
 
 /// A recording that goes on.
@@ -100,7 +93,9 @@ pub(crate) struct Session {
     told: u64,
     /// Messages that were lost to our own limit of open files, and are told with the next one.
     lost: u64,
-    files: Vec<FileReport>,
+    /// The file that is written.
+    identity: Identity,
+    files: Files,
 }
 
 /// A message that came.
@@ -119,7 +114,9 @@ impl Session {
         heading: Heading,
         syncs: bool,
     ) -> Result<Self> {
-        let output = Output::begin(target.open(0)?, &heading, syncs)
+        let file = target.open(0)?;
+        let identity = Identity::of(&file);
+        let output = Output::begin(file, &heading, syncs)
             .with_context(|| format!("write {}", target.part(0).display()))?;
         Ok(Self {
             subscriber,
@@ -134,13 +131,14 @@ impl Session {
             tally: Tally::default(),
             told: 0,
             lost: 0,
-            files: Vec::new(),
+            identity,
+            files: Files::default(),
         })
     }
 
     /// Records until the end. The second part is the error that ended it.
     pub(crate) fn run(mut self, stop: &Stop) -> (Report, Option<anyhow::Error>) {
-        let begun = self.begun;
+        let begun = self.clock.begun;
         let (mut reason, mut error) = match self.record(stop) {
             Ok(reason) => (reason, None),
             Err(error) if self.target.is_stdout() && is_broken_pipe(&error) => (Reason::ReaderEnded, None),
@@ -160,19 +158,23 @@ impl Session {
             }
         }
         self.tally.append(&contents.tally);
-        self.files.push(FileReport::new(path, &contents));
+        self.files.push(path, &contents, self.identity);
         let seconds = begun.elapsed().as_secs_f64();
         (Report { reason, tally: self.tally, missed_at_end, seconds, files: self.files }, error)
     }
 
     fn record(&mut self, stop: &Stop) -> Result<Reason> {
         let mut now = Instant::now();
+        let all_end = self.bounds.total_duration.and_then(|time| self.clock.begun.checked_add(time));
         loop {
             if stop.is_asked() {
                 return Ok(Reason::Signal);
             }
             if self.output.flush_due().is_some_and(|due| due <= now) {
                 self.output.flush().with_context(|| self.failed_write())?;
+            }
+            if all_end.is_some_and(|ends| ends <= now) {
+                return Ok(Reason::TotalDuration);
             }
             let ends = self.bounds.max_duration.and_then(|duration| self.begun.checked_add(duration));
             if ends.is_some_and(|ends| ends <= now) {
@@ -182,7 +184,7 @@ impl Session {
                 self.split(Reason::MaxDuration, None)?;
                 continue;
             }
-            let due = [self.output.flush_due(), ends].into_iter().flatten().min();
+            let due = [self.output.flush_due(), ends, all_end].into_iter().flatten().min();
             let timeout = due.map_or(LOOK, |due| LOOK.min(due - now));
             let (output, lost) = (&mut self.output, self.lost);
             match self.subscriber.recv_with_timeout(timeout, |message| arrive(message, lost, output)) {
@@ -229,7 +231,9 @@ impl Session {
         let next = self.part + 1;
         self.heading.about.insert("part".into(), next.to_string());
         let (path, next_path) = (self.target.part(self.part), self.target.part(next));
-        let mut output = Output::begin(self.target.open(next)?, &self.heading, self.syncs)
+        let file = self.target.open(next)?;
+        let identity = std::mem::replace(&mut self.identity, Identity::of(&file));
+        let mut output = Output::begin(file, &self.heading, self.syncs)
             .with_context(|| format!("write {}", next_path.display()))?;
         if let Some(staged) = staged {
             output.take_over(staged, &self.output);
@@ -239,9 +243,10 @@ impl Session {
         let (contents, failed) = ended.finish(about(reason, 0));
         let failed = failed.map(|error| error.context(format!("write {}", path.display())));
         self.tally.append(&contents.tally);
-        self.files.push(FileReport::new(path, &contents));
+        self.files.push(path, &contents, identity);
         failed.map_or(Ok(()), Err)?;
-        Ok(())
+        // The file that has just begun is one of those that are kept.
+        self.bounds.keep.map_or(Ok(()), |most| self.files.keep(most.saturating_sub(1)))
     }
 
     fn failed_write(&self) -> String {

@@ -74,6 +74,53 @@ fn a_recording_ends_after_its_time_though_nothing_comes() {
 }
 
 #[test]
+fn the_whole_recording_ends_after_its_time_however_many_files_there_are() {
+    let place = Place::new();
+    let mut publisher = place.publisher();
+    let options = ["--split", "--max-size", "100KiB", "--max-duration", "1h", "--total-duration", "50ms"];
+    let recorder = place.record(&mut publisher, &options);
+    let number = publish_until_alone(&mut publisher, MAX);
+    let report = report(recorder);
+    assert_eq!(report["reason"], "total_duration");
+    let files = report["files"].as_array().unwrap();
+    let last: PathBuf = files.last().unwrap()["path"].as_str().unwrap().into();
+    assert_eq!(metadata(&last, "sealane.end")["reason"], "--total-duration");
+    let all: Vec<_> =
+        files.iter().flat_map(|file| messages(file["path"].as_str().unwrap().as_ref())).collect();
+    assert!(account(&all, 0) <= number);
+    assert_eq!(report["messages"], all.len());
+}
+
+#[test]
+fn a_ring_of_files_keeps_the_last_ones_and_counts_the_others() {
+    let place = Place::new();
+    let mut publisher = place.publisher();
+    let neighbour = place.join("f-0000.mcap");
+    fs::write(&neighbour, "precious").unwrap();
+    let recorder = place.record(&mut publisher, &["--split", "--max-size", "100KiB", "--keep", "2"]);
+    for _ in 0..5 {
+        // Each has a file of its own.
+        publisher.loan(90 << 10).unwrap().send().unwrap();
+    }
+    drop(publisher);
+    let report = report(recorder);
+    assert_eq!((&report["deleted_files"], &report["deleted_messages"]), (&3.into(), &3.into()), "{report}");
+    assert_eq!(report["messages"], 5);
+    let files: Vec<_> = report["files"].as_array().unwrap().iter().map(|file| file["path"].clone()).collect();
+    assert_eq!(
+        files,
+        ["f-0003.mcap", "f-0004.mcap"].map(|name| place.join(name).to_str().unwrap().to_owned())
+    );
+    let kept: Vec<_> = messages(&place.join("f-0003.mcap"))
+        .into_iter()
+        .chain(messages(&place.join("f-0004.mcap")))
+        .collect();
+    assert_eq!(account(&kept, 3), 2);
+    assert!(!place.file.exists() && !place.join("f-0002.mcap").exists());
+    assert_eq!(fs::read(neighbour).unwrap(), b"precious");
+}
+
+#[test]
 fn times_beyond_the_clock_are_no_limit() {
     let place = Place::new();
     let ages = "580000000000years";
@@ -104,6 +151,8 @@ fn options_that_do_not_fit_are_errors() {
     let place = Place::new();
     let _publisher = place.publisher();
     for (options, expected) in [
+        (&["--keep", "2"][..], "--split"),
+        (&["--split", "--max-size", "1MiB", "--keep", "0"][..], "invalid value '0'"),
         (&["--split"][..], "--max-size or --max-duration expected"),
         (&["--split", "--max-size", "1MiB", "--output", "-"][..], "cannot be used multiple times"),
         (&["--split", "--max-duration", "0s"][..], "1s or more expected"),
