@@ -9,6 +9,7 @@ mod doctor;
 mod look;
 mod ls;
 mod output;
+mod progress;
 mod record;
 mod recording;
 mod replay;

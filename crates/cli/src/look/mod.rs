@@ -26,7 +26,7 @@ use serde::Serialize;
 
 pub(crate) use page::{Owner, Page};
 pub(crate) use pairs::{Direction, Fan, Lane, Link, Reading, Single, Views};
-pub(crate) use processes::{Process, Unseen};
+pub(crate) use processes::{Process, Unseen, comm};
 pub(crate) use reader::serve;
 pub(crate) use rights::Rights;
 

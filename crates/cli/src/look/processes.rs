@@ -129,7 +129,8 @@ fn head_of(pid: u32, name: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn comm(pid: u32) -> Option<String> {
+/// The name of a process, which it can choose.
+pub(crate) fn comm(pid: u32) -> Option<String> {
     let text = head_of(pid, "comm")?;
     Some(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }

@@ -28,8 +28,11 @@ use self::{
     target::Target,
 };
 use crate::{
+    look::comm,
     output::line,
+    progress::{Progress, say},
     recording::{layout::MAX_PAYLOAD, records::MAX_RECORD},
+    rows::escape,
     stop::{LOOK, Stop},
 };
 
@@ -118,12 +121,19 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         bail!("--split: a file expected (-o FILE), standard output found");
     }
     let stop = Stop::on_signals()?;
-    let Some(subscriber) = subscribe(path, options.wait.unwrap_or_default(), &stop)? else {
+    let Some(subscriber) = subscribe(path, options, &stop)? else {
         bail!("ended by a signal before a publisher was there: {}", path.display());
     };
     let heading = heading(path, &subscriber);
     let to_stdout = target.is_stdout();
-    let session = Session::begin(subscriber, target, bounds, heading, options.sync)?;
+    let begin = format!(
+        "recording from {} to {}; Ctrl-C ends it",
+        source(path, &subscriber),
+        name(output, to_stdout)
+    );
+    let progress = Progress::begin("missed", options.json);
+    let session = Session::begin(subscriber, target, bounds, heading, options.sync, progress)?;
+    say(&begin, options.json);
     let (report, error) = session.run(&stop);
     let text = if options.json { serde_json::to_string(&report)? } else { describe(&report) };
     let told = line(&text, to_stdout);
@@ -134,14 +144,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 /// Subscribes, so that the publisher never waits. `None` if a signal came first.
-fn subscribe(path: &Path, wait: Duration, stop: &Stop) -> Result<Option<Subscriber>> {
+fn subscribe(path: &Path, options: &Options, stop: &Stop) -> Result<Option<Subscriber>> {
     // The publisher refuses a subscriber that does not accept as much as it may publish: all that it may is accepted.
     let builder = Builder::default()
         .slow(Slow::Overrun)
         .max_fds(253)
         .max_control(MAX_CONTROL)
         .max_peer_ring_capacity(usize::try_from(MAX_RECORD)?);
-    let start = Instant::now();
+    let (start, mut said) = (Instant::now(), false);
     loop {
         if stop.is_asked() {
             return Ok(None);
@@ -150,13 +160,30 @@ fn subscribe(path: &Path, wait: Duration, stop: &Stop) -> Result<Option<Subscrib
             Ok(subscriber) => return Ok(Some(subscriber)),
             Err(error) => error,
         };
-        let left = wait.saturating_sub(start.elapsed());
+        let left = options.wait.unwrap_or_default().saturating_sub(start.elapsed());
         if !is_absent(&error) || left.is_zero() {
             return Err(error).with_context(|| format!("subscribe to {}", path.display()));
+        }
+        if !std::mem::replace(&mut said, true) {
+            say(
+                &format!("waits for a publisher at {} (--wait); Ctrl-C ends it", path.display()),
+                options.json,
+            );
         }
         // Nothing tells that an abstract name is taken.
         std::thread::sleep(LOOK.min(left));
     }
+}
+
+/// The publisher, for a person: its process, where the kernel tells that, or its path.
+fn source(path: &Path, subscriber: &Subscriber) -> String {
+    let pid = subscriber.peer().credentials().pid;
+    let named = pid.and_then(|pid| Some(format!("{pid} {}", escape(&comm(pid.get())?))));
+    named.unwrap_or_else(|| path.display().to_string())
+}
+
+fn name(output: &Path, to_stdout: bool) -> String {
+    if to_stdout { "standard output".to_owned() } else { output.display().to_string() }
 }
 
 /// The most control bytes that any message can have.

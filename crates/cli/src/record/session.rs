@@ -10,6 +10,7 @@ use sealane::{Error, Published, Subscriber};
 use serde::Serialize;
 
 use crate::{
+    progress::Progress,
     record::{
         batch::Staged,
         files::{Files, Identity},
@@ -93,6 +94,7 @@ pub(crate) struct Session {
     told: u64,
     /// Messages that were lost to our own limit of open files, and are told with the next one.
     lost: u64,
+    progress: Progress,
     /// The file that is written.
     identity: Identity,
     files: Files,
@@ -113,6 +115,7 @@ impl Session {
         bounds: Bounds,
         heading: Heading,
         syncs: bool,
+        progress: Progress,
     ) -> Result<Self> {
         let file = target.open(0)?;
         let identity = Identity::of(&file);
@@ -131,6 +134,7 @@ impl Session {
             tally: Tally::default(),
             told: 0,
             lost: 0,
+            progress,
             identity,
             files: Files::default(),
         })
@@ -223,6 +227,7 @@ impl Session {
         self.output.write(staged, log_time, *at).with_context(|| self.failed_write())?;
         self.told = self.told.saturating_add(*told);
         self.lost = 0;
+        self.progress.add(staged.payload_bytes + staged.control_bytes, staged.missed);
         Ok(None)
     }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use self::player::Player;
 use crate::{
     output::line,
+    progress::{Progress, say},
     recording::{
         damages::Damages,
         messages::{Messages, Notes},
@@ -125,9 +126,18 @@ fn replay(options: &Options, file: &File, stop: &Stop) -> Result<Report> {
         .max_control(usize::try_from(options.max_control.as_u64())?)
         .slow(Slow::Wait(std::time::Duration::MAX))
         .publish(&options.path)?;
+    let (file_name, path) = (options.file.display(), options.path.display());
+    if options.wait_for > 0 {
+        let subscribers = if options.wait_for == 1 { "subscriber" } else { "subscribers" };
+        let text =
+            format!("waits for {} {subscribers} at {path} (--wait-for); Ctrl-C ends it", options.wait_for);
+        say(&text, options.json);
+    }
     let mut player = Player::new(publisher, stop.clone(), options.rate.0);
     let mut report = Report::default();
     if player.wait_for(options.wait_for)? {
+        say(&format!("publishes {file_name} at {path}; Ctrl-C ends it"), options.json);
+        player.progress = Some(Progress::begin("lost", options.json));
         let mut next = first;
         loop {
             player.begin_pass();

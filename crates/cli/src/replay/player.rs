@@ -7,6 +7,7 @@ use sealane::{Error, Publisher};
 
 use super::Report;
 use crate::{
+    progress::Progress,
     recording::message::Recorded,
     stop::{LOOK, Stop},
 };
@@ -30,6 +31,7 @@ pub(crate) struct Player {
     last_sequence: Option<u64>,
     epochs: Epochs,
     pub(crate) report: Report,
+    pub(crate) progress: Option<Progress>,
 }
 
 impl Player {
@@ -45,6 +47,7 @@ impl Player {
             last_sequence: None,
             epochs: Epochs::default(),
             report: Report::default(),
+            progress: None,
         }
     }
 
@@ -91,8 +94,12 @@ impl Player {
             }
             self.serve()?;
         }
+        let payload_bytes = message.payload.as_ref().map_or(0, |payload| payload.len() as u64);
         self.report.messages += 1;
-        self.report.payload_bytes += message.payload.as_ref().map_or(0, |payload| payload.len() as u64);
+        self.report.payload_bytes += payload_bytes;
+        if let Some(progress) = &self.progress {
+            progress.add(payload_bytes + message.control.len() as u64, lost);
+        }
         self.report.lost = self.report.lost.saturating_add(lost);
         self.report.descriptors += u64::from(message.descriptors);
         self.last_sequence = Some(message.sequence);

@@ -5,6 +5,8 @@ mod honest;
 mod hostile;
 mod kernel;
 mod screen;
+#[path = "../terminal/mod.rs"]
+mod terminal;
 
 use std::{
     any::type_name,

@@ -6,54 +6,7 @@ use std::{
 };
 
 use super::{Role, sealane};
-
-/// A terminal of its own, ended on drop.
-struct Terminal {
-    socket: String,
-}
-
-impl Terminal {
-    /// `None` where there is no tmux(1).
-    fn start(command: &str) -> Option<Self> {
-        let socket = format!("sealane-test-{}-{:?}", std::process::id(), std::thread::current().id());
-        let socket = socket.replace(['(', ')'], "");
-        let mut tmux = Command::new("tmux");
-        tmux.args(["-L", &socket, "-f", "/dev/null", "new-session", "-d", "-x", "160", "-y", "20", command]);
-        match tmux.status() {
-            Ok(status) => assert!(status.success()),
-            Err(_) => return None,
-        }
-        Some(Self { socket })
-    }
-
-    fn tmux(&self, arguments: &[&str]) -> String {
-        let output = Command::new("tmux").args(["-L", &self.socket]).args(arguments).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    fn keys(&self, keys: &[&str]) {
-        self.tmux(&[&["send-keys"], keys].concat());
-    }
-
-    /// Waits until the screen is as `expected`.
-    fn shows(&self, expected: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            let screen = self.tmux(&["capture-pane", "-p"]);
-            if expected(&screen) {
-                return screen;
-            }
-            assert!(Instant::now() < deadline, "{screen}");
-            std::thread::yield_now();
-        }
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        self.tmux(&["kill-server"]);
-    }
-}
+use crate::terminal::Terminal;
 
 #[test]
 fn keys_sort_filter_and_quit_and_leave_the_terminal_as_it_was() {

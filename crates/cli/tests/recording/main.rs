@@ -10,3 +10,6 @@ mod misuse;
 mod replaying;
 mod round_trip;
 mod support;
+#[path = "../terminal/mod.rs"]
+mod terminal;
+mod words;
