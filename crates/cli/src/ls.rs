@@ -24,6 +24,9 @@ pub(crate) struct Options {
     json: bool,
 }
 
+/// What is said where there is nothing.
+pub(crate) const NOTHING: &str = "No channel and no publisher was seen.";
+
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let seen = Looker::new()?.look()?;
@@ -59,11 +62,7 @@ fn text(report: &Report) -> String {
             row.state.name().to_owned(),
         ]);
     }
-    let mut text = if report.rows.is_empty() {
-        "No channel and no publisher was seen.\n".to_owned()
-    } else {
-        table.trim_fmt() + "\n"
-    };
+    let mut text = if report.rows.is_empty() { format!("{NOTHING}\n") } else { table.trim_fmt() + "\n" };
     for note in notes(report) {
         text.push_str(&note);
         text.push('\n');
@@ -78,6 +77,20 @@ pub(crate) fn programs(programs: &[Program]) -> String {
         [one] => format!("{} {} ({})", one.pid, one.name, one.user),
         [one, more @ ..] => format!("{} {} ({}) +{}", one.pid, one.name, one.user, more.len()),
     }
+}
+
+/// The same without users: `1234 camera`.
+pub(crate) fn processes(programs: &[Program]) -> String {
+    match programs {
+        [] => "–".to_owned(),
+        [one] => format!("{} {}", one.pid, one.name),
+        [one, more @ ..] => format!("{} {} +{}", one.pid, one.name, more.len()),
+    }
+}
+
+/// The receiving end of a row, without users.
+pub(crate) fn receiving_processes(row: &Row) -> String {
+    if row.kind == Kind::Publisher { "all below".to_owned() } else { processes(&row.to) }
 }
 
 /// The receiving end of a row. A publisher's are in rows of their own.

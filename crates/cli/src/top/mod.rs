@@ -1,5 +1,7 @@
 //! `sealane top`: the same as `ls`, live.
 
+mod columns;
+mod help;
 mod rates;
 mod screen;
 
@@ -32,7 +34,8 @@ const WALK_EVERY: Duration = Duration::from_secs(2);
 /// The processes are not changed, and do not notice: figures are read from their control pages.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Keys: q quit · s sort by the next column · r reverse · / filter · p pause · + - interval · arrows scroll · Ctrl-Z stop
+    after_help = "Keys: q quit · ? help · / filter · Esc no filter · s sort by the next column · r reverse · p pause · + - interval · arrows scroll ·
+Ctrl-Z stop
 
 Examples:
   sealane top

@@ -7,9 +7,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::{
-    ls::{notes, programs, receivers},
+    ls::{NOTHING, notes, programs, receivers},
     output::{bytes, count},
-    rows::{Kind, Report, Row},
+    rows::{Kind, Report, Row, escape},
 };
 
 /// A column to sort by.
@@ -68,6 +68,9 @@ pub(crate) struct Shown {
     pub(crate) publishers: usize,
     pub(crate) subscribers: usize,
     pub(crate) notes: Vec<String>,
+    /// The text that all rows contain.
+    #[serde(skip)]
+    filter: String,
 }
 
 /// The last look, and the rates since the one before.
@@ -92,8 +95,8 @@ impl Rates {
         (self.at, self.rated, self.report) = (at, rated, report);
     }
 
-    pub(super) fn shown(&self, sort: Sort, reverse: bool, filter: &str) -> Shown {
-        let filter = filter.to_lowercase();
+    pub(super) fn shown(&self, sort: Sort, reverse: bool, wanted: &str) -> Shown {
+        let filter = wanted.to_lowercase();
         let fits = |row: &Row| {
             filter.is_empty()
                 || [programs(&row.from), receivers(row), row.kind.name().into(), row.state.name().into()]
@@ -121,6 +124,7 @@ impl Rates {
             publishers: kinds(&[Kind::Publisher]),
             subscribers: kinds(&[Kind::Gating, Kind::Overrunning]),
             notes: notes(&self.report),
+            filter: wanted.to_owned(),
         }
     }
 }
@@ -183,6 +187,14 @@ fn short(rate: f64) -> String {
 }
 
 impl Shown {
+    /// The reason why there are no rows.
+    pub(super) fn nothing(&self) -> String {
+        if self.filter.is_empty() {
+            return NOTHING.to_owned();
+        }
+        format!("no row contains \"{}\"", escape(&self.filter))
+    }
+
     /// A table for a terminal or a file.
     pub(super) fn text(&self) -> String {
         let mut table = Table::new();
@@ -196,12 +208,79 @@ impl Shown {
         for row in &self.rows {
             table.add_row(row.cells());
         }
-        let mut text =
-            if self.rows.is_empty() { "Nothing to show.\n".to_owned() } else { table.trim_fmt() + "\n" };
+        let mut text = if self.rows.is_empty() { self.nothing() } else { table.trim_fmt() } + "\n";
         for note in &self.notes {
             text.push_str(note);
             text.push('\n');
         }
         text
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::rows::{Program, State};
+
+    fn program(pid: u32, name: &str) -> Rc<[Program]> {
+        [Program { pid, name: name.to_owned(), user: "root".to_owned(), uid: 0, exe: None }].into()
+    }
+
+    fn rated(kind: Kind, to: &Rc<[Program]>, state: State) -> Rated {
+        let row = Row {
+            kind,
+            group: 0,
+            from: program(22_688, "camera"),
+            to: Rc::clone(to),
+            inode: 1,
+            messages: Some(1),
+            bytes: Some(1),
+            ring: Some(256 << 10),
+            fill: Some(3_000_000),
+            high_water: Some(256_123),
+            waits: Some(276),
+            missed: Some(0),
+            state,
+        };
+        let (messages_per_second, bytes_per_second) = (Some(60.0), Some(1_200_000_000.0));
+        Rated { row, messages_per_second, bytes_per_second, new_waits: None, newly_missed: None }
+    }
+
+    /// Rows of all widths.
+    pub(in crate::top) fn rows() -> Vec<Rated> {
+        let to = program(22_690, "algorithm");
+        vec![
+            rated(Kind::Channel, &to, State::HeldUp),
+            rated(Kind::Publisher, &to, State::Unknown),
+            rated(Kind::Overrunning, &to, State::Asleep),
+        ]
+    }
+
+    /// A row of a process with this name.
+    pub(in crate::top) fn named(name: &str) -> Rated {
+        let mut rated = rows().remove(0);
+        rated.row.from = program(1, name);
+        rated
+    }
+
+    /// The rows, if there is no filter: with one, none.
+    pub(in crate::top) fn shown(filter: &str) -> Shown {
+        Shown {
+            seconds: 1.0,
+            rows: if filter.is_empty() { rows() } else { Vec::new() },
+            channels: 1,
+            publishers: 1,
+            subscribers: 1,
+            notes: Vec::new(),
+            filter: filter.to_owned(),
+        }
+    }
+
+    #[test]
+    fn tables_without_rows_say_why() {
+        assert_eq!(shown("pre\x1bview").text(), "no row contains \"pre\\u{1b}view\"\n");
+        assert_eq!(Shown { rows: Vec::new(), ..shown("") }.text(), format!("{NOTHING}\n"));
     }
 }

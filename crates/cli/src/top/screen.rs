@@ -7,12 +7,14 @@ use ratatui::{
     crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
     layout::{Constraint, Layout},
     style::{Color, Modifier, Style},
-    text::{Line, Span},
+    text::{Line, Span, Text},
     widgets::{Cell, Row, Table, TableState},
 };
 
 use super::{
     INTERVALS, Options,
+    columns::{Fitting, Needs, STATE},
+    help::HELP,
     rates::{HEADER, Rated, Shown, Sort},
 };
 use crate::{
@@ -20,11 +22,9 @@ use crate::{
     rows::{Kind, State},
 };
 
-// Columns of the table.
+// Columns with numbers.
 const NUMBERS_FROM: usize = 3;
 const NUMBERS_TO: usize = 9;
-const IN_USE: usize = 6;
-const STATE: usize = 10;
 
 /// The consequence of an event.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,6 +46,9 @@ pub(super) struct Screen {
     pub(super) paused: bool,
     /// The filter as it was before it is typed.
     typing: Option<String>,
+    /// The help page is there in place of the table.
+    has_help: bool,
+    needs: Needs,
     table: TableState,
     rows: usize,
 }
@@ -59,6 +62,8 @@ impl Screen {
             filter: options.filter.clone(),
             paused: false,
             typing: None,
+            has_help: false,
+            needs: Needs::default(),
             table: TableState::default(),
             rows: 0,
         }
@@ -94,7 +99,11 @@ impl Screen {
             return Next::Draw;
         }
         match key.code {
-            KeyCode::Char('q') | KeyCode::Esc => return Next::Quit,
+            KeyCode::Char('q') => return Next::Quit,
+            KeyCode::Char('?') => self.has_help = !self.has_help,
+            KeyCode::Esc if self.has_help => self.has_help = false,
+            _ if self.has_help => return Next::Nothing,
+            KeyCode::Esc if !self.filter.is_empty() => self.filter.clear(),
             KeyCode::Char('s') => self.sort = self.sort.next(),
             KeyCode::Char('r') => self.reverse = !self.reverse,
             KeyCode::Char('p' | ' ') => self.paused = !self.paused,
@@ -126,16 +135,32 @@ impl Screen {
         ])
         .split(frame.area());
         frame.render_widget(self.title(shown), areas[0]);
-        frame.render_stateful_widget(table(shown, areas[1].width), areas[1], &mut self.table);
+        if self.has_help {
+            frame.render_widget(Text::from(HELP), areas[1]);
+        } else if shown.rows.is_empty() {
+            frame.render_widget(Text::from(shown.nothing()), areas[1]);
+        } else {
+            self.needs.see(&shown.rows);
+            let fitting = Fitting::new(areas[1].width.into(), &self.needs);
+            frame.render_stateful_widget(table(shown, &fitting), areas[1], &mut self.table);
+        }
         let lines: Vec<_> = shown.notes.iter().map(|note| Line::from(note.as_str())).collect();
-        frame.render_widget(ratatui::text::Text::from(lines).style(Style::new().fg(Color::Yellow)), areas[2]);
+        frame.render_widget(Text::from(lines).style(Style::new().fg(Color::Yellow)), areas[2]);
         frame.render_widget(self.footer(), areas[3]);
     }
 
     fn title(&self, shown: &Shown) -> Line<'static> {
         let Shown { channels, publishers, subscribers, .. } = shown;
-        let mut spans = vec![
-            Span::from("sealane").style(Style::new().add_modifier(Modifier::BOLD).fg(Color::Cyan)),
+        let mut spans =
+            vec![Span::from("sealane").style(Style::new().add_modifier(Modifier::BOLD).fg(Color::Cyan))];
+        // What explains why rows are not there, or do not move, is cut last.
+        if !self.filter.is_empty() && self.typing.is_none() {
+            spans.push(Span::from(format!("  filter: {}", crate::rows::escape(&self.filter))));
+        }
+        if self.paused {
+            spans.push(Span::from("  paused").style(Style::new().fg(Color::Yellow)));
+        }
+        spans.extend([
             Span::from(format!(
                 "  channels {channels} · publishers {publishers} · subscribers {subscribers}"
             )),
@@ -146,13 +171,7 @@ impl Screen {
                 if self.reverse { ", reversed" } else { "" }
             ))
             .style(Style::new().fg(Color::DarkGray)),
-        ];
-        if !self.filter.is_empty() && self.typing.is_none() {
-            spans.push(Span::from(format!("  filter: {}", crate::rows::escape(&self.filter))));
-        }
-        if self.paused {
-            spans.push(Span::from("  paused").style(Style::new().fg(Color::Yellow)));
-        }
+        ]);
         Line::from(spans)
     }
 
@@ -163,60 +182,17 @@ impl Screen {
                 crate::rows::escape(&self.filter)
             ));
         }
-        Line::from("q quit  s sort  r reverse  / filter  p pause  + - interval  ↑ ↓ scroll")
-            .style(Style::new().fg(Color::DarkGray))
-    }
-}
-
-/// The widths of the columns; those of `FROM` and `TO` are the least, and they share what is left.
-const WIDTHS: [u16; 11] = [17, 13, 13, 7, 12, 10, 10, 10, 6, 7, 19];
-/// The column `KIND` where there is little room.
-const NARROW_KIND: u16 = 12;
-/// The bar before the bytes in use.
-const GAUGE: u16 = 7;
-/// The columns that are left out where there is no room, in this order.
-const LEAST: [usize; 6] = [7, 8, 9, 5, 4, 3];
-
-/// The columns that fit into the width of a terminal.
-struct Fitting {
-    columns: Vec<usize>,
-    kind: u16,
-    has_gauge: bool,
-}
-
-impl Fitting {
-    fn new(width: u16) -> Self {
-        let mut columns: Vec<_> = (0..WIDTHS.len()).collect();
-        let needed = |columns: &[usize]| columns.iter().map(|column| WIDTHS[*column] + 1).sum::<u16>() - 1;
-        let mut kind = WIDTHS[0];
-        for column in LEAST {
-            if needed(&columns) <= width {
-                break;
-            }
-            kind = NARROW_KIND;
-            if needed(&columns) - (WIDTHS[0] - NARROW_KIND) <= width {
-                break;
-            }
-            columns.retain(|other| *other != column);
-        }
-        let has_gauge = needed(&columns) + GAUGE <= width;
-        Self { columns, kind, has_gauge }
-    }
-
-    fn constraints(&self) -> Vec<Constraint> {
-        let width = |column: &usize| match *column {
-            0 => Constraint::Length(self.kind),
-            1 | 2 => Constraint::Fill(1),
-            IN_USE if self.has_gauge => Constraint::Length(WIDTHS[IN_USE] + GAUGE),
-            column => Constraint::Length(WIDTHS[column]),
+        let keys = if self.has_help {
+            "q quit  Esc back"
+        } else {
+            "q quit  ? help  / filter  s sort  r reverse  p pause  + - interval  ↑ ↓ scroll"
         };
-        self.columns.iter().map(width).collect()
+        Line::from(keys).style(Style::new().fg(Color::DarkGray))
     }
 }
 
-fn table(shown: &Shown, width: u16) -> Table<'static> {
-    let fitting = Fitting::new(width);
-    let titles = fitting.columns.iter().map(|column| match *column {
+fn table(shown: &Shown, fitting: &Fitting) -> Table<'static> {
+    let titles = fitting.columns.iter().map(|(column, _)| match *column {
         NUMBERS_FROM..=NUMBERS_TO => Cell::from(Line::from(HEADER[*column]).right_aligned()),
         _ => Cell::from(HEADER[*column]),
     });
@@ -229,60 +205,131 @@ fn table(shown: &Shown, width: u16) -> Table<'static> {
             if rated.row.kind == Kind::Publisher {
                 capacity = rated.row.ring;
             }
-            line(rated, rated.row.ring.or(capacity), &fitting)
+            line(rated, rated.row.ring.or(capacity), fitting)
         })
         .collect();
-    Table::new(rows, fitting.constraints()).header(header).column_spacing(1)
+    let widths = fitting
+        .columns
+        .iter()
+        .map(|(_, width)| Constraint::Length(u16::try_from(*width).unwrap_or(u16::MAX)));
+    Table::new(rows, widths).header(header).column_spacing(1)
 }
 
 fn line(rated: &Rated, capacity: Option<u64>, fitting: &Fitting) -> Row<'static> {
-    let mut cells = rated.cells();
-    if let (Some(fill), Some(capacity), true) = (rated.row.fill, capacity, fitting.has_gauge)
-        && capacity > 0
-    {
-        cells[IN_USE] = gauge(fill, capacity);
-    }
+    let in_use = rated.row.fill.zip(capacity.filter(|capacity| *capacity > 0)).zip(fitting.beside_gauge);
     let state = match rated.row.state {
         State::HeldUp | State::HoldsUp | State::DoesNotAnswer => Color::Red,
         State::WaitsForSpace | State::Forbidden | State::NotTried => Color::Yellow,
         State::Awake => Color::Green,
         State::Asleep | State::Unreadable | State::Unknown => Color::DarkGray,
     };
-    let cells = fitting.columns.iter().map(|column| {
-        let text = std::mem::take(&mut cells[*column]);
-        match *column {
-            NUMBERS_FROM..=NUMBERS_TO => Cell::from(Line::from(text).right_aligned()),
-            STATE => Cell::from(text).style(Style::new().fg(state)),
-            _ => Cell::from(text),
-        }
+    let cells = fitting.cells(rated, in_use.map(|((fill, capacity), places)| gauge(fill, capacity, places)));
+    let cells = cells.into_iter().map(|(column, text)| match column {
+        NUMBERS_FROM..=NUMBERS_TO => Cell::from(Line::from(text).right_aligned()),
+        STATE => Cell::from(text).style(Style::new().fg(state)),
+        _ => Cell::from(text),
     });
     let row = Row::new(cells.collect::<Vec<_>>());
     if rated.row.kind == Kind::Publisher { row.style(Style::new().add_modifier(Modifier::BOLD)) } else { row }
 }
 
-/// A bar of six places, and the bytes.
-fn gauge(fill: u64, capacity: u64) -> String {
+/// A bar of six places, and the bytes in so many places.
+fn gauge(fill: u64, capacity: u64, places: usize) -> String {
     const PLACES: u64 = 6;
     let marked = fill.min(capacity).saturating_mul(PLACES).div_ceil(capacity);
     let bar: String = (0..PLACES).map(|at| if at < marked { '█' } else { '·' }).collect();
-    format!("{bar} {:>10}", bytes(Some(fill)))
+    format!("{bar} {:>places$}", bytes(Some(fill)))
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use ratatui::{Terminal, backend::TestBackend};
+
     use super::*;
+    use crate::top::rates::tests::shown;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn screen(arguments: &[&str]) -> Screen {
+        Screen::new(&Command::parse_from([&["top"], arguments].concat()).options)
+    }
+
+    /// The lines that a terminal shows.
+    fn lines(screen: &mut Screen, width: u16) -> Vec<String> {
+        let mut terminal = Terminal::new(TestBackend::new(width, 24)).unwrap();
+        let shown = shown(&screen.filter);
+        terminal.draw(|frame| screen.draw(frame, &shown)).unwrap();
+        let buffer = terminal.backend().buffer();
+        let cells: Vec<_> = buffer.content().iter().map(ratatui::buffer::Cell::symbol).collect();
+        cells.chunks(width.into()).map(|line| line.concat().trim_end().to_owned()).collect()
+    }
+
+    fn press(screen: &mut Screen, code: KeyCode) -> Next {
+        screen.on_key(KeyEvent::new(code, KeyModifiers::NONE))
+    }
 
     #[test]
-    fn the_least_important_columns_go_first() {
-        let names = |width| Fitting::new(width).columns.into_iter().map(|at| HEADER[at]).collect::<Vec<_>>();
-        assert_eq!(names(160), HEADER);
-        assert!(Fitting::new(160).has_gauge && !Fitting::new(120).has_gauge);
-        assert_eq!(names(80), ["KIND", "FROM", "TO", "MSG/S", "IN USE", "STATE"]);
-        assert_eq!(names(1), ["KIND", "FROM", "TO", "IN USE", "STATE"]);
-        for width in 79..200 {
-            let fitting = Fitting::new(width);
-            let needed: u16 = fitting.columns.iter().map(|column| WIDTHS[*column] + 1).sum::<u16>() - 1;
-            assert!(needed - (WIDTHS[0] - fitting.kind) <= width, "{width}");
+    fn usual_widths_show_names_and_rates() {
+        for (width, from) in [(150, "22688 camera (root)"), (80, "22688 camera "), (70, "22688 camera ")] {
+            let lines = lines(&mut screen(&[]), width);
+            for text in ["MSG/S", "BYTES/S", "STATE"] {
+                assert!(lines[1].contains(text), "{width}: {}", lines[1]);
+            }
+            assert!(lines[2].contains(from) && lines[2].contains("22690 algorithm"), "{width}: {}", lines[2]);
+            assert!(lines[2].contains("held up"), "{width}: {}", lines[2]);
+        }
+        let wide = lines(&mut screen(&[]), 160);
+        assert!(wide[2].contains("██████ 2.9 MiB ") && !wide[2].contains('…'), "{}", wide[2]);
+        let lines = lines(&mut screen(&[]), 50);
+        assert!(lines[2].contains('…') && lines[2].contains("1.1 GiB/s"), "{}", lines[2]);
+    }
+
+    #[test]
+    fn escape_clears_the_filter_and_quits_nothing() {
+        let mut screen = screen(&["--filter", "camera"]);
+        assert_eq!(press(&mut screen, KeyCode::Esc), Next::Draw);
+        assert_eq!(screen.filter, "");
+        assert_eq!(press(&mut screen, KeyCode::Esc), Next::Nothing);
+        // In the line of the filter it leaves the filter as it was.
+        screen.filter = "old".to_owned();
+        for code in [KeyCode::Char('/'), KeyCode::Char('x'), KeyCode::Esc] {
+            assert_eq!(press(&mut screen, code), Next::Draw);
+        }
+        assert_eq!(screen.filter, "old");
+        assert_eq!(press(&mut screen, KeyCode::Char('q')), Next::Quit);
+    }
+
+    #[test]
+    fn help_comes_and_goes() {
+        let mut screen = screen(&[]);
+        assert!(lines(&mut screen, 80)[23].contains("? help"));
+        for back in ['?', '\x1b'] {
+            assert_eq!(press(&mut screen, KeyCode::Char('?')), Next::Draw);
+            let page = lines(&mut screen, 80);
+            assert!(
+                page.iter().any(|line| line.starts_with("STATE  ")) && page[23].contains("Esc"),
+                "{page:#?}"
+            );
+            let code = if back == '?' { KeyCode::Char('?') } else { KeyCode::Esc };
+            assert_eq!(press(&mut screen, code), Next::Draw);
+            assert!(lines(&mut screen, 80)[2].contains("22688"));
+        }
+        press(&mut screen, KeyCode::Char('?'));
+        assert_eq!(press(&mut screen, KeyCode::Char('q')), Next::Quit);
+    }
+
+    #[test]
+    fn a_filter_that_matches_nothing_says_so_and_stays_visible() {
+        let mut screen = screen(&["--filter", "preview"]);
+        for width in [200, 80, 40] {
+            let lines = lines(&mut screen, width);
+            assert!(lines[0].contains("filter: preview"), "{width}: {}", lines[0]);
+            assert!(lines.iter().any(|line| line.contains("no row contains \"preview\"")), "{lines:#?}");
         }
     }
 }

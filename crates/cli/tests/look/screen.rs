@@ -24,8 +24,15 @@ fn keys_sort_filter_and_quit_and_leave_the_terminal_as_it_was() {
     terminal.keys(&["r"]);
     terminal.shows(|screen| screen.contains("reversed"));
     terminal.keys(&["/", "nobody", "Enter"]);
-    terminal.shows(|screen| screen.contains("filter: nobody") && !screen.contains(&pid));
-    terminal.keys(&["/", "BSpace", "BSpace", "BSpace", "BSpace", "BSpace", "BSpace", &pid, "Enter"]);
+    terminal
+        .shows(|screen| screen.contains("filter: nobody") && screen.contains("no row contains \"nobody\""));
+    terminal.keys(&["Escape"]);
+    terminal.shows(|screen| !screen.contains("nobody") && screen.contains(&pid));
+    terminal.keys(&["?"]);
+    terminal.shows(|screen| screen.contains("FROM, TO ") && !screen.contains(&pid));
+    terminal.keys(&["Escape"]);
+    terminal.shows(|screen| screen.contains(&pid));
+    terminal.keys(&["/", &pid, "Enter"]);
     terminal.shows(|screen| screen.contains(&format!("filter: {pid}")) && screen.contains("asleep"));
     terminal.keys(&["p"]);
     terminal.shows(|screen| screen.contains("paused"));
