@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   sealane ls
-  sudo sealane ls --json | jq '.rows[] | select(.kind == \"publisher\")'")]
+  sealane ls --json | jq -r '.rows[] | select(.kind == \"publisher\") | .path'")]
 pub(crate) struct Options {
     /// Prints JSON instead of a table: docs/tools.md has its fields.
     #[arg(long)]
@@ -41,15 +41,16 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 fn text(report: &Report) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table
-        .set_header(["KIND", "FROM", "TO", "RING", "IN USE", "HIGH", "MESSAGES", "WAITS", "MISSED", "STATE"]);
+    let has_publisher = report.rows.iter().any(|row| row.kind == Kind::Publisher);
+    let titles = ["KIND", "FROM", "TO", "RING", "IN USE", "HIGH", "MESSAGES", "WAITS", "MISSED", "STATE"];
+    table.set_header(titles.into_iter().chain(has_publisher.then_some("PATH")));
     for column in 3..=8 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     for row in &report.rows {
-        table.add_row([
+        let cells = [
             row.kind.name().to_owned(),
             programs(&row.from),
             receivers(row),
@@ -60,7 +61,8 @@ fn text(report: &Report) -> String {
             count(row.waits),
             count(row.missed),
             row.state.name().to_owned(),
-        ]);
+        ];
+        table.add_row(cells.into_iter().chain(has_publisher.then(|| path(row))));
     }
     let mut text = if report.rows.is_empty() { format!("{NOTHING}\n") } else { table.trim_fmt() + "\n" };
     for note in notes(report) {
@@ -91,6 +93,14 @@ pub(crate) fn processes(programs: &[Program]) -> String {
 /// The receiving end of a row, without users.
 pub(crate) fn receiving_processes(row: &Row) -> String {
     if row.kind == Kind::Publisher { "all below".to_owned() } else { processes(&row.to) }
+}
+
+/// The path at which a publisher's subscribers join, or those that it may be.
+fn path(row: &Row) -> String {
+    match &row.paths[..] {
+        [] if row.kind == Kind::Publisher => "–".to_owned(),
+        paths => paths.join(" or "),
+    }
 }
 
 /// The receiving end of a row. A publisher's are in rows of their own.
@@ -170,6 +180,8 @@ mod tests {
             waits: None,
             missed: None,
             state: State::Forbidden,
+            path: None,
+            paths: Vec::new(),
         };
         let unseen = Unseen { processes: 5, cut: 0, hidden: rights.hidden };
         Report { rows: vec![row], unseen, unread: 1, rights }

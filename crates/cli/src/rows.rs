@@ -1,6 +1,9 @@
 //! [`Row`]: one line of `ls` and `top`, the messages from one side to another. Names are escaped here.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    rc::Rc,
+};
 
 use serde::Serialize;
 use uzers::UsersCache;
@@ -115,6 +118,10 @@ pub(crate) struct Row {
     pub(crate) waits: Option<u64>,
     pub(crate) missed: Option<u64>,
     pub(crate) state: State,
+    /// The path at which subscribers join a publisher, if its process listens at one path only.
+    pub(crate) path: Option<String>,
+    /// The paths at which the process of a publisher listens: one of them is the publisher's, and no word tells which.
+    pub(crate) paths: Vec<String>,
 }
 
 /// Everything that `ls` and `top` show.
@@ -197,7 +204,11 @@ impl Namer {
         };
         let slowest = fan.lanes.iter().filter(|lane| lane.is_gating).filter_map(|lane| lane.lag).max();
         let published = row(Kind::Publisher, group, &from, &Rc::default(), Some(fan.published), state);
-        rows.push(Row { fill: slowest, ..published });
+        let listens = fan.publisher.pids.iter().filter_map(|pid| seen.processes.get(pid));
+        let paths: BTreeSet<_> =
+            listens.flat_map(|process| &process.listens).map(|path| escape(path)).collect();
+        let path = paths.first().filter(|_| paths.len() == 1).cloned();
+        rows.push(Row { fill: slowest, path, paths: paths.into_iter().collect(), ..published });
         for lane in &fan.lanes {
             let to = self.programs(seen, &lane.end.pids);
             rows.push(lane_row(lane, group, &from, &to));
@@ -251,6 +262,8 @@ fn row(
         waits: sent.map(|sent| sent.waits),
         missed: None,
         state,
+        path: None,
+        paths: Vec::new(),
     }
 }
 

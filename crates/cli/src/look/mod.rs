@@ -15,6 +15,7 @@ mod pairs;
 mod processes;
 mod reader;
 mod rights;
+mod sockets;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -34,6 +35,7 @@ use self::{
     maps::FileId,
     processes::Walker,
     reader::{Reader, Request},
+    sockets::Sockets,
 };
 
 /// How long all reads of one look may hang, together.
@@ -102,6 +104,22 @@ pub(crate) struct Seen {
     pub(crate) rights: Rights,
 }
 
+impl Seen {
+    /// Finds out where publishers listen.
+    fn find_sockets(&mut self) {
+        let mut sockets = Sockets::default();
+        let is_publisher =
+            |region: &&Region| region.page.as_ref().is_ok_and(|page| page.owner() == Some(Owner::Publisher));
+        let owners: HashSet<u32> =
+            self.regions.iter().filter(is_publisher).flat_map(Region::owners).collect();
+        for (pid, process) in &mut self.processes {
+            if owners.contains(pid) {
+                process.listens = sockets.of(*pid, process.uid);
+            }
+        }
+    }
+}
+
 /// Looks again and again, with what is known from before.
 pub(crate) struct Looker {
     walker: Walker,
@@ -144,6 +162,7 @@ impl Looker {
         let regions = regions.into_values().collect();
         let mut seen = Seen { at: Instant::now(), processes, regions, unseen, rights: self.walker.rights };
         self.read(&mut seen)?;
+        seen.find_sockets();
         Ok(seen)
     }
 

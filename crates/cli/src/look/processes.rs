@@ -35,6 +35,8 @@ pub(crate) struct Process {
     pub(crate) comm: String,
     /// The program's file, where the kernel tells it.
     pub(crate) exe: Option<PathBuf>,
+    /// The names of the sockets at which a publisher listens, as far as they are known.
+    pub(crate) listens: Vec<String>,
     pub(super) mappings: Vec<Mapping>,
 }
 
@@ -108,7 +110,7 @@ impl Walker {
             *kept += mappings.len();
             let (Some(uid), Some(comm)) = (uid(pid), comm(pid)) else { continue };
             let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-            found.insert(pid, Process { pid, uid, comm, exe, mappings });
+            found.insert(pid, Process { pid, uid, comm, exe, listens: Vec::new(), mappings });
         }
         Ok((found, unseen))
     }

@@ -243,6 +243,8 @@ pub(super) mod tests {
             waits: Some(276),
             missed: Some(0),
             state,
+            path: None,
+            paths: Vec::new(),
         };
         let (messages_per_second, bytes_per_second) = (Some(60.0), Some(1_200_000_000.0));
         Rated { row, messages_per_second, bytes_per_second, new_waits: None, newly_missed: None }

@@ -4,6 +4,7 @@
 mod honest;
 mod hostile;
 mod kernel;
+mod paths;
 mod screen;
 #[path = "../terminal/mod.rs"]
 mod terminal;
@@ -75,12 +76,21 @@ impl Role {
         })
     }
 
-    fn run<Test: Fn()>(_: Test, set: impl FnOnce(&mut Command)) -> Option<Self> {
+    fn run<Test: Fn()>(test: Test, set: impl FnOnce(&mut Command)) -> Option<Self> {
+        Self::run_by(&["/proc/self/exe"], test, set)
+    }
+
+    /// The same, by another program that becomes this one. `None` if there is no such program, too.
+    fn run_by<Test: Fn()>(by: &[&str], _: Test, set: impl FnOnce(&mut Command)) -> Option<Self> {
         let (_, name) = type_name::<Test>().split_once("::").unwrap();
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(by[0]);
+        command.args(&by[1..]);
+        if by.len() > 1 {
+            command.arg(std::env::current_exe().unwrap());
+        }
         set(&mut command);
         command.args([name, "--exact", "--ignored", "--nocapture"]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
         let (input, mut output) = (child.stdin.take(), child.stdout.take().unwrap());
         let mut said = Vec::new();
         while !said.ends_with(b"READY\n") {
