@@ -49,7 +49,7 @@ pub(crate) enum Unread {
     Forbidden,
     /// The read has hung.
     DoesNotAnswer,
-    /// The process has ended, or has unmapped, truncated or guarded the region.
+    /// The process has unmapped, truncated or guarded the region, or ends just now.
     Unreadable,
     /// Other reads have hung for too long.
     NotTried,
@@ -105,6 +105,18 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// Forgets processes that have ended, and the regions that nobody has mapped any more.
+    fn forget(&mut self, ended: &HashSet<u32>) {
+        if ended.is_empty() {
+            return;
+        }
+        self.processes.retain(|pid, _| !ended.contains(pid));
+        for region in &mut self.regions {
+            region.holders.retain(|holder| !ended.contains(&holder.pid));
+        }
+        self.regions.retain(|region| !region.holders.is_empty());
+    }
+
     /// Finds out where publishers listen.
     fn find_sockets(&mut self) {
         let mut sockets = Sockets::default();
@@ -177,6 +189,8 @@ impl Looker {
             region.holders.sort_by_key(|one| !one.writable);
         }
         let mut patience = Patience::default();
+        // Processes whose pages could not be read. They may have ended since the walk.
+        let mut silent = HashSet::new();
         // A page that one holder does not show may be shown by another.
         for nth in 0..MOST_ASKED {
             let mut wanted = self.wanted(seen, nth);
@@ -188,6 +202,9 @@ impl Looker {
                 let answered = answers.pages.len();
                 for (one, answer) in wanted.drain(..answered).zip(answers.pages) {
                     let region = &mut seen.regions[one.region];
+                    if matches!(answer, Err(Unread::Unreadable)) {
+                        silent.insert(one.request.pid);
+                    }
                     region.page = answer.and_then(|bytes| Page::new(&bytes).ok_or(Unread::Unreadable));
                     region.len = one.len;
                 }
@@ -208,6 +225,8 @@ impl Looker {
                 region.page = Err(Unread::Unreadable);
             }
         }
+        silent.retain(|pid| processes::has_ended(*pid));
+        seen.forget(&silent);
         Ok(())
     }
 

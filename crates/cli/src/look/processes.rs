@@ -124,6 +124,18 @@ impl Walker {
     }
 }
 
+/// Whether a process has ended: it is gone, or has no memory any more.
+pub(super) fn has_ended(pid: u32) -> bool {
+    let read = File::open(format!("/proc/{pid}/maps")).and_then(|mut maps| maps.read(&mut [0]));
+    match read {
+        Ok(read) => read == 0,
+        Err(error) => {
+            error.kind() == ErrorKind::NotFound
+                || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+        }
+    }
+}
+
 /// The first bytes of a file of a process.
 fn head_of(pid: u32, name: &str) -> Option<String> {
     let mut bytes = Vec::new();

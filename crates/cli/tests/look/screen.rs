@@ -1,11 +1,14 @@
 //! `sealane top` in a terminal, driven by tmux(1) as a person drives it.
 
 use std::{
-    process::Command,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use super::{Role, sealane};
+use serde_json::Value;
+
+use super::{Role, rows_from, sealane};
 use crate::terminal::Terminal;
 
 #[test]
@@ -91,6 +94,32 @@ fn terminal_that_goes_away_ends_it() {
             std::thread::yield_now();
         }
     }
+}
+
+#[test]
+fn processes_that_have_ended_since_the_last_walk_are_left_out() {
+    let mut top = sealane();
+    let mut top = top.args(["top", "--json", "--interval", "50ms"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(top.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    // Some of them end shortly behind a walk, which comes every two seconds.
+    for _ in 0..5 {
+        let mut role = Role::start(super::hostile_pair);
+        let pid = role.pid();
+        while rows_from(&next(), pid).is_empty() {}
+        // It stays a zombie until it is waited for.
+        role.child.kill().unwrap();
+        loop {
+            let report = next();
+            let rows = rows_from(&report, pid);
+            assert!(rows.iter().all(|row| row["kind"] == "channel"), "{rows:#?}");
+            if rows.is_empty() {
+                break;
+            }
+        }
+    }
+    top.kill().unwrap();
+    top.wait().unwrap();
 }
 
 #[test]
