@@ -16,6 +16,7 @@ mod replay;
 mod rows;
 mod stop;
 mod top;
+mod units;
 
 use std::{io::Write, process::ExitCode};
 
@@ -23,7 +24,7 @@ use clap::{Parser, Subcommand};
 
 /// Looks at, records and replays what programs exchange over sealane.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+#[command(name = "sealane", version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

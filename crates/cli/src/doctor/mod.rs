@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use files::Files;
 use report::{Check, Family, Machine, Outcome, Report, State, Step};
@@ -53,14 +53,21 @@ pub(crate) struct Options {
     #[arg(long)]
     no_test: bool,
     /// Gives the checks, and again the self-test, this time: more for emulators and very busy machines.
-    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
-    timeout: u64,
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = timeout)]
+    timeout: Duration,
     /// Says of each check what it limits, also where it is right.
     #[arg(long, conflicts_with = "json")]
     all: bool,
     /// The self-test's child: what it does.
     #[arg(long, hide = true)]
     role: Option<Role>,
+}
+
+fn timeout(text: &str) -> Result<Duration> {
+    let time = crate::units::duration(text)?;
+    let bounds = Duration::from_secs(1)..=Duration::from_mins(10);
+    ensure!(bounds.contains(&time), "1s to 10m expected, {text} found");
+    Ok(time)
 }
 
 /// Runs the command.
@@ -70,7 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut out = Output { text: (!options.json).then(|| Text::new(options.all)), failed: None };
-    let plan = Plan { test: !options.no_test, time: Duration::from_secs(options.timeout) };
+    let plan = Plan { test: !options.no_test, time: options.timeout };
     let report = examine(plan, &mut out);
     match out.text {
         Some(_) => out.print(&text::counts(&report)),

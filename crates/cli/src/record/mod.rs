@@ -2,6 +2,7 @@
 
 mod batch;
 mod files;
+mod joining;
 mod output;
 mod repair;
 mod salvage;
@@ -15,25 +16,25 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use bytesize::ByteSize;
-use sealane::{Builder, Error, Slow, Subscriber};
+use sealane::Subscriber;
 
 use self::{
+    joining::{source, subscribe},
     output::Heading,
     session::{Bounds, Report, Session},
     target::Target,
 };
 use crate::{
-    look::comm,
     output::line,
     progress::{Progress, say},
-    recording::{layout::MAX_PAYLOAD, records::MAX_RECORD},
-    rows::escape,
-    stop::{LOOK, Stop},
+    recording::layout::MAX_PAYLOAD,
+    stop::Stop,
+    units::{duration, size},
 };
 
 /// Records what a publisher publishes into an MCAP file.
@@ -51,10 +52,10 @@ pub(crate) struct Options {
     #[arg(short, long, value_name = "FILE", required_unless_present = "repair")]
     output: Option<PathBuf>,
     /// Ends the file before it is larger than this (1GiB, 500MB). With `--split` it is the limit of each file, not of all.
-    #[arg(long, value_name = "SIZE", conflicts_with = "repair")]
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "repair")]
     max_size: Option<ByteSize>,
     /// Ends the file after this time (10m, 1h 30m). With `--split` it is the limit of each file, not of all.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "repair")]
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "repair")]
     max_duration: Option<Duration>,
     /// Begins another file (FILE-0001.mcap …) at `--max-size` or `--max-duration`, in place of an end. The recording goes on until
     /// the publisher ends, Ctrl-C, or `--total-duration`.
@@ -64,13 +65,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COUNT", requires = "split", value_parser = clap::value_parser!(u32).range(1..))]
     keep: Option<u32>,
     /// Ends the whole recording after this time, however many files it has.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "repair")]
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "repair")]
     total_duration: Option<Duration>,
     /// Overwrites files that exist.
     #[arg(long)]
     force: bool,
     /// Waits for a publisher that is not there yet, for this time at most.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "repair")]
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "repair")]
     wait: Option<Duration>,
     /// Waits for the disk at each flush, once a second or more often, so that a power cut loses no more than a kill.
     #[arg(long, conflicts_with = "repair")]
@@ -143,56 +144,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
 }
 
-/// Subscribes, so that the publisher never waits. `None` if a signal came first.
-fn subscribe(path: &Path, options: &Options, stop: &Stop) -> Result<Option<Subscriber>> {
-    // The publisher refuses a subscriber that does not accept as much as it may publish: all that it may is accepted.
-    let builder = Builder::default()
-        .slow(Slow::Overrun)
-        .max_fds(253)
-        .max_control(MAX_CONTROL)
-        .max_peer_ring_capacity(usize::try_from(MAX_RECORD)?);
-    let (start, mut said) = (Instant::now(), false);
-    loop {
-        if stop.is_asked() {
-            return Ok(None);
-        }
-        let error = match builder.subscribe(path) {
-            Ok(subscriber) => return Ok(Some(subscriber)),
-            Err(error) => error,
-        };
-        let left = options.wait.unwrap_or_default().saturating_sub(start.elapsed());
-        if !is_absent(&error) || left.is_zero() {
-            return Err(error).with_context(|| format!("subscribe to {}", path.display()));
-        }
-        if !std::mem::replace(&mut said, true) {
-            say(
-                &format!("waits for a publisher at {} (--wait); Ctrl-C ends it", path.display()),
-                options.json,
-            );
-        }
-        // Nothing tells that an abstract name is taken.
-        std::thread::sleep(LOOK.min(left));
-    }
-}
-
-/// The publisher, for a person: its process, where the kernel tells that, or its path.
-fn source(path: &Path, subscriber: &Subscriber) -> String {
-    let pid = subscriber.peer().credentials().pid;
-    let named = pid.and_then(|pid| Some(format!("{pid} {}", escape(&comm(pid.get())?))));
-    named.unwrap_or_else(|| path.display().to_string())
-}
-
 fn name(output: &Path, to_stdout: bool) -> String {
     if to_stdout { "standard output".to_owned() } else { output.display().to_string() }
-}
-
-/// The most control bytes that any message can have.
-const MAX_CONTROL: usize = 212_928;
-
-/// Whether nobody publishes there yet.
-fn is_absent(error: &Error) -> bool {
-    use std::io::ErrorKind::{ConnectionRefused, NotFound};
-    matches!(error, Error::Io { source, .. } if [ConnectionRefused, NotFound].contains(&source.kind()))
 }
 
 fn heading(path: &Path, subscriber: &Subscriber) -> Heading {

@@ -2,7 +2,12 @@
 
 mod player;
 
-use std::{fs::File, path::PathBuf, process::ExitCode, str::FromStr};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    str::FromStr,
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use bytesize::ByteSize;
@@ -19,6 +24,7 @@ use crate::{
         records::MAX_RECORD,
     },
     stop::Stop,
+    units::size,
 };
 
 /// Publishes what a recording holds, at the pace at which it came.
@@ -39,13 +45,13 @@ pub(crate) struct Options {
     #[arg(long = "loop")]
     repeat: bool,
     /// Size of the ring. Default: that of the publisher that was recorded.
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     ring: Option<ByteSize>,
     /// Begins when this many subscribers are there.
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     wait_for: usize,
     /// Most control bytes of a message. Subscribers accept 64 KiB by default, and as much as this is needed.
-    #[arg(long, value_name = "SIZE", default_value = "64KiB")]
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = size)]
     max_control: ByteSize,
     /// Prints JSON instead of text.
     #[arg(long)]
@@ -97,6 +103,11 @@ struct Report {
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let context = || format!("replay {}", options.file.display());
+    if options.file == Path::new("-") {
+        // A pipe cannot be read again for another pass, and nobody would be served while it has nothing.
+        let found = "a file expected, standard input found: write it into a file first (`cat > FILE.mcap`), or write ./- for a file of that name";
+        return Err(anyhow!(found)).with_context(context);
+    }
     // To open a pipe is to wait for its writer: signals are not taken yet, and end that.
     let file = File::open(&options.file).context("open").with_context(context)?;
     let stop = Stop::on_signals()?;

@@ -24,6 +24,7 @@ use crate::{
     output::print,
     rows::Namer,
     stop::{LOOK, Stop},
+    units::duration,
 };
 
 /// How often all processes are walked over. Known regions are read at each tick.
@@ -50,7 +51,7 @@ pub(crate) struct Options {
     #[arg(long, default_value = "group")]
     sort: Sort,
     /// Shows only rows that contain this text, in whatever case.
-    #[arg(long, default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     filter: String,
     /// Looks twice, prints a table with the rates between, and ends.
     #[arg(long)]
@@ -64,7 +65,7 @@ pub(crate) struct Options {
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_hours(1));
 
 fn interval(text: &str) -> Result<Duration> {
-    let interval = humantime::parse_duration(text)?;
+    let interval = duration(text)?;
     let (least, most) = INTERVALS;
     if interval < least || interval > most {
         bail!("{text} found, 50ms to 1h expected");

@@ -110,6 +110,57 @@ fn a_pipe_that_has_a_name_is_refused_and_not_waited_for() {
 }
 
 #[test]
+fn a_replay_of_standard_input_is_refused_by_name() {
+    let place = Place::new();
+    let error = fail(&mut sealane(&["replay", "-", text(&place.path)]));
+    assert!(error.contains("standard input found") && error.contains("cat > FILE.mcap"), "{error}");
+    // A file of that name is a file.
+    let error = fail(&mut sealane(&["replay", "./-", text(&place.path)]));
+    assert!(error.contains("No such file"), "{error}");
+}
+
+#[test]
+fn a_recorder_says_why_no_publisher_is_there() {
+    let place = Place::new();
+    let abandoned = |kind| {
+        let socket = place.join("abandoned");
+        drop(std::os::unix::net::UnixDatagram::bind(&socket).unwrap());
+        (socket, kind)
+    };
+    let (file, folder) = (place.join("file"), place.join("folder"));
+    fs::write(&file, "precious").unwrap();
+    fs::create_dir(&folder).unwrap();
+    let datagrams = place.join("datagrams");
+    let _socket = std::os::unix::net::UnixDatagram::bind(&datagrams).unwrap();
+    // Nobody can come where something else is: it is not waited for.
+    let ages = &["--wait", "1h"][..];
+    for ((path, expected), options) in [
+        ((file.clone(), "a file that is no socket is there"), ages),
+        ((folder, "a folder is there"), ages),
+        ((datagrams, "a socket of another kind is there"), ages),
+        (abandoned("has ended"), &[]),
+        ((place.join("nothing"), "`sealane ls` shows the paths"), &[]),
+        (("@sealane-test-nobody".into(), "`sealane ls` shows the paths"), &[]),
+    ] {
+        let mut command = sealane(&["record", text(&path), "-o", text(&place.file)]);
+        let error = fail(command.args(options));
+        assert!(error.contains("no publisher is there") && error.contains(expected), "{error}");
+        assert!(!place.file.exists());
+    }
+    assert_eq!(fs::read(file).unwrap(), b"precious");
+}
+
+#[test]
+fn one_version_is_said_by_all() {
+    let version = concat!("sealane ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(succeed(&mut sealane(&["-V"])), version);
+    let doctor = succeed(&mut sealane(&["doctor", "--no-test", "--timeout", "1m"]));
+    assert!(doctor.starts_with(version.trim()), "{doctor}");
+    let help = succeed(&mut sealane(&["top", "--help"]));
+    assert!(help.contains("--filter <TEXT>") && !help.contains("[default: \"\"]"), "{help}");
+}
+
+#[test]
 fn a_path_that_is_taken_is_an_error_and_stays_as_it_is() {
     let place = recording();
     let (file, path) = (text(&place.file), place.join("q"));
