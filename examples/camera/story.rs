@@ -242,7 +242,7 @@ fn isolation(facts: &Facts) -> Vec<String> {
     }
     if facts.forbidden_acts_tried > 0 {
         sentences.push(format!(
-            "It tried {} (open a file, make a socket, send a signal, start a program); its sandbox refused {}.",
+            "It tried {} (open a file, make a socket, have a signal sent, send one, start a program); its sandbox refused {}.",
             count(facts.forbidden_acts_tried.into(), "forbidden act"),
             if facts.forbidden_acts_refused == facts.forbidden_acts_tried {
                 "all".to_owned()

@@ -25,7 +25,7 @@ pub(crate) fn run(
     for path in files {
         let begin = Instant::now();
         let outcome = match files::open(&path) {
-            Err(error) => Outcome::NotOpened(error.to_string()),
+            Err(error) => Outcome::NotOpened(error),
             Ok((file, size)) => match decode::read(&file, size, options.limits.max_file)
                 .and_then(|bytes| decode(&bytes, options.limits.max_pixels, &mut memory))
             {

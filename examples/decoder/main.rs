@@ -35,7 +35,8 @@ use std::{
     error::Error,
     fs,
     num::{NonZeroU64, NonZeroUsize},
-    path::PathBuf,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     process::ExitCode,
     thread,
     time::Duration,
@@ -44,7 +45,7 @@ use std::{
 use clap::{Args, Parser};
 use sealane::Builder;
 
-use crate::{output::failed, report::Report, samples::Samples};
+use crate::{files::shown, output::failed, protocol::Trick, report::Report, samples::Samples};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -65,6 +66,9 @@ struct Options {
     /// Attempts to decode a file whose worker is lost
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     attempts: u32,
+    /// Seconds after which the pool gives up where no worker can be started
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    give_up: Duration,
     /// Replace a worker after N files: one that a file has taken over can falsify what comes after it [default: never]
     #[arg(long, value_name = "N")]
     files_per_worker: Option<NonZeroU64>,
@@ -77,6 +81,9 @@ struct Options {
     /// Let every Nth request crash its worker
     #[arg(long, value_name = "N")]
     crash_every: Option<NonZeroU64>,
+    /// The way in which they crash, or misbehave [default: one of the first four after the other]
+    #[arg(long, value_name = "WAY", requires = "crash_every")]
+    crash_by: Option<Trick>,
     /// Let every Nth request hang
     #[arg(long, value_name = "N")]
     hang_every: Option<NonZeroU64>,
@@ -108,7 +115,7 @@ struct Limits {
     /// Bytes of a file, at most
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
     max_file: u64,
-    /// Pixels of an image, at most; a worker's ring has room for two of them
+    /// Pixels of an image, at most; a worker's ring has room for two of them, and for those of --keep
     #[arg(long, value_name = "N", default_value_t = 16_000_000, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     max_pixels: u64,
     /// Images that stay in each worker's ring, as a viewer keeps what it shows
@@ -157,7 +164,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     if let Some(folder) = &options.save {
-        fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", shown(folder)))?;
     }
     let samples = match &options.input {
         Some(_) => None,
@@ -165,7 +172,10 @@ fn run(options: &Options) -> Result<()> {
     };
     let folder = samples.as_ref().map_or(options.input.as_deref(), |samples| Some(samples.folder()));
     let folder = folder.ok_or("a folder expected (--input)")?;
-    let listed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    if options.save.as_deref().is_some_and(|save| is_same(save, folder)) {
+        return Err("--save and --input are the same folder: a thumbnail could replace a file".into());
+    }
+    let listed = |error: std::io::Error| format!("{}: {error}", shown(folder));
     let mut files: Vec<PathBuf> = fs::read_dir(folder)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
         .map_err(listed)?;
@@ -178,11 +188,13 @@ fn run(options: &Options) -> Result<()> {
     } else {
         pool::run(options, files.into_iter(), |path, outcome, took| report.file(path, &outcome, took))?
     };
-    report.end(&workers)?;
-    match workers.gave_up {
-        Some(reason) => Err(reason.into()),
-        None => Ok(()),
-    }
+    report.end(&workers)
+}
+
+/// Whether two names are those of one folder.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path| fs::metadata(path).map(|about| (about.dev(), about.ino()));
+    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 fn seconds(text: &str) -> std::result::Result<Duration, String> {

@@ -1,14 +1,12 @@
 //! The cost of workers: CPU time and time to decode photographs, here and in workers; the time that a restart takes.
 
 use std::{
-    env::current_exe,
     fs::File,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use sealane::{Builder, Control};
+use sealane::Control;
 
 use crate::{
     Limits, Options, Result, in_process,
@@ -107,16 +105,10 @@ fn restarts(limits: &Limits, photograph: &Path) -> Result<()> {
     let file = File::open(photograph)?;
     // A job that is refused at once: the first answer without the time of a decoder.
     let job = Job { size: u64::MAX, trick: Trick::None as u32, padding: 0 };
-    let builder = Builder::default().ring_capacity(0).max_peer_ring_capacity(limits.ring_capacity());
-    let mut parts: [Vec<f64>; 4] = Default::default();
+    let builder = limits.builder();
+    let mut parts: [Vec<f64>; 5] = Default::default();
     for _ in 0..STARTS {
-        let mut command = Command::new(current_exe()?);
-        command
-            .arg("--worker")
-            .args(limits.arguments())
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+        let mut command = limits.command();
         let mut begin = Instant::now();
         // The time since the last step.
         let mut lap = || std::mem::replace(&mut begin, Instant::now()).elapsed();
@@ -124,19 +116,23 @@ fn restarts(limits: &Limits, photograph: &Path) -> Result<()> {
         let started = lap();
         let mut channel = handshake.finish()?;
         let shaken = lap();
+        channel.recv_timeout(limits.timeout)?;
+        let ready = lap();
         let request = channel.sender.request(Control::of(&job).fd(&file))?;
         channel.receiver.wait_reply(request, limits.timeout)?;
         let answered = lap();
         drop(channel);
         child.wait()?;
-        let times = [started, shaken, answered, lap()];
+        let times = [started, shaken, ready, answered, lap()];
         for (part, time) in parts.iter_mut().zip(times) {
             part.push(time.as_secs_f64());
         }
     }
     print(format_args!("a worker with a ring of {} MiB, {STARTS} starts:", limits.ring_capacity() >> 20))?;
     for (name, part) in
-        ["process started", "channel made", "first answer", "ended and reaped"].iter().zip(parts)
+        ["process started", "channel made", "sandbox entered", "first answer", "ended and reaped"]
+            .iter()
+            .zip(parts)
     {
         print(format_args!("  {name:17} {} ms", spread(part, 1000.0)))?;
     }

@@ -1,8 +1,8 @@
 //! What the pool does with pixels: a thumbnail. Any bytes are pixels, so whoever made them can do no more than make an ugly one.
 
-use std::{ffi::OsString, path::Path};
+use std::{ffi::OsString, fs::Permissions, io::BufWriter, os::unix::fs::PermissionsExt, path::Path};
 
-use image::RgbImage;
+use image::{ImageFormat, RgbImage};
 use sealane::Payload;
 
 use crate::{Result, protocol::Shape};
@@ -32,12 +32,15 @@ impl Pixels<'_> {
     }
 }
 
-/// Saves a thumbnail of the file of this name, if there is a folder for it.
+/// Saves a thumbnail of the file of this name, if there is a folder for it. It replaces whatever has its name there, and follows no link.
 pub(crate) fn save(folder: Option<&Path>, path: &Path, shape: Shape, pixels: Pixels<'_>) -> Result<()> {
     let Some(folder) = folder else { return Ok(()) };
     let mut name = OsString::from(path.file_name().ok_or("a file without a name")?);
     name.push(".png");
-    Ok(thumbnail(shape, pixels)?.save(folder.join(name))?)
+    let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o644)).tempfile_in(folder)?;
+    thumbnail(shape, pixels)?.write_to(&mut BufWriter::new(&mut file), ImageFormat::Png)?;
+    file.persist(folder.join(name))?;
+    Ok(())
 }
 
 fn thumbnail(shape: Shape, pixels: Pixels<'_>) -> Result<RgbImage> {

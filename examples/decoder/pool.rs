@@ -4,8 +4,8 @@
 
 use std::{
     collections::VecDeque,
-    env::current_exe,
-    fs::File,
+    fs::{self, File},
+    io,
     num::NonZeroU64,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -20,14 +20,15 @@ use std::{
 use sealane::{Builder, Message, Payload};
 
 use crate::{
-    Options, Result, files,
+    Limits, Options, Result, files,
     pixels::{self, Pixels},
     protocol::{Answer, Job, Shape, Trick},
+    sandbox::Sandbox,
     supervisor::{Failure, Supervisor},
 };
 
-/// Failed starts without an answer between them, after which a thread gives up.
-const STARTS: u32 = 6;
+/// The pause before a file is opened again for which there was no descriptor.
+const SHORTAGE: Duration = Duration::from_millis(10);
 
 /// What happened to a file.
 #[derive(Debug)]
@@ -37,10 +38,10 @@ pub(crate) enum Outcome {
     /// The decoder says why not.
     Refused(String),
     /// It was not opened.
-    NotOpened(String),
+    NotOpened(io::Error),
     /// It was decoded, and what was made of it could not be kept.
     NotSaved(String),
-    /// All attempts ended like this.
+    /// All attempts ended, the last one like this.
     Lost(Failure, u32),
     /// There is no worker left.
     NotTried,
@@ -55,7 +56,7 @@ pub(crate) struct Workers {
     pub(crate) misbehaved: u64,
     pub(crate) acts_tried: u64,
     pub(crate) acts_refused: u64,
-    /// The reason why the first thread gave up.
+    /// The reason why the first thread gave up, or did not begin.
     pub(crate) gave_up: Option<String>,
 }
 
@@ -63,6 +64,8 @@ pub(crate) struct Workers {
 struct Pool<'a, F, C> {
     options: &'a Options,
     files: Mutex<F>,
+    /// Files of threads that gave up.
+    returned: Mutex<Vec<PathBuf>>,
     /// Requests so far, for those that misbehave on purpose.
     requests: AtomicU64,
     done: C,
@@ -74,12 +77,28 @@ pub(crate) fn run(
     files: impl Iterator<Item = PathBuf> + Send,
     done: impl Fn(&Path, Outcome, Duration) + Sync,
 ) -> Result<Workers> {
-    let pool = Pool { options, files: Mutex::new(files), requests: AtomicU64::new(0), done };
-    let supervisors: Vec<_> = (0..options.workers()?).map(|_| options.supervisor()).collect::<Result<_>>()?;
+    if ignores_children() {
+        return Err("SIGCHLD is ignored (by whoever started this), so that no worker could be reaped: start with its default".into());
+    }
+    // Whatever was inherited is not for workers.
+    close_fds::set_fds_cloexec(3, &[]);
+    let pool = Pool {
+        options,
+        files: Mutex::new(files),
+        returned: Mutex::default(),
+        requests: AtomicU64::new(0),
+        done,
+    };
     let mut all = Workers::default();
     thread::scope(|scope| {
-        let threads: Vec<_> =
-            supervisors.into_iter().map(|supervisor| scope.spawn(|| pool.serve(supervisor))).collect();
+        let mut threads = Vec::new();
+        for _ in 0..options.workers()? {
+            match thread::Builder::new().spawn_scoped(scope, || Seat::new(&pool).serve()) {
+                Ok(thread) => threads.push(thread),
+                // Those that there are take all files.
+                Err(error) => all.gave_up = Some(format!("a thread could not be started: {error}")),
+            }
+        }
         for thread in threads {
             match thread.join() {
                 Ok(workers) => all.add(workers),
@@ -87,31 +106,46 @@ pub(crate) fn run(
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-    });
+        Ok::<_, Box<dyn std::error::Error>>(())
+    })?;
     while let Some(path) = pool.next() {
         (pool.done)(&path, Outcome::NotTried, Duration::ZERO);
     }
     Ok(all)
 }
 
-impl Options {
+/// Whether the kernel reaps children itself, so that their numbers may be those of others (`SigIgn`, `proc_pid_status(5)`).
+fn ignores_children() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    ignored >> (libc::SIGCHLD - 1) & 1 == 1
+}
+
+impl Limits {
     /// Starts workers: this program again, in an environment of its own.
-    fn supervisor(&self) -> Result<Supervisor> {
-        let ring = self.limits.ring_capacity();
-        // The pool sends no payloads.
-        let builder = Builder::default().ring_capacity(0).max_peer_ring_capacity(ring);
-        let mut command = Command::new(current_exe()?);
+    pub(crate) fn command(&self) -> Command {
+        // The file itself, even if its name means another one by now.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("--worker").args(self.arguments()).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
         command
-            .arg("--worker")
-            .args(self.limits.arguments())
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+    }
+
+    /// The pool's side of a channel: it sends no payloads, and takes no descriptors.
+    pub(crate) fn builder(&self) -> Builder {
+        Builder::default().ring_capacity(0).max_peer_ring_capacity(self.ring_capacity()).max_fds(0)
+    }
+}
+
+impl Options {
+    fn supervisor(&self) -> Supervisor {
+        let mut command = self.limits.command();
         // Whoever has taken a worker over writes anything there, also what a terminal obeys.
         if !self.verbose {
             command.stderr(Stdio::null());
         }
-        Ok(Supervisor::new(builder, command, self.files_per_worker.map_or(u64::MAX, NonZeroU64::get)))
+        let replace_after = self.files_per_worker.map_or(u64::MAX, NonZeroU64::get);
+        Supervisor::new(self.limits.builder(), command, replace_after)
     }
 
     /// The trick of this request.
@@ -120,7 +154,7 @@ impl Options {
             |every: Option<NonZeroU64>| every.is_some_and(|every| request.is_multiple_of(every.get()));
         if is_due(self.crash_every) {
             let crashes = usize::try_from(request / self.crash_every.map_or(1, NonZeroU64::get)).unwrap_or(0);
-            Trick::CRASHES[crashes % Trick::CRASHES.len()]
+            self.crash_by.unwrap_or(Trick::CRASHES[crashes % Trick::CRASHES.len()])
         } else if is_due(self.hang_every) {
             Trick::Hang
         } else if is_due(self.escape_every) {
@@ -131,58 +165,83 @@ impl Options {
     }
 }
 
-impl<F: Iterator<Item = PathBuf>, C: Fn(&Path, Outcome, Duration)> Pool<'_, F, C> {
+impl<F: Iterator<Item = PathBuf>, C> Pool<'_, F, C> {
     fn next(&self) -> Option<PathBuf> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner).next()
+        let returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        returned.or_else(|| self.files.lock().unwrap_or_else(PoisonError::into_inner).next())
+    }
+}
+
+/// One thread of the pool, with its worker.
+struct Seat<'a, F, C> {
+    pool: &'a Pool<'a, F, C>,
+    supervisor: Supervisor,
+    counts: Workers,
+    /// Images that stay in the ring of the worker that was started as this one.
+    kept: (usize, VecDeque<Payload>),
+}
+
+impl<'a, F: Iterator<Item = PathBuf>, C: Fn(&Path, Outcome, Duration)> Seat<'a, F, C> {
+    fn new(pool: &'a Pool<'a, F, C>) -> Self {
+        let supervisor = pool.options.supervisor();
+        Self { pool, supervisor, counts: Workers::default(), kept: (0, VecDeque::new()) }
     }
 
-    /// One thread's work.
-    fn serve(&self, mut supervisor: Supervisor) -> Workers {
-        let mut workers = Workers::default();
-        let mut kept = VecDeque::new();
-        while let Some(path) = self.next() {
+    /// One file after the other, until there are none, or no worker can be started.
+    fn serve(mut self) -> Workers {
+        while let Some(path) = self.pool.next() {
             let begin = Instant::now();
-            let outcome = match files::open(&path) {
-                Ok((file, size)) => self.decode(&path, &file, size, &mut supervisor, &mut workers, &mut kept),
-                Err(error) => Outcome::NotOpened(error.to_string()),
+            let outcome = match self.open(&path) {
+                Ok((file, size)) => self.decode(&path, &file, size),
+                Err(error) => Outcome::NotOpened(error),
             };
-            let no_start = match &outcome {
-                Outcome::Lost(failure @ Failure::NotStarted(_), _) => Some(failure.to_string()),
-                _ => None,
-            };
-            (self.done)(&path, outcome, begin.elapsed());
-            if no_start.is_some() {
-                workers.gave_up = no_start;
+            if let Outcome::Lost(failure @ Failure::NotStarted(_), _) = outcome {
+                self.counts.gave_up = Some(failure.to_string());
+                self.pool.returned.lock().unwrap_or_else(PoisonError::into_inner).push(path);
                 break;
             }
+            (self.pool.done)(&path, outcome, begin.elapsed());
         }
-        workers.starts.append(&mut supervisor.starts);
-        workers
+        self.counts.starts.append(&mut self.supervisor.starts);
+        self.counts
+    }
+
+    /// Opens a file. A shortage of descriptors is none of its faults, and passes.
+    fn open(&self, path: &Path) -> io::Result<(File, u64)> {
+        let begin = Instant::now();
+        loop {
+            match files::open(path) {
+                Err(error)
+                    if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+                        && begin.elapsed() < self.pool.options.limits.timeout =>
+                {
+                    thread::sleep(SHORTAGE);
+                }
+                opened => return opened,
+            }
+        }
     }
 
     /// Has a file decoded, again if its worker was lost.
-    fn decode(
-        &self,
-        path: &Path,
-        file: &File,
-        size: u64,
-        supervisor: &mut Supervisor,
-        workers: &mut Workers,
-        kept: &mut VecDeque<Payload>,
-    ) -> Outcome {
+    fn decode(&mut self, path: &Path, file: &File, size: u64) -> Outcome {
+        let Options { limits, attempts, give_up, .. } = self.pool.options;
         let mut attempt = 1;
         loop {
-            let request = 1 + self.requests.fetch_add(1, Ordering::Relaxed);
-            let job = Job { size, trick: self.options.trick(request) as u32, padding: 0 };
-            let failure = match supervisor.call(&job, file, self.options.limits.timeout, Reply::check) {
-                Ok(reply) => return self.take(path, reply, attempt, workers, kept),
+            let request = 1 + self.pool.requests.fetch_add(1, Ordering::Relaxed);
+            let job = Job { size, trick: self.pool.options.trick(request) as u32, padding: 0 };
+            let check = |reply| Reply::check(reply, limits.max_pixels);
+            let failure = match self.supervisor.call(&job, file, limits.timeout, check) {
+                Ok(reply) => return self.take(path, reply, attempt),
                 Err(failure) => failure,
             };
-            workers.count(&failure);
-            // The file has no part in this: it counts as no attempt.
+            self.counts.count(&failure);
+            // The file has no part in a start that fails: it counts as no attempt.
             let is_files = !matches!(failure, Failure::NotStarted(_));
-            let no_more =
-                if is_files { attempt >= self.options.attempts } else { supervisor.failures() >= STARTS };
+            let no_more = if is_files {
+                attempt >= *attempts
+            } else {
+                self.supervisor.fails_to_start_for() >= *give_up
+            };
             if no_more {
                 return Outcome::Lost(failure, attempt);
             }
@@ -191,21 +250,20 @@ impl<F: Iterator<Item = PathBuf>, C: Fn(&Path, Outcome, Duration)> Pool<'_, F, C
     }
 
     /// Hands the pixels of a reply on.
-    fn take(
-        &self,
-        path: &Path,
-        reply: Reply,
-        attempt: u32,
-        workers: &mut Workers,
-        kept: &mut VecDeque<Payload>,
-    ) -> Outcome {
-        workers.acts_tried += u64::from(reply.answer.acts_tried);
-        workers.acts_refused += u64::from(reply.answer.acts_refused);
+    fn take(&mut self, path: &Path, reply: Reply, attempt: u32) -> Outcome {
+        self.counts.acts_tried += u64::from(reply.answer.acts_tried);
+        self.counts.acts_refused += u64::from(reply.answer.acts_refused);
         let Some(payload) = reply.payload else { return Outcome::Refused(reply.sentence) };
-        let shape = reply.answer.shape;
-        let saved = pixels::save(self.options.save.as_deref(), path, shape, Pixels::Received(&payload));
+        let (shape, options) = (reply.answer.shape, self.pool.options);
+        let saved = pixels::save(options.save.as_deref(), path, shape, Pixels::Received(&payload));
+        // A payload keeps the whole ring of its worker, also of one that has ended.
+        let (worker, kept) = &mut self.kept;
+        if *worker != self.supervisor.starts.len() {
+            *worker = self.supervisor.starts.len();
+            kept.clear();
+        }
         kept.push_back(payload);
-        while kept.len() > self.options.limits.keep {
+        while kept.len() > options.limits.keep {
             kept.pop_front();
         }
         saved.map_or_else(|error| Outcome::NotSaved(error.to_string()), |()| Outcome::Decoded(shape, attempt))
@@ -220,13 +278,16 @@ struct Reply {
 }
 
 impl Reply {
-    fn check(mut message: Message) -> Result<Self> {
+    fn check(mut message: Message, max_pixels: u64) -> Result<Self> {
         let (answer, sentence) = Answer::parse(message.control())?;
         let sentence = sentence.to_owned();
         let payload = message.take_payload();
         let (shape, length) = (answer.shape, payload.as_ref().map(Payload::len));
-        if shape.bytes().map(|(_, all)| all) != length {
+        if shape.bytes().map(|(_, all)| all) != length || shape.pixels() > max_pixels {
             return Err(format!("{} bytes of pixels for {shape:?}", length.unwrap_or(0)).into());
+        }
+        if answer.acts_refused > answer.acts_tried || ![0, Sandbox::ACTS].contains(&answer.acts_tried) {
+            return Err(format!("{} of {} acts were refused", answer.acts_refused, answer.acts_tried).into());
         }
         Ok(Self { answer, sentence, payload })
     }
@@ -235,9 +296,9 @@ impl Reply {
 impl Workers {
     fn count(&mut self, failure: &Failure) {
         match failure {
-            Failure::Ended(_) | Failure::Lingers => self.ended += 1,
+            Failure::Ended(_) => self.ended += 1,
             Failure::Hung => self.hung += 1,
-            Failure::Misbehaved(_) => self.misbehaved += 1,
+            Failure::Misbehaved(_) | Failure::Closed => self.misbehaved += 1,
             Failure::NotStarted(_) | Failure::NotAsked(_) => {}
         }
     }

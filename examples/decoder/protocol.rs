@@ -5,10 +5,13 @@
 
 use std::str;
 
+use clap::ValueEnum;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Result;
 
+/// The first message of a worker that is in its sandbox. One that could not enter it sends the reason instead.
+pub(crate) const READY: &[u8] = b"ready";
 /// The longest sentence of a worker, in bytes.
 pub(crate) const MAX_SENTENCE: usize = 200;
 
@@ -24,23 +27,49 @@ pub(crate) struct Job {
 }
 
 /// An act of a worker that misbehaves on purpose, to show that the pool survives it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[repr(u32)]
 pub(crate) enum Trick {
+    #[value(skip)]
     None,
+    /// Ends by SIGABRT, as a failed assertion in C does
     Abort,
+    /// Panics
     Panic,
+    /// Exits in the middle of its work
     Exit,
-    /// Runs out of stack: a signal.
+    /// Runs out of stack
     Overflow,
+    /// Answers, and then exits
+    Leave,
+    /// Closes its channel, and goes on
+    Close,
+    /// Sends messages that nobody asked for
+    Babble,
+    /// Answers with a size that its pixels do not have
+    Lie,
+    #[value(skip)]
     Hang,
     /// Tries what its sandbox forbids, then decodes.
+    #[value(skip)]
     Escape,
 }
 
 impl Trick {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::None, Self::Abort, Self::Panic, Self::Exit, Self::Overflow, Self::Hang, Self::Escape];
+    const ALL: [Self; 11] = [
+        Self::None,
+        Self::Abort,
+        Self::Panic,
+        Self::Exit,
+        Self::Overflow,
+        Self::Leave,
+        Self::Close,
+        Self::Babble,
+        Self::Lie,
+        Self::Hang,
+        Self::Escape,
+    ];
+    /// The ways of `--crash-every`, one after the other.
     pub(crate) const CRASHES: [Self; 4] = [Self::Abort, Self::Panic, Self::Exit, Self::Overflow];
 
     pub(crate) fn from_number(number: u32) -> Option<Self> {
@@ -117,7 +146,7 @@ mod tests {
         for trick in Trick::ALL {
             assert_eq!(Trick::from_number(trick as u32), Some(trick));
         }
-        assert_eq!(Trick::from_number(7), None);
+        assert_eq!(Trick::from_number(11), None);
     }
 
     #[test]

@@ -12,7 +12,8 @@ use serde_json::json;
 
 use crate::{
     Result,
-    output::{Lost, print},
+    files::shown,
+    output::{Lost, note, print},
     pool::{Outcome, Workers},
     usage::{Usage, descriptors},
 };
@@ -60,20 +61,20 @@ impl Report {
                 ("decoded", format!("{} x {}, at attempt {attempt}", shape.width, shape.height))
             }
             Outcome::Refused(reason) => ("refused", reason.clone()),
-            Outcome::NotOpened(reason) => ("not opened", reason.clone()),
+            Outcome::NotOpened(error) => ("not opened", error.to_string()),
             Outcome::NotSaved(reason) => ("not saved", reason.clone()),
             Outcome::Lost(failure, 1) => ("lost", failure.to_string()),
             Outcome::Lost(failure, attempts) => ("lost", format!("{failure}, {attempts} times")),
             Outcome::NotTried => ("not tried", "there is no worker left".into()),
         };
         let milliseconds = took.as_secs_f64() * 1000.0;
+        // Names and reasons come from strangers: nothing of them is obeyed by a terminal.
+        let (name, details) = (shown(path), details.escape_debug().to_string());
         let line = if self.json {
-            json!({ "file": path.to_string_lossy(), "outcome": word, "details": details, "milliseconds": milliseconds })
+            json!({ "file": name, "outcome": word, "details": details, "milliseconds": milliseconds })
                 .to_string()
         } else {
-            // Names and reasons come from strangers: nothing of them is obeyed by a terminal.
-            let name = path.to_string_lossy();
-            format!("{word:10} {}  {}  ({milliseconds:.1} ms)", name.escape_debug(), details.escape_debug())
+            format!("{word:10} {name}  {details}  ({milliseconds:.1} ms)")
         };
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.add(outcome);
@@ -84,70 +85,87 @@ impl Report {
     }
 
     /// Prints the summary.
+    ///
+    /// # Errors
+    /// If there are files that were neither decoded nor refused, or if the report could not be printed.
     pub(crate) fn end(self, workers: &Workers) -> Result<()> {
         self.bar.finish_and_clear();
         let took = self.begin.elapsed().as_secs_f64();
-        let counts = self.counts.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lost) = counts.unprinted {
+        let mut counts = self.counts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lost) = counts.unprinted.take() {
             return Err(lost.into());
         }
-        let mut starts = workers.starts.clone();
-        starts.sort_unstable();
-        let start = starts.get(starts.len() / 2).map(|start| start.as_secs_f64() * 1000.0);
-        let (here, children) = (Usage::here()?, Usage::children()?);
-        let (cpu, workers_cpu) = (here.cpu.as_secs_f64(), children.cpu.as_secs_f64());
-        let (memory, workers_memory) = (here.memory, children.memory);
-        let all = counts.decoded
-            + counts.refused
-            + counts.not_opened
-            + counts.not_saved
-            + counts.lost
-            + counts.not_tried;
-        if self.json {
-            return Ok(print(json!({
-                "files": all, "decoded": counts.decoded, "decoded_again": counts.again, "refused": counts.refused,
-                "not_opened": counts.not_opened, "not_saved": counts.not_saved, "lost": counts.lost,
-                "not_tried": counts.not_tried, "seconds": took,
-                "workers": {
-                    "started": starts.len(), "ended": workers.ended, "hung": workers.hung,
-                    "misbehaved": workers.misbehaved, "milliseconds_to_start": start,
-                    "acts_tried": workers.acts_tried, "acts_refused": workers.acts_refused,
-                },
-                "cpu_seconds": { "pool": cpu, "workers": workers_cpu },
-                "most_memory_kib": { "pool": memory, "worker": workers_memory },
-                "descriptors": { "first": counts.first_descriptors, "most": counts.most_descriptors, "last": descriptors() },
-            }))?);
+        print_summary(self.json, &counts, workers, took)?;
+        if let Some(reason) = &workers.gave_up {
+            note(format_args!("decoder: {}", reason.escape_debug()));
         }
-        print(format_args!(
-            "\n{all} files in {took:.2} s: {} decoded ({} of them at another attempt), {} refused, {} not opened, {} lost.",
-            counts.decoded, counts.again, counts.refused, counts.not_opened, counts.lost
-        ))?;
-        if counts.not_saved + counts.not_tried > 0 {
-            print(format_args!(
-                "{} thumbnails were not saved; {} files were not tried.",
-                counts.not_saved, counts.not_tried
-            ))?;
+        match (counts.lost, counts.not_tried, counts.not_saved) {
+            (0, 0, 0) => Ok(()),
+            (lost, not_tried, not_saved) => {
+                Err(format!("{lost} files lost, {not_tried} not tried, {not_saved} thumbnails not saved")
+                    .into())
+            }
         }
-        if let Some(start) = start {
-            print(format_args!(
-                "{} workers were started, in {start:.1} ms (median); {} ended by themselves, {} did not answer, {} misbehaved.",
-                starts.len(),
-                workers.ended,
-                workers.hung,
-                workers.misbehaved
-            ))?;
-        }
-        if workers.acts_tried > 0 {
-            print(format_args!(
-                "Workers tried {} forbidden acts (open a file, make a socket, send a signal, start a program); {} were refused.",
-                workers.acts_tried, workers.acts_refused
-            ))?;
-        }
-        print(format_args!(
-            "CPU time: {cpu:.2} s here, {workers_cpu:.2} s in workers. Memory: {memory} KiB here, {workers_memory} KiB in the largest worker, at most."
-        ))?;
-        Ok(())
     }
+}
+
+fn print_summary(json: bool, counts: &Counts, workers: &Workers, took: f64) -> Result<()> {
+    let mut starts = workers.starts.clone();
+    starts.sort_unstable();
+    let start = starts.get(starts.len() / 2).map(|start| start.as_secs_f64() * 1000.0);
+    let (here, children) = (Usage::here()?, Usage::children()?);
+    let (cpu, workers_cpu) = (here.cpu.as_secs_f64(), children.cpu.as_secs_f64());
+    let (memory, workers_memory) = (here.memory, children.memory);
+    let all = counts.decoded
+        + counts.refused
+        + counts.not_opened
+        + counts.not_saved
+        + counts.lost
+        + counts.not_tried;
+    if json {
+        return Ok(print(json!({
+            "files": all, "decoded": counts.decoded, "decoded_again": counts.again, "refused": counts.refused,
+            "not_opened": counts.not_opened, "not_saved": counts.not_saved, "lost": counts.lost,
+            "not_tried": counts.not_tried, "seconds": took,
+            "workers": {
+                "started": starts.len(), "ended": workers.ended, "hung": workers.hung,
+                "misbehaved": workers.misbehaved, "milliseconds_to_start": start,
+                "acts_tried": workers.acts_tried, "acts_refused": workers.acts_refused,
+            },
+            "cpu_seconds": { "pool": cpu, "workers": workers_cpu },
+            "most_memory_kib": { "pool": memory, "worker": workers_memory },
+            "descriptors": { "first": counts.first_descriptors, "most": counts.most_descriptors, "last": descriptors() },
+        }))?);
+    }
+    print(format_args!(
+        "\n{all} files in {took:.2} s: {} decoded ({} of them at another attempt), {} refused, {} not opened, {} lost.",
+        counts.decoded, counts.again, counts.refused, counts.not_opened, counts.lost
+    ))?;
+    if counts.not_saved + counts.not_tried > 0 {
+        print(format_args!(
+            "{} thumbnails were not saved; {} files were not tried.",
+            counts.not_saved, counts.not_tried
+        ))?;
+    }
+    if let Some(start) = start {
+        print(format_args!(
+            "{} workers were started, in {start:.1} ms (median); {} ended by themselves, {} did not answer, {} misbehaved.",
+            starts.len(),
+            workers.ended,
+            workers.hung,
+            workers.misbehaved
+        ))?;
+    }
+    if workers.acts_tried > 0 {
+        print(format_args!(
+            "Workers tried {} forbidden acts (open a file, make a socket, have a signal sent, send one, start a program); {} were refused.",
+            workers.acts_tried, workers.acts_refused
+        ))?;
+    }
+    print(format_args!(
+        "CPU time: {cpu:.2} s here, {workers_cpu:.2} s in workers. Memory: {memory} KiB here, {workers_memory} KiB in the largest worker, at most."
+    ))?;
+    Ok(())
 }
 
 impl Counts {

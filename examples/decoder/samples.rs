@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{BufWriter, Cursor, Write},
-    os::unix::fs::{FileExt, symlink},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -14,14 +14,14 @@ use std::{
 
 use flate2::{Compression, write::ZlibEncoder};
 use image::{DynamicImage, ImageFormat, RgbImage, codecs::jpeg::JpegEncoder};
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat, symlinkat};
 use tempfile::TempDir;
 
 use crate::Result;
 
 /// The ways in which a file is broken. Its name has them.
 pub(crate) const BROKEN: [&str; 10] =
-    ["truncated", "garbage", "bomb", "directory", "device", "fifo", "huge", "changing", "empty", "dangling"];
+    ["truncated", "garbage", "bomb", "directory", "device", "fifo", "huge", "changing", "empty", "link"];
 /// Bytes into which a bomb of some 60 KiB is inflated.
 const BOMB: usize = 64 << 20;
 
@@ -52,7 +52,9 @@ impl Samples {
                 "garbage" => fs::write(path, garbage(image, number))?,
                 "bomb" => fs::write(path, &bomb)?,
                 "directory" => fs::create_dir(path)?,
-                "device" => symlink("/dev/zero", path)?,
+                // Only root makes devices.
+                "device" => mknodat(CWD, &path, FileType::CharacterDevice, Mode::RUSR, makedev(1, 5))
+                    .or_else(|_| symlinkat("/dev/zero", CWD, &path))?,
                 "fifo" => mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?,
                 "huge" => huge(&path)?,
                 "changing" => {
@@ -60,7 +62,7 @@ impl Samples {
                     changing.push(path);
                 }
                 "empty" => fs::write(path, [])?,
-                _ => symlink("nothing", path)?,
+                _ => symlinkat("/proc/self/mem", CWD, &path)?,
             }
         }
         let stop = Arc::new(AtomicBool::new(false));

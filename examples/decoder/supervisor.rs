@@ -18,22 +18,26 @@ use rustix::{
 };
 use sealane::{Builder, Channel, Control, Error, Message};
 
-use crate::{Result, protocol::Job};
+use crate::protocol::{Job, READY};
+
+type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// The first pause before a start, and the longest; each failure doubles it.
 const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
+/// The time in which a worker enters its sandbox.
+const READINESS: Duration = Duration::from_secs(5);
 /// The time in which a worker ends that has closed its channel, or was killed.
 const END: Duration = Duration::from_millis(500);
 
 /// The end of a worker, or of an attempt to start one.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It could not be started, or did not take its channel.
-    NotStarted(Error),
-    /// Its process ended, with this status.
+    /// It could not be started, did not take its channel, or could not enter its sandbox.
+    NotStarted(String),
+    /// Its process ended by itself, with this status.
     Ended(ExitStatus),
-    /// It closed its channel, or was killed, and its process is still there.
-    Lingers,
+    /// It closed its channel, and its process went on.
+    Closed,
     /// It did not answer in time.
     Hung,
     /// It did what no worker does.
@@ -45,9 +49,9 @@ pub(crate) enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotStarted(error) => write!(f, "no worker could be started: {error}"),
+            Self::NotStarted(reason) => write!(f, "no worker could be started: {reason}"),
             Self::Ended(status) => write!(f, "its worker ended: {status}"),
-            Self::Lingers => f.write_str("its worker closed its channel"),
+            Self::Closed => f.write_str("its worker closed its channel and went on: it was killed"),
             Self::Hung => f.write_str("its worker did not answer in time (--timeout)"),
             Self::Misbehaved(how) => write!(f, "its worker misbehaved: {how}"),
             Self::NotAsked(error) => write!(f, "its worker could not be asked: {error}"),
@@ -65,33 +69,36 @@ struct Worker {
 pub(crate) struct Supervisor {
     builder: Builder,
     command: Command,
-    /// Answers after which a worker is replaced.
-    answers: u64,
+    /// A worker is replaced after so many answers.
+    replace_after: u64,
     worker: Option<Worker>,
-    /// Failures since the last answer.
+    /// Workers that were lost since the last answer.
     failures: u32,
+    /// The first of the starts that have failed since the last one that succeeded.
+    failing_since: Option<Instant>,
     /// Processes that did not end in time. Each may wait for a device, or free much memory.
     lingering: Vec<Child>,
-    /// The time of each start: from the call to the channel.
+    /// The time of each start: from the call until the worker is in its sandbox.
     pub(crate) starts: Vec<Duration>,
 }
 
 impl Supervisor {
-    pub(crate) fn new(builder: Builder, command: Command, answers: u64) -> Self {
+    pub(crate) fn new(builder: Builder, command: Command, replace_after: u64) -> Self {
         Self {
             builder,
             command,
-            answers,
+            replace_after,
             worker: None,
             failures: 0,
+            failing_since: None,
             lingering: Vec::new(),
             starts: Vec::new(),
         }
     }
 
-    /// Failures since the last answer.
-    pub(crate) fn failures(&self) -> u32 {
-        self.failures
+    /// For how long no start has succeeded.
+    pub(crate) fn fails_to_start_for(&self) -> Duration {
+        self.failing_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Has the worker answer a job, and starts one if there is none. Whatever fails ends it. What the worker says is believed as far as
@@ -101,53 +108,77 @@ impl Supervisor {
         job: &Job,
         file: &File,
         timeout: Duration,
-        check: impl FnOnce(Message) -> Result<T>,
-    ) -> std::result::Result<T, Failure> {
-        let result = self.start().and_then(|worker| {
-            let request = worker.channel.sender.request_timeout(Control::of(job).fd(file), timeout)?;
-            let reply = worker.channel.receiver.wait_reply(request, timeout)?;
-            if worker.channel.try_recv()?.is_some() {
-                return Err(Failure::Misbehaved("a message that nobody asked for".into()).into());
+        check: impl FnOnce(Message) -> crate::Result<T>,
+    ) -> Result<T> {
+        let control = || Control::of(job).fd(file);
+        let mut request = self.worker()?.channel.sender.request_timeout(control(), timeout);
+        if matches!(request, Err(Error::Disconnected)) {
+            // It ended after its last answer, before it had this file.
+            self.end(Duration::ZERO);
+            request = self.worker()?.channel.sender.request_timeout(control(), timeout);
+        }
+        let answer = request.map_err(|error| self.lost(error, Failure::NotAsked)).and_then(|request| {
+            let reply = self.worker()?.channel.receiver.wait_reply(request, timeout);
+            reply.map_err(|error| self.lost(error, |error| Failure::Misbehaved(error.to_string())))
+        })?;
+        // A worker that is gone by now has answered all the same.
+        let more = match self.worker()?.channel.try_recv() {
+            Ok(None) | Err(Error::Disconnected) => None,
+            Ok(Some(_)) => Some("a message that nobody asked for".to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        let answer = more.map_or_else(|| check(answer).map_err(|error| error.to_string()), Err);
+        match answer {
+            Ok(answer) => {
+                self.answered();
+                Ok(answer)
             }
-            Ok(check(reply).map_err(|error| Failure::Misbehaved(error.to_string()))?)
-        });
-        match result {
-            Ok(reply) => {
-                self.failures = 0;
-                if let Some(worker) = &mut self.worker {
-                    worker.answers += 1;
-                    if worker.answers >= self.answers {
-                        self.end(END);
-                    }
-                }
-                Ok(reply)
-            }
-            Err(problem) => {
+            Err(how) => {
                 self.failures += 1;
-                // A worker that closed its channel has crashed, or ends: its own status is worth waiting for.
-                let closed = matches!(problem, Problem::Channel(Error::Disconnected));
-                let status = self.end(if closed { END } else { Duration::ZERO });
-                Err(match problem {
-                    Problem::Known(failure) => failure,
-                    Problem::Channel(Error::Timeout | Error::TimeoutHolding { .. }) => Failure::Hung,
-                    Problem::Channel(Error::Disconnected) => status.map_or(Failure::Lingers, Failure::Ended),
-                    Problem::Channel(error @ Error::Protocol(_)) => Failure::Misbehaved(error.to_string()),
-                    Problem::Channel(error) => Failure::NotAsked(error),
-                })
+                self.end(Duration::ZERO);
+                Err(Failure::Misbehaved(how))
+            }
+        }
+    }
+
+    fn answered(&mut self) {
+        self.failures = 0;
+        if let Some(worker) = &mut self.worker {
+            worker.answers += 1;
+            if worker.answers >= self.replace_after {
+                self.end(END);
+            }
+        }
+    }
+
+    /// Ends the worker after this error; `other` names errors that are no end of it.
+    fn lost(&mut self, error: Error, other: impl FnOnce(Error) -> Failure) -> Failure {
+        self.failures += 1;
+        match error {
+            Error::Disconnected => {
+                // It has crashed, or ends: its own status is worth waiting for.
+                self.end(END).map_or(Failure::Closed, Failure::Ended)
+            }
+            error => {
+                self.end(Duration::ZERO);
+                if error.is_timeout() { Failure::Hung } else { other(error) }
             }
         }
     }
 
     /// The worker, started if there is none.
-    fn start(&mut self) -> std::result::Result<&mut Worker, Problem> {
+    fn worker(&mut self) -> Result<&mut Worker> {
         let worker = match self.worker.take() {
             Some(worker) => worker,
-            None => self.start_again()?,
+            None => self.start().inspect_err(|_| {
+                self.failures += 1;
+                self.failing_since.get_or_insert_with(Instant::now);
+            })?,
         };
         Ok(self.worker.insert(worker))
     }
 
-    fn start_again(&mut self) -> std::result::Result<Worker, Failure> {
+    fn start(&mut self) -> Result<Worker> {
         self.lingering.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
         // One crash is a file's. Several without an answer between them are the worker's own, or the machine's.
         if let Some(doublings) = self.failures.checked_sub(2) {
@@ -155,24 +186,43 @@ impl Supervisor {
             thread::sleep(first.saturating_mul(1 << doublings.min(16)).min(longest));
         }
         let begin = Instant::now();
-        let (channel, child) = self.builder.spawn(&mut self.command).map_err(Failure::NotStarted)?;
+        let started = self.builder.spawn(&mut self.command);
+        let (mut channel, child) = started.map_err(|error| Failure::NotStarted(error.to_string()))?;
+        let first = channel.recv_timeout(READINESS);
+        self.worker = Some(Worker { channel, child, answers: 0 });
+        let reason = match first {
+            Ok(message) if message.control() == READY => None,
+            Ok(message) => Some(String::from_utf8_lossy(message.control()).into_owned()),
+            Err(Error::Disconnected) => {
+                let status = self.end(END).map_or_else(String::new, |status| format!(": {status}"));
+                Some(format!("it ended before it was ready{status}"))
+            }
+            Err(error) => Some(format!("it was not ready: {error}")),
+        };
+        if let Some(reason) = reason {
+            self.end(Duration::ZERO);
+            return Err(Failure::NotStarted(reason));
+        }
+        self.failing_since = None;
         self.starts.push(begin.elapsed());
-        Ok(Worker { channel, child, answers: 0 })
+        self.worker.take().ok_or_else(|| Failure::NotStarted("it is gone".into()))
     }
 
-    /// Closes the channel, lets the process end by itself for a while, ends it and reaps it. Its status, if it ended in time.
+    /// Closes the channel, lets the process end by itself for a while, ends it and reaps it. The status of one that ended by itself.
     fn end(&mut self, grace: Duration) -> Option<ExitStatus> {
         let Worker { channel, mut child, .. } = self.worker.take()?;
         drop(channel);
-        if !ends_within(grace, &child) {
-            // It may have ended meanwhile.
-            let _ = child.kill();
-            if !ends_within(END, &child) {
-                self.lingering.push(child);
-                return None;
-            }
+        if ends_within(grace, &child) {
+            return child.wait().ok();
         }
-        child.wait().ok()
+        // It may have ended meanwhile.
+        let _ = child.kill();
+        if ends_within(END, &child) {
+            let _ = child.wait();
+        } else {
+            self.lingering.push(child);
+        }
+        None
     }
 }
 
@@ -194,23 +244,5 @@ fn ends_within(time: Duration, child: &Child) -> bool {
             Err(Errno::INTR) => {}
             ready => return ready.is_ok_and(|ready| ready > 0),
         }
-    }
-}
-
-/// What went wrong in a call, before the worker's process was looked at.
-enum Problem {
-    Known(Failure),
-    Channel(Error),
-}
-
-impl From<Failure> for Problem {
-    fn from(failure: Failure) -> Self {
-        Self::Known(failure)
-    }
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
-        Self::Channel(error)
     }
 }

@@ -5,17 +5,17 @@ use std::{
     hint::black_box,
     process::{abort, exit},
     thread,
-    time::Duration,
 };
 
-use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use sealane::{Builder, Channel, Control, Error, Message};
 use zerocopy::FromBytes;
 
 use crate::{
     Limits, Result,
     decode::{self, Picture, SCRATCH},
-    protocol::{Answer, Job, Trick},
+    output::note,
+    protocol::{Answer, Job, MAX_SENTENCE, READY, Trick},
     sandbox::Sandbox,
 };
 
@@ -30,11 +30,19 @@ pub(crate) fn run(limits: &Limits) -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let ring = limits.ring_capacity();
     let mut channel = Builder::default().ring_capacity(ring).max_fds(1).inherited()?;
-    let memory = PROGRAM + SCRATCH + 2 * limits.max_file + ring as u64;
-    for (resource, limit) in [(Resource::As, memory), (Resource::Nofile, DESCRIPTORS), (Resource::Core, 0)] {
-        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
+    match lock_in(limits) {
+        Ok(has_landlock) => {
+            if !has_landlock {
+                note(format_args!("decoder worker: this kernel has no landlock; seccomp alone shuts it in"));
+            }
+            channel.send(READY)?;
+        }
+        Err(error) => {
+            let sentence = error.to_string();
+            channel.send(&sentence.as_bytes()[..sentence.floor_char_boundary(MAX_SENTENCE)])?;
+            return Err(error);
+        }
     }
-    Sandbox::for_channel()?.allow(&[libc::SYS_pread64, libc::SYS_getrandom]).enter()?;
     loop {
         match channel.recv() {
             Err(Error::Disconnected) => return Ok(()),
@@ -43,23 +51,43 @@ pub(crate) fn run(limits: &Limits) -> Result<()> {
     }
 }
 
+/// Gives up everything but the channel and one file at a time. True if the kernel has landlock.
+fn lock_in(limits: &Limits) -> Result<bool> {
+    let memory = PROGRAM + SCRATCH + 2 * limits.max_file + limits.ring_capacity() as u64;
+    for (resource, limit) in [(Resource::As, memory), (Resource::Nofile, DESCRIPTORS), (Resource::Core, 0)] {
+        // A lower limit of whoever started the pool holds.
+        let limit = getrlimit(resource).maximum.map_or(limit, |maximum| maximum.min(limit));
+        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
+            .map_err(|error| format!("limit of {resource:?}: {error}"))?;
+    }
+    Sandbox::for_channel()?.allow(&[libc::SYS_pread64, libc::SYS_getrandom]).enter()
+}
+
 /// Decodes the file of one request into the loan of its reply.
 fn answer(channel: &mut Channel, mut message: Message, limits: &Limits) -> Result<()> {
     let token = message.reply_token().ok_or("a message that is no request")?;
     let job = Job::read_from_bytes(message.control()).map_err(|_| "a job of another length")?;
+    let trick = Trick::from_number(job.trick).ok_or("an unknown trick")?;
     let mut answer = Answer::NONE;
-    play(Trick::from_number(job.trick).ok_or("an unknown trick")?, &mut answer);
+    play(trick, channel, &mut answer)?;
     let file = File::from(message.take_fds().pop().ok_or("a job without a file")?);
-    let refused = match decode::read(&file, job.size, limits.max_file) {
-        Ok(bytes) => match decode_into_loan(channel, &bytes, limits, &mut answer) {
-            Ok(loan) => return Ok(loan.reply(token, Control::of(&answer))?),
-            Err(error) => error,
-        },
-        Err(error) => error,
-    };
-    // A loan that was not sent is given up, whatever it holds.
-    answer.shape = Answer::NONE.shape;
-    Ok(channel.reply(token, &answer.with_sentence(&refused.to_string()))?)
+    let decoded = decode::read(&file, job.size, limits.max_file)
+        .and_then(|bytes| decode_into_loan(channel, &bytes, limits, &mut answer));
+    match decoded {
+        Ok(loan) => {
+            answer.shape.width += u32::from(trick == Trick::Lie);
+            loan.reply(token, Control::of(&answer))?;
+        }
+        Err(refusal) => {
+            // A loan that was not sent is given up, whatever it holds.
+            answer.shape = Answer::NONE.shape;
+            channel.reply(token, &answer.with_sentence(&refusal.to_string()))?;
+        }
+    }
+    if trick == Trick::Leave {
+        exit(0);
+    }
+    Ok(())
 }
 
 fn decode_into_loan<'a>(
@@ -73,6 +101,9 @@ fn decode_into_loan<'a>(
     let (_, length) = picture.shape.bytes().ok_or("no pixels")?;
     let mut loan = match channel.sender.loan_timeout(length, limits.timeout / 2) {
         Err(Error::Timeout) => return Err("no room for its pixels: earlier ones are kept (--keep)".into()),
+        Err(Error::PayloadTooLarge { len, max }) => {
+            return Err(format!("{len} bytes of pixels; at most {max} accepted (--max-pixels)").into());
+        }
         loan => loan?,
     };
     picture.decode(&mut loan)?;
@@ -80,20 +111,31 @@ fn decode_into_loan<'a>(
 }
 
 /// Misbehaves as the pool wishes.
-fn play(trick: Trick, answer: &mut Answer) {
+fn play(trick: Trick, channel: &mut Channel, answer: &mut Answer) -> Result<()> {
     match trick {
-        Trick::None => {}
+        // The last two are those of the answer.
+        Trick::None | Trick::Lie | Trick::Leave => {}
         Trick::Abort => abort(),
         Trick::Panic => panic!("a decoder's bug, on request"),
         Trick::Exit => exit(3),
         Trick::Overflow => drop(overflow(&[0; 1024])),
-        Trick::Hang => loop {
-            thread::park_timeout(Duration::MAX);
-        },
+        Trick::Babble => (0..3).try_for_each(|_| channel.send(b"by the way"))?,
+        Trick::Close => {
+            channel.closer().close();
+            hang();
+        }
+        Trick::Hang => hang(),
         Trick::Escape => {
             answer.acts_tried = Sandbox::ACTS;
             answer.acts_refused = Sandbox::try_to_escape();
         }
+    }
+    Ok(())
+}
+
+fn hang() -> ! {
+    loop {
+        thread::park();
     }
 }
 

@@ -188,7 +188,7 @@ fn output_that_is_no_terminal_is_plain_text() {
         "Exposure and white balance The loop converged at frame ",
         "20 frames of 129 KiB were sent",
         "with 20 system calls.",
-        "It tried 100 forbidden acts (open a file, make a socket, send a signal, start a program); its sandbox refused all.",
+        "It tried 100 forbidden acts (open a file, make a socket, have a signal sent, send one, start a program); its sandbox refused all.",
     ] {
         assert!(report.contains(sentence), "{sentence}: {report}");
     }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
+    os::unix::fs::symlink,
     process::{Command, Output, Stdio},
+    thread,
 };
 
 use serde_json::Value;
@@ -12,11 +15,14 @@ use crate::reports::example;
 /// Files in a short run, in which every way of being broken occurs, and in a long one.
 const FILES: [usize; 2] = [200, 1000];
 
-/// A run's lines, one for each file, and its summary.
+/// A run's lines, one for each file, and its summary. The status says whether there are files that were neither decoded nor refused.
 fn run(decoder: &mut Command) -> (Vec<Value>, Value) {
     let output = decoder.arg("--json").output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    parse(&output)
+    let (files, summary) = parse(&output);
+    let is_whole = ["lost", "not_tried", "not_saved"].iter().all(|outcome| summary[outcome] == 0);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(if is_whole { 0 } else { 1 }), "{said}");
+    (files, summary)
 }
 
 fn parse(output: &Output) -> (Vec<Value>, Value) {
@@ -57,7 +63,7 @@ fn every_file_is_decoded_or_reported_once_whatever_happens() {
         }
         let expected: &[&str] = match kind.as_str() {
             "image" => &["decoded"],
-            "directory" | "device" | "fifo" | "dangling" => &["not opened"],
+            "directory" | "device" | "fifo" | "link" => &["not opened"],
             "huge" | "empty" => &["refused"],
             _ => &["decoded", "refused"],
         };
@@ -118,22 +124,139 @@ fn crashes_in_the_sandbox_have_their_own_status() {
     assert_eq!(files.iter().filter(|line| line["outcome"] == "lost").count(), 4);
 }
 
+/// Each misbehaviour is named, costs the file that was in flight, and no other.
+#[test]
+fn misbehaviour_is_told_from_crashes() {
+    for (way, outcome, details, ended, misbehaved) in [
+        ("close", "lost", "closed its channel", 0, 9),
+        ("babble", "lost", "a message that nobody asked for", 0, 9),
+        ("lie", "lost", "bytes of pixels for", 0, 9),
+        ("exit", "lost", "exit status: 3", 9, 0),
+        ("overflow", "lost", "signal: 6 (SIGABRT)", 9, 0),
+    ] {
+        let Some(mut decoder) = example("decoder") else { return };
+        decoder.args([
+            SMALL,
+            "--workers=1",
+            "--attempts=1",
+            "--samples=9",
+            "--crash-every=1",
+            "--crash-by",
+            way,
+        ]);
+        let (files, summary) = run(&mut decoder);
+        let is_expected = |line: &Value| {
+            line["outcome"] == outcome && line["details"].as_str().is_some_and(|said| said.contains(details))
+        };
+        assert!(files.len() == 9 && files.iter().all(is_expected), "{way}: {files:?}");
+        let workers = &summary["workers"];
+        assert_eq!((&workers["ended"], &workers["misbehaved"]), (&ended.into(), &misbehaved.into()), "{way}");
+    }
+}
+
+/// A worker that answers and then ends has answered. The next file may have been sent to it already, so that costs an attempt at most.
+#[test]
+fn answers_of_workers_that_end_afterwards_count() {
+    let Some(mut decoder) = example("decoder") else { return };
+    decoder.args([
+        SMALL,
+        "--workers=1",
+        "--attempts=2",
+        "--samples=9",
+        "--crash-every=1",
+        "--crash-by=leave",
+    ]);
+    let (files, _) = run(&mut decoder);
+    assert!(files.len() == 9 && files.iter().all(|line| line["outcome"] == "decoded"), "{files:?}");
+}
+
+/// A link could lead to the pool's own memory, and a thumbnail through one to any file.
+#[test]
+fn links_are_followed_neither_for_reading_nor_for_writing() {
+    let Some(mut decoder) = example("decoder") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["in", "out"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    fs::write(at("precious"), "precious").unwrap();
+    fs::write(at("in/a.ppm"), b"P6 1 1 255 abc").unwrap();
+    symlink(at("precious"), at("out/a.ppm.png")).unwrap();
+    symlink("/proc/self/mem", at("in/memory")).unwrap();
+    let (files, _) = run(decoder.arg(SMALL).arg("--input").arg(at("in")).arg("--save").arg(at("out")));
+    assert_eq!(files.iter().filter(|line| line["outcome"] == "decoded").count(), 1, "{files:?}");
+    assert!(files.iter().any(|line| line["details"] == "no file, but a symbolic link"), "{files:?}");
+    assert_eq!(fs::read_to_string(at("precious")).unwrap(), "precious");
+    assert!(fs::symlink_metadata(at("out/a.ppm.png")).unwrap().is_file());
+
+    let mut decoder = example("decoder").unwrap();
+    let same = decoder.arg("--input").arg(at("in")).arg("--save").arg(at("out/../in")).output().unwrap();
+    assert_eq!(same.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&same.stderr).contains("the same folder"));
+}
+
+/// Descriptors that the pool has inherited stay its own: a worker that is taken over could write to them.
+#[test]
+fn workers_inherit_no_descriptors() {
+    let Some(decoder) = example("decoder") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"exec "$0" "$@" 9>>"$FILE""#]).arg(decoder.get_program()).env("FILE", &file);
+    shell.args([SMALL, "--workers=1", "--samples=1", "--hang-every=1", "--attempts=1", "--timeout=30"]);
+    let mut pool = shell.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let worker = loop {
+        let threads = fs::read_dir(format!("/proc/{}/task", pool.id())).unwrap();
+        let mut all = threads.map(|thread| thread.unwrap().path().join("children"));
+        let children = all.find_map(|path| {
+            let children = fs::read_to_string(path).unwrap_or_default();
+            children.split_whitespace().next().map(str::to_owned)
+        });
+        match children {
+            Some(worker) if is_locked_in(&worker) => break worker,
+            _ => assert_eq!(pool.try_wait().unwrap(), None, "no worker"),
+        }
+        thread::yield_now();
+    };
+    let open = fs::read_dir(format!("/proc/{worker}/fd")).unwrap();
+    let open: Vec<_> = open.map(|fd| fs::read_link(fd.unwrap().path()).unwrap()).collect();
+    pool.kill().unwrap();
+    pool.wait().unwrap();
+    assert!(!open.contains(&file), "{open:?}");
+}
+
+/// Whether a process has a filter for its system calls.
+fn is_locked_in(process: &str) -> bool {
+    fs::read_to_string(format!("/proc/{process}/status")).is_ok_and(|status| status.contains("Seccomp:\t2"))
+}
+
 #[test]
 fn a_pool_without_workers_says_so_for_each_file() {
     let Some(decoder) = example("decoder") else { return };
     let mut shell = Command::new("sh");
-    shell.args(["-c", r#"ulimit -n 8; exec "$0" "$@""#]).arg(decoder.get_program());
-    let output =
-        shell.args([SMALL, "--json", "--samples=20", "--workers=2"]).stderr(Stdio::piped()).output().unwrap();
+    // A worker needs more descriptors than its pool: three of its own, and a file.
+    shell.args(["-c", r#"ulimit -n 9; exec "$0" "$@""#]).arg(decoder.get_program());
+    shell.args([SMALL, "--json", "--samples=20", "--workers=1", "--give-up=0.2", "--timeout=0.2"]);
+    let output = shell.stderr(Stdio::piped()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("no worker could be started") && said.contains("Too many open files"), "{said}");
     let (files, summary) = parse(&output);
-    assert_eq!(files.len(), 20);
-    assert_eq!(summary["decoded"], 0);
+    assert_eq!((files.len(), &summary["decoded"]), (20, &0.into()));
     assert!(
-        files
-            .iter()
-            .all(|line| ["lost", "not tried", "not opened"].contains(&line["outcome"].as_str().unwrap()))
+        files.iter().all(|line| ["not tried", "not opened"].contains(&line["outcome"].as_str().unwrap()))
     );
+}
+
+#[test]
+fn a_pool_that_could_not_reap_its_workers_does_not_begin() {
+    let Some(decoder) = example("decoder") else { return };
+    let mut ignoring = Command::new("env");
+    ignoring.arg("--ignore-signal=CHLD").arg(decoder.get_program()).args([SMALL, "--samples=1"]);
+    let output = ignoring.output().unwrap();
+    if output.status.code() == Some(125) {
+        return println!("left out: this env(1) ignores no signals");
+    }
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("SIGCHLD is ignored"));
 }
