@@ -13,6 +13,7 @@ mod channel;
 mod errors;
 mod establish;
 mod facts;
+mod format;
 mod generation;
 mod lender;
 mod loan;

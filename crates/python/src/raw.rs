@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "the buffer protocol of Python, and descriptors that are numbers, are raw")]
 
 use std::{
-    ffi::c_int,
+    ffi::{CStr, c_int},
     io,
     mem::MaybeUninit,
     os::fd::{BorrowedFd, OwnedFd, RawFd},
@@ -17,14 +17,15 @@ use std::{
 };
 
 use pyo3::{
-    buffer::PyUntypedBuffer,
-    exceptions::{PyBufferError, PyValueError},
+    exceptions::{PyBufferError, PyTypeError, PyValueError},
     ffi,
     prelude::*,
     types::PyAny,
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
 use sealane::{Error, Payload, Result};
+
+use crate::format::has_pointers;
 
 /// Waits until a descriptor is readable, a signal comes, or the time has passed.
 pub(crate) fn poll(fd: RawFd, time: Duration) {
@@ -114,32 +115,77 @@ fn filled_or_error(py: Python<'_>, filled: c_int) -> PyResult<()> {
     if filled == 0 { Ok(()) } else { Err(PyErr::fetch(py)) }
 }
 
-/// Memory of a Python object, held by the buffer protocol.
-pub(crate) struct Buffer(PyUntypedBuffer);
+/// Whether an object has the buffer protocol.
+pub(crate) fn has_buffer(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: the pointer is an object's, as `object` keeps it.
+    unsafe { ffi::PyObject_CheckBuffer(object.as_ptr()) != 0 }
+}
+
+/// Memory of a Python object, held by the buffer protocol. The structure stays where it is, as it may point into itself.
+pub(crate) struct Buffer(Box<ffi::Py_buffer>);
+
+// SAFETY: no field changes between `get` and the release. The memory is reached by the copies below only, through raw pointers.
+unsafe impl Send for Buffer {}
+// SAFETY: as above.
+unsafe impl Sync for Buffer {}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // Without an interpreter its memory is gone as well.
+        // SAFETY: contract of `PyBuffer_Release`: `get` has filled the structure, which is released here only.
+        Python::try_attach(|_| unsafe { ffi::PyBuffer_Release(&raw mut *self.0) });
+    }
+}
 
 impl Buffer {
-    /// Takes the buffer of `object`, which must be contiguous in the order of C.
+    /// Takes the buffer of `object`: plain values, contiguous in the order of C. A value without axes is one as well.
     pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let buffer = PyUntypedBuffer::get(object)?;
-        if !buffer.is_c_contiguous() {
+        let buffer = Self::get(object)?;
+        if has_pointers(buffer.format()) {
+            return Err(PyTypeError::new_err("plain values expected, object found: it has pointers"));
+        }
+        if !buffer.is_contiguous(b'C') {
             return Err(PyBufferError::new_err(
                 "a contiguous buffer (C order) expected, one with gaps found: copy it first",
             ));
         }
-        Ok(Self(buffer))
+        Ok(buffer)
+    }
+
+    fn get(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let mut view = Box::new(ffi::Py_buffer::new());
+        // SAFETY: contract of `PyObject_GetBuffer`: an object, and a structure to fill, which stays at its address.
+        let filled = unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *view, ffi::PyBUF_FULL_RO) };
+        filled_or_error(object.py(), filled)?;
+        Ok(Self(view))
+    }
+
+    /// The format of an element.
+    fn format(&self) -> &[u8] {
+        if self.0.format.is_null() {
+            return b"B";
+        }
+        // SAFETY: contract of `PyObject_GetBuffer`: a text with a zero at its end, which lives as long as the buffer.
+        unsafe { CStr::from_ptr(self.0.format) }.to_bytes()
+    }
+
+    fn is_contiguous(&self, order: u8) -> bool {
+        // SAFETY: contract of `PyBuffer_IsContiguous`: a structure that `PyObject_GetBuffer` has filled.
+        unsafe { ffi::PyBuffer_IsContiguous(&raw const *self.0, order.cast_signed()) != 0 }
     }
 
     /// Takes a buffer that can be written.
     pub(crate) fn writable(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         let buffer = Self::of(object)?;
-        if buffer.0.readonly() {
+        if buffer.0.readonly != 0 {
             return Err(PyBufferError::new_err("a writable buffer expected, a read-only one found"));
         }
         Ok(buffer)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len_bytes()
+        // No object is longer than an `isize`, and none has less than nothing.
+        self.0.len.unsigned_abs()
     }
 
     /// Copies all bytes to `target`, which must be as long.
@@ -149,7 +195,7 @@ impl Buffer {
         // 1. The source is readable for `len` bytes: a contiguous buffer that Python keeps until `self` is dropped.
         // 2. The target is a slice as long. Python cannot reach it: it was not lent to Python.
         // Threads of Python that write the source meanwhile decide which bytes are copied.
-        unsafe { ptr::copy(self.0.buf_ptr().cast::<u8>(), target.as_mut_ptr(), target.len()) };
+        unsafe { ptr::copy(self.0.buf.cast::<u8>(), target.as_mut_ptr(), target.len()) };
     }
 
     /// Copies a payload to the bytes from `offset` on, by way of a small block that is ours.
@@ -162,7 +208,7 @@ impl Buffer {
             // 1. The source is a slice.
             // 2. The target is writable for the block: the blocks are `payload.len()` bytes together, for which there is room
             //    behind `offset`, in a contiguous and writable buffer that Python keeps until `self` is dropped.
-            unsafe { ptr::copy(block.as_ptr(), self.0.buf_ptr().cast::<u8>().wrapping_add(at), block.len()) };
+            unsafe { ptr::copy(block.as_ptr(), self.0.buf.cast::<u8>().wrapping_add(at), block.len()) };
             at += block.len();
         });
         if payload.is_whole() { Ok(()) } else { Err(Error::Overrun) }
@@ -187,7 +233,7 @@ pub(crate) fn fill_new_array<'py>(
         return Err(PyValueError::new_err(text));
     }
     let copied = if references == 1 && len > 0 {
-        let start = buffer.0.buf_ptr().cast::<MaybeUninit<u8>>();
+        let start = buffer.0.buf.cast::<MaybeUninit<u8>>();
         #[expect(clippy::disallowed_methods, reason = "no mapping, but memory of an array")]
         // SAFETY: contract of `from_raw_parts_mut`:
         // 1. The memory is `len` writable bytes, which may be uninitialised, and which the buffer keeps.

@@ -47,13 +47,11 @@ fn bytes_of(control: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     if let Ok(text) = control.cast::<PyString>() {
         return Ok(text.to_cow()?.into_owned().into_bytes());
     }
-    let buffer = Buffer::of(control).map_err(|error| {
-        if error.is_instance_of::<PyTypeError>(control.py()) {
-            PyTypeError::new_err(format!("control: bytes or str expected, {} found", control.get_type()))
-        } else {
-            error
-        }
-    })?;
+    if !raw::has_buffer(control) {
+        let text = format!("control: bytes or str expected, {} found", control.get_type());
+        return Err(PyTypeError::new_err(text));
+    }
+    let buffer = Buffer::of(control)?;
     let mut bytes = vec![0; buffer.len()];
     buffer.copy_to(&mut bytes);
     Ok(bytes)

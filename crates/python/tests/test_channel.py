@@ -1,6 +1,7 @@
 """Channels between two ends of one process: messages, replies, limits, exceptions."""
 
 import array
+import ctypes
 import math
 import os
 import select
@@ -312,3 +313,15 @@ def test_a_sealed_buffer_goes_both_ways(pair):
     with open("/dev/null") as null, pytest.raises(ValueError):
         sealane.SealedBuffer.open(null)
     assert len(sealane.SealedBuffer(b"")) == 0
+
+
+class Record(ctypes.Structure):
+    _fields_ = [("number", ctypes.c_uint16), ("gain", ctypes.c_float)]
+
+
+@pytest.mark.parametrize("value", [np.float64(3), np.array(7, "u2"), (ctypes.c_int * 3)(1, 2, 3), Record(7, 1.5)], ids=repr)
+def test_values_without_axes_and_those_of_ctypes_are_payloads(pair, value):
+    a, b = pair
+    a.send(payload=value)
+    assert b.recv(timeout=5).bytes() == memoryview(value).tobytes()
+    assert bytes(sealane.SealedBuffer(value)) == memoryview(value).tobytes()
