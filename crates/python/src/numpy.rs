@@ -1,10 +1,22 @@
 //! The questions to `NumPy`, which the package uses only if the program does.
 
 use pyo3::{
-    exceptions::{PyTypeError, PyValueError},
+    exceptions::{PyException, PyTypeError, PyValueError},
     prelude::*,
     types::{PyString, PyTuple},
 };
+
+/// Imports `NumPy` if it is installed.
+///
+/// A subscriber does so before it subscribes: importing takes a tenth of a second or more, in which the publisher would overrun it
+/// or end it, if its first array were made while messages come.
+pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    match py.import("numpy") {
+        // A program without arrays needs none. Others get the error with the first array.
+        Err(error) if error.is_instance_of::<PyException>(py) => Ok(()),
+        imported => imported.map(drop),
+    }
+}
 
 /// A type of elements, with `NumPy` itself.
 pub(crate) struct Elements<'py> {

@@ -15,6 +15,7 @@ use crate::{
     errors::{raise, until_end},
     facts::{self, Peer},
     message::Message,
+    numpy,
     sending::{Given, duplicate},
     settings::{Settings, policy},
     slot::{Slot, closed},
@@ -22,6 +23,8 @@ use crate::{
 };
 
 /// Subscribes at a publisher's path.
+///
+/// ``numpy`` is imported before, if it is installed: the first array would import it while messages come, and lose some.
 #[pyfunction]
 #[pyo3(signature = (path, **settings))]
 pub(crate) fn subscribe(
@@ -30,6 +33,7 @@ pub(crate) fn subscribe(
     settings: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Subscriber> {
     let builder = Settings::of(settings)?.builder;
+    numpy::prepare(py)?;
     in_thread(py, move || builder.subscribe(path)).map(Subscriber::new)
 }
 
@@ -42,6 +46,7 @@ pub(crate) fn subscribe_socket(
     settings: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Subscriber> {
     let (builder, socket) = (Settings::of(settings)?.builder, duplicate(socket)?);
+    numpy::prepare(py)?;
     in_thread(py, move || builder.subscribe_on(socket)).map(Subscriber::new)
 }
 
@@ -53,6 +58,7 @@ pub(crate) fn subscribe_inherited(
     settings: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Subscriber> {
     let builder = Settings::of(settings)?.builder;
+    numpy::prepare(py)?;
     in_thread(py, move || builder.subscribe_inherited()).map(Subscriber::new)
 }
 

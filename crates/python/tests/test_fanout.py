@@ -241,3 +241,36 @@ def test_a_signal_during_admission_interrupts_the_call(script):
         """
     )
     assert out == "reported KeyboardInterrupt\ninterrupted\nHandshakeError\n"
+
+
+SUBSCRIBES = """
+import sys, threading, sealane
+for name in {blocked!r}:
+    sys.modules[name] = None
+publisher = sealane.publish(sys.argv[1])
+found = []
+assert "numpy" not in sys.modules or {blocked!r}
+thread = threading.Thread(target=lambda: found.append(sealane.subscribe(sys.argv[1], slow="overrun")))
+thread.start()
+publisher.wait_event(timeout=20)
+thread.join()
+publisher.send(payload=b"12")
+print(sys.modules.get("numpy") is not None, found[0].recv(timeout=20).bytes())
+"""
+
+
+def test_numpy_is_there_before_the_first_message_of_a_subscriber(script, tmp_path):
+    assert script(SUBSCRIBES.format(blocked=[]), tmp_path / "frames") == "True b'12'\n"
+    without = script(SUBSCRIBES.format(blocked=["numpy"]), tmp_path / "frames")
+    assert without == "False b'12'\n", "a program without NumPy subscribes as well"
+
+
+def test_channels_do_not_import_numpy(script):
+    code = """
+        import sys, sealane
+        a, b = sealane.pair()
+        a.send(payload=b"12")
+        assert b.recv(timeout=5).bytes() == b"12"
+        print("numpy" in sys.modules)
+    """
+    assert script(code) == "False\n"
