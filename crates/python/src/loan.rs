@@ -10,7 +10,7 @@ use crate::{
     batch::Open,
     lender::Verb,
     message::Message,
-    numpy::{Elements, shape_of},
+    numpy::{self, Elements, shape_of},
     raw::Place,
     sending::{Given, Lease},
     wait::Timeout,
@@ -111,6 +111,19 @@ impl Loan {
             .as_ref()
             .map_or_else(|| pyo3::types::PyString::new(py, "u1").into_any(), |dtype| dtype.bind(py).clone());
         Elements::of(py, &dtype)?.over(view.as_any(), self.shape.bind(py))
+    }
+
+    /// What ``numpy.asarray(loan)`` asks when the loan gives no buffer: raises ``BufferError`` if it was sent or discarded.
+    ///
+    /// Without it ``numpy`` drops the error of the buffer, and makes an array of one object, where writes vanish.
+    #[pyo3(signature = (dtype=None, *, copy=None))]
+    fn __array__<'py>(
+        &self,
+        py: Python<'py>,
+        dtype: Option<&Bound<'py, PyAny>>,
+        copy: Option<bool>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        numpy::converted(&self.array(py)?, dtype, copy)
     }
 
     /// Bytes of the loan.

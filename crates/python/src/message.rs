@@ -6,9 +6,9 @@ use std::{
 };
 
 use pyo3::{
-    exceptions::PyValueError,
+    exceptions::{PyTypeError, PyValueError},
     prelude::*,
-    types::{PyBytes, PyTuple},
+    types::{PyBytes, PyDict, PyTuple},
 };
 use sealane::{Payload, ReplyToken};
 
@@ -154,6 +154,17 @@ impl Message {
             return Err(PyValueError::new_err(text));
         }
         raw::fill_new_array(elements.empty(&shape)?, &payload)
+    }
+
+    /// Refuses ``numpy.asarray(message)``, whose array would have the message as its one object: the bytes have no type of their own.
+    #[expect(clippy::unused_self, reason = "a method of Python")]
+    #[pyo3(signature = (*_arguments, **_options))]
+    fn __array__(
+        &self,
+        _arguments: &Bound<'_, PyTuple>,
+        _options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        Err(PyTypeError::new_err("a message is no array: use message.array(dtype, shape)"))
     }
 
     /// Copies the payload to a writable buffer, from byte ``offset`` on. Returns the number of bytes.

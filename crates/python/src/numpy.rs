@@ -3,7 +3,7 @@
 use pyo3::{
     exceptions::{PyException, PyTypeError, PyValueError},
     prelude::*,
-    types::{PyString, PyTuple},
+    types::{PyDict, PyString, PyTuple},
 };
 
 /// Imports `NumPy` if it is installed.
@@ -59,6 +59,20 @@ impl<'py> Elements<'py> {
     ) -> PyResult<Bound<'py, PyAny>> {
         self.numpy.call_method1("ndarray", (shape, &self.dtype, buffer))
     }
+}
+
+/// An array as `numpy.asarray(…, dtype, copy=copy)` wants it.
+pub(crate) fn converted<'py>(
+    array: &Bound<'py, PyAny>,
+    dtype: Option<&Bound<'py, PyAny>>,
+    copy: Option<bool>,
+) -> PyResult<Bound<'py, PyAny>> {
+    if dtype.is_none() && copy != Some(true) {
+        return Ok(array.clone());
+    }
+    let options = PyDict::new(array.py());
+    options.set_item("copy", copy)?;
+    array.py().import("numpy")?.call_method("array", (array, dtype), Some(&options))
 }
 
 /// Reads a `shape`: a number, or a sequence of numbers. Returns it with the count of elements.

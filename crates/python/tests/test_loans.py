@@ -340,3 +340,33 @@ def test_a_view_of_mapped_memory_is_a_payload(pair):
         memory[:5] = b"hello"
         a.send(b"", payload=memory)
     assert b.recv(timeout=5).bytes()[:6] == b"hello\0"
+
+
+def test_numpy_says_that_a_loan_has_ended(pair, tmp_path):
+    a, b = pair
+    with sealane.publish(tmp_path / "frames") as publisher:
+        for sender, end in ((a, "send"), (a, "discard"), (publisher, "send"), (a.batch(), "send")):
+            loan = sender.loan((2, 3), "u2")
+            np.asarray(loan)[...] = 7
+            assert loan.__array__().shape == (2, 3)
+            assert loan.__array__("f4").tolist() == [[7 * 257] * 3] * 2
+            assert loan.__array__(copy=True).base is None
+            getattr(loan, end)()
+            for act in (
+                lambda: np.asarray(loan),
+                lambda: np.array(loan),
+                lambda: np.asarray(loan, "u2"),
+                lambda: np.sum(loan),
+            ):
+                with pytest.raises(BufferError, match="the loan was sent or discarded"):
+                    act()
+
+
+def test_numpy_says_how_a_message_becomes_an_array(pair):
+    a, b = pair
+    a.send(payload=b"1234")
+    message = b.recv(timeout=5)
+    for act in (lambda: np.asarray(message), lambda: np.array(message, "u1"), lambda: np.array([message])):
+        with pytest.raises(TypeError, match=r"use message\.array\(dtype, shape\)"):
+            act()
+    assert message.array("u1").tolist() == list(b"1234")
