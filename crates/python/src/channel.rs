@@ -12,6 +12,7 @@ use pyo3::{
 use sealane::{Closer, Credentials, Error, Limits, Receiver, RecvBatch, Sender};
 
 use crate::{
+    awaited::Awaited,
     batch::Batch,
     errors::{Disconnected, raise, until_end},
     facts::{self, Peer},
@@ -58,7 +59,8 @@ impl Channel {
 
     /// Receives a message, or waits for it.
     fn receive(&self, py: Python<'_>, timeout: Timeout) -> PyResult<sealane::Message> {
-        self.receiver.with(|receiver| in_slices(py, timeout, |time| receiver.recv_timeout(time)))
+        self.receiver
+            .with(|receiver| in_slices(py, timeout, Awaited::Message, |time| receiver.recv_timeout(time)))
     }
 
     /// The objects for messages that were received together.
@@ -208,7 +210,7 @@ impl Channel {
     fn recv_batch(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Vec<Message>> {
         let timeout = Timeout::of(timeout)?;
         let received = self.receiver.with(|receiver| {
-            in_slices(py, timeout, |time| receiver.recv_batch_timeout(time).map(take_all))
+            in_slices(py, timeout, Awaited::Message, |time| receiver.recv_batch_timeout(time).map(take_all))
         })?;
         Self::objects(py, received)
     }
@@ -260,7 +262,7 @@ impl Channel {
     fn poll(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let (fd, timeout) = (self.fd, Timeout::of(timeout)?);
         let waited = self.receiver.with(|receiver| {
-            in_slices(py, timeout, |time| {
+            in_slices(py, timeout, Awaited::Message, |time| {
                 if !receiver.arm()? {
                     return Ok(());
                 }

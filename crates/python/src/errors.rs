@@ -23,6 +23,11 @@ import_exception!(sealane.errors, UnknownRequest);
 /// The exception for an error.
 pub(crate) fn raise(py: Python<'_>, error: Error) -> PyErr {
     let text = error.to_string();
+    raise_as(py, error, text)
+}
+
+/// The exception for an error, with a text that says more than the error knows.
+pub(crate) fn raise_as(py: Python<'_>, error: Error, text: String) -> PyErr {
     match error {
         Error::Disconnected => Disconnected::new_err(text),
         Error::TooSlow => TooSlow::new_err(text),

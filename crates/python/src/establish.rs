@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::{AsRawFd, RawFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -14,13 +14,14 @@ use pyo3::{
 use sealane::Error;
 
 use crate::{
+    awaited::{Awaited, Party},
     channel::Channel,
     errors::raise,
     facts::Peer,
     sending::duplicate,
     settings::Settings,
     slot::{Slot, closed},
-    wait::{Timeout, in_slices, in_thread, until_readable},
+    wait::{Timeout, in_slices, in_slices_or, in_thread, until_readable},
 };
 
 /// Establishes a channel with both ends in this process: for threads, and for tests.
@@ -42,10 +43,12 @@ pub(crate) fn connect(
 ) -> PyResult<Channel> {
     let settings = Settings::of(settings)?;
     let timeout = Timeout::of(Some(settings.handshake_timeout))?;
-    let handshake = in_slices(py, timeout, |time| {
+    let party = listener_at(&path, &settings);
+    let raise = |py: Python<'_>, error| party.raise(py, error);
+    let handshake = in_slices_or(py, timeout, raise, |time| {
         settings.builder.try_connect(&path).inspect_err(|_| until_readable(None, time))
     })?;
-    complete(py, handshake)
+    complete(py, handshake, &party)
 }
 
 /// Begins to connect, without waiting: for event loops.
@@ -56,8 +59,14 @@ pub(crate) fn begin_connect(
     path: PathBuf,
     settings: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Handshake> {
-    let handshake = Settings::of(settings)?.builder.try_connect(path).map_err(|error| raise(py, error))?;
-    Ok(Handshake::new(handshake))
+    let settings = Settings::of(settings)?;
+    let party = listener_at(&path, &settings);
+    let handshake = settings.builder.try_connect(path).map_err(|error| party.raise(py, error))?;
+    Ok(Handshake::new(handshake, party))
+}
+
+fn listener_at(path: &Path, settings: &Settings) -> Party {
+    settings.party(&format!("the listener at {}", path.display()))
 }
 
 /// Establishes a channel over a connected ``SOCK_SEQPACKET`` socket, which stays the caller's.
@@ -68,24 +77,28 @@ pub(crate) fn from_socket(
     socket: &Bound<'_, PyAny>,
     settings: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Channel> {
-    let (builder, socket) = (Settings::of(settings)?.builder, duplicate(socket)?);
-    complete(py, builder.handshake(socket).map_err(|error| raise(py, error))?)
+    let (settings, socket) = (Settings::of(settings)?, duplicate(socket)?);
+    let handshake = settings.builder.handshake(socket).map_err(|error| raise(py, error))?;
+    complete(py, handshake, &settings.party("the other end of the socket"))
 }
 
 /// Establishes the channel to the parent, in a child that ``spawn`` has started. Works once in a process.
 #[pyfunction]
 #[pyo3(signature = (**settings))]
 pub(crate) fn inherited(py: Python<'_>, settings: Option<&Bound<'_, PyDict>>) -> PyResult<Channel> {
-    let builder = Settings::of(settings)?.builder;
-    in_thread(py, move || builder.inherited()).map(Channel::new)
+    let settings = Settings::of(settings)?;
+    in_thread(py, &settings.party("the parent"), move || settings.builder.inherited()).map(Channel::new)
 }
 
 /// Prepares a channel for a child that other code starts.
 #[pyfunction]
 #[pyo3(signature = (**settings))]
 pub(crate) fn prepare(py: Python<'_>, settings: Option<&Bound<'_, PyDict>>) -> PyResult<Prepared> {
-    let prepared = Settings::of(settings)?.builder.prepare().map_err(|error| raise(py, error))?;
-    Ok(Prepared { slot: Slot::new(prepared, "it was started") })
+    let settings = Settings::of(settings)?;
+    let prepared = settings.builder.prepare().map_err(|error| raise(py, error))?;
+    let fault = "the child has not taken its channel by sealane.inherited()".to_owned();
+    let party = Party::new(fault, settings.handshake_timeout);
+    Ok(Prepared { slot: Slot::new(prepared, "it was started"), party })
 }
 
 /// Listens for clients at a path, or at an abstract name (``"@name"``).
@@ -96,15 +109,17 @@ pub(crate) fn listen(
     path: PathBuf,
     settings: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Listener> {
-    let builder = Settings::of(settings)?.builder;
-    let listener = py.detach(|| builder.listen(path)).map_err(|error| raise(py, error))?;
-    Ok(Listener { fd: listener.as_raw_fd(), listener: Mutex::new(Some(Arc::new(listener))) })
+    let settings = Settings::of(settings)?;
+    let party = settings.party(&format!("the client of {}", path.display()));
+    let listener = py.detach(|| settings.builder.listen(path)).map_err(|error| raise(py, error))?;
+    Ok(Listener { fd: listener.as_raw_fd(), slot: Mutex::new(Some(Arc::new(listener))), party })
 }
 
 /// Completes a handshake. It has a deadline of its own.
-fn complete(py: Python<'_>, mut handshake: sealane::Handshake) -> PyResult<Channel> {
+fn complete(py: Python<'_>, mut handshake: sealane::Handshake, party: &Party) -> PyResult<Channel> {
     let fd = handshake.as_raw_fd();
-    let ended = in_slices(py, Timeout::of(None)?, |time| match handshake.advance() {
+    let raise = |py: Python<'_>, error| party.raise(py, error);
+    let ended = in_slices_or(py, Timeout::FOREVER, raise, |time| match handshake.advance() {
         Ok(true) => Ok(Ok(())),
         Ok(false) if handshake.needs_advance() => Err(Error::Full),
         Ok(false) => {
@@ -118,7 +133,7 @@ fn complete(py: Python<'_>, mut handshake: sealane::Handshake) -> PyResult<Chann
         // A timeout is the handshake's end.
         Err(error) => Ok(Err(error)),
     })?;
-    let channel = ended.and_then(|()| handshake.finish()).map_err(|error| raise(py, error))?;
+    let channel = ended.and_then(|()| handshake.finish()).map_err(|error| party.raise(py, error))?;
     Ok(Channel::new(channel))
 }
 
@@ -127,12 +142,13 @@ fn complete(py: Python<'_>, mut handshake: sealane::Handshake) -> PyResult<Chann
 pub(crate) struct Handshake {
     slot: Slot<sealane::Handshake>,
     fd: RawFd,
+    party: Party,
 }
 
 impl Handshake {
-    fn new(handshake: sealane::Handshake) -> Self {
+    fn new(handshake: sealane::Handshake, party: Party) -> Self {
         let fd = handshake.as_raw_fd();
-        Self { slot: Slot::new(handshake, "the handshake is in use, or was finished"), fd }
+        Self { slot: Slot::new(handshake, "the handshake is in use, or was finished"), fd, party }
     }
 }
 
@@ -140,7 +156,7 @@ impl Handshake {
 impl Handshake {
     /// Takes the steps that are possible at once. True when ``finish`` will not wait.
     fn advance(&self, py: Python<'_>) -> PyResult<bool> {
-        self.slot.with(|handshake| handshake.advance().map_err(|error| raise(py, error)))
+        self.slot.with(|handshake| handshake.advance().map_err(|error| self.party.raise(py, error)))
     }
 
     /// Whether ``advance`` has more to do at once.
@@ -165,7 +181,7 @@ impl Handshake {
 
     /// Completes the handshake; waits until its deadline at most.
     fn finish(&self, py: Python<'_>) -> PyResult<Channel> {
-        complete(py, *self.slot.take()?)
+        complete(py, *self.slot.take()?, &self.party)
     }
 
     /// Refuses the peer.
@@ -183,13 +199,15 @@ impl Handshake {
 /// A socket that accepts clients.
 #[pyclass(frozen, module = "sealane", weakref)]
 pub(crate) struct Listener {
-    listener: Mutex<Option<Arc<sealane::Listener>>>,
+    slot: Mutex<Option<Arc<sealane::Listener>>>,
     fd: RawFd,
+    /// A client in the midst of its handshake.
+    party: Party,
 }
 
 impl Listener {
     fn get(&self) -> Option<Arc<sealane::Listener>> {
-        self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -199,7 +217,7 @@ impl Listener {
     #[pyo3(signature = (timeout=None))]
     fn accept(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Channel> {
         let fd = self.fd;
-        let handshake = in_slices(py, Timeout::of(timeout)?, |time| {
+        let handshake = in_slices(py, Timeout::of(timeout)?, Awaited::Client, |time| {
             // A listener that is closed meanwhile ends the wait.
             let listener = self.get().ok_or(Error::Disconnected)?;
             if let Some(handshake) = listener.try_accept()? {
@@ -208,13 +226,14 @@ impl Listener {
             until_readable(Some(fd), time);
             listener.try_accept()?.ok_or(Error::Timeout)
         })?;
-        complete(py, handshake)
+        complete(py, handshake, &self.party)
     }
 
     /// Takes a client that has connected, if there is one, and begins its handshake: for event loops.
     fn try_accept(&self, py: Python<'_>) -> PyResult<Option<Handshake>> {
         let listener = self.get().ok_or_else(closed)?;
-        Ok(listener.try_accept().map_err(|error| raise(py, error))?.map(Handshake::new))
+        let client = listener.try_accept().map_err(|error| raise(py, error))?;
+        Ok(client.map(|handshake| Handshake::new(handshake, self.party.clone())))
     }
 
     /// The descriptor, readable when there is a client.
@@ -224,7 +243,7 @@ impl Listener {
 
     /// Listens no more, and removes the path.
     fn close(&self) {
-        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let listener = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(listener);
     }
 
@@ -248,6 +267,7 @@ impl Listener {
 #[pyclass(frozen, module = "sealane")]
 pub(crate) struct Prepared {
     slot: Slot<sealane::Prepared>,
+    party: Party,
 }
 
 #[pymethods]
@@ -265,7 +285,7 @@ impl Prepared {
 
     /// Closes this process's copy of the child's end, and begins the handshake. Call it when the child runs.
     fn started(&self) -> PyResult<Handshake> {
-        Ok(Handshake::new(self.slot.take()?.started()))
+        Ok(Handshake::new(self.slot.take()?.started(), self.party.clone()))
     }
 
     /// Closes both ends.

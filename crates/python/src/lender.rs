@@ -17,6 +17,9 @@ pub(crate) enum Verb {
 
 /// A side that sends, and lends parts of its ring, one at a time.
 pub(crate) trait Lender: Sized + Send + 'static {
+    /// The reason for which a ring has no room.
+    const KEEPER: &'static str;
+
     /// A loan that owns its lender.
     type Loan: Send + 'static;
 
@@ -60,6 +63,8 @@ fn given<'c>(verb: Verb, control: &Control<'c>) -> Control<'c> {
 }
 
 impl Lender for Box<Sender> {
+    const KEEPER: &'static str = "the peer has not released what was sent before";
+
     type Loan = OwnedLoan<Self>;
 
     fn lend(mut self, len: usize, time: Duration) -> Result<Self::Loan, (Self, Error)> {
@@ -142,6 +147,8 @@ self_cell! {
 }
 
 impl Lender for Box<Publisher> {
+    const KEEPER: &'static str = "a subscriber that is waited for has not released what was published before";
+
     type Loan = PublisherLent;
 
     fn lend(self, len: usize, time: Duration) -> Result<Self::Loan, (Self, Error)> {

@@ -8,6 +8,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "arguments are extracted for the call")]
 
 mod admission;
+mod awaited;
 mod batch;
 mod channel;
 mod errors;

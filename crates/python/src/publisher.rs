@@ -15,6 +15,7 @@ use sealane::{Error, Event};
 
 use crate::{
     admission::Admission,
+    awaited::Awaited,
     batch::Batch,
     errors::raise,
     facts::{self, Peer},
@@ -190,7 +191,7 @@ impl Publisher {
     fn wait_event(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<PublisherEvent>> {
         let (fd, timeout) = (self.sending.fd, Timeout::of(timeout)?);
         let waited = self.with(|publisher| {
-            in_slices(py, timeout, |time| {
+            in_slices(py, timeout, Awaited::Message, |time| {
                 if self.sending.outlet.is_closed() {
                     return Err(Error::Disconnected);
                 }

@@ -13,6 +13,7 @@ use pyo3::{
 use sealane::{Control, Error};
 
 use crate::{
+    awaited::Awaited,
     lender::{Lender, Verb},
     outlet::{self, Outlet},
     raw::{self, Buffer, Place},
@@ -89,7 +90,7 @@ impl<L: Lender> Sending<L> {
     /// Takes the lender, and makes a loan of it. It is back if that fails.
     fn reserve(&self, py: Python<'_>, len: usize, timeout: Timeout) -> PyResult<L::Loan> {
         let mut kept = Some(self.outlet.take()?);
-        let lent = in_slices(py, timeout, |time| {
+        let lent = in_slices(py, timeout, Awaited::Room(len, L::KEEPER), |time| {
             let lender = if self.outlet.is_closed() { None } else { kept.take() };
             lender.ok_or(Error::Disconnected)?.lend(len, time).map_err(|(mut lender, error)| {
                 // A sender that waits for room wakes the readers that make it.
@@ -115,7 +116,7 @@ impl<L: Lender> Sending<L> {
     ) -> Result<u64, (L::Loan, PyErr)> {
         let mut kept = Some(loan);
         let mut refused = Error::Full;
-        let sent = in_slices(py, timeout, |time| {
+        let sent = in_slices(py, timeout, Awaited::Socket, |time| {
             until_worthwhile(&refused, L::room(self.fd), time);
             let loan = kept.take().ok_or(Error::Disconnected)?;
             L::commit(loan, verb, &given.control()).map_err(|(mut loan, error)| {
@@ -184,7 +185,7 @@ impl<L: Lender> Lease for Sending<L> {
     ) -> PyResult<u64> {
         let Some(payload) = payload else {
             return outlet::with(&self.outlet, |lender| {
-                in_slices(py, timeout, |time| {
+                in_slices(py, timeout, Awaited::Socket, |time| {
                     if self.outlet.is_closed() {
                         return Err(Error::Disconnected);
                     }

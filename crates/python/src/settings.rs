@@ -9,6 +9,8 @@ use pyo3::{
 };
 use sealane::{Builder, Slow, Start, Wait};
 
+use crate::awaited::Party;
+
 /// Seconds for which the library's own handshakes may take.
 const HANDSHAKE: f64 = 5.0;
 
@@ -27,6 +29,11 @@ impl Settings {
             settings = settings.with(&name, &value)?;
         }
         Ok(settings)
+    }
+
+    /// The party of a handshake with these settings.
+    pub(crate) fn party(&self, name: &str) -> Party {
+        Party::named(name, self.handshake_timeout)
     }
 
     fn with(self, name: &str, value: &Bound<'_, PyAny>) -> PyResult<Self> {

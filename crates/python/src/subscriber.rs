@@ -12,6 +12,7 @@ use pyo3::{
 use sealane::{Closer, Credentials, Error, RequestId};
 
 use crate::{
+    awaited::Awaited,
     errors::{raise, until_end},
     facts::{self, Peer},
     message::Message,
@@ -21,6 +22,9 @@ use crate::{
     slot::{Slot, closed},
     wait::{Timeout, for_reply, in_slices, in_thread},
 };
+
+/// The name of a publisher without a path.
+const PUBLISHER: &str = "the publisher, which lets subscribers join in its calls,";
 
 /// Subscribes at a publisher's path.
 ///
@@ -32,9 +36,10 @@ pub(crate) fn subscribe(
     path: PathBuf,
     settings: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Subscriber> {
-    let builder = Settings::of(settings)?.builder;
+    let settings = Settings::of(settings)?;
     numpy::prepare(py)?;
-    in_thread(py, move || builder.subscribe(path)).map(Subscriber::new)
+    let name = format!("the publisher at {}, which lets subscribers join in its calls,", path.display());
+    in_thread(py, &settings.party(&name), move || settings.builder.subscribe(path)).map(Subscriber::new)
 }
 
 /// Subscribes over a connected ``SOCK_SEQPACKET`` socket, which stays the caller's.
@@ -45,9 +50,10 @@ pub(crate) fn subscribe_socket(
     socket: &Bound<'_, PyAny>,
     settings: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Subscriber> {
-    let (builder, socket) = (Settings::of(settings)?.builder, duplicate(socket)?);
+    let (settings, socket) = (Settings::of(settings)?, duplicate(socket)?);
     numpy::prepare(py)?;
-    in_thread(py, move || builder.subscribe_on(socket)).map(Subscriber::new)
+    in_thread(py, &settings.party(PUBLISHER), move || settings.builder.subscribe_on(socket))
+        .map(Subscriber::new)
 }
 
 /// Subscribes to the parent, in a child that a publisher of another program has spawned.
@@ -57,9 +63,10 @@ pub(crate) fn subscribe_inherited(
     py: Python<'_>,
     settings: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Subscriber> {
-    let builder = Settings::of(settings)?.builder;
+    let settings = Settings::of(settings)?;
     numpy::prepare(py)?;
-    in_thread(py, move || builder.subscribe_inherited()).map(Subscriber::new)
+    in_thread(py, &settings.party(PUBLISHER), move || settings.builder.subscribe_inherited())
+        .map(Subscriber::new)
 }
 
 /// A reader of a publisher's messages. It is for one call at a time.
@@ -103,7 +110,7 @@ impl Subscriber {
     ) -> PyResult<u64> {
         let given = Given::of(control, fds)?;
         self.slot.with(|subscriber| {
-            in_slices(py, timeout, |time| {
+            in_slices(py, timeout, Awaited::Socket, |time| {
                 let control = given.control();
                 // Only what never waits arms the descriptor for sending.
                 match (wants_reply, time.is_zero()) {
@@ -128,8 +135,9 @@ impl Subscriber {
     }
 
     fn next(&self, py: Python<'_>, timeout: Timeout) -> PyResult<Message> {
-        let received =
-            self.slot.with(|subscriber| in_slices(py, timeout, |time| subscriber.recv_timeout(time)))?;
+        let received = self.slot.with(|subscriber| {
+            in_slices(py, timeout, Awaited::Message, |time| subscriber.recv_timeout(time))
+        })?;
         Message::new(py, received)
     }
 }
@@ -146,9 +154,9 @@ impl Subscriber {
     #[pyo3(signature = (timeout=None))]
     fn recv_latest(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Message> {
         let timeout = Timeout::of(timeout)?;
-        let received = self
-            .slot
-            .with(|subscriber| in_slices(py, timeout, |time| subscriber.recv_latest_timeout(time)))?;
+        let received = self.slot.with(|subscriber| {
+            in_slices(py, timeout, Awaited::Message, |time| subscriber.recv_latest_timeout(time))
+        })?;
         Message::new(py, received)
     }
 

@@ -9,7 +9,11 @@ use std::{
 use pyo3::{exceptions::PyValueError, prelude::*};
 use sealane::{Error, Result};
 
-use crate::{errors::raise, raw};
+use crate::{
+    awaited::{Awaited, Party},
+    errors::raise,
+    raw,
+};
 
 /// The longest time, in milliseconds, for which a signal's handler has to wait.
 const SLICE: Duration = Duration::from_millis(50);
@@ -20,13 +24,16 @@ const PAUSE: Duration = Duration::from_millis(2);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeout {
     deadline: Option<Instant>,
+    seconds: f64,
     looks_once: bool,
 }
 
 impl Timeout {
+    pub(crate) const FOREVER: Self = Self { deadline: None, seconds: f64::INFINITY, looks_once: false };
+
     /// Reads the seconds that Python gives.
     pub(crate) fn of(seconds: Option<f64>) -> PyResult<Self> {
-        let Some(seconds) = seconds else { return Ok(Self { deadline: None, looks_once: false }) };
+        let Some(seconds) = seconds else { return Ok(Self::FOREVER) };
         if seconds.is_nan() || seconds < 0.0 {
             let text = format!("timeout: seconds from 0 on, or None for ever, expected; {seconds} found");
             return Err(PyValueError::new_err(text));
@@ -34,7 +41,12 @@ impl Timeout {
         // A time beyond the clock's end is for ever.
         let deadline =
             Duration::try_from_secs_f64(seconds).ok().and_then(|time| Instant::now().checked_add(time));
-        Ok(Self { deadline, looks_once: seconds == 0.0 })
+        Ok(Self { deadline, seconds, looks_once: seconds == 0.0 })
+    }
+
+    /// The seconds, unless the call looks once.
+    pub(crate) fn within(self) -> Option<f64> {
+        (!self.looks_once).then_some(self.seconds)
     }
 
     /// The time of the next slice; `None` once the deadline has passed.
@@ -49,7 +61,7 @@ impl Timeout {
 }
 
 /// Whether trying again later makes sense.
-fn passes(error: &Error) -> bool {
+pub(crate) fn passes(error: &Error) -> bool {
     error.is_timeout() || matches!(error, Error::Full | Error::FdsInFlight)
 }
 
@@ -59,6 +71,17 @@ fn passes(error: &Error) -> bool {
 pub(crate) fn in_slices<T: Send>(
     py: Python<'_>,
     timeout: Timeout,
+    awaited: Awaited,
+    attempt: impl FnMut(Duration) -> Result<T> + Send,
+) -> PyResult<T> {
+    in_slices_or(py, timeout, |py, error| awaited.raise(py, error, timeout), attempt)
+}
+
+/// Does the same with the exception that `raise` makes of an error.
+pub(crate) fn in_slices_or<T: Send>(
+    py: Python<'_>,
+    timeout: Timeout,
+    raise: impl Fn(Python<'_>, Error) -> PyErr,
     mut attempt: impl FnMut(Duration) -> Result<T> + Send,
 ) -> PyResult<T> {
     let mut time = Duration::ZERO;
@@ -81,7 +104,7 @@ pub(crate) fn for_reply<T: Send>(
     fd: RawFd,
     mut take: impl FnMut() -> Result<Option<T>> + Send,
 ) -> PyResult<T> {
-    in_slices(py, timeout, |time| {
+    in_slices(py, timeout, Awaited::Reply, |time| {
         if let Some(reply) = take()? {
             return Ok(reply);
         }
@@ -94,6 +117,7 @@ pub(crate) fn for_reply<T: Send>(
 /// left alone, and its result is dropped.
 pub(crate) fn in_thread<T: Send + 'static>(
     py: Python<'_>,
+    party: &Party,
     act: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> PyResult<T> {
     let (sender, mut receiver) = std::sync::mpsc::sync_channel(1);
@@ -102,7 +126,7 @@ pub(crate) fn in_thread<T: Send + 'static>(
     loop {
         let waiting = &mut receiver;
         match py.detach(move || waiting.recv_timeout(SLICE)) {
-            Ok(result) => return result.map_err(|error| raise(py, error)),
+            Ok(result) => return result.map_err(|error| party.raise(py, error)),
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => py.check_signals()?,
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {
                 return Err(raise(py, Error::Disconnected));

@@ -1,0 +1,98 @@
+"""The texts of exceptions say what was expected, what was found, and what the caller can change."""
+
+import socket
+import threading
+
+import pytest
+
+import sealane
+
+
+def told(kind, act):
+    """The text of the exception, which is of this very class."""
+    with pytest.raises(kind) as raised:
+        act()
+    assert type(raised.value) is kind
+    return str(raised.value)
+
+
+def test_a_timeout_says_what_was_awaited_and_for_how_long(pair):
+    a, b = pair
+    assert told(sealane.Timeout, lambda: a.recv(timeout=0)) == "no message is there"
+    assert told(sealane.Timeout, lambda: a.recv(timeout=0.01)) == "no message came within 0.01 s"
+    assert told(sealane.Timeout, lambda: a.recv_batch(timeout=0.01)) == "no message came within 0.01 s"
+    assert told(sealane.Timeout, lambda: a.call(b"?", timeout=0.01)) == "no reply came within 0.01 s"
+    assert told(sealane.Timeout, lambda: a.call(b"?", timeout=0)) == "no reply is there"
+    with pytest.raises(sealane.Full, match="no room in the socket now: the peer has not received what was sent before"):
+        while True:
+            a.send(bytes(5000), timeout=0)
+    assert told(sealane.Timeout, lambda: a.send(bytes(5000), timeout=0.01)).startswith("no room in the socket within 0.01 s")
+
+
+def test_a_full_ring_is_no_full_socket(tmp_path):
+    a, b = sealane.pair(ring_capacity=4 << 20)
+    with a, b:
+        held = []
+        for _ in range(4):
+            a.send(payload=bytes(10**6))
+            held.append(b.recv(timeout=5))
+        now = "no room for 1000000 bytes in the ring now: the peer has not released what was sent before"
+        assert told(sealane.Full, lambda: a.send(payload=bytes(10**6), timeout=0)) == now
+        assert told(sealane.Full, lambda: a.loan(10**6, timeout=0)) == now
+        assert told(sealane.Full, lambda: a.batch().send(payload=bytes(10**6), timeout=0)) == now
+        within = now.replace(" now:", " within 0.01 s:")
+        assert told(sealane.Timeout, lambda: a.loan(10**6, timeout=0.01)) == within
+        text = told(sealane.HoldingTimeout, lambda: b.recv(timeout=0.01))
+        assert text.startswith("no message came within 0.01 s, while the peer waits for room in its ring: 4 payloads of")
+
+
+def test_a_publisher_says_who_keeps_the_room(tmp_path):
+    path = tmp_path / "frames"
+    with sealane.publish(path, ring_capacity=1 << 20, slow=60.0) as publisher:
+        found = []
+        thread = threading.Thread(target=lambda: found.append(sealane.subscribe(path)))
+        thread.start()
+        publisher.wait_event(timeout=20)
+        thread.join()
+        assert told(sealane.Timeout, lambda: found[0].recv(timeout=0.01)) == "no message came within 0.01 s"
+        with pytest.raises(sealane.Full) as full:
+            while True:
+                publisher.loan(200_000, timeout=0).send()
+        keeper = "a subscriber that is waited for has not released what was published before"
+        assert str(full.value) == f"no room for 200000 bytes in the ring now: {keeper}"
+        text = told(sealane.Timeout, lambda: publisher.loan(200_000, timeout=0.01))
+        assert text == f"no room for 200000 bytes in the ring within 0.01 s: {keeper}"
+
+
+def test_a_handshake_that_times_out_names_the_party_and_the_setting(tmp_path):
+    path = tmp_path / "service"
+    with sealane.listen(path, handshake_timeout=0.1) as listener:
+        assert told(sealane.Timeout, lambda: listener.accept(timeout=0)) == "no client is there"
+        assert told(sealane.Timeout, lambda: listener.accept(timeout=0.01)) == "no client came within 0.01 s"
+        text = told(sealane.Timeout, lambda: sealane.connect(path, handshake_timeout=0.1))
+        assert text == f"the listener at {path} has not completed the handshake within 0.1 s (handshake_timeout)"
+        silent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        silent.connect(str(path))
+        texts = []
+        while not texts or "client" not in texts[-1]:
+            try:
+                listener.accept(timeout=20)
+            except sealane.SealaneError as error:
+                texts.append(str(error))
+        assert texts[-1] == f"the client of {path} has not completed the handshake within 0.1 s (handshake_timeout)"
+        silent.close()
+    with sealane.publish(tmp_path / "frames"):
+        text = told(sealane.Timeout, lambda: sealane.subscribe(tmp_path / "frames", handshake_timeout=0.1))
+        assert f"the publisher at {tmp_path}/frames" in text and "0.1 s (handshake_timeout)" in text
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        text = told(sealane.Timeout, lambda: sealane.from_socket(ours, handshake_timeout=0.1))
+        assert text == "the other end of the socket has not completed the handshake within 0.1 s (handshake_timeout)"
+
+
+def test_a_child_that_forgets_its_channel_is_told():
+    text = told(
+        sealane.Timeout,
+        lambda: sealane.spawn(["sleep", "100"], handshake_timeout=0.1),
+    )
+    assert text == "the child has not taken its channel by sealane.inherited() within 0.1 s (handshake_timeout)"
