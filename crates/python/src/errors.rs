@@ -1,7 +1,7 @@
 //! Exceptions: each error of the library as a class of `sealane.errors`, or as an `OSError`.
 
 use pyo3::{exceptions::PyOSError, import_exception, prelude::*};
-use sealane::Error;
+use sealane::{Error, HandshakeError as Cause};
 
 import_exception!(sealane.errors, BusyError);
 import_exception!(sealane.errors, Disconnected);
@@ -20,9 +20,31 @@ import_exception!(sealane.errors, TooLarge);
 import_exception!(sealane.errors, TooSlow);
 import_exception!(sealane.errors, UnknownRequest);
 
+/// What the library's texts name, and what Python has instead. The first that fits is taken.
+const WORDS: [(&str, &str); 7] = [
+    ("Builder::", "setting "),
+    ("Channel::spawn or Prepared", "sealane.spawn"),
+    ("Channel::spawn", "sealane.spawn"),
+    ("Channel::inherited", "sealane.inherited"),
+    ("Channel::connect", "sealane.connect"),
+    ("Subscriber::connect", "sealane.subscribe"),
+    ("SealedBuffer::with_limit's", "max_size"),
+];
+
+/// A text of the library in the words of Python.
+pub(crate) fn in_words(text: &str) -> String {
+    WORDS.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+/// The same, for the test that goes through all texts.
+#[pyfunction(name = "_in_words")]
+pub(crate) fn in_words_of_python(text: &str) -> String {
+    in_words(text)
+}
+
 /// The exception for an error.
 pub(crate) fn raise(py: Python<'_>, error: Error) -> PyErr {
-    let text = error.to_string();
+    let text = in_words(&error.to_string());
     raise_as(py, error, text)
 }
 
@@ -49,6 +71,12 @@ pub(crate) fn raise_as(py: Python<'_>, error: Error, text: String) -> PyErr {
         Error::Backlog | Error::TooManyRequests { .. } => LimitError::new_err(text),
         Error::UnknownRequest => UnknownRequest::new_err(text),
         Error::Overrun => Overrun::new_err(text),
+        Error::Handshake(Cause::Closed { awaited }) => {
+            let raised = HandshakeError::new_err(text);
+            // For `spawn`, which knows whether the child has ended.
+            drop(raised.value(py).setattr("awaited", awaited));
+            raised
+        }
         Error::Handshake(_) => HandshakeError::new_err(text),
         Error::Protocol(_) => ProtocolError::new_err(text),
         Error::Sealed(_) => NotSealed::new_err(text),

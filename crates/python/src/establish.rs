@@ -1,8 +1,12 @@
 //! Ways to establish a channel: functions of the module, `Listener`, `Prepared` and `Handshake`.
 
 use std::{
-    os::fd::{AsRawFd, RawFd},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::process::ExitStatusExt,
+    },
     path::{Path, PathBuf},
+    process::ExitStatus,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -11,7 +15,7 @@ use pyo3::{
     prelude::*,
     types::{PyDict, PyTuple},
 };
-use sealane::Error;
+use sealane::{Error, HandshakeError};
 
 use crate::{
     awaited::{Awaited, Party},
@@ -261,6 +265,16 @@ impl Listener {
     fn __exit__(&self, _reason: &Bound<'_, PyTuple>) {
         self.close();
     }
+}
+
+/// The exception for a child that has ended with `returncode`, as ``Popen`` has it, before the packet that was awaited.
+#[pyfunction(name = "_child_ended")]
+pub(crate) fn child_ended(py: Python<'_>, awaited: &str, returncode: i32) -> Py<PyAny> {
+    let awaited = ["Hello", "Ready"].into_iter().find(|name| *name == awaited).unwrap_or("answer");
+    // As `wait(2)` has it: a signal's number, or the exit status in the second byte.
+    let status =
+        ExitStatus::from_raw(if returncode < 0 { returncode.wrapping_neg() } else { returncode << 8 });
+    raise(py, HandshakeError::ChildEnded { awaited, status }.into()).into_value(py).into_any()
 }
 
 /// A channel whose other end is for a child that is started next: see ``sealane.spawn``.

@@ -38,9 +38,10 @@ mod _native {
         admission::Newcomer,
         batch::Batch,
         channel::Channel,
+        errors::in_words_of_python,
         establish::{
-            Handshake, Listener, Prepared, begin_connect, connect, from_socket, inherited, listen, pair,
-            prepare,
+            Handshake, Listener, Prepared, begin_connect, child_ended, connect, from_socket, inherited,
+            listen, pair, prepare,
         },
         facts::Peer,
         loan::{Loan, View},

@@ -1,5 +1,7 @@
 """The texts of exceptions say what was expected, what was found, and what the caller can change."""
 
+import pathlib
+import re
 import socket
 import threading
 
@@ -96,3 +98,51 @@ def test_a_child_that_forgets_its_channel_is_told():
         lambda: sealane.spawn(["sleep", "100"], handshake_timeout=0.1),
     )
     assert text == "the child has not taken its channel by sealane.inherited() within 0.1 s (handshake_timeout)"
+
+
+def test_a_child_that_ends_without_its_channel_is_told_with_its_status():
+    why = "before its Hello: it does not take its channel (sealane.inherited), or could not"
+    for command, status in ((["true"], "exit status: 0"), (["sh", "-c", "exit 3"], "exit status: 3")):
+        assert told(sealane.HandshakeError, lambda: sealane.spawn(command)) == f"the child ended with {status} {why}"
+    text = told(sealane.HandshakeError, lambda: sealane.spawn(["sh", "-c", "kill -KILL $$"]))
+    assert text == f"the child ended with signal: 9 (SIGKILL) {why}"
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.close()
+    with ours, pytest.raises(sealane.HandshakeError, match="the peer closed the socket before its Hello") as closed:
+        sealane.from_socket(ours)
+    assert closed.value.awaited == "Hello"
+
+
+SOURCES = pathlib.Path(__file__).parents[3] / "src"
+
+
+def texts_of_the_library():
+    """The string literals of the library that name a path of Rust, apart from tests and comments."""
+    for path in sorted(SOURCES.rglob("*.rs")):
+        code = path.read_text().split("#[cfg(test)]\nmod tests")[0]
+        code = "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(("//", "#[doc", "#![doc", "#[cfg_attr", "doc =")))
+        yield from (text for text in re.findall(r'"((?:[^"\\]|\\.)*)"', code) if re.search(r"\w::\w", text))
+
+
+def test_texts_name_what_python_has():
+    found = list(texts_of_the_library())
+    assert len(found) > 10, "the sources are there"
+    for text in found:
+        words = sealane._native._in_words(text)
+        assert "::" not in words, text
+        for name in re.findall(r"setting (\w+)", words):
+            assert name in sealane.Settings.__annotations__, text
+        for name in re.findall(r"sealane\.(\w+)", words):
+            assert hasattr(sealane, name), text
+    for path in (SOURCES.parent / "crates/python/src").glob("*.rs"):
+        code = "\n".join(line for line in path.read_text().splitlines() if not line.lstrip().startswith(("//", '("')))
+        assert not [text for text in re.findall(r'"((?:[^"\\\n]|\\.)*)"', code) if "::" in text], path
+
+
+def test_limits_name_their_settings(pair):
+    a, _b = pair
+    assert "(setting ring_capacity)" in told(sealane.TooLarge, lambda: a.loan(1 << 40))
+    assert "setting max_control" in told(sealane.TooLarge, lambda: a.send(bytes(1 << 20)))
+    assert "setting max_fds" in told(sealane.TooLarge, lambda: a.send(fds=[0] * 65))
+    sealed = sealane.SealedBuffer(bytes(10))
+    assert "(the limit is max_size)" in told(sealane.NotSealed, lambda: sealane.SealedBuffer.open(sealed, max_size=9))

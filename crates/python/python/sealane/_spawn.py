@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from . import _native
 from ._settings import Settings
+from .errors import HandshakeError
 
 #: Seconds that a child has to end by itself after a failed handshake, before it is killed.
 GRACE = 1.0
@@ -36,18 +37,22 @@ def spawn(
         raise
     try:
         return prepared.started().finish(), process
-    except BaseException:
-        _end(process)
+    except BaseException as error:
+        ended_by_itself = _end(process)
+        if ended_by_itself and isinstance(error, HandshakeError) and error.awaited is not None:
+            raise _native._child_ended(error.awaited, process.returncode) from None
         raise
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a child that got no channel, and reaps it. It may report the reason by itself first."""
+def _end(process: subprocess.Popen[bytes]) -> bool:
+    """Ends a child that got no channel, and reaps it. It may report the reason by itself first: true if it ended so."""
     try:
         process.wait(GRACE)
+        return True
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+        return False
     finally:
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:

@@ -40,7 +40,12 @@ class ProtocolError(SealaneError, ConnectionError):
 
 
 class HandshakeError(SealaneError, ConnectionError):
-    """The channel could not be established."""
+    """The channel could not be established.
+
+    ``awaited`` is the packet before which the other side closed the socket, if it did so.
+    """
+
+    awaited: str | None = None
 
 
 class Timeout(SealaneError, TimeoutError):
