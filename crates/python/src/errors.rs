@@ -1,6 +1,9 @@
 //! Exceptions: each error of the library as a class of `sealane.errors`, or as an `OSError`.
 
+use std::{io, path::PathBuf};
+
 use pyo3::{exceptions::PyOSError, import_exception, prelude::*};
+use rustix::io::Errno;
 use sealane::{Error, HandshakeError as Cause};
 
 import_exception!(sealane.errors, BusyError);
@@ -80,15 +83,38 @@ pub(crate) fn raise_as(py: Python<'_>, error: Error, text: String) -> PyErr {
         Error::Handshake(_) => HandshakeError::new_err(text),
         Error::Protocol(_) => ProtocolError::new_err(text),
         Error::Sealed(_) => NotSealed::new_err(text),
-        // With its number `OSError` becomes the class that fits: `FileNotFoundError`, `PermissionError` and so on.
-        Error::Io { ref path, ref source, .. } => match (source.raw_os_error(), path) {
-            (Some(number), Some(path)) => PyOSError::new_err((number, text, path.clone().into_os_string())),
-            (Some(number), None) => PyOSError::new_err((number, text)),
-            (None, _) => PyErr::from(std::io::Error::new(source.kind(), text)),
-        },
+        Error::Io { operation, path, source } => failed(operation, path, &source),
         // Kinds that a later version adds, and casts, which this package does not ask for.
         _ => SealaneError::new_err(text),
     }
+}
+
+/// The exception for a failed system call. With its number `OSError` becomes the class that fits: `FileNotFoundError` and so on.
+pub(crate) fn failed(operation: &str, path: Option<PathBuf>, error: &io::Error) -> PyErr {
+    let number = error.raw_os_error().or_else(|| number_of(error.kind()));
+    let cause = error.to_string();
+    // Python shows the number by itself, and the path.
+    let cause = cause.split_once(" (os error ").map_or(cause.as_str(), |(cause, _number)| cause);
+    let text = format!("{operation} failed: {cause}");
+    match (number, path) {
+        (Some(number), Some(path)) => PyOSError::new_err((number, text, path.into_os_string())),
+        (Some(number), None) => PyOSError::new_err((number, text)),
+        (None, _) => PyErr::from(io::Error::new(error.kind(), text)),
+    }
+}
+
+/// The number for the kinds of failures that the library finds by itself.
+fn number_of(kind: io::ErrorKind) -> Option<i32> {
+    let number = match kind {
+        io::ErrorKind::AddrInUse => Errno::ADDRINUSE,
+        io::ErrorKind::InvalidInput => Errno::INVAL,
+        io::ErrorKind::FileTooLarge => Errno::FBIG,
+        io::ErrorKind::OutOfMemory => Errno::NOMEM,
+        io::ErrorKind::PermissionDenied => Errno::PERM,
+        io::ErrorKind::Unsupported => Errno::OPNOTSUPP,
+        _ => return None,
+    };
+    Some(number.raw_os_error())
 }
 
 /// The exception for a value that is in use: another thread's call has it, or a loan of it is open.

@@ -14,6 +14,7 @@ use sealane::{Control, Error};
 
 use crate::{
     awaited::Awaited,
+    errors::failed,
     lender::{Lender, Verb},
     outlet::{self, Outlet},
     raw::{self, Buffer, Place},
@@ -67,7 +68,7 @@ pub(crate) fn duplicate(object: &Bound<'_, PyAny>) -> PyResult<OwnedFd> {
             PyTypeError::new_err(format!("a descriptor expected (a number, or fileno()), {kind} found"))
         })?,
     };
-    Ok(raw::duplicate(number)?)
+    raw::duplicate(number).map_err(|error| failed(&format!("duplicating descriptor {number}"), None, &error))
 }
 
 /// The sending side of a channel or publisher. A loan has it in an `Arc`, so that it does not need the object of Python.

@@ -11,7 +11,7 @@ use sealane::{Error, Result};
 
 use crate::{
     awaited::{Awaited, Party},
-    errors::raise,
+    errors::{failed, raise},
     raw,
 };
 
@@ -122,7 +122,7 @@ pub(crate) fn in_thread<T: Send + 'static>(
 ) -> PyResult<T> {
     let (sender, mut receiver) = std::sync::mpsc::sync_channel(1);
     let spawned = thread::Builder::new().name("sealane".to_owned()).spawn(move || drop(sender.send(act())));
-    spawned.map_err(PyErr::from)?;
+    spawned.map_err(|error| failed("starting a thread", None, &error))?;
     loop {
         let waiting = &mut receiver;
         match py.detach(move || waiting.recv_timeout(SLICE)) {

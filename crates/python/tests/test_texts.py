@@ -1,5 +1,6 @@
 """The texts of exceptions say what was expected, what was found, and what the caller can change."""
 
+import errno
 import pathlib
 import re
 import socket
@@ -146,3 +147,32 @@ def test_limits_name_their_settings(pair):
     assert "setting max_fds" in told(sealane.TooLarge, lambda: a.send(fds=[0] * 65))
     sealed = sealane.SealedBuffer(bytes(10))
     assert "(the limit is max_size)" in told(sealane.NotSealed, lambda: sealane.SealedBuffer.open(sealed, max_size=9))
+
+
+def test_failed_system_calls_have_their_number(pair, tmp_path):
+    a, _b = pair
+
+    def failed(number, act, kind=OSError):
+        with pytest.raises(kind) as raised:
+            act()
+        assert raised.value.errno == number and "os error" not in str(raised.value)
+        return str(raised.value)
+
+    bad = f"[Errno {errno.EBADF}] duplicating descriptor 999 failed: Bad file descriptor"
+    assert failed(errno.EBADF, lambda: a.send(fds=[999])) == bad
+    assert failed(errno.EBADF, lambda: sealane.SealedBuffer.open(999)) == bad
+    failed(errno.EBADF, lambda: sealane.from_socket(-1))
+    used, file = tmp_path / "used", tmp_path / "file"
+    file.write_text("")
+    with sealane.listen(used):
+        text = failed(errno.EADDRINUSE, lambda: sealane.listen(used))
+        assert text.startswith(f"[Errno {errno.EADDRINUSE}] bind failed: ") and text.count(str(used)) == 1
+    failed(errno.EADDRINUSE, lambda: sealane.listen(file))
+    failed(errno.EADDRINUSE, lambda: sealane.publish(file))
+    failed(errno.EINVAL, lambda: sealane.listen(""))
+    failed(errno.EINVAL, lambda: sealane.listen("x" * 200))
+    missing = tmp_path / "missing"
+    text = failed(errno.ENOENT, lambda: sealane.connect(missing), FileNotFoundError)
+    assert text == f"[Errno {errno.ENOENT}] connect failed: No such file or directory: '{missing}'"
+    failed(errno.ENOENT, lambda: sealane.subscribe(missing), FileNotFoundError)
+    failed(errno.ECONNREFUSED, lambda: sealane.connect(file), ConnectionRefusedError)
