@@ -14,14 +14,14 @@ use sealane::{Closer, Credentials, Error, Limits, Receiver, RecvBatch, Sender};
 use crate::{
     awaited::Awaited,
     batch::Batch,
-    errors::{Disconnected, raise, until_end},
+    errors::{Disconnected, closed, raise, until_end},
     facts::{self, Peer},
     lender::Verb,
     loan::Loan,
     message::Message,
     outlet,
     sending::{Given, Lease, Sending},
-    slot::{Slot, closed},
+    slot::Slot,
     wait::{Timeout, for_reply, in_slices, until_readable},
 };
 
@@ -297,11 +297,13 @@ impl Channel {
     ///
     /// In a fork that has not used the channel it closes the copy, and nothing else.
     fn close(&self) {
-        if self.receiver.is_ours() || self.sending.outlet.is_ours() {
-            self.closer.close();
-        }
+        let is_ours = self.receiver.is_ours() || self.sending.outlet.is_ours();
+        // A call that the closer ends finds that it was closed here.
         self.receiver.close();
         self.sending.outlet.close();
+        if is_ours {
+            self.closer.close();
+        }
     }
 
     /// Whether ``close`` was called here.

@@ -54,7 +54,8 @@ pub(crate) fn raise(py: Python<'_>, error: Error) -> PyErr {
 /// The exception for an error, with a text that says more than the error knows.
 pub(crate) fn raise_as(py: Python<'_>, error: Error, text: String) -> PyErr {
     match error {
-        Error::Disconnected => Disconnected::new_err(text),
+        // A call on an object that was closed here has another text: see `of_closed`.
+        Error::Disconnected => Disconnected::new_err("the peer is gone, or has closed the channel"),
         Error::TooSlow => TooSlow::new_err(text),
         Error::Timeout => Timeout::new_err(text),
         Error::TimeoutHolding { count, bytes } => {
@@ -120,6 +121,17 @@ fn number_of(kind: io::ErrorKind) -> Option<i32> {
 /// The exception for a value that is in use: another thread's call has it, or a loan of it is open.
 pub(crate) fn busy(what: &str) -> PyErr {
     BusyError::new_err(format!("{what}: one call at a time expected"))
+}
+
+/// The exception of an object that was closed here.
+pub(crate) fn closed() -> PyErr {
+    Disconnected::new_err("it was closed here, by close() or the end of with")
+}
+
+/// The exception of a call, which says so if the object was closed here meanwhile.
+pub(crate) fn of_closed(error: PyErr, is_closed: bool) -> PyErr {
+    let is_end = |py: Python<'_>| error.get_type(py).is(py.get_type::<Disconnected>());
+    if is_closed && Python::attach(is_end) { closed() } else { error }
 }
 
 /// The next message for a loop, which ends where the peer is gone, and nowhere else.

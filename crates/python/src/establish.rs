@@ -20,11 +20,11 @@ use sealane::{Error, HandshakeError};
 use crate::{
     awaited::{Awaited, Party},
     channel::Channel,
-    errors::raise,
+    errors::{closed, of_closed, raise},
     facts::Peer,
     sending::duplicate,
     settings::Settings,
-    slot::{Slot, closed},
+    slot::Slot,
     wait::{Timeout, in_slices, in_slices_or, in_thread, until_readable},
 };
 
@@ -229,7 +229,8 @@ impl Listener {
             }
             until_readable(Some(fd), time);
             listener.try_accept()?.ok_or(Error::Timeout)
-        })?;
+        })
+        .map_err(|error| of_closed(error, self.closed()))?;
         complete(py, handshake, &self.party)
     }
 

@@ -24,9 +24,12 @@ use std::{
 };
 
 use pyo3::{PyErr, PyResult, exceptions::PyBufferError};
-use sealane::Error;
 
-use crate::{errors::busy, generation::generation, lender::Lender};
+use crate::{
+    errors::{busy, closed, of_closed},
+    generation::generation,
+    lender::Lender,
+};
 
 /// The sending side: at rest, in use by a call, lent, or gone.
 pub(crate) struct Outlet<L: Lender> {
@@ -87,7 +90,7 @@ impl From<Refusal> for PyErr {
             Refusal::Views(count) => views(count, "drop them, then send"),
             Refusal::BeingSent => PyBufferError::new_err("the loan is being sent by another thread"),
             Refusal::LoanHasEnded => PyBufferError::new_err("the loan was sent or discarded: make a new one"),
-            Refusal::Closed => crate::errors::Disconnected::new_err(Error::Disconnected.to_string()),
+            Refusal::Closed => closed(),
         }
     }
 }
@@ -297,7 +300,7 @@ impl<L: Lender> Inner<L> {
 pub(crate) fn with<L: Lender, R>(outlet: &Outlet<L>, act: impl FnOnce(&mut L) -> PyResult<R>) -> PyResult<R> {
     let mut guard = Taken { outlet, lender: Some(outlet.take()?) };
     let lender = guard.lender.as_mut().ok_or(Refusal::InUse)?;
-    act(lender)
+    act(lender).map_err(|error| of_closed(error, outlet.is_closed()))
 }
 
 struct Taken<'o, L: Lender> {

@@ -17,7 +17,7 @@ use crate::{
     admission::Admission,
     awaited::Awaited,
     batch::Batch,
-    errors::raise,
+    errors::{closed, raise},
     facts::{self, Peer},
     lender::Verb,
     loan::Loan,
@@ -25,7 +25,6 @@ use crate::{
     outlet,
     sending::{Given, Lease, Sending, duplicate},
     settings::{Settings, policy},
-    slot::closed,
     wait::{Timeout, in_slices, until_readable},
 };
 

@@ -14,7 +14,7 @@ use sealane::{Control, Error};
 
 use crate::{
     awaited::Awaited,
-    errors::failed,
+    errors::{failed, of_closed},
     lender::{Lender, Verb},
     outlet::{self, Outlet},
     raw::{self, Buffer, Place},
@@ -103,7 +103,7 @@ impl<L: Lender> Sending<L> {
         if let Some(lender) = kept {
             self.outlet.put_back(lender);
         }
-        lent
+        lent.map_err(|error| of_closed(error, self.outlet.is_closed()))
     }
 
     /// Sends a loan that was taken, and puts the lender back. If it was not sent it is the caller's again.
@@ -134,7 +134,7 @@ impl<L: Lender> Sending<L> {
                 self.outlet.put_back(lender);
                 Ok(number)
             }
-            (Err(error), Some(loan)) => Err((loan, error)),
+            (Err(error), Some(loan)) => Err((loan, of_closed(error, self.outlet.is_closed()))),
             (Err(_), None) => unreachable!("a loan that was not sent is kept"),
         }
     }

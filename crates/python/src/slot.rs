@@ -3,10 +3,9 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
-use sealane::Error;
 
 use crate::{
-    errors::{Disconnected, busy},
+    errors::{busy, closed, of_closed},
     generation::generation,
 };
 
@@ -43,10 +42,11 @@ impl<T> Slot<T> {
     /// Runs `act` with the value, which comes back whatever happens.
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut T) -> PyResult<R>) -> PyResult<R> {
         let mut taken = Taken { slot: self, value: Some(self.take()?) };
-        match &mut taken.value {
+        let acted = match &mut taken.value {
             Some(value) => act(value),
             None => Err(busy(self.what)),
-        }
+        };
+        acted.map_err(|error| of_closed(error, self.is_closed()))
     }
 
     /// Takes the value for good.
@@ -97,9 +97,4 @@ impl<T> Drop for Taken<'_, T> {
             inner.value = value;
         }
     }
-}
-
-/// The exception of an object that was closed here.
-pub(crate) fn closed() -> PyErr {
-    Disconnected::new_err(Error::Disconnected.to_string())
 }

@@ -13,13 +13,13 @@ use sealane::{Closer, Credentials, Error, RequestId};
 
 use crate::{
     awaited::Awaited,
-    errors::{raise, until_end},
+    errors::{closed, raise, until_end},
     facts::{self, Peer},
     message::Message,
     numpy,
     sending::{Given, duplicate},
     settings::{Settings, policy},
-    slot::{Slot, closed},
+    slot::Slot,
     wait::{Timeout, for_reply, in_slices, in_thread},
 };
 
@@ -270,10 +270,12 @@ impl Subscriber {
     ///
     /// In a fork that has not used the subscriber it closes the copy, and nothing else.
     fn close(&self) {
-        if self.slot.is_ours() {
+        let is_ours = self.slot.is_ours();
+        // A call that the closer ends finds that it was closed here.
+        self.slot.close();
+        if is_ours {
             self.closer.close();
         }
-        self.slot.close();
     }
 
     /// Whether ``close`` was called here.

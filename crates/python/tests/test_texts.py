@@ -176,3 +176,75 @@ def test_failed_system_calls_have_their_number(pair, tmp_path):
     assert text == f"[Errno {errno.ENOENT}] connect failed: No such file or directory: '{missing}'"
     failed(errno.ENOENT, lambda: sealane.subscribe(missing), FileNotFoundError)
     failed(errno.ECONNREFUSED, lambda: sealane.connect(file), ConnectionRefusedError)
+
+
+HERE = "it was closed here, by close() or the end of with"
+THERE = "the peer is gone, or has closed the channel"
+
+
+def test_the_end_says_which_side_it_came_from(pair, tmp_path):
+    a, b = pair
+    loan = a.loan(10)
+    b.close()
+    for act in (a.recv, a.try_recv, loan.send):
+        assert told(sealane.Disconnected, act) == THERE
+    loan.discard()
+    for act in (lambda: a.send(b"x"), lambda: a.send(payload=b"x"), lambda: a.call(b"x"), lambda: a.loan(1)):
+        assert told(sealane.Disconnected, act) == THERE
+    listener, publisher = sealane.listen(tmp_path / "service"), sealane.publish(tmp_path / "frames")
+    listener.close()
+    publisher.close()
+    for act in (
+        b.recv, b.try_recv, b.fileno, b.send_fileno, b.poll, b.batch().send, b.stats,
+        lambda: b.send(b"x"), lambda: b.send(payload=b"x"), lambda: b.loan(1),
+        listener.accept, listener.try_accept, listener.fileno,
+        publisher.send, publisher.next_event, publisher.wait_event, lambda: publisher.loan(1), publisher.fileno,
+    ):
+        assert told(sealane.Disconnected, act) == HERE
+
+
+@pytest.mark.parametrize("wait", ["recv", "recv_batch", "accept", "wait_event", "loan", "send", "subscriber"])
+def test_a_wait_that_is_closed_in_another_thread_says_so(tmp_path, wait):
+    a, b = sealane.pair(ring_capacity=64 << 10)
+    thing, act = a, getattr(a, wait, None)
+    if wait == "accept":
+        thing = sealane.listen(tmp_path / "service")
+        act = thing.accept
+    elif wait == "wait_event":
+        thing = sealane.publish(tmp_path / "frames")
+        act = thing.wait_event
+    elif wait in ("loan", "send"):
+        with pytest.raises(sealane.Full):
+            while True:
+                a.send(payload=bytes(10_000), timeout=0)
+        act = lambda: a.loan(10_000) if wait == "loan" else a.send(payload=bytes(10_000))
+    elif wait == "subscriber":
+        publisher, found = sealane.publish(tmp_path / "frames"), []
+        joining = threading.Thread(target=lambda: found.append(sealane.subscribe(tmp_path / "frames")))
+        joining.start()
+        publisher.wait_event(timeout=20)
+        joining.join()
+        thing, act = found[0], found[0].recv
+    texts = []
+
+    def run():
+        while not texts:
+            try:
+                act()
+            except sealane.BusyError:
+                pass
+            except sealane.Disconnected as error:
+                texts.append(str(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    look = {"wait_event": "next_event", "loan": "stats", "send": "stats", "accept": None}.get(wait, "try_recv")
+    waits = look is None
+    while not waits:
+        try:
+            getattr(thing, look)()
+        except sealane.BusyError:
+            waits = True
+    thing.close()
+    thread.join()
+    assert texts == [HERE]
