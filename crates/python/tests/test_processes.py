@@ -260,3 +260,30 @@ def test_a_subscriber_that_is_too_slow_is_told(tmp_path):
             held.array("u1")
         with pytest.raises(sealane.Overrun):
             held.readinto(bytearray(100_000))
+
+
+SERVES = "import sealane\nfor message in sealane.inherited(): pass"
+
+
+def test_with_ends_in_either_order():
+    for turn in (0, 1):
+        channel, process = sealane.spawn([sys.executable, "-c", SERVES], popen={"stdin": subprocess.PIPE})
+        first, second = (channel, process) if turn else (process, channel)
+        with first, second:
+            channel.send(b"x")
+        assert process.returncode == 0 and channel.closed and process.stdin.closed
+    channel, process = sealane.spawn([sys.executable, "-c", SERVES])
+    del channel
+    assert process.wait(20) == 0, "a channel that is dropped is closed"
+
+
+def test_a_child_that_does_not_end_is_killed_at_the_end_of_with():
+    code = "import sealane, signal\nc = sealane.inherited()\nc.send(b'up')\nsignal.pause()"
+    channel, process = sealane.spawn([sys.executable, "-c", code], exit_timeout=0.1)
+    with channel, process:
+        assert channel.recv(timeout=20).control == b"up"
+    assert process.returncode == -signal.SIGKILL
+    channel, process = sealane.spawn([sys.executable, "-c", SERVES], exit_timeout=None)
+    with pytest.raises(KeyError), channel, process:
+        raise KeyError
+    assert process.returncode == 0

@@ -44,7 +44,7 @@ from ._native import (
     subscribe_socket,
 )
 from ._settings import Settings
-from ._spawn import spawn
+from ._spawn import Process, spawn
 from .errors import (
     BusyError,
     Disconnected,
@@ -85,6 +85,7 @@ __all__ = [
     "NotSealed",
     "Overrun",
     "Peer",
+    "Process",
     "ProtocolError",
     "Publisher",
     "SealaneError",
