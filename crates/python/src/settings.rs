@@ -51,30 +51,47 @@ impl Settings {
                 builder.handshake_timeout(time)
             }
             "wait" => builder.wait(wait(value)?),
-            "prefault" => builder.prefault(value.extract()?),
-            "huge_pages" => builder.huge_pages(value.extract()?),
-            "peer_pidfd" => builder.peer_pidfd(value.extract()?),
+            "prefault" => builder.prefault(is_on(name, value)?),
+            "huge_pages" => builder.huge_pages(is_on(name, value)?),
+            "peer_pidfd" => builder.peer_pidfd(is_on(name, value)?),
             "slow" => builder.slow(slow(value)?),
             "start" => builder.start(start(value)?),
             _ => {
-                let text = format!("unexpected setting {name:?}: see help(sealane)");
-                return Err(PyTypeError::new_err(text));
+                return Err(unexpected(name, value.py())?);
             }
         };
         Ok(Self { builder, handshake_timeout })
     }
 }
 
+/// The exception for a name that is no setting, with the setting that was meant, perhaps.
+fn unexpected(name: &str, py: Python<'_>) -> PyResult<PyErr> {
+    let names = py.import("sealane._settings")?.getattr("Settings")?.getattr("__annotations__")?;
+    let near = py.import("difflib")?.call_method1("get_close_matches", (name, names.try_iter()?, 1))?;
+    let near: Option<String> = near.extract::<Vec<String>>()?.pop();
+    let hint = near.map_or_else(
+        || "help(sealane.Settings) has all".to_owned(),
+        |near| format!("did you mean {near}? help(sealane.Settings) has all"),
+    );
+    Ok(PyTypeError::new_err(format!("unexpected setting {name:?}: {hint}")))
+}
+
 fn number(name: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
-    value.extract().map_err(|_| {
-        let shown = value.repr().map(|shown| shown.to_string()).unwrap_or_default();
-        PyValueError::new_err(format!("{name}: a number from 0 on expected, {shown} found"))
-    })
+    value.extract().map_err(|_| wrong(name, "a number from 0 on", value))
+}
+
+fn is_on(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    value.extract().map_err(|_| wrong(name, "True or False", value))
+}
+
+fn wrong(name: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {
+    let shown = value.repr().map(|shown| shown.to_string()).unwrap_or_default();
+    PyValueError::new_err(format!("{name}: {expected} expected, {shown} found"))
 }
 
 /// Seconds as a time; infinity is for ever.
 fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
-    let seconds: f64 = value.extract()?;
+    let seconds: f64 = value.extract().map_err(|_| wrong(name, "seconds", value))?;
     if seconds == f64::INFINITY {
         return Ok(Duration::MAX);
     }
@@ -91,9 +108,7 @@ fn wait(value: &Bound<'_, PyAny>) -> PyResult<Wait> {
         Some("adaptive") => Ok(Wait::default()),
         Some("block") => Ok(Wait::Block),
         Some("spin") => Ok(Wait::Spin),
-        Some(other) => Err(PyValueError::new_err(format!(
-            "wait: 'adaptive', 'block', 'spin', or seconds to spin expected, {other:?} found"
-        ))),
+        Some(_) => Err(wrong("wait", "'adaptive', 'block', 'spin', or seconds to spin", value)),
         None => Ok(Wait::Adaptive { max_spin: seconds("wait", value)? }),
     }
 }
@@ -102,9 +117,7 @@ fn wait(value: &Bound<'_, PyAny>) -> PyResult<Wait> {
 pub(crate) fn slow(value: &Bound<'_, PyAny>) -> PyResult<Slow> {
     match text(value).as_deref() {
         Some("overrun") => Ok(Slow::Overrun),
-        Some(other) => Err(PyValueError::new_err(format!(
-            "slow: 'overrun', or seconds to wait (math.inf is for ever) expected, {other:?} found"
-        ))),
+        Some(_) => Err(wrong("slow", "'overrun', or seconds to wait (math.inf is for ever)", value)),
         None => Ok(Slow::Wait(seconds("slow", value)?)),
     }
 }
@@ -113,7 +126,7 @@ fn start(value: &Bound<'_, PyAny>) -> PyResult<Start> {
     match text(value).as_deref() {
         Some("next") => Ok(Start::Next),
         Some("latest") => Ok(Start::Latest),
-        _ => Err(PyValueError::new_err("start: 'next' or 'latest' expected")),
+        _ => Err(wrong("start", "'next' or 'latest'", value)),
     }
 }
 

@@ -40,3 +40,21 @@ def test_everything_has_a_sentence():
             for member in vars(thing):
                 if not member.startswith("_"):
                     assert getattr(thing, member).__doc__, f"{name}.{member}"
+
+
+def test_all_settings_are_in_the_table():
+    rows = [line.strip() for line in sealane.Settings.__doc__.splitlines() if line.strip().startswith("|")]
+    assert "\n".join(rows) in PAGE, "the page has the table of the docstring"
+    names = [re.match(r"\| `(\w+)` \|", row)[1] for row in rows[2:]]
+    assert names == list(sealane.Settings.__annotations__)
+    for name in names:
+        with pytest.raises((TypeError, ValueError)) as raised:
+            sealane.pair(**{name: object()})
+        assert str(raised.value).startswith(f"{name}: "), "the table has what the library takes"
+
+
+def test_the_defaults_of_the_table_are_true(tmp_path):
+    a, b = sealane.pair()
+    assert a.limits == {"max_payload": (2 << 20) - 1088, "max_control": 64 << 10, "max_fds": 64, "max_requests": 1024}
+    with sealane.publish(tmp_path / "frames") as publisher:
+        assert publisher.limits["max_fds"] == 0 and publisher.limits["max_payload"] == a.limits["max_payload"]

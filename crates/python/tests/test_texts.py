@@ -248,3 +248,11 @@ def test_a_wait_that_is_closed_in_another_thread_says_so(tmp_path, wait):
     thing.close()
     thread.join()
     assert texts == [HERE]
+
+
+def test_a_setting_that_is_misspelt_is_found():
+    assert "did you mean ring_capacity?" in told(TypeError, lambda: sealane.pair(ring_capacty=1))
+    assert "did you mean max_fds?" in told(TypeError, lambda: sealane.publish(max_fd=1))
+    assert told(TypeError, lambda: sealane.pair(xyz=1)) == "unexpected setting \"xyz\": help(sealane.Settings) has all"
+    assert told(ValueError, lambda: sealane.pair(start="now")) == "start: 'next' or 'latest' expected, 'now' found"
+    assert told(ValueError, lambda: sealane.pair(prefault=3)) == "prefault: True or False expected, 3 found"

@@ -4,31 +4,35 @@ from typing import Literal, TypedDict
 
 
 class Settings(TypedDict, total=False):
-    """Settings. A side's limits bind what it receives; the other side learns them by the handshake."""
+    """Settings, as keyword arguments. A side's limits bind what it receives; the other side learns them by the handshake.
 
-    #: Bytes of the ring that this side sends through. Default: 4 MiB. A payload can be half as long, less 1,088 bytes.
+    | setting | values | default | meaning |
+    |---|---|---|---|
+    | `ring_capacity` | bytes | 4 MiB | The ring that this side sends through. A payload can be half as long, less 1,088 bytes. |
+    | `max_peer_ring_capacity` | bytes | 64 MiB; 8 MiB for clients of a listener | The largest ring of the other side. |
+    | `max_control` | bytes, up to 212,928 | 64 KiB | Control bytes of a message. |
+    | `max_fds` | number, up to 253 | 64; 0 for publishers and subscribers | Descriptors of a message. |
+    | `max_requests` | number | 1,024 | Requests without a reply. |
+    | `handshake_timeout` | seconds | 5 | The time of a handshake, from connecting on. |
+    | `wait` | `"adaptive"`, `"block"`, `"spin"`, or seconds | `"adaptive"`, which is 0.00005 | How calls wait: the seconds that they spin at most, before they sleep. |
+    | `prefault` | bool | `True` | Page tables are filled when the channel is established, and not at the first access. |
+    | `huge_pages` | bool | `False` | This side's ring is made of 2 MiB pages, which must be reserved. |
+    | `peer_pidfd` | bool | `False` | The end of the peer's process ends waits, also if another process has a copy of its socket. |
+    | `slow` | `"overrun"`, or seconds; `math.inf` is for ever | 0.1 for publishers; for subscribers what the publisher grants | How long a slow subscriber is waited for, until it is ended; `"overrun"` never waits. A publisher's rule, a subscriber's wish. |
+    | `start` | `"next"`, `"latest"` | `"next"` | Where a subscriber begins: with the next message, or with the newest that is there. |
+    | `max_subscribers` | number | 16 | Subscribers of a publisher at once. |
+    """
+
     ring_capacity: int
-    #: Bytes of the largest ring of the other side. Default: 64 MiB, and 8 MiB for the clients of a listener.
     max_peer_ring_capacity: int
-    #: Control bytes of a message. Default: 64 KiB.
     max_control: int
-    #: Descriptors of a message. Default: 64, and 0 for publishers and subscribers.
     max_fds: int
-    #: Requests without a reply. Default: 1,024.
     max_requests: int
-    #: Seconds for a handshake. Default: 5.
     handshake_timeout: float
-    #: How calls wait: seconds to spin at most, before they sleep. ``"adaptive"``, the default, is 50 µs.
     wait: Literal["adaptive", "block", "spin"] | float
-    #: Whether page tables are filled at once. Default: true.
     prefault: bool
-    #: Whether the ring is made of 2 MiB pages. Default: false.
     huge_pages: bool
-    #: Whether the end of the peer's process ends waits, too. Default: false.
     peer_pidfd: bool
-    #: For a publisher the rule for slow subscribers, for a subscriber its wish: ``"overrun"``, or seconds (``math.inf``).
     slow: Literal["overrun"] | float
-    #: Where a subscriber begins. Default: ``"next"``.
     start: Literal["next", "latest"]
-    #: Most subscribers at once. Default: 16.
     max_subscribers: int
