@@ -14,7 +14,7 @@ use sealane::{Payload, ReplyToken};
 
 use crate::{
     errors::raise,
-    numpy::{Elements, shape_of},
+    numpy::{Elements, shape_within},
     raw::{self, Buffer},
 };
 
@@ -124,7 +124,7 @@ impl Message {
         })
     }
 
-    /// Copies the payload to a new array. Without a shape it has one axis.
+    /// Copies the payload to a new array. Without a shape it has one axis; one length of a shape may be -1.
     #[pyo3(signature = (dtype=None, shape=None))]
     fn array<'py>(
         &self,
@@ -136,7 +136,7 @@ impl Message {
         let bytes = pyo3::types::PyString::new(py, "u1").into_any();
         let elements = Elements::of(py, dtype.unwrap_or(&bytes))?;
         let shape = match shape {
-            Some(shape) => shape_of(shape)?.0,
+            Some(shape) => shape_within(shape, &elements, payload.len())?,
             None if payload.len().is_multiple_of(elements.size) => {
                 PyTuple::new(py, [payload.len() / elements.size])?
             }
@@ -147,12 +147,7 @@ impl Message {
                 return Err(PyValueError::new_err(text));
             }
         };
-        // The room is compared before NumPy allocates: a shape may ask for more memory than there is.
-        let count = shape.iter().map(|length| length.extract::<usize>()).product::<PyResult<usize>>()?;
-        if count.checked_mul(elements.size) != Some(payload.len()) {
-            let text = format!("shape: {} bytes of elements expected, another number found", payload.len());
-            return Err(PyValueError::new_err(text));
-        }
+        // The shape has the payload's length before NumPy allocates: it might ask for more memory than there is.
         raw::fill_new_array(elements.empty(&shape)?, &payload)
     }
 

@@ -75,22 +75,63 @@ pub(crate) fn converted<'py>(
     array.py().import("numpy")?.call_method("array", (array, dtype), Some(&options))
 }
 
-/// Reads a `shape`: a number, or a sequence of numbers. Returns it with the count of elements.
+/// Reads the `shape` of new memory. Returns it with the count of elements.
 pub(crate) fn shape_of<'py>(given: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyTuple>, usize)> {
-    let py = given.py();
-    let wrong = || PyTypeError::new_err("shape: a number of elements, or a tuple of such numbers, expected");
-    let lengths: Vec<usize> = if given.hasattr("__index__")? {
-        let count: i128 = given.call_method0("__index__")?.extract()?;
-        vec![
-            usize::try_from(count)
-                .map_err(|_| PyValueError::new_err(format!("shape: 0 or more expected, {count} found")))?,
-        ]
-    } else if given.is_instance_of::<PyString>() {
-        return Err(wrong());
-    } else {
-        given.extract().map_err(|_| wrong())?
-    };
-    let count = lengths.iter().try_fold(1_usize, |product, length| product.checked_mul(*length));
+    let lengths = lengths_of(given)?;
+    if let Some(wrong) = lengths.iter().find(|length| **length < 0) {
+        return Err(PyValueError::new_err(format!("shape: 0 or more expected, {wrong} found")));
+    }
+    let count = product(&lengths).and_then(|count| usize::try_from(count).ok());
     let count = count.ok_or_else(|| PyValueError::new_err("shape: more elements than memory can have"))?;
-    Ok((PyTuple::new(py, lengths)?, count))
+    Ok((PyTuple::new(given.py(), lengths)?, count))
+}
+
+/// Reads the `shape` of a payload of `len` bytes. One length may be -1: the one that fits, as `NumPy` has it.
+pub(crate) fn shape_within<'py>(
+    given: &Bound<'py, PyAny>,
+    elements: &Elements<'py>,
+    len: usize,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let mut lengths = lengths_of(given)?;
+    let wrong = |what: String| {
+        let text =
+            format!("shape: {} of {} {what}, the payload has {len}", given.repr()?, elements.dtype.str()?);
+        Err(PyValueError::new_err(text))
+    };
+    let (size, whole) =
+        (i128::try_from(elements.size).unwrap_or(i128::MAX), i128::try_from(len).unwrap_or(i128::MAX));
+    let open = lengths.iter().filter(|length| **length == -1).count();
+    if open > 1 || lengths.iter().any(|length| *length < -1) {
+        let text = format!("shape: lengths from 0 on, and one -1 at most, expected, {} found", given.repr()?);
+        return Err(PyValueError::new_err(text));
+    }
+    let known: Vec<i128> = lengths.iter().copied().filter(|length| *length != -1).collect();
+    let Some(bytes) = product(&known).and_then(|count| count.checked_mul(size)) else {
+        return wrong("are more bytes than memory can have".to_owned());
+    };
+    if let Some(length) = lengths.iter_mut().find(|length| **length == -1) {
+        if bytes == 0 || whole % bytes != 0 {
+            return wrong(format!("are a multiple of {bytes} bytes"));
+        }
+        *length = whole / bytes;
+    } else if bytes != whole {
+        return wrong(format!("are {bytes} bytes"));
+    }
+    PyTuple::new(given.py(), lengths)
+}
+
+fn product(lengths: &[i128]) -> Option<i128> {
+    lengths.iter().try_fold(1_i128, |product, length| product.checked_mul(*length))
+}
+
+/// A number, or a sequence of numbers.
+fn lengths_of(given: &Bound<'_, PyAny>) -> PyResult<Vec<i128>> {
+    let wrong = || PyTypeError::new_err("shape: a number of elements, or a tuple of such numbers, expected");
+    if given.hasattr("__index__")? {
+        Ok(vec![given.call_method0("__index__")?.extract()?])
+    } else if given.is_instance_of::<PyString>() {
+        Err(wrong())
+    } else {
+        given.extract().map_err(|_| wrong())
+    }
 }

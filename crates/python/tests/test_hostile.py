@@ -160,7 +160,7 @@ refused(lambda: message.readinto(bytearray(64), 2**64 - 1), ValueError, Overflow
 refused(lambda: message.readinto(bytearray(64), -1), OverflowError, ValueError)
 refused(lambda: message.readinto(bytes(64)))
 refused(lambda: message.readinto(np.zeros((64, 2), "u1")[:, 0]))
-for shape in ((65,), (63,), (8, 9), (2**62, 8), (0,), (2**64,), (-1,), (-8, -8)):
+for shape in ((65,), (63,), (8, 9), (2**62, 8), (0,), (2**64,), (-2,), (-1, -1), (-1, 0), (-1, 7), (-8, -8)):
     refused(lambda: message.array("u1", shape), ValueError, OverflowError, TypeError)
 refused(lambda: message.array("u8", (64,)))
 refused(lambda: message.array("V65"))

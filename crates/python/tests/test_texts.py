@@ -256,3 +256,20 @@ def test_a_setting_that_is_misspelt_is_found():
     assert told(TypeError, lambda: sealane.pair(xyz=1)) == "unexpected setting \"xyz\": help(sealane.Settings) has all"
     assert told(ValueError, lambda: sealane.pair(start="now")) == "start: 'next' or 'latest' expected, 'now' found"
     assert told(ValueError, lambda: sealane.pair(prefault=3)) == "prefault: True or False expected, 3 found"
+
+
+def test_a_shape_that_does_not_fit_is_compared_with_the_payload(pair):
+    a, b = pair
+    a.send(payload=bytes(24))
+    message = b.recv(timeout=5)
+    for shape, expected in (((-1, 3), (4, 3)), (-1, (12,)), ((2, -1, 3), (2, 2, 3)), ([12], (12,)), ((12, -1), (12, 1))):
+        assert message.array("u2", shape).shape == expected
+    assert told(ValueError, lambda: message.array("u2", (5, 5))) == "shape: (5, 5) of uint16 are 50 bytes, the payload has 24"
+    assert told(ValueError, lambda: message.array("u2", 5)) == "shape: 5 of uint16 are 10 bytes, the payload has 24"
+    text = told(ValueError, lambda: message.array("u2", (5, -1)))
+    assert text == "shape: (5, -1) of uint16 are a multiple of 10 bytes, the payload has 24"
+    for wrong in ((-1, -1), (0, -1), -2, (-1, -12), (1 << 62, 1 << 62), (1 << 62, -1), (1 << 126, 1 << 126, 0)):
+        with pytest.raises(ValueError, match="shape: "):
+            message.array("u2", wrong)
+    a.send(payload=b"")
+    assert b.recv(timeout=5).array("u2", (3, -1)).shape == (3, 0)
