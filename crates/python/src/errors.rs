@@ -47,7 +47,10 @@ pub(crate) fn in_words_of_python(text: &str) -> String {
 
 /// The exception for an error.
 pub(crate) fn raise(py: Python<'_>, error: Error) -> PyErr {
-    let text = in_words(&error.to_string());
+    let mut text = in_words(&error.to_string());
+    if matches!(error, Error::ControlTooLarge { .. }) {
+        text.push_str(": payload= or a loan carries more");
+    }
     raise_as(py, error, text)
 }
 

@@ -169,6 +169,16 @@ impl Buffer {
         unsafe { CStr::from_ptr(self.0.format) }.to_bytes()
     }
 
+    /// Whether it has several elements of more than a byte, or several axes. A record without axes is none.
+    pub(crate) fn is_array_of_no_bytes(&self) -> bool {
+        self.0.ndim > 1 || (self.0.ndim == 1 && self.0.itemsize != 1)
+    }
+
+    /// The axes, the bytes of an element, and the bytes in all, in words.
+    pub(crate) fn shown(&self) -> String {
+        format!("{} axes, elements of {} bytes, {} bytes in all", self.0.ndim, self.0.itemsize, self.0.len)
+    }
+
     fn is_contiguous(&self, order: u8) -> bool {
         // SAFETY: contract of `PyBuffer_IsContiguous`: a structure that `PyObject_GetBuffer` has filled.
         unsafe { ffi::PyBuffer_IsContiguous(&raw const *self.0, order.cast_signed()) != 0 }

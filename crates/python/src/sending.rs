@@ -54,6 +54,13 @@ fn bytes_of(control: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
         return Err(PyTypeError::new_err(text));
     }
     let buffer = Buffer::of(control)?;
+    if buffer.is_array_of_no_bytes() {
+        let text = format!(
+            "control: bytes, str or one record expected, an array found ({}): payload= or a loan carries it",
+            buffer.shown()
+        );
+        return Err(PyTypeError::new_err(text));
+    }
     let mut bytes = vec![0; buffer.len()];
     buffer.copy_to(&mut bytes);
     Ok(bytes)

@@ -1,11 +1,14 @@
 """The texts of exceptions say what was expected, what was found, and what the caller can change."""
 
+import array
+import ctypes
 import errno
 import pathlib
 import re
 import socket
 import threading
 
+import numpy as np
 import pytest
 
 import sealane
@@ -273,3 +276,19 @@ def test_a_shape_that_does_not_fit_is_compared_with_the_payload(pair):
             message.array("u2", wrong)
     a.send(payload=b"")
     assert b.recv(timeout=5).array("u2", (3, -1)).shape == (3, 0)
+
+
+def test_an_array_is_no_control_bytes(pair):
+    a, b = pair
+    for wrong in (np.zeros((4, 4), "u1"), np.zeros(3, "u2"), array.array("d", [1.0]), memoryview(bytes(4)).cast("B", (2, 2))):
+        for act in (lambda: a.send(wrong), lambda: a.request(wrong), lambda: a.batch().send(wrong)):
+            assert "an array found" in (text := told(TypeError, act)) and text.endswith("payload= or a loan carries it")
+    text = told(sealane.TooLarge, lambda: a.send(np.zeros(1 << 20, "u1")))
+    assert text.endswith(": payload= or a loan carries more")
+
+    class Record(ctypes.Structure):
+        _fields_ = [("number", ctypes.c_uint32), ("gain", ctypes.c_float)]
+
+    for right in (np.zeros(3, "u1"), Record(7, 1.0), np.float64(1), np.zeros((), "u2")):
+        a.send(right)
+        assert b.recv(timeout=5).control == memoryview(right).tobytes()
