@@ -257,3 +257,34 @@ def test_subscribers_call_their_publisher(tmp_path):
 
     asyncio.run(asyncio.wait_for(main(), 60))
     thread.join()
+
+
+def test_what_is_known_of_a_peer_is_there(tmp_path):
+    async def main():
+        a, b = both(max_fds=3)
+        await a.send(b"xyz")
+        await b.recv()
+        assert a.peer == b.peer == a.sync.peer and a.limits["max_fds"] == 3
+        assert a.stats()["messages_sent"] == 1 and b.stats()["bytes_received"] == 3
+        async with aio.publish(tmp_path / "frames") as publisher:
+            assert publisher.limits["max_fds"] == 0 and publisher.stats()["messages_sent"] == 0
+
+    run(main)
+
+
+def test_iterations_end_with_close(tmp_path):
+    async def main():
+        a, _b = both()
+        publisher = aio.publish(tmp_path / "frames")
+
+        async def read(thing):
+            return [item async for item in thing]
+
+        for thing in (a, publisher):
+            task = asyncio.create_task(read(thing))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            thing.close()
+            assert await task == []
+
+    run(main)

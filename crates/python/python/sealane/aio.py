@@ -1,5 +1,8 @@
 """sealane for asyncio, without threads: each object wraps one of ``sealane``, and waits by ``loop.add_reader``.
 
+Methods have no ``timeout=``: ``asyncio.timeout`` is for that. ``async with`` closes at its end, and ``sync`` is the object of
+``sealane`` with all that never waits.
+
 A method may be cancelled: nothing is lost by that. What is received without waiting counts, and after ``TURN`` messages the event
 loop has a turn, so that a peer that never stops sending keeps no other task waiting.
 """
@@ -134,6 +137,20 @@ class _Messages(_Wrapper[_M]):
         """Waits for the next message."""
         return await self._until(self.sync.try_recv, self.sync.fileno)
 
+    @property
+    def peer(self) -> _native.Peer:
+        """The process at the other end."""
+        return self.sync.peer
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """How large a message to the peer may be."""
+        return self.sync.limits
+
+    def stats(self) -> dict[str, int]:
+        """Counts of both directions."""
+        return self.sync.stats()
+
     async def _reply(self, number: int) -> _native.Message:
         """Waits for the reply to a request, which is cancelled with the task."""
 
@@ -264,7 +281,22 @@ class Publisher(_Wrapper[_native.Publisher]):
         return self
 
     async def __anext__(self) -> _native.Event:
-        return await self.event()
+        try:
+            return await self.event()
+        except Disconnected:
+            # The publisher was closed here: it has no other end.
+            if self.closed:
+                raise StopAsyncIteration from None
+            raise
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """How large a message may be."""
+        return self.sync.limits
+
+    def stats(self) -> dict[str, int]:
+        """Counts of this publisher."""
+        return self.sync.stats()
 
     async def send(self, control: _Readable | str = b"", *, payload: _Readable | None = None, fds: Iterable[_Descriptor] = ()) -> None:
         """Publishes a message: control bytes, descriptors, and a copy of ``payload``."""
