@@ -14,7 +14,7 @@ use sealane::{Closer, Credentials, Error, Limits, Receiver, RecvBatch, Sender};
 use crate::{
     awaited::Awaited,
     batch::Batch,
-    errors::{Disconnected, closed, raise, until_end},
+    errors::{Disconnected, closed, no_pickle, raise, until_end},
     facts::{self, Peer},
     lender::Verb,
     loan::Loan,
@@ -351,10 +351,13 @@ impl Channel {
         self.close();
     }
 
+    fn __reduce__(slf: Bound<'_, Self>) -> PyResult<()> {
+        let text = "a child gets one by sealane.spawn and inherited, others by listen and connect";
+        Err(no_pickle(slf.as_any(), text))
+    }
+
     fn __repr__(&self) -> String {
         let state = if self.receiver.is_closed() { "closed" } else { "open" };
-        let pid =
-            self.peer.pid.map_or_else(|| "an unknown process".to_owned(), |pid| format!("process {pid}"));
-        format!("<sealane.Channel to {pid}, {state}>")
+        format!("<sealane.Channel to {}, {state}>", Peer::from(self.peer).name())
     }
 }

@@ -2,9 +2,13 @@
 
 use std::{io, path::PathBuf};
 
-use pyo3::{exceptions::PyOSError, import_exception, prelude::*};
+use pyo3::{
+    exceptions::{PyOSError, PyTypeError},
+    import_exception,
+    prelude::*,
+};
 use rustix::io::Errno;
-use sealane::{Error, HandshakeError as Cause};
+use sealane::{Error, HandshakeError as Cause, SealError};
 
 import_exception!(sealane.errors, BusyError);
 import_exception!(sealane.errors, Disconnected);
@@ -86,11 +90,24 @@ pub(crate) fn raise_as(py: Python<'_>, error: Error, text: String) -> PyErr {
         }
         Error::Handshake(_) => HandshakeError::new_err(text),
         Error::Protocol(_) => ProtocolError::new_err(text),
+        Error::Sealed(SealError::Seals { expected, found }) => {
+            let text = format!("a memfd with the seals {} expected, {} found", seals(expected), seals(found));
+            NotSealed::new_err(text)
+        }
         Error::Sealed(_) => NotSealed::new_err(text),
         Error::Io { operation, path, source } => failed(operation, path, &source),
         // Kinds that a later version adds, and casts, which this package does not ask for.
         _ => SealaneError::new_err(text),
     }
+}
+
+/// The names of seals, as `fcntl(2)` has them.
+fn seals(mask: u32) -> String {
+    let names =
+        ["F_SEAL_SEAL", "F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE", "F_SEAL_FUTURE_WRITE", "F_SEAL_EXEC"];
+    let set = names.iter().enumerate().filter(|(bit, _)| mask & (1 << bit) != 0).map(|(_, name)| *name);
+    let set = set.collect::<Vec<_>>();
+    if set.is_empty() { "none".to_owned() } else { set.join(" | ") }
 }
 
 /// The exception for a failed system call. With its number `OSError` becomes the class that fits: `FileNotFoundError` and so on.
@@ -119,6 +136,11 @@ fn number_of(kind: io::ErrorKind) -> Option<i32> {
         _ => return None,
     };
     Some(number.raw_os_error())
+}
+
+/// The exception for pickling an object that is tied to this process.
+pub(crate) fn no_pickle(object: &Bound<'_, PyAny>, instead: &str) -> PyErr {
+    PyTypeError::new_err(format!("cannot pickle {}: {instead}", object.get_type()))
 }
 
 /// The exception for a value that is in use: another thread's call has it, or a loan of it is open.

@@ -5,7 +5,7 @@ use std::{
         fd::{AsRawFd, RawFd},
         unix::process::ExitStatusExt,
     },
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitStatus,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -22,6 +22,7 @@ use crate::{
     channel::Channel,
     errors::{closed, of_closed, raise},
     facts::Peer,
+    name::Name,
     sending::duplicate,
     settings::Settings,
     slot::Slot,
@@ -40,11 +41,8 @@ pub(crate) fn pair(py: Python<'_>, settings: Option<&Bound<'_, PyDict>>) -> PyRe
 /// Connects to a listener at a path, or at an abstract name (``"@name"``).
 #[pyfunction]
 #[pyo3(signature = (path, **settings))]
-pub(crate) fn connect(
-    py: Python<'_>,
-    path: PathBuf,
-    settings: Option<&Bound<'_, PyDict>>,
-) -> PyResult<Channel> {
+pub(crate) fn connect(py: Python<'_>, path: Name, settings: Option<&Bound<'_, PyDict>>) -> PyResult<Channel> {
+    let Name(path) = path;
     let settings = Settings::of(settings)?;
     let timeout = Timeout::of(Some(settings.handshake_timeout))?;
     let party = listener_at(&path, &settings);
@@ -60,9 +58,10 @@ pub(crate) fn connect(
 #[pyo3(signature = (path, **settings))]
 pub(crate) fn begin_connect(
     py: Python<'_>,
-    path: PathBuf,
+    path: Name,
     settings: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Handshake> {
+    let Name(path) = path;
     let settings = Settings::of(settings)?;
     let party = listener_at(&path, &settings);
     let handshake = settings.builder.try_connect(path).map_err(|error| party.raise(py, error))?;
@@ -108,11 +107,8 @@ pub(crate) fn prepare(py: Python<'_>, settings: Option<&Bound<'_, PyDict>>) -> P
 /// Listens for clients at a path, or at an abstract name (``"@name"``).
 #[pyfunction]
 #[pyo3(signature = (path, **settings))]
-pub(crate) fn listen(
-    py: Python<'_>,
-    path: PathBuf,
-    settings: Option<&Bound<'_, PyDict>>,
-) -> PyResult<Listener> {
+pub(crate) fn listen(py: Python<'_>, path: Name, settings: Option<&Bound<'_, PyDict>>) -> PyResult<Listener> {
+    let Name(path) = path;
     let settings = Settings::of(settings)?;
     let party = settings.party(&format!("the client of {}", path.display()));
     let listener = py.detach(|| settings.builder.listen(path)).map_err(|error| raise(py, error))?;

@@ -24,6 +24,13 @@ impl From<Credentials> for Peer {
     }
 }
 
+impl Peer {
+    /// The process, in words.
+    pub(crate) fn name(&self) -> String {
+        self.pid.map_or_else(|| "an unknown process".to_owned(), |pid| format!("process {pid}"))
+    }
+}
+
 #[pymethods]
 impl Peer {
     fn __repr__(&self) -> String {

@@ -19,6 +19,7 @@ mod generation;
 mod lender;
 mod loan;
 mod message;
+mod name;
 mod numpy;
 mod outlet;
 mod publisher;
@@ -33,6 +34,8 @@ mod wait;
 /// Channels between processes that do not trust each other.
 #[pyo3::pymodule]
 mod _native {
+    use pyo3::types::PyModuleMethods;
+
     #[pymodule_export]
     use crate::{
         admission::Newcomer,
@@ -53,6 +56,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         crate::generation::install(module.py())
     }
 }

@@ -85,7 +85,7 @@ impl Loan {
         verb: Verb,
         control: Option<&Bound<'_, PyAny>>,
         fds: Option<&Bound<'_, PyAny>>,
-        size: Option<usize>,
+        size: Option<i64>,
         timeout: Option<f64>,
     ) -> PyResult<u64> {
         let (given, timeout) = (Given::of(control, fds)?, Timeout::of(timeout)?);
@@ -145,7 +145,7 @@ impl Loan {
         py: Python<'_>,
         control: Option<&Bound<'_, PyAny>>,
         fds: Option<&Bound<'_, PyAny>>,
-        size: Option<usize>,
+        size: Option<i64>,
         timeout: Option<f64>,
     ) -> PyResult<()> {
         let verb = self.batch.as_ref().map_or(Verb::Send, Open::verb);
@@ -159,7 +159,7 @@ impl Loan {
         py: Python<'_>,
         control: Option<&Bound<'_, PyAny>>,
         fds: Option<&Bound<'_, PyAny>>,
-        size: Option<usize>,
+        size: Option<i64>,
         timeout: Option<f64>,
     ) -> PyResult<u64> {
         self.commit(py, Verb::Request, control, fds, size, timeout)
@@ -173,7 +173,7 @@ impl Loan {
         to: &Bound<'_, Message>,
         control: Option<&Bound<'_, PyAny>>,
         fds: Option<&Bound<'_, PyAny>>,
-        size: Option<usize>,
+        size: Option<i64>,
         timeout: Option<f64>,
     ) -> PyResult<()> {
         let verb = Verb::Reply(to.get().token()?);

@@ -13,7 +13,7 @@ use pyo3::{
 use sealane::{Payload, ReplyToken};
 
 use crate::{
-    errors::raise,
+    errors::{no_pickle, raise},
     numpy::{Elements, shape_within},
     raw::{self, Buffer},
 };
@@ -250,6 +250,10 @@ impl Fd {
     #[pyo3(signature = (*_reason))]
     fn __exit__(&self, py: Python<'_>, _reason: &Bound<'_, PyTuple>) {
         self.close(py);
+    }
+
+    fn __reduce__(slf: Bound<'_, Self>) -> PyResult<()> {
+        Err(no_pickle(slf.as_any(), "send it by fds="))
     }
 
     fn __repr__(&self) -> String {

@@ -17,11 +17,12 @@ use crate::{
     admission::Admission,
     awaited::Awaited,
     batch::Batch,
-    errors::{closed, raise},
+    errors::{closed, no_pickle, raise},
     facts::{self, Peer},
     lender::Verb,
     loan::Loan,
     message::Message,
+    name::Name,
     outlet,
     sending::{Given, Lease, Sending, duplicate},
     settings::{Settings, policy},
@@ -33,18 +34,19 @@ use crate::{
 #[pyo3(signature = (path=None, **settings))]
 pub(crate) fn publish(
     py: Python<'_>,
-    path: Option<PathBuf>,
+    path: Option<Name>,
     settings: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Publisher> {
     let builder = Settings::of(settings)?.builder;
-    let publisher = py.detach(|| match path {
+    let path = path.map(|Name(path)| path);
+    let publisher = py.detach(|| match &path {
         Some(path) => builder.publish(path),
         None => builder.publisher(),
     });
     let publisher = publisher.map_err(|error| raise(py, error))?;
     let fd = publisher.as_raw_fd();
     let sending = Arc::new(Sending::new(Box::new(publisher), fd));
-    Ok(Publisher { sending, admission: Admission::default() })
+    Ok(Publisher { sending, admission: Admission::default(), path })
 }
 
 /// A subscriber's name, which no other subscriber of the same publisher has.
@@ -127,6 +129,18 @@ impl PublisherEvent {
 }
 
 #[pymethods]
+impl SubscriberInfo {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let (peer, policy) = (self.peer.bind(py).repr()?, self.policy.bind(py).repr()?);
+        let Self { lag, waits, missed, .. } = self;
+        Ok(format!(
+            "<sealane.SubscriberInfo {:?} {peer}: policy {policy}, lag {lag} bytes, {waits} waits, {missed} missed>",
+            self.id.get().0
+        ))
+    }
+}
+
+#[pymethods]
 impl PublisherEvent {
     fn __repr__(&self) -> String {
         format!("<sealane.Event {} of {:?}>", self.kind, self.subscriber.get().0)
@@ -138,6 +152,7 @@ impl PublisherEvent {
 pub(crate) struct Publisher {
     sending: Arc<Sending<Box<sealane::Publisher>>>,
     admission: Admission,
+    path: Option<PathBuf>,
 }
 
 impl Publisher {
@@ -309,5 +324,17 @@ impl Publisher {
     #[pyo3(signature = (*_reason))]
     fn __exit__(&self, _reason: &Bound<'_, PyTuple>) {
         self.close();
+    }
+
+    fn __reduce__(slf: Bound<'_, Self>) -> PyResult<()> {
+        Err(no_pickle(slf.as_any(), "another process subscribes at its path"))
+    }
+
+    fn __repr__(&self) -> String {
+        let state = if self.sending.outlet.is_closed() { "closed" } else { "open" };
+        match &self.path {
+            Some(path) => format!("<sealane.Publisher at {}, {state}>", path.display()),
+            None => format!("<sealane.Publisher without a path, {state}>"),
+        }
     }
 }

@@ -144,12 +144,14 @@ impl Buffer {
         if has_pointers(buffer.format()) {
             return Err(PyTypeError::new_err("plain values expected, object found: it has pointers"));
         }
-        if !buffer.is_contiguous(b'C') {
-            return Err(PyBufferError::new_err(
-                "a contiguous buffer (C order) expected, one with gaps found: copy it first",
-            ));
+        if buffer.is_contiguous(b'C') {
+            return Ok(buffer);
         }
-        Ok(buffer)
+        let found = if buffer.is_contiguous(b'F') { "in Fortran order" } else { "with gaps" };
+        let text = format!(
+            "a contiguous buffer in C order expected, one {found} found: numpy.ascontiguousarray(...) copies it"
+        );
+        Err(PyBufferError::new_err(text))
     }
 
     fn get(object: &Bound<'_, PyAny>) -> PyResult<Self> {

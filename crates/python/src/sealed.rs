@@ -11,7 +11,7 @@ use pyo3::{ffi, prelude::*};
 use sealane::SealedBufferMut;
 
 use crate::{
-    errors::raise,
+    errors::{no_pickle, raise},
     message::Fd,
     raw::{self, Buffer},
     sending::duplicate,
@@ -57,6 +57,10 @@ impl SealedBuffer {
 
     fn __len__(&self) -> usize {
         self.0.len()
+    }
+
+    fn __reduce__(slf: Bound<'_, Self>) -> PyResult<()> {
+        Err(no_pickle(slf.as_any(), "send it by fds=, and open it there"))
     }
 
     fn __repr__(&self) -> String {

@@ -173,7 +173,7 @@ pub(crate) trait Lease: Send + Sync {
         number: u64,
         verb: Verb,
         given: &Given,
-        size: Option<usize>,
+        size: Option<i64>,
         timeout: Timeout,
     ) -> PyResult<u64>;
     /// Ends a loan that is open.
@@ -241,18 +241,21 @@ impl<L: Lender> Lease for Sending<L> {
         number: u64,
         verb: Verb,
         given: &Given,
-        size: Option<usize>,
+        size: Option<i64>,
         timeout: Timeout,
     ) -> PyResult<u64> {
         let mut loan = self.outlet.take_loan(number)?;
         if let Some(size) = size {
             let len = L::memory(&mut loan).len();
-            if size > len {
-                self.outlet.put_loan_back(loan);
-                let text = format!("size: at most the loan's {len} bytes expected, {size} found");
-                return Err(PyValueError::new_err(text));
+            match usize::try_from(size) {
+                Ok(size) if size <= len => L::truncate(&mut loan, size),
+                _ => {
+                    self.outlet.put_loan_back(loan);
+                    let text =
+                        format!("size: from 0 to at most the loan's {len} bytes expected, {size} found");
+                    return Err(PyValueError::new_err(text));
+                }
             }
-            L::truncate(&mut loan, size);
         }
         self.commit(py, loan, verb, given, timeout).map_err(|(loan, error)| {
             self.outlet.put_loan_back(loan);

@@ -1,9 +1,6 @@
 //! `Subscriber`: a reader of a publisher's messages.
 
-use std::{
-    os::fd::{AsRawFd, RawFd},
-    path::PathBuf,
-};
+use std::os::fd::{AsRawFd, RawFd};
 
 use pyo3::{
     prelude::*,
@@ -13,9 +10,10 @@ use sealane::{Closer, Credentials, Error, RequestId};
 
 use crate::{
     awaited::Awaited,
-    errors::{closed, raise, until_end},
+    errors::{closed, no_pickle, raise, until_end},
     facts::{self, Peer},
     message::Message,
+    name::Name,
     numpy,
     sending::{Given, duplicate},
     settings::{Settings, policy},
@@ -33,9 +31,10 @@ const PUBLISHER: &str = "the publisher, which lets subscribers join in its calls
 #[pyo3(signature = (path, **settings))]
 pub(crate) fn subscribe(
     py: Python<'_>,
-    path: PathBuf,
+    path: Name,
     settings: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Subscriber> {
+    let Name(path) = path;
     let settings = Settings::of(settings)?;
     numpy::prepare(py)?;
     let name = format!("the publisher at {}, which lets subscribers join in its calls,", path.display());
@@ -300,5 +299,15 @@ impl Subscriber {
     #[pyo3(signature = (*_reason))]
     fn __exit__(&self, _reason: &Bound<'_, PyTuple>) {
         self.close();
+    }
+
+    fn __reduce__(slf: Bound<'_, Self>) -> PyResult<()> {
+        Err(no_pickle(slf.as_any(), "another process subscribes by itself"))
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let state = if self.slot.is_closed() { "closed" } else { "open" };
+        let (peer, granted) = (Peer::from(self.peer).name(), self.granted.bind(py).repr()?);
+        Ok(format!("<sealane.Subscriber to {peer}, granted {granted}, {state}>"))
     }
 }

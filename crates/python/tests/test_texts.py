@@ -3,7 +3,9 @@
 import array
 import ctypes
 import errno
+import os
 import pathlib
+import pickle
 import re
 import socket
 import threading
@@ -292,3 +294,74 @@ def test_an_array_is_no_control_bytes(pair):
     for right in (np.zeros(3, "u1"), Record(7, 1.0), np.float64(1), np.zeros((), "u2")):
         a.send(right)
         assert b.recv(timeout=5).control == memoryview(right).tobytes()
+
+
+def test_an_order_of_memory_that_is_not_sent_is_named(pair):
+    a, _b = pair
+    for wrong, found in ((np.asfortranarray(np.ones((3, 4))), "in Fortran order"), (np.ones((4, 4))[:, 1], "with gaps")):
+        text = told(BufferError, lambda: a.send(payload=wrong))
+        assert f"one {found} found" in text and "numpy.ascontiguousarray" in text
+        a.send(payload=np.ascontiguousarray(wrong))
+
+
+def test_a_size_below_nothing_is_named(pair):
+    a, b = pair
+    loan = a.loan(10)
+    for wrong in (-1, 11):
+        text = told(ValueError, lambda: loan.send(size=wrong))
+        assert text == f"size: from 0 to at most the loan's 10 bytes expected, {wrong} found"
+    loan.send(size=0)
+    assert b.recv(timeout=5).size == 0
+
+
+def test_seals_are_named():
+    number = os.memfd_create("x", os.MFD_ALLOW_SEALING)
+    try:
+        text = told(sealane.NotSealed, lambda: sealane.SealedBuffer.open(number))
+        assert text == "a memfd with the seals F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE expected, none found"
+    finally:
+        os.close(number)
+
+
+def test_what_cannot_be_pickled_says_what_to_do(pair, tmp_path):
+    a, b = pair
+    a.send(fds=[0])
+    with sealane.publish(tmp_path / "frames") as publisher:
+        for thing, hint in (
+            (a, "sealane.spawn"), (publisher, "subscribes"), (b.recv(timeout=5).fds[0], "fds="), (sealane.SealedBuffer(b"x"), "fds="),
+        ):
+            text = told(TypeError, lambda: pickle.dumps(thing))
+            assert text.startswith(f"cannot pickle <class 'sealane.{type(thing).__name__}'>: ") and hint in text
+
+
+def test_objects_show_what_they_are(tmp_path):
+    path = tmp_path / "frames"
+    assert sealane.__version__.count(".") == 2
+    assert repr(sealane.publish()) == "<sealane.Publisher without a path, open>"
+    with sealane.publish(os.fsencode(path)) as publisher:
+        found = []
+        thread = threading.Thread(target=lambda: found.append(sealane.subscribe(str(path), slow="overrun")))
+        thread.start()
+        publisher.wait_event(timeout=20)
+        thread.join()
+        assert repr(publisher) == f"<sealane.Publisher at {path}, open>"
+        assert repr(found[0]) == f"<sealane.Subscriber to process {os.getpid()}, granted 'overrun', open>"
+        (info,) = publisher.subscribers()
+        assert repr(info).startswith("<sealane.SubscriberInfo SubscriberId(") and "policy 'overrun', lag 0 bytes" in repr(info)
+    assert repr(publisher).endswith("closed>")
+
+
+def test_paths_are_what_the_standard_library_takes(tmp_path):
+    class Place:
+        def __fspath__(self):
+            return os.fsencode(tmp_path / "\udcff")
+
+    for path in (os.fsencode(tmp_path / "bytes"), str(tmp_path / "text"), tmp_path / "path", Place()):
+        with sealane.listen(path) as listener:
+            thread = threading.Thread(target=lambda: sealane.connect(path).close())
+            thread.start()
+            listener.accept(timeout=20).close()
+            thread.join()
+    for wrong in (5, None, ["x"]):
+        with pytest.raises(TypeError, match="expected str, bytes or os.PathLike object"):
+            sealane.listen(wrong)

@@ -33,6 +33,7 @@ from ._native import (
     Subscriber,
     SubscriberId,
     SubscriberInfo,
+    __version__,
     connect,
     from_socket,
     inherited,

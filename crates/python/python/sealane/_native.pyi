@@ -9,13 +9,15 @@ from typing_extensions import Buffer
 from ._settings import Settings
 from .errors import HandshakeError
 
+__version__: str
+
 @type_check_only
 class _HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 _Descriptor: TypeAlias = int | _HasFileno
 _Readable: TypeAlias = Buffer
-_Path: TypeAlias = str | os.PathLike[str]
+_Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 _Shape: TypeAlias = SupportsIndex | Sequence[int]
 _Control: TypeAlias = Buffer | str | None
 _Fds: TypeAlias = Iterable[_Descriptor] | None

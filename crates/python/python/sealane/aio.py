@@ -20,7 +20,7 @@ from ._settings import Settings
 from .errors import BusyError, Disconnected, FdsInFlight, Full, Timeout
 
 if TYPE_CHECKING:
-    from ._native import _Descriptor, _Readable
+    from ._native import _Descriptor, _Path, _Readable
 
 __all__ = ["TURN", "Batch", "Channel", "Listener", "Publisher", "Subscriber", "connect", "listen", "publish"]
 
@@ -341,7 +341,7 @@ async def _finish(handshake: _native.Handshake) -> Channel:
             await asyncio.sleep(PAUSE)
 
 
-async def connect(path: str | os.PathLike[str], **settings: Unpack[Settings]) -> Channel:
+async def connect(path: _Path, **settings: Unpack[Settings]) -> Channel:
     """Connects to a listener."""
     deadline = asyncio.get_running_loop().time() + settings.get("handshake_timeout", 5.0)
     while True:
@@ -355,11 +355,11 @@ async def connect(path: str | os.PathLike[str], **settings: Unpack[Settings]) ->
     return await _finish(handshake)
 
 
-def listen(path: str | os.PathLike[str], **settings: Unpack[Settings]) -> Listener:
+def listen(path: _Path, **settings: Unpack[Settings]) -> Listener:
     """Listens for clients. The directory of the path may have to be locked, which is not awaited."""
     return Listener(_native.listen(path, **settings))
 
 
-def publish(path: str | os.PathLike[str] | None = None, **settings: Unpack[Settings]) -> Publisher:
+def publish(path: _Path | None = None, **settings: Unpack[Settings]) -> Publisher:
     """Publishes at a path. The directory of the path may have to be locked, which is not awaited."""
     return Publisher(_native.publish(path, **settings))
