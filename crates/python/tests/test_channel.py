@@ -325,3 +325,18 @@ def test_values_without_axes_and_those_of_ctypes_are_payloads(pair, value):
     a.send(payload=value)
     assert b.recv(timeout=5).bytes() == memoryview(value).tobytes()
     assert bytes(sealane.SealedBuffer(value)) == memoryview(value).tobytes()
+
+
+def test_with_of_a_message_keeps_its_descriptors(pair):
+    a, b = pair
+    sealed = sealane.SealedBuffer(b"123")
+    a.send(payload=b"x", fds=[sealed, sealed])
+    with b.recv(timeout=5) as message:
+        first, second = message.fds
+    assert not first.closed and not second.closed
+    with first:
+        sealane.SealedBuffer.open(first.fileno())
+        assert not first.closed, "a number is duplicated"
+    assert first.closed and not second.closed
+    sealane.SealedBuffer.open(second)
+    assert second.closed, "an Fd is taken over"
