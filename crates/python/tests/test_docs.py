@@ -1,6 +1,8 @@
 """The programs of docs/python.md run, and its table of exceptions is true."""
 
+import ast
 import builtins
+import inspect
 import pathlib
 import re
 
@@ -58,3 +60,19 @@ def test_the_defaults_of_the_table_are_true(tmp_path):
     assert a.limits == {"max_payload": (2 << 20) - 1088, "max_control": 64 << 10, "max_fds": 64, "max_requests": 1024}
     with sealane.publish(tmp_path / "frames") as publisher:
         assert publisher.limits["max_fds"] == 0 and publisher.limits["max_payload"] == a.limits["max_payload"]
+
+
+def test_editors_show_the_sentences_of_the_module():
+    stub = ast.parse((pathlib.Path(sealane.__file__).parent / "_native.pyi").read_text())
+
+    def check(node, owner):
+        count = 0
+        for item in node.body:
+            if not isinstance(item, (ast.ClassDef, ast.FunctionDef)) or item.name.startswith("_"):
+                continue
+            thing = inspect.getattr_static(owner, item.name)
+            assert ast.get_docstring(item) == inspect.cleandoc(thing.__doc__ or ""), f"_native.pyi: {item.name}"
+            count += 1 + (check(item, thing) if isinstance(item, ast.ClassDef) else 0)
+        return count
+
+    assert check(stub, sealane._native) > 100
