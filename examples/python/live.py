@@ -10,6 +10,7 @@ Needs the packages sealane, numpy and matplotlib. It subscribes and may be overr
 
 import argparse
 import collections
+import errno
 import os
 import struct
 import sys
@@ -31,6 +32,8 @@ ZONE = np.dtype(
 )
 #: Frames whose controls are plotted.
 HISTORY = 300
+#: Backends of matplotlib that draw to files only.
+WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 
 Frame = collections.namedtuple("Frame", "number width height histograms zones settings missed")
 Settings = collections.namedtuple("Settings", "exposure_us analogue_gain red_gain blue_gain")
@@ -141,6 +144,37 @@ def main():
         matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    # The draft lies beside the file, so that the file is whole or not there.
+    draft = f"{options.save}.{os.getpid()}.part"
+    if options.save:
+        try:
+            if os.path.isdir(options.save):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            open(draft, "wb").close()
+        except OSError as error:
+            print(f"live.py: --save {options.save}: {error.strerror}", file=sys.stderr)
+            return 1
+    elif not shows(plt):
+        print("live.py: there is no display: --save FILE.png draws to a file", file=sys.stderr)
+        return 1
+    try:
+        return run(options, plt, draft)
+    finally:
+        if options.save and os.path.exists(draft):
+            os.remove(draft)
+
+
+def shows(plt):
+    """Whether the backend of matplotlib has windows. Without a display it falls back to one that has none."""
+    try:
+        plt.switch_backend(plt.get_backend())
+    except ImportError:
+        return False
+    return plt.get_backend().lower() not in WINDOWLESS
+
+
+def run(options, plt, draft):
+    """Plots until the pipeline ends, or the window is closed; returns the program's status."""
     try:
         subscriber = subscribe(options.path, options.patience)
     except (OSError, sealane.SealaneError) as error:
@@ -169,8 +203,6 @@ def main():
         return 1
     if options.save:
         plot.show(newest)
-        # The file is whole or not there.
-        draft = f"{options.save}.{os.getpid()}.part"
         plot.figure.savefig(draft, format="png", dpi=100)
         os.replace(draft, options.save)
         print(f"{options.save}: frame {newest.number}, the newest of {count}; {words_of(newest)}")

@@ -23,11 +23,20 @@ def camera():
     return next((path for kind in ("release", "debug") if (path := target / kind / "examples/camera").exists()), None)
 
 
-def live(*arguments, **options):
+def live(*arguments, **environment):
+    without_a_display = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     return subprocess.Popen(
         [sys.executable, str(LIVE), *map(str, arguments)],
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "MPLBACKEND": "Agg"}, **options,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**without_a_display, "MPLBACKEND": "Agg", **environment},
     )
+
+
+@pytest.fixture
+def windows(tmp_path_factory):
+    """A backend of matplotlib that seems to have windows, as the environment of ``live``."""
+    folder = tmp_path_factory.mktemp("backend")
+    (folder / "windows.py").write_text("from matplotlib.backends.backend_agg import FigureCanvasAgg as FigureCanvas")
+    return {"MPLBACKEND": "module://windows", "PYTHONPATH": str(folder)}
 
 
 def is_a_plot(path):
@@ -103,8 +112,8 @@ def test_frames_of_a_publisher_in_python_are_plotted(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["live.png"]
 
 
-def test_a_pipeline_that_is_not_there_is_told(tmp_path):
-    with live(tmp_path / "nobody", "--patience", 0) as plot:
+def test_a_pipeline_that_is_not_there_is_told(tmp_path, windows):
+    with live(tmp_path / "nobody", "--patience", 0, **windows) as plot:
         _out, err = plot.communicate(timeout=100)
     assert plot.returncode == 1 and "camera --publish" in err and "Traceback" not in err
 
@@ -116,8 +125,36 @@ def test_frames_that_do_not_fit_are_errors(tmp_path):
     assert plot.returncode != 0 and "72 control bytes" in err
 
 
-def test_an_interrupt_ends_it(tmp_path):
-    with live(tmp_path / "camera", "--patience", 60) as plot, Player(tmp_path / "camera") as player:
+@pytest.mark.parametrize("backend", ["Agg", "svg", "TkAgg"])
+def test_without_a_display_it_names_save(tmp_path, backend):
+    with live(tmp_path / "camera", "--patience", 60, MPLBACKEND=backend) as plot:
+        out, err = plot.communicate(timeout=100)
+    assert (plot.returncode, out, err) == (1, "", "live.py: there is no display: --save FILE.png draws to a file\n")
+
+
+def test_a_file_that_cannot_be_written_is_told_before_any_frame(tmp_path):
+    with live(tmp_path / "camera", "--save", tmp_path / "missing" / "live.png", "--patience", 60) as plot:
+        out, err = plot.communicate(timeout=100)
+    assert plot.returncode == 1 and err == f"live.py: --save {tmp_path}/missing/live.png: No such file or directory\n"
+    (tmp_path / "folder").mkdir()
+    with live(tmp_path / "camera", "--save", tmp_path / "folder", "--patience", 60) as plot:
+        out, err = plot.communicate(timeout=100)
+    assert plot.returncode == 1 and err == f"live.py: --save {tmp_path}/folder: Is a directory\n"
+    assert sorted(os.listdir(tmp_path)) == ["folder"]
+
+
+def test_an_interrupt_leaves_no_draft(tmp_path):
+    with live(tmp_path / "camera", "--save", tmp_path / "png", "--frames", 1 << 30, "--patience", 60) as plot:
+        with Player(tmp_path / "camera") as player:
+            while not player.freed:
+                assert plot.poll() is None
+            plot.send_signal(signal.SIGINT)
+            plot.communicate(timeout=100)
+    assert plot.returncode == 130 and os.listdir(tmp_path) == []
+
+
+def test_an_interrupt_ends_it(tmp_path, windows):
+    with live(tmp_path / "camera", "--patience", 60, **windows) as plot, Player(tmp_path / "camera") as player:
         while not player.freed:
             assert plot.poll() is None
         plot.send_signal(signal.SIGINT)
