@@ -1,4 +1,6 @@
-//! [`Awaited`] and [`Party`]: what a call waits for, which the text of its timeout names.
+//! [`Awaited`] and [`Party`]: the event, or the other party, that a call waits for. The text of its timeout names it.
+//!
+//! An error that no waiting mends keeps the library's text.
 
 use pyo3::prelude::*;
 use sealane::Error;
@@ -8,7 +10,7 @@ use crate::{
     wait::{Timeout, passes},
 };
 
-/// What a call waits for.
+/// The event that a call waits for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Awaited {
     /// A message of the peer.
@@ -17,14 +19,14 @@ pub(crate) enum Awaited {
     Reply,
     /// A client of a listener.
     Client,
-    /// Room for so many bytes in the ring. The text says who keeps it.
+    /// Room for this many bytes in the ring. The text names its keeper.
     Room(usize, &'static str),
     /// Room for a packet in the socket.
     Socket,
 }
 
 impl Awaited {
-    /// The exception for an error of a call that had `timeout`. An error that no waiting mends is what it is.
+    /// The exception for an error of a call that had `timeout`. An error that no waiting mends has its own.
     pub(crate) fn raise(self, py: Python<'_>, error: Error, timeout: Timeout) -> PyErr {
         if !passes(&error) || matches!(error, Error::FdsInFlight) {
             return raise(py, error);
@@ -60,7 +62,7 @@ const UNREAD: &str = "the peer has not received what was sent before";
 /// The other party of a handshake, and the time for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Party {
-    /// A sentence that says what the party has not done.
+    /// A sentence with the step that the party has not done.
     fault: String,
     seconds: f64,
 }

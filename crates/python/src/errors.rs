@@ -27,7 +27,7 @@ import_exception!(sealane.errors, TooLarge);
 import_exception!(sealane.errors, TooSlow);
 import_exception!(sealane.errors, UnknownRequest);
 
-/// What the library's texts name, and what Python has instead. The first that fits is taken.
+/// Names in the library's texts, each with the name in Python. Longer names come before their parts.
 const WORDS: [(&str, &str); 7] = [
     ("Builder::", "setting "),
     ("Channel::spawn or Prepared", "sealane.spawn"),
@@ -43,7 +43,7 @@ pub(crate) fn in_words(text: &str) -> String {
     WORDS.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
-/// The same, for the test that goes through all texts.
+/// Does the same for the test that goes through all texts.
 #[pyfunction(name = "_in_words")]
 pub(crate) fn in_words_of_python(text: &str) -> String {
     in_words(text)

@@ -268,7 +268,7 @@ impl Listener {
 #[pyfunction(name = "_child_ended")]
 pub(crate) fn child_ended(py: Python<'_>, awaited: &str, returncode: i32) -> Py<PyAny> {
     let awaited = ["Hello", "Ready"].into_iter().find(|name| *name == awaited).unwrap_or("answer");
-    // As `wait(2)` has it: a signal's number, or the exit status in the second byte.
+    // The form of `wait(2)`: a signal's number, or the exit status in the second byte.
     let status =
         ExitStatus::from_raw(if returncode < 0 { returncode.wrapping_neg() } else { returncode << 8 });
     raise(py, HandshakeError::ChildEnded { awaited, status }.into()).into_value(py).into_any()

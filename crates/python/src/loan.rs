@@ -113,7 +113,7 @@ impl Loan {
         Elements::of(py, &dtype)?.over(view.as_any(), self.shape.bind(py))
     }
 
-    /// What ``numpy.asarray(loan)`` asks when the loan gives no buffer: raises ``BufferError`` if it was sent or discarded.
+    /// Raises ``BufferError`` if the loan was sent or discarded: ``numpy.asarray(loan)`` calls this when it gets no buffer.
     ///
     /// Without it ``numpy`` drops the error of the buffer, and makes an array of one object, where writes vanish.
     #[pyo3(signature = (dtype=None, *, copy=None))]
