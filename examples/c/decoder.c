@@ -180,7 +180,7 @@ int main(int argc, char **argv) {
     for (; optind < argc; optind++) {
         char text[300] = "no regular file of at most 16 MiB", path[32];
         struct stat status;
-        int file = -1, place = open(argv[optind], O_PATH | O_CLOEXEC); /* Opening a FIFO would block. */
+        int file = -1, place = open(argv[optind], O_PATH | O_NOFOLLOW | O_CLOEXEC); /* A FIFO would block. */
         bool found = place >= 0 && fstat(place, &status) == 0;
         bool fits = found && S_ISREG(status.st_mode) && status.st_size <= (off_t)sizeof bytes;
         snprintf(path, sizeof path, "/proc/self/fd/%d", place);

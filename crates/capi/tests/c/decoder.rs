@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     fs,
+    os::unix::fs::symlink,
     path::Path,
     process::{Child, Command},
     thread::sleep,
@@ -30,7 +31,7 @@ const NOT_REGULAR: &str = "no regular file of at most 16 MiB";
 const LONG: &str = "110000";
 
 /// Files, by name, and what the decoder prints for each.
-const FILES: [(&str, &str); 13] = [
+const FILES: [(&str, &str); 14] = [
     ("grey.jpg", "32x24, mean brightness 100.0"),
     ("garbage", "Not a JPEG file: starts with 0x6e 0x6f"),
     ("colours.jpg", "64x48, mean brightness 60.0"),
@@ -38,6 +39,8 @@ const FILES: [(&str, &str); 13] = [
     ("truncated.jpg", "Premature end of JPEG file"),
     ("progressive.jpg", "48x16, mean brightness 200.0"),
     ("fifo", NOT_REGULAR),
+    // The decoder's own memory.
+    ("memory", NOT_REGULAR),
     ("empty", "Empty input file"),
     ("halves.jpg", "128x8, mean brightness 127.5"),
     ("picture.png", "Not a JPEG file: starts with 0x89 0x50"),
@@ -94,6 +97,7 @@ fn make_files(directory: &Path) {
         fs::write(directory.join(name), bytes).unwrap();
     }
     fs::create_dir(directory.join("directory")).unwrap();
+    symlink("/proc/self/mem", directory.join("memory")).unwrap();
     mknodat(CWD, directory.join("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
 }
 
