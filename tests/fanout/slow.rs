@@ -85,10 +85,10 @@ fn publisher_sleeps_once_for_all_that_it_waits_for() {
     let builder = builder().slow(Slow::Wait(Duration::MAX)).wait(Wait::Block);
     let mut publisher = builder.publisher().unwrap();
     let mut subscribers: Vec<_> = (0..8).map(|_| join(&mut publisher, &builder).1).collect();
-    let mut published = 0;
+    let mut messages = 0;
     while let Some(loan) = publisher.try_loan(PAYLOAD).unwrap() {
         loan.send().unwrap();
-        published += 1;
+        messages += 1;
     }
     let sleeps = publisher.stats().sleeps;
     let waiting = start(move || {
@@ -97,7 +97,7 @@ fn publisher_sleeps_once_for_all_that_it_waits_for() {
     });
     let waiting = waiting.asleep();
     for subscriber in &mut subscribers {
-        for _ in 0..published {
+        for _ in 0..messages {
             subscriber.recv_timeout(LONG).unwrap();
         }
         // A publisher that was woken too early would have its chance to run, and to sleep again.

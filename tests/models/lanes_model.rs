@@ -432,7 +432,7 @@ impl State {
                 // `RoomWait::sleep` watches the last of those that it lacks.
                 let needs = self.needs(story);
                 let is_watched = |lane: &&Lane| (lane.seen < needs) != (flaw == Flaw::WatchesOthers);
-                if !self.lanes.iter().rfind(is_watched).is_some_and(|lane| lane.ringing > 0) {
+                if self.lanes.iter().rfind(is_watched).is_none_or(|lane| lane.ringing == 0) {
                     return vec![];
                 }
                 s.advance(wait, false);
