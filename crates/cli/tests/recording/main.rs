@@ -9,6 +9,8 @@ mod limits;
 mod misuse;
 mod replaying;
 mod round_trip;
+#[path = "../signals/mod.rs"]
+mod signals;
 mod support;
 #[path = "../terminal/mod.rs"]
 mod terminal;

@@ -54,7 +54,7 @@ fn each_pass_of_a_loop_is_another_epoch_and_a_signal_ends_it() {
             assert_eq!(message.control(), content(number, MAX).0);
         }
     }
-    signal(&player, Signal::INT);
+    signal(&player, Signal::TERM);
     // A subscriber that is waited for keeps nobody from ending.
     let report = report(player);
     assert_eq!(report["stopped"], true);
