@@ -41,9 +41,9 @@ const RUNTIME: [i64; 7] = [
     libc::SYS_exit_group,
 ];
 /// System calls of a process that crashes: without them a crash is a loop. The standard library's handler of SIGSEGV gives the signal back to
-/// the kernel and lets the instruction fail again (`rt_sigaction`); `abort(3)` sends itself SIGABRT.
-const CRASH: [i64; 4] =
-    [libc::SYS_rt_sigaction, libc::SYS_rt_sigprocmask, libc::SYS_getpid, libc::SYS_gettid];
+/// the kernel and lets the instruction fail again (`rt_sigaction`); `abort(3)` sends itself SIGABRT; a thread that has panicked ends (`exit`).
+const CRASH: [i64; 5] =
+    [libc::SYS_rt_sigaction, libc::SYS_rt_sigprocmask, libc::SYS_getpid, libc::SYS_gettid, libc::SYS_exit];
 /// The permitted commands of `fcntl(2)`: the state of a descriptor, the seals of a memfd, a copy of what the kernel
 /// put below 3.
 ///

@@ -11,7 +11,11 @@ use std::{
     process::{ExitStatus, Stdio, exit},
 };
 
-use crate::{permitted::enter_sandbox, sandbox::Sandbox, support::role};
+use crate::{
+    permitted::enter_sandbox,
+    sandbox::Sandbox,
+    support::{role, threads::bounded},
+};
 
 /// Name the victim's process, and whether the attacker enters the sandbox first.
 const VICTIM: &str = "SEALANE_TEST_VICTIM";
@@ -49,6 +53,20 @@ fn the_sandbox_keeps_ioctl_from_ending_a_process() {
 fn every_forbidden_act_is_refused() {
     let status = role(tries_to_escape).status().unwrap();
     assert_eq!(status.code(), Some(i32::try_from(Sandbox::ACTS).unwrap()));
+}
+
+/// The thread of a test ends with its panic, and the process with its tests. (Where `exit(2)` is refused, the thread tries for ever.)
+#[test]
+fn a_thread_that_panics_in_the_sandbox_ends() {
+    let _guard = bounded();
+    assert_eq!(role(panics).status().unwrap().code(), Some(101));
+}
+
+#[test]
+#[ignore = "the child of another test"]
+fn panics() {
+    enter_sandbox().unwrap();
+    panic!("a bug, on request");
 }
 
 #[test]
