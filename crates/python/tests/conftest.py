@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
@@ -18,6 +19,21 @@ def pair():
     a, b = sealane.pair()
     with a, b:
         yield a, b
+
+
+@pytest.fixture
+def joined():
+    """Subscribes in another thread, while this one looks after the publisher's event of it."""
+
+    def run(publisher, path, **settings):
+        found = []
+        thread = threading.Thread(target=lambda: found.append(sealane.subscribe(path, **settings)))
+        thread.start()
+        publisher.wait_event(timeout=20)
+        thread.join()
+        return found[0]
+
+    return run
 
 
 @pytest.fixture

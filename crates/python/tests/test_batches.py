@@ -24,7 +24,7 @@ def drain(receiver):
 
 
 @pytest.fixture(params=["channel", "publisher"])
-def ends(request, tmp_path):
+def ends(request, tmp_path, joined):
     """A sender of either kind, and its receiver, with rings of 64 KiB."""
     if request.param == "channel":
         a, b = sealane.pair(ring_capacity=64 << 10)
@@ -32,12 +32,8 @@ def ends(request, tmp_path):
             yield a, b
         return
     with sealane.publish(tmp_path / "frames", ring_capacity=64 << 10, slow=60.0) as publisher:
-        found = []
-        thread = threading.Thread(target=lambda: found.append(sealane.subscribe(tmp_path / "frames")))
-        thread.start()
-        publisher.wait_event(timeout=20)
-        thread.join()
-        yield publisher, found[0]
+        subscriber = joined(publisher, tmp_path / "frames")
+        yield publisher, subscriber
 
 
 def test_a_batch_wakes_the_receiver_once_at_its_end(ends):

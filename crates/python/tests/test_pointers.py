@@ -88,17 +88,11 @@ def test_pointers_are_not_sent_by_tasks(kind):
     asyncio.run(main())
 
 
-def test_pointers_are_not_sent_to_a_publisher(tmp_path):
-    import threading
-
+def test_pointers_are_not_sent_to_a_publisher(tmp_path, joined):
     with sealane.publish(tmp_path / "frames") as publisher:
-        found = []
-        thread = threading.Thread(target=lambda: found.append(sealane.subscribe(tmp_path / "frames")))
-        thread.start()
-        publisher.wait_event(timeout=20)
-        thread.join()
-        refused(lambda: found[0].send(POINTERS["objects"]))
-        refused(lambda: found[0].request(POINTERS["objects"]))
+        subscriber = joined(publisher, tmp_path / "frames")
+        refused(lambda: subscriber.send(POINTERS["objects"]))
+        refused(lambda: subscriber.request(POINTERS["objects"]))
         assert publisher.next_event() is None
 
 

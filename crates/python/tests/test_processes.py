@@ -239,21 +239,17 @@ def test_a_publisher_and_its_readers(tmp_path):
     assert not path.exists()
 
 
-def test_a_subscriber_that_is_too_slow_is_told(tmp_path):
+def test_a_subscriber_that_is_too_slow_is_told(tmp_path, joined):
     path = tmp_path / "frames"
     with sealane.publish(path, ring_capacity=1 << 20, slow=0.01) as publisher:
-        found = []
-        thread = threading.Thread(target=lambda: found.append(sealane.subscribe(path)))
-        thread.start()
-        publisher.wait_event(timeout=20)
-        thread.join()
+        subscriber = joined(publisher, path)
         publisher.send(payload=bytes(100_000))
-        held = found[0].recv(timeout=20)
+        held = subscriber.recv(timeout=20)
         while publisher.subscribers():
             publisher.send(payload=bytes(100_000))
         with pytest.raises(sealane.TooSlow):
             while True:
-                found[0].recv(timeout=20)
+                subscriber.recv(timeout=20)
         with pytest.raises(sealane.Overrun):
             held.bytes()
         with pytest.raises(sealane.Overrun):

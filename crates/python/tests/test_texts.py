@@ -54,15 +54,11 @@ def test_a_full_ring_is_no_full_socket(tmp_path):
         assert text.startswith("no message came within 0.01 s, while the peer waits for room in its ring: 4 payloads of")
 
 
-def test_a_publisher_says_who_keeps_the_room(tmp_path):
+def test_a_publisher_says_who_keeps_the_room(tmp_path, joined):
     path = tmp_path / "frames"
     with sealane.publish(path, ring_capacity=1 << 20, slow=60.0) as publisher:
-        found = []
-        thread = threading.Thread(target=lambda: found.append(sealane.subscribe(path)))
-        thread.start()
-        publisher.wait_event(timeout=20)
-        thread.join()
-        assert told(sealane.Timeout, lambda: found[0].recv(timeout=0.01)) == "no message came within 0.01 s"
+        subscriber = joined(publisher, path)
+        assert told(sealane.Timeout, lambda: subscriber.recv(timeout=0.01)) == "no message came within 0.01 s"
         with pytest.raises(sealane.Full) as full:
             while True:
                 publisher.loan(200_000, timeout=0).send()
@@ -209,7 +205,7 @@ def test_the_end_says_which_side_it_came_from(pair, tmp_path):
 
 
 @pytest.mark.parametrize("wait", ["recv", "recv_batch", "accept", "wait_event", "loan", "send", "subscriber"])
-def test_a_wait_that_is_closed_in_another_thread_says_so(tmp_path, wait):
+def test_a_wait_that_is_closed_in_another_thread_says_so(tmp_path, wait, joined):
     a, b = sealane.pair(ring_capacity=64 << 10)
     thing, act = a, getattr(a, wait, None)
     if wait == "accept":
@@ -224,12 +220,9 @@ def test_a_wait_that_is_closed_in_another_thread_says_so(tmp_path, wait):
                 a.send(payload=bytes(10_000), timeout=0)
         act = lambda: a.loan(10_000) if wait == "loan" else a.send(payload=bytes(10_000))
     elif wait == "subscriber":
-        publisher, found = sealane.publish(tmp_path / "frames"), []
-        joining = threading.Thread(target=lambda: found.append(sealane.subscribe(tmp_path / "frames")))
-        joining.start()
-        publisher.wait_event(timeout=20)
-        joining.join()
-        thing, act = found[0], found[0].recv
+        publisher = sealane.publish(tmp_path / "frames")
+        thing = joined(publisher, tmp_path / "frames")
+        act = thing.recv
     texts = []
 
     def run():
@@ -334,18 +327,14 @@ def test_what_cannot_be_pickled_says_what_to_do(pair, tmp_path):
             assert text.startswith(f"cannot pickle <class 'sealane.{type(thing).__name__}'>: ") and hint in text
 
 
-def test_objects_show_what_they_are(tmp_path):
+def test_objects_show_what_they_are(tmp_path, joined):
     path = tmp_path / "frames"
     assert sealane.__version__.count(".") == 2
     assert repr(sealane.publish()) == "<sealane.Publisher without a path, open>"
     with sealane.publish(os.fsencode(path)) as publisher:
-        found = []
-        thread = threading.Thread(target=lambda: found.append(sealane.subscribe(str(path), slow="overrun")))
-        thread.start()
-        publisher.wait_event(timeout=20)
-        thread.join()
+        subscriber = joined(publisher, str(path), slow="overrun")
         assert repr(publisher) == f"<sealane.Publisher at {path}, open>"
-        assert repr(found[0]) == f"<sealane.Subscriber to process {os.getpid()}, granted 'overrun', open>"
+        assert repr(subscriber) == f"<sealane.Subscriber to process {os.getpid()}, granted 'overrun', open>"
         (info,) = publisher.subscribers()
         assert repr(info).startswith("<sealane.SubscriberInfo SubscriberId(") and "policy 'overrun', lag 0 bytes" in repr(info)
     assert repr(publisher).endswith("closed>")
