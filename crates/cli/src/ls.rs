@@ -24,7 +24,7 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// What is said where there is nothing.
+/// The text for a machine without channels.
 pub(crate) const NOTHING: &str = "No channel and no publisher was seen.";
 
 /// Runs the command.

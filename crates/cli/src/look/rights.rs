@@ -10,7 +10,7 @@ use procfs_core::{
     process::{MountInfo, Status},
 };
 
-/// What this process may see.
+/// The rights of this process to look at others.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Rights {
     /// It has `CAP_SYS_PTRACE`, in the user namespace of the machine.

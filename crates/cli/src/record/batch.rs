@@ -64,7 +64,7 @@ pub(crate) struct Staged {
 }
 
 impl Batch {
-    /// An empty chunk, which is full with so many bytes of records, or more: the last message may be of any length.
+    /// An empty chunk, which is full once its records have `size` bytes. The last message may be of any length.
     pub(crate) fn new(size: usize) -> Self {
         Self {
             memory: vec![0; CHUNK_HEADING + size],

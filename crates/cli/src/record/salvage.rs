@@ -29,9 +29,9 @@ pub(crate) struct Salvage<W> {
     pub(crate) file: Writer<W>,
     /// The parts that were left out, and the reasons.
     pub(crate) damages: Damages,
-    /// The end of the data was reached.
+    /// The end of the data was read.
     pub(crate) has_ended: bool,
-    /// And that of the index.
+    /// The end of the index was read.
     pub(crate) has_footer: bool,
     /// Messages that are kept though no sum tells whether their bytes are right.
     pub(crate) unchecked: u64,

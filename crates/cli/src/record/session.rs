@@ -231,7 +231,8 @@ impl Session {
         Ok(None)
     }
 
-    /// Ends the file, and begins the next one, with a message that had no room. What was missed meanwhile is told by the next message.
+    /// Ends the file, and begins the next one with a message that had no room. The next message has the count of those that were
+    /// missed meanwhile.
     fn split(&mut self, reason: Reason, staged: Option<&Staged>) -> Result<()> {
         let next = self.part + 1;
         self.heading.about.insert("part".into(), next.to_string());

@@ -42,8 +42,8 @@ impl Chunk {
         Ok(chunk)
     }
 
-    /// What is whole of a chunk within which the file ends: the first records, if they are not compressed. Nothing tells whether their
-    /// bytes are right, since the sum is that of all records.
+    /// The whole records of a chunk within which the file ends: the first ones, if they are not compressed. Their bytes are not checked,
+    /// since the sum is that of all records.
     pub(crate) fn open_cut(cut: Cut<'_>) -> Result<Self> {
         let mut fields = Fields::new(cut.data);
         fields.bytes(28)?;

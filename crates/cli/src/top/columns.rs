@@ -34,7 +34,7 @@ const LEAST_NAME: usize = 8;
 /// The most width that is wanted for a number and for the two ends, with users and without: the names are foreign.
 const MOST: [usize; 3] = [12, 48, 26];
 
-/// What is given up where there is no room, in this order.
+/// Parts of the table that are left out where there is no room, in this order.
 const STEPS: [Step; 9] = [
     Step::Column(HIGH),
     Step::Column(WAITS),
@@ -59,7 +59,7 @@ enum Step {
 #[derive(Debug, Default)]
 pub(super) struct Needs {
     widths: [usize; COLUMNS],
-    /// Of both ends, without users.
+    /// Widths of both ends, without users.
     brief_ends: [usize; 2],
     brief_state: usize,
 }

@@ -13,7 +13,7 @@ use crate::{
     signals::is_ignored,
     support::{
         Place, account, content, fail, messages, metadata, publish, publish_until_alone, read_in_python,
-        report, sealane, signal, start, succeed, text,
+        report, sealane, signal, start, succeed, text, wait_for_subscriber,
     },
 };
 
@@ -101,9 +101,7 @@ fn a_recorder_may_come_before_its_publisher() {
     let mut command = place.recorder(&["--wait", "1m"]);
     let recorder = command.spawn().unwrap();
     let mut publisher = place.publisher();
-    while publisher.subscribers().is_empty() {
-        publisher.wait_event(crate::support::SOON).unwrap();
-    }
+    wait_for_subscriber(&mut publisher);
     publish(&mut publisher, 0, MAX);
     drop(publisher);
     assert_eq!(report(recorder)["messages"], 1);

@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf};
 
 use crate::support::{
     Place, account, fail, messages, metadata, publish, publish_until_alone, read_in_python, report,
+    wait_for_subscriber,
 };
 
 const MAX: usize = 64 << 10;
@@ -129,9 +130,7 @@ fn times_beyond_the_clock_are_no_limit() {
     let ages = "580000000000years";
     let recorder = place.recorder(&["--max-duration", ages, "--wait", ages]).spawn().unwrap();
     let mut publisher = place.publisher();
-    while publisher.subscribers().is_empty() {
-        publisher.wait_event(crate::support::SOON).unwrap();
-    }
+    wait_for_subscriber(&mut publisher);
     publish(&mut publisher, 0, MAX);
     drop(publisher);
     assert_eq!(report(recorder)["messages"], 1);

@@ -92,6 +92,13 @@ pub(crate) fn start(command: &mut Command, publisher: &mut Publisher) -> Child {
     child
 }
 
+/// Waits for the first subscriber: a recorder that was started before its publisher.
+pub(crate) fn wait_for_subscriber(publisher: &mut Publisher) {
+    while publisher.subscribers().is_empty() {
+        publisher.wait_event(SOON).unwrap();
+    }
+}
+
 /// Waits for a recorder that ends well. Its report.
 pub(crate) fn report(child: Child) -> serde_json::Value {
     let Output { status, stdout, stderr } = child.wait_with_output().unwrap();

@@ -5,7 +5,7 @@ use std::{process::Stdio, thread, time::Duration};
 use sealane::{Builder, Error, Slow};
 
 use crate::{
-    support::{Place, SOON, publish, report, sealane, start, text},
+    support::{Place, SOON, publish, report, sealane, start, text, wait_for_subscriber},
     terminal::Terminal,
 };
 
@@ -27,9 +27,7 @@ fn a_recorder_on_a_terminal_says_what_it_does_and_how_far_it_is() {
     };
     terminal.shows(|screen| screen.contains(&format!("waits for a publisher at {path} (--wait)")));
     let mut publisher = place.publisher();
-    while publisher.subscribers().is_empty() {
-        publisher.wait_event(SOON).unwrap();
-    }
+    wait_for_subscriber(&mut publisher);
     for number in 0..3 {
         publish(&mut publisher, number, MAX);
     }
