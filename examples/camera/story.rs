@@ -8,6 +8,7 @@ use sealane::Slow;
 use crate::algorithm::{COLOUR_TOLERANCE, EXPOSURE_TOLERANCE, NEUTRAL, TARGET_LUMA};
 use crate::protocol::{Observation, Settings};
 use crate::report::{Facts, Fate, Publishing, Streaming, Subscribed};
+use crate::sandbox::Sandbox;
 use crate::sensor::Played;
 
 /// Columns of a line where the output is no terminal, and at most.
@@ -242,8 +243,9 @@ fn isolation(facts: &Facts) -> Vec<String> {
     }
     if facts.forbidden_acts_tried > 0 {
         sentences.push(format!(
-            "It tried {} (open a file, make a socket, have a signal sent, send one, start a program); its sandbox refused {}.",
+            "It tried {} ({}); its sandbox refused {}.",
             count(facts.forbidden_acts_tried.into(), "forbidden act"),
+            Sandbox::ACTS_IN_WORDS,
             if facts.forbidden_acts_refused == facts.forbidden_acts_tried {
                 "all".to_owned()
             } else {

@@ -32,10 +32,7 @@ pub(crate) fn run(
                 Err(error) => Outcome::Refused(error.to_string()),
                 Ok((shape, pixels)) => {
                     let saved = pixels::save(options.save.as_deref(), &path, shape, Pixels::Own(pixels));
-                    saved.map_or_else(
-                        |error| Outcome::NotSaved(error.to_string()),
-                        |()| Outcome::Decoded(shape, 1),
-                    )
+                    Outcome::of_decoded(shape, 1, saved)
                 }
             },
         };

@@ -186,7 +186,7 @@ fn run(options: &Options) -> Result<()> {
         in_process::run(options, files.into_iter(), |path, outcome, took| report.file(path, &outcome, took));
         pool::Workers::default()
     } else {
-        pool::run(options, files.into_iter(), |path, outcome, took| report.file(path, &outcome, took))?
+        pool::run(options, files, |path, outcome, took| report.file(path, &outcome, took))?
     };
     report.end(&workers)
 }

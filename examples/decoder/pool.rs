@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -47,6 +47,13 @@ pub(crate) enum Outcome {
     NotTried,
 }
 
+impl Outcome {
+    /// The outcome of a file that was decoded at this attempt, after its thumbnail was saved or not.
+    pub(crate) fn of_decoded(shape: Shape, attempt: u32, saved: Result<()>) -> Self {
+        saved.map_or_else(|error| Self::NotSaved(error.to_string()), |()| Self::Decoded(shape, attempt))
+    }
+}
+
 /// Counts of a whole run.
 #[derive(Debug, Default)]
 pub(crate) struct Workers {
@@ -61,11 +68,9 @@ pub(crate) struct Workers {
 }
 
 /// The pool's settings, and the files that are left.
-struct Pool<'a, F, C> {
+struct Pool<'a, C> {
     options: &'a Options,
-    files: Mutex<F>,
-    /// Files of threads that gave up.
-    returned: Mutex<Vec<PathBuf>>,
+    files: Mutex<VecDeque<PathBuf>>,
     /// Requests so far, for those that misbehave on purpose.
     requests: AtomicU64,
     done: C,
@@ -74,7 +79,7 @@ struct Pool<'a, F, C> {
 /// Decodes all files, and has `done` take each with its outcome and the time that it took, in the thread of its worker.
 pub(crate) fn run(
     options: &Options,
-    files: impl Iterator<Item = PathBuf> + Send,
+    files: impl IntoIterator<Item = PathBuf>,
     done: impl Fn(&Path, Outcome, Duration) + Sync,
 ) -> Result<Workers> {
     if ignores_children() {
@@ -82,13 +87,8 @@ pub(crate) fn run(
     }
     // Whatever was inherited is not for workers.
     close_fds::set_fds_cloexec(3, &[]);
-    let pool = Pool {
-        options,
-        files: Mutex::new(files),
-        returned: Mutex::default(),
-        requests: AtomicU64::new(0),
-        done,
-    };
+    let pool =
+        Pool { options, files: Mutex::new(files.into_iter().collect()), requests: AtomicU64::new(0), done };
     let mut all = Workers::default();
     thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -165,24 +165,27 @@ impl Options {
     }
 }
 
-impl<F: Iterator<Item = PathBuf>, C> Pool<'_, F, C> {
+impl<C> Pool<'_, C> {
+    fn files(&self) -> MutexGuard<'_, VecDeque<PathBuf>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn next(&self) -> Option<PathBuf> {
-        let returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        returned.or_else(|| self.files.lock().unwrap_or_else(PoisonError::into_inner).next())
+        self.files().pop_front()
     }
 }
 
 /// One thread of the pool, with its worker.
-struct Seat<'a, F, C> {
-    pool: &'a Pool<'a, F, C>,
+struct Seat<'a, C> {
+    pool: &'a Pool<'a, C>,
     supervisor: Supervisor,
     counts: Workers,
     /// Images that stay in the ring of the worker that was started as this one.
     kept: (usize, VecDeque<Payload>),
 }
 
-impl<'a, F: Iterator<Item = PathBuf>, C: Fn(&Path, Outcome, Duration)> Seat<'a, F, C> {
-    fn new(pool: &'a Pool<'a, F, C>) -> Self {
+impl<'a, C: Fn(&Path, Outcome, Duration)> Seat<'a, C> {
+    fn new(pool: &'a Pool<'a, C>) -> Self {
         let supervisor = pool.options.supervisor();
         Self { pool, supervisor, counts: Workers::default(), kept: (0, VecDeque::new()) }
     }
@@ -197,7 +200,7 @@ impl<'a, F: Iterator<Item = PathBuf>, C: Fn(&Path, Outcome, Duration)> Seat<'a, 
             };
             if let Outcome::Lost(failure @ Failure::NotStarted(_), _) = outcome {
                 self.counts.gave_up = Some(failure.to_string());
-                self.pool.returned.lock().unwrap_or_else(PoisonError::into_inner).push(path);
+                self.pool.files().push_front(path);
                 break;
             }
             (self.pool.done)(&path, outcome, begin.elapsed());
@@ -266,7 +269,7 @@ impl<'a, F: Iterator<Item = PathBuf>, C: Fn(&Path, Outcome, Duration)> Seat<'a, 
         while kept.len() > options.limits.keep {
             kept.pop_front();
         }
-        saved.map_or_else(|error| Outcome::NotSaved(error.to_string()), |()| Outcome::Decoded(shape, attempt))
+        Outcome::of_decoded(shape, attempt, saved)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     files::shown,
     output::{Lost, note, print},
     pool::{Outcome, Workers},
+    sandbox::Sandbox,
     usage::{Usage, descriptors},
 };
 
@@ -76,8 +77,9 @@ impl Report {
         } else {
             format!("{word:10} {name}  {details}  ({milliseconds:.1} ms)")
         };
+        let descriptors = descriptors();
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.add(outcome);
+        counts.add(outcome, descriptors);
         if counts.unprinted.is_none() {
             counts.unprinted = self.bar.suspend(|| print(line)).err();
         }
@@ -158,8 +160,10 @@ fn print_summary(json: bool, counts: &Counts, workers: &Workers, took: f64) -> R
     }
     if workers.acts_tried > 0 {
         print(format_args!(
-            "Workers tried {} forbidden acts (open a file, make a socket, have a signal sent, send one, start a program); {} were refused.",
-            workers.acts_tried, workers.acts_refused
+            "Workers tried {} forbidden acts ({}); {} were refused.",
+            workers.acts_tried,
+            Sandbox::ACTS_IN_WORDS,
+            workers.acts_refused
         ))?;
     }
     print(format_args!(
@@ -169,7 +173,7 @@ fn print_summary(json: bool, counts: &Counts, workers: &Workers, took: f64) -> R
 }
 
 impl Counts {
-    fn add(&mut self, outcome: &Outcome) {
+    fn add(&mut self, outcome: &Outcome, descriptors: Option<usize>) {
         match outcome {
             Outcome::Decoded(_, attempt) => {
                 self.decoded += 1;
@@ -181,7 +185,7 @@ impl Counts {
             Outcome::Lost(..) => self.lost += 1,
             Outcome::NotTried => self.not_tried += 1,
         }
-        if let Some(open) = descriptors() {
+        if let Some(open) = descriptors {
             self.first_descriptors.get_or_insert(open);
             self.most_descriptors = self.most_descriptors.max(open);
         }

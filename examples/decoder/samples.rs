@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use crate::Result;
 
 /// The ways in which a file is broken. Its name has them.
-pub(crate) const BROKEN: [&str; 10] =
+const BROKEN: [&str; 10] =
     ["truncated", "garbage", "bomb", "directory", "device", "fifo", "huge", "changing", "empty", "link"];
 /// Bytes into which a bomb of some 60 KiB is inflated.
 const BOMB: usize = 64 << 20;

@@ -128,4 +128,7 @@ impl Sandbox {
 
     /// How many acts [`try_to_escape`](Self::try_to_escape) tries.
     pub(crate) const ACTS: u32 = 5;
+    /// The acts in words.
+    pub(crate) const ACTS_IN_WORDS: &str =
+        "open a file, make a socket, have a signal sent, send one, start a program";
 }

@@ -11,6 +11,7 @@ mod output;
 mod permitted;
 mod reports;
 #[path = "../../examples/shared/sandbox.rs"]
+#[allow(clippy::allow_attributes, dead_code, reason = "a part of it is used")]
 mod sandbox;
 #[path = "../support/mod.rs"]
 mod support;
