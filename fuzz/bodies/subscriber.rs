@@ -153,7 +153,13 @@ impl Play {
                     payload_len: if has_payload { u64::from(len % 4096) } else { 0 },
                     control_len: u32::from(control % 101),
                     flags: if has_payload { 0 } else { WITHOUT_PAYLOAD },
-                    reserved: [self.lost, epoch.into(), if fds.is_some() { self.attempt } else { 0 }, 0],
+                    reserved: [
+                        self.lost,
+                        epoch.into(),
+                        if fds.is_some() { self.attempt } else { 0 },
+                        // Any number at the source, another one for each run.
+                        u64::from(epoch).wrapping_mul(u64::MAX / 3),
+                    ],
                     ..Record::default()
                 });
             }
@@ -207,9 +213,22 @@ struct Taken {
     kept: Vec<Message>,
 }
 
+/// Messages received and missed, and the number behind them at the source.
+struct Counts {
+    received: u64,
+    missed: u64,
+    number: u64,
+}
+
 impl Taken {
+    fn counts(&self) -> Counts {
+        let subscriber = &self.subscriber;
+        let received = subscriber.stats().messages_received;
+        Counts { received, missed: subscriber.missed(), number: subscriber.number() }
+    }
+
     fn receive(&mut self, way: Way) {
-        let missed = self.subscriber.missed();
+        let before = self.counts();
         let subscriber = &mut self.subscriber;
         let result = match way {
             Way::Try { .. } => subscriber.try_recv(),
@@ -224,7 +243,16 @@ impl Taken {
                 subscriber.recv_with_timeout(Duration::ZERO, look).map(|_| None)
             }
         };
-        assert!(self.subscriber.missed() >= missed, "what was missed is never less");
+        let counts = self.counts();
+        assert!(counts.missed >= before.missed, "what was missed is never less");
+        // The count of what was missed stays at its end, and a message may be lost for want of descriptors.
+        if counts.missed < u64::MAX && !matches!(result, Err(Error::FdsLost { .. })) {
+            let stays = (before.received, before.missed) == (counts.received, counts.missed);
+            assert!(
+                !stays || counts.number == before.number,
+                "another number, and nothing was received or missed"
+            );
+        }
         match result {
             Ok(Some(message)) => self.check(message, way),
             Ok(None)

@@ -122,7 +122,7 @@ impl Feed {
             limits,
             stats: Stats::default(),
             sequence: terms.first_sequence,
-            source: Source { lost: terms.lost, epoch: 0 },
+            source: Source { lost: terms.lost, ..Source::default() },
             missed: 0,
             missed_since: 0,
         }
@@ -311,6 +311,13 @@ impl Feed {
         let missed = missed.saturating_add(source.lost.wrapping_sub(self.source.lost));
         (self.sequence, self.source) = (sequence.wrapping_add(1), source);
         self.miss(missed);
+    }
+
+    /// The number, at the source, of the message behind the last one that was taken.
+    ///
+    /// UNTRUSTED: it is the publisher's word, and may be any number.
+    pub(super) fn number(&self) -> u64 {
+        self.source.number(self.sequence)
     }
 
     fn miss(&mut self, count: u64) {

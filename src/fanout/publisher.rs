@@ -323,6 +323,39 @@ impl Publisher {
     pub fn epoch(&mut self, epoch: u64) {
         self.lanes.source.epoch = epoch;
     }
+
+    /// Says that the next message has this `number` at its source, for a publisher that passes on a stream. Those after it count up, and
+    /// what was [lost](Self::lost) counts too. A publisher that does not say it numbers its messages from 0.
+    ///
+    /// Subscribers see it in [`Subscriber::number`](crate::Subscriber::number). Numbers wrap behind `u64::MAX`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use sealane::{Publisher, Subscriber};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("relayed");
+    /// let mut publisher = Publisher::bind(&path)?;
+    /// # let joining = std::thread::spawn(|| Subscriber::connect(path));
+    /// # while publisher.subscribers().is_empty() {
+    /// #     publisher.wait_event(Duration::from_secs(5))?;
+    /// # }
+    /// # let mut subscriber = joining.join().unwrap()?;
+    /// // A bridge begins in the middle of a stream.
+    /// publisher.number(1000);
+    /// publisher.send(b"reading 1000")?;
+    /// // The readings 1001 and 1002 were lost on the way.
+    /// publisher.lost(2);
+    /// publisher.send(b"reading 1003")?;
+    ///
+    /// subscriber.recv()?;
+    /// assert_eq!(subscriber.number(), 1001);
+    /// assert_eq!(subscriber.recv()?.missed(), 2);
+    /// assert_eq!(subscriber.number(), 1004);
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    pub fn number(&mut self, number: u64) {
+        self.lanes.source.set_number(self.lanes.sequence, number);
+    }
 }
 
 /// Subscribers.

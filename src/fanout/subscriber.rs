@@ -4,7 +4,7 @@ use std::{
     fmt,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use crate::{
         Published,
         feed::{Feed, Wanted},
     },
-    protocol::{Slow, Start},
+    protocol::{Slow, Start, Word},
     ring::Releases,
     socket::{death::Watch, link::Closer, seqpacket::Socket},
     wait::{Deadline, Outcome},
@@ -74,6 +74,8 @@ pub struct Subscriber {
     sender: Sender,
     granted: Slow,
     peer: Peer,
+    /// The random number of the publisher's region.
+    run: u64,
 }
 
 /// Ways to subscribe.
@@ -143,6 +145,8 @@ impl Subscriber {
             return Err(Error::Disconnected);
         };
         let words = region.words;
+        // UNTRUSTED: the publisher's own word. It was read once, when our page was told whom it belongs to.
+        let run = words.word(Word::Peer).load(Relaxed);
         let intake =
             Releases::of_subscription(parts.peer_region, parts.link, words.clone(), terms.first_position);
         let (peer, spinner) = (parts.peer, parts.spinner);
@@ -156,7 +160,7 @@ impl Subscriber {
         );
         let watch = Watch::new(peer.pidfd_shared());
         let feed = Feed::new(intake, words, parts.receiving, terms, watch, spinner);
-        Ok(Self { feed, backlog: Backlog::default(), sender, granted: terms.slow, peer })
+        Ok(Self { feed, backlog: Backlog::default(), sender, granted: terms.slow, peer, run })
     }
 
     /// What the publisher does when this subscriber is slow: its wish, or less.
@@ -318,6 +322,79 @@ impl Subscriber {
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.feed.missed
+    }
+
+    /// The number, at its source, of the message that follows the last one that was taken out of the ring. Publishers that are not the
+    /// source say it ([`Publisher::number`](crate::Publisher::number)); others count their messages from 0.
+    ///
+    /// - It counts each message that was published or reported lost before. So it grows by exactly what is received and
+    ///   [missed](Self::missed), as long as the source's run is the same ([`Message::epoch`]) and the publisher sets no other
+    ///   number. A message that ends in [`Error::FdsLost`] counts as well; replies do not.
+    /// - Messages that are kept during a [`call`](Self::call), or by [`arm`](Self::arm), are counted already.
+    /// - Before the first message it is the place where the subscription began. The publisher's numbers are known with the first
+    ///   message.
+    /// - It is the publisher's own word, and wraps: a hostile one may say any number at any time.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use sealane::{Publisher, Subscriber};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("readings");
+    /// # let mut publisher = Publisher::bind(&path)?;
+    /// # let joining = std::thread::spawn(|| Subscriber::connect(path));
+    /// # while publisher.subscribers().is_empty() {
+    /// #     publisher.wait_event(Duration::from_secs(5))?;
+    /// # }
+    /// # let mut subscriber = joining.join().unwrap()?;
+    /// for reading in 0..10_u8 {
+    ///     publisher.loan(100)?.send_with(&[reading])?;
+    /// }
+    /// let newest = subscriber.recv_latest()?;
+    /// assert_eq!((newest.control(), newest.missed()), (&[9][..], 9));
+    /// assert_eq!(subscriber.number(), 10);
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.feed.number()
+    }
+
+    /// A random number of the publisher's run. Two subscriptions with the same one read the same publisher's ring, so that
+    /// [`number`](Self::number) continues from one to the other. Another one says that the publisher was started again. 0 says
+    /// nothing: this library's publishers have other numbers.
+    ///
+    /// It is the publisher's own word, read when the subscriber joined: a hostile one may lie about itself.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use sealane::{Publisher, Result, Subscriber};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("readings");
+    /// fn subscribe(publisher: &mut Publisher) -> Result<Subscriber> {
+    ///     // …
+    /// #     let path = publisher.path().unwrap().to_owned();
+    /// #     let joining = std::thread::spawn(|| Subscriber::connect(path));
+    /// #     while !joining.is_finished() {
+    /// #         publisher.wait_event(Duration::from_millis(10))?;
+    /// #     }
+    /// #     joining.join().unwrap()
+    /// }
+    ///
+    /// let mut publisher = Publisher::bind(&path)?;
+    /// let first = subscribe(&mut publisher)?;
+    /// // After a break, the same subscriber comes back.
+    /// let again = subscribe(&mut publisher)?;
+    /// assert_eq!(again.run(), first.run());
+    ///
+    /// drop(publisher);
+    /// let mut publisher = Publisher::bind(&path)?;
+    /// let other = subscribe(&mut publisher)?;
+    /// assert_ne!(other.run(), first.run());
+    /// # Ok::<(), sealane::Error>(())
+    /// ```
+    #[must_use]
+    pub fn run(&self) -> u64 {
+        self.run
     }
 
     /// Bytes of the ring that are published and not read yet, headers and padding included.

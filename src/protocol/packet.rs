@@ -198,7 +198,7 @@ mod tests {
             lost,
             epoch,
             attempt,
-            reserved
+            offset
         });
         assert_documented!(PacketHeader { kind, flags, fd_count, sequence, reply_to, reserved });
     }

@@ -84,7 +84,7 @@ pub(crate) struct RecordHeader {
     pub(super) lost: U64,
     pub(super) epoch: U64,
     pub(super) attempt: U64,
-    pub(super) reserved: U64,
+    pub(super) offset: U64,
 }
 const _: () = assert!(size_of::<RecordHeader>() == 64);
 
@@ -152,6 +152,21 @@ pub(crate) struct Source {
     pub(crate) lost: u64,
     /// The number of the source's run, which changes when it is started again.
     pub(crate) epoch: u64,
+    /// Added (wrapping) to a record's sequence and `lost`, it gives the number that the message has at its source.
+    pub(crate) offset: u64,
+}
+
+impl Source {
+    /// The number, at the source, of the message whose record has the number `sequence`.
+    #[inline]
+    pub(crate) fn number(self, sequence: u64) -> u64 {
+        sequence.wrapping_add(self.lost).wrapping_add(self.offset)
+    }
+
+    /// Gives the message whose record has the number `sequence` the `number` at the source.
+    pub(crate) fn set_number(&mut self, sequence: u64, number: u64) {
+        self.offset = number.wrapping_sub(sequence.wrapping_add(self.lost));
+    }
 }
 
 /// A publisher's record.
@@ -178,7 +193,7 @@ impl RecordHeader {
             lost: 0.into(),
             epoch: 0.into(),
             attempt: 0.into(),
-            reserved: 0.into(),
+            offset: 0.into(),
         }
     }
 
@@ -191,6 +206,7 @@ impl RecordHeader {
             lost: source.lost.into(),
             epoch: source.epoch.into(),
             attempt: attempt.into(),
+            offset: source.offset.into(),
             ..Self::new(record)
         }
     }
@@ -221,7 +237,7 @@ impl RecordHeader {
     #[inline]
     pub(crate) fn check(self, available: u64) -> Result<Record, ProtocolError> {
         let flags = self.known_flags(KNOWN_FLAGS)?;
-        if self.lost.get() | self.epoch.get() | self.attempt.get() | self.reserved.get() != 0 {
+        if self.lost.get() | self.epoch.get() | self.attempt.get() | self.offset.get() != 0 {
             return Err(ProtocolError::RecordReserved);
         }
         self.record(flags, available)
@@ -233,24 +249,23 @@ impl RecordHeader {
     #[inline]
     pub(crate) fn check_published(self, available: u64) -> Result<PublishedRecord, ProtocolError> {
         let has_payload = self.known_flags(CONTROL)? & CONTROL == 0;
-        let stray =
-            self.reply_to.get() | self.reserved.get() | if has_payload { 0 } else { self.payload_len.get() };
+        let stray = self.reply_to.get() | if has_payload { 0 } else { self.payload_len.get() };
         if stray != 0 {
             return Err(ProtocolError::RecordReserved);
         }
-        let source = Source { lost: self.lost.get(), epoch: self.epoch.get() };
+        let source = Source { lost: self.lost.get(), epoch: self.epoch.get(), offset: self.offset.get() };
         let record = self.record(0, available)?;
         Ok(PublishedRecord { record, has_payload, attempt: self.attempt.get(), source })
     }
 
     /// The publisher's record that the header says, if it is all of message `sequence`, with a payload, from a source in its first
-    /// run that has lost `lost` messages. For any other, [`check_published`](Self::check_published) says what it is.
+    /// run that has lost `lost` messages and has no numbers of its own. For any other, [`check_published`](Self::check_published) says what it is.
     ///
     /// UNTRUSTED: every field. It is one comparison, and the record fits into registers.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "a record must stay in registers on its way out")]
     pub(crate) fn check_plain(self, sequence: u64, lost: u64, available: u64) -> Option<Record> {
-        let others = self.attempt.get() | self.reply_to.get() | self.reserved.get() | self.epoch.get();
+        let others = self.attempt.get() | self.reply_to.get() | self.offset.get() | self.epoch.get();
         let small = u64::from(self.flags.get());
         let differences = (self.sequence.get() ^ sequence) | (self.lost.get() ^ lost);
         if others | small | differences == 0 { self.record(0, available).ok() } else { None }
@@ -353,7 +368,7 @@ mod tests {
             RecordHeader { sequence: 1.into(), ..padding },
             RecordHeader { control_len: 1.into(), ..padding },
             RecordHeader { reply_to: 1.into(), ..padding },
-            RecordHeader { reserved: 1.into(), ..padding },
+            RecordHeader { offset: 1.into(), ..padding },
             RecordHeader { attempt: 1.into(), ..padding },
         ] {
             assert_eq!(stray.check_padding(), Err(ProtocolError::RecordReserved));
@@ -382,7 +397,7 @@ mod tests {
             RecordHeader { lost: 1.into(), ..good },
             RecordHeader { epoch: 1.into(), ..good },
             RecordHeader { attempt: 1.into(), ..good },
-            RecordHeader { reserved: 1.into(), ..good },
+            RecordHeader { offset: 1.into(), ..good },
             RecordHeader { lost: 1.into(), epoch: 1.into(), ..good },
         ] {
             assert_eq!(stray.check(64), Err(ProtocolError::RecordReserved));
@@ -390,8 +405,37 @@ mod tests {
     }
 
     #[test]
+    fn plain_records_say_nothing_of_their_source() {
+        let plain = Record::new(MessageHeader::new(7, false, None), 64);
+        let good = RecordHeader { lost: 3.into(), ..RecordHeader::new(plain) };
+        assert_eq!(good.check_plain(7, 3, 1024), Some(plain));
+        for other in [
+            RecordHeader { sequence: 8.into(), ..good },
+            RecordHeader { lost: 4.into(), ..good },
+            RecordHeader { epoch: 1.into(), ..good },
+            RecordHeader { attempt: 1.into(), ..good },
+            RecordHeader { offset: 1.into(), ..good },
+            RecordHeader { reply_to: 1.into(), ..good },
+            RecordHeader { flags: u32::from(CONTROL).into(), ..good },
+        ] {
+            assert_eq!(other.check_plain(7, 3, 1024), None);
+        }
+    }
+
+    #[test]
+    fn numbers_at_the_source_wrap_and_count_what_was_lost() {
+        for (sequence, lost, number) in [(0, 0, 0), (7, 3, 0), (7, 3, u64::MAX), (u64::MAX, u64::MAX, 5)] {
+            let mut source = Source { lost, ..Source::default() };
+            source.set_number(sequence, number);
+            assert_eq!(source.number(sequence), number);
+            source.lost = lost.wrapping_add(4);
+            assert_eq!(source.number(sequence.wrapping_add(1)), number.wrapping_add(5));
+        }
+    }
+
+    #[test]
     fn published_records_round_trip_and_are_no_channels() {
-        let source = Source { lost: 3, epoch: 9 };
+        let source = Source { lost: 3, epoch: 9, offset: u64::MAX };
         let record = |payload_len, control_len| {
             let plain = MessageHeader::new(7, false, None);
             Record::new(plain, payload_len).with_control(control_len).unwrap()
@@ -413,7 +457,6 @@ mod tests {
         }
         for stray in [
             RecordHeader { reply_to: 1.into(), ..good },
-            RecordHeader { reserved: 1.into(), ..good },
             RecordHeader { flags: u32::from(CONTROL).into(), ..good },
         ] {
             assert_eq!(stray.check_published(1024), Err(ProtocolError::RecordReserved));

@@ -216,6 +216,11 @@ impl Publisher {
         self.inner.epoch(epoch);
     }
 
+    /// See [`sealane::Publisher::number`](crate::Publisher::number).
+    pub fn number(&mut self, number: u64) {
+        self.inner.number(number);
+    }
+
     /// The publisher that blocks. It is not registered with the runtime any more.
     #[must_use]
     pub fn into_inner(mut self) -> crate::Publisher {

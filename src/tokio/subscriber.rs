@@ -285,7 +285,8 @@ impl Drop for CancelOnDrop<'_> {
 }
 
 /// The methods of the [subscriber that blocks](crate::Subscriber) that take `&self`, none of which waits: what it was granted,
-/// its lag, limits and counters, and [`cancel`](crate::Subscriber::cancel).
+/// its lag, limits and counters, [`number`](crate::Subscriber::number), [`run`](crate::Subscriber::run), and
+/// [`cancel`](crate::Subscriber::cancel).
 impl Deref for Subscriber {
     type Target = crate::Subscriber;
 

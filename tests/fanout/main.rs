@@ -2,6 +2,7 @@
 
 mod delivery;
 mod event_loop;
+mod numbers;
 
 #[path = "fan.rs"]
 mod fan;

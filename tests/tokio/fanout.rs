@@ -643,3 +643,22 @@ fn unread_descriptors_end_their_subscriber_although_no_call_blocks() {
         assert!(matches!(event, Event::Left(left, Error::TooSlow) if left == id), "{event:?}");
     });
 }
+
+#[test]
+fn numbers_at_the_source_and_the_run_are_those_of_the_publisher() {
+    run(|| async {
+        let (mut publisher, _, mut subscriber) = pair(&small()).await;
+        publisher.number(1000);
+        publisher.send("reading 1000").await.unwrap();
+        publisher.lost(2);
+        publisher.send("reading 1003").await.unwrap();
+        for (missed, number) in [(0, 1001), (2, 1004)] {
+            assert_eq!(soon(subscriber.recv()).await.unwrap().missed(), missed);
+            assert_eq!(subscriber.number(), number);
+        }
+        let (_, second) = join(&mut publisher, &small()).await;
+        assert_eq!(second.run(), subscriber.run());
+        let (_other, _, third) = pair(&small()).await;
+        assert_ne!(third.run(), subscriber.run());
+    });
+}

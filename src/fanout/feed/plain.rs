@@ -34,7 +34,7 @@ impl Feed {
     fn next_plain(&mut self, wanted: Wanted) -> Option<Record> {
         // A fork takes the subscription over first, on the slow path.
         let may = (wanted == Wanted::InPlace || self.replies.is_empty())
-            && self.missed_since | self.source.epoch == 0
+            && self.missed_since | self.source.epoch | self.source.offset == 0
             && self.link.is_ours_at_a_glance();
         let record = if may { self.follower.try_plain(self.sequence, self.source.lost) } else { None }?;
         (record.control_len() <= self.limits.max_control).then_some(record)
