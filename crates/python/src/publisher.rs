@@ -280,6 +280,14 @@ impl Publisher {
         })
     }
 
+    /// Says which number the next message has at its source: for whoever passes on a stream. Those after it, and what was lost, count on.
+    fn number(&self, number: u64) -> PyResult<()> {
+        self.with(|publisher| {
+            publisher.number(number);
+            Ok(())
+        })
+    }
+
     /// How large a message may be.
     #[getter]
     fn limits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

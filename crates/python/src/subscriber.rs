@@ -230,6 +230,18 @@ impl Subscriber {
         self.slot.with(|subscriber| Ok(subscriber.missed()))
     }
 
+    /// The number, at its source, of the message that follows the last one that was taken. It grows by what is received and missed.
+    #[getter]
+    fn number(&self) -> PyResult<u64> {
+        self.slot.with(|subscriber| Ok(subscriber.number()))
+    }
+
+    /// A random number of the publisher's run. Another one says that the publisher was started again.
+    #[getter]
+    fn run(&self) -> PyResult<u64> {
+        self.slot.with(|subscriber| Ok(subscriber.run()))
+    }
+
     /// Bytes of the ring that are published and not read yet.
     #[getter]
     fn lag(&self) -> PyResult<u64> {

@@ -76,6 +76,37 @@ def test_a_subscriber_waits_for_the_reply_to_a_request(publisher, subscribe, slo
     assert (message.control, message.bytes(), message.missed) == (b"meanwhile", b"frame", 0)
 
 
+def test_numbers_at_the_source_and_the_run_are_those_of_the_publisher(publisher, subscribe, tmp_path):
+    first, second = subscribe(), subscribe(slow="overrun")
+    assert (first.number, first.run) == (0, second.run) and first.run > 0
+    publisher.number(1000)
+    publisher.send(b"reading 1000")
+    publisher.lost(2)
+    publisher.send(payload=b"reading 1003")
+    for subscriber in (first, second):
+        for missed, number in ((0, 1001), (2, 1004)):
+            assert (subscriber.recv(timeout=20).missed, subscriber.number) == (missed, number)
+    publisher.number(2**64 - 1)
+    publisher.send(b"the last")
+    first.recv(timeout=20)
+    assert first.number == 0, "numbers wrap"
+    with pytest.raises(OverflowError):
+        publisher.number(2**64)
+    with pytest.raises(OverflowError):
+        publisher.number(-1)
+    publisher.close()
+    with sealane.publish(tmp_path / "frames") as other:
+        found = []
+        thread = threading.Thread(target=lambda: found.append(sealane.subscribe(tmp_path / "frames")))
+        thread.start()
+        other.wait_event(timeout=20)
+        thread.join()
+        assert found[0].run != first.run
+        first.close()
+        with pytest.raises(sealane.Disconnected):
+            first.number
+
+
 def test_a_subscriber_calls_its_publisher(publisher, subscribe):
     subscriber = subscribe()
     stopped = threading.Event()

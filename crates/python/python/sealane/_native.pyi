@@ -124,6 +124,12 @@ class Subscriber:
     def missed(self) -> int:
         """Messages that were missed, in all."""
     @property
+    def number(self) -> int:
+        """The number, at its source, of the message that follows the last one that was taken. It grows by what is received and missed."""
+    @property
+    def run(self) -> int:
+        """A random number of the publisher's run. Another one says that the publisher was started again."""
+    @property
     def lag(self) -> int:
         """Bytes of the ring that are published and not read yet."""
     @property
@@ -172,6 +178,8 @@ class Publisher:
         """Says that ``count`` messages were lost before they came here: for whoever passes on a stream."""
     def epoch(self, epoch: int) -> None:
         """Says which run of the source the next messages come from: for whoever passes on a stream."""
+    def number(self, number: int) -> None:
+        """Says which number the next message has at its source: for whoever passes on a stream. Those after it, and what was lost, count on."""
     def fileno(self) -> int:
         """The descriptor, readable when ``next_event`` has something to do."""
     def close(self) -> None:
