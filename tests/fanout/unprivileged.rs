@@ -11,7 +11,7 @@ mod support;
 use std::{
     env,
     fs::File,
-    os::unix::process::CommandExt,
+    os::{fd::AsRawFd, unix::process::CommandExt},
     process,
     sync::{Mutex, PoisonError},
     thread,
@@ -126,6 +126,31 @@ fn hoarders_that_may_be_overrun_do_not_stop_the_descriptors_of_others() {
     unprivileged(hoarders_that_may_be_overrun_do_not_stop_the_descriptors_of_others, || {
         hoarders(NEVER, false);
         hoarders(NEVER, true);
+    });
+}
+
+/// A message that its subscriber loses for want of descriptors was published: the number at its source counts it.
+#[test]
+fn message_that_lost_its_descriptors_counts_in_the_number_at_its_source() {
+    unprivileged(message_that_lost_its_descriptors_counts_in_the_number_at_its_source, || {
+        for slow in [Slow::Wait(Duration::MAX), Slow::Overrun] {
+            let file = File::open("/dev/null").unwrap();
+            let mut publisher = builder().publisher().unwrap();
+            let mut subscriber = join(&mut publisher, &builder().slow(slow)).1;
+            publisher.number(100);
+            publisher.send(Control::new(b"lost").fd(&file).fd(&file)).unwrap();
+            publisher.send(b"not lost").unwrap();
+            // One more fits: descriptors are numbered from the lowest free number on.
+            let free = File::open("/dev/null").unwrap().as_raw_fd();
+            let limit = |current| Rlimit { current: Some(current), maximum: Some(LIMIT) };
+            setrlimit(Resource::Nofile, limit(u64::try_from(free).unwrap() + 1)).unwrap();
+            let lost = subscriber.recv_timeout(SOON);
+            setrlimit(Resource::Nofile, limit(LIMIT)).unwrap();
+            assert!(matches!(lost, Err(Error::FdsLost { expected: 2, received: 1 })), "{lost:?}");
+            assert_eq!((subscriber.number(), subscriber.missed()), (101, 0));
+            assert_eq!(subscriber.recv_timeout(SOON).unwrap().control(), b"not lost");
+            assert_eq!((subscriber.number(), subscriber.missed()), (102, 0));
+        }
     });
 }
 
