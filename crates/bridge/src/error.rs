@@ -1,0 +1,66 @@
+//! What can go wrong with a bridge: [`Error`].
+
+use std::path::PathBuf;
+
+/// Why a bridge cannot be opened, or a topic cannot be carried.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A topic's name that is no key of Zenoh, or has wildcards, or parts that begin with `@`.
+    #[error("`{topic}` cannot be a topic: {why}")]
+    Topic {
+        /// The name.
+        topic: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A setting that cannot be.
+    #[error("{0}")]
+    Setting(String),
+    /// Zenoh's configuration, or an endpoint in it.
+    #[error("Zenoh's configuration: {0}")]
+    Config(String),
+    /// Zenoh could not be started, or refused a declaration.
+    #[error("Zenoh, {doing}: {why}")]
+    Zenoh {
+        /// What was asked of it.
+        doing: &'static str,
+        /// What it said.
+        why: String,
+    },
+    /// A path at which a topic is to be published.
+    #[error("{}: {source}", path.display())]
+    Publish {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        source: sealane::Error,
+    },
+    /// A publisher, or its subscription, failed.
+    #[error(transparent)]
+    Sealane(#[from] sealane::Error),
+    /// A call through a bridge has no reply.
+    #[error(transparent)]
+    Call(#[from] crate::wire::call::CallError),
+    /// A descriptor or a thread could not be had.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+/// The result of most calls of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn zenoh(doing: &'static str) -> impl FnOnce(zenoh::Error) -> Self {
+        move |error| Self::Zenoh { doing, why: error.to_string() }
+    }
+
+    pub(crate) fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { doing, source }
+    }
+}

@@ -1,0 +1,85 @@
+//! Exports: from a publisher on this machine to the network.
+//!
+//! ```text
+//! publisher ══ ring ══► Reader ── Queue ──► Sender ── put ──► Zenoh
+//!                         ▲                    │
+//!                         └── Requests ◄── queryable (Zenoh's threads) ◄── far subscribers
+//! ```
+//! Two threads. The reader alone touches the subscription and never calls Zenoh; the sender alone calls Zenoh, and may be blocked by it.
+
+mod queue;
+mod reader;
+mod requests;
+mod sender;
+
+use std::{path::Path, sync::Arc, thread::JoinHandle};
+
+use zenoh::{Session, Wait, qos::CongestionControl, query::Queryable};
+
+use self::{queue::Queue, reader::Reader, requests::Requests, sender::Sender};
+use crate::{
+    counts::{Counts, Role},
+    error::{Error, Result},
+    settings::{Settings, WhenBehind},
+    wake::Wake,
+    wire::Keys,
+};
+
+/// A topic that is exported, until it is dropped.
+pub(crate) struct Exporter {
+    requests: Arc<Requests>,
+    counts: Arc<Counts>,
+    /// Requests end before the threads that answer them.
+    queryable: Option<Queryable<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Exporter {
+    pub(crate) fn start(session: &Session, topic: &str, path: &Path, settings: &Settings) -> Result<Self> {
+        let keys = Keys::new(topic);
+        let state = "waiting for the publisher";
+        let counts = Arc::new(Counts::new(topic, Role::Export, path.display().to_string(), state));
+        let queue = Arc::new(Queue::new(settings, Arc::clone(&counts)));
+        let requests = Arc::new(Requests::new(Wake::new()?, Arc::clone(&queue), Arc::clone(&counts)));
+        let congestion = match settings.when_behind {
+            WhenBehind::Wait(_) => CongestionControl::Block,
+            WhenBehind::DropOldest | WhenBehind::DropNewest => CongestionControl::Drop,
+        };
+        let sender = Sender::new(session, &keys, congestion, settings.beat, &queue, &counts)?;
+        let reader = Reader::new(path, settings, &queue, &requests, &counts);
+        let taken = Arc::clone(&requests);
+        let queryable = session
+            .declare_queryable(keys.calls())
+            .complete(true)
+            .callback(move |query| taken.take(query))
+            .wait()
+            .map_err(Error::zenoh("declaring a queryable"))?;
+        let mut exporter = Self { requests, counts, queryable: Some(queryable), threads: Vec::new() };
+        exporter.spawn("reader", move || reader.run())?;
+        exporter.spawn("sender", move || sender.run())?;
+        Ok(exporter)
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        self.threads.push(thread.map_err(Error::io("starting a thread"))?);
+        Ok(())
+    }
+
+    pub(crate) fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        self.queryable.take();
+        // The reader ends, and the queue with it; the sender sends what is left in it.
+        self.requests.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread of an export has panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! [`Requests`]: what far subscribers ask, from Zenoh's threads to the reader.
+
+use std::{
+    collections::VecDeque,
+    os::fd::AsFd,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use zenoh::query::Query;
+
+use super::queue::Queue;
+use crate::{
+    counts::Counts,
+    wake::Wake,
+    wire::call::{Ask, CallError},
+};
+
+/// Requests of one topic that are open at most.
+const MAX_OPEN: usize = 256;
+
+/// A request, which is answered once: with [`CallError::TimedOut`] if it is dropped.
+#[derive(Debug)]
+pub(super) struct Request {
+    query: Option<Query>,
+    pub(super) control: Vec<u8>,
+    pub(super) wants_reply: bool,
+    pub(super) deadline: Instant,
+    requests: Arc<Requests>,
+}
+
+impl Request {
+    /// Answers it.
+    pub(super) fn answer(mut self, answer: Result<Vec<u8>, CallError>) {
+        self.finish(answer);
+    }
+
+    fn finish(&mut self, answer: Result<Vec<u8>, CallError>) {
+        if let Some(query) = self.query.take() {
+            self.requests.open.fetch_sub(1, Relaxed);
+            self.requests.queue.answer(query, answer);
+        }
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.finish(Err(CallError::TimedOut));
+    }
+}
+
+/// Requests that the reader has not taken yet.
+#[derive(Debug)]
+pub(super) struct Requests {
+    waiting: Mutex<VecDeque<Request>>,
+    open: AtomicUsize,
+    stopped: AtomicBool,
+    wake: Wake,
+    queue: Arc<Queue>,
+    counts: Arc<Counts>,
+}
+
+impl Requests {
+    pub(super) fn new(wake: Wake, queue: Arc<Queue>, counts: Arc<Counts>) -> Self {
+        let (waiting, open, stopped) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
+        Self { waiting, open, stopped, wake, queue, counts }
+    }
+
+    /// Takes a query from one of Zenoh's threads. Never blocks: answers, too, are the sender's.
+    ///
+    /// UNTRUSTED: whoever reaches the key sends what it likes, as often as it likes.
+    pub(super) fn take(self: &Arc<Self>, query: Query) {
+        let attachment = query.attachment().map(|bytes| bytes.to_bytes().into_owned()).unwrap_or_default();
+        let ask = match Ask::parse(&attachment) {
+            Ok(ask) => ask,
+            Err(why) => {
+                self.counts.refuse(&self.counts.counters.malformed, &why);
+                return self.queue.answer(query, Err(CallError::Refused(why.to_string())));
+            }
+        };
+        // The last count that was seen may be late by some threads of Zenoh, which are few.
+        if self.open.load(Relaxed) >= MAX_OPEN {
+            return self.queue.answer(query, Err(CallError::Busy));
+        }
+        self.open.fetch_add(1, Relaxed);
+        let control = query.payload().map(|bytes| bytes.to_bytes().into_owned()).unwrap_or_default();
+        let now = Instant::now();
+        let request = Request {
+            query: Some(query),
+            control,
+            wants_reply: ask.wants_reply,
+            deadline: now.checked_add(ask.timeout).unwrap_or(now),
+            requests: Arc::clone(self),
+        };
+        self.lock().push_back(request);
+        self.wake.wake();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Request>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that came. What wakes the reader is quiet again.
+    pub(super) fn drain(&self) -> VecDeque<Request> {
+        self.wake.clear();
+        std::mem::take(&mut *self.lock())
+    }
+
+    pub(super) fn wake(&self) -> &impl AsFd {
+        &self.wake
+    }
+
+    /// Tells the reader to end.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Relaxed);
+        self.wake.wake();
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Relaxed)
+    }
+}

@@ -1,0 +1,188 @@
+//! [`Sender`]: the thread that gives messages to Zenoh. It may be blocked there; then the queue says what is dropped.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use zenoh::{
+    Session, Wait, bytes::ZBytes, liveliness::LivelinessToken, pubsub::Publisher, qos::CongestionControl,
+    query::Query,
+};
+
+use super::queue::{Body, Chunk, Queue, Task};
+use crate::{
+    counts::{Counts, add},
+    error::{Error, Result},
+    wire::{
+        Head, Keys, Kind, Place,
+        beat::{self, Ended},
+        call::CallError,
+    },
+};
+
+/// See the module.
+pub(super) struct Sender {
+    session: Session,
+    keys: Keys,
+    messages: Publisher<'static>,
+    beats: Publisher<'static>,
+    beat: Duration,
+    queue: Arc<Queue>,
+    counts: Arc<Counts>,
+    /// The next message's place, of the run that is followed or was last.
+    next: Option<Place>,
+    has_ended: bool,
+    /// Runs before that one.
+    ended: VecDeque<Ended>,
+    token: Option<LivelinessToken>,
+}
+
+impl Sender {
+    pub(super) fn new(
+        session: &Session,
+        keys: &Keys,
+        congestion: CongestionControl,
+        beat: Duration,
+        queue: &Arc<Queue>,
+        counts: &Arc<Counts>,
+    ) -> Result<Self> {
+        let publisher = |key: String| {
+            let publisher = session.declare_publisher(key).congestion_control(congestion).wait();
+            publisher.map_err(Error::zenoh("declaring a publisher"))
+        };
+        Ok(Self {
+            session: session.clone(),
+            messages: publisher(keys.messages().to_owned())?,
+            beats: publisher(keys.beats())?,
+            keys: keys.clone(),
+            beat,
+            queue: Arc::clone(queue),
+            counts: Arc::clone(counts),
+            next: None,
+            has_ended: false,
+            ended: VecDeque::new(),
+            token: None,
+        })
+    }
+
+    /// Sends what the queue has until the reader has ended.
+    pub(super) fn run(mut self) {
+        let mut next_beat = Instant::now();
+        loop {
+            if next_beat <= Instant::now() {
+                // A beat is due also while messages keep coming.
+                self.send_beat();
+                next_beat = Instant::now() + self.beat;
+            }
+            match self.queue.next(next_beat) {
+                Task::Send(chunk) => {
+                    self.send(chunk);
+                    continue;
+                }
+                Task::Answer(query, answer) => {
+                    self.answer(&query, answer);
+                    continue;
+                }
+                Task::Began(place) => self.begin(place),
+                Task::Ended(place) => {
+                    (self.next, self.has_ended) = (Some(place), true);
+                    self.send_beat();
+                    self.token = None;
+                }
+                Task::Beat(read) => {
+                    self.catch_up(read);
+                    self.send_beat();
+                }
+                Task::Stop(read) => {
+                    self.catch_up(read);
+                    self.send_beat();
+                    return;
+                }
+            }
+            next_beat = Instant::now() + self.beat;
+        }
+    }
+
+    /// All before `read` was sent, or is lost.
+    fn catch_up(&mut self, read: Option<Place>) {
+        if let (Some(next), Some(read)) = (&mut self.next, read)
+            && next.run == read.run
+        {
+            next.number = next.number.max(read.number);
+        }
+    }
+
+    /// Another subscription: of the same run, or of one that follows.
+    fn begin(&mut self, place: Place) {
+        if let Some(last) = self.next.filter(|last| last.run != place.run) {
+            if self.ended.len() == beat::MAX_RUNS {
+                self.ended.pop_front();
+            }
+            self.ended.push_back(Ended { run: last.run, end: last.number });
+        }
+        // Who comes back to a run may have been told of more messages than it began with.
+        let known = self.next.filter(|last| last.run == place.run && last.number > place.number);
+        (self.next, self.has_ended) = (Some(known.unwrap_or(place)), false);
+        self.token = match self.session.liveliness().declare_token(self.keys.token(place.run)).wait() {
+            Ok(token) => Some(token),
+            Err(why) => {
+                log::error!("{}: no token of liveliness: {why}", self.keys.messages());
+                None
+            }
+        };
+        self.send_beat();
+    }
+
+    fn send(&mut self, chunk: Chunk) {
+        let Chunk { place, count, body } = chunk;
+        let (head, bytes, control) = match body {
+            Body::Pack(bytes) => (Head::new(Kind::Pack, place), bytes, Vec::new()),
+            Body::Message { control, payload, without_fds } => {
+                let head = Head {
+                    without_payload: payload.is_none(),
+                    without_fds,
+                    ..Head::new(Kind::Message, place)
+                };
+                (head, payload.unwrap_or_default(), control)
+            }
+        };
+        let len = bytes.len() + control.len();
+        let mut attachment = head.to_bytes().to_vec();
+        attachment.extend_from_slice(&control);
+        self.next = Some(Place { number: place.number + count, ..place });
+        match self.messages.put(ZBytes::from(bytes)).attachment(attachment).wait() {
+            Ok(()) => {
+                let counters = &self.counts.counters;
+                add(&counters.messages, count);
+                add(&counters.bytes, u64::try_from(len).unwrap_or(u64::MAX));
+                add(&counters.samples, 1);
+            }
+            Err(why) => {
+                self.counts.refuse(&self.counts.counters.dropped, &why);
+                add(&self.counts.counters.dropped, count.saturating_sub(1));
+            }
+        }
+    }
+
+    /// Says where the source stands.
+    fn send_beat(&self) {
+        let Some(place) = self.next else { return };
+        let head = Head { ended: self.has_ended, ..Head::new(Kind::Beat, place) };
+        let sent = self.beats.put(beat::to_bytes(&self.ended)).attachment(head.to_bytes().to_vec()).wait();
+        if let Err(why) = sent {
+            log::debug!("{}: no beat: {why}", self.keys.messages());
+        }
+    }
+
+    fn answer(&self, query: &Query, answer: Result<Vec<u8>, CallError>) {
+        let sent = match answer {
+            Ok(bytes) => query.reply(query.key_expr(), bytes).wait(),
+            Err(why) => query.reply_err(why.to_string()).wait(),
+        };
+        if let Err(why) = sent {
+            log::debug!("{}: no answer: {why}", self.keys.messages());
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! [`Follow`]: what an importer has of a source, and so what is missing. Pure: no I/O, no clock.
+//!
+//! A publisher's messages are numbered, over all bridges that export it one after the other. So what is missing is a difference of
+//! numbers, whatever lost it: the publisher's ring, a bridge's queue, Zenoh, the link, or a bridge that was killed.
+
+use std::collections::VecDeque;
+
+use crate::wire::{Place, beat::Ended};
+
+/// Runs that are remembered. Whoever starts a publisher again more often between two beats is told less.
+const REMEMBERED: usize = 64;
+
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    id: u64,
+    /// The number of the next message.
+    expected: u64,
+    /// Its exporter said so, or that another has followed.
+    ended: bool,
+}
+
+/// What becomes of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is passed on.
+    Take {
+        /// Messages that were lost before it.
+        missed: u64,
+        /// Its first messages that were passed on already.
+        skip: u64,
+    },
+    /// All of it was passed on already, or told as missed.
+    Stale,
+    /// It comes from another publisher than the one that is followed, which is still there.
+    Foreign,
+}
+
+/// The runs of one topic, as an importer sees them.
+#[derive(Debug, Default)]
+pub(crate) struct Follow {
+    runs: VecDeque<Run>,
+    current: Option<u64>,
+}
+
+impl Follow {
+    /// The run that is followed.
+    #[must_use]
+    pub(crate) fn run(&self) -> Option<u64> {
+        self.current
+    }
+
+    /// Whether the run that is followed has ended, as its exporter says.
+    #[must_use]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.current.and_then(|run| self.find(run)).is_some_and(|run| run.ended)
+    }
+
+    fn find(&self, run: u64) -> Option<&Run> {
+        self.runs.iter().find(|known| known.id == run)
+    }
+
+    /// Takes `count` messages from `place` on. `may_change` says that the run which is followed is not heard of any more, so that
+    /// another one may take its place even if its end is not known.
+    pub(crate) fn messages(&mut self, place: Place, count: u64, may_change: bool) -> Verdict {
+        let Some(run) = self.enter(place, may_change) else { return Verdict::Foreign };
+        let end = place.number.saturating_add(count);
+        if end <= run.expected {
+            return Verdict::Stale;
+        }
+        let missed = place.number.saturating_sub(run.expected);
+        let skip = run.expected.saturating_sub(place.number);
+        // An exporter that was thrown out by its publisher comes back to the same run.
+        (run.expected, run.ended) = (end, false);
+        Verdict::Take { missed, skip }
+    }
+
+    /// Takes a beat: the next number is `place.number`, and `ended` runs have ended. Returns the messages that are now known to be lost;
+    /// `None` if it comes from another publisher than the one that is followed.
+    pub(crate) fn beat(
+        &mut self,
+        place: Place,
+        has_ended: bool,
+        ended: &[Ended],
+        may_change: bool,
+    ) -> Option<u64> {
+        let mut missed = 0;
+        for &Ended { run, end } in ended {
+            missed += self.end(run, end);
+        }
+        let is_late = self.current.is_some_and(|current| current != place.run);
+        let run = self.enter(place, may_change)?;
+        if !(run.ended && is_late) {
+            missed += place.number.saturating_sub(run.expected);
+            run.expected = run.expected.max(place.number);
+            run.ended = has_ended;
+        }
+        Some(missed)
+    }
+
+    /// A known run has ended: what was lost at its end.
+    fn end(&mut self, run: u64, end: u64) -> u64 {
+        let Some(run) = self.runs.iter_mut().find(|known| known.id == run && !known.ended) else { return 0 };
+        let missed = end.saturating_sub(run.expected);
+        run.expected = run.expected.max(end);
+        run.ended = true;
+        missed
+    }
+
+    /// The run of a place, which is followed from now on. `None` if another one is.
+    fn enter(&mut self, place: Place, may_change: bool) -> Option<&mut Run> {
+        let known = self.runs.iter().position(|known| known.id == place.run);
+        // A sample that comes late does not bring back a run that has ended.
+        let is_over = known.and_then(|at| self.runs.get(at)).is_some_and(|run| run.ended);
+        let is_other = self.current.is_some_and(|current| current != place.run);
+        if is_other && !is_over && !may_change && !self.has_ended() {
+            return None;
+        }
+        if !is_other || !is_over {
+            self.current = Some(place.run);
+        }
+        if let Some(at) = known {
+            return self.runs.get_mut(at);
+        }
+        // Who follows a topic misses what a new run said before it was heard. Who has just come does not.
+        let expected = if self.runs.is_empty() { place.number } else { 0 };
+        if self.runs.len() == REMEMBERED {
+            self.runs.pop_front();
+        }
+        self.runs.push_back(Run { id: place.run, expected, ended: false });
+        self.runs.back_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(run: u64, number: u64) -> Place {
+        Place { run, number, source: 0 }
+    }
+
+    fn take(missed: u64, skip: u64) -> Verdict {
+        Verdict::Take { missed, skip }
+    }
+
+    #[test]
+    fn who_has_just_come_has_missed_nothing() {
+        let mut follow = Follow::default();
+        assert_eq!(follow.messages(at(1, 100), 1, false), take(0, 0));
+        assert_eq!(follow.messages(at(1, 103), 2, false), take(2, 0));
+        assert_eq!(follow.messages(at(1, 105), 1, false), take(0, 0));
+    }
+
+    #[test]
+    fn what_comes_twice_is_passed_on_once() {
+        let mut follow = Follow::default();
+        assert_eq!(follow.messages(at(1, 0), 10, false), take(0, 0));
+        assert_eq!(follow.messages(at(1, 0), 10, false), Verdict::Stale);
+        assert_eq!(follow.messages(at(1, 5), 10, false), take(0, 5));
+    }
+
+    #[test]
+    fn a_new_run_counts_from_its_first_message() {
+        let mut follow = Follow::default();
+        assert_eq!(follow.messages(at(1, 0), 10, false), take(0, 0));
+        assert_eq!(follow.beat(at(1, 12), true, &[], false), Some(2));
+        assert_eq!(follow.messages(at(2, 3), 1, false), take(3, 0));
+        assert_eq!(follow.messages(at(1, 11), 1, false), Verdict::Stale);
+        assert_eq!(follow.run(), Some(2));
+    }
+
+    #[test]
+    fn another_publisher_waits_until_the_first_is_gone() {
+        let mut follow = Follow::default();
+        assert_eq!(follow.messages(at(1, 0), 1, false), take(0, 0));
+        assert_eq!(follow.messages(at(2, 0), 1, false), Verdict::Foreign);
+        assert_eq!(follow.beat(at(2, 1), false, &[], false), None);
+        assert_eq!(follow.messages(at(2, 1), 1, true), take(1, 0));
+    }
+
+    #[test]
+    fn the_end_of_an_earlier_run_is_told_later_once() {
+        let mut follow = Follow::default();
+        assert_eq!(follow.messages(at(1, 0), 10, false), take(0, 0));
+        assert_eq!(follow.messages(at(2, 0), 1, true), take(0, 0));
+        let ended = [Ended { run: 1, end: 15 }];
+        assert_eq!(follow.beat(at(2, 1), false, &ended, false), Some(5));
+        assert_eq!(follow.beat(at(2, 1), false, &ended, false), Some(0));
+    }
+
+    /// Whatever is lost, doubled or late, and however often the publisher is started again: what was passed on and what was told
+    /// missing add up to what was sent.
+    #[test]
+    fn everything_adds_up() {
+        let mut seed = 7_u64;
+        let mut random = |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % below
+        };
+        for _ in 0..2_000 {
+            let mut follow = Follow::default();
+            let (mut sent, mut had) = (0, 0);
+            let mut ended = Vec::new();
+            // The first sample always arrives: before it nobody follows.
+            follow.messages(at(1, 0), 1, false);
+            (sent, had) = (sent + 1, had + 1);
+            let mut number = 1;
+            for run in 1..=3 {
+                for _ in 0..random(20) {
+                    let count = 1 + random(5);
+                    sent += count;
+                    for _ in 0..random(3) {
+                        if let Verdict::Take { missed, skip } = follow.messages(at(run, number), count, false)
+                        {
+                            had += missed + count - skip;
+                        }
+                    }
+                    number += count;
+                    if random(4) == 0 {
+                        had += follow.beat(at(run, number), false, &ended, false).unwrap_or(0);
+                    }
+                }
+                ended.push(Ended { run, end: number });
+                // The end is heard, or not; the exporter's silence lets another run in.
+                if random(2) == 0 {
+                    had += follow.beat(at(run, number), true, &ended, false).unwrap_or(0);
+                }
+                had += follow.beat(at(run + 1, 0), false, &ended, true).unwrap_or(0);
+                number = 0;
+            }
+            assert_eq!(had, sent);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! [`Caller`]: the thread that asks in the name of local subscribers. Zenoh may block it.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sealane::{ReplyToken, SubscriberId};
+use zenoh::{
+    Session, Wait,
+    query::{ConsolidationMode, QueryTarget, Reply},
+};
+
+use super::inbox::{Answer, Inbox};
+use crate::wire::{
+    Keys,
+    call::{Ask, CallError},
+};
+
+/// Requests of one topic that are open at most.
+const MAX_OPEN: usize = 256;
+
+/// What a local subscriber has sent.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) subscriber: SubscriberId,
+    /// `None` for a message, which has no reply.
+    pub(super) token: Option<ReplyToken>,
+    pub(super) control: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Call>,
+    /// Those that wait, and those that Zenoh has.
+    open: usize,
+    stopped: bool,
+}
+
+/// Requests that were not asked yet.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Calls {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a request; never blocks.
+    ///
+    /// UNTRUSTED: a subscriber asks as much as it likes.
+    pub(super) fn push(&self, call: Call) -> Result<(), CallError> {
+        let mut state = self.lock();
+        if state.open >= MAX_OPEN {
+            return Err(CallError::Busy);
+        }
+        state.open += 1;
+        state.waiting.push_back(call);
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    fn next(&self) -> Option<Call> {
+        let state = self.lock();
+        let waiting = self.changed.wait_while(state, |state| state.waiting.is_empty() && !state.stopped);
+        let mut state = waiting.unwrap_or_else(PoisonError::into_inner);
+        if state.stopped { None } else { state.waiting.pop_front() }
+    }
+
+    fn finish(&self) {
+        let mut state = self.lock();
+        state.open = state.open.saturating_sub(1);
+    }
+
+    pub(super) fn stop(&self) {
+        self.lock().stopped = true;
+        self.changed.notify_all();
+    }
+}
+
+/// See the module.
+pub(super) struct Caller {
+    session: Session,
+    key: String,
+    timeout: Duration,
+    calls: Arc<Calls>,
+    inbox: Arc<Inbox>,
+}
+
+impl Caller {
+    pub(super) fn new(
+        session: &Session,
+        keys: &Keys,
+        timeout: Duration,
+        calls: &Arc<Calls>,
+        inbox: &Arc<Inbox>,
+    ) -> Self {
+        let (calls, inbox) = (Arc::clone(calls), Arc::clone(inbox));
+        Self { session: session.clone(), key: keys.calls(), timeout, calls, inbox }
+    }
+
+    pub(super) fn run(self) {
+        while let Some(call) = self.calls.next() {
+            self.ask(call);
+        }
+    }
+
+    fn ask(&self, call: Call) {
+        let Call { subscriber, token, control } = call;
+        let ask = Ask { wants_reply: token.is_some(), timeout: self.timeout };
+        let asked = Asked {
+            first: Mutex::new(None),
+            subscriber,
+            token,
+            calls: Arc::clone(&self.calls),
+            inbox: Arc::clone(&self.inbox),
+        };
+        // The exporter gives up at the timeout. Its answer that it did so is waited for a little longer.
+        let timeout = self.timeout.saturating_add(Duration::from_millis(200));
+        let sent = self
+            .session
+            .get(self.key.as_str())
+            .payload(control)
+            .attachment(ask.to_bytes())
+            .target(QueryTarget::BestMatching)
+            .consolidation(ConsolidationMode::None)
+            .timeout(timeout)
+            .callback(move |reply| asked.take(&reply))
+            .wait();
+        if let Err(why) = sent {
+            log::debug!("{}: {why}", self.key);
+        }
+    }
+}
+
+/// A request that Zenoh has. Zenoh drops it when no reply comes any more; then the subscriber gets the first one, or the reason
+/// why there is none.
+struct Asked {
+    first: Mutex<Option<Result<Vec<u8>, CallError>>>,
+    subscriber: SubscriberId,
+    token: Option<ReplyToken>,
+    calls: Arc<Calls>,
+    inbox: Arc<Inbox>,
+}
+
+impl Asked {
+    /// UNTRUSTED: any peer may reply, with what it likes.
+    fn take(&self, reply: &Reply) {
+        let answer = match reply.result() {
+            Ok(sample) => Ok(sample.payload().to_bytes().into_owned()),
+            Err(error) => {
+                let bytes = error.payload().to_bytes();
+                let text = String::from_utf8_lossy(&bytes);
+                Err(match CallError::of(&bytes) {
+                    Some(why) => why,
+                    None if text == "Timeout" => CallError::TimedOut,
+                    None => CallError::Refused(text.chars().take(200).collect()),
+                })
+            }
+        };
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        // A reply goes before an error of another bridge that exports the same.
+        if first.as_ref().is_none_or(|first| first.is_err() && answer.is_ok()) {
+            *first = Some(answer);
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let result = first.unwrap_or(Err(CallError::NobodyThere));
+        self.calls.finish();
+        self.inbox.answer(Answer { subscriber: self.subscriber, token: self.token, result });
+    }
+}

@@ -1,0 +1,226 @@
+//! [`Inbox`]: what came from the network, until it is published. Bounded in bytes; who puts something in is never blocked.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    os::fd::AsFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+};
+
+use sealane::{ReplyToken, SubscriberId};
+use zenoh::{bytes::ZBytes, sample::Sample};
+
+use crate::{
+    counts::{Counts, add},
+    settings::{Settings, WhenBehind},
+    wake::Wake,
+    wire::{
+        Head, Kind, Malformed,
+        beat::{self, Ended},
+        call::CallError,
+        pack::{Entries, MAX_PACK},
+    },
+};
+
+/// What a sample counts for besides its bytes.
+const OVERHEAD: usize = 256;
+
+/// Tokens of a topic that are remembered: of so many runs that are exported at once.
+const MAX_TOKENS: usize = 64;
+
+/// A sample that is well formed.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) head: Head,
+    pub(super) content: Content,
+    cost: usize,
+}
+
+#[derive(Debug)]
+pub(super) enum Content {
+    Message {
+        control: Vec<u8>,
+        payload: ZBytes,
+    },
+    /// A pack of so many messages.
+    Pack(Vec<u8>, u64),
+    Beat(Vec<Ended>),
+}
+
+impl Arrived {
+    /// Messages in it.
+    pub(super) fn count(&self) -> u64 {
+        match self.content {
+            Content::Message { .. } => 1,
+            Content::Pack(_, count) => count,
+            Content::Beat(_) => 0,
+        }
+    }
+
+    /// UNTRUSTED: everything, see [`Head::parse`] and [`Entries`].
+    fn parse(sample: &Sample, max_message: usize, max_control: usize) -> Result<Self, Malformed> {
+        let no_head = Malformed::NoHead { found: 0 };
+        let attachment = sample.attachment().ok_or(no_head)?.to_bytes();
+        let (head, control) = Head::parse(&attachment)?;
+        let payload = sample.payload();
+        let limit = |what, found, max| {
+            if found > max { Err(Malformed::TooLarge { what, found, max }) } else { Ok(()) }
+        };
+        let content = match head.kind {
+            Kind::Message => {
+                limit("control bytes", control.len(), max_control)?;
+                limit("a payload", payload.len(), max_message)?;
+                Content::Message { control: control.to_vec(), payload: payload.clone() }
+            }
+            Kind::Pack => {
+                limit("a pack", payload.len(), MAX_PACK)?;
+                let bytes = payload.to_bytes().into_owned();
+                let count = Entries::count(&bytes)?;
+                Content::Pack(bytes, count)
+            }
+            Kind::Beat => Content::Beat(beat::parse(&payload.to_bytes())?),
+        };
+        let cost = payload.len().saturating_add(attachment.len()).saturating_add(OVERHEAD);
+        Ok(Self { head, content, cost })
+    }
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) subscriber: SubscriberId,
+    /// `None` for a message, which has no reply.
+    pub(super) token: Option<ReplyToken>,
+    pub(super) result: Result<Vec<u8>, CallError>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    arrived: VecDeque<Arrived>,
+    bytes: usize,
+    answers: VecDeque<Answer>,
+    tokens: BTreeSet<u64>,
+    stopped: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    wake: Wake,
+    memory: usize,
+    drops_oldest: bool,
+    max_message: usize,
+    max_control: usize,
+    counts: Arc<Counts>,
+}
+
+impl Inbox {
+    pub(super) fn new(settings: &Settings, wake: Wake, counts: Arc<Counts>) -> Self {
+        Self {
+            state: Mutex::default(),
+            wake,
+            memory: settings.memory,
+            drops_oldest: settings.when_behind == WhenBehind::DropOldest,
+            max_message: settings.max_message(),
+            max_control: settings.max_control,
+            counts,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a sample from one of Zenoh's threads. Never blocks. A message that is refused or dropped is missed by its number.
+    pub(super) fn put(&self, sample: Sample) {
+        let arrived = match Arrived::parse(&sample, self.max_message, self.max_control) {
+            Ok(arrived) => arrived,
+            Err(why) => return self.counts.refuse(&self.counts.counters.malformed, &why),
+        };
+        drop(sample);
+        let dropped = &self.counts.counters.dropped;
+        let mut state = self.lock();
+        let was_empty = state.arrived.is_empty();
+        // One message that is larger than all of the memory is still carried, alone.
+        while state.bytes > 0 && state.bytes.saturating_add(arrived.cost) > self.memory {
+            if !self.drops_oldest {
+                add(dropped, arrived.count());
+                return;
+            }
+            let Some(oldest) = state.arrived.pop_front() else { break };
+            add(dropped, oldest.count());
+            state.bytes = state.bytes.saturating_sub(oldest.cost);
+        }
+        state.bytes = state.bytes.saturating_add(arrived.cost);
+        state.arrived.push_back(arrived);
+        self.counts.waiting.store(u64::try_from(state.bytes).unwrap_or(u64::MAX), Relaxed);
+        drop(state);
+        if was_empty {
+            self.wake.wake();
+        }
+    }
+
+    /// Notes that a run's token is there, or gone.
+    ///
+    /// UNTRUSTED: anybody may declare tokens. So many are remembered.
+    pub(super) fn set_token(&self, run: u64, is_there: bool) {
+        let mut state = self.lock();
+        if !is_there {
+            state.tokens.remove(&run);
+        } else if state.tokens.len() < MAX_TOKENS {
+            state.tokens.insert(run);
+        } else {
+            drop(state);
+            return self.counts.refuse(&self.counts.counters.malformed, &"too many tokens of one topic");
+        }
+        drop(state);
+        self.wake.wake();
+    }
+
+    /// Whether a run's token is there.
+    pub(super) fn has_token(&self, run: u64) -> bool {
+        self.lock().tokens.contains(&run)
+    }
+
+    pub(super) fn answer(&self, answer: Answer) {
+        self.lock().answers.push_back(answer);
+        self.wake.wake();
+    }
+
+    pub(super) fn stop(&self) {
+        self.lock().stopped = true;
+        self.wake.wake();
+    }
+
+    /// The next sample. `None` also if all is to stop.
+    pub(super) fn take(&self) -> Option<Arrived> {
+        let mut state = self.lock();
+        if state.stopped {
+            return None;
+        }
+        let arrived = state.arrived.pop_front()?;
+        state.bytes = state.bytes.saturating_sub(arrived.cost);
+        self.counts.waiting.store(u64::try_from(state.bytes).unwrap_or(u64::MAX), Relaxed);
+        Some(arrived)
+    }
+
+    /// The answers that came.
+    pub(super) fn answers(&self) -> VecDeque<Answer> {
+        std::mem::take(&mut self.lock().answers)
+    }
+
+    /// Makes what wakes quiet again: what comes from now on wakes. True if there is something already.
+    pub(super) fn arm(&self) -> bool {
+        self.wake.clear();
+        let state = self.lock();
+        !state.arrived.is_empty() || !state.answers.is_empty() || state.stopped
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    pub(super) fn wake(&self) -> &impl AsFd {
+        &self.wake
+    }
+}

@@ -1,0 +1,366 @@
+//! [`Local`]: the thread that has the publisher. It never calls Zenoh.
+
+use std::{
+    collections::VecDeque,
+    os::fd::AsFd,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
+
+use sealane::{Event, Message, Publisher, PublisherBatch, SubscriberId};
+use zenoh::bytes::ZBytes;
+
+use super::{
+    caller::{Call, Calls},
+    inbox::{Answer, Arrived, Content, Inbox},
+    presence::Presence,
+};
+use crate::{
+    counts::{Counts, add},
+    follow::{Follow, Verdict},
+    settings::Settings,
+    wake::wait_readable,
+    wire::{
+        Place,
+        call::CallError,
+        notice::{Gone, Notice},
+        pack::Entries,
+    },
+};
+
+/// Samples that are published before subscribers are heard again.
+const TURN: usize = 64;
+
+/// See the module.
+pub(super) struct Local {
+    publisher: Publisher,
+    follow: Follow,
+    presence: Presence,
+    /// Messages that were lost, which no subscriber has been told yet.
+    untold: u64,
+    notices: bool,
+    inbox: Arc<Inbox>,
+    calls: Arc<Calls>,
+    counts: Arc<Counts>,
+    /// Answers that found no room on their way.
+    answers: VecDeque<Answer>,
+}
+
+impl Local {
+    pub(super) fn new(
+        publisher: Publisher,
+        settings: &Settings,
+        inbox: &Arc<Inbox>,
+        calls: &Arc<Calls>,
+        counts: &Arc<Counts>,
+    ) -> Self {
+        Self {
+            publisher,
+            follow: Follow::default(),
+            presence: Presence::new(settings.silence),
+            untold: 0,
+            notices: settings.notices,
+            inbox: Arc::clone(inbox),
+            calls: Arc::clone(calls),
+            counts: Arc::clone(counts),
+            answers: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn inbox(&self) -> Arc<Inbox> {
+        Arc::clone(&self.inbox)
+    }
+
+    /// Publishes what arrives until it is told to stop. A publisher that fails ends the topic, and its subscribers see the end.
+    pub(super) fn run(mut self) {
+        while !self.inbox.is_stopped() {
+            if let Err(why) = self.turn() {
+                self.counts.set_state(false, &format!("the local publisher failed: {why}"));
+                log::error!("the topic ends here: {why}");
+                return;
+            }
+        }
+    }
+
+    fn turn(&mut self) -> sealane::Result<()> {
+        let mut taken = 0;
+        while taken < TURN
+            && let Some(arrived) = self.inbox.take()
+        {
+            self.publish(&arrived)?;
+            taken += 1;
+        }
+        let look_again = self.look_after_source()?;
+        self.hear_subscribers()?;
+        self.reply();
+        if taken == 0 && !self.inbox.arm() {
+            wait_readable([self.publisher.as_fd(), self.inbox.wake().as_fd()], look_again);
+        }
+        Ok(())
+    }
+
+    /// Whether another run may take the place of the one that is followed: that one is not heard any more.
+    fn may_change(&mut self) -> bool {
+        let has_token = self.follow.run().is_some_and(|run| self.inbox.has_token(run));
+        !matches!(self.presence.look(Instant::now(), has_token).0, Some(Ok(())))
+    }
+
+    fn publish(&mut self, arrived: &Arrived) -> sealane::Result<()> {
+        let (place, count) = (arrived.head.place, arrived.count());
+        let followed = self.follow.run();
+        let may_change = followed.is_some_and(|run| run != place.run) && self.may_change();
+        let counters = &self.counts.counters;
+        let skip = if let Content::Beat(ended) = &arrived.content {
+            let Some(missed) = self.follow.beat(place, arrived.head.ended, ended, may_change) else {
+                add(&counters.foreign, 1);
+                return Ok(());
+            };
+            self.miss(missed);
+            None
+        } else {
+            match self.follow.messages(place, count, may_change) {
+                Verdict::Take { missed, skip } => {
+                    self.miss(missed);
+                    Some(skip)
+                }
+                Verdict::Stale => {
+                    add(&counters.stale, 1);
+                    return Ok(());
+                }
+                Verdict::Foreign => {
+                    add(&counters.foreign, 1);
+                    return Ok(());
+                }
+            }
+        };
+        if followed != self.follow.run() {
+            add(&self.counts.counters.runs, 1);
+            self.presence.change();
+        }
+        if self.follow.run() == Some(place.run) {
+            self.presence.hear(Instant::now(), self.follow.has_ended());
+            self.counts.number.store(place.number + count, Relaxed);
+        }
+        if let Some(skip) = skip {
+            self.look_after_source()?;
+            self.publish_messages(arrived, skip)?;
+        } else if self.untold > 0 && self.notices {
+            self.tell(Notice::Missed)?;
+        }
+        Ok(())
+    }
+
+    fn miss(&mut self, missed: u64) {
+        add(&self.counts.counters.missed, missed);
+        self.untold = self.untold.saturating_add(missed);
+    }
+
+    /// Publishes the messages of a sample, but for the first `skip`.
+    fn publish_messages(&mut self, arrived: &Arrived, skip: u64) -> sealane::Result<()> {
+        let Place { number, .. } = arrived.head.place;
+        self.publisher.lost(std::mem::take(&mut self.untold));
+        self.publisher.epoch(arrived.head.place.epoch());
+        self.publisher.number(number.saturating_add(skip));
+        add(&self.counts.counters.samples, 1);
+        let mut local = Publishing { batch: self.publisher.batch(), counts: &self.counts, too_large: 0 };
+        match &arrived.content {
+            Content::Message { control, payload } => {
+                if arrived.head.without_fds {
+                    add(&self.counts.counters.without_fds, 1);
+                }
+                let payload = (!arrived.head.without_payload).then_some(Bytes::Sample(payload));
+                local.publish(control, payload.as_ref())?;
+            }
+            Content::Pack(bytes, _) => {
+                let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+                for entry in Entries::of(bytes).flatten().skip(skip) {
+                    if entry.without_fds {
+                        add(&self.counts.counters.without_fds, 1);
+                    }
+                    local.publish(entry.control, entry.payload.map(Bytes::Slice).as_ref())?;
+                }
+            }
+            Content::Beat(_) => {}
+        }
+        let too_large = local.too_large;
+        drop(local);
+        self.untold = too_large;
+        Ok(())
+    }
+
+    /// Tells subscribers something in the bridge's own name.
+    fn tell(&mut self, notice: Notice) -> sealane::Result<()> {
+        self.publisher.lost(std::mem::take(&mut self.untold));
+        self.publisher.epoch(0);
+        self.publisher.send(notice.to_string().as_bytes())
+    }
+
+    /// Tells subscribers that the source is gone, or there again. Returns when to look again.
+    fn look_after_source(&mut self) -> sealane::Result<Option<Instant>> {
+        let has_token = self.follow.run().is_some_and(|run| self.inbox.has_token(run));
+        let (how, look_again) = self.presence.look(Instant::now(), has_token);
+        if let Some(how) = how
+            && self.presence.told != Some(how)
+        {
+            // At first there is nothing to tell: whoever subscribes takes the source to be there.
+            let is_news = self.presence.told.is_some() || how.is_err();
+            self.presence.told = Some(how);
+            self.counts.set_state(how.is_ok(), state_of(how));
+            if is_news && self.notices {
+                self.tell(how.map_or_else(Notice::Gone, |()| Notice::Here))?;
+            }
+        }
+        Ok(look_again)
+    }
+
+    fn hear_subscribers(&mut self) -> sealane::Result<()> {
+        let mut news = false;
+        while let Some(event) = self.publisher.next_event()? {
+            match event {
+                Event::Message(id, message) => self.ask(id, &message),
+                Event::Joined(_) => news = true,
+                Event::Left(id, why) => {
+                    log::info!("{id:?} is gone: {why}");
+                    news = true;
+                }
+                _ => {}
+            }
+        }
+        if news {
+            let subscribers = self.publisher.subscribers();
+            self.counts.subscribers.store(u64::try_from(subscribers.len()).unwrap_or(u64::MAX), Relaxed);
+            // Who has just come does not know that the source is gone.
+            if let Some(Err(gone)) = self.presence.told
+                && self.notices
+            {
+                self.tell(Notice::Gone(gone))?;
+            }
+        }
+        let slowest = self.publisher.subscribers().iter().map(sealane::SubscriberInfo::lag).max();
+        self.counts.lag.store(slowest.unwrap_or(0), Relaxed);
+        Ok(())
+    }
+
+    /// A subscriber has sent something, or asks.
+    fn ask(&mut self, subscriber: SubscriberId, message: &Message) {
+        let token = message.reply_token();
+        let refused = if message.fds().is_empty() {
+            let call = Call { subscriber, token, control: message.control().to_vec() };
+            self.calls.push(call).err()
+        } else {
+            Some(CallError::Descriptors)
+        };
+        add(&self.counts.counters.calls, 1);
+        if let Some(why) = refused {
+            self.answers.push_back(Answer { subscriber, token, result: Err(why) });
+        }
+    }
+
+    /// Gives subscribers what came of their requests.
+    fn reply(&mut self) {
+        self.answers.append(&mut self.inbox.answers());
+        while let Some(answer) = self.answers.pop_front() {
+            let Answer { subscriber, token, result } = &answer;
+            if let Err(why) = result {
+                let failed = add(&self.counts.counters.failed_calls, 1);
+                if token.is_none() && failed.is_power_of_two() {
+                    log::warn!("a message of a subscriber was lost: {why}");
+                }
+            }
+            let Some(token) = *token else { continue };
+            let text;
+            let bytes = match result {
+                Ok(bytes) => bytes.as_slice(),
+                Err(why) => {
+                    text = why.to_string();
+                    text.as_bytes()
+                }
+            };
+            match self.publisher.reply(*subscriber, token, bytes) {
+                Err(sealane::Error::Full | sealane::Error::FdsInFlight) => {
+                    // The publisher's descriptor says when there is room.
+                    self.answers.push_front(answer);
+                    return;
+                }
+                Err(sealane::Error::ControlTooLarge { .. }) => {
+                    let text = CallError::TooLarge.to_string();
+                    let _ = self.publisher.reply(*subscriber, token, text.as_bytes());
+                }
+                // It is gone, or has cancelled its request.
+                Err(_) | Ok(()) => {}
+            }
+        }
+    }
+}
+
+fn state_of(how: Result<(), Gone>) -> &'static str {
+    match how {
+        Ok(()) => "the source is there",
+        Err(Gone::Ended) => "the publisher has ended",
+        Err(Gone::Unreachable) => "the bridge that exports it, or the link, is gone",
+        Err(Gone::Silent) => "nothing is heard of the source",
+    }
+}
+
+/// A payload as it came.
+enum Bytes<'b> {
+    Slice(&'b [u8]),
+    Sample(&'b ZBytes),
+}
+
+impl Bytes<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Slice(bytes) => bytes.len(),
+            Self::Sample(bytes) => bytes.len(),
+        }
+    }
+
+    fn copy_to(&self, mut to: &mut [u8]) {
+        let mut copy = |from: &[u8]| {
+            if let Some((part, rest)) = std::mem::take(&mut to).split_at_mut_checked(from.len()) {
+                part.copy_from_slice(from);
+                to = rest;
+            }
+        };
+        match self {
+            Self::Slice(bytes) => copy(bytes),
+            Self::Sample(bytes) => bytes.slices().for_each(copy),
+        }
+    }
+}
+
+/// The messages of one sample on their way into the ring.
+struct Publishing<'p> {
+    batch: PublisherBatch<'p>,
+    counts: &'p Counts,
+    too_large: u64,
+}
+
+impl Publishing<'_> {
+    /// Publishes one message. One that is too large for the ring is missed.
+    fn publish(&mut self, control: &[u8], payload: Option<&Bytes<'_>>) -> sealane::Result<()> {
+        let len = payload.map_or(0, Bytes::len);
+        let published = match payload {
+            Some(payload) => self.batch.loan(len).and_then(|mut loan| {
+                payload.copy_to(&mut loan);
+                loan.send_with(control)
+            }),
+            None => self.batch.send(control),
+        };
+        let counters = &self.counts.counters;
+        match published {
+            Ok(()) => {
+                add(&counters.messages, 1);
+                add(&counters.bytes, u64::try_from(len + control.len()).unwrap_or(u64::MAX));
+                Ok(())
+            }
+            Err(why @ (sealane::Error::PayloadTooLarge { .. } | sealane::Error::ControlTooLarge { .. })) => {
+                self.counts.refuse(&counters.refused, &why);
+                self.too_large += 1;
+                Ok(())
+            }
+            Err(why) => Err(why),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Imports: from the network to subscribers on this machine.
+//!
+//! ```text
+//! Zenoh's threads ── callbacks ──► Inbox ──► Local ══ ring ══► subscribers
+//!        ▲                           ▲         │
+//!        └── get ── Caller ──────────┘◄────────┘ requests
+//! ```
+//! Two threads. `Local` alone touches the publisher and never calls Zenoh; `Caller` alone asks, and may be blocked.
+
+mod caller;
+mod inbox;
+mod local;
+mod presence;
+
+use std::{path::Path, sync::Arc, thread::JoinHandle};
+
+use sealane::Builder;
+use zenoh::{Session, Wait, pubsub::Subscriber, sample::SampleKind};
+
+use self::{
+    caller::{Caller, Calls},
+    inbox::Inbox,
+    local::Local,
+};
+use crate::{
+    counts::{Counts, Role},
+    error::{Error, Result},
+    settings::Settings,
+    wake::Wake,
+    wire::Keys,
+};
+
+/// A topic that is imported, until it is dropped.
+pub(crate) struct Importer {
+    inbox: Arc<Inbox>,
+    calls: Arc<Calls>,
+    counts: Arc<Counts>,
+    /// What comes from the network ends before the threads that take it.
+    declared: Vec<Subscriber<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Importer {
+    pub(crate) fn start(session: &Session, topic: &str, path: &Path, settings: &Settings) -> Result<Self> {
+        let keys = Keys::new(topic);
+        let state = "waiting for a bridge that exports it";
+        let counts = Arc::new(Counts::new(topic, Role::Import, path.display().to_string(), state));
+        let publisher = Builder::default()
+            .ring_capacity(settings.ring)
+            .max_control(settings.max_control)
+            .max_subscribers(settings.max_subscribers)
+            .slow(settings.slow)
+            .publish(path)
+            .map_err(|source| Error::Publish { path: path.to_owned(), source })?;
+        let inbox = Arc::new(Inbox::new(settings, Wake::new()?, Arc::clone(&counts)));
+        let calls = Arc::new(Calls::default());
+        let caller = Caller::new(session, &keys, settings.call_timeout, &calls, &inbox);
+        let local = Local::new(publisher, settings, &inbox, &calls, &counts);
+        let mut importer = Self {
+            inbox,
+            calls,
+            counts,
+            declared: Self::declare(session, &keys, &local)?,
+            threads: Vec::new(),
+        };
+        importer.spawn("publisher", move || local.run())?;
+        importer.spawn("caller", move || caller.run())?;
+        Ok(importer)
+    }
+
+    fn declare(session: &Session, keys: &Keys, local: &Local) -> Result<Vec<Subscriber<()>>> {
+        let failed = || Error::zenoh("declaring a subscriber");
+        let mut declared = Vec::new();
+        for key in [keys.messages().to_owned(), keys.beats()] {
+            let inbox = local.inbox();
+            let subscriber = session.declare_subscriber(key).callback(move |sample| inbox.put(sample)).wait();
+            declared.push(subscriber.map_err(failed())?);
+        }
+        let (inbox, of) = (local.inbox(), keys.clone());
+        let tokens = session
+            .liveliness()
+            .declare_subscriber(keys.tokens())
+            .history(true)
+            .callback(move |sample| {
+                if let Some(run) = of.run_of(sample.key_expr().as_str()) {
+                    inbox.set_token(run, sample.kind() == SampleKind::Put);
+                }
+            })
+            .wait();
+        declared.push(tokens.map_err(failed())?);
+        Ok(declared)
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        self.threads.push(thread.map_err(Error::io("starting a thread"))?);
+        Ok(())
+    }
+
+    pub(crate) fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
+    }
+}
+
+impl Drop for Importer {
+    fn drop(&mut self) {
+        self.declared.clear();
+        self.inbox.stop();
+        self.calls.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread of an import has panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The program `sealane-bridge`.
+
+fn main() {}

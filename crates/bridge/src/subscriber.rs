@@ -1,0 +1,214 @@
+//! [`Subscriber`]: a subscriber at a bridge's path that comes back when the bridge is started again.
+
+use std::{
+    ops::Deref,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use sealane::{Builder, Control, Message};
+
+use crate::{
+    error::Result,
+    wire::{call::CallError, notice::Notice},
+};
+
+/// A message, or what the bridge itself has to say.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Received {
+    /// A message of the source.
+    Message(Box<BridgedMessage>),
+    /// The bridge's own words. [`Notice::Missed`] comes with the number of messages.
+    Notice(Notice, u64),
+}
+
+/// A message of the source, and what was lost before it.
+#[derive(Debug)]
+pub struct BridgedMessage {
+    message: Message,
+    missed: u64,
+}
+
+impl BridgedMessage {
+    /// Messages that were lost just before it, wherever that was: also those that passed while the bridge was not running, if it is the
+    /// same run of the source.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// The message alone.
+    #[must_use]
+    pub fn into_message(self) -> Message {
+        self.message
+    }
+}
+
+impl Deref for BridgedMessage {
+    type Target = Message;
+
+    fn deref(&self) -> &Message {
+        &self.message
+    }
+}
+
+/// A subscriber at the path of a bridge that imports. When the bridge is gone it waits for the next one, and still tells exactly what was
+/// missed, by the numbers that messages have at their source.
+///
+/// Any [`sealane::Subscriber`] can read at a bridge's path. This one tells notices from messages, failed calls from replies, and
+/// comes back.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use sealane_bridge::{Received, Subscriber};
+///
+/// let mut subscriber = Subscriber::connect("/run/remote/stats", Duration::from_secs(5))?;
+/// loop {
+///     match subscriber.recv(Duration::from_secs(1))? {
+///         Some(Received::Message(message)) => println!("{:?}, {} missed", message.control(), message.missed()),
+///         Some(Received::Notice(notice, _)) => println!("{notice}"),
+///         _ => println!("nothing for a second"),
+///     }
+/// }
+/// # #[allow(unreachable_code)]
+/// # Ok::<(), sealane_bridge::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Subscriber {
+    path: PathBuf,
+    builder: Builder,
+    connected: Option<sealane::Subscriber>,
+    /// The run of the last message, and the number after it.
+    last: Option<(u64, u64)>,
+    /// The next message is the first since it came back.
+    came_back: bool,
+}
+
+/// Time between two attempts to come back.
+const RETRY: Duration = Duration::from_millis(20);
+
+impl Subscriber {
+    /// Subscribes at a bridge's path. Waits for the bridge for at most `timeout`.
+    ///
+    /// # Errors
+    /// Those of [`sealane::Builder::subscribe`], the last one when the time is over.
+    pub fn connect(path: impl AsRef<Path>, timeout: Duration) -> Result<Self> {
+        Self::connect_with(&Builder::default(), path, timeout)
+    }
+
+    /// Like [`connect`](Self::connect), with settings of its own.
+    ///
+    /// # Errors
+    /// Those of [`connect`](Self::connect).
+    pub fn connect_with(builder: &Builder, path: impl AsRef<Path>, timeout: Duration) -> Result<Self> {
+        let path = path.as_ref().to_owned();
+        let mut this = Self { path, builder: builder.clone(), connected: None, last: None, came_back: false };
+        let deadline = deadline(timeout);
+        while let Err(why) = this.try_connect() {
+            if !wait_a_little(deadline) {
+                return Err(why.into());
+            }
+        }
+        Ok(this)
+    }
+
+    fn try_connect(&mut self) -> sealane::Result<&mut sealane::Subscriber> {
+        if self.connected.is_none() {
+            self.came_back = self.last.is_some();
+            self.connected = Some(self.builder.subscribe(&self.path)?);
+        }
+        self.connected.as_mut().ok_or(sealane::Error::Disconnected)
+    }
+
+    /// Waits for the next message or notice, for at most `timeout`; `None` if there was none. While the bridge is gone it tries to come back.
+    ///
+    /// # Errors
+    /// [`Error::Sealane`](crate::Error::Sealane) for what a bridge that is started again cannot mend: a violation of the protocol
+    /// ([`sealane::Error::Protocol`]), or descriptors that could not be had.
+    pub fn recv(&mut self, timeout: Duration) -> Result<Option<Received>> {
+        let deadline = deadline(timeout);
+        loop {
+            let Ok(subscriber) = self.try_connect() else {
+                if !wait_a_little(deadline) {
+                    return Ok(None);
+                }
+                continue;
+            };
+            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            match subscriber.recv_timeout(left) {
+                Ok(message) => return Ok(Some(self.receive(message))),
+                Err(why) if why.is_timeout() => return Ok(None),
+                // The bridge has ended, or was too fast: it may be there again.
+                Err(sealane::Error::Disconnected | sealane::Error::TooSlow) => self.connected = None,
+                Err(why) => return Err(why.into()),
+            }
+        }
+    }
+
+    fn receive(&mut self, message: Message) -> Received {
+        let missed = message.missed();
+        if let Some(notice) = Notice::of(&message) {
+            return Received::Notice(notice, missed);
+        }
+        let next = self.connected.as_ref().map_or(0, sealane::Subscriber::number);
+        let epoch = message.epoch();
+        // What passed before it came back is a difference of the source's numbers, if it is the same run.
+        let missed = match self.last {
+            Some((run, last)) if self.came_back && run == epoch => {
+                next.saturating_sub(1).saturating_sub(last)
+            }
+            _ => missed,
+        };
+        self.came_back = false;
+        self.last = Some((epoch, next));
+        Received::Message(Box::new(BridgedMessage { message, missed }))
+    }
+
+    /// Asks the source's publisher, through both bridges. Messages that come meanwhile are kept.
+    ///
+    /// # Errors
+    /// [`Error::Call`](crate::Error::Call) if there is no reply of the publisher, and why; [`Error::Sealane`](crate::Error::Sealane)
+    /// as from [`sealane::Subscriber::call`].
+    pub fn call<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<Message> {
+        let Ok(subscriber) = self.try_connect() else { return Err(CallError::NobodyThere.into()) };
+        match subscriber.call(control, timeout) {
+            Ok(reply) => match CallError::of(reply.control()) {
+                Some(why) => Err(why.into()),
+                None => Ok(reply),
+            },
+            Err(why) => {
+                if matches!(why, sealane::Error::Disconnected | sealane::Error::TooSlow) {
+                    self.connected = None;
+                }
+                Err(why.into())
+            }
+        }
+    }
+
+    /// Sends a message to the source's publisher, through both bridges. Whether it arrives, the bridge's status counts.
+    ///
+    /// # Errors
+    /// Those of [`sealane::Subscriber::send_timeout`].
+    pub fn send<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<()> {
+        Ok(self.try_connect()?.send_timeout(control, timeout)?)
+    }
+
+    /// The subscription at the bridge, if the bridge is there.
+    #[must_use]
+    pub fn inner(&self) -> Option<&sealane::Subscriber> {
+        self.connected.as_ref()
+    }
+}
+
+/// `None` is for ever.
+fn deadline(timeout: Duration) -> Option<Instant> {
+    Instant::now().checked_add(timeout)
+}
+
+/// False if the time is over.
+fn wait_a_little(deadline: Option<Instant>) -> bool {
+    let left = deadline.map_or(RETRY, |at| at.saturating_duration_since(Instant::now()));
+    std::thread::sleep(left.min(RETRY));
+    !left.is_zero()
+}

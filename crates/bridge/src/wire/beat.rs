@@ -1,0 +1,58 @@
+//! Beats: where a source stands, and how its earlier runs ended. So losses at the end of a run are told even if nothing follows.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, little_endian::U64};
+
+use super::Malformed;
+
+/// Runs that a beat tells of at most.
+pub const MAX_RUNS: usize = 16;
+
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawRun {
+    run: U64,
+    end: U64,
+}
+
+/// A run that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// The run.
+    pub run: u64,
+    /// The number that its next message would have had.
+    pub end: u64,
+}
+
+/// The runs that a beat's payload tells of, oldest first.
+///
+/// # Errors
+/// UNTRUSTED: [`Malformed::Runs`] for more than [`MAX_RUNS`] or a part of one. Numbers in it are compared by whoever uses them.
+pub fn parse(payload: &[u8]) -> Result<Vec<Ended>, Malformed> {
+    let refused = Malformed::Runs(payload.len());
+    let runs = <[RawRun]>::ref_from_bytes(payload).map_err(|_| refused)?;
+    if runs.len() > MAX_RUNS {
+        return Err(refused);
+    }
+    Ok(runs.iter().map(|run| Ended { run: run.run.get(), end: run.end.get() }).collect())
+}
+
+/// A beat's payload.
+#[must_use]
+pub fn to_bytes<'r>(runs: impl IntoIterator<Item = &'r Ended>) -> Vec<u8> {
+    let raw = runs.into_iter().map(|run| RawRun { run: run.run.into(), end: run.end.into() });
+    raw.flat_map(|run| run.as_bytes().to_vec()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_come_back_and_too_many_are_refused() {
+        let runs: Vec<_> = (1..=20).map(|run| Ended { run, end: run * 10 }).collect();
+        assert_eq!(parse(&to_bytes(&runs[..MAX_RUNS])).unwrap(), &runs[..MAX_RUNS]);
+        assert_eq!(parse(&to_bytes(&runs)), Err(Malformed::Runs(320)));
+        assert_eq!(parse(&[0; 17]), Err(Malformed::Runs(17)));
+        assert_eq!(parse(&[]), Ok(vec![]));
+    }
+}
