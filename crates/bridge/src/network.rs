@@ -132,6 +132,8 @@ impl Network {
             ("scouting/multicast/enabled", json!(false)),
             ("scouting/gossip/enabled", json!(false)),
             ("transport/link/tx/lease", json!(millis(lease))),
+            // Batches of 64 KiB for each link, where Zenoh has 2: a burst is not dropped at once.
+            ("transport/link/tx/queue/size/data", json!(16)),
         ];
         if let Some(bytes) = self.max_message {
             ours.push(("transport/link/rx/max_message_size", json!(bytes.saturating_add(64 << 10))));

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Echo, LONG, Pair, next, quick};
+use common::{Echo, LONG, Pair, next, quick, waiting};
 use sealane::{Builder, Control};
 use sealane_bridge::{CallError, Error, Fds, Gone, Notice, Received};
 
@@ -12,7 +12,7 @@ use sealane_bridge::{CallError, Error, Fds, Gone, Notice, Received};
 fn messages_arrive_as_they_were() {
     let mut import = quick();
     import.ring = 16 << 20;
-    let mut pair = Pair::with(&quick(), &import, &Builder::default().ring_capacity(16 << 20));
+    let mut pair = Pair::with(&waiting(), &import, &Builder::default().ring_capacity(16 << 20));
     let sizes = [0, 1, 63, 64, 1000, 16 << 10, 64 << 10, (64 << 10) + 1, 1 << 20, 3 << 20];
     for (index, &size) in sizes.iter().enumerate() {
         let mut loan = pair.publisher.loan(size).unwrap();
@@ -35,7 +35,7 @@ fn messages_arrive_as_they_were() {
 
 #[test]
 fn plain_samples_carry_the_same() {
-    let mut plain = quick();
+    let mut plain = waiting();
     plain.plain = true;
     let mut pair = Pair::new(&plain, &quick());
     for number in 0..100_u64 {
@@ -50,7 +50,7 @@ fn plain_samples_carry_the_same() {
 
 #[test]
 fn small_messages_share_samples() {
-    let mut pair = Pair::new(&quick(), &quick());
+    let mut pair = Pair::new(&waiting(), &quick());
     let before = pair.exporter.as_ref().unwrap().status()[0].count;
     for _ in 0..10 {
         let mut batch = pair.publisher.batch();

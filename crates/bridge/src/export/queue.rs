@@ -18,6 +18,9 @@ use crate::{
     },
 };
 
+/// Bytes that wait at most where the publisher waits too: more would only be cold in the cache when it is sent.
+const PIPELINE: usize = 512 << 10;
+
 /// What a chunk counts for besides its bytes, so that many small ones are bounded too.
 const OVERHEAD: usize = 128;
 
@@ -33,9 +36,38 @@ pub(super) struct Chunk {
 #[derive(Debug)]
 pub(super) enum Body {
     /// One message.
-    Message { control: Vec<u8>, payload: Option<Vec<u8>>, without_fds: bool },
+    Message { control: Vec<u8>, payload: Option<Bytes>, without_fds: bool },
     /// A pack's bytes.
     Pack(Vec<u8>),
+}
+
+/// A payload on its way.
+#[derive(Debug)]
+pub(super) enum Bytes {
+    Copied(Vec<u8>),
+    /// Still in the ring, which has no room for others meanwhile: where the publisher waits for us anyway. So it is read once, by the thread
+    /// that needs it.
+    Held(sealane::Payload),
+}
+
+impl Bytes {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Copied(bytes) => bytes.len(),
+            Self::Held(payload) => payload.len(),
+        }
+    }
+
+    /// The bytes.
+    ///
+    /// # Errors
+    /// [`sealane::Error::Overrun`] if the publisher has ended us, and written over them since.
+    pub(super) fn into_vec(self) -> sealane::Result<Vec<u8>> {
+        match self {
+            Self::Copied(bytes) => Ok(bytes),
+            Self::Held(payload) => payload.try_to_vec(),
+        }
+    }
 }
 
 impl Chunk {
@@ -43,7 +75,7 @@ impl Chunk {
     pub(super) fn len(&self) -> usize {
         match &self.body {
             Body::Message { control, payload, .. } => {
-                control.len().saturating_add(payload.as_ref().map_or(0, Vec::len))
+                control.len().saturating_add(payload.as_ref().map_or(0, Bytes::len))
             }
             Body::Pack(bytes) => bytes.len(),
         }
@@ -53,13 +85,18 @@ impl Chunk {
         self.len().saturating_add(OVERHEAD)
     }
 
-    /// Appends the messages of `next`, if both are packs, the numbers go on, and one sample has room for both.
+    /// Whether it is a pack whose numbers go on at `place`, with room for `len` bytes more.
+    fn takes(&self, place: Place, len: usize) -> bool {
+        let next = Place { number: self.place.number.saturating_add(self.count), ..self.place };
+        matches!(&self.body, Body::Pack(bytes) if bytes.len().saturating_add(len) <= MAX_PACK)
+            && next == place
+    }
+
+    /// Appends the messages of another pack, if it takes them.
     fn append(&mut self, next: &Self) -> bool {
-        let goes_on = Place { number: self.place.number.saturating_add(self.count), ..self.place };
+        let takes = self.takes(next.place, next.len());
         match (&mut self.body, &next.body) {
-            (Body::Pack(bytes), Body::Pack(more))
-                if goes_on == next.place && bytes.len() + more.len() <= MAX_PACK =>
-            {
+            (Body::Pack(bytes), Body::Pack(more)) if takes => {
                 bytes.extend_from_slice(more);
                 self.count += next.count;
                 true
@@ -69,9 +106,12 @@ impl Chunk {
     }
 }
 
-/// A pack that is being filled.
+/// Messages on their way into the queue, so that it is locked once for many.
 #[derive(Debug, Default)]
-pub(super) struct Filling(Option<Chunk>);
+pub(super) struct Filling {
+    chunks: Vec<Chunk>,
+    len: usize,
+}
 
 impl Filling {
     /// Whether a message of these lengths goes into a pack at all.
@@ -79,44 +119,42 @@ impl Filling {
         control.saturating_add(payload.unwrap_or(0)) <= MAX_PACK / 4
     }
 
-    /// The pack to append a message of `place` to, with its lengths written. What has to go before it is pushed to `queue`.
+    /// The pack to append a message of `place` to, with its lengths written.
     pub(super) fn entry(
         &mut self,
-        queue: &Queue,
         place: Place,
         control: usize,
         payload: Option<usize>,
         without_fds: bool,
     ) -> Option<&mut Vec<u8>> {
         let len = ENTRY_LEN + control + payload.unwrap_or(0);
-        let fits = |chunk: &Chunk| {
-            let next = Place { number: chunk.place.number + chunk.count, ..chunk.place };
-            next == place && chunk.len() + len <= MAX_PACK
-        };
-        if self.0.as_ref().is_some_and(|chunk| !fits(chunk)) {
-            self.flush(queue);
+        if !self.chunks.last().is_some_and(|chunk| chunk.takes(place, len)) {
+            self.chunks.push(Chunk { place, count: 0, body: Body::Pack(Vec::with_capacity(len.max(1024))) });
         }
-        let chunk = self.0.get_or_insert_with(|| Chunk { place, count: 0, body: Body::Pack(Vec::new()) });
+        let chunk = self.chunks.last_mut()?;
         let Body::Pack(bytes) = &mut chunk.body else { return None };
-        if bytes.is_empty() {
-            bytes.reserve(len.max(4096));
-        }
         if !pack::push_lens(bytes, control, payload, without_fds) {
             return None;
         }
         chunk.count += 1;
+        self.len += len;
         Some(bytes)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, Chunk::len)
+    /// Adds a message that has a sample of its own.
+    pub(super) fn push(&mut self, chunk: Chunk) {
+        self.len += chunk.len();
+        self.chunks.push(chunk);
     }
 
-    /// Gives the pack to the sender.
-    pub(super) fn flush(&mut self, queue: &Queue) {
-        if let Some(chunk) = self.0.take() {
-            queue.push(chunk);
-        }
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Gives all to the sender. What was read before `place` and is not among it is lost.
+    pub(super) fn flush(&mut self, queue: &Queue, place: Place) {
+        self.len = 0;
+        queue.push(self.chunks.drain(..), place);
     }
 }
 
@@ -145,6 +183,9 @@ struct State {
     stopped: bool,
 }
 
+/// Tasks that the sender takes at once, and so cannot be dropped any more.
+const TAKEN: usize = 64;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -161,12 +202,13 @@ const MAX_ANSWERS: usize = 1024;
 
 impl Queue {
     pub(super) fn new(settings: &Settings, counts: Arc<Counts>) -> Self {
+        let most = if let WhenBehind::Wait(_) = settings.when_behind { PIPELINE } else { usize::MAX };
         Self {
             state: Mutex::default(),
             filled: Condvar::new(),
             drained: Condvar::new(),
             when_behind: settings.when_behind,
-            memory: settings.memory,
+            memory: settings.memory.min(most),
             counts,
         }
     }
@@ -175,15 +217,28 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds messages, or drops some as the topic's settings say. Waits for room only with [`WhenBehind::Wait`].
-    pub(super) fn push(&self, chunk: Chunk) {
+    /// Adds messages, or drops some as the topic's settings say. Waits for room only with [`WhenBehind::Wait`]. `read` is the place behind
+    /// all that was read.
+    fn push(&self, chunks: impl Iterator<Item = Chunk>, read: Place) {
         let mut state = self.lock();
+        for chunk in chunks {
+            state = self.push_one(state, chunk);
+        }
+        state.read = Some(read);
+        let is_waiting = !state.tasks.is_empty();
+        drop(state);
+        if is_waiting {
+            self.filled.notify_one();
+        }
+    }
+
+    fn push_one<'q>(&'q self, mut state: MutexGuard<'q, State>, chunk: Chunk) -> MutexGuard<'q, State> {
         if let Some(Task::Send(last)) = state.tasks.back_mut()
             && last.append(&chunk)
         {
             let len = chunk.len();
             self.set_bytes(&mut state, |bytes| bytes + len);
-            return;
+            return state;
         }
         let cost = chunk.cost();
         // One message that is larger than all of the memory is still carried, alone.
@@ -193,6 +248,7 @@ impl Queue {
                 WhenBehind::DropNewest => {}
                 WhenBehind::DropOldest => while !has_room(&state) && self.drop_oldest(&mut state) {},
                 WhenBehind::Wait(time) => {
+                    self.filled.notify_one();
                     let wait = self
                         .drained
                         .wait_timeout_while(state, time, |state| !has_room(state) && !state.stopped);
@@ -201,13 +257,12 @@ impl Queue {
             }
             if !has_room(&state) {
                 add(&self.counts.counters.dropped, chunk.count);
-                return;
+                return state;
             }
         }
         state.tasks.push_back(Task::Send(chunk));
         self.set_bytes(&mut state, |bytes| bytes + cost);
-        drop(state);
-        self.filled.notify_one();
+        state
     }
 
     fn drop_oldest(&self, state: &mut State) -> bool {
@@ -226,9 +281,9 @@ impl Queue {
         self.counts.waiting.store(u64::try_from(state.bytes).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// Notes the place behind all that the reader has had: messages that it did not push are lost.
-    pub(super) fn note_read(&self, place: Place) {
-        self.lock().read = Some(place);
+    /// Whether the publisher waits where this queue has no room.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.when_behind, WhenBehind::Wait(_))
     }
 
     /// Adds the beginning or the end of a run, which is never dropped.
@@ -262,27 +317,39 @@ impl Queue {
         self.drained.notify_all();
     }
 
-    /// What to do next, until `deadline`.
-    pub(super) fn next(&self, deadline: Instant) -> Task {
+    /// What to do next, until `deadline`: at least one task.
+    pub(super) fn next(&self, deadline: Instant) -> VecDeque<Task> {
         let mut state = self.lock();
         loop {
-            if let Some((query, answer)) = state.answers.pop_front() {
-                return Task::Answer(query, answer);
-            }
-            if let Some(task) = state.tasks.pop_front() {
+            let mut next: VecDeque<_> =
+                state.answers.drain(..).map(|(query, answer)| Task::Answer(query, answer)).collect();
+            let mut bytes = 0;
+            while bytes < MAX_PACK
+                && next.len() < TAKEN
+                && let Some(task) = state.tasks.pop_front()
+            {
                 if let Task::Send(chunk) = &task {
-                    self.set_bytes(&mut state, |bytes| bytes.saturating_sub(chunk.cost()));
+                    bytes += chunk.cost();
+                }
+                next.push_back(task);
+            }
+            if bytes > 0 {
+                self.set_bytes(&mut state, |waiting| waiting.saturating_sub(bytes));
+                // The reader is woken for more than one message.
+                if state.bytes <= self.memory / 2 {
                     drop(state);
                     self.drained.notify_one();
                 }
-                return task;
-            }
-            if state.stopped {
-                return Task::Stop(state.read);
+                return next;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left == Duration::ZERO {
-                return Task::Beat(state.read);
+            if next.is_empty() && state.stopped {
+                next.push_back(Task::Stop(state.read));
+            } else if next.is_empty() && left == Duration::ZERO {
+                next.push_back(Task::Beat(state.read));
+            }
+            if !next.is_empty() {
+                return next;
             }
             state = self.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -11,7 +11,7 @@ use std::{
 use sealane::{Builder, Message, Subscriber};
 
 use super::{
-    queue::{Body, Chunk, Filling, Queue, Task},
+    queue::{Body, Bytes, Chunk, Filling, Queue, Task},
     requests::{Request, Requests},
 };
 use crate::{
@@ -126,7 +126,7 @@ impl Reader {
             refused: std::collections::VecDeque::new(),
         };
         let why = reading.run();
-        reading.filling.flush(&self.queue);
+        reading.filling.flush(&self.queue, reading.place);
         // What was missed at the end, which no message has told.
         let missed = reading.subscriber.missed().saturating_sub(reading.missed);
         add(&self.counts.counters.missed, missed);
@@ -173,8 +173,7 @@ impl Reading<'_> {
                     break;
                 }
             }
-            self.filling.flush(&self.reader.queue);
-            self.reader.queue.note_read(self.place);
+            self.filling.flush(&self.reader.queue, self.place);
             self.reader.counts.number.store(self.place.number, Relaxed);
             self.reader.counts.lag.store(self.subscriber.lag(), Relaxed);
             if is_empty {
@@ -228,9 +227,7 @@ impl Reading<'_> {
         let payload = message.take_payload();
         let (control, len) = (message.control(), payload.as_ref().map(sealane::Payload::len));
         if !self.reader.plain && Filling::takes(control.len(), len) {
-            if let Some(bytes) =
-                self.filling.entry(&self.reader.queue, place, control.len(), len, without_fds)
-            {
+            if let Some(bytes) = self.filling.entry(place, control.len(), len, without_fds) {
                 bytes.extend_from_slice(control);
                 if let Some(payload) = payload {
                     payload.bytes().for_each_block(|block| bytes.extend_from_slice(block));
@@ -238,13 +235,16 @@ impl Reading<'_> {
             }
             return;
         }
-        self.filling.flush(&self.reader.queue);
-        let body = Body::Message {
-            control: control.to_vec(),
-            payload: payload.map(|payload| payload.to_vec()),
-            without_fds,
-        };
-        self.reader.queue.push(Chunk { place, count: 1, body });
+        let holds = self.reader.queue.waits();
+        let payload = payload.map(|payload| {
+            if holds && payload.len() > MAX_PACK / 4 {
+                Bytes::Held(payload)
+            } else {
+                Bytes::Copied(payload.to_vec())
+            }
+        });
+        let body = Body::Message { control: control.to_vec(), payload, without_fds };
+        self.filling.push(Chunk { place, count: 1, body });
     }
 
     /// Passes on what far subscribers ask, and ends what has waited too long.

@@ -11,12 +11,12 @@ use zenoh::{
     query::Query,
 };
 
-use super::queue::{Body, Chunk, Queue, Task};
+use super::queue::{Body, Bytes, Chunk, Queue, Task};
 use crate::{
     counts::{Counts, add},
     error::{Error, Result},
     wire::{
-        Head, Keys, Kind, Place,
+        HEAD_LEN, Head, Keys, Kind, Place,
         beat::{self, Ended},
         call::CallError,
     },
@@ -70,21 +70,20 @@ impl Sender {
     /// Sends what the queue has until the reader has ended.
     pub(super) fn run(mut self) {
         let mut next_beat = Instant::now();
+        let mut tasks = VecDeque::new();
         loop {
             if next_beat <= Instant::now() {
                 // A beat is due also while messages keep coming.
                 self.send_beat();
                 next_beat = Instant::now() + self.beat;
             }
-            match self.queue.next(next_beat) {
-                Task::Send(chunk) => {
-                    self.send(chunk);
-                    continue;
-                }
-                Task::Answer(query, answer) => {
-                    self.answer(&query, answer);
-                    continue;
-                }
+            if tasks.is_empty() {
+                tasks = self.queue.next(next_beat);
+            }
+            let Some(task) = tasks.pop_front() else { continue };
+            match task {
+                Task::Send(chunk) => self.send(chunk),
+                Task::Answer(query, answer) => self.answer(&query, answer),
                 Task::Began(place) => self.begin(place),
                 Task::Ended(place) => {
                     (self.next, self.has_ended) = (Some(place), true);
@@ -94,6 +93,7 @@ impl Sender {
                 Task::Beat(read) => {
                     self.catch_up(read);
                     self.send_beat();
+                    next_beat = Instant::now() + self.beat;
                 }
                 Task::Stop(read) => {
                     self.catch_up(read);
@@ -101,7 +101,6 @@ impl Sender {
                     return;
                 }
             }
-            next_beat = Instant::now() + self.beat;
         }
     }
 
@@ -145,11 +144,18 @@ impl Sender {
                     without_fds,
                     ..Head::new(Kind::Message, place)
                 };
-                (head, payload.unwrap_or_default(), control)
+                match payload.map(Bytes::into_vec).transpose() {
+                    Ok(payload) => (head, payload.unwrap_or_default(), control),
+                    Err(why) => {
+                        self.next = Some(Place { number: place.number + 1, ..place });
+                        return self.counts.refuse(&self.counts.counters.missed, &why);
+                    }
+                }
             }
         };
         let len = bytes.len() + control.len();
-        let mut attachment = head.to_bytes().to_vec();
+        let mut attachment = Vec::with_capacity(HEAD_LEN + control.len());
+        attachment.extend_from_slice(&head.to_bytes());
         attachment.extend_from_slice(&control);
         self.next = Some(Place { number: place.number + count, ..place });
         match self.messages.put(ZBytes::from(bytes)).attachment(attachment).wait() {

@@ -56,6 +56,11 @@ impl Arrived {
         }
     }
 
+    /// Bytes, as they came.
+    pub(super) fn len(&self) -> usize {
+        self.cost - OVERHEAD
+    }
+
     /// UNTRUSTED: everything, see [`Head::parse`] and [`Entries`].
     fn parse(sample: &Sample, max_message: usize, max_control: usize) -> Result<Self, Malformed> {
         let no_head = Malformed::NoHead { found: 0 };
@@ -99,6 +104,7 @@ struct State {
     bytes: usize,
     answers: VecDeque<Answer>,
     tokens: BTreeSet<u64>,
+    failure: Option<sealane::Error>,
     stopped: bool,
 }
 
@@ -131,13 +137,14 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a sample from one of Zenoh's threads. Never blocks. A message that is refused or dropped is missed by its number.
-    pub(super) fn put(&self, sample: Sample) {
-        let arrived = match Arrived::parse(&sample, self.max_message, self.max_control) {
-            Ok(arrived) => arrived,
-            Err(why) => return self.counts.refuse(&self.counts.counters.malformed, &why),
-        };
-        drop(sample);
+    /// A sample from one of Zenoh's threads, if it is well formed. A message that is refused is missed by its number.
+    pub(super) fn check(&self, sample: &Sample) -> Option<Arrived> {
+        let parsed = Arrived::parse(sample, self.max_message, self.max_control);
+        parsed.inspect_err(|why| self.counts.refuse(&self.counts.counters.malformed, why)).ok()
+    }
+
+    /// Adds a sample, or drops some as the topic's settings say; they are missed by their numbers.
+    pub(super) fn put(&self, arrived: Arrived) {
         let dropped = &self.counts.counters.dropped;
         let mut state = self.lock();
         let was_empty = state.arrived.is_empty();
@@ -182,6 +189,26 @@ impl Inbox {
         self.lock().tokens.contains(&run)
     }
 
+    /// Nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().arrived.is_empty()
+    }
+
+    /// The publisher has failed in one of Zenoh's threads.
+    pub(super) fn fail(&self, why: sealane::Error) {
+        self.lock().failure = Some(why);
+        self.wake_up();
+    }
+
+    pub(super) fn failure(&self) -> Option<sealane::Error> {
+        self.lock().failure.take()
+    }
+
+    /// Has the publisher's thread look again.
+    pub(super) fn wake_up(&self) {
+        self.wake.wake();
+    }
+
     pub(super) fn answer(&self, answer: Answer) {
         self.lock().answers.push_back(answer);
         self.wake.wake();
@@ -213,7 +240,7 @@ impl Inbox {
     pub(super) fn arm(&self) -> bool {
         self.wake.clear();
         let state = self.lock();
-        !state.arrived.is_empty() || !state.answers.is_empty() || state.stopped
+        !state.arrived.is_empty() || !state.answers.is_empty() || state.failure.is_some() || state.stopped
     }
 
     pub(super) fn is_stopped(&self) -> bool {

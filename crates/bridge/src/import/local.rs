@@ -1,13 +1,16 @@
-//! [`Local`]: the thread that has the publisher. It never calls Zenoh.
+//! [`Local`]: the publisher on this machine, and what it knows of the source. It never calls Zenoh.
+//!
+//! A thread of its own has it most of the time. Small samples are published at once by the thread of Zenoh's that brings them, if
+//! that need not wait for anything: they are there sooner, and no thread is woken.
 
 use std::{
     collections::VecDeque,
-    os::fd::AsFd,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, atomic::Ordering::Relaxed},
     time::Instant,
 };
 
-use sealane::{Event, Message, Publisher, PublisherBatch, SubscriberId};
+use sealane::{Event, Message, Publisher, SubscriberId};
 use zenoh::bytes::ZBytes;
 
 use super::{
@@ -21,15 +24,25 @@ use crate::{
     settings::Settings,
     wake::wait_readable,
     wire::{
-        Place,
         call::CallError,
         notice::{Gone, Notice},
         pack::Entries,
     },
 };
 
+/// Bytes of a sample that is published by the thread which brings it. Larger ones would keep the next from being received meanwhile.
+const AT_ONCE: usize = 128 << 10;
+
 /// Samples that are published before subscribers are heard again.
 const TURN: usize = 64;
+
+/// What a turn came to.
+enum Turn {
+    /// There may be more.
+    Again,
+    /// Nothing was there; when to look after the source again.
+    Idle(Option<Instant>),
+}
 
 /// See the module.
 pub(super) struct Local {
@@ -44,6 +57,15 @@ pub(super) struct Local {
     counts: Arc<Counts>,
     /// Answers that found no room on their way.
     answers: VecDeque<Answer>,
+    /// A sample that found no room, and how many of its messages are done.
+    rest: Option<(Arrived, u64)>,
+}
+
+/// Whether a call may wait for slow subscribers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Wait,
+    Try,
 }
 
 impl Local {
@@ -64,39 +86,88 @@ impl Local {
             calls: Arc::clone(calls),
             counts: Arc::clone(counts),
             answers: VecDeque::new(),
+            rest: None,
         }
     }
 
-    pub(super) fn inbox(&self) -> Arc<Inbox> {
-        Arc::clone(&self.inbox)
+    /// A sample that has just come, in one of Zenoh's threads. Never blocks.
+    pub(super) fn arrive(this: &Mutex<Self>, inbox: &Inbox, arrived: Arrived) {
+        let arrived = match this.try_lock() {
+            Ok(mut local) if inbox.is_empty() => match local.publish_at_once(arrived) {
+                Ok(None) => return,
+                Ok(Some(arrived)) => arrived,
+                Err(why) => return inbox.fail(why),
+            },
+            Ok(_) | Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => arrived,
+        };
+        inbox.put(arrived);
     }
 
     /// Publishes what arrives until it is told to stop. A publisher that fails ends the topic, and its subscribers see the end.
-    pub(super) fn run(mut self) {
-        while !self.inbox.is_stopped() {
-            if let Err(why) = self.turn() {
-                self.counts.set_state(false, &format!("the local publisher failed: {why}"));
-                log::error!("the topic ends here: {why}");
-                return;
+    pub(super) fn run(this: &Mutex<Self>, events: &OwnedFd, inbox: &Inbox) {
+        let lock = || -> MutexGuard<'_, Self> { this.lock().unwrap_or_else(PoisonError::into_inner) };
+        while !inbox.is_stopped() {
+            let turn = inbox.failure().map_or_else(|| lock().turn(), Err);
+            match turn {
+                Ok(Turn::Again) => {}
+                Ok(Turn::Idle(look_again)) => {
+                    if !inbox.arm() {
+                        wait_readable([events.as_fd(), inbox.wake().as_fd()], look_again);
+                    }
+                }
+                Err(why) => {
+                    lock().counts.set_state(false, &format!("the local publisher failed: {why}"));
+                    log::error!("the topic ends here: {why}");
+                    return;
+                }
             }
         }
     }
 
-    fn turn(&mut self) -> sealane::Result<()> {
+    fn turn(&mut self) -> sealane::Result<Turn> {
         let mut taken = 0;
+        if let Some((arrived, done)) = self.rest.take() {
+            taken += 1;
+            self.publish_messages(arrived, done, Room::Wait)?;
+        }
         while taken < TURN
             && let Some(arrived) = self.inbox.take()
         {
-            self.publish(&arrived)?;
+            self.publish(arrived)?;
             taken += 1;
         }
         let look_again = self.look_after_source()?;
         self.hear_subscribers()?;
         self.reply();
-        if taken == 0 && !self.inbox.arm() {
-            wait_readable([self.publisher.as_fd(), self.inbox.wake().as_fd()], look_again);
+        Ok(if taken == 0 { Turn::Idle(look_again) } else { Turn::Again })
+    }
+
+    /// Publishes a small sample if nothing is before it, nothing but messages is to be told, and there is room. Else gives it back.
+    fn publish_at_once(&mut self, arrived: Arrived) -> sealane::Result<Option<Arrived>> {
+        let place = arrived.head.place;
+        let is_plain = arrived.len() <= AT_ONCE
+            && self.rest.is_none()
+            && self.follow.run() == Some(place.run)
+            && !self.follow.has_ended()
+            && self.presence.told == Some(Ok(()));
+        if !is_plain || matches!(arrived.content, Content::Beat(_)) {
+            return Ok(Some(arrived));
         }
-        Ok(())
+        match self.follow.messages(place, arrived.count(), false) {
+            Verdict::Take { missed, skip } => {
+                self.miss(missed);
+                self.presence.hear(Instant::now(), false);
+                self.counts.number.store(place.number + arrived.count(), Relaxed);
+                self.publish_messages(arrived, skip, Room::Try)?;
+                if self.rest.is_some() {
+                    self.inbox.wake_up();
+                }
+            }
+            Verdict::Stale | Verdict::Foreign => {
+                add(&self.counts.counters.stale, 1);
+            }
+        }
+        Ok(None)
     }
 
     /// Whether another run may take the place of the one that is followed: that one is not heard any more.
@@ -105,7 +176,7 @@ impl Local {
         !matches!(self.presence.look(Instant::now(), has_token).0, Some(Ok(())))
     }
 
-    fn publish(&mut self, arrived: &Arrived) -> sealane::Result<()> {
+    fn publish(&mut self, arrived: Arrived) -> sealane::Result<()> {
         let (place, count) = (arrived.head.place, arrived.count());
         let followed = self.follow.run();
         let may_change = followed.is_some_and(|run| run != place.run) && self.may_change();
@@ -143,7 +214,7 @@ impl Local {
         }
         if let Some(skip) = skip {
             self.look_after_source()?;
-            self.publish_messages(arrived, skip)?;
+            self.publish_messages(arrived, skip, Room::Wait)?;
         } else if self.untold > 0 && self.notices {
             self.tell(Notice::Missed)?;
         }
@@ -155,29 +226,32 @@ impl Local {
         self.untold = self.untold.saturating_add(missed);
     }
 
-    /// Publishes the messages of a sample, but for the first `skip`.
-    fn publish_messages(&mut self, arrived: &Arrived, skip: u64) -> sealane::Result<()> {
-        let Place { number, .. } = arrived.head.place;
+    /// Publishes the messages of a sample, but for the first `done`. What finds no room becomes the rest.
+    fn publish_messages(&mut self, arrived: Arrived, mut done: u64, room: Room) -> sealane::Result<()> {
+        let place = arrived.head.place;
         self.publisher.lost(std::mem::take(&mut self.untold));
-        self.publisher.epoch(arrived.head.place.epoch());
-        self.publisher.number(number.saturating_add(skip));
-        add(&self.counts.counters.samples, 1);
-        let mut local = Publishing { batch: self.publisher.batch(), counts: &self.counts, too_large: 0 };
+        self.publisher.epoch(place.epoch());
+        self.publisher.number(place.number.saturating_add(done));
+        let mut local =
+            Publishing { publisher: &mut self.publisher, counts: &self.counts, room, too_large: 0 };
+        let mut is_full = false;
         match &arrived.content {
             Content::Message { control, payload } => {
-                if arrived.head.without_fds {
-                    add(&self.counts.counters.without_fds, 1);
-                }
                 let payload = (!arrived.head.without_payload).then_some(Bytes::Sample(payload));
-                local.publish(control, payload.as_ref())?;
+                is_full = !local.publish(control, payload.as_ref(), arrived.head.without_fds)?;
             }
             Content::Pack(bytes, _) => {
-                let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+                let skip = usize::try_from(done).unwrap_or(usize::MAX);
                 for entry in Entries::of(bytes).flatten().skip(skip) {
-                    if entry.without_fds {
-                        add(&self.counts.counters.without_fds, 1);
+                    if !local.publish(
+                        entry.control,
+                        entry.payload.map(Bytes::Slice).as_ref(),
+                        entry.without_fds,
+                    )? {
+                        is_full = true;
+                        break;
                     }
-                    local.publish(entry.control, entry.payload.map(Bytes::Slice).as_ref())?;
+                    done += 1;
                 }
             }
             Content::Beat(_) => {}
@@ -185,6 +259,11 @@ impl Local {
         let too_large = local.too_large;
         drop(local);
         self.untold = too_large;
+        if is_full {
+            self.rest = Some((arrived, done));
+        } else {
+            add(&self.counts.counters.samples, 1);
+        }
         Ok(())
     }
 
@@ -332,35 +411,70 @@ impl Bytes<'_> {
 
 /// The messages of one sample on their way into the ring.
 struct Publishing<'p> {
-    batch: PublisherBatch<'p>,
+    publisher: &'p mut Publisher,
     counts: &'p Counts,
+    room: Room,
+    /// Messages that were too large since the last one that was published.
     too_large: u64,
 }
 
 impl Publishing<'_> {
-    /// Publishes one message. One that is too large for the ring is missed.
-    fn publish(&mut self, control: &[u8], payload: Option<&Bytes<'_>>) -> sealane::Result<()> {
+    /// Publishes one message. One that is too large for the ring is missed. False if there is no room, and it may not wait.
+    fn publish(
+        &mut self,
+        control: &[u8],
+        payload: Option<&Bytes<'_>>,
+        without_fds: bool,
+    ) -> sealane::Result<bool> {
         let len = payload.map_or(0, Bytes::len);
-        let published = match payload {
-            Some(payload) => self.batch.loan(len).and_then(|mut loan| {
-                payload.copy_to(&mut loan);
-                loan.send_with(control)
-            }),
-            None => self.batch.send(control),
-        };
         let counters = &self.counts.counters;
-        match published {
+        match self.try_publish(control, payload, len) {
             Ok(()) => {
                 add(&counters.messages, 1);
                 add(&counters.bytes, u64::try_from(len + control.len()).unwrap_or(u64::MAX));
-                Ok(())
+                if without_fds {
+                    add(&counters.without_fds, 1);
+                }
             }
+            Err(sealane::Error::Full) => return Ok(false),
             Err(why @ (sealane::Error::PayloadTooLarge { .. } | sealane::Error::ControlTooLarge { .. })) => {
                 self.counts.refuse(&counters.refused, &why);
                 self.too_large += 1;
-                Ok(())
             }
-            Err(why) => Err(why),
+            Err(why) => return Err(why),
         }
+        Ok(true)
+    }
+
+    fn try_publish(
+        &mut self,
+        control: &[u8],
+        payload: Option<&Bytes<'_>>,
+        len: usize,
+    ) -> sealane::Result<()> {
+        let may_wait = self.room == Room::Wait;
+        let Some(payload) = payload else {
+            return if may_wait { self.publisher.send(control) } else { self.publisher.try_send(control) };
+        };
+        let mut loan = if may_wait {
+            self.publisher.loan(len)?
+        } else {
+            self.publisher.try_loan(len)?.ok_or(sealane::Error::Full)?
+        };
+        payload.copy_to(&mut loan);
+        match loan.try_send_later(control) {
+            Ok(()) => Ok(()),
+            Err(unsent) if may_wait && matches!(unsent.error(), sealane::Error::Full) => {
+                unsent.into_loan().send_with(control)
+            }
+            Err(unsent) => Err(unsent.into_error()),
+        }
+    }
+}
+
+/// Subscribers that sleep are woken once for all.
+impl Drop for Publishing<'_> {
+    fn drop(&mut self) {
+        self.publisher.batch().flush();
     }
 }

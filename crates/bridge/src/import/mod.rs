@@ -2,17 +2,22 @@
 //!
 //! ```text
 //! Zenoh's threads ── callbacks ──► Inbox ──► Local ══ ring ══► subscribers
-//!        ▲                           ▲         │
-//!        └── get ── Caller ──────────┘◄────────┘ requests
+//!        ▲                  └ small, at once ──►┘ │
+//!        └── get ── Caller ◄──────────────────────┘ requests
 //! ```
-//! Two threads. `Local` alone touches the publisher and never calls Zenoh; `Caller` alone asks, and may be blocked.
+//! Two threads. The one of [`Local`] never calls Zenoh; the one of [`Caller`] asks, and may be blocked.
 
 mod caller;
 mod inbox;
 mod local;
 mod presence;
 
-use std::{path::Path, sync::Arc, thread::JoinHandle};
+use std::{
+    os::fd::AsFd,
+    path::Path,
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+};
 
 use sealane::Builder;
 use zenoh::{Session, Wait, pubsub::Subscriber, sample::SampleKind};
@@ -55,28 +60,35 @@ impl Importer {
         let inbox = Arc::new(Inbox::new(settings, Wake::new()?, Arc::clone(&counts)));
         let calls = Arc::new(Calls::default());
         let caller = Caller::new(session, &keys, settings.call_timeout, &calls, &inbox);
-        let local = Local::new(publisher, settings, &inbox, &calls, &counts);
-        let mut importer = Self {
-            inbox,
-            calls,
-            counts,
-            declared: Self::declare(session, &keys, &local)?,
-            threads: Vec::new(),
-        };
-        importer.spawn("publisher", move || local.run())?;
+        let events = publisher.as_fd().try_clone_to_owned().map_err(Error::io("duplicating a descriptor"))?;
+        let local = Arc::new(Mutex::new(Local::new(publisher, settings, &inbox, &calls, &counts)));
+        let declared = Self::declare(session, &keys, &local, &inbox)?;
+        let mut importer = Self { inbox: Arc::clone(&inbox), calls, counts, declared, threads: Vec::new() };
+        importer.spawn("publisher", move || Local::run(&local, &events, &inbox))?;
         importer.spawn("caller", move || caller.run())?;
         Ok(importer)
     }
 
-    fn declare(session: &Session, keys: &Keys, local: &Local) -> Result<Vec<Subscriber<()>>> {
+    fn declare(
+        session: &Session,
+        keys: &Keys,
+        local: &Arc<Mutex<Local>>,
+        inbox: &Arc<Inbox>,
+    ) -> Result<Vec<Subscriber<()>>> {
         let failed = || Error::zenoh("declaring a subscriber");
         let mut declared = Vec::new();
         for key in [keys.messages().to_owned(), keys.beats()] {
-            let inbox = local.inbox();
-            let subscriber = session.declare_subscriber(key).callback(move |sample| inbox.put(sample)).wait();
+            let (local, inbox) = (Arc::clone(local), Arc::clone(inbox));
+            let take = move |sample| {
+                if let Some(arrived) = inbox.check(&sample) {
+                    drop(sample);
+                    Local::arrive(&local, &inbox, arrived);
+                }
+            };
+            let subscriber = session.declare_subscriber(key).callback(take).wait();
             declared.push(subscriber.map_err(failed())?);
         }
-        let (inbox, of) = (local.inbox(), keys.clone());
+        let (inbox, of) = (Arc::clone(inbox), keys.clone());
         let tokens = session
             .liveliness()
             .declare_subscriber(keys.tokens())

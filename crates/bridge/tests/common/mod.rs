@@ -14,7 +14,7 @@ use std::{
 };
 
 use sealane::{Builder, Control, Event, Publisher};
-use sealane_bridge::{Bridge, Network, Received, Settings, Subscriber};
+use sealane_bridge::{Bridge, Network, Received, Settings, Subscriber, WhenBehind};
 
 /// Everything is there by then, on a slow machine too.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
@@ -33,6 +33,13 @@ pub(crate) fn quick() -> Settings {
     let mut settings = Settings::default();
     settings.beat = Duration::from_millis(10);
     settings.silence = Duration::from_secs(2);
+    settings
+}
+
+/// The same for an export that drops nothing.
+pub(crate) fn waiting() -> Settings {
+    let mut settings = quick();
+    settings.when_behind = WhenBehind::Wait(LONG);
     settings
 }
 
