@@ -22,6 +22,10 @@ fn has_extension(path: impl AsRef<Path>, extension: &str) -> bool {
 
 /// All files below `directory` with this extension.
 fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    // What a workspace of its own has built.
+    if directory.ends_with("target") {
+        return Vec::new();
+    }
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
     paths

@@ -1,4 +1,4 @@
-//! A bridge beside bare Zenoh: `cargo bench --bench network [-- --quick]`.
+//! A bridge beside bare Zenoh: `cargo bench --bench network [-- --quick | --only NAME]`.
 //!
 //! Each measurement has processes of its own on the loopback. Bare Zenoh: one that puts, one whose callback reads. A bridge: a publisher,
 //! an exporter, an importer, a subscriber. Every byte of a payload is written before it is sent, and read when it has come. Both wait
@@ -38,7 +38,8 @@ fn main() -> Result<(), Failed> {
             pin(cpu.parse()?)?;
             play(role, rest)
         }
-        _ => measure(words.contains(&"--quick") || words.contains(&"--test")),
+        ["--only", name, ..] => measure(false, name),
+        _ => measure(words.contains(&"--quick") || words.contains(&"--test"), ""),
     }
 }
 
@@ -333,7 +334,8 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn measure(quick: bool) -> Result<(), Failed> {
+/// Measures the cases whose names have `only` in them.
+fn measure(quick: bool, only: &str) -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     let cases = [
         Case { name: "64 B, packed", size: 64, plain: false, limit: 0.85 },
@@ -341,12 +343,13 @@ fn measure(quick: bool) -> Result<(), Failed> {
         Case { name: "64 KiB", size: 64 << 10, plain: false, limit: 0.85 },
         Case { name: "1 MiB", size: 1 << 20, plain: false, limit: 0.85 },
     ];
+    let cases: Vec<Case> = cases.into_iter().filter(|case| case.name.contains(only)).collect();
     let pairs = if quick { 1 } else { 10 };
-    let setup = Setup { dir: dir.path(), seconds: if quick { 0.3 } else { 1.0 }, gap: 0, pinned: false };
+    let setup = Setup { dir: dir.path(), seconds: if quick { 0.3 } else { 1.0 }, gap: 0, pinned: true };
     println!(
         "| flat out | bare Zenoh, messages/s | bridge | ratio (range) | must hold |\n|---|---:|---:|---|---|"
     );
-    for case in cases {
+    for &case in &cases {
         let (mut bare, mut bridged, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for pair in 0..pairs {
             let mut found = [0.0; 2];
@@ -371,7 +374,7 @@ fn measure(quick: bool) -> Result<(), Failed> {
     }
     let setup = Setup { gap: 1000, pinned: true, ..setup };
     println!("\n| one way, pinned, 1,000 a second | bare Zenoh, median (99 %) | bridge |\n|---|---|---|");
-    for case in cases {
+    for &case in &cases {
         let mut medians = [Vec::new(), Vec::new()];
         let mut tails = [Vec::new(), Vec::new()];
         for _ in 0..pairs.min(5) {

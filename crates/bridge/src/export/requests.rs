@@ -58,15 +58,16 @@ pub(super) struct Requests {
     waiting: Mutex<VecDeque<Request>>,
     open: AtomicUsize,
     stopped: AtomicBool,
+    max_control: usize,
     wake: Wake,
     queue: Arc<Queue>,
     counts: Arc<Counts>,
 }
 
 impl Requests {
-    pub(super) fn new(wake: Wake, queue: Arc<Queue>, counts: Arc<Counts>) -> Self {
+    pub(super) fn new(max_control: usize, wake: Wake, queue: Arc<Queue>, counts: Arc<Counts>) -> Self {
         let (waiting, open, stopped) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
-        Self { waiting, open, stopped, wake, queue, counts }
+        Self { waiting, open, stopped, max_control, wake, queue, counts }
     }
 
     /// Takes a query from one of Zenoh's threads. Never blocks: answers, too, are the sender's.
@@ -81,6 +82,10 @@ impl Requests {
                 return self.queue.answer(query, Err(CallError::Refused(why.to_string())));
             }
         };
+        let len = query.payload().map_or(0, zenoh::bytes::ZBytes::len);
+        if len > self.max_control {
+            return self.queue.answer(query, Err(CallError::TooLarge));
+        }
         // The last count that was seen may be late by some threads of Zenoh, which are few.
         if self.open.load(Relaxed) >= MAX_OPEN {
             return self.queue.answer(query, Err(CallError::Busy));

@@ -24,6 +24,9 @@ use crate::{
 /// What a sample counts for besides its bytes.
 const OVERHEAD: usize = 256;
 
+/// Payloads below this are copied to wait. Zenoh receives up to 64 KiB at once.
+const SMALL: usize = 16 << 10;
+
 /// Tokens of a topic that are remembered: of so many runs that are exported at once.
 const MAX_TOKENS: usize = 64;
 
@@ -59,6 +62,15 @@ impl Arrived {
     /// Bytes, as they came.
     pub(super) fn len(&self) -> usize {
         self.cost - OVERHEAD
+    }
+
+    /// Has a small payload in memory of its own. As it came it is a part of all that was received with it, which would stay, too.
+    fn keep(&mut self) {
+        if let Content::Message { payload, .. } = &mut self.content
+            && payload.len() < SMALL
+        {
+            *payload = ZBytes::from(payload.to_bytes().into_owned());
+        }
     }
 
     /// UNTRUSTED: everything, see [`Head::parse`] and [`Entries`].
@@ -144,7 +156,8 @@ impl Inbox {
     }
 
     /// Adds a sample, or drops some as the topic's settings say; they are missed by their numbers.
-    pub(super) fn put(&self, arrived: Arrived) {
+    pub(super) fn put(&self, mut arrived: Arrived) {
+        arrived.keep();
         let dropped = &self.counts.counters.dropped;
         let mut state = self.lock();
         let was_empty = state.arrived.is_empty();

@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, atomic::Ordering::Relaxed},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use sealane::{Event, Message, Publisher, SubscriberId};
@@ -32,6 +32,9 @@ use crate::{
 
 /// Bytes of a sample that is published by the thread which brings it. Larger ones would keep the next from being received meanwhile.
 const AT_ONCE: usize = 128 << 10;
+
+/// Longest wait for slow subscribers before others are heard, and the end of the bridge.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Samples that are published before subscribers are heard again.
 const TURN: usize = 64;
@@ -131,6 +134,7 @@ impl Local {
             self.publish_messages(arrived, done, Room::Wait)?;
         }
         while taken < TURN
+            && self.rest.is_none()
             && let Some(arrived) = self.inbox.take()
         {
             self.publish(arrived)?;
@@ -267,11 +271,14 @@ impl Local {
         Ok(())
     }
 
-    /// Tells subscribers something in the bridge's own name.
-    fn tell(&mut self, notice: Notice) -> sealane::Result<()> {
+    /// Tells subscribers something in the bridge's own name. False if there was no room for it in time.
+    fn tell(&mut self, notice: Notice) -> sealane::Result<bool> {
         self.publisher.lost(std::mem::take(&mut self.untold));
         self.publisher.epoch(0);
-        self.publisher.send(notice.to_string().as_bytes())
+        match self.publisher.send_timeout(notice.to_string().as_bytes(), PATIENCE) {
+            Err(why) if why.is_timeout() => Ok(false),
+            sent => sent.map(|()| true),
+        }
     }
 
     /// Tells subscribers that the source is gone, or there again. Returns when to look again.
@@ -283,10 +290,10 @@ impl Local {
         {
             // At first there is nothing to tell: whoever subscribes takes the source to be there.
             let is_news = self.presence.told.is_some() || how.is_err();
-            self.presence.told = Some(how);
             self.counts.set_state(how.is_ok(), state_of(how));
-            if is_news && self.notices {
-                self.tell(how.map_or_else(Notice::Gone, |()| Notice::Here))?;
+            let notice = how.map_or_else(Notice::Gone, |()| Notice::Here);
+            if !(is_news && self.notices) || self.tell(notice)? {
+                self.presence.told = Some(how);
             }
         }
         Ok(look_again)
@@ -419,7 +426,7 @@ struct Publishing<'p> {
 }
 
 impl Publishing<'_> {
-    /// Publishes one message. One that is too large for the ring is missed. False if there is no room, and it may not wait.
+    /// Publishes one message. One that is too large for the ring is missed. False if there is no room for it yet.
     fn publish(
         &mut self,
         control: &[u8],
@@ -436,7 +443,7 @@ impl Publishing<'_> {
                     add(&counters.without_fds, 1);
                 }
             }
-            Err(sealane::Error::Full) => return Ok(false),
+            Err(why) if why.is_timeout() || matches!(why, sealane::Error::Full) => return Ok(false),
             Err(why @ (sealane::Error::PayloadTooLarge { .. } | sealane::Error::ControlTooLarge { .. })) => {
                 self.counts.refuse(&counters.refused, &why);
                 self.too_large += 1;
@@ -454,10 +461,14 @@ impl Publishing<'_> {
     ) -> sealane::Result<()> {
         let may_wait = self.room == Room::Wait;
         let Some(payload) = payload else {
-            return if may_wait { self.publisher.send(control) } else { self.publisher.try_send(control) };
+            return if may_wait {
+                self.publisher.send_timeout(control, PATIENCE)
+            } else {
+                self.publisher.try_send(control)
+            };
         };
         let mut loan = if may_wait {
-            self.publisher.loan(len)?
+            self.publisher.loan_timeout(len, PATIENCE)?
         } else {
             self.publisher.try_loan(len)?.ok_or(sealane::Error::Full)?
         };
@@ -465,7 +476,7 @@ impl Publishing<'_> {
         match loan.try_send_later(control) {
             Ok(()) => Ok(()),
             Err(unsent) if may_wait && matches!(unsent.error(), sealane::Error::Full) => {
-                unsent.into_loan().send_with(control)
+                unsent.into_loan().send_with_timeout(control, PATIENCE)
             }
             Err(unsent) => Err(unsent.into_error()),
         }

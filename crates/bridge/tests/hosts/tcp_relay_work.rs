@@ -1,4 +1,4 @@
-//! What a [`TcpRelay`] promises. It is a part of `tests/hosts_work.rs`.
+//! What a [`TcpRelay`] promises. It is a part of `hosts_work.rs`.
 
 use std::{
     io::{ErrorKind, Read, Write},
