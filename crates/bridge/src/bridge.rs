@@ -66,20 +66,50 @@ impl Bridge {
     /// How each topic does.
     #[must_use]
     pub fn status(&self) -> Vec<TopicStatus> {
-        self.counts().iter().map(|counts| counts.status()).collect()
-    }
-
-    pub(crate) fn counts(&self) -> Vec<Arc<Counts>> {
-        let exports = self.exports.iter().map(Exporter::counts);
-        exports.chain(self.imports.iter().map(Importer::counts)).collect()
+        self.status_reader().topics()
     }
 
     /// The bridges and routers that this one is connected to, by Zenoh's identifiers.
     #[must_use]
     pub fn peers(&self) -> Vec<String> {
+        self.status_reader().peers()
+    }
+
+    /// The same for another thread, which may keep it as long as it likes.
+    #[must_use]
+    pub fn status_reader(&self) -> StatusReader {
+        let exports = self.exports.iter().map(Exporter::counts);
+        let counts = exports.chain(self.imports.iter().map(Importer::counts)).collect();
+        StatusReader { counts, session: self.session.clone() }
+    }
+}
+
+/// Says how a bridge does: from [`Bridge::status_reader`].
+#[derive(Clone)]
+pub struct StatusReader {
+    counts: Vec<Arc<Counts>>,
+    session: Session,
+}
+
+impl StatusReader {
+    /// How each topic does.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicStatus> {
+        self.counts.iter().map(|counts| counts.status()).collect()
+    }
+
+    /// The bridges and routers that it is connected to, by Zenoh's identifiers.
+    #[must_use]
+    pub fn peers(&self) -> Vec<String> {
         let info = self.session.info();
         let peers = info.peers_zid().wait().map(|id| id.to_string());
         peers.chain(info.routers_zid().wait().map(|id| format!("{id} (router)"))).collect()
+    }
+}
+
+impl std::fmt::Debug for StatusReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StatusReader").field("topics", &self.topics()).finish_non_exhaustive()
     }
 }
 

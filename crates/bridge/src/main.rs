@@ -1,3 +1,7 @@
-//! The program `sealane-bridge`.
+//! The program `sealane-bridge`: see docs/bridge.md.
 
-fn main() {}
+mod program;
+
+fn main() -> std::process::ExitCode {
+    program::main()
+}

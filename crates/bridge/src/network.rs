@@ -24,6 +24,7 @@ pub struct Network {
     listen: Vec<String>,
     connect: Vec<String>,
     router: bool,
+    client: bool,
     lease: Option<Duration>,
     zenoh: Option<String>,
     max_message: Option<usize>,
@@ -55,6 +56,14 @@ impl Network {
     #[must_use]
     pub fn router(mut self) -> Self {
         self.router = true;
+        self
+    }
+
+    /// Connects to a router, and reaches all that are behind it: Zenoh's client mode. Without it a bridge reaches only those that it is
+    /// connected to itself. [`Bridge::open`](crate::Bridge::open) then waits until the router is there.
+    #[must_use]
+    pub fn client(mut self) -> Self {
+        self.client = true;
         self
     }
 
@@ -119,8 +128,13 @@ impl Network {
     /// What is set unless Zenoh's own configuration has it.
     fn ours(&self) -> Vec<(&'static str, Value)> {
         let lease = self.lease.unwrap_or(Duration::from_secs(10)).max(self.wait.unwrap_or_default());
+        let mode = match (self.router, self.client) {
+            (true, _) => "router",
+            (false, true) => "client",
+            (false, false) => "peer",
+        };
         let mut ours = vec![
-            ("mode", json!(if self.router { "router" } else { "peer" })),
+            ("mode", json!(mode)),
             ("listen/endpoints", json!(self.listen)),
             ("connect/endpoints", json!(self.connect)),
             ("connect/timeout_ms", json!(-1)),

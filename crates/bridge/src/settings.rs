@@ -85,8 +85,9 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The longest message that fits into half of the ring that [`ring`](Self::ring) asks for.
-    pub(crate) fn max_message(&self) -> usize {
+    /// Import: the longest message that fits into half of the [`ring`](Self::ring), control bytes included.
+    #[must_use]
+    pub fn max_message(&self) -> usize {
         (self.ring / 2).saturating_add(self.max_control)
     }
 
