@@ -44,8 +44,9 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// Logs of this program from `info` on, others' from `warn` on, unless `RUST_LOG` says otherwise.
+/// Logs of this program from `info` on, others' from `warn` on, unless `RUST_LOG` says otherwise. That gossip is off, Zenoh need not say.
 fn log_to_stderr() {
-    let environment = env_logger::Env::default().default_filter_or("warn,sealane_bridge=info");
+    let environment = env_logger::Env::default()
+        .default_filter_or("warn,zenoh::net::routing::hat=error,sealane_bridge=info");
     env_logger::Builder::from_env(environment).init();
 }
