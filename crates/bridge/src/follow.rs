@@ -35,6 +35,15 @@ pub(crate) enum Verdict {
     Foreign,
 }
 
+/// What a beat says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Heard {
+    /// Messages that are now known to be lost.
+    pub(crate) missed: u64,
+    /// It comes from another publisher than the one that is followed.
+    pub(crate) is_foreign: bool,
+}
+
 /// The runs of one topic, as an importer sees them.
 #[derive(Debug, Default)]
 pub(crate) struct Follow {
@@ -53,6 +62,18 @@ impl Follow {
     #[must_use]
     pub(crate) fn has_ended(&self) -> bool {
         self.current.and_then(|run| self.find(run)).is_some_and(|run| run.ended)
+    }
+
+    /// The number of the next message of the run that is followed.
+    #[must_use]
+    pub(crate) fn expected(&self) -> Option<u64> {
+        self.current.and_then(|run| self.find(run)).map(|run| run.expected)
+    }
+
+    /// The runs before the one that is followed, oldest first, and up to where each was passed on or told missing.
+    pub(crate) fn earlier(&self) -> impl Iterator<Item = Ended> {
+        let earlier = self.runs.iter().take_while(|run| Some(run.id) != self.current);
+        earlier.map(|run| Ended { run: run.id, end: run.expected })
     }
 
     fn find(&self, run: u64) -> Option<&Run> {
@@ -74,27 +95,52 @@ impl Follow {
         Verdict::Take { missed, skip }
     }
 
-    /// Takes a beat: the next number is `place.number`, and `ended` runs have ended. Returns the messages that are now known to be lost;
-    /// `None` if it comes from another publisher than the one that is followed.
+    /// Takes a beat: the next number is `place.number`, and `earlier` runs have ended, oldest first.
     pub(crate) fn beat(
         &mut self,
         place: Place,
         has_ended: bool,
-        ended: &[Ended],
+        earlier: &[Ended],
         may_change: bool,
-    ) -> Option<u64> {
-        let mut missed = 0;
-        for &Ended { run, end } in ended {
-            missed += self.end(run, end);
+    ) -> Heard {
+        let mut missed = self.end_all(earlier);
+        if has_ended && self.current != Some(place.run) {
+            // Its end is news also if another run is followed meanwhile.
+            missed += self.end(place.run, place.number);
         }
         let is_late = self.current.is_some_and(|current| current != place.run);
-        let run = self.enter(place, may_change)?;
+        let Some(run) = self.enter(place, may_change) else { return Heard { missed, is_foreign: true } };
         if !(run.ended && is_late) {
             missed += place.number.saturating_sub(run.expected);
             run.expected = run.expected.max(place.number);
             run.ended = has_ended;
         }
-        Some(missed)
+        Heard { missed, is_foreign: false }
+    }
+
+    /// These runs have ended, one after the other: what was lost at their ends, and all of those that were not heard at all. Runs from
+    /// before the first that was followed are only remembered.
+    fn end_all(&mut self, ended: &[Ended]) -> u64 {
+        let mut missed = 0;
+        // Where the next run that is not known belongs; and whether one before it was followed.
+        let (mut place, mut follows) = (0, false);
+        for &Ended { run, end } in ended {
+            if let Some(at) = self.runs.iter().position(|known| known.id == run) {
+                missed += self.end(run, end);
+                (place, follows) = (at + 1, true);
+                continue;
+            }
+            if follows {
+                missed += end;
+            }
+            if self.runs.len() == REMEMBERED {
+                self.runs.pop_front();
+                place = place.saturating_sub(1);
+            }
+            self.runs.insert(place.min(self.runs.len()), Run { id: run, expected: end, ended: true });
+            place += 1;
+        }
+        missed
     }
 
     /// A known run has ended: what was lost at its end.
@@ -115,6 +161,7 @@ impl Follow {
         if is_other && !is_over && !may_change && !self.has_ended() {
             return None;
         }
+        let is_first = self.current.is_none();
         if !is_other || !is_over {
             self.current = Some(place.run);
         }
@@ -122,7 +169,7 @@ impl Follow {
             return self.runs.get_mut(at);
         }
         // Who follows a topic misses what a new run said before it was heard. Who has just come does not.
-        let expected = if self.runs.is_empty() { place.number } else { 0 };
+        let expected = if is_first { place.number } else { 0 };
         if self.runs.len() == REMEMBERED {
             self.runs.pop_front();
         }
@@ -141,6 +188,10 @@ mod tests {
 
     fn take(missed: u64, skip: u64) -> Verdict {
         Verdict::Take { missed, skip }
+    }
+
+    fn heard(missed: u64) -> Heard {
+        Heard { missed, is_foreign: false }
     }
 
     #[test]
@@ -163,7 +214,7 @@ mod tests {
     fn a_new_run_counts_from_its_first_message() {
         let mut follow = Follow::default();
         assert_eq!(follow.messages(at(1, 0), 10, false), take(0, 0));
-        assert_eq!(follow.beat(at(1, 12), true, &[], false), Some(2));
+        assert_eq!(follow.beat(at(1, 12), true, &[], false), heard(2));
         assert_eq!(follow.messages(at(2, 3), 1, false), take(3, 0));
         assert_eq!(follow.messages(at(1, 11), 1, false), Verdict::Stale);
         assert_eq!(follow.run(), Some(2));
@@ -174,7 +225,7 @@ mod tests {
         let mut follow = Follow::default();
         assert_eq!(follow.messages(at(1, 0), 1, false), take(0, 0));
         assert_eq!(follow.messages(at(2, 0), 1, false), Verdict::Foreign);
-        assert_eq!(follow.beat(at(2, 1), false, &[], false), None);
+        assert_eq!(follow.beat(at(2, 1), false, &[], false), Heard { missed: 0, is_foreign: true });
         assert_eq!(follow.messages(at(2, 1), 1, true), take(1, 0));
     }
 
@@ -184,8 +235,42 @@ mod tests {
         assert_eq!(follow.messages(at(1, 0), 10, false), take(0, 0));
         assert_eq!(follow.messages(at(2, 0), 1, true), take(0, 0));
         let ended = [Ended { run: 1, end: 15 }];
-        assert_eq!(follow.beat(at(2, 1), false, &ended, false), Some(5));
-        assert_eq!(follow.beat(at(2, 1), false, &ended, false), Some(0));
+        assert_eq!(follow.beat(at(2, 1), false, &ended, false), heard(5));
+        assert_eq!(follow.beat(at(2, 1), false, &ended, false), heard(0));
+    }
+
+    #[test]
+    fn runs_that_were_not_heard_at_all_are_missed_whole() {
+        let mut follow = Follow::default();
+        assert_eq!(follow.messages(at(1, 0), 10, false), take(0, 0));
+        let ended = [(7, 50), (1, 12), (2, 100), (3, 1000)].map(|(run, end)| Ended { run, end });
+        assert_eq!(follow.beat(at(4, 5), false, &ended, false), heard(2 + 100 + 1000 + 5));
+        assert_eq!(follow.beat(at(4, 5), false, &ended, false), heard(0));
+        assert_eq!(follow.messages(at(3, 999), 1, false), Verdict::Stale);
+        assert!(follow.earlier().eq(ended), "the run 7 is from before");
+    }
+
+    #[test]
+    fn runs_from_before_the_first_are_not_missed() {
+        let mut follow = Follow::default();
+        let ended = [Ended { run: 1, end: 100 }];
+        assert_eq!(follow.beat(at(2, 5), false, &ended, false), heard(0));
+        assert_eq!((follow.run(), follow.expected()), (Some(2), Some(5)));
+        assert!(follow.earlier().eq(ended));
+    }
+
+    #[test]
+    fn the_end_of_an_earlier_run_is_told_whoever_says_it() {
+        let mut follow = Follow::default();
+        assert_eq!(follow.messages(at(1, 0), 10, false), take(0, 0));
+        assert_eq!(follow.messages(at(2, 0), 1, true), take(0, 0));
+        // Its own exporter, whose last beat was late.
+        assert_eq!(follow.beat(at(1, 15), true, &[], false).missed, 5);
+        assert_eq!(follow.messages(at(3, 0), 1, true), take(0, 0));
+        // An exporter of yet another publisher.
+        let ended = [Ended { run: 2, end: 4 }];
+        assert_eq!(follow.beat(at(9, 0), false, &ended, false), Heard { missed: 3, is_foreign: true });
+        assert_eq!(follow.run(), Some(3));
     }
 
     /// Whatever is lost, doubled or late, and however often the publisher is started again: what was passed on and what was told
@@ -217,15 +302,15 @@ mod tests {
                     }
                     number += count;
                     if random(4) == 0 {
-                        had += follow.beat(at(run, number), false, &ended, false).unwrap_or(0);
+                        had += follow.beat(at(run, number), false, &ended, false).missed;
                     }
                 }
                 ended.push(Ended { run, end: number });
                 // The end is heard, or not; the exporter's silence lets another run in.
                 if random(2) == 0 {
-                    had += follow.beat(at(run, number), true, &ended, false).unwrap_or(0);
+                    had += follow.beat(at(run, number), true, &ended, false).missed;
                 }
-                had += follow.beat(at(run + 1, 0), false, &ended, true).unwrap_or(0);
+                had += follow.beat(at(run + 1, 0), false, &ended, true).missed;
                 number = 0;
             }
             assert_eq!(had, sent);

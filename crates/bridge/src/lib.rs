@@ -42,6 +42,7 @@ mod import;
 mod network;
 mod settings;
 mod subscriber;
+mod tally;
 mod wake;
 #[doc(hidden)]
 pub mod wire;

@@ -1,16 +1,21 @@
 //! [`Subscriber`]: a subscriber at a bridge's path that comes back when the bridge is started again.
 
 use std::{
+    collections::VecDeque,
     ops::Deref,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use sealane::{Builder, Control, Message};
+use sealane::{Builder, Control, Message, Payload, RequestId};
 
 use crate::{
     error::Result,
-    wire::{call::CallError, notice::Notice},
+    tally::Tally,
+    wire::{
+        call::CallError,
+        notice::{Notice, Standing},
+    },
 };
 
 /// A message, or what the bridge itself has to say.
@@ -31,8 +36,7 @@ pub struct BridgedMessage {
 }
 
 impl BridgedMessage {
-    /// Messages that were lost just before it, wherever that was: also those that passed while the bridge was not running, if it is the
-    /// same run of the source.
+    /// Messages that were lost just before it, wherever that was: also those that passed while the bridge was not running.
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.missed
@@ -79,11 +83,23 @@ pub struct Subscriber {
     path: PathBuf,
     builder: Builder,
     connected: Option<sealane::Subscriber>,
-    /// The run of the last message, and the number after it.
-    last: Option<(u64, u64)>,
-    /// The next message is the first since it came back.
-    came_back: bool,
+    tally: Tally,
+    /// What came while a reply was awaited.
+    kept: VecDeque<Received>,
 }
+
+impl Received {
+    fn len(&self) -> usize {
+        match self {
+            Self::Message(message) => message.control().len() + message.payload().map_or(0, Payload::len),
+            Self::Notice(..) => 0,
+        }
+    }
+}
+
+/// What is kept while a reply is awaited: as much as a [`sealane::Subscriber`] keeps.
+const KEPT_MESSAGES: usize = 64;
+const KEPT_BYTES: usize = 4 << 20;
 
 /// Time between two attempts to come back.
 const RETRY: Duration = Duration::from_millis(20);
@@ -103,7 +119,13 @@ impl Subscriber {
     /// Those of [`connect`](Self::connect).
     pub fn connect_with(builder: &Builder, path: impl AsRef<Path>, timeout: Duration) -> Result<Self> {
         let path = path.as_ref().to_owned();
-        let mut this = Self { path, builder: builder.clone(), connected: None, last: None, came_back: false };
+        let mut this = Self {
+            path,
+            builder: builder.clone(),
+            connected: None,
+            tally: Tally::default(),
+            kept: VecDeque::new(),
+        };
         let deadline = deadline(timeout);
         while let Err(why) = this.try_connect() {
             if !wait_a_little(deadline) {
@@ -115,8 +137,8 @@ impl Subscriber {
 
     fn try_connect(&mut self) -> sealane::Result<&mut sealane::Subscriber> {
         if self.connected.is_none() {
-            self.came_back = self.last.is_some();
             self.connected = Some(self.builder.subscribe(&self.path)?);
+            self.tally.come_back();
         }
         self.connected.as_mut().ok_or(sealane::Error::Disconnected)
     }
@@ -127,6 +149,9 @@ impl Subscriber {
     /// [`Error::Sealane`](crate::Error::Sealane) for what a bridge that is started again cannot mend: a violation of the protocol
     /// ([`sealane::Error::Protocol`]), or descriptors that could not be had.
     pub fn recv(&mut self, timeout: Duration) -> Result<Option<Received>> {
+        if let Some(kept) = self.kept.pop_front() {
+            return Ok(Some(kept));
+        }
         let deadline = deadline(timeout);
         loop {
             let Ok(subscriber) = self.try_connect() else {
@@ -137,7 +162,11 @@ impl Subscriber {
             };
             let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
             match subscriber.recv_timeout(left) {
-                Ok(message) => return Ok(Some(self.receive(message))),
+                Ok(message) => {
+                    if let Some(received) = self.receive(message) {
+                        return Ok(Some(received));
+                    }
+                }
                 Err(why) if why.is_timeout() => return Ok(None),
                 // The bridge has ended, or was too fast: it may be there again.
                 Err(sealane::Error::Disconnected | sealane::Error::TooSlow) => self.connected = None,
@@ -146,43 +175,60 @@ impl Subscriber {
         }
     }
 
-    fn receive(&mut self, message: Message) -> Received {
-        let missed = message.missed();
-        if let Some(notice) = Notice::of(&message) {
-            return Received::Notice(notice, missed);
-        }
+    /// What a message is to the user: nothing, if it only says where the source stands.
+    fn receive(&mut self, message: Message) -> Option<Received> {
+        // Nothing is kept in the subscription, so this is the number of the message behind this one.
         let next = self.connected.as_ref().map_or(0, sealane::Subscriber::number);
-        let epoch = message.epoch();
-        // What passed before it came back is a difference of the source's numbers, if it is the same run.
-        let missed = match self.last {
-            Some((run, last)) if self.came_back && run == epoch => {
-                next.saturating_sub(1).saturating_sub(last)
+        let (sequence, missed) = (message.sequence(), message.missed());
+        match Notice::of(&message) {
+            _ if message.in_reply_to().is_some() => None,
+            None => {
+                let missed = self.tally.message(sequence, message.epoch(), next.wrapping_sub(1), missed);
+                Some(Received::Message(Box::new(BridgedMessage { message, missed })))
             }
-            _ => missed,
-        };
-        self.came_back = false;
-        self.last = Some((epoch, next));
-        Received::Message(Box::new(BridgedMessage { message, missed }))
+            Some(Notice::Place) => {
+                let standing = str::from_utf8(message.control()).ok().and_then(Standing::of)?;
+                let missed = self.tally.standing(sequence, &standing, missed);
+                (missed > 0).then_some(Received::Notice(Notice::Missed, missed))
+            }
+            Some(notice) => Some(Received::Notice(notice, self.tally.notice(sequence, next, missed))),
+        }
     }
 
-    /// Asks the source's publisher, through both bridges. Messages that come meanwhile are kept.
+    /// Asks the source's publisher, through both bridges. Messages that come meanwhile are kept, up to 64 and 4 MiB.
     ///
     /// # Errors
     /// [`Error::Call`](crate::Error::Call) if there is no reply of the publisher, and why; [`Error::Sealane`](crate::Error::Sealane)
     /// as from [`sealane::Subscriber::call`].
     pub fn call<'c>(&mut self, control: impl Into<Control<'c>>, timeout: Duration) -> Result<Message> {
+        let deadline = deadline(timeout);
         let Ok(subscriber) = self.try_connect() else { return Err(CallError::NobodyThere.into()) };
-        match subscriber.call(control, timeout) {
-            Ok(reply) => match CallError::of(reply.control()) {
-                Some(why) => Err(why.into()),
-                None => Ok(reply),
-            },
-            Err(why) => {
-                if matches!(why, sealane::Error::Disconnected | sealane::Error::TooSlow) {
-                    self.connected = None;
-                }
-                Err(why.into())
+        let request = subscriber.request_timeout(control, timeout)?;
+        let reply = self.wait_reply(request, deadline).inspect_err(|why| match why {
+            sealane::Error::Disconnected | sealane::Error::TooSlow => self.connected = None,
+            _ => self.connected.iter().for_each(|subscriber| subscriber.cancel(request)),
+        })?;
+        match CallError::of(reply.control()) {
+            Some(why) => Err(why.into()),
+            None => Ok(reply),
+        }
+    }
+
+    /// Receives until the reply is here. What comes before it is counted now, and kept.
+    fn wait_reply(&mut self, request: RequestId, deadline: Option<Instant>) -> sealane::Result<Message> {
+        loop {
+            let subscriber = self.connected.as_mut().ok_or(sealane::Error::Disconnected)?;
+            let bytes: usize = self.kept.iter().map(Received::len).sum();
+            if self.kept.len() >= KEPT_MESSAGES || bytes >= KEPT_BYTES {
+                return Err(sealane::Error::Backlog);
             }
+            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            let message = subscriber.recv_timeout(left)?;
+            if message.in_reply_to() == Some(request) {
+                return Ok(message);
+            }
+            let received = self.receive(message);
+            self.kept.extend(received);
         }
     }
 

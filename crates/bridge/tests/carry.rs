@@ -155,3 +155,67 @@ fn descriptors_do_not_cross() {
         }
     }
 }
+
+#[test]
+fn messages_that_are_too_large_for_the_far_side_are_missed_in_their_place() {
+    let mut import = quick();
+    // Not even the bridge's own notices fit.
+    import.max_control = 16;
+    let mut pair = Pair::new(&quick(), &import);
+    let mut batch = pair.publisher.batch();
+    for number in 0..30_u64 {
+        batch.send(Control::of(&number)).unwrap();
+        batch.send(&[0; 17]).unwrap();
+    }
+    drop(batch);
+    for number in 0..30_u64 {
+        assert_eq!(next(&mut pair.subscriber), (number.to_le_bytes().to_vec(), u64::from(number > 0)));
+    }
+    let first = pair.subscriber.inner().unwrap().number();
+    pair.publisher.send(b"after").unwrap();
+    assert_eq!(next(&mut pair.subscriber), (b"after".to_vec(), 1));
+    assert_eq!(pair.subscriber.inner().unwrap().number(), first + 2, "numbers at the source");
+}
+
+#[test]
+fn messages_that_come_during_a_call_are_counted_once() {
+    let Pair { place, mut publisher, exporter, importer, mut subscriber } = Pair::new(&quick(), &quick());
+    let caller = std::thread::spawn(move || {
+        let reply = subscriber.call(b"gain?", LONG).unwrap();
+        assert_eq!(reply.control(), b"2.0");
+        for number in 0..10_u64 {
+            assert_eq!(next(&mut subscriber), (number.to_le_bytes().to_vec(), 0));
+        }
+        subscriber
+    });
+    let (id, token) = loop {
+        if let Some(sealane::Event::Message(id, message)) = publisher.wait_event(LONG).unwrap() {
+            break (id, message.reply_token().unwrap());
+        }
+    };
+    for number in 0..10_u64 {
+        common::publish(&mut publisher, number);
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    publisher.reply(id, token, b"2.0").unwrap();
+    let mut subscriber = caller.join().unwrap();
+    // The bridge is started again, and messages are lost meanwhile.
+    drop(importer);
+    common::publish(&mut publisher, 10);
+    let _importer = place.importer(&quick());
+    let mut missed = 0;
+    for number in 11.. {
+        common::publish(&mut publisher, number);
+        match subscriber.recv(Duration::from_millis(50)).unwrap() {
+            Some(Received::Notice(_, count)) => missed += count,
+            Some(Received::Message(message)) => {
+                missed += message.missed();
+                assert_eq!(common::number(message.control()), 10 + missed);
+                break;
+            }
+            _ => {}
+        }
+    }
+    assert!(missed > 0);
+    drop(exporter);
+}

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sealane::Payload;
 use zenoh::query::Query;
 
 use crate::{
@@ -47,7 +48,7 @@ pub(super) enum Bytes {
     Copied(Vec<u8>),
     /// Still in the ring, which has no room for others meanwhile: where the publisher waits for us anyway. So it is read once, by the thread
     /// that needs it.
-    Held(sealane::Payload),
+    Held(Payload),
 }
 
 impl Bytes {
@@ -119,26 +120,37 @@ impl Filling {
         control.saturating_add(payload.unwrap_or(0)) <= MAX_PACK / 4
     }
 
-    /// The pack to append a message of `place` to, with its lengths written.
-    pub(super) fn entry(
+    /// Appends a message of `place` to the last pack, or to a new one. False if it was overwritten meanwhile: then it is missed.
+    pub(super) fn add(
         &mut self,
         place: Place,
-        control: usize,
-        payload: Option<usize>,
+        control: &[u8],
+        payload: Option<&Payload>,
         without_fds: bool,
-    ) -> Option<&mut Vec<u8>> {
-        let len = ENTRY_LEN + control + payload.unwrap_or(0);
+    ) -> bool {
+        let payload_len = payload.map(Payload::len);
+        let len = ENTRY_LEN + control.len() + payload_len.unwrap_or(0);
         if !self.chunks.last().is_some_and(|chunk| chunk.takes(place, len)) {
             self.chunks.push(Chunk { place, count: 0, body: Body::Pack(Vec::with_capacity(len.max(1024))) });
         }
-        let chunk = self.chunks.last_mut()?;
-        let Body::Pack(bytes) = &mut chunk.body else { return None };
-        if !pack::push_lens(bytes, control, payload, without_fds) {
-            return None;
+        let Some(Chunk { count, body: Body::Pack(bytes), .. }) = self.chunks.last_mut() else { return false };
+        let before = bytes.len();
+        let mut is_whole = pack::push_lens(bytes, control.len(), payload_len, without_fds);
+        bytes.extend_from_slice(control);
+        if let Some(payload) = payload {
+            payload.bytes().for_each_block(|block| bytes.extend_from_slice(block));
+            is_whole &= payload.is_whole();
         }
-        chunk.count += 1;
-        self.len += len;
-        Some(bytes)
+        if is_whole {
+            *count += 1;
+            self.len += len;
+            return true;
+        }
+        bytes.truncate(before);
+        if *count == 0 {
+            self.chunks.pop();
+        }
+        false
     }
 
     /// Adds a message that has a sample of its own.
@@ -166,6 +178,8 @@ pub(super) enum Task {
     Send(Chunk),
     /// The publisher is gone; this would have been its next message.
     Ended(Place),
+    /// The subscription has ended before this place, and the publisher goes on without it.
+    Left(Place),
     Answer(Query, Result<Vec<u8>, CallError>),
     /// Nothing happened until the deadline. All before this place was sent, or is lost.
     Beat(Option<Place>),
@@ -289,7 +303,7 @@ impl Queue {
     /// Adds the beginning or the end of a run, which is never dropped.
     pub(super) fn tell(&self, task: Task) {
         let mut state = self.lock();
-        if let Task::Began(place) | Task::Ended(place) = &task {
+        if let Task::Began(place) | Task::Ended(place) | Task::Left(place) = &task {
             state.read = Some(*place);
         }
         state.tasks.push_back(task);
@@ -353,5 +367,40 @@ impl Queue {
             }
             state = self.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealane::{Builder, Slow};
+
+    use super::*;
+
+    #[test]
+    fn what_was_overwritten_while_it_was_held_is_not_passed_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("numbers");
+        let slow = Slow::Wait(Duration::from_millis(20));
+        let mut publisher = Builder::default().slow(slow).ring_capacity(1 << 16).publish(&path).unwrap();
+        let joining = std::thread::spawn(move || Builder::default().slow(slow).subscribe(path).unwrap());
+        while publisher.subscribers().is_empty() {
+            publisher.wait_event(Duration::from_millis(10)).unwrap();
+        }
+        let mut subscriber = joining.join().unwrap();
+        let mut publish = || publisher.loan(1000).unwrap().send_with(b"number").unwrap();
+        publish();
+        publish();
+        let [first, second] = [(); 2].map(|()| subscriber.recv().unwrap());
+        let mut filling = Filling::default();
+        let place = |number| Place { run: 1, number, source: 0 };
+        assert!(filling.add(place(0), b"number", first.payload(), false));
+        let len = filling.len();
+        // The publisher ends the subscription, and goes on over what it holds.
+        (0..200).for_each(|_| publish());
+        assert!(!filling.add(place(1), b"number", second.payload(), false));
+        assert_eq!(filling.len(), len, "the pack is as it was");
+        let mut filling = Filling::default();
+        assert!(!filling.add(place(1), b"number", second.payload(), false));
+        assert!(filling.chunks.is_empty());
     }
 }

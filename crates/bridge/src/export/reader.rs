@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sealane::{Builder, Message, Subscriber};
+use sealane::{Builder, Message, Payload, Subscriber};
 
 use super::{
     queue::{Body, Bytes, Chunk, Filling, Queue, Task},
@@ -135,6 +135,7 @@ impl Reader {
             // It goes on without us, and we come back to it.
             sealane::Error::TooSlow => {
                 log::warn!("{}: the publisher has ended this bridge as too slow", self.path.display());
+                self.queue.tell(Task::Left(reading.place));
             }
             _ if self.requests.is_stopped() => {}
             _ => self.queue.tell(Task::Ended(reading.place)),
@@ -225,26 +226,30 @@ impl Reading<'_> {
             add(&counters.without_fds, 1);
         }
         let payload = message.take_payload();
-        let (control, len) = (message.control(), payload.as_ref().map(sealane::Payload::len));
-        if !self.reader.plain && Filling::takes(control.len(), len) {
-            if let Some(bytes) = self.filling.entry(place, control.len(), len, without_fds) {
-                bytes.extend_from_slice(control);
-                if let Some(payload) = payload {
-                    payload.bytes().for_each_block(|block| bytes.extend_from_slice(block));
+        let (control, len) = (message.control(), payload.as_ref().map(Payload::len));
+        // A publisher that has ended this subscription as too slow may overwrite what is copied.
+        let is_whole = if !self.reader.plain && Filling::takes(control.len(), len) {
+            self.filling.add(place, control, payload.as_ref(), without_fds)
+        } else {
+            let holds = self.reader.queue.waits();
+            let copy = |payload: Payload| {
+                if holds && payload.len() > MAX_PACK / 4 {
+                    return Ok(Bytes::Held(payload));
                 }
+                payload.try_to_vec().map(Bytes::Copied)
+            };
+            match payload.map(copy).transpose() {
+                Ok(payload) => {
+                    let body = Body::Message { control: control.to_vec(), payload, without_fds };
+                    self.filling.push(Chunk { place, count: 1, body });
+                    true
+                }
+                Err(_) => false,
             }
-            return;
+        };
+        if !is_whole {
+            add(&counters.missed, 1);
         }
-        let holds = self.reader.queue.waits();
-        let payload = payload.map(|payload| {
-            if holds && payload.len() > MAX_PACK / 4 {
-                Bytes::Held(payload)
-            } else {
-                Bytes::Copied(payload.to_vec())
-            }
-        });
-        let body = Body::Message { control: control.to_vec(), payload, without_fds };
-        self.filling.push(Chunk { place, count: 1, body });
     }
 
     /// Passes on what far subscribers ask, and ends what has waited too long.

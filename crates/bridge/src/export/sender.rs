@@ -90,6 +90,7 @@ impl Sender {
                     self.send_beat();
                     self.token = None;
                 }
+                Task::Left(place) => self.catch_up(Some(place)),
                 Task::Beat(read) => {
                     self.catch_up(read);
                     self.send_beat();

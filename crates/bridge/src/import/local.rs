@@ -24,8 +24,9 @@ use crate::{
     settings::Settings,
     wake::wait_readable,
     wire::{
+        Place, beat,
         call::CallError,
-        notice::{Gone, Notice},
+        notice::{Gone, Notice, Standing},
         pack::Entries,
     },
 };
@@ -54,6 +55,10 @@ pub(super) struct Local {
     presence: Presence,
     /// Messages that were lost, which no subscriber has been told yet.
     untold: u64,
+    /// What its messages say of their source.
+    source: u64,
+    /// Subscribers have not been told that another run is followed.
+    owes_place: bool,
     notices: bool,
     inbox: Arc<Inbox>,
     calls: Arc<Calls>,
@@ -84,6 +89,8 @@ impl Local {
             follow: Follow::default(),
             presence: Presence::new(settings.silence),
             untold: 0,
+            source: 0,
+            owes_place: false,
             notices: settings.notices,
             inbox: Arc::clone(inbox),
             calls: Arc::clone(calls),
@@ -153,13 +160,15 @@ impl Local {
             && self.rest.is_none()
             && self.follow.run() == Some(place.run)
             && !self.follow.has_ended()
-            && self.presence.told == Some(Ok(()));
+            && self.presence.told == Some(Ok(()))
+            && !self.owes_place;
         if !is_plain || matches!(arrived.content, Content::Beat(_)) {
             return Ok(Some(arrived));
         }
         match self.follow.messages(place, arrived.count(), false) {
             Verdict::Take { missed, skip } => {
                 self.miss(missed);
+                self.source = place.source;
                 self.presence.hear(Instant::now(), false);
                 self.counts.number.store(place.number + arrived.count(), Relaxed);
                 self.publish_messages(arrived, skip, Room::Try)?;
@@ -186,11 +195,11 @@ impl Local {
         let may_change = followed.is_some_and(|run| run != place.run) && self.may_change();
         let counters = &self.counts.counters;
         let skip = if let Content::Beat(ended) = &arrived.content {
-            let Some(missed) = self.follow.beat(place, arrived.head.ended, ended, may_change) else {
+            let heard = self.follow.beat(place, arrived.head.ended, ended, may_change);
+            if heard.is_foreign {
                 add(&counters.foreign, 1);
-                return Ok(());
-            };
-            self.miss(missed);
+            }
+            self.miss(heard.missed);
             None
         } else {
             match self.follow.messages(place, count, may_change) {
@@ -211,14 +220,21 @@ impl Local {
         if followed != self.follow.run() {
             add(&self.counts.counters.runs, 1);
             self.presence.change();
+            self.owes_place = true;
         }
         if self.follow.run() == Some(place.run) {
+            self.source = place.source;
             self.presence.hear(Instant::now(), self.follow.has_ended());
             self.counts.number.store(place.number + count, Relaxed);
         }
         if let Some(skip) = skip {
             self.look_after_source()?;
+            if self.owes_place {
+                self.tell_place(place.number.saturating_add(skip))?;
+            }
             self.publish_messages(arrived, skip, Room::Wait)?;
+        } else if self.owes_place {
+            self.tell_place(self.follow.expected().unwrap_or(place.number))?;
         } else if self.untold > 0 && self.notices {
             self.tell(Notice::Missed)?;
         }
@@ -236,8 +252,7 @@ impl Local {
         self.publisher.lost(std::mem::take(&mut self.untold));
         self.publisher.epoch(place.epoch());
         self.publisher.number(place.number.saturating_add(done));
-        let mut local =
-            Publishing { publisher: &mut self.publisher, counts: &self.counts, room, too_large: 0 };
+        let mut local = Publishing { publisher: &mut self.publisher, counts: &self.counts, room };
         let mut is_full = false;
         match &arrived.content {
             Content::Message { control, payload } => {
@@ -260,9 +275,7 @@ impl Local {
             }
             Content::Beat(_) => {}
         }
-        let too_large = local.too_large;
         drop(local);
-        self.untold = too_large;
         if is_full {
             self.rest = Some((arrived, done));
         } else {
@@ -271,12 +284,40 @@ impl Local {
         Ok(())
     }
 
+    /// The number of the source's next message that is published here.
+    fn next_number(&self) -> Option<u64> {
+        let rest = self.rest.as_ref().map(|(arrived, done)| arrived.head.place.number.saturating_add(*done));
+        rest.or_else(|| self.follow.expected())
+    }
+
     /// Tells subscribers something in the bridge's own name. False if there was no room for it in time.
     fn tell(&mut self, notice: Notice) -> sealane::Result<bool> {
+        self.tell_text(&notice.to_string(), self.next_number().unwrap_or(0))
+    }
+
+    /// Tells subscribers which run is followed, and that its message `number` is the next.
+    fn tell_place(&mut self, number: u64) -> sealane::Result<()> {
+        self.owes_place = false;
+        let Some(run) = self.follow.run().filter(|_| self.notices) else { return Ok(()) };
+        let mut earlier: Vec<_> = self.follow.earlier().collect();
+        let next = Place { run, number, source: self.source };
+        earlier.drain(..earlier.len().saturating_sub(beat::MAX_RUNS));
+        self.owes_place = !self.tell_text(&Standing { next, earlier }.to_string(), number)?;
+        Ok(())
+    }
+
+    /// The source's message `next` is the next.
+    fn tell_text(&mut self, text: &str, next: u64) -> sealane::Result<bool> {
         self.publisher.lost(std::mem::take(&mut self.untold));
         self.publisher.epoch(0);
-        match self.publisher.send_timeout(notice.to_string().as_bytes(), PATIENCE) {
+        // A notice is no message of the source: the number behind it is what it was before.
+        self.publisher.number(next.wrapping_sub(1));
+        match self.publisher.send_timeout(text.as_bytes(), PATIENCE) {
             Err(why) if why.is_timeout() => Ok(false),
+            Err(why @ sealane::Error::ControlTooLarge { .. }) => {
+                self.counts.refuse(&self.counts.counters.refused, &why);
+                Ok(true)
+            }
             sent => sent.map(|()| true),
         }
     }
@@ -304,7 +345,7 @@ impl Local {
         while let Some(event) = self.publisher.next_event()? {
             match event {
                 Event::Message(id, message) => self.ask(id, &message),
-                Event::Joined(_) => news = true,
+                Event::Joined(_) => (news, self.owes_place) = (true, true),
                 Event::Left(id, why) => {
                     log::info!("{id:?} is gone: {why}");
                     news = true;
@@ -315,6 +356,12 @@ impl Local {
         if news {
             let subscribers = self.publisher.subscribers();
             self.counts.subscribers.store(u64::try_from(subscribers.len()).unwrap_or(u64::MAX), Relaxed);
+            // Who has come back knows what it has missed by that.
+            if self.owes_place
+                && let Some(next) = self.next_number()
+            {
+                self.tell_place(next)?;
+            }
             // Who has just come does not know that the source is gone.
             if let Some(Err(gone)) = self.presence.told
                 && self.notices
@@ -421,8 +468,6 @@ struct Publishing<'p> {
     publisher: &'p mut Publisher,
     counts: &'p Counts,
     room: Room,
-    /// Messages that were too large since the last one that was published.
-    too_large: u64,
 }
 
 impl Publishing<'_> {
@@ -446,7 +491,8 @@ impl Publishing<'_> {
             Err(why) if why.is_timeout() || matches!(why, sealane::Error::Full) => return Ok(false),
             Err(why @ (sealane::Error::PayloadTooLarge { .. } | sealane::Error::ControlTooLarge { .. })) => {
                 self.counts.refuse(&counters.refused, &why);
-                self.too_large += 1;
+                // Here, so that the message behind it has its own number.
+                self.publisher.lost(1);
             }
             Err(why) => return Err(why),
         }
