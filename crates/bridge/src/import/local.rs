@@ -57,6 +57,8 @@ pub(super) struct Local {
     untold: u64,
     /// What its messages say of their source.
     source: u64,
+    /// The number of the source's next message that is published here.
+    next: u64,
     /// Subscribers have not been told that another run is followed.
     owes_place: bool,
     notices: bool,
@@ -90,6 +92,7 @@ impl Local {
             presence: Presence::new(settings.silence),
             untold: 0,
             source: 0,
+            next: 0,
             owes_place: false,
             notices: settings.notices,
             inbox: Arc::clone(inbox),
@@ -228,13 +231,16 @@ impl Local {
             self.counts.number.store(place.number + count, Relaxed);
         }
         if let Some(skip) = skip {
+            self.next = place.number.saturating_add(skip);
             self.look_after_source()?;
             if self.owes_place {
-                self.tell_place(place.number.saturating_add(skip))?;
+                self.tell_place()?;
             }
-            self.publish_messages(arrived, skip, Room::Wait)?;
-        } else if self.owes_place {
-            self.tell_place(self.follow.expected().unwrap_or(place.number))?;
+            return self.publish_messages(arrived, skip, Room::Wait);
+        }
+        self.next = self.follow.expected().unwrap_or(0);
+        if self.owes_place {
+            self.tell_place()?;
         } else if self.untold > 0 && self.notices {
             self.tell(Notice::Missed)?;
         }
@@ -277,41 +283,36 @@ impl Local {
         }
         drop(local);
         if is_full {
+            self.next = place.number.saturating_add(done);
             self.rest = Some((arrived, done));
         } else {
+            self.next = place.number.saturating_add(arrived.count());
             add(&self.counts.counters.samples, 1);
         }
         Ok(())
     }
 
-    /// The number of the source's next message that is published here.
-    fn next_number(&self) -> Option<u64> {
-        let rest = self.rest.as_ref().map(|(arrived, done)| arrived.head.place.number.saturating_add(*done));
-        rest.or_else(|| self.follow.expected())
-    }
-
     /// Tells subscribers something in the bridge's own name. False if there was no room for it in time.
     fn tell(&mut self, notice: Notice) -> sealane::Result<bool> {
-        self.tell_text(&notice.to_string(), self.next_number().unwrap_or(0))
+        self.tell_text(&notice.to_string())
     }
 
-    /// Tells subscribers which run is followed, and that its message `number` is the next.
-    fn tell_place(&mut self, number: u64) -> sealane::Result<()> {
+    /// Tells subscribers which run is followed, and which of its messages is the next.
+    fn tell_place(&mut self) -> sealane::Result<()> {
         self.owes_place = false;
         let Some(run) = self.follow.run().filter(|_| self.notices) else { return Ok(()) };
         let mut earlier: Vec<_> = self.follow.earlier().collect();
-        let next = Place { run, number, source: self.source };
+        let next = Place { run, number: self.next, source: self.source };
         earlier.drain(..earlier.len().saturating_sub(beat::MAX_RUNS));
-        self.owes_place = !self.tell_text(&Standing { next, earlier }.to_string(), number)?;
+        self.owes_place = !self.tell_text(&Standing { next, earlier }.to_string())?;
         Ok(())
     }
 
-    /// The source's message `next` is the next.
-    fn tell_text(&mut self, text: &str, next: u64) -> sealane::Result<bool> {
+    fn tell_text(&mut self, text: &str) -> sealane::Result<bool> {
         self.publisher.lost(std::mem::take(&mut self.untold));
         self.publisher.epoch(0);
         // A notice is no message of the source: the number behind it is what it was before.
-        self.publisher.number(next.wrapping_sub(1));
+        self.publisher.number(self.next.wrapping_sub(1));
         match self.publisher.send_timeout(text.as_bytes(), PATIENCE) {
             Err(why) if why.is_timeout() => Ok(false),
             Err(why @ sealane::Error::ControlTooLarge { .. }) => {
@@ -357,10 +358,8 @@ impl Local {
             let subscribers = self.publisher.subscribers();
             self.counts.subscribers.store(u64::try_from(subscribers.len()).unwrap_or(u64::MAX), Relaxed);
             // Who has come back knows what it has missed by that.
-            if self.owes_place
-                && let Some(next) = self.next_number()
-            {
-                self.tell_place(next)?;
+            if self.owes_place {
+                self.tell_place()?;
             }
             // Who has just come does not know that the source is gone.
             if let Some(Err(gone)) = self.presence.told
