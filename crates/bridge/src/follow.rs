@@ -49,6 +49,8 @@ pub(crate) struct Heard {
 pub(crate) struct Follow {
     runs: VecDeque<Run>,
     current: Option<u64>,
+    /// The token of the run that is followed is there.
+    is_held: bool,
 }
 
 impl Follow {
@@ -74,6 +76,16 @@ impl Follow {
     pub(crate) fn earlier(&self) -> impl Iterator<Item = Ended> {
         let earlier = self.runs.iter().take_while(|run| Some(run.id) != self.current);
         earlier.map(|run| Ended { run: run.id, end: run.expected })
+    }
+
+    /// Says whether the token of the run that is followed is there. While it is, no sample ends the run: any peer can write samples, but
+    /// only the exporter's session takes its token away.
+    pub(crate) fn hold(&mut self, is_held: bool) {
+        self.is_held = is_held;
+    }
+
+    fn find_mut(&mut self, run: u64) -> Option<&mut Run> {
+        self.runs.iter_mut().find(|known| known.id == run)
     }
 
     fn find(&self, run: u64) -> Option<&Run> {
@@ -103,15 +115,18 @@ impl Follow {
         earlier: &[Ended],
         may_change: bool,
     ) -> Heard {
-        let mut missed = self.end_all(earlier);
-        if has_ended && self.current != Some(place.run) {
-            // Its end is news also if another run is followed meanwhile.
-            missed += self.end(place.run, place.number);
-        }
         let is_late = self.current.is_some_and(|current| current != place.run);
-        let Some(run) = self.enter(place, may_change) else { return Heard { missed, is_foreign: true } };
+        // The run's own end is news also if another one is followed meanwhile.
+        let mut missed = if has_ended && is_late { self.end(place.run, place.number) } else { 0 };
+        let ends_current = earlier.iter().any(|ended| self.current == Some(ended.run));
+        if self.enter(place, may_change || (ends_current && !self.is_held)).is_none() {
+            return Heard { missed, is_foreign: true };
+        }
+        // UNTRUSTED: the list is used only after its run was let in.
+        missed = missed.saturating_add(self.end_all(place.run, earlier));
+        let Some(run) = self.find_mut(place.run) else { return Heard { missed, is_foreign: true } };
         if !(run.ended && is_late) {
-            missed += place.number.saturating_sub(run.expected);
+            missed = missed.saturating_add(place.number.saturating_sub(run.expected));
             run.expected = run.expected.max(place.number);
             run.ended = has_ended;
         }
@@ -120,18 +135,18 @@ impl Follow {
 
     /// These runs have ended, one after the other: what was lost at their ends, and all of those that were not heard at all. Runs from
     /// before the first that was followed are only remembered.
-    fn end_all(&mut self, ended: &[Ended]) -> u64 {
-        let mut missed = 0;
+    fn end_all(&mut self, current: u64, ended: &[Ended]) -> u64 {
+        let mut missed = 0_u64;
         // Where the next run that is not known belongs; and whether one before it was followed.
         let (mut place, mut follows) = (0, false);
-        for &Ended { run, end } in ended {
+        for &Ended { run, end } in ended.iter().filter(|ended| ended.run != current) {
             if let Some(at) = self.runs.iter().position(|known| known.id == run) {
-                missed += self.end(run, end);
+                missed = missed.saturating_add(self.end(run, end));
                 (place, follows) = (at + 1, true);
                 continue;
             }
             if follows {
-                missed += end;
+                missed = missed.saturating_add(end);
             }
             if self.runs.len() == REMEMBERED {
                 self.runs.pop_front();
@@ -145,7 +160,7 @@ impl Follow {
 
     /// A known run has ended: what was lost at its end.
     fn end(&mut self, run: u64, end: u64) -> u64 {
-        let Some(run) = self.runs.iter_mut().find(|known| known.id == run && !known.ended) else { return 0 };
+        let Some(run) = self.find_mut(run).filter(|known| !known.ended) else { return 0 };
         let missed = end.saturating_sub(run.expected);
         run.expected = run.expected.max(end);
         run.ended = true;
@@ -158,7 +173,8 @@ impl Follow {
         // A sample that comes late does not bring back a run that has ended.
         let is_over = known.and_then(|at| self.runs.get(at)).is_some_and(|run| run.ended);
         let is_other = self.current.is_some_and(|current| current != place.run);
-        if is_other && !is_over && !may_change && !self.has_ended() {
+        let may_change = may_change || (self.has_ended() && !self.is_held);
+        if is_other && !is_over && !may_change {
             return None;
         }
         let is_first = self.current.is_none();
@@ -230,6 +246,32 @@ mod tests {
     }
 
     #[test]
+    fn no_sample_ends_a_run_whose_token_is_there() {
+        let mut follow = Follow::default();
+        let foreign = Heard { missed: 0, is_foreign: true };
+        assert_eq!(follow.messages(at(1, 0), 10, false), take(0, 0));
+        follow.hold(true);
+        assert_eq!(follow.beat(at(1, 10), true, &[], false), heard(0), "a forged end");
+        assert_eq!(follow.messages(at(2, 0), 1, false), Verdict::Foreign);
+        let ended = [Ended { run: 1, end: 1 << 60 }];
+        assert_eq!(follow.beat(at(2, 1), false, &ended, false), foreign, "a forged list");
+        assert_eq!(follow.messages(at(1, 10), 1, false), take(0, 0));
+        follow.hold(false);
+        let ended = [Ended { run: 1, end: 12 }];
+        assert_eq!(follow.beat(at(2, 1), false, &ended, false), heard(2));
+    }
+
+    #[test]
+    fn a_list_of_a_run_that_is_not_let_in_tells_nothing() {
+        let mut follow = Follow::default();
+        assert_eq!(follow.messages(at(1, 0), 10, false), take(0, 0));
+        assert_eq!(follow.messages(at(2, 0), 1, true), take(0, 0));
+        let ended = [Ended { run: 1, end: 1 << 60 }];
+        assert_eq!(follow.beat(at(3, 0), false, &ended, false), Heard { missed: 0, is_foreign: true });
+        assert_eq!(follow.beat(at(2, 1), false, &[Ended { run: 1, end: 11 }], false), heard(1));
+    }
+
+    #[test]
     fn the_end_of_an_earlier_run_is_told_later_once() {
         let mut follow = Follow::default();
         assert_eq!(follow.messages(at(1, 0), 10, false), take(0, 0));
@@ -267,9 +309,9 @@ mod tests {
         // Its own exporter, whose last beat was late.
         assert_eq!(follow.beat(at(1, 15), true, &[], false).missed, 5);
         assert_eq!(follow.messages(at(3, 0), 1, true), take(0, 0));
-        // An exporter of yet another publisher.
+        // An exporter of yet another publisher tells nothing.
         let ended = [Ended { run: 2, end: 4 }];
-        assert_eq!(follow.beat(at(9, 0), false, &ended, false), Heard { missed: 3, is_foreign: true });
+        assert_eq!(follow.beat(at(9, 0), false, &ended, false), Heard { missed: 0, is_foreign: true });
         assert_eq!(follow.run(), Some(3));
     }
 

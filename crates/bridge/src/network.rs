@@ -24,7 +24,6 @@ pub struct Network {
     listen: Vec<String>,
     connect: Vec<String>,
     router: bool,
-    client: bool,
     lease: Option<Duration>,
     zenoh: Option<String>,
     max_message: Option<usize>,
@@ -52,18 +51,11 @@ impl Network {
         !self.listen.is_empty() || !self.connect.is_empty() || self.zenoh.is_some()
     }
 
-    /// Passes on what others send each other: Zenoh's router mode.
+    /// Passes on what others send each other: Zenoh's router mode. Two bridges that both listen, and are not connected to each other, hear nothing
+    /// of each other through it.
     #[must_use]
     pub fn router(mut self) -> Self {
         self.router = true;
-        self
-    }
-
-    /// Connects to a router, and reaches all that are behind it: Zenoh's client mode. Without it a bridge reaches only those that it is
-    /// connected to itself. [`Bridge::open`](crate::Bridge::open) then waits until the router is there.
-    #[must_use]
-    pub fn client(mut self) -> Self {
-        self.client = true;
         self
     }
 
@@ -82,7 +74,7 @@ impl Network {
         self
     }
 
-    /// The longest message that is put together from its parts; longer ones are dropped by Zenoh, and count as missed.
+    /// The longest message that is put together from its parts; longer ones are dropped by Zenoh, and count as missed. Default: 64 MiB.
     #[must_use]
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.max_message = Some(self.max_message.unwrap_or(0).max(bytes));
@@ -125,16 +117,24 @@ impl Network {
         Ok(config)
     }
 
+    /// Zenoh's mode. A router passes nothing on between two peers, as it takes for granted that they reach each other; a client waits for its router
+    /// before it does anything. So whoever has no more than one link to somebody else is a router at the network's end: it hears all that
+    /// are behind that link, and has nothing to pass on.
+    fn mode(&self) -> &'static str {
+        match (self.router, &self.listen[..], &self.connect[..]) {
+            (true, ..) | (false, [], [_]) => "router",
+            _ => "peer",
+        }
+    }
+
     /// What is set unless Zenoh's own configuration has it.
     fn ours(&self) -> Vec<(&'static str, Value)> {
         let lease = self.lease.unwrap_or(Duration::from_secs(10)).max(self.wait.unwrap_or_default());
-        let mode = match (self.router, self.client) {
-            (true, _) => "router",
-            (false, true) => "client",
-            (false, false) => "peer",
-        };
+        // UNTRUSTED: Zenoh's own default is 1 GiB, for each peer.
+        let max_message = self.max_message.unwrap_or(64 << 20);
         let mut ours = vec![
-            ("mode", json!(mode)),
+            ("mode", json!(self.mode())),
+            ("timestamping/enabled", json!(self.router)),
             ("listen/endpoints", json!(self.listen)),
             ("connect/endpoints", json!(self.connect)),
             ("connect/timeout_ms", json!(-1)),
@@ -148,10 +148,8 @@ impl Network {
             ("transport/link/tx/lease", json!(millis(lease))),
             // Batches of 64 KiB for each link, where Zenoh has 2: a burst is not dropped at once.
             ("transport/link/tx/queue/size/data", json!(16)),
+            ("transport/link/rx/max_message_size", json!(max_message.saturating_add(64 << 10))),
         ];
-        if let Some(bytes) = self.max_message {
-            ours.push(("transport/link/rx/max_message_size", json!(bytes.saturating_add(64 << 10))));
-        }
         if let Some(wait) = self.wait {
             let path = "transport/link/tx/queue/congestion_control/block/wait_before_close";
             ours.push((path, json!(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX))));

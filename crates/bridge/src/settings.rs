@@ -32,7 +32,8 @@ pub enum Fds {
 /// use std::time::Duration;
 /// use sealane_bridge::{Settings, WhenBehind};
 ///
-/// let settings = Settings { when_behind: WhenBehind::Wait(Duration::from_secs(1)), ..Settings::default() };
+/// let mut settings = Settings::default();
+/// settings.when_behind = WhenBehind::Wait(Duration::from_secs(1));
 /// assert_eq!(settings.memory, 64 << 20);
 /// ```
 #[derive(Debug, Clone)]
@@ -58,7 +59,7 @@ pub struct Settings {
     pub beat: Duration,
     /// Import: the source is gone when nothing was heard for this time. Default: 2 s.
     pub silence: Duration,
-    /// Import: the longest that a subscriber's request waits for its reply. Default: 5 s.
+    /// The longest that a request waits for its reply: a local subscriber's at an import, any at an export. Default: 5 s.
     pub call_timeout: Duration,
     /// Import: whether subscribers are told that the source is gone, back, or has lost messages at its end
     /// ([`Notice`](crate::Notice)). Default: yes.

@@ -104,10 +104,10 @@ fn a_file_says_the_same_and_a_router_passes_on() {
         at(name)
     };
     let export = format!(
-        "{{ connect: ['{peer}'], client: true, export: {{ stats: {{ path: '{}', when_behind: 'wait=5s', beat: 0.02 }} }} }}",
+        "{{ connect: ['{peer}'], export: {{ stats: {{ path: '{}', when_behind: 'wait=5s', beat: 0.02 }} }} }}",
         at("stats")
     );
-    let import = format!("{{ connect: ['{peer}'], client: true, import: {{ stats: '{}' }} }}", at("far"));
+    let import = format!("{{ connect: ['{peer}'], import: {{ stats: '{}' }} }}", at("far"));
     let mut publisher = Publisher::bind(at("stats")).unwrap();
     let _exporter = start(dir.path(), &["run", "--config", &file("export.json5", &export)]);
     let _importer = start(dir.path(), &["run", "--config", &file("import.json5", &import)]);

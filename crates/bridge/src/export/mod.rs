@@ -40,12 +40,8 @@ impl Exporter {
         let state = "waiting for the publisher";
         let counts = Arc::new(Counts::new(topic, Role::Export, path.display().to_string(), state));
         let queue = Arc::new(Queue::new(settings, Arc::clone(&counts)));
-        let requests = Arc::new(Requests::new(
-            settings.max_control,
-            Wake::new()?,
-            Arc::clone(&queue),
-            Arc::clone(&counts),
-        ));
+        let requests =
+            Arc::new(Requests::new(settings, Wake::new()?, Arc::clone(&queue), Arc::clone(&counts)));
         let congestion = match settings.when_behind {
             WhenBehind::Wait(_) => CongestionControl::Block,
             WhenBehind::DropOldest | WhenBehind::DropNewest => CongestionControl::Drop,

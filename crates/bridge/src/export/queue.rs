@@ -197,6 +197,9 @@ struct State {
     stopped: bool,
 }
 
+/// Answers that the sender takes at once, before messages that wait.
+const ANSWERED: usize = 16;
+
 /// Tasks that the sender takes at once, and so cannot be dropped any more.
 const TAKEN: usize = 64;
 
@@ -311,7 +314,7 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Adds an answer. It is sent before messages that wait.
+    /// Adds an answer. Answers and messages that wait take turns.
     pub(super) fn answer(&self, query: Query, answer: Result<Vec<u8>, CallError>) {
         if answer.is_err() {
             add(&self.counts.counters.failed_calls, 1);
@@ -335,8 +338,10 @@ impl Queue {
     pub(super) fn next(&self, deadline: Instant) -> VecDeque<Task> {
         let mut state = self.lock();
         loop {
-            let mut next: VecDeque<_> =
-                state.answers.drain(..).map(|(query, answer)| Task::Answer(query, answer)).collect();
+            // UNTRUSTED: who asks without end does not hold messages up.
+            let answered = state.answers.len().min(ANSWERED);
+            let answers = state.answers.drain(..answered);
+            let mut next: VecDeque<_> = answers.map(|(query, answer)| Task::Answer(query, answer)).collect();
             let mut bytes = 0;
             while bytes < MAX_PACK
                 && next.len() < TAKEN

@@ -211,11 +211,12 @@ impl Reading<'_> {
         let missed = message.missed();
         if missed > 0 {
             add(&counters.missed, missed);
-            self.missed += missed;
-            self.place.number += missed;
+            // A publisher that is a bridge tells what a far peer has made up.
+            self.missed = self.missed.saturating_add(missed);
+            self.place.number = self.place.number.saturating_add(missed);
         }
         let place = Place { source: message.epoch(), ..self.place };
-        self.place = Place { number: place.number + 1, ..place };
+        self.place = Place { number: place.number.saturating_add(1), ..place };
         let without_fds = !message.fds().is_empty();
         if without_fds && self.reader.fds == Fds::Refuse {
             // Far subscribers miss it by its number.

@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use zenoh::query::Query;
@@ -15,6 +15,7 @@ use zenoh::query::Query;
 use super::queue::Queue;
 use crate::{
     counts::Counts,
+    settings::Settings,
     wake::Wake,
     wire::call::{Ask, CallError},
 };
@@ -59,22 +60,27 @@ pub(super) struct Requests {
     open: AtomicUsize,
     stopped: AtomicBool,
     max_control: usize,
+    longest: Duration,
     wake: Wake,
     queue: Arc<Queue>,
     counts: Arc<Counts>,
 }
 
 impl Requests {
-    pub(super) fn new(max_control: usize, wake: Wake, queue: Arc<Queue>, counts: Arc<Counts>) -> Self {
+    pub(super) fn new(settings: &Settings, wake: Wake, queue: Arc<Queue>, counts: Arc<Counts>) -> Self {
         let (waiting, open, stopped) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
-        Self { waiting, open, stopped, max_control, wake, queue, counts }
+        let (max_control, longest) = (settings.max_control, settings.call_timeout);
+        Self { waiting, open, stopped, max_control, longest, wake, queue, counts }
     }
 
     /// Takes a query from one of Zenoh's threads. Never blocks: answers, too, are the sender's.
     ///
     /// UNTRUSTED: whoever reaches the key sends what it likes, as often as it likes.
-    pub(super) fn take(self: &Arc<Self>, query: Query) {
-        let attachment = query.attachment().map(|bytes| bytes.to_bytes().into_owned()).unwrap_or_default();
+    pub(super) fn take(self: &Arc<Self>, mut query: Query) {
+        // An answer that waits does not keep what was asked.
+        let attachment =
+            query.attachment_mut().map(std::mem::take).unwrap_or_default().to_bytes().into_owned();
+        let payload = query.payload_mut().map(std::mem::take).unwrap_or_default();
         let ask = match Ask::parse(&attachment) {
             Ok(ask) => ask,
             Err(why) => {
@@ -82,22 +88,21 @@ impl Requests {
                 return self.queue.answer(query, Err(CallError::Refused(why.to_string())));
             }
         };
-        let len = query.payload().map_or(0, zenoh::bytes::ZBytes::len);
-        if len > self.max_control {
-            return self.queue.answer(query, Err(CallError::TooLarge));
-        }
         // The last count that was seen may be late by some threads of Zenoh, which are few.
         if self.open.load(Relaxed) >= MAX_OPEN {
             return self.queue.answer(query, Err(CallError::Busy));
         }
+        if payload.len() > self.max_control {
+            return self.queue.answer(query, Err(CallError::TooLarge));
+        }
         self.open.fetch_add(1, Relaxed);
-        let control = query.payload().map(|bytes| bytes.to_bytes().into_owned()).unwrap_or_default();
+        let control = payload.to_bytes().into_owned();
         let now = Instant::now();
         let request = Request {
             query: Some(query),
             control,
             wants_reply: ask.wants_reply,
-            deadline: now.checked_add(ask.timeout).unwrap_or(now),
+            deadline: now.checked_add(ask.timeout.min(self.longest)).unwrap_or(now),
             requests: Arc::clone(self),
         };
         self.lock().push_back(request);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    io::Read,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,10 +14,17 @@ use zenoh::{
 };
 
 use super::inbox::{Answer, Inbox};
-use crate::wire::{
-    Keys,
-    call::{Ask, CallError},
+use crate::{
+    settings::Settings,
+    wire::{
+        Keys,
+        call::{Ask, CallError},
+    },
 };
+
+/// Bytes of a far bridge's reason that are read at most.
+const MAX_REASON: usize = 256;
+const MAX_REASON_READ: u64 = 256;
 
 /// Requests of one topic that are open at most.
 const MAX_OPEN: usize = 256;
@@ -88,6 +96,7 @@ pub(super) struct Caller {
     session: Session,
     key: String,
     timeout: Duration,
+    max_reply: usize,
     calls: Arc<Calls>,
     inbox: Arc<Inbox>,
 }
@@ -96,12 +105,13 @@ impl Caller {
     pub(super) fn new(
         session: &Session,
         keys: &Keys,
-        timeout: Duration,
+        settings: &Settings,
         calls: &Arc<Calls>,
         inbox: &Arc<Inbox>,
     ) -> Self {
         let (calls, inbox) = (Arc::clone(calls), Arc::clone(inbox));
-        Self { session: session.clone(), key: keys.calls(), timeout, calls, inbox }
+        let (timeout, max_reply) = (settings.call_timeout, settings.max_control);
+        Self { session: session.clone(), key: keys.calls(), timeout, max_reply, calls, inbox }
     }
 
     pub(super) fn run(self) {
@@ -117,6 +127,7 @@ impl Caller {
             first: Mutex::new(None),
             subscriber,
             token,
+            max_reply: self.max_reply,
             calls: Arc::clone(&self.calls),
             inbox: Arc::clone(&self.inbox),
         };
@@ -144,6 +155,7 @@ struct Asked {
     first: Mutex<Option<Result<Vec<u8>, CallError>>>,
     subscriber: SubscriberId,
     token: Option<ReplyToken>,
+    max_reply: usize,
     calls: Arc<Calls>,
     inbox: Arc<Inbox>,
 }
@@ -152,14 +164,17 @@ impl Asked {
     /// UNTRUSTED: any peer may reply, with what it likes.
     fn take(&self, reply: &Reply) {
         let answer = match reply.result() {
+            Ok(sample) if sample.payload().len() > self.max_reply => Err(CallError::TooLarge),
             Ok(sample) => Ok(sample.payload().to_bytes().into_owned()),
             Err(error) => {
-                let bytes = error.payload().to_bytes();
+                let mut bytes = Vec::with_capacity(MAX_REASON);
+                // A reader of bytes in memory does not fail.
+                let _ = error.payload().reader().take(MAX_REASON_READ).read_to_end(&mut bytes);
                 let text = String::from_utf8_lossy(&bytes);
-                Err(match CallError::of(&bytes) {
+                Err(match CallError::of(text.as_bytes()) {
                     Some(why) => why,
                     None if text == "Timeout" => CallError::TimedOut,
-                    None => CallError::Refused(text.chars().take(200).collect()),
+                    None => CallError::Refused(text.into_owned()),
                 })
             }
         };

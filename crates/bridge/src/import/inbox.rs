@@ -7,7 +7,10 @@ use std::{
 };
 
 use sealane::{ReplyToken, SubscriberId};
-use zenoh::{bytes::ZBytes, sample::Sample};
+use zenoh::{
+    bytes::ZBytes,
+    sample::{Sample, SampleKind},
+};
 
 use crate::{
     counts::{Counts, add},
@@ -25,7 +28,7 @@ use crate::{
 const OVERHEAD: usize = 256;
 
 /// Payloads below this are copied to wait. Zenoh receives up to 64 KiB at once.
-const SMALL: usize = 16 << 10;
+const SMALL: usize = 64 << 10;
 
 /// Tokens of a topic that are remembered: of so many runs that are exported at once.
 const MAX_TOKENS: usize = 64;
@@ -75,6 +78,9 @@ impl Arrived {
 
     /// UNTRUSTED: everything, see [`Head::parse`] and [`Entries`].
     fn parse(sample: &Sample, max_message: usize, max_control: usize) -> Result<Self, Malformed> {
+        if sample.kind() == SampleKind::Delete {
+            return Err(Malformed::Deletion);
+        }
         let no_head = Malformed::NoHead { found: 0 };
         let attachment = sample.attachment().ok_or(no_head)?.to_bytes();
         let (head, control) = Head::parse(&attachment)?;
@@ -85,16 +91,20 @@ impl Arrived {
         let content = match head.kind {
             Kind::Message => {
                 limit("control bytes", control.len(), max_control)?;
-                limit("a payload", payload.len(), max_message)?;
+                limit("a payload", payload.len(), if head.without_payload { 0 } else { max_message })?;
                 Content::Message { control: control.to_vec(), payload: payload.clone() }
             }
             Kind::Pack => {
+                limit("control bytes of a pack", control.len(), 0)?;
                 limit("a pack", payload.len(), MAX_PACK)?;
                 let bytes = payload.to_bytes().into_owned();
                 let count = Entries::count(&bytes)?;
                 Content::Pack(bytes, count)
             }
-            Kind::Beat => Content::Beat(beat::parse(&payload.to_bytes())?),
+            Kind::Beat => {
+                limit("control bytes of a beat", control.len(), 0)?;
+                Content::Beat(beat::parse(&payload.to_bytes())?)
+            }
         };
         let cost = payload.len().saturating_add(attachment.len()).saturating_add(OVERHEAD);
         Ok(Self { head, content, cost })
@@ -178,6 +188,11 @@ impl Inbox {
         if was_empty {
             self.wake.wake();
         }
+    }
+
+    /// Counts a token that is none.
+    pub(super) fn refuse_token(&self) {
+        self.counts.refuse(&self.counts.counters.malformed, &"a token that names no run");
     }
 
     /// Notes that a run's token is there, or gone.

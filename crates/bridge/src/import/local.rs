@@ -7,16 +7,16 @@ use std::{
     collections::VecDeque,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, atomic::Ordering::Relaxed},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use sealane::{Event, Message, Publisher, SubscriberId};
-use zenoh::bytes::ZBytes;
 
 use super::{
     caller::{Call, Calls},
     inbox::{Answer, Arrived, Content, Inbox},
     presence::Presence,
+    publishing::{Bytes, PATIENCE, Publishing, Room},
 };
 use crate::{
     counts::{Counts, add},
@@ -33,9 +33,6 @@ use crate::{
 
 /// Bytes of a sample that is published by the thread which brings it. Larger ones would keep the next from being received meanwhile.
 const AT_ONCE: usize = 128 << 10;
-
-/// Longest wait for slow subscribers before others are heard, and the end of the bridge.
-const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Samples that are published before subscribers are heard again.
 const TURN: usize = 64;
@@ -69,13 +66,6 @@ pub(super) struct Local {
     answers: VecDeque<Answer>,
     /// A sample that found no room, and how many of its messages are done.
     rest: Option<(Arrived, u64)>,
-}
-
-/// Whether a call may wait for slow subscribers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Room {
-    Wait,
-    Try,
 }
 
 impl Local {
@@ -196,6 +186,7 @@ impl Local {
         let (place, count) = (arrived.head.place, arrived.count());
         let followed = self.follow.run();
         let may_change = followed.is_some_and(|run| run != place.run) && self.may_change();
+        self.follow.hold(followed.is_some_and(|run| self.inbox.has_token(run)));
         let counters = &self.counts.counters;
         let skip = if let Content::Beat(ended) = &arrived.content {
             let heard = self.follow.beat(place, arrived.head.ended, ended, may_change);
@@ -258,7 +249,7 @@ impl Local {
         self.publisher.lost(std::mem::take(&mut self.untold));
         self.publisher.epoch(place.epoch());
         self.publisher.number(place.number.saturating_add(done));
-        let mut local = Publishing { publisher: &mut self.publisher, counts: &self.counts, room };
+        let mut local = Publishing::new(&mut self.publisher, &self.counts, room, &mut self.untold);
         let mut is_full = false;
         match &arrived.content {
             Content::Message { control, payload } => {
@@ -431,106 +422,5 @@ fn state_of(how: Result<(), Gone>) -> &'static str {
         Err(Gone::Ended) => "the publisher has ended",
         Err(Gone::Unreachable) => "the bridge that exports it, or the link, is gone",
         Err(Gone::Silent) => "nothing is heard of the source",
-    }
-}
-
-/// A payload as it came.
-enum Bytes<'b> {
-    Slice(&'b [u8]),
-    Sample(&'b ZBytes),
-}
-
-impl Bytes<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Self::Slice(bytes) => bytes.len(),
-            Self::Sample(bytes) => bytes.len(),
-        }
-    }
-
-    fn copy_to(&self, mut to: &mut [u8]) {
-        let mut copy = |from: &[u8]| {
-            if let Some((part, rest)) = std::mem::take(&mut to).split_at_mut_checked(from.len()) {
-                part.copy_from_slice(from);
-                to = rest;
-            }
-        };
-        match self {
-            Self::Slice(bytes) => copy(bytes),
-            Self::Sample(bytes) => bytes.slices().for_each(copy),
-        }
-    }
-}
-
-/// The messages of one sample on their way into the ring.
-struct Publishing<'p> {
-    publisher: &'p mut Publisher,
-    counts: &'p Counts,
-    room: Room,
-}
-
-impl Publishing<'_> {
-    /// Publishes one message. One that is too large for the ring is missed. False if there is no room for it yet.
-    fn publish(
-        &mut self,
-        control: &[u8],
-        payload: Option<&Bytes<'_>>,
-        without_fds: bool,
-    ) -> sealane::Result<bool> {
-        let len = payload.map_or(0, Bytes::len);
-        let counters = &self.counts.counters;
-        match self.try_publish(control, payload, len) {
-            Ok(()) => {
-                add(&counters.messages, 1);
-                add(&counters.bytes, u64::try_from(len + control.len()).unwrap_or(u64::MAX));
-                if without_fds {
-                    add(&counters.without_fds, 1);
-                }
-            }
-            Err(why) if why.is_timeout() || matches!(why, sealane::Error::Full) => return Ok(false),
-            Err(why @ (sealane::Error::PayloadTooLarge { .. } | sealane::Error::ControlTooLarge { .. })) => {
-                self.counts.refuse(&counters.refused, &why);
-                // Here, so that the message behind it has its own number.
-                self.publisher.lost(1);
-            }
-            Err(why) => return Err(why),
-        }
-        Ok(true)
-    }
-
-    fn try_publish(
-        &mut self,
-        control: &[u8],
-        payload: Option<&Bytes<'_>>,
-        len: usize,
-    ) -> sealane::Result<()> {
-        let may_wait = self.room == Room::Wait;
-        let Some(payload) = payload else {
-            return if may_wait {
-                self.publisher.send_timeout(control, PATIENCE)
-            } else {
-                self.publisher.try_send(control)
-            };
-        };
-        let mut loan = if may_wait {
-            self.publisher.loan_timeout(len, PATIENCE)?
-        } else {
-            self.publisher.try_loan(len)?.ok_or(sealane::Error::Full)?
-        };
-        payload.copy_to(&mut loan);
-        match loan.try_send_later(control) {
-            Ok(()) => Ok(()),
-            Err(unsent) if may_wait && matches!(unsent.error(), sealane::Error::Full) => {
-                unsent.into_loan().send_with_timeout(control, PATIENCE)
-            }
-            Err(unsent) => Err(unsent.into_error()),
-        }
-    }
-}
-
-/// Subscribers that sleep are woken once for all.
-impl Drop for Publishing<'_> {
-    fn drop(&mut self) {
-        self.publisher.batch().flush();
     }
 }

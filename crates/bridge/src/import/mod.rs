@@ -11,6 +11,7 @@ mod caller;
 mod inbox;
 mod local;
 mod presence;
+mod publishing;
 
 use std::{
     os::fd::AsFd,
@@ -59,7 +60,7 @@ impl Importer {
             .map_err(|source| Error::Publish { path: path.to_owned(), source })?;
         let inbox = Arc::new(Inbox::new(settings, Wake::new()?, Arc::clone(&counts)));
         let calls = Arc::new(Calls::default());
-        let caller = Caller::new(session, &keys, settings.call_timeout, &calls, &inbox);
+        let caller = Caller::new(session, &keys, settings, &calls, &inbox);
         let events = publisher.as_fd().try_clone_to_owned().map_err(Error::io("duplicating a descriptor"))?;
         let local = Arc::new(Mutex::new(Local::new(publisher, settings, &inbox, &calls, &counts)));
         let declared = Self::declare(session, &keys, &local, &inbox)?;
@@ -94,8 +95,11 @@ impl Importer {
             .declare_subscriber(keys.tokens())
             .history(true)
             .callback(move |sample| {
-                if let Some(run) = of.run_of(sample.key_expr().as_str()) {
-                    inbox.set_token(run, sample.kind() == SampleKind::Put);
+                let is_there = sample.kind() == SampleKind::Put;
+                match of.run_of(sample.key_expr().as_str()) {
+                    Some(run) => inbox.set_token(run, is_there),
+                    None if is_there => inbox.refuse_token(),
+                    None => {}
                 }
             })
             .wait();

@@ -31,7 +31,11 @@ impl Presence {
 
     /// The run that is followed was heard.
     pub(super) fn hear(&mut self, now: Instant, has_ended: bool) {
-        (self.heard, self.has_ended) = (Some(now), has_ended);
+        // A run that has ended is heard once: its end may be forged, and then its token is still there.
+        if !(has_ended && self.has_ended) {
+            self.heard = Some(now);
+        }
+        self.has_ended = has_ended;
     }
 
     /// How the source is, and when that is to be looked at again without being asked.
@@ -51,7 +55,7 @@ impl Presence {
         let unreachable_at = self.token_gone.and_then(|at| at.checked_add(self.silence / 4));
         let silent_at = heard.checked_add(self.silence);
         let is_past = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        let gone = if self.has_ended {
+        let gone = if self.has_ended && (!has_token || is_past(silent_at)) {
             Some(Gone::Ended)
         } else if is_past(unreachable_at) {
             Some(Gone::Unreachable)
@@ -85,7 +89,10 @@ mod tests {
         assert_eq!(presence.look(start, false), (Some(Ok(())), Some(start + SILENCE / 4)));
         assert_eq!(presence.look(start + SILENCE / 4, false).0, Some(Err(Gone::Unreachable)));
         presence.hear(start, true);
-        assert_eq!(presence.look(start, true).0, Some(Err(Gone::Ended)));
+        assert_eq!(presence.look(start, false).0, Some(Err(Gone::Ended)));
+        assert_eq!(presence.look(start, true).0, Some(Ok(())), "an end that its exporter does not know of");
+        presence.hear(start + SILENCE, true);
+        assert_eq!(presence.look(start + SILENCE, true).0, Some(Err(Gone::Ended)));
         presence.hear(start, false);
         assert_eq!(presence.look(start, true).0, Some(Ok(())));
     }

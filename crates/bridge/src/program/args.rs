@@ -76,9 +76,6 @@ pub(crate) struct NetworkArgs {
     /// Passes on what others send each other, too
     #[arg(long)]
     pub(crate) router: bool,
-    /// Connects to a router, and reaches all that are behind it. Nothing is carried until the router is there
-    #[arg(long, conflicts_with_all = ["router", "listen"])]
-    pub(crate) client: bool,
     /// A file with topics, endpoints and Zenoh's own options (JSON5; docs/bridge.md)
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

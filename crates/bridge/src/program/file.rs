@@ -15,7 +15,6 @@ pub(crate) struct File {
     pub(crate) connect: Vec<String>,
     pub(crate) lease: Option<Time>,
     pub(crate) router: bool,
-    pub(crate) client: bool,
     pub(crate) export: BTreeMap<String, Topic>,
     pub(crate) import: BTreeMap<String, Topic>,
     /// Zenoh's own options.

@@ -30,7 +30,6 @@ pub(crate) struct Plan {
     pub(crate) listen: Vec<String>,
     pub(crate) connect: Vec<String>,
     pub(crate) router: bool,
-    client: bool,
     network: Network,
 }
 
@@ -52,21 +51,17 @@ impl Plan {
             path,
             settings: options.settings(),
         };
-        let File { listen, connect, lease, router, client, export, import, zenoh } = file;
+        let File { listen, connect, lease, router, export, import, zenoh } = file;
         let mut plan = Self {
             exports: of_line(exports).into_iter().chain(export.into_iter().map(of_file)).collect(),
             imports: of_line(imports).into_iter().chain(import.into_iter().map(of_file)).collect(),
             listen: [network.listen.clone(), listen].concat(),
             connect: [network.connect.clone(), connect].concat(),
             router: network.router || router,
-            client: network.client || client,
             network: Network::default(),
         };
         if plan.exports.is_empty() && plan.imports.is_empty() && !plan.router {
             bail!("nothing to carry: topics in `export` or `import` of --config FILE expected, or --router");
-        }
-        if plan.client && (plan.router || !plan.listen.is_empty()) {
-            bail!("client: it connects to a router, so it neither listens nor is a router itself");
         }
         plan.check()?;
         plan.add_defaults(zenoh.as_ref());
@@ -106,7 +101,7 @@ impl Plan {
         let has = |path: &str| zenoh.is_some_and(|zenoh| zenoh.pointer(path).is_some());
         let has_endpoints = has("/listen/endpoints") || has("/connect/endpoints");
         if self.listen.is_empty() && self.connect.is_empty() && !has_endpoints {
-            let listens = self.router || (!self.exports.is_empty() && !self.client);
+            let listens = self.router || !self.exports.is_empty();
             if listens { &mut self.listen } else { &mut self.connect }.push(LOOPBACK.to_owned());
         }
     }
@@ -117,9 +112,6 @@ impl Plan {
         network = self.connect.iter().fold(network, |network, endpoint| network.connect(endpoint));
         if self.router {
             network = network.router();
-        }
-        if self.client {
-            network = network.client();
         }
         if let Some(lease) = lease {
             network = network.lease(lease);

@@ -10,7 +10,7 @@ use super::{plan::Plan, status};
 
 /// Carries what the plan says until SIGINT or SIGTERM.
 pub(crate) fn run(plan: &Plan) -> anyhow::Result<()> {
-    // It may wait for a router. Until it is open, signals end the program at once.
+    // Until it is open, signals end the program at once.
     let bridge = plan.open()?;
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("handling signals")?;
     for export in &plan.exports {

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, little_endian::U64};
 
-use super::Malformed;
+use super::{Malformed, Place};
 
 /// Runs that a beat tells of at most.
 pub const MAX_RUNS: usize = 16;
@@ -26,14 +26,18 @@ pub struct Ended {
 /// The runs that a beat's payload tells of, oldest first.
 ///
 /// # Errors
-/// UNTRUSTED: [`Malformed::Runs`] for more than [`MAX_RUNS`] or a part of one. Numbers in it are compared by whoever uses them.
+/// UNTRUSTED: [`Malformed::Runs`] for more than [`MAX_RUNS`] or a part of one; [`Malformed::Place`] as of a head.
 pub fn parse(payload: &[u8]) -> Result<Vec<Ended>, Malformed> {
     let refused = Malformed::Runs(payload.len());
     let runs = <[RawRun]>::ref_from_bytes(payload).map_err(|_| refused)?;
     if runs.len() > MAX_RUNS {
         return Err(refused);
     }
-    Ok(runs.iter().map(|run| Ended { run: run.run.get(), end: run.end.get() }).collect())
+    let ended = |raw: &RawRun| {
+        let (run, number) = (raw.run.get(), raw.end.get());
+        Place { run, number, source: 0 }.check().map(|()| Ended { run, end: number })
+    };
+    runs.iter().map(ended).collect()
 }
 
 /// A beat's payload.
@@ -54,5 +58,9 @@ mod tests {
         assert_eq!(parse(&to_bytes(&runs)), Err(Malformed::Runs(320)));
         assert_eq!(parse(&[0; 17]), Err(Malformed::Runs(17)));
         assert_eq!(parse(&[]), Ok(vec![]));
+        for (run, number) in [(0, 1), (1, Place::MOST)] {
+            let wrong = to_bytes(&[Ended { run, end: number }]);
+            assert_eq!(parse(&wrong), Err(Malformed::Place { run, number }));
+        }
     }
 }

@@ -133,6 +133,9 @@ pub enum Malformed {
     /// A beat's list of runs.
     #[error("a beat's list of runs has {0} bytes")]
     Runs(usize),
+    /// A sample of Zenoh that says that something was deleted.
+    #[error("a deletion, which is no sample of a bridge")]
+    Deletion,
     /// A request or reply.
     #[error("a request's or reply's head of {0} bytes is none")]
     Call(usize),
@@ -277,7 +280,9 @@ impl Keys {
     #[must_use]
     pub fn run_of(&self, token: &str) -> Option<u64> {
         let digits = token.strip_prefix(&self.topic)?.strip_prefix("/@alive/")?;
-        (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+        let run = u64::from_str_radix(digits, 16).ok()?;
+        // Signs and capital letters are not ours.
+        (run != 0 && self.token(run) == token).then_some(run)
     }
 }
 
@@ -335,6 +340,9 @@ mod tests {
         assert_eq!(keys.run_of(&keys.token(0xfe)), Some(0xfe));
         for wrong in [
             "camera/stats/@alive/fe",
+            "camera/stats/@alive/00000000000000FE",
+            "camera/stats/@alive/+0000000000000fe",
+            "camera/stats/@alive/0000000000000000",
             "camera/stats/@alive/zzzzzzzzzzzzzzzz",
             "other/@alive/00000000000000fe",
         ] {
