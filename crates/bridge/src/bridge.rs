@@ -1,6 +1,6 @@
 //! [`Bridge`]: a session of Zenoh, and the topics that are carried over it.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use zenoh::{Session, Wait};
 
@@ -63,53 +63,26 @@ impl Bridge {
         Ok(self)
     }
 
+    /// Its own identifier in Zenoh.
+    #[must_use]
+    pub fn id(&self) -> String {
+        self.session.info().zid().wait().to_string()
+    }
+
     /// How each topic does.
     #[must_use]
     pub fn status(&self) -> Vec<TopicStatus> {
-        self.status_reader().topics()
-    }
-
-    /// The bridges and routers that this one is connected to, by Zenoh's identifiers.
-    #[must_use]
-    pub fn peers(&self) -> Vec<String> {
-        self.status_reader().peers()
-    }
-
-    /// The same for another thread, which may keep it as long as it likes.
-    #[must_use]
-    pub fn status_reader(&self) -> StatusReader {
         let exports = self.exports.iter().map(Exporter::counts);
-        let counts = exports.chain(self.imports.iter().map(Importer::counts)).collect();
-        StatusReader { counts, session: self.session.clone() }
-    }
-}
-
-/// Says how a bridge does: from [`Bridge::status_reader`].
-#[derive(Clone)]
-pub struct StatusReader {
-    counts: Vec<Arc<Counts>>,
-    session: Session,
-}
-
-impl StatusReader {
-    /// How each topic does.
-    #[must_use]
-    pub fn topics(&self) -> Vec<TopicStatus> {
-        self.counts.iter().map(|counts| counts.status()).collect()
+        exports.chain(self.imports.iter().map(Importer::counts)).map(Counts::status).collect()
     }
 
-    /// The bridges and routers that it is connected to, by Zenoh's identifiers.
+    /// The bridges and routers that this one is connected to, by Zenoh's identifiers. A bridge that listens nowhere counts as a router
+    /// to the others. Zenoh does not tell of its clients.
     #[must_use]
     pub fn peers(&self) -> Vec<String> {
         let info = self.session.info();
         let peers = info.peers_zid().wait().map(|id| id.to_string());
         peers.chain(info.routers_zid().wait().map(|id| format!("{id} (router)"))).collect()
-    }
-}
-
-impl std::fmt::Debug for StatusReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StatusReader").field("topics", &self.topics()).finish_non_exhaustive()
     }
 }
 

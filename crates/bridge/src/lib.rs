@@ -47,7 +47,7 @@ mod wake;
 #[doc(hidden)]
 pub mod wire;
 
-pub use bridge::{Bridge, StatusReader};
+pub use bridge::Bridge;
 pub use counts::{Count, Role, TopicStatus};
 pub use error::{Error, Result};
 pub use network::Network;

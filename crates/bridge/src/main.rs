@@ -1,7 +1,7 @@
-//! The program `sealane-bridge`: see docs/bridge.md.
+//! The program `sealane-bridge`: carries topics between machines from a command line or a file, and shows how they do.
 
-mod program;
+mod cli;
 
 fn main() -> std::process::ExitCode {
-    program::main()
+    cli::main()
 }

@@ -1,10 +1,28 @@
 //! [`Network`]: how a bridge reaches others. Zenoh's own options, with other defaults: nothing is heard or found by itself.
+//!
+//! # Zenoh's mode
+//!
+//! A router of Zenoh passes nothing on between two *peers* that are connected to it: it takes for granted that all peers reach each other.
+//! Two bridges behind a router would hear nothing of each other. A *client* does not have that problem, but its start waits until it is
+//! connected. So a bridge's mode depends on its endpoints:
+//!
+//! - It listens, or connects to several others: peer. It passes nothing on.
+//! - It listens nowhere and connects to one other: router, at the end of a network. As nobody connects to it, it has nobody to pass
+//!   anything on to. It reaches all others, through routers or directly.
+//! - With [`Network::router`] it is a router.
+//!
+//! Two bridges that both listen, both are connected to the same router, and are not connected to each other, still hear nothing of each
+//! other: one of them must be a router, or connect to the other.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::error::{Error, Result};
+use crate::{
+    counts::Role,
+    error::{Error, Result, without_places},
+    settings::{Settings, WhenBehind},
+};
 
 /// How a bridge reaches others.
 ///
@@ -81,7 +99,7 @@ impl Network {
         self
     }
 
-    /// How long a link that takes nothing more is waited for, before it is closed: for [`WhenBehind::Wait`](crate::WhenBehind::Wait).
+    /// How long a link that takes nothing more is waited for, before it is closed: for [`WhenBehind::Wait`].
     /// Default: 5 s, which is Zenoh's. The lease is at least as long.
     #[must_use]
     pub fn wait(mut self, wait: Duration) -> Self {
@@ -89,9 +107,20 @@ impl Network {
         self
     }
 
+    /// What a topic with these settings needs of the network: an import, its longest message ([`max_message`](Self::max_message)); an
+    /// export that waits, as long a [`wait`](Self::wait).
+    #[must_use]
+    pub fn carries(self, role: Role, settings: &Settings) -> Self {
+        match (role, settings.when_behind) {
+            (Role::Import, _) => self.max_message(settings.max_message()),
+            (Role::Export, WhenBehind::Wait(wait)) => self.wait(wait),
+            (Role::Export, WhenBehind::DropOldest | WhenBehind::DropNewest) => self,
+        }
+    }
+
     /// Zenoh's configuration.
     pub(crate) fn config(&self) -> Result<zenoh::Config> {
-        let refuse = |why: zenoh::Error| Error::Config(why.to_string());
+        let refuse = |why: zenoh::Error| Error::Config(without_places(&why.to_string()));
         let (mut config, theirs) = match &self.zenoh {
             Some(text) => {
                 let theirs: Value =
@@ -100,11 +129,11 @@ impl Network {
             }
             None => (zenoh::Config::default(), Value::Null),
         };
-        for (path, value) in self.ours() {
+        for (path, value) in self.ours(&theirs) {
             if theirs.pointer(&format!("/{path}")).is_none() {
-                config
-                    .insert_json5(path, &value.to_string())
-                    .map_err(|why| Error::Config(format!("{path} = {value}: {why}")))?;
+                config.insert_json5(path, &value.to_string()).map_err(|why| {
+                    Error::Config(format!("{path} = {value}: {}", without_places(&why.to_string())))
+                })?;
             }
         }
         if theirs.pointer("/transport/unicast/compression/enabled") == Some(&Value::Bool(true)) {
@@ -117,24 +146,28 @@ impl Network {
         Ok(config)
     }
 
-    /// Zenoh's mode. A router passes nothing on between two peers, as it takes for granted that they reach each other; a client waits for its router
-    /// before it does anything. So whoever has no more than one link to somebody else is a router at the network's end: it hears all that
-    /// are behind that link, and has nothing to pass on.
-    fn mode(&self) -> &'static str {
-        match (self.router, &self.listen[..], &self.connect[..]) {
-            (true, ..) | (false, [], [_]) => "router",
-            _ => "peer",
-        }
+    /// Whether it is the end of a network, see the module. `theirs` is Zenoh's own configuration.
+    fn is_leaf(&self, theirs: &Value) -> bool {
+        // Endpoints that depend on the mode do not say it.
+        let count = |kind: &str, ours: usize| match theirs.pointer(&format!("/{kind}/endpoints")) {
+            None => ours,
+            Some(Value::Array(endpoints)) => endpoints.len(),
+            Some(Value::String(_)) => 1,
+            Some(_) => usize::MAX,
+        };
+        !self.router && count("listen", self.listen.len()) == 0 && count("connect", self.connect.len()) == 1
     }
 
     /// What is set unless Zenoh's own configuration has it.
-    fn ours(&self) -> Vec<(&'static str, Value)> {
+    fn ours(&self, theirs: &Value) -> Vec<(&'static str, Value)> {
+        let is_leaf = self.is_leaf(theirs);
         let lease = self.lease.unwrap_or(Duration::from_secs(10)).max(self.wait.unwrap_or_default());
-        // UNTRUSTED: Zenoh's own default is 1 GiB, for each peer.
-        let max_message = self.max_message.unwrap_or(64 << 20);
+        // UNTRUSTED: Zenoh's own default is 1 GiB, for each peer. A router puts together what others send each other, too.
+        let usual = 64 << 20;
+        let max_message =
+            self.max_message.map_or(usual, |bytes| if self.router { bytes.max(usual) } else { bytes });
         let mut ours = vec![
-            ("mode", json!(self.mode())),
-            ("timestamping/enabled", json!(self.router)),
+            ("mode", json!(if self.router || is_leaf { "router" } else { "peer" })),
             ("listen/endpoints", json!(self.listen)),
             ("connect/endpoints", json!(self.connect)),
             ("connect/timeout_ms", json!(-1)),
@@ -150,6 +183,10 @@ impl Network {
             ("transport/link/tx/queue/size/data", json!(16)),
             ("transport/link/rx/max_message_size", json!(max_message.saturating_add(64 << 10))),
         ];
+        if is_leaf {
+            // A router's default, which would add 8 bytes and a clock's reading to each sample.
+            ours.push(("timestamping/enabled", json!(false)));
+        }
         if let Some(wait) = self.wait {
             let path = "transport/link/tx/queue/congestion_control/block/wait_before_close";
             ours.push((path, json!(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX))));
@@ -176,6 +213,43 @@ mod tests {
         assert_eq!(get(&network, "listen/endpoints"), "[]");
         assert_eq!(get(&network, "scouting/multicast/enabled"), "false");
         assert_eq!(get(&network, "scouting/gossip/enabled"), "false");
+    }
+
+    #[test]
+    fn the_mode_follows_from_the_endpoints() {
+        let at = "tcp/127.0.0.1:1";
+        let (none, router) = (Network::default(), Network::default().router());
+        for (network, mode) in [
+            (none.clone(), "peer"),
+            (none.clone().listen(at), "peer"),
+            (none.clone().listen(at).connect(at), "peer"),
+            (none.clone().connect(at).connect("tcp/127.0.0.1:2"), "peer"),
+            (none.clone().connect(at), "router"),
+            (router.listen(at), "router"),
+        ] {
+            assert_eq!(get(&network, "mode"), format!("\"{mode}\""), "{network:?}");
+        }
+        for (zenoh, mode) in [
+            ("{ mode: 'client' }", "client"),
+            ("{ listen: { endpoints: ['tcp/127.0.0.1:1'] } }", "peer"),
+            ("{ listen: { endpoints: { router: ['tcp/127.0.0.1:1'] } } }", "peer"),
+            ("{ connect: { endpoints: ['tcp/127.0.0.1:1', 'tcp/127.0.0.1:2'] } }", "peer"),
+            ("{ connect: { endpoints: ['tcp/127.0.0.1:2'] } }", "router"),
+        ] {
+            let network = none.clone().connect(at).zenoh(zenoh);
+            assert_eq!(get(&network, "mode"), format!("\"{mode}\""), "{zenoh}");
+        }
+    }
+
+    #[test]
+    fn topics_say_what_they_need() {
+        let wait = Settings { when_behind: WhenBehind::Wait(Duration::from_secs(20)), ..Settings::default() };
+        let exports = Network::default().carries(Role::Export, &wait);
+        assert_eq!(get(&exports, "transport/link/tx/lease"), "20000");
+        let imports = Network::default().carries(Role::Import, &Settings::default());
+        let longest = |network: &Network| get(network, "transport/link/rx/max_message_size");
+        assert_eq!(longest(&imports), ((2 << 20) + (128 << 10)).to_string());
+        assert_eq!(longest(&imports.router()), longest(&Network::default()));
     }
 
     #[test]

@@ -67,8 +67,8 @@ impl Exporter {
         Ok(())
     }
 
-    pub(crate) fn counts(&self) -> Arc<Counts> {
-        Arc::clone(&self.counts)
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
     }
 }
 

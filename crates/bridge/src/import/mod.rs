@@ -113,8 +113,8 @@ impl Importer {
         Ok(())
     }
 
-    pub(crate) fn counts(&self) -> Arc<Counts> {
-        Arc::clone(&self.counts)
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
     }
 }
 
