@@ -3,6 +3,9 @@
 //! A thread of its own has it most of the time. Small samples are published at once by the thread of Zenoh's that brings them, if
 //! that need not wait for anything: they are there sooner, and no thread is woken.
 
+mod subscribers;
+mod telling;
+
 use std::{
     collections::VecDeque,
     os::fd::{AsFd, OwnedFd},
@@ -10,25 +13,20 @@ use std::{
     time::Instant,
 };
 
-use sealane::{Event, Message, Publisher, SubscriberId};
+use sealane::Publisher;
 
 use super::{
-    caller::{Call, Calls},
+    caller::Calls,
     inbox::{Answer, Arrived, Content, Inbox},
     presence::Presence,
-    publishing::{Bytes, PATIENCE, Publishing, Room},
+    publishing::{Bytes, Publishing, Room},
 };
 use crate::{
     counts::{Counts, add},
     follow::{Follow, Verdict},
     settings::Settings,
     wake::wait_readable,
-    wire::{
-        Place, beat,
-        call::CallError,
-        notice::{Gone, Notice, Standing},
-        pack::Entries,
-    },
+    wire::{notice::Notice, pack::Entries},
 };
 
 /// Bytes of a sample that is published by the thread which brings it. Larger ones would keep the next from being received meanwhile.
@@ -281,146 +279,5 @@ impl Local {
             add(&self.counts.counters.samples, 1);
         }
         Ok(())
-    }
-
-    /// Tells subscribers something in the bridge's own name. False if there was no room for it in time.
-    fn tell(&mut self, notice: Notice) -> sealane::Result<bool> {
-        self.tell_text(&notice.to_string())
-    }
-
-    /// Tells subscribers which run is followed, and which of its messages is the next.
-    fn tell_place(&mut self) -> sealane::Result<()> {
-        self.owes_place = false;
-        let Some(run) = self.follow.run().filter(|_| self.notices) else { return Ok(()) };
-        let mut earlier: Vec<_> = self.follow.earlier().collect();
-        let next = Place { run, number: self.next, source: self.source };
-        earlier.drain(..earlier.len().saturating_sub(beat::MAX_RUNS));
-        self.owes_place = !self.tell_text(&Standing { next, earlier }.to_string())?;
-        Ok(())
-    }
-
-    fn tell_text(&mut self, text: &str) -> sealane::Result<bool> {
-        self.publisher.lost(std::mem::take(&mut self.untold));
-        self.publisher.epoch(0);
-        // A notice is no message of the source: the number behind it is what it was before.
-        self.publisher.number(self.next.wrapping_sub(1));
-        match self.publisher.send_timeout(text.as_bytes(), PATIENCE) {
-            Err(why) if why.is_timeout() => Ok(false),
-            Err(why @ sealane::Error::ControlTooLarge { .. }) => {
-                self.counts.refuse(&self.counts.counters.refused, &why);
-                Ok(true)
-            }
-            sent => sent.map(|()| true),
-        }
-    }
-
-    /// Tells subscribers that the source is gone, or there again. Returns when to look again.
-    fn look_after_source(&mut self) -> sealane::Result<Option<Instant>> {
-        let has_token = self.follow.run().is_some_and(|run| self.inbox.has_token(run));
-        let (how, look_again) = self.presence.look(Instant::now(), has_token);
-        if let Some(how) = how
-            && self.presence.told != Some(how)
-        {
-            // At first there is nothing to tell: whoever subscribes takes the source to be there.
-            let is_news = self.presence.told.is_some() || how.is_err();
-            self.counts.set_state(how.is_ok(), state_of(how));
-            let notice = how.map_or_else(Notice::Gone, |()| Notice::Here);
-            if !(is_news && self.notices) || self.tell(notice)? {
-                self.presence.told = Some(how);
-            }
-        }
-        Ok(look_again)
-    }
-
-    fn hear_subscribers(&mut self) -> sealane::Result<()> {
-        let mut news = false;
-        while let Some(event) = self.publisher.next_event()? {
-            match event {
-                Event::Message(id, message) => self.ask(id, &message),
-                Event::Joined(_) => (news, self.owes_place) = (true, true),
-                Event::Left(id, why) => {
-                    log::info!("{id:?} is gone: {why}");
-                    news = true;
-                }
-                _ => {}
-            }
-        }
-        if news {
-            let subscribers = self.publisher.subscribers();
-            self.counts.subscribers.store(u64::try_from(subscribers.len()).unwrap_or(u64::MAX), Relaxed);
-            // Who has come back knows what it has missed by that.
-            if self.owes_place {
-                self.tell_place()?;
-            }
-            // Who has just come does not know that the source is gone.
-            if let Some(Err(gone)) = self.presence.told
-                && self.notices
-            {
-                self.tell(Notice::Gone(gone))?;
-            }
-        }
-        let slowest = self.publisher.subscribers().iter().map(sealane::SubscriberInfo::lag).max();
-        self.counts.lag.store(slowest.unwrap_or(0), Relaxed);
-        Ok(())
-    }
-
-    /// A subscriber has sent something, or asks.
-    fn ask(&mut self, subscriber: SubscriberId, message: &Message) {
-        let token = message.reply_token();
-        let refused = if message.fds().is_empty() {
-            let call = Call { subscriber, token, control: message.control().to_vec() };
-            self.calls.push(call).err()
-        } else {
-            Some(CallError::Descriptors)
-        };
-        add(&self.counts.counters.calls, 1);
-        if let Some(why) = refused {
-            self.answers.push_back(Answer { subscriber, token, result: Err(why) });
-        }
-    }
-
-    /// Gives subscribers what came of their requests.
-    fn reply(&mut self) {
-        self.answers.append(&mut self.inbox.answers());
-        while let Some(answer) = self.answers.pop_front() {
-            let Answer { subscriber, token, result } = &answer;
-            if let Err(why) = result {
-                let failed = add(&self.counts.counters.failed_calls, 1);
-                if token.is_none() && failed.is_power_of_two() {
-                    log::warn!("a message of a subscriber was lost: {why}");
-                }
-            }
-            let Some(token) = *token else { continue };
-            let text;
-            let bytes = match result {
-                Ok(bytes) => bytes.as_slice(),
-                Err(why) => {
-                    text = why.to_string();
-                    text.as_bytes()
-                }
-            };
-            match self.publisher.reply(*subscriber, token, bytes) {
-                Err(sealane::Error::Full | sealane::Error::FdsInFlight) => {
-                    // The publisher's descriptor says when there is room.
-                    self.answers.push_front(answer);
-                    return;
-                }
-                Err(sealane::Error::ControlTooLarge { .. }) => {
-                    let text = CallError::TooLarge.to_string();
-                    let _ = self.publisher.reply(*subscriber, token, text.as_bytes());
-                }
-                // It is gone, or has cancelled its request.
-                Err(_) | Ok(()) => {}
-            }
-        }
-    }
-}
-
-fn state_of(how: Result<(), Gone>) -> &'static str {
-    match how {
-        Ok(()) => "the source is there",
-        Err(Gone::Ended) => "the publisher has ended",
-        Err(Gone::Unreachable) => "the bridge that exports it, or the link, is gone",
-        Err(Gone::Silent) => "nothing is heard of the source",
     }
 }
