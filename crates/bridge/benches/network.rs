@@ -23,7 +23,7 @@ use zenoh::{Wait, qos::CongestionControl};
 
 /// Longest wait of one side for another.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// As a user would: the default, or room for eight of the largest.
+/// Bytes of a ring: the default, or room for eight payloads.
 fn ring(size: usize) -> usize {
     (size * 8).max(4 << 20)
 }
@@ -83,7 +83,7 @@ fn fill(payload: &mut [u8], number: u64) {
     }
 }
 
-/// What has come: counts, and times on the way.
+/// Counts of messages that have come, and their times on the way.
 #[derive(Default)]
 struct Meter {
     sum: AtomicU64,

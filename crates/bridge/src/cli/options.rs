@@ -27,18 +27,18 @@ pub(crate) struct ExportOptions {
     /// Path in a file: the command line has it beside the topic's name.
     #[arg(skip)]
     path: Option<PathBuf>,
-    /// What the publisher does when the bridge is slow: `overrun`, `wait` or `wait=TIME`. The publisher's own rule may grant less
+    /// The publisher's rule for a bridge that is slow: `overrun`, `wait` or `wait=TIME`. The publisher may grant less
     /// [default: wait=100ms]
     #[arg(long, value_name = "RULE")]
     slow: Option<SlowRule>,
-    /// What happens to messages that the network does not take as fast: `drop-oldest`, `drop-newest`, or `wait=TIME` (the publisher
+    /// Rule for messages that the network does not take as fast: `drop-oldest`, `drop-newest`, or `wait=TIME` (the publisher
     /// waits for at most this time, then the newest are dropped) [default: drop-newest]
     #[arg(long, value_name = "RULE")]
     when_behind: Option<ExportBehind>,
     /// Most bytes of each topic that wait in the bridge [default: 64MiB]
     #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
-    /// What happens to messages with file descriptors, which do not cross the network: `refuse` (they count as missed) or `leave-out`
+    /// Rule for messages with file descriptors, which do not cross the network: `refuse` (they count as missed) or `leave-out`
     /// (they are sent without) [default: refuse]
     #[arg(long, value_name = "RULE")]
     fds: Option<FdsRule>,
@@ -86,10 +86,10 @@ pub(crate) struct ImportOptions {
     /// Path in a file: the command line has it beside the topic's name.
     #[arg(skip)]
     path: Option<PathBuf>,
-    /// What the bridge does when a local subscriber is slow: `overrun`, `wait` or `wait=TIME` [default: wait=100ms]
+    /// Rule for slow local subscribers: `overrun`, `wait` or `wait=TIME` [default: wait=100ms]
     #[arg(long, value_name = "RULE")]
     slow: Option<SlowRule>,
-    /// What happens to messages that local subscribers do not take as fast: `drop-oldest` or `drop-newest` [default: drop-newest]
+    /// Rule for messages that local subscribers do not take as fast: `drop-oldest` or `drop-newest` [default: drop-newest]
     #[arg(long, value_name = "RULE")]
     when_behind: Option<ImportBehind>,
     /// Most bytes of each topic that wait in the bridge [default: 64MiB]

@@ -29,7 +29,7 @@ impl Usage {
     }
 }
 
-/// What is to be carried, and between whom.
+/// The topics to carry, and the endpoints to carry them over.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) network: Network,
