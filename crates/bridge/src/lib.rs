@@ -43,6 +43,7 @@ mod network;
 mod settings;
 mod subscriber;
 mod tally;
+mod threads;
 mod wake;
 #[doc(hidden)]
 pub mod wire;

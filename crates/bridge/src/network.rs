@@ -63,12 +63,6 @@ impl Network {
         self
     }
 
-    /// Whether it has an endpoint at all.
-    #[must_use]
-    pub fn has_endpoints(&self) -> bool {
-        !self.listen.is_empty() || !self.connect.is_empty() || self.zenoh.is_some()
-    }
-
     /// Passes on what others send each other: Zenoh's router mode. Two bridges that both listen, and are not connected to each other, hear nothing
     /// of each other through it.
     #[must_use]

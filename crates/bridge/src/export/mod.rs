@@ -12,7 +12,7 @@ mod reader;
 mod requests;
 mod sender;
 
-use std::{path::Path, sync::Arc, thread::JoinHandle};
+use std::{path::Path, sync::Arc};
 
 use zenoh::{Session, Wait, qos::CongestionControl, query::Queryable};
 
@@ -21,6 +21,7 @@ use crate::{
     counts::{Counts, Role},
     error::{Error, Result},
     settings::{Settings, WhenBehind},
+    threads::Threads,
     wake::Wake,
     wire::Keys,
 };
@@ -31,7 +32,7 @@ pub(crate) struct Exporter {
     counts: Arc<Counts>,
     /// Requests end before the threads that answer them.
     queryable: Option<Queryable<()>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Threads,
 }
 
 impl Exporter {
@@ -55,16 +56,10 @@ impl Exporter {
             .callback(move |query| taken.take(query))
             .wait()
             .map_err(Error::zenoh("declaring a queryable"))?;
-        let mut exporter = Self { requests, counts, queryable: Some(queryable), threads: Vec::new() };
-        exporter.spawn("reader", move || reader.run())?;
-        exporter.spawn("sender", move || sender.run())?;
+        let mut exporter = Self { requests, counts, queryable: Some(queryable), threads: Threads::default() };
+        exporter.threads.spawn("reader", move || reader.run())?;
+        exporter.threads.spawn("sender", move || sender.run())?;
         Ok(exporter)
-    }
-
-    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-        self.threads.push(thread.map_err(Error::io("starting a thread"))?);
-        Ok(())
     }
 
     pub(crate) fn counts(&self) -> &Counts {
@@ -77,10 +72,6 @@ impl Drop for Exporter {
         self.queryable.take();
         // The reader ends, and the queue with it; the sender sends what is left in it.
         self.requests.stop();
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                log::error!("a thread of an export has panicked");
-            }
-        }
+        self.threads.join();
     }
 }

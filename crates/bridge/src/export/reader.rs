@@ -1,7 +1,7 @@
 //! [`Reader`]: the thread that has the subscription. It never calls Zenoh.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     os::fd::AsFd,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -51,7 +51,7 @@ struct Reading<'r> {
     /// Requests that the publisher has not answered, by their numbers.
     open: BTreeMap<u64, Request>,
     /// Requests that found no room on their way to the publisher.
-    refused: std::collections::VecDeque<Request>,
+    refused: VecDeque<Request>,
 }
 
 impl Reader {
@@ -123,7 +123,7 @@ impl Reader {
             missed: 0,
             filling: Filling::default(),
             open: BTreeMap::new(),
-            refused: std::collections::VecDeque::new(),
+            refused: VecDeque::new(),
         };
         let why = reading.run();
         reading.filling.flush(&self.queue, reading.place);

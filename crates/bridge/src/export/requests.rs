@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     os::fd::AsFd,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -109,7 +109,7 @@ impl Requests {
         self.wake.wake();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Request>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Request>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -17,7 +17,6 @@ use std::{
     os::fd::AsFd,
     path::Path,
     sync::{Arc, Mutex},
-    thread::JoinHandle,
 };
 
 use sealane::Builder;
@@ -32,6 +31,7 @@ use crate::{
     counts::{Counts, Role},
     error::{Error, Result},
     settings::Settings,
+    threads::Threads,
     wake::Wake,
     wire::Keys,
 };
@@ -43,7 +43,7 @@ pub(crate) struct Importer {
     counts: Arc<Counts>,
     /// What comes from the network ends before the threads that take it.
     declared: Vec<Subscriber<()>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Threads,
 }
 
 impl Importer {
@@ -64,9 +64,10 @@ impl Importer {
         let events = publisher.as_fd().try_clone_to_owned().map_err(Error::io("duplicating a descriptor"))?;
         let local = Arc::new(Mutex::new(Local::new(publisher, settings, &inbox, &calls, &counts)));
         let declared = Self::declare(session, &keys, &local, &inbox)?;
-        let mut importer = Self { inbox: Arc::clone(&inbox), calls, counts, declared, threads: Vec::new() };
-        importer.spawn("publisher", move || Local::run(&local, &events, &inbox))?;
-        importer.spawn("caller", move || caller.run())?;
+        let mut importer =
+            Self { inbox: Arc::clone(&inbox), calls, counts, declared, threads: Threads::default() };
+        importer.threads.spawn("publisher", move || Local::run(&local, &events, &inbox))?;
+        importer.threads.spawn("caller", move || caller.run())?;
         Ok(importer)
     }
 
@@ -107,12 +108,6 @@ impl Importer {
         Ok(declared)
     }
 
-    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-        self.threads.push(thread.map_err(Error::io("starting a thread"))?);
-        Ok(())
-    }
-
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
     }
@@ -123,10 +118,6 @@ impl Drop for Importer {
         self.declared.clear();
         self.inbox.stop();
         self.calls.stop();
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                log::error!("a thread of an import has panicked");
-            }
-        }
+        self.threads.join();
     }
 }

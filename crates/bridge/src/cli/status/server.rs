@@ -15,7 +15,10 @@ use rustix::{
 use sealane::{Builder, Error, Handshake, Listener};
 use sealane_bridge::Bridge;
 
-use super::{REQUEST, folder, snapshot::Snapshot};
+use super::{
+    REQUEST, folder,
+    snapshot::{About, Snapshot},
+};
 use crate::cli::plan::Plan;
 
 /// Answers until it is dropped. Then its socket is removed.
@@ -72,14 +75,16 @@ struct Source {
 impl Source {
     fn snapshot(&self) -> Snapshot {
         Snapshot {
-            pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            id: self.id.clone(),
-            uptime: self.since.elapsed().as_secs_f64(),
-            router: self.router,
-            listen: self.listen.clone(),
-            connect: self.connect.clone(),
-            peers: self.bridge.peers(),
+            about: About {
+                pid: std::process::id(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                id: self.id.clone(),
+                uptime: self.since.elapsed().as_secs_f64(),
+                router: self.router,
+                listen: self.listen.clone(),
+                connect: self.connect.clone(),
+                peers: self.bridge.peers(),
+            },
             topics: self.bridge.status(),
         }
     }

@@ -3,9 +3,9 @@
 use sealane_bridge::TopicStatus;
 use serde::{Deserialize, Serialize};
 
-/// A bridge at one moment.
+/// A bridge, without its topics.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Snapshot {
+pub(crate) struct About {
     pub(crate) pid: u32,
     pub(crate) version: String,
     /// Its identifier in Zenoh.
@@ -16,6 +16,13 @@ pub(crate) struct Snapshot {
     pub(crate) listen: Vec<String>,
     pub(crate) connect: Vec<String>,
     pub(crate) peers: Vec<String>,
+}
+
+/// A bridge at one moment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Snapshot {
+    #[serde(flatten)]
+    pub(crate) about: About,
     pub(crate) topics: Vec<TopicStatus>,
 }
 
@@ -28,14 +35,8 @@ pub(crate) struct Report {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct BridgeReport {
-    pub(crate) pid: u32,
-    pub(crate) version: String,
-    pub(crate) id: String,
-    pub(crate) uptime: f64,
-    pub(crate) router: bool,
-    pub(crate) listen: Vec<String>,
-    pub(crate) connect: Vec<String>,
-    pub(crate) peers: Vec<String>,
+    #[serde(flatten)]
+    pub(crate) about: About,
     pub(crate) topics: Vec<TopicReport>,
 }
 
@@ -58,7 +59,8 @@ impl Report {
     /// The bridges of `now`, with rates since `before`.
     pub(crate) fn new(before: &[Snapshot], now: Vec<Snapshot>) -> Self {
         let bridges = now.into_iter().map(|now| {
-            let before = before.iter().find(|before| before.pid == now.pid && before.id == now.id);
+            let same = |old: &&Snapshot| old.about.pid == now.about.pid && old.about.id == now.about.id;
+            let before = before.iter().find(same);
             BridgeReport::new(before, now)
         });
         Self { bridges: bridges.collect() }
@@ -71,21 +73,11 @@ impl BridgeReport {
             let rates = before.and_then(|before| {
                 let same = |old: &&TopicStatus| old.topic == status.topic && old.role == status.role;
                 let old = before.topics.iter().find(same)?;
-                Rates::between(old, &status, now.uptime - before.uptime)
+                Rates::between(old, &status, now.about.uptime - before.about.uptime)
             });
             TopicReport { status, rates }
         });
-        Self {
-            topics: topics.collect(),
-            pid: now.pid,
-            version: now.version,
-            id: now.id,
-            uptime: now.uptime,
-            router: now.router,
-            listen: now.listen,
-            connect: now.connect,
-            peers: now.peers,
-        }
+        Self { topics: topics.collect(), about: now.about }
     }
 }
 
@@ -135,7 +127,7 @@ pub(super) mod tests {
             None
         );
         let mut other = same.clone();
-        other.id = "ef".into();
+        other.about.id = "ef".into();
         assert_eq!(Report::new(&[other], vec![snapshot(11.0, 200)]).bridges[0].topics[0].rates, None);
     }
 }

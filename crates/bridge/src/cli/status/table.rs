@@ -32,21 +32,21 @@ pub(crate) fn text(report: &Report) -> String {
     bridges.join("\n")
 }
 
-fn bridge(bridge: &BridgeReport) -> String {
-    let up = humantime::format_duration(Duration::from_secs_f64(bridge.uptime.max(0.0).floor()));
-    let mut line = vec![format!("Bridge {} ({}), up {up}", bridge.pid, bridge.id)];
-    for (verb, endpoints) in [("listens at", &bridge.listen), ("connects to", &bridge.connect)] {
+fn bridge(BridgeReport { about, topics: carried }: &BridgeReport) -> String {
+    let up = humantime::format_duration(Duration::from_secs_f64(about.uptime.max(0.0).floor()));
+    let mut line = vec![format!("Bridge {} ({}), up {up}", about.pid, about.id)];
+    for (verb, endpoints) in [("listens at", &about.listen), ("connects to", &about.connect)] {
         if !endpoints.is_empty() {
             line.push(format!("{verb} {}", endpoints.join(", ")));
         }
     }
-    if bridge.router {
+    if about.router {
         line.push("router".to_owned());
     }
-    let peers = if bridge.peers.is_empty() { "none".to_owned() } else { bridge.peers.join(", ") };
+    let peers = if about.peers.is_empty() { "none".to_owned() } else { about.peers.join(", ") };
     let mut text = format!("{}\nPeers: {peers}\n", line.join(", "));
-    if !bridge.topics.is_empty() {
-        text += &topics(&bridge.topics);
+    if !carried.is_empty() {
+        text += &topics(carried);
         text.push('\n');
     }
     clean(&text)
