@@ -15,7 +15,7 @@ use std::{
 use common::{LONG, quick, wait_until};
 use foe::{Bed, foreign};
 use sealane_bridge::{
-    Notice, Received,
+    Notice, Received, Subscriber,
     wire::{
         Head, Keys, Kind, Place,
         beat::{self, Ended},
@@ -111,6 +111,32 @@ fn other_runs_are_foreign_and_end_nothing() {
     wait_until("all are counted", || bed.count().foreign == before.foreign + 2000);
     bed.works();
     assert_eq!(bed.count().runs, before.runs);
+}
+
+#[test]
+fn a_message_is_seen_although_the_next_one_does_not_follow_at_once() {
+    let place = common::Place::new();
+    // Nothing else wakes the importer: there are no beats, and no silence.
+    let source = foe::open(&[&common::endpoint(place.port)], &[]);
+    let mut import = quick();
+    import.silence = LONG * 10;
+    let _importer = place.importer(&import);
+    let mut subscriber = Subscriber::connect(place.remote(), LONG).unwrap();
+    let keys = Keys::new("stats");
+    let send = |number| {
+        let head = Head { more: true, ..Head::new(Kind::Message, Place { run: 1, number, source: 0 }) };
+        foe::put(&source, keys.messages(), Some(&head.to_bytes()), b"pixels");
+    };
+    // Messages before Zenoh's declarations have arrived reach nobody.
+    let first = (0..1000).find(|&number| {
+        send(number);
+        matches!(subscriber.recv(Duration::from_millis(100)).unwrap(), Some(Received::Message(_)))
+    });
+    let first = first.expect("the first messages arrive");
+    for number in first + 1..first + 200 {
+        send(number);
+        assert_eq!(common::next(&mut subscriber).1, 0, "message {number}");
+    }
 }
 
 #[test]

@@ -14,13 +14,13 @@ mod sender;
 
 use std::{path::Path, sync::Arc};
 
-use zenoh::{Session, Wait, qos::CongestionControl, query::Queryable};
+use zenoh::{Session, Wait, query::Queryable};
 
 use self::{queue::Queue, reader::Reader, requests::Requests, sender::Sender};
 use crate::{
     counts::{Counts, Role},
     error::{Error, Result},
-    settings::{Settings, WhenBehind},
+    settings::Settings,
     threads::Threads,
     wake::Wake,
     wire::Keys,
@@ -43,11 +43,7 @@ impl Exporter {
         let queue = Arc::new(Queue::new(settings, Arc::clone(&counts)));
         let requests =
             Arc::new(Requests::new(settings, Wake::new()?, Arc::clone(&queue), Arc::clone(&counts)));
-        let congestion = match settings.when_behind {
-            WhenBehind::Wait(_) => CongestionControl::Block,
-            WhenBehind::DropOldest | WhenBehind::DropNewest => CongestionControl::Drop,
-        };
-        let sender = Sender::new(session, &keys, congestion, settings.beat, &queue, &counts)?;
+        let sender = Sender::new(session, &keys, settings, &queue, &counts)?;
         let reader = Reader::new(path, settings, &queue, &requests, &counts);
         let taken = Arc::clone(&requests);
         let queryable = session

@@ -334,8 +334,8 @@ impl Queue {
         self.drained.notify_all();
     }
 
-    /// What to do next, until `deadline`: at least one task.
-    pub(super) fn next(&self, deadline: Instant) -> VecDeque<Task> {
+    /// What to do next, until `deadline`: at least one task, and whether others wait behind it.
+    pub(super) fn next(&self, deadline: Instant) -> (VecDeque<Task>, bool) {
         let mut state = self.lock();
         loop {
             // UNTRUSTED: who asks without end does not hold messages up.
@@ -354,12 +354,13 @@ impl Queue {
             }
             if bytes > 0 {
                 self.set_bytes(&mut state, |waiting| waiting.saturating_sub(bytes));
+                let has_more = !state.tasks.is_empty();
                 // The reader is woken for more than one message.
                 if state.bytes <= self.memory / 2 {
                     drop(state);
                     self.drained.notify_one();
                 }
-                return next;
+                return (next, has_more);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if next.is_empty() && state.stopped {
@@ -368,7 +369,7 @@ impl Queue {
                 next.push_back(Task::Beat(state.read));
             }
             if !next.is_empty() {
-                return next;
+                return (next, false);
             }
             state = self.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -33,7 +33,6 @@ pub(super) struct Reader {
     path: PathBuf,
     builder: Builder,
     fds: Fds,
-    plain: bool,
     queue: Arc<Queue>,
     requests: Arc<Requests>,
     counts: Arc<Counts>,
@@ -72,7 +71,6 @@ impl Reader {
             path: path.to_owned(),
             builder,
             fds: settings.fds,
-            plain: settings.plain,
             queue: Arc::clone(queue),
             requests: Arc::clone(requests),
             counts: Arc::clone(counts),
@@ -229,7 +227,7 @@ impl Reading<'_> {
         let payload = message.take_payload();
         let (control, len) = (message.control(), payload.as_ref().map(Payload::len));
         // A publisher that has ended this subscription as too slow may overwrite what is copied.
-        let is_whole = if !self.reader.plain && Filling::takes(control.len(), len) {
+        let is_whole = if Filling::takes(control.len(), len) {
             self.filling.add(place, control, payload.as_ref(), without_fds)
         } else {
             let holds = self.reader.queue.waits();

@@ -15,10 +15,12 @@ use super::queue::{Body, Bytes, Chunk, Queue, Task};
 use crate::{
     counts::{Counts, add},
     error::{Error, Result},
+    settings::{Settings, WhenBehind},
     wire::{
-        HEAD_LEN, Head, Keys, Kind, Place,
+        Head, Keys, Kind, Place,
         beat::{self, Ended},
         call::CallError,
+        pack::{Entries, Entry},
     },
 };
 
@@ -29,6 +31,7 @@ pub(super) struct Sender {
     messages: Publisher<'static>,
     beats: Publisher<'static>,
     beat: Duration,
+    plain: bool,
     queue: Arc<Queue>,
     counts: Arc<Counts>,
     /// The next message's place, of the run that is followed or was last.
@@ -43,11 +46,14 @@ impl Sender {
     pub(super) fn new(
         session: &Session,
         keys: &Keys,
-        congestion: CongestionControl,
-        beat: Duration,
+        settings: &Settings,
         queue: &Arc<Queue>,
         counts: &Arc<Counts>,
     ) -> Result<Self> {
+        let congestion = match settings.when_behind {
+            WhenBehind::Wait(_) => CongestionControl::Block,
+            WhenBehind::DropOldest | WhenBehind::DropNewest => CongestionControl::Drop,
+        };
         let publisher = |key: String| {
             let publisher = session.declare_publisher(key).congestion_control(congestion).wait();
             publisher.map_err(Error::zenoh("declaring a publisher"))
@@ -57,7 +63,8 @@ impl Sender {
             messages: publisher(keys.messages().to_owned())?,
             beats: publisher(keys.beats())?,
             keys: keys.clone(),
-            beat,
+            beat: settings.beat,
+            plain: settings.plain,
             queue: Arc::clone(queue),
             counts: Arc::clone(counts),
             next: None,
@@ -70,19 +77,19 @@ impl Sender {
     /// Sends what the queue has until the reader has ended.
     pub(super) fn run(mut self) {
         let mut next_beat = Instant::now();
-        let mut tasks = VecDeque::new();
+        let (mut tasks, mut others_wait) = (VecDeque::new(), false);
         loop {
-            if next_beat <= Instant::now() {
-                // A beat is due also while messages keep coming.
-                self.send_beat();
-                next_beat = Instant::now() + self.beat;
-            }
             if tasks.is_empty() {
-                tasks = self.queue.next(next_beat);
+                // A beat is due also while messages keep coming.
+                if next_beat <= Instant::now() {
+                    self.send_beat();
+                    next_beat = Instant::now() + self.beat;
+                }
+                (tasks, others_wait) = self.queue.next(next_beat);
             }
             let Some(task) = tasks.pop_front() else { continue };
             match task {
-                Task::Send(chunk) => self.send(chunk),
+                Task::Send(chunk) => self.send(chunk, others_wait || !tasks.is_empty()),
                 Task::Answer(query, answer) => self.answer(&query, answer),
                 Task::Began(place) => self.begin(place),
                 Task::Ended(place) => {
@@ -135,40 +142,53 @@ impl Sender {
         self.send_beat();
     }
 
-    fn send(&mut self, chunk: Chunk) {
+    /// Sends messages. `more` says that others follow at once.
+    fn send(&mut self, chunk: Chunk, more: bool) {
         let Chunk { place, count, body } = chunk;
-        let (head, bytes, control) = match body {
-            Body::Pack(bytes) => (Head::new(Kind::Pack, place), bytes, Vec::new()),
+        self.next = Some(Place { number: place.number + count, ..place });
+        match body {
+            Body::Pack(bytes) if self.plain => self.send_each(place, &bytes, count, more),
+            Body::Pack(bytes) => {
+                self.put(Head { more, ..Head::new(Kind::Pack, place) }, &[], Some(bytes), count);
+            }
             Body::Message { control, payload, without_fds } => {
-                let head = Head {
-                    without_payload: payload.is_none(),
-                    without_fds,
-                    ..Head::new(Kind::Message, place)
-                };
+                let head = Head { without_fds, more, ..Head::new(Kind::Message, place) };
                 match payload.map(Bytes::into_vec).transpose() {
-                    Ok(payload) => (head, payload.unwrap_or_default(), control),
-                    Err(why) => {
-                        self.next = Some(Place { number: place.number + 1, ..place });
-                        return self.counts.refuse(&self.counts.counters.missed, &why);
-                    }
+                    Ok(payload) => self.put(head, &control, payload, 1),
+                    Err(why) => self.counts.refuse(&self.counts.counters.missed, &why),
                 }
             }
-        };
-        let len = bytes.len() + control.len();
-        let mut attachment = Vec::with_capacity(HEAD_LEN + control.len());
-        attachment.extend_from_slice(&head.to_bytes());
-        attachment.extend_from_slice(&control);
-        self.next = Some(Place { number: place.number + count, ..place });
-        match self.messages.put(ZBytes::from(bytes)).attachment(attachment).wait() {
+        }
+    }
+
+    /// Sends the messages of a pack as samples of their own.
+    fn send_each(&self, first: Place, pack: &[u8], count: u64, more: bool) {
+        for (index, entry) in (0..count).zip(Entries::of(pack).flatten()) {
+            let Entry { control, payload, without_fds } = entry;
+            let (place, more) = (Place { number: first.number + index, ..first }, more || index + 1 < count);
+            let head = Head { without_fds, more, ..Head::new(Kind::Message, place) };
+            self.put(head, control, payload.map(<[u8]>::to_vec), 1);
+        }
+    }
+
+    /// Gives Zenoh a sample of so many messages.
+    fn put(&self, head: Head, control: &[u8], payload: Option<Vec<u8>>, count: u64) {
+        let head = Head { without_payload: payload.is_none(), ..head }.to_bytes();
+        let payload = payload.unwrap_or_default();
+        let len = payload.len() + control.len();
+        // An array saves an allocation.
+        let attachment =
+            if control.is_empty() { ZBytes::from(head) } else { ZBytes::from([&head, control].concat()) };
+        let counters = &self.counts.counters;
+        match self.messages.put(payload).attachment(attachment).wait() {
             Ok(()) => {
-                let counters = &self.counts.counters;
                 add(&counters.messages, count);
                 add(&counters.bytes, u64::try_from(len).unwrap_or(u64::MAX));
                 add(&counters.samples, 1);
             }
             Err(why) => {
-                self.counts.refuse(&self.counts.counters.dropped, &why);
-                add(&self.counts.counters.dropped, count.saturating_sub(1));
+                self.counts.refuse(&counters.dropped, &why);
+                add(&counters.dropped, count.saturating_sub(1));
             }
         }
     }

@@ -10,7 +10,7 @@ use std::{
     collections::VecDeque,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, atomic::Ordering::Relaxed},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use sealane::Publisher;
@@ -35,6 +35,20 @@ const AT_ONCE: usize = 128 << 10;
 /// Samples that are published before subscribers are heard again.
 const TURN: usize = 64;
 
+/// The longest that subscribers are left asleep although a message is there, since its sample promised that another one follows at once.
+const DOZE: Duration = Duration::from_millis(1);
+
+/// When subscribers that sleep are woken for a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waking {
+    /// When it is published.
+    AtOnce,
+    /// Too, but the thread looks every [`DOZE`] whether a wake is owed.
+    Watched,
+    /// They have not been for the last: others were to follow.
+    Owed,
+}
+
 /// What a turn came to.
 enum Turn {
     /// There may be more.
@@ -56,6 +70,7 @@ pub(super) struct Local {
     next: u64,
     /// Subscribers have not been told that another run is followed.
     owes_place: bool,
+    waking: Waking,
     notices: bool,
     inbox: Arc<Inbox>,
     calls: Arc<Calls>,
@@ -82,6 +97,7 @@ impl Local {
             source: 0,
             next: 0,
             owes_place: false,
+            waking: Waking::AtOnce,
             notices: settings.notices,
             inbox: Arc::clone(inbox),
             calls: Arc::clone(calls),
@@ -138,10 +154,26 @@ impl Local {
             self.publish(arrived)?;
             taken += 1;
         }
+        let is_watching = self.waking == Waking::Owed;
+        self.waking = if is_watching { Waking::Watched } else { Waking::AtOnce };
+        self.publisher.batch().flush();
         let look_again = self.look_after_source()?;
         self.hear_subscribers()?;
         self.reply();
-        Ok(if taken == 0 { Turn::Idle(look_again) } else { Turn::Again })
+        if taken > 0 {
+            return Ok(Turn::Again);
+        }
+        let soon = is_watching.then(|| Instant::now() + DOZE);
+        Ok(Turn::Idle(look_again.into_iter().chain(soon).min()))
+    }
+
+    /// Leaves it to the next sample to wake subscribers, or to the thread, whichever comes first.
+    ///
+    /// UNTRUSTED: the next sample may be lost, or was never meant to come.
+    fn wake_later(&mut self) {
+        if std::mem::replace(&mut self.waking, Waking::Owed) == Waking::AtOnce {
+            self.inbox.wake_up();
+        }
     }
 
     /// Publishes a small sample if nothing is before it, nothing but messages is to be told, and there is room. Else gives it back.
@@ -162,9 +194,14 @@ impl Local {
                 self.source = place.source;
                 self.presence.hear(Instant::now(), false);
                 self.counts.number.store(place.number + arrived.count(), Relaxed);
+                let more = arrived.head.more;
                 self.publish_messages(arrived, skip, Room::Try)?;
                 if self.rest.is_some() {
                     self.inbox.wake_up();
+                } else if more {
+                    self.wake_later();
+                } else {
+                    self.publisher.batch().flush();
                 }
             }
             Verdict::Stale | Verdict::Foreign => {
@@ -241,7 +278,7 @@ impl Local {
         self.untold = self.untold.saturating_add(missed);
     }
 
-    /// Publishes the messages of a sample, but for the first `done`. What finds no room becomes the rest.
+    /// Publishes the messages of a sample, but for the first `done`, and wakes nobody. What finds no room becomes the rest.
     fn publish_messages(&mut self, arrived: Arrived, mut done: u64, room: Room) -> sealane::Result<()> {
         let place = arrived.head.place;
         self.publisher.lost(std::mem::take(&mut self.untold));
@@ -270,7 +307,6 @@ impl Local {
             }
             Content::Beat(_) => {}
         }
-        drop(local);
         if is_full {
             self.next = place.number.saturating_add(done);
             self.rest = Some((arrived, done));

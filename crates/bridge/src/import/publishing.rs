@@ -45,7 +45,7 @@ impl Bytes<'_> {
     }
 }
 
-/// The messages of one sample on their way into the ring.
+/// The messages of one sample on their way into the ring. Subscribers that sleep are not woken.
 pub(super) struct Publishing<'p> {
     publisher: &'p mut Publisher,
     counts: &'p Counts,
@@ -120,12 +120,5 @@ impl<'p> Publishing<'p> {
             }
             Err(unsent) => Err(unsent.into_error()),
         }
-    }
-}
-
-/// Subscribers that sleep are woken once for all.
-impl Drop for Publishing<'_> {
-    fn drop(&mut self) {
-        self.publisher.batch().flush();
     }
 }

@@ -41,6 +41,8 @@ const WITHOUT_PAYLOAD: u8 = 1;
 const WITHOUT_FDS: u8 = 2;
 /// Flag of a [`Kind::Beat`]: the run has ended, and the number is final.
 const ENDED: u8 = 4;
+/// Flag of a [`Kind::Message`] or [`Kind::Pack`]: the next one follows at once.
+const MORE: u8 = 8;
 
 /// The first bytes of every attachment: `slb` and the format's version.
 const MAGIC: [u8; 4] = *b"slb\x01";
@@ -62,6 +64,7 @@ pub const HEAD_LEN: usize = size_of::<RawHead>();
 
 /// The fixed part of an attachment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the format")]
 pub struct Head {
     /// What the sample is.
     pub kind: Kind,
@@ -73,6 +76,8 @@ pub struct Head {
     pub without_fds: bool,
     /// A beat of a run that has ended.
     pub ended: bool,
+    /// Messages whose next one follows at once: subscribers that sleep may be woken by that one.
+    pub more: bool,
 }
 
 /// Why something from the network was refused.
@@ -145,7 +150,7 @@ impl Head {
     /// A head of a kind, without flags.
     #[must_use]
     pub fn new(kind: Kind, place: Place) -> Self {
-        Self { kind, place, without_payload: false, without_fds: false, ended: false }
+        Self { kind, place, without_payload: false, without_fds: false, ended: false, more: false }
     }
 
     /// The head of an attachment, and what follows it.
@@ -163,8 +168,8 @@ impl Head {
             return Err(Malformed::Version { expected: MAGIC[3], found: version });
         }
         let (kind, known) = match raw.kind {
-            0 => (Kind::Message, WITHOUT_PAYLOAD | WITHOUT_FDS),
-            1 => (Kind::Pack, 0),
+            0 => (Kind::Message, WITHOUT_PAYLOAD | WITHOUT_FDS | MORE),
+            1 => (Kind::Pack, MORE),
             2 => (Kind::Beat, ENDED),
             other => return Err(Malformed::Kind(other)),
         };
@@ -181,6 +186,7 @@ impl Head {
             without_payload: has(WITHOUT_PAYLOAD),
             without_fds: has(WITHOUT_FDS),
             ended: has(ENDED),
+            more: has(MORE),
         };
         Ok((head, rest))
     }
@@ -196,7 +202,8 @@ impl Head {
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         let flags = flag(self.without_payload, WITHOUT_PAYLOAD)
             | flag(self.without_fds, WITHOUT_FDS)
-            | flag(self.ended, ENDED);
+            | flag(self.ended, ENDED)
+            | flag(self.more, MORE);
         let Place { run, number, source } = self.place;
         let raw = RawHead {
             magic: MAGIC,
@@ -302,6 +309,7 @@ mod tests {
             head.without_payload = kind == Kind::Message;
             head.without_fds = kind == Kind::Message;
             head.ended = kind == Kind::Beat;
+            head.more = kind != Kind::Beat;
             let mut bytes = head.to_bytes().to_vec();
             bytes.extend(b"rest");
             assert_eq!(Head::parse(&bytes), Ok((head, &b"rest"[..])));
@@ -317,8 +325,8 @@ mod tests {
                 bytes[at] = value;
                 let parsed = Head::parse(&bytes);
                 let as_it_was = bytes == good;
-                let other_kind = at == 4 && value <= 2;
-                assert_eq!(parsed.is_ok(), as_it_was || other_kind, "byte {at} is {value}: {parsed:?}");
+                let says_else = at == 4 && value <= 2 || at == 5 && value == MORE;
+                assert_eq!(parsed.is_ok(), as_it_was || says_else, "byte {at} is {value}: {parsed:?}");
             }
         }
         for len in 0..HEAD_LEN {

@@ -114,15 +114,20 @@ impl Bed {
 
 /// A session that is connected to some bridges.
 pub(crate) fn connect(to: &[&str]) -> Session {
-    let mut config = zenoh::Config::default();
-    config.insert_json5("mode", "'peer'").unwrap();
-    config.insert_json5("listen/endpoints", "[]").unwrap();
-    config.insert_json5("connect/endpoints", &format!("{to:?}")).unwrap();
-    config.insert_json5("scouting/multicast/enabled", "false").unwrap();
-    config.insert_json5("scouting/gossip/enabled", "false").unwrap();
-    let foe = zenoh::open(config).wait().unwrap();
+    let foe = open(&[], to);
     wait_until("the hostile peer is connected", || foe.info().peers_zid().wait().count() == to.len());
     foe
+}
+
+/// A session that finds nobody by itself.
+pub(crate) fn open(listen: &[&str], connect: &[&str]) -> Session {
+    let mut config = zenoh::Config::default();
+    config.insert_json5("mode", "'peer'").unwrap();
+    config.insert_json5("listen/endpoints", &format!("{listen:?}")).unwrap();
+    config.insert_json5("connect/endpoints", &format!("{connect:?}")).unwrap();
+    config.insert_json5("scouting/multicast/enabled", "false").unwrap();
+    config.insert_json5("scouting/gossip/enabled", "false").unwrap();
+    zenoh::open(config).wait().unwrap()
 }
 
 pub(crate) fn put(foe: &Session, key: &str, attachment: Option<&[u8]>, payload: &[u8]) {
