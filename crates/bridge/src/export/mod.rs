@@ -7,6 +7,8 @@
 //! ```
 //! Two threads. The reader alone touches the subscription and never calls Zenoh; the sender alone calls Zenoh, and may be blocked by it.
 
+mod chunk;
+mod filling;
 mod queue;
 mod reader;
 mod requests;

@@ -6,169 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sealane::Payload;
 use zenoh::query::Query;
 
+use super::chunk::Chunk;
 use crate::{
     counts::{Counts, add},
     settings::{Settings, WhenBehind},
-    wire::{
-        Place,
-        call::CallError,
-        pack::{self, ENTRY_LEN, MAX_PACK},
-    },
+    wire::{Place, call::CallError, pack::MAX_PACK},
 };
 
 /// Bytes that wait at most where the publisher waits too: more would only be cold in the cache when it is sent.
 const PIPELINE: usize = 512 << 10;
-
-/// What a chunk counts for besides its bytes, so that many small ones are bounded too.
-const OVERHEAD: usize = 128;
-
-/// Messages that go into one sample of Zenoh.
-#[derive(Debug)]
-pub(super) struct Chunk {
-    /// The first message's place.
-    pub(super) place: Place,
-    pub(super) count: u64,
-    pub(super) body: Body,
-}
-
-#[derive(Debug)]
-pub(super) enum Body {
-    /// One message.
-    Message { control: Vec<u8>, payload: Option<Bytes>, without_fds: bool },
-    /// A pack's bytes.
-    Pack(Vec<u8>),
-}
-
-/// A payload on its way.
-#[derive(Debug)]
-pub(super) enum Bytes {
-    Copied(Vec<u8>),
-    /// Still in the ring, which has no room for others meanwhile: where the publisher waits for us anyway. So it is read once, by the thread
-    /// that needs it.
-    Held(Payload),
-}
-
-impl Bytes {
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Copied(bytes) => bytes.len(),
-            Self::Held(payload) => payload.len(),
-        }
-    }
-
-    /// The bytes.
-    ///
-    /// # Errors
-    /// [`sealane::Error::Overrun`] if the publisher has ended us, and written over them since.
-    pub(super) fn into_vec(self) -> sealane::Result<Vec<u8>> {
-        match self {
-            Self::Copied(bytes) => Ok(bytes),
-            Self::Held(payload) => payload.try_to_vec(),
-        }
-    }
-}
-
-impl Chunk {
-    /// Bytes of messages, and of their lengths.
-    pub(super) fn len(&self) -> usize {
-        match &self.body {
-            Body::Message { control, payload, .. } => {
-                control.len().saturating_add(payload.as_ref().map_or(0, Bytes::len))
-            }
-            Body::Pack(bytes) => bytes.len(),
-        }
-    }
-
-    fn cost(&self) -> usize {
-        self.len().saturating_add(OVERHEAD)
-    }
-
-    /// Whether it is a pack whose numbers go on at `place`, with room for `len` bytes more.
-    fn takes(&self, place: Place, len: usize) -> bool {
-        let next = Place { number: self.place.number.saturating_add(self.count), ..self.place };
-        matches!(&self.body, Body::Pack(bytes) if bytes.len().saturating_add(len) <= MAX_PACK)
-            && next == place
-    }
-
-    /// Appends the messages of another pack, if it takes them.
-    fn append(&mut self, next: &Self) -> bool {
-        let takes = self.takes(next.place, next.len());
-        match (&mut self.body, &next.body) {
-            (Body::Pack(bytes), Body::Pack(more)) if takes => {
-                bytes.extend_from_slice(more);
-                self.count += next.count;
-                true
-            }
-            _ => false,
-        }
-    }
-}
-
-/// Messages on their way into the queue, so that it is locked once for many.
-#[derive(Debug, Default)]
-pub(super) struct Filling {
-    chunks: Vec<Chunk>,
-    len: usize,
-}
-
-impl Filling {
-    /// Whether a message of these lengths goes into a pack at all.
-    pub(super) fn takes(control: usize, payload: Option<usize>) -> bool {
-        control.saturating_add(payload.unwrap_or(0)) <= MAX_PACK / 4
-    }
-
-    /// Appends a message of `place` to the last pack, or to a new one. False if it was overwritten meanwhile: then it is missed.
-    pub(super) fn add(
-        &mut self,
-        place: Place,
-        control: &[u8],
-        payload: Option<&Payload>,
-        without_fds: bool,
-    ) -> bool {
-        let payload_len = payload.map(Payload::len);
-        let len = ENTRY_LEN + control.len() + payload_len.unwrap_or(0);
-        if !self.chunks.last().is_some_and(|chunk| chunk.takes(place, len)) {
-            self.chunks.push(Chunk { place, count: 0, body: Body::Pack(Vec::with_capacity(len.max(1024))) });
-        }
-        let Some(Chunk { count, body: Body::Pack(bytes), .. }) = self.chunks.last_mut() else { return false };
-        let before = bytes.len();
-        let mut is_whole = pack::push_lens(bytes, control.len(), payload_len, without_fds);
-        bytes.extend_from_slice(control);
-        if let Some(payload) = payload {
-            payload.bytes().for_each_block(|block| bytes.extend_from_slice(block));
-            is_whole &= payload.is_whole();
-        }
-        if is_whole {
-            *count += 1;
-            self.len += len;
-            return true;
-        }
-        bytes.truncate(before);
-        if *count == 0 {
-            self.chunks.pop();
-        }
-        false
-    }
-
-    /// Adds a message that has a sample of its own.
-    pub(super) fn push(&mut self, chunk: Chunk) {
-        self.len += chunk.len();
-        self.chunks.push(chunk);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Gives all to the sender. What was read before `place` and is not among it is lost.
-    pub(super) fn flush(&mut self, queue: &Queue, place: Place) {
-        self.len = 0;
-        queue.push(self.chunks.drain(..), place);
-    }
-}
 
 /// What the sender does next.
 #[derive(Debug)]
@@ -236,7 +84,7 @@ impl Queue {
 
     /// Adds messages, or drops some as the topic's settings say. Waits for room only with [`WhenBehind::Wait`]. `read` is the place behind
     /// all that was read.
-    fn push(&self, chunks: impl Iterator<Item = Chunk>, read: Place) {
+    pub(super) fn push(&self, chunks: impl Iterator<Item = Chunk>, read: Place) {
         let mut state = self.lock();
         for chunk in chunks {
             state = self.push_one(state, chunk);
@@ -373,40 +221,5 @@ impl Queue {
             }
             state = self.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sealane::{Builder, Slow};
-
-    use super::*;
-
-    #[test]
-    fn what_was_overwritten_while_it_was_held_is_not_passed_on() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("numbers");
-        let slow = Slow::Wait(Duration::from_millis(20));
-        let mut publisher = Builder::default().slow(slow).ring_capacity(1 << 16).publish(&path).unwrap();
-        let joining = std::thread::spawn(move || Builder::default().slow(slow).subscribe(path).unwrap());
-        while publisher.subscribers().is_empty() {
-            publisher.wait_event(Duration::from_millis(10)).unwrap();
-        }
-        let mut subscriber = joining.join().unwrap();
-        let mut publish = || publisher.loan(1000).unwrap().send_with(b"number").unwrap();
-        publish();
-        publish();
-        let [first, second] = [(); 2].map(|()| subscriber.recv().unwrap());
-        let mut filling = Filling::default();
-        let place = |number| Place { run: 1, number, source: 0 };
-        assert!(filling.add(place(0), b"number", first.payload(), false));
-        let len = filling.len();
-        // The publisher ends the subscription, and goes on over what it holds.
-        (0..200).for_each(|_| publish());
-        assert!(!filling.add(place(1), b"number", second.payload(), false));
-        assert_eq!(filling.len(), len, "the pack is as it was");
-        let mut filling = Filling::default();
-        assert!(!filling.add(place(1), b"number", second.payload(), false));
-        assert!(filling.chunks.is_empty());
     }
 }

@@ -11,7 +11,9 @@ use std::{
 use sealane::{Builder, Message, Payload, Subscriber};
 
 use super::{
-    queue::{Body, Bytes, Chunk, Filling, Queue, Task},
+    chunk::{Body, Bytes, Chunk},
+    filling::Filling,
+    queue::{Queue, Task},
     requests::{Request, Requests},
 };
 use crate::{

@@ -11,7 +11,10 @@ use zenoh::{
     query::Query,
 };
 
-use super::queue::{Body, Bytes, Chunk, Queue, Task};
+use super::{
+    chunk::{Body, Bytes, Chunk},
+    queue::{Queue, Task},
+};
 use crate::{
     counts::{Counts, add},
     error::{Error, Result},
