@@ -13,7 +13,10 @@ use zenoh::{
     query::{ConsolidationMode, QueryTarget, Reply},
 };
 
-use super::inbox::{Answer, Inbox};
+use super::{
+    inbox::{Answer, Inbox},
+    shares::{Share, Shares},
+};
 use crate::{
     settings::Settings,
     wire::{
@@ -26,23 +29,18 @@ use crate::{
 const MAX_REASON: usize = 256;
 const MAX_REASON_READ: u64 = 256;
 
-/// Requests of one topic that are open at most.
-const MAX_OPEN: usize = 256;
-
 /// What a local subscriber has sent.
 #[derive(Debug)]
-pub(super) struct Call {
-    pub(super) subscriber: SubscriberId,
+struct Call {
+    share: Share,
     /// `None` for a message, which has no reply.
-    pub(super) token: Option<ReplyToken>,
-    pub(super) control: Vec<u8>,
+    token: Option<ReplyToken>,
+    control: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Call>,
-    /// Those that wait, and those that Zenoh has.
-    open: usize,
     stopped: bool,
 }
 
@@ -51,6 +49,7 @@ struct State {
 pub(super) struct Calls {
     state: Mutex<State>,
     changed: Condvar,
+    shares: Arc<Shares>,
 }
 
 impl Calls {
@@ -58,17 +57,17 @@ impl Calls {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a request; never blocks.
+    /// Adds what a subscriber has sent; never blocks.
     ///
-    /// UNTRUSTED: a subscriber asks as much as it likes.
-    pub(super) fn push(&self, call: Call) -> Result<(), CallError> {
-        let mut state = self.lock();
-        if state.open >= MAX_OPEN {
-            return Err(CallError::Busy);
-        }
-        state.open += 1;
-        state.waiting.push_back(call);
-        drop(state);
+    /// UNTRUSTED: it sends as much as it likes.
+    pub(super) fn push(
+        &self,
+        subscriber: SubscriberId,
+        token: Option<ReplyToken>,
+        control: &[u8],
+    ) -> Result<(), CallError> {
+        let share = Shares::take(&self.shares, subscriber).ok_or(CallError::Busy)?;
+        self.lock().waiting.push_back(Call { share, token, control: control.to_vec() });
         self.changed.notify_one();
         Ok(())
     }
@@ -78,11 +77,6 @@ impl Calls {
         let waiting = self.changed.wait_while(state, |state| state.waiting.is_empty() && !state.stopped);
         let mut state = waiting.unwrap_or_else(PoisonError::into_inner);
         if state.stopped { None } else { state.waiting.pop_front() }
-    }
-
-    fn finish(&self) {
-        let mut state = self.lock();
-        state.open = state.open.saturating_sub(1);
     }
 
     pub(super) fn stop(&self) {
@@ -121,14 +115,13 @@ impl Caller {
     }
 
     fn ask(&self, call: Call) {
-        let Call { subscriber, token, control } = call;
+        let Call { share, token, control } = call;
         let ask = Ask { wants_reply: token.is_some(), timeout: self.timeout };
         let asked = Asked {
             first: Mutex::new(None),
-            subscriber,
+            share: Some(share),
             token,
             max_reply: self.max_reply,
-            calls: Arc::clone(&self.calls),
             inbox: Arc::clone(&self.inbox),
         };
         // The exporter gives up at the timeout. Its answer that it did so is waited for a little longer.
@@ -153,10 +146,9 @@ impl Caller {
 /// why there is none.
 struct Asked {
     first: Mutex<Option<Result<Vec<u8>, CallError>>>,
-    subscriber: SubscriberId,
+    share: Option<Share>,
     token: Option<ReplyToken>,
     max_reply: usize,
-    calls: Arc<Calls>,
     inbox: Arc<Inbox>,
 }
 
@@ -190,7 +182,9 @@ impl Drop for Asked {
     fn drop(&mut self) {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         let result = first.unwrap_or(Err(CallError::NobodyThere));
-        self.calls.finish();
-        self.inbox.answer(Answer { subscriber: self.subscriber, token: self.token, result });
+        if let Some(share) = self.share.take() {
+            let subscriber = share.subscriber();
+            self.inbox.answer(Answer { subscriber, token: self.token, result, share: Some(share) });
+        }
     }
 }

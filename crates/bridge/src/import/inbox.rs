@@ -12,6 +12,7 @@ use zenoh::{
     sample::{Sample, SampleKind},
 };
 
+use super::shares::Share;
 use crate::{
     counts::{Counts, add},
     settings::{Settings, WhenBehind},
@@ -118,12 +119,16 @@ pub(super) struct Answer {
     /// `None` for a message, which has no reply.
     pub(super) token: Option<ReplyToken>,
     pub(super) result: Result<Vec<u8>, CallError>,
+    /// `None` for a request that was refused.
+    #[expect(dead_code, reason = "it is held as long as the answer waits")]
+    pub(super) share: Option<Share>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     arrived: VecDeque<Arrived>,
     bytes: usize,
+    /// As many as are open, see [`Shares`](super::shares::Shares).
     answers: VecDeque<Answer>,
     tokens: BTreeSet<u64>,
     failure: Option<sealane::Error>,

@@ -3,11 +3,11 @@
 //! A thread of its own has it most of the time. Small samples are published at once by the thread of Zenoh's that brings them, if
 //! that need not wait for anything: they are there sooner, and no thread is woken.
 
+mod replies;
 mod subscribers;
 mod telling;
 
 use std::{
-    collections::VecDeque,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
@@ -15,9 +15,10 @@ use std::{
 
 use sealane::Publisher;
 
+use self::replies::Replies;
 use super::{
     caller::Calls,
-    inbox::{Answer, Arrived, Content, Inbox},
+    inbox::{Arrived, Content, Inbox},
     presence::Presence,
     publishing::{Bytes, Publishing, Room},
 };
@@ -32,7 +33,7 @@ use crate::{
 /// Bytes of a sample that is published by the thread which brings it. Larger ones would keep the next from being received meanwhile.
 const AT_ONCE: usize = 128 << 10;
 
-/// Samples that are published before subscribers are heard again.
+/// Samples that are published before subscribers are heard again, and what is heard of these meanwhile.
 const TURN: usize = 64;
 
 /// The longest that subscribers are left asleep although a message is there, since its sample promised that another one follows at once.
@@ -75,8 +76,7 @@ pub(super) struct Local {
     inbox: Arc<Inbox>,
     calls: Arc<Calls>,
     counts: Arc<Counts>,
-    /// Answers that found no room on their way.
-    answers: VecDeque<Answer>,
+    replies: Replies,
     /// A sample that found no room, and how many of its messages are done.
     rest: Option<(Arrived, u64)>,
 }
@@ -102,7 +102,7 @@ impl Local {
             inbox: Arc::clone(inbox),
             calls: Arc::clone(calls),
             counts: Arc::clone(counts),
-            answers: VecDeque::new(),
+            replies: Replies::default(),
             rest: None,
         }
     }
@@ -158,13 +158,13 @@ impl Local {
         self.waking = if is_watching { Waking::Watched } else { Waking::AtOnce };
         self.publisher.batch().flush();
         let look_again = self.look_after_source()?;
-        self.hear_subscribers()?;
-        self.reply();
-        if taken > 0 {
+        let hears_more = self.hear_subscribers()?;
+        let try_again = self.reply();
+        if taken > 0 || hears_more {
             return Ok(Turn::Again);
         }
         let soon = is_watching.then(|| Instant::now() + DOZE);
-        Ok(Turn::Idle(look_again.into_iter().chain(soon).min()))
+        Ok(Turn::Idle(look_again.into_iter().chain(try_again).chain(soon).min()))
     }
 
     /// Leaves it to the next sample to wake subscribers, or to the thread, whichever comes first.

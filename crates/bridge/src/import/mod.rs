@@ -12,6 +12,7 @@ mod inbox;
 mod local;
 mod presence;
 mod publishing;
+mod shares;
 
 use std::{
     os::fd::AsFd,
@@ -36,6 +37,9 @@ use crate::{
     wire::Keys,
 };
 
+/// Requests that one subscriber may leave without a reply. sealane itself ends one that has more, so no more refusals wait for it.
+const MAX_REQUESTS: usize = 1024;
+
 /// A topic that is imported, until it is dropped.
 pub(crate) struct Importer {
     inbox: Arc<Inbox>,
@@ -55,6 +59,7 @@ impl Importer {
             .ring_capacity(settings.ring)
             .max_control(settings.max_control)
             .max_subscribers(settings.max_subscribers)
+            .max_requests(MAX_REQUESTS)
             .slow(settings.slow)
             .publish(path)
             .map_err(|source| Error::Publish { path: path.to_owned(), source })?;

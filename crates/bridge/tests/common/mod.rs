@@ -169,7 +169,10 @@ impl Echo {
                     && let Some(token) = message.reply_token()
                 {
                     let reply = [b"echo ", message.control()].concat();
-                    publisher.reply(id, token, &reply).unwrap();
+                    while let Err(why) = publisher.reply(id, token, &reply) {
+                        assert!(matches!(why, sealane::Error::Full), "{why}");
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
                 }
             }
             publisher

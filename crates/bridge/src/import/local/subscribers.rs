@@ -1,22 +1,25 @@
 //! What local subscribers bring about: they join and leave, ask, and get what came of it.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{sync::atomic::Ordering::Relaxed, time::Instant};
 
 use sealane::{Event, Message, SubscriberId};
 
-use super::{
-    super::{caller::Call, inbox::Answer},
-    Local,
-};
+use super::{super::inbox::Answer, Local, TURN};
 use crate::{
     counts::add,
     wire::{call::CallError, notice::Notice},
 };
 
 impl Local {
-    pub(super) fn hear_subscribers(&mut self) -> sealane::Result<()> {
-        let mut news = false;
-        while let Some(event) = self.publisher.next_event()? {
+    /// True if there may be more to hear.
+    ///
+    /// UNTRUSTED: a subscriber that sends without end does not hold the source's messages up.
+    pub(super) fn hear_subscribers(&mut self) -> sealane::Result<bool> {
+        let (mut news, mut heard) = (false, 0);
+        while heard < TURN
+            && let Some(event) = self.publisher.next_event()?
+        {
+            heard += 1;
             match event {
                 Event::Message(id, message) => self.ask(id, &message),
                 Event::Joined(_) => (news, self.owes_place) = (true, true),
@@ -43,57 +46,38 @@ impl Local {
         }
         let slowest = self.publisher.subscribers().iter().map(sealane::SubscriberInfo::lag).max();
         self.counts.lag.store(slowest.unwrap_or(0), Relaxed);
-        Ok(())
+        Ok(heard == TURN)
     }
 
     /// A subscriber has sent something, or asks.
     fn ask(&mut self, subscriber: SubscriberId, message: &Message) {
         let token = message.reply_token();
-        let refused = if message.fds().is_empty() {
-            let call = Call { subscriber, token, control: message.control().to_vec() };
-            self.calls.push(call).err()
+        let sent = if message.fds().is_empty() {
+            self.calls.push(subscriber, token, message.control())
         } else {
-            Some(CallError::Descriptors)
+            Err(CallError::Descriptors)
         };
         add(&self.counts.counters.calls, 1);
-        if let Some(why) = refused {
-            self.answers.push_back(Answer { subscriber, token, result: Err(why) });
+        if let Err(why) = sent {
+            self.answer(Answer { subscriber, token, result: Err(why), share: None });
         }
     }
 
-    /// Gives subscribers what came of their requests.
-    pub(super) fn reply(&mut self) {
-        self.answers.append(&mut self.inbox.answers());
-        while let Some(answer) = self.answers.pop_front() {
-            let Answer { subscriber, token, result } = &answer;
-            if let Err(why) = result {
-                let failed = add(&self.counts.counters.failed_calls, 1);
-                if token.is_none() && failed.is_power_of_two() {
-                    log::warn!("a message of a subscriber was lost: {why}");
-                }
-            }
-            let Some(token) = *token else { continue };
-            let text;
-            let bytes = match result {
-                Ok(bytes) => bytes.as_slice(),
-                Err(why) => {
-                    text = why.to_string();
-                    text.as_bytes()
-                }
-            };
-            match self.publisher.reply(*subscriber, token, bytes) {
-                Err(sealane::Error::Full | sealane::Error::FdsInFlight) => {
-                    // The publisher's descriptor says when there is room.
-                    self.answers.push_front(answer);
-                    return;
-                }
-                Err(sealane::Error::ControlTooLarge { .. }) => {
-                    let text = CallError::TooLarge.to_string();
-                    let _ = self.publisher.reply(*subscriber, token, text.as_bytes());
-                }
-                // It is gone, or has cancelled its request.
-                Err(_) | Ok(()) => {}
+    /// Gives subscribers what came of their requests. Returns when to try again, if some had no room for it.
+    pub(super) fn reply(&mut self) -> Option<Instant> {
+        for answer in self.inbox.answers() {
+            self.answer(answer);
+        }
+        self.replies.try_again(&mut self.publisher, Instant::now())
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        if let Err(why) = &answer.result {
+            let failed = add(&self.counts.counters.failed_calls, 1);
+            if answer.token.is_none() && failed.is_power_of_two() {
+                log::warn!("a message of a subscriber was lost: {why}");
             }
         }
+        self.replies.give(&mut self.publisher, answer);
     }
 }
