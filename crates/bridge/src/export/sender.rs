@@ -216,3 +216,28 @@ impl Sender {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{counts::Role, settings::Settings};
+
+    #[test]
+    fn who_comes_back_to_a_run_takes_nothing_back() {
+        let counts = Arc::new(Counts::new("stats", Role::Export, String::new(), ""));
+        let queue = Arc::new(Queue::new(&Settings::default(), Arc::clone(&counts)));
+        let session = zenoh::open(crate::Network::default().config().unwrap()).wait().unwrap();
+        let (keys, beat) = (Keys::new("stats"), Duration::from_secs(1));
+        let mut sender =
+            Sender::new(&session, &keys, CongestionControl::Drop, beat, &queue, &counts).unwrap();
+        let place = |run, number| Place { run, number, source: 0 };
+        sender.begin(place(1, 10));
+        sender.catch_up(Some(place(1, 20)));
+        sender.begin(place(1, 15));
+        assert_eq!(sender.next, Some(place(1, 20)));
+        sender.begin(place(1, 25));
+        sender.begin(place(2, 3));
+        assert_eq!(sender.next, Some(place(2, 3)));
+        assert!(sender.ended.iter().eq(&[Ended { run: 1, end: 25 }]));
+    }
+}

@@ -1,13 +1,19 @@
 //! Messages cross between processes, also over a router, and after one of them was killed.
 
-use std::{fs, os::unix::process::ExitStatusExt};
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    thread,
+    time::{Duration, Instant},
+};
 
+use rustix::process::Signal;
 use sealane::{Builder, Publisher};
 use sealane_bridge::{Notice, Received, Subscriber};
 
 use crate::{
     both_topics_arrive,
-    common::{LONG, endpoint, free_port},
+    common::{LONG, endpoint, free_port, wait_until},
     first_message,
     program::{Program, Site},
 };
@@ -141,4 +147,30 @@ fn closed_standard_streams_do_not_end_it() {
     both_topics_arrive(&site);
     export.ends_in_order();
     import.ends_in_order();
+}
+
+/// The other bridge takes nothing, so what is still to be sent waits for a minute: the first signal lets it, the second does not.
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let site = Site::new();
+    let at = endpoint(free_port());
+    let mut export =
+        site.start(&["export", "stats=@DIR/stats", "--listen", &at, "--when-behind", "wait=60s"]);
+    let import = import(&site, "--connect", &at);
+    let mut publisher = Builder::default().ring_capacity(8 << 20).publish(site.path("stats")).unwrap();
+    let mut far = Subscriber::connect(site.path("far-stats"), LONG).unwrap();
+    first_message(&mut publisher, &mut far, b"first");
+    import.signal(Signal::STOP);
+    // More than the kernel's buffers take.
+    for _ in 0..50 {
+        publisher.loan(1 << 20).unwrap().send().unwrap();
+    }
+    export.signal(Signal::TERM);
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(export.status(), None, "{}", export.log());
+    export.signal(Signal::TERM);
+    let asked = Instant::now();
+    wait_until("it has ended", || export.status().is_some());
+    assert_eq!(export.status().unwrap().code(), Some(128 + libc::SIGTERM));
+    assert!(asked.elapsed() < Duration::from_secs(5));
 }

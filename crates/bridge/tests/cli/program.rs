@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::common::wait_until;
@@ -128,13 +129,20 @@ impl Program {
         self.child.wait().unwrap()
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub(crate) fn status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// Asks it to end, and sees that it does, with success.
     pub(crate) fn ends_in_order(mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         let mut status = None;
         wait_until("it has ended", || {
-            status = self.child.try_wait().unwrap();
+            status = self.status();
             status.is_some()
         });
         assert!(status.unwrap().success(), "{status:?}: {}", self.log());
