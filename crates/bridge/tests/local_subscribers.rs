@@ -120,7 +120,7 @@ fn what_waits_for_a_subscriber_that_leaves_is_forgotten() {
     let importer = pair.importer.take().unwrap();
     let mut lazy = Asker::new(&pair);
     let echo = Echo::start(pair.publisher);
-    lazy.ask(128, &[7; 20_000]);
+    lazy.ask(128, &vec![7; 20_000]);
     wait_until("all are heard", || importer.status()[0].count.calls == 128);
     pair.publisher = echo.stop();
     drop(lazy);
@@ -151,5 +151,7 @@ fn subscribers_that_send_without_end_hold_up_no_messages() {
         assert_eq!((common::number(&control), missed), (number, 0));
     }
     stop.store(true, Relaxed);
-    floods.into_iter().for_each(|flood| flood.join().unwrap());
+    for flood in floods {
+        flood.join().unwrap();
+    }
 }

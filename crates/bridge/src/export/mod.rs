@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! publisher ══ ring ══► Reader ── Queue ──► Sender ── put ──► Zenoh
-//!                         ▲                    │
-//!                         └── Requests ◄── queryable (Zenoh's threads) ◄── far subscribers
+//!                         ▲
+//!                         ├── Requests ◄── queryable (Zenoh's threads) ◄── far subscribers
+//!                         └── Answers ── reply ──► Zenoh
 //! ```
-//! Two threads. The reader alone touches the subscription and never calls Zenoh; the sender alone calls Zenoh, and may be blocked by it.
+//! Three threads. The reader alone touches the subscription and never calls Zenoh; those of the sender and of the answers call Zenoh, and may
+//! be blocked by it, each for itself.
 
+mod answers;
 mod chunk;
 mod filling;
 mod queue;
@@ -18,7 +21,7 @@ use std::{path::Path, sync::Arc};
 
 use zenoh::{Session, Wait, query::Queryable};
 
-use self::{queue::Queue, reader::Reader, requests::Requests, sender::Sender};
+use self::{answers::Answers, queue::Queue, reader::Reader, requests::Requests, sender::Sender};
 use crate::{
     counts::{Counts, Role},
     error::{Error, Result},
@@ -43,8 +46,9 @@ impl Exporter {
         let state = "waiting for the publisher";
         let counts = Arc::new(Counts::new(topic, Role::Export, path.display().to_string(), state));
         let queue = Arc::new(Queue::new(settings, Arc::clone(&counts)));
+        let answers = Arc::new(Answers::new(&counts));
         let requests =
-            Arc::new(Requests::new(settings, Wake::new()?, Arc::clone(&queue), Arc::clone(&counts)));
+            Arc::new(Requests::new(settings, Wake::new()?, Arc::clone(&answers), Arc::clone(&counts)));
         let sender = Sender::new(session, &keys, settings, &queue, &counts)?;
         let reader = Reader::new(path, settings, &queue, &requests, &counts);
         let taken = Arc::clone(&requests);
@@ -55,7 +59,12 @@ impl Exporter {
             .wait()
             .map_err(Error::zenoh("declaring a queryable"))?;
         let mut exporter = Self { requests, counts, queryable: Some(queryable), threads: Threads::default() };
-        exporter.threads.spawn("reader", move || reader.run())?;
+        let answering = Arc::clone(&answers);
+        exporter.threads.spawn("reader", move || {
+            reader.run();
+            answers.stop();
+        })?;
+        exporter.threads.spawn("answers", move || answering.run())?;
         exporter.threads.spawn("sender", move || sender.run())?;
         Ok(exporter)
     }

@@ -6,13 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use zenoh::query::Query;
-
 use super::chunk::Chunk;
 use crate::{
     counts::{Counts, add},
     settings::{Settings, WhenBehind},
-    wire::{Place, call::CallError, pack::MAX_PACK},
+    wire::{Place, pack::MAX_PACK},
 };
 
 /// Bytes that wait at most where the publisher waits too: more would only be cold in the cache when it is sent.
@@ -28,7 +26,6 @@ pub(super) enum Task {
     Ended(Place),
     /// The subscription has ended before this place, and the publisher goes on without it.
     Left(Place),
-    Answer(Query, Result<Vec<u8>, CallError>),
     /// Nothing happened until the deadline. All before this place was sent, or is lost.
     Beat(Option<Place>),
     /// The reader has ended, and all before this place was sent, or is lost.
@@ -38,15 +35,11 @@ pub(super) enum Task {
 #[derive(Debug, Default)]
 struct State {
     tasks: VecDeque<Task>,
-    answers: VecDeque<(Query, Result<Vec<u8>, CallError>)>,
     bytes: usize,
     /// The place behind all that the reader has had.
     read: Option<Place>,
     stopped: bool,
 }
-
-/// Answers that the sender takes at once, before messages that wait.
-const ANSWERED: usize = 16;
 
 /// Tasks that the sender takes at once, and so cannot be dropped any more.
 const TAKEN: usize = 64;
@@ -61,9 +54,6 @@ pub(super) struct Queue {
     memory: usize,
     counts: Arc<Counts>,
 }
-
-/// Answers that wait at most: a peer that asks without end is not answered without end.
-const MAX_ANSWERS: usize = 1024;
 
 impl Queue {
     pub(super) fn new(settings: &Settings, counts: Arc<Counts>) -> Self {
@@ -162,19 +152,6 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Adds an answer. Answers and messages that wait take turns.
-    pub(super) fn answer(&self, query: Query, answer: Result<Vec<u8>, CallError>) {
-        if answer.is_err() {
-            add(&self.counts.counters.failed_calls, 1);
-        }
-        let mut state = self.lock();
-        if state.answers.len() < MAX_ANSWERS {
-            state.answers.push_back((query, answer));
-            drop(state);
-            self.filled.notify_one();
-        }
-    }
-
     /// Nothing more comes.
     pub(super) fn stop(&self) {
         self.lock().stopped = true;
@@ -186,10 +163,7 @@ impl Queue {
     pub(super) fn next(&self, deadline: Instant) -> (VecDeque<Task>, bool) {
         let mut state = self.lock();
         loop {
-            // UNTRUSTED: who asks without end does not hold messages up.
-            let answered = state.answers.len().min(ANSWERED);
-            let answers = state.answers.drain(..answered);
-            let mut next: VecDeque<_> = answers.map(|(query, answer)| Task::Answer(query, answer)).collect();
+            let mut next = VecDeque::new();
             let mut bytes = 0;
             while bytes < MAX_PACK
                 && next.len() < TAKEN

@@ -12,7 +12,7 @@ use std::{
 
 use zenoh::query::Query;
 
-use super::queue::Queue;
+use super::answers::Answers;
 use crate::{
     counts::Counts,
     settings::Settings,
@@ -42,7 +42,7 @@ impl Request {
     fn finish(&mut self, answer: Result<Vec<u8>, CallError>) {
         if let Some(query) = self.query.take() {
             self.requests.open.fetch_sub(1, Relaxed);
-            self.requests.queue.answer(query, answer);
+            self.requests.answers.put(query, answer);
         }
     }
 }
@@ -62,18 +62,18 @@ pub(super) struct Requests {
     max_control: usize,
     longest: Duration,
     wake: Wake,
-    queue: Arc<Queue>,
+    answers: Arc<Answers>,
     counts: Arc<Counts>,
 }
 
 impl Requests {
-    pub(super) fn new(settings: &Settings, wake: Wake, queue: Arc<Queue>, counts: Arc<Counts>) -> Self {
+    pub(super) fn new(settings: &Settings, wake: Wake, answers: Arc<Answers>, counts: Arc<Counts>) -> Self {
         let (waiting, open, stopped) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
         let (max_control, longest) = (settings.max_control, settings.call_timeout);
-        Self { waiting, open, stopped, max_control, longest, wake, queue, counts }
+        Self { waiting, open, stopped, max_control, longest, wake, answers, counts }
     }
 
-    /// Takes a query from one of Zenoh's threads. Never blocks: answers, too, are the sender's.
+    /// Takes a query from one of Zenoh's threads. Never blocks: answers, too, have a thread of their own.
     ///
     /// UNTRUSTED: whoever reaches the key sends what it likes, as often as it likes.
     pub(super) fn take(self: &Arc<Self>, mut query: Query) {
@@ -85,15 +85,15 @@ impl Requests {
             Ok(ask) => ask,
             Err(why) => {
                 self.counts.refuse(&self.counts.counters.malformed, &why);
-                return self.queue.answer(query, Err(CallError::Refused(why.to_string())));
+                return self.answers.put(query, Err(CallError::Refused(why.to_string())));
             }
         };
         // The last count that was seen may be late by some threads of Zenoh, which are few.
         if self.open.load(Relaxed) >= MAX_OPEN {
-            return self.queue.answer(query, Err(CallError::Busy));
+            return self.answers.put(query, Err(CallError::Busy));
         }
         if payload.len() > self.max_control {
-            return self.queue.answer(query, Err(CallError::TooLarge));
+            return self.answers.put(query, Err(CallError::TooLarge));
         }
         self.open.fetch_add(1, Relaxed);
         let control = payload.to_bytes().into_owned();

@@ -8,7 +8,6 @@ use std::{
 
 use zenoh::{
     Session, Wait, bytes::ZBytes, liveliness::LivelinessToken, pubsub::Publisher, qos::CongestionControl,
-    query::Query,
 };
 
 use super::{
@@ -22,7 +21,6 @@ use crate::{
     wire::{
         Head, Keys, Kind, Place,
         beat::{self, Ended},
-        call::CallError,
         pack::{Entries, Entry},
     },
 };
@@ -93,7 +91,6 @@ impl Sender {
             let Some(task) = tasks.pop_front() else { continue };
             match task {
                 Task::Send(chunk) => self.send(chunk, others_wait || !tasks.is_empty()),
-                Task::Answer(query, answer) => self.answer(&query, answer),
                 Task::Began(place) => self.begin(place),
                 Task::Ended(place) => {
                     (self.next, self.has_ended) = (Some(place), true);
@@ -203,16 +200,6 @@ impl Sender {
         let sent = self.beats.put(beat::to_bytes(&self.ended)).attachment(head.to_bytes().to_vec()).wait();
         if let Err(why) = sent {
             log::debug!("{}: no beat: {why}", self.keys.messages());
-        }
-    }
-
-    fn answer(&self, query: &Query, answer: Result<Vec<u8>, CallError>) {
-        let sent = match answer {
-            Ok(bytes) => query.reply(query.key_expr(), bytes).wait(),
-            Err(why) => query.reply_err(why.to_string()).wait(),
-        };
-        if let Err(why) = sent {
-            log::debug!("{}: no answer: {why}", self.keys.messages());
         }
     }
 }

@@ -8,12 +8,12 @@ use std::{
 };
 
 use rustix::process::Signal;
-use sealane::{Builder, Publisher};
+use sealane::{Builder, Event, Publisher};
 use sealane_bridge::{Notice, Received, Subscriber};
 
 use crate::{
     both_topics_arrive,
-    common::{LONG, endpoint, free_port, wait_until},
+    common::{LONG, endpoint, free_port, next, wait_until},
     first_message,
     program::{Program, Site},
 };
@@ -173,4 +173,43 @@ fn a_second_signal_ends_it_at_once() {
     wait_until("it has ended", || export.status().is_some());
     assert_eq!(export.status().unwrap().code(), Some(128 + libc::SIGTERM));
     assert!(asked.elapsed() < Duration::from_secs(5));
+}
+
+/// The asking bridge says how its answers are sent, and waits for them by default.
+#[test]
+fn a_bridge_that_takes_no_answers_holds_up_no_messages() {
+    let site = Site::new();
+    let at = endpoint(free_port());
+    let _export = export(&site, "--listen", &at);
+    let stalled = site.start(&["import", "stats=@DIR/stalled", "--connect", &at]);
+    let _import = import(&site, "--connect", &at);
+    let mut publisher = Builder::default().ring_capacity(8 << 20).publish(site.path("stats")).unwrap();
+    let mut far = Subscriber::connect(site.path("far-stats"), LONG).unwrap();
+    first_message(&mut publisher, &mut far, b"first");
+    let mut local = sealane::Subscriber::connect(site.path("stalled")).unwrap();
+    let mut asked = Vec::new();
+    while asked.len() < 50 {
+        local.request(b"gain?").unwrap();
+        if let Some(Event::Message(id, message)) = publisher.wait_event(Duration::from_millis(100)).unwrap() {
+            asked.push((id, message.reply_token().unwrap()));
+        }
+    }
+    stalled.signal(Signal::STOP);
+    // More than the kernel's buffers take.
+    for _ in 0..20 {
+        publisher.loan(1 << 20).unwrap().send().unwrap();
+        next(&mut far);
+    }
+    for (id, token) in asked {
+        while let Err(why) = publisher.reply(id, token, &vec![7; 60_000]) {
+            assert!(matches!(why, sealane::Error::Full), "{why}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    for _ in 0..20 {
+        let sent = Instant::now();
+        publisher.send(b"number").unwrap();
+        while next(&mut far).0 != b"number" {}
+        assert!(sent.elapsed() < Duration::from_secs(2), "{:?}", sent.elapsed());
+    }
 }
