@@ -76,7 +76,12 @@ impl Machine {
 
     /// Publishes until all subscribers of `importers` have had a message. Returns the next number.
     pub(crate) fn publish_until_seen(&mut self, importers: &mut [&mut Self]) -> u64 {
-        let (deadline, mut sent) = (Instant::now() + LONG, 0);
+        self.go_on_until_seen(0, importers)
+    }
+
+    /// The same with numbers from `from` on.
+    pub(crate) fn go_on_until_seen(&mut self, from: u64, importers: &mut [&mut Self]) -> u64 {
+        let (deadline, mut sent) = (Instant::now() + LONG, from);
         while importers.iter_mut().any(|importer| importer.seen() == 0) {
             assert!(Instant::now() < deadline, "nothing crosses");
             sent = self.publish(sent, 1);
