@@ -5,11 +5,13 @@
     python examples/python/live.py /tmp/camera
 
 Needs the packages sealane, numpy and matplotlib. It subscribes and may be overrun, so the pipeline never waits for it. With
-``--save FILE.png`` it needs no display: it draws after some frames, and ends.
+``--save FILE.png`` it needs no display: it draws after some frames, and ends. The path may be a bridge's (docs/bridge.md), and the
+pipeline on another machine.
 """
 
 import argparse
 import collections
+import contextlib
 import errno
 import os
 import struct
@@ -30,6 +32,10 @@ HISTOGRAMS = np.dtype(("<u4", (3, 256)))
 ZONE = np.dtype(
     [("sums", "<u4", 3), ("pixels", "<u4"), ("saturated", "<u4"), ("dark", "<u4"), ("focus", "<u8")]
 )
+#: How a notice of a bridge begins: a message without a payload, which says what has become of the pipeline.
+NOTICE = b"sealane-bridge: "
+#: What it says when the pipeline has ended.
+ENDED = "gone: ended"
 #: Frames whose controls are plotted.
 HISTORY = 300
 #: Backends of matplotlib that draw to files only.
@@ -51,6 +57,13 @@ def frame_of(message):
     histograms = statistics[: HISTOGRAMS.itemsize].view("<u4").reshape(3, 256)
     zones = statistics[HISTOGRAMS.itemsize :].view(ZONE).reshape(rows, columns)
     return Frame(number, width, height, histograms, zones, Settings(*settings), message.missed)
+
+
+def notice_of(message):
+    """What a bridge says, if the message is that and no frame."""
+    if message.size is None and message.epoch == 0 and message.control.startswith(NOTICE):
+        return message.control.removeprefix(NOTICE).decode(errors="replace")
+    return None
 
 
 def colours(zones):
@@ -110,29 +123,45 @@ def subscribe(path, patience):
             time.sleep(0.05)
 
 
+def newest(subscriber):
+    """The newest frame's message, or one without a payload behind it; ``None`` if neither comes."""
+    try:
+        return subscriber.recv_latest(timeout=0.05)
+    except sealane.Timeout:
+        return subscriber.try_recv()
+
+
 def frames(subscriber, patience):
     """The newest frame, again and again; ``None`` now and then if there is none. Ends with the pipeline."""
-    received, last = 0, time.monotonic()
-    while True:
-        try:
-            with subscriber.recv_latest(timeout=0.05) as message:
-                frame = frame_of(message)
-            received, last = received + 1, time.monotonic()
-            # It has looked at no buffer, and gives its share back at once.
-            subscriber.send(FREE.pack(frame.number, received, subscriber.missed), timeout=1)
+    received, last, gone = 0, time.monotonic(), None
+    try:
+        while True:
+            frame = None
+            if message := newest(subscriber):
+                with message:
+                    notice = notice_of(message)
+                    if notice is None:
+                        frame = frame_of(message)
+                    elif notice.startswith("gone: "):
+                        gone = notice
+            if frame is not None:
+                received, last, gone = received + 1, time.monotonic(), None
+                # It has looked at no buffer, and gives its share back at once. If that fails, the next frame's does it.
+                with contextlib.suppress(sealane.Timeout):
+                    subscriber.send(FREE.pack(frame.number, received, subscriber.missed), timeout=1)
+            elif gone == ENDED and received:
+                return
+            elif time.monotonic() - last > patience:
+                raise sealane.Timeout(f"no frame within {patience:g} s" + (f", and the bridge says: {gone}" if gone else ""))
             yield frame
-        except sealane.Timeout:
-            if time.monotonic() - last > patience:
-                raise
-            yield None
-        except sealane.Disconnected:
-            return
+    except sealane.Disconnected:
+        return
 
 
 def main():
     """Runs the program; returns its status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("path", help="the path of `camera --publish PATH`")
+    parser.add_argument("path", help="the path of `camera --publish PATH`, or of a bridge that imports it")
     parser.add_argument("--save", metavar="PNG", help="draw to a file after some frames, without a display, and end")
     parser.add_argument("--frames", type=int, default=60, help="frames before --save draws (default: 60)")
     parser.add_argument("--patience", type=float, default=10, help="seconds to wait for the pipeline (default: 10)")
@@ -184,20 +213,24 @@ def run(options, plt, draft):
     if not options.save:
         plt.ion()
         plt.show()
-    with subscriber:
-        for frame in frames(subscriber, options.patience):
-            if frame is not None:
-                newest, count = frame, count + 1
-                plot.add(frame)
-                if not options.save:
-                    plot.show(frame)
-            if options.save:
-                if count >= options.frames:
+    try:
+        with subscriber:
+            for frame in frames(subscriber, options.patience):
+                if frame is not None:
+                    newest, count = frame, count + 1
+                    plot.add(frame)
+                    if not options.save:
+                        plot.show(frame)
+                if options.save:
+                    if count >= options.frames:
+                        break
+                elif plt.fignum_exists(plot.figure.number):
+                    plt.pause(0.001)
+                else:
                     break
-            elif plt.fignum_exists(plot.figure.number):
-                plt.pause(0.001)
-            else:
-                break
+    except sealane.SealaneError as error:
+        print(f"live.py: {error}", file=sys.stderr)
+        return 1
     if newest is None:
         print("live.py: the pipeline has ended before a frame came", file=sys.stderr)
         return 1
