@@ -49,12 +49,14 @@ def is_a_plot(path):
 
 
 class Player(threading.Thread):
-    """Publishes frames as the example does, until it is stopped."""
+    """Publishes frames as the example does, until it is stopped. With a notice it is a bridge, which says that after ``frames`` frames
+    have been given back, and goes on saying it."""
 
-    def __init__(self, path, control=None):
+    def __init__(self, path, control=None, notice=None, frames=0):
         super().__init__()
         self.publisher = sealane.publish(path, max_fds=1, ring_capacity=1 << 20)
-        self.control, self.stopped, self.freed = control, threading.Event(), []
+        self.control, self.notice, self.frames = control, notice, frames
+        self.stopped, self.freed = threading.Event(), []
 
     def run(self):
         columns, rows = 8, 6
@@ -65,6 +67,11 @@ class Player(threading.Thread):
             event = self.publisher.wait_event(timeout=0.005)
             if event and event.kind == "message":
                 self.freed.append(struct.unpack("<3Q", event.message.control)[0])
+            if self.notice and len(self.freed) >= self.frames:
+                self.publisher.send(self.notice)
+                continue
+            if self.notice:
+                self.publisher.send(b"sealane-bridge: missed")
             settings = (2500.0 + number * 10, 1 + number / 100, 1.5, 2.0)
             control = struct.pack("<4I Q 4I 4d", 640, 480, 0, 1, number, 0, columns, rows, 0, *settings)
             with self.publisher.loan(3 * 256 * 4 + columns * rows * zone.itemsize) as loan:
@@ -110,6 +117,23 @@ def test_frames_of_a_publisher_in_python_are_plotted(tmp_path):
     assert "the newest of 5" in out and is_a_plot(png)
     assert len(player.freed) >= 1 and player.freed == sorted(player.freed), "each frame's buffer is given back"
     assert sorted(os.listdir(tmp_path)) == ["live.png"]
+
+
+def test_a_pipeline_behind_a_bridge_is_plotted_and_its_end_is_seen(tmp_path):
+    path, png = tmp_path / "remote", tmp_path / "live.png"
+    with live(path, "--save", png, "--frames", 1 << 30, "--patience", 60) as plot:
+        with Player(path, notice=b"sealane-bridge: gone: ended", frames=3):
+            out, err = plot.communicate(timeout=100)
+    assert plot.returncode == 0, err
+    assert "the newest of" in out and is_a_plot(png)
+
+
+def test_what_a_bridge_says_of_a_pipeline_that_is_not_there_is_told(tmp_path):
+    with live(tmp_path / "remote", "--save", tmp_path / "png", "--patience", 2) as plot:
+        with Player(tmp_path / "remote", notice=b"sealane-bridge: gone: unreachable"):
+            out, err = plot.communicate(timeout=100)
+    assert (plot.returncode, out) == (1, "")
+    assert err == "live.py: no frame within 2 s, and the bridge says: gone: unreachable\n"
 
 
 def test_a_pipeline_that_is_not_there_is_told(tmp_path, windows):
