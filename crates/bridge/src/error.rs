@@ -29,7 +29,7 @@ pub enum Error {
         why: String,
     },
     /// A path at which a topic is to be published.
-    #[error("{}: {source}", path.display())]
+    #[error("publish at {}", path.display())]
     Publish {
         /// The path.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum Error {
     #[error(transparent)]
     Call(#[from] crate::wire::call::CallError),
     /// A descriptor or a thread could not be had.
-    #[error("{doing}: {source}")]
+    #[error("{doing}")]
     Io {
         /// What was tried.
         doing: &'static str,
