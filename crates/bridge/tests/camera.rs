@@ -228,7 +228,9 @@ fn the_tools_on_another_host_see_a_camera() {
     wait_until("top shows the topic's publisher at work, and the recorder", || {
         seen = top(&scene.far, &tool, scene.importer.id()).and_then(|(publisher, rows)| {
             let recorder = rows.into_iter().find(|row| row["to"][0]["pid"] == recorder.id())?;
-            is_more(&publisher["messages_per_second"]).then_some((publisher, recorder))
+            // Notices have some bytes only.
+            let has_frames = publisher["bytes"].as_u64().is_some_and(|bytes| bytes > 1 << 20);
+            (has_frames && is_more(&publisher["messages_per_second"])).then_some((publisher, recorder))
         });
         seen.is_some()
     });
@@ -236,7 +238,8 @@ fn the_tools_on_another_host_see_a_camera() {
     for field in ["messages", "bytes", "bytes_per_second", "high_water"] {
         assert!(is_more(&publisher[field]), "{field}: {publisher:#}");
     }
-    assert_eq!((&publisher["ring"], &publisher["waits"]), (&json!(4 << 20), &json!(0)));
+    assert_eq!(publisher["ring"], json!(4 << 20));
+    assert!(publisher["waits"].is_u64(), "{publisher:#}");
     assert!(publisher["paths"].as_array().unwrap().contains(&json!(remote)), "{publisher:#}");
     assert_eq!(recording["kind"], "overrunning");
     assert!(recording["missed"].is_u64() && recording["fill"].is_u64(), "{recording:#}");
