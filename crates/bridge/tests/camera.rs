@@ -227,10 +227,10 @@ fn the_tools_on_another_host_see_a_camera() {
     let mut seen = None;
     wait_until("top shows the topic's publisher at work, and the recorder", || {
         seen = top(&scene.far, &tool, scene.importer.id()).and_then(|(publisher, rows)| {
-            let recorder = rows.into_iter().find(|row| row["to"][0]["pid"] == recorder.id())?;
+            let row = rows.into_iter().find(|row| row["to"][0]["pid"] == recorder.id())?;
             // Notices have some bytes only.
             let has_frames = publisher["bytes"].as_u64().is_some_and(|bytes| bytes > 1 << 20);
-            (has_frames && is_more(&publisher["messages_per_second"])).then_some((publisher, recorder))
+            (has_frames && is_more(&publisher["messages_per_second"])).then_some((publisher, row))
         });
         seen.is_some()
     });
@@ -245,18 +245,18 @@ fn the_tools_on_another_host_see_a_camera() {
     assert!(recording["missed"].is_u64() && recording["fill"].is_u64(), "{recording:#}");
 
     drop(camera);
-    let watched = watcher.join().unwrap();
+    let live = watcher.join().unwrap();
     // The end of its input ends the bridge, and that the recording.
     drop(scene.importer.stdin.take());
     let summary: Value = serde_json::from_reader(recorder.stdout.take().unwrap()).unwrap();
     assert!(recorder.wait().unwrap().success());
     assert_eq!(summary["reason"], "publisher_ended");
-    let (mut recorded, messages) = replay(&scene, &tool, &file);
-    recorded.lose(summary["missed_at_end"].as_u64().unwrap());
+    let (mut filed, messages) = replay(&scene, &tool, &file);
+    filed.lose(summary["missed_at_end"].as_u64().unwrap());
     assert_eq!(summary["messages"], messages);
-    assert_eq!(recorded.next, watched.next, "both have seen the end");
-    assert!(!recorded.sums.is_empty());
-    for (number, sum) in recorded.sums {
-        assert!(watched.sums.get(&number).is_none_or(|other| *other == sum), "frame {number}");
+    assert_eq!(filed.next, live.next, "both have seen the end");
+    assert!(!filed.sums.is_empty());
+    for (number, sum) in filed.sums {
+        assert!(live.sums.get(&number).is_none_or(|other| *other == sum), "frame {number}");
     }
 }

@@ -60,11 +60,15 @@ fn carry(
 ) -> (u64, Vec<Bytes>) {
     let mut all: Vec<_> = importers.iter_mut().collect();
     let mut sent = exporter.go_on_until_seen(from, &mut all);
-    all.iter_mut().for_each(|importer| importer.reach(sent));
+    for importer in &mut all {
+        importer.reach(sent);
+    }
     let before: Vec<_> = hosts.iter().map(|host| Bytes::of(host)).collect();
     for _ in 0..rounds {
         sent = exporter.publish(sent, 50);
-        all.iter_mut().for_each(|importer| importer.reach(sent));
+        for importer in &mut all {
+            importer.reach(sent);
+        }
     }
     let passed = hosts.iter().zip(before).map(|(host, before)| Bytes::of(host).since(before));
     (sent, passed.collect())
@@ -106,7 +110,7 @@ fn each_machine_costs_one_crossing_whatever_its_subscribers() {
         Some(bytes[0].received)
     };
     let (Some(one), Some(eight)) = (carried(1), carried(8)) else { return };
-    println!("5000 messages of {} bytes: {one} bytes for 1 subscriber, {eight} for 8", PAYLOAD);
+    println!("5000 messages of {PAYLOAD} bytes: {one} bytes for 1 subscriber, {eight} for 8");
     assert!(one >= 5_000 * u64::try_from(PAYLOAD).unwrap(), "{one}");
     assert!(eight * 10 <= one * 12, "{eight} bytes for 8 subscribers, {one} for 1");
 }
@@ -163,11 +167,8 @@ fn eight_machines_cost_eight_crossings_and_behind_a_router_the_source_one() {
     for (how, passed) in [("direct", &direct), ("routed", &routed)] {
         let received = passed[2..].iter().map(|link| link.received);
         let (least, most) = (received.clone().min().unwrap(), received.max().unwrap());
-        let (source, router) = (passed[0].sent, passed[1]);
-        println!(
-            "{how}: the source sends {source}, the router receives {} and sends {}",
-            router.received, router.sent
-        );
+        let (source, middle) = (passed[0], passed[1]);
+        println!("{how}: the source sends {}, the router {}", source.sent, middle.sent);
         println!("{how}: a host receives from {least} to {most}");
     }
     let are_crossings = |bytes: u64, count: u64| {
@@ -177,7 +178,9 @@ fn eight_machines_cost_eight_crossings_and_behind_a_router_the_source_one() {
     are_crossings(direct[0].sent, 8);
     are_crossings(routed[0].sent, 1);
     are_crossings(routed[1].sent, 8);
-    direct[2..].iter().chain(&routed[2..]).for_each(|link| are_crossings(link.received, 1));
+    for link in direct[2..].iter().chain(&routed[2..]) {
+        are_crossings(link.received, 1);
+    }
 }
 
 /// Zenoh's routers pass nothing on between two peers. So at most one of the two bridges is a peer, which is the default.
