@@ -207,16 +207,15 @@ impl Sender {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{counts::Role, settings::Settings};
+    use crate::counts::Role;
 
     #[test]
     fn who_comes_back_to_a_run_takes_nothing_back() {
         let counts = Arc::new(Counts::new("stats", Role::Export, String::new(), ""));
-        let queue = Arc::new(Queue::new(&Settings::default(), Arc::clone(&counts)));
+        let settings = Settings::default();
+        let queue = Arc::new(Queue::new(&settings, Arc::clone(&counts)));
         let session = zenoh::open(crate::Network::default().config().unwrap()).wait().unwrap();
-        let (keys, beat) = (Keys::new("stats"), Duration::from_secs(1));
-        let mut sender =
-            Sender::new(&session, &keys, CongestionControl::Drop, beat, &queue, &counts).unwrap();
+        let mut sender = Sender::new(&session, &Keys::new("stats"), &settings, &queue, &counts).unwrap();
         let place = |run, number| Place { run, number, source: 0 };
         sender.begin(place(1, 10));
         sender.catch_up(Some(place(1, 20)));
