@@ -66,7 +66,8 @@ impl Error {
 }
 
 /// What Zenoh says, without the places in its source (`… at /build/zenoh/src/tcp.rs:61.`), which are paths of the machine that built it.
-pub(crate) fn without_places(text: &str) -> String {
+#[must_use]
+pub fn without_places(text: &str) -> String {
     let mut kept = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once(" at /") {

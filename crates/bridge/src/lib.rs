@@ -50,6 +50,8 @@ pub mod wire;
 
 pub use bridge::Bridge;
 pub use counts::{Count, Role, TopicStatus};
+#[doc(hidden)]
+pub use error::without_places;
 pub use error::{Error, Result};
 pub use network::Network;
 pub use settings::{Fds, Settings, WhenBehind};

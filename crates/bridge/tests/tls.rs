@@ -1,15 +1,13 @@
 //! TLS and access control, by Zenoh's own options: bridges with other certificates exchange nothing, and the log says why.
 
+mod authority;
 mod common;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::{Mutex, Once, PoisonError},
-};
+use std::sync::{Mutex, Once, PoisonError};
+
+use authority::{Authority, connecting, listening};
 
 use common::{LONG, free_port, next, publish, quick, wait_until};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use sealane::Publisher;
 use sealane_bridge::{Bridge, Network, Subscriber};
 use serde_json::{Value, json};
@@ -47,47 +45,6 @@ fn start_log() {
 fn logged(words: &[&str]) -> Vec<String> {
     let log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
     log.iter().filter(|line| words.iter().all(|word| line.contains(word))).cloned().collect()
-}
-
-/// An authority, its certificate's file, and the certificates that it has signed.
-struct Authority {
-    dir: tempfile::TempDir,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let key = KeyPair::generate().unwrap();
-        fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
-        Self { dir, issuer: Issuer::new(params, key) }
-    }
-
-    fn root(&self) -> PathBuf {
-        self.dir.path().join("ca.pem")
-    }
-
-    /// The certificate and the key of `name`.
-    fn sign(&self, name: &str) -> (PathBuf, PathBuf) {
-        let files = ["cert", "key"].map(|kind| self.dir.path().join(format!("{name}.{kind}.pem")));
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        fs::write(&files[0], params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
-        fs::write(&files[1], key.serialize_pem()).unwrap();
-        files.into()
-    }
-}
-
-fn listening(root: &Path, (cert, key): &(PathBuf, PathBuf)) -> Value {
-    json!({ "root_ca_certificate": root, "listen_certificate": cert, "listen_private_key": key, "enable_mtls": true })
-}
-
-fn connecting(root: &Path, (cert, key): &(PathBuf, PathBuf)) -> Value {
-    json!({ "root_ca_certificate": root, "connect_certificate": cert, "connect_private_key": key, "enable_mtls": true })
 }
 
 fn zenoh(tls: &Value) -> String {

@@ -9,6 +9,7 @@
 
 mod args;
 mod config;
+mod log;
 mod options;
 mod output;
 mod plan;

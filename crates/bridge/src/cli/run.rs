@@ -5,15 +5,11 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::Result;
 use sealane_bridge::{Bridge, Role};
 
-use super::{plan::Plan, status::server, stop::Stop};
-
-/// What is logged unless `RUST_LOG` says otherwise. Zenoh's module warns at each start of a peer that gossip is off, which it is on
-/// purpose.
-const FILTER: &str = "warn,sealane_bridge=info,zenoh::net::routing::hat::peer=error";
+use super::{log as logging, plan::Plan, status::server, stop::Stop};
 
 /// Carries what the plan says until it is asked to end.
 pub(crate) fn run(plan: &Plan) -> Result<ExitCode> {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(FILTER)).init();
+    logging::start();
     let mut stop = Stop::on_signals()?;
     let mut bridge = Bridge::open(&plan.network)?;
     stop.started();

@@ -1,11 +1,14 @@
 //! The program: what it carries, its files, its status, its errors and its end.
 
+#[path = "../authority/mod.rs"]
+mod authority;
 #[path = "../common/mod.rs"]
 mod common;
 
 mod carrying;
 mod mistakes;
 mod program;
+mod refusals;
 mod status;
 
 use std::time::{Duration, Instant};
