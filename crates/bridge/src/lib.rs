@@ -44,6 +44,7 @@ mod settings;
 mod subscriber;
 mod tally;
 mod threads;
+mod waiting;
 mod wake;
 #[doc(hidden)]
 pub mod wire;

@@ -1,9 +1,8 @@
 //! [`Caller`]: the thread that asks in the name of local subscribers. Zenoh may block it.
 
 use std::{
-    collections::VecDeque,
     io::Read,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -19,6 +18,7 @@ use super::{
 };
 use crate::{
     settings::Settings,
+    waiting::Waiting,
     wire::{
         Keys,
         call::{Ask, CallError},
@@ -38,25 +38,14 @@ struct Call {
     control: Vec<u8>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    waiting: VecDeque<Call>,
-    stopped: bool,
-}
-
 /// Requests that were not asked yet.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    state: Mutex<State>,
-    changed: Condvar,
+    waiting: Waiting<Call>,
     shares: Arc<Shares>,
 }
 
 impl Calls {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds what a subscriber has sent; never blocks.
     ///
     /// UNTRUSTED: it sends as much as it likes.
@@ -67,21 +56,14 @@ impl Calls {
         control: &[u8],
     ) -> Result<(), CallError> {
         let share = Shares::take(&self.shares, subscriber).ok_or(CallError::Busy)?;
-        self.lock().waiting.push_back(Call { share, token, control: control.to_vec() });
-        self.changed.notify_one();
+        // Shares bound them.
+        self.waiting.push(Call { share, token, control: control.to_vec() }, usize::MAX);
         Ok(())
     }
 
-    fn next(&self) -> Option<Call> {
-        let state = self.lock();
-        let waiting = self.changed.wait_while(state, |state| state.waiting.is_empty() && !state.stopped);
-        let mut state = waiting.unwrap_or_else(PoisonError::into_inner);
-        if state.stopped { None } else { state.waiting.pop_front() }
-    }
-
+    /// Nothing more is asked.
     pub(super) fn stop(&self) {
-        self.lock().stopped = true;
-        self.changed.notify_all();
+        self.waiting.abandon();
     }
 }
 
@@ -109,7 +91,7 @@ impl Caller {
     }
 
     pub(super) fn run(self) {
-        while let Some(call) = self.calls.next() {
+        while let Some(call) = self.calls.waiting.next() {
             self.ask(call);
         }
     }
