@@ -1,4 +1,4 @@
-//! The log, with what Zenoh tells at its level `debug` only, or at each attempt: why a connection was refused. Each reason is told once.
+//! The log. Zenoh gives the reason for a refused connection at its level `debug` only, or again at each attempt: here it is a warning, once.
 
 use std::{
     collections::BTreeSet,
@@ -7,8 +7,7 @@ use std::{
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-/// What is logged unless `RUST_LOG` says otherwise. Zenoh's module warns at each start of a peer that gossip is off, which it is on
-/// purpose.
+/// The filter unless `RUST_LOG` has another. Zenoh warns at each start of a peer that gossip is off, which is intended.
 const FILTER: &str = "warn,sealane_bridge=info,zenoh::net::routing::hat::peer=error";
 
 /// Where Zenoh tells what became of an attempt: to connect, as `debug`; of others to connect here, as `warn`.
@@ -18,7 +17,10 @@ const LISTENING: &str = "zenoh_link_tls::unicast";
 /// Reasons that are remembered.
 const MOST: usize = 64;
 
-/// Words of TLS libraries and of the system, and what they mean to a user.
+/// The system's words where nobody listens.
+const NOBODY: &str = "Connection refused";
+
+/// Words of TLS libraries and of the system, and their meaning for a user.
 const MEANINGS: [(&str, &str); 12] = [
     ("UnknownIssuer", "its certificate is of an authority that is not in `root_ca_certificate`"),
     (
@@ -46,7 +48,7 @@ const MEANINGS: [(&str, &str); 12] = [
         "eof",
         "it closed the connection at once: `tls/` expected in the endpoints of both sides, or of neither",
     ),
-    ("Connection refused", "nobody listens there yet"),
+    (NOBODY, "nobody listens there yet"),
 ];
 
 /// Starts the log.
@@ -74,7 +76,7 @@ impl Log for Logger {
         }
         let text = record.args().to_string();
         let attempt = Attempt::of(record.target(), &text);
-        // What Zenoh warns of each time, with a hint that is wrong, is told in other words, once.
+        // Zenoh repeats these warnings, with a wrong hint: ours take their place.
         if record.level() == Level::Debug || attempt.is_none() {
             self.shown.log(record);
         }
@@ -98,7 +100,7 @@ fn is_of_attempt(metadata: &Metadata<'_>) -> bool {
     }
 }
 
-/// What became of an attempt: to connect to an endpoint, or, without one, of somebody to connect here.
+/// The outcome of an attempt to connect: from here to an endpoint, or, without one, from elsewhere to here.
 #[derive(Debug, PartialEq)]
 enum Attempt<'t> {
     Failed(Option<&'t str>, &'t str),
@@ -124,12 +126,12 @@ impl<'t> Attempt<'t> {
     }
 }
 
-/// What was told since the last success: endpoints with reasons.
+/// Endpoints and reasons that were told since the last success.
 #[derive(Debug, Default)]
 struct Told(BTreeSet<(Option<String>, String)>);
 
 impl Told {
-    /// What is to be told now.
+    /// The line that is due now, if the outcome is news.
     fn take(&mut self, attempt: &Attempt<'_>) -> Option<(Level, String)> {
         let (endpoint, why) = match attempt {
             Attempt::Succeeded(endpoint) => {
@@ -149,8 +151,8 @@ impl Told {
         }
         let what = endpoint
             .map_or_else(|| "refused who connected".to_owned(), |at| format!("cannot connect to {at}"));
-        // Who is started first waits for the others.
-        let is_usual = meaning.is_some_and(|(words, _)| *words == "Connection refused");
+        // The program that is started first waits for the others.
+        let is_usual = meaning.is_some_and(|(words, _)| *words == NOBODY);
         let meaning = meaning.map(|(_, meaning)| format!("{meaning} ")).unwrap_or_default();
         let again = if endpoint.is_some() { "; it is tried again" } else { "" };
         Some((if is_usual { Level::Info } else { Level::Warn }, format!("{what}: {meaning}({why}){again}")))

@@ -4,7 +4,7 @@ use sealane::Payload;
 
 use crate::wire::{Place, pack::MAX_PACK};
 
-/// What a chunk counts for besides its bytes, so that many small ones are bounded too.
+/// Bytes that a chunk counts for besides its own, so that many small ones are bounded too.
 const OVERHEAD: usize = 128;
 
 /// Messages that go into one sample of Zenoh.

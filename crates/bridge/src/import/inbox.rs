@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// What a sample counts for besides its bytes.
+/// Bytes that a sample counts for besides its own.
 const OVERHEAD: usize = 256;
 
 /// Payloads below this are copied to wait. Zenoh receives up to 64 KiB at once.

@@ -42,11 +42,11 @@ const DOZE: Duration = Duration::from_millis(1);
 /// When subscribers that sleep are woken for a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waking {
-    /// When it is published.
+    /// As soon as it is published.
     AtOnce,
-    /// Too, but the thread looks every [`DOZE`] whether a wake is owed.
+    /// As soon as it is published. The thread looks every [`DOZE`] whether a wake is owed.
     Watched,
-    /// They have not been for the last: others were to follow.
+    /// Later: they were not woken for the last message, as another one was to follow.
     Owed,
 }
 
