@@ -17,7 +17,7 @@ use sealane::{
 use crate::{
     Options, Result,
     output::print,
-    process::{Reading, Trend},
+    process::{self, Reading, Trend},
     script::{Item, Random, STOP, buffers},
 };
 
@@ -270,10 +270,12 @@ pub(crate) fn publish(options: &Options, seed: u64) -> Result<()> {
     let mut trend = Trend::default();
     let begun = Instant::now();
     let mut run = || {
-        for second in 1..=options.seconds {
-            fan.run(begun + Duration::from_secs(second.into()))?;
+        for reading in 1..=options.readings() {
+            fan.run(begun + reading * process::EVERY)?;
             trend.note(Reading::of("self")?);
-            print(format_args!("{second:>6} s: {fan}; {trend}"))?;
+            if let Some(second) = process::second(reading) {
+                print(format_args!("{second:>6} s: {fan}; {trend}"))?;
+            }
         }
         fan.end()
     };

@@ -27,7 +27,7 @@ use std::{
     process::{Command, ExitCode},
     sync::atomic::Ordering::Relaxed,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use clap::Parser;
@@ -98,6 +98,11 @@ fn run(options: &Options) -> Result<()> {
 }
 
 impl Options {
+    /// How often both processes are read.
+    fn readings(&self) -> u32 {
+        self.seconds.saturating_mul(process::A_SECOND)
+    }
+
     fn builder(&self) -> Result<sealane::Builder> {
         let capacity = usize::try_from(self.ring_capacity)?;
         Ok(Channel::builder().ring_capacity(capacity).max_fds(script::MOST_FDS))
@@ -132,18 +137,19 @@ fn watch(options: &Options, seed: u64) -> Result<()> {
         let running = scope.spawn(move || traffic.run(channel));
         let begun = Instant::now();
         let mut observe = || {
-            for second in 1..=options.seconds {
-                let end = begun + Duration::from_secs(second.into());
+            for reading in 1..=options.readings() {
+                let end = begun + reading * process::EVERY;
                 while Instant::now() < end && !running.is_finished() {
-                    let left = end.saturating_duration_since(Instant::now());
-                    thread::sleep(left.min(Duration::from_millis(50)));
+                    thread::sleep(end.saturating_duration_since(Instant::now()));
                 }
                 if running.is_finished() {
                     break;
                 }
                 here.note(Reading::of("self")?);
                 there.note(Reading::of(&child.id().to_string())?);
-                print(format_args!("{second:>6} s: {progress}; here {here}, there {there}"))?;
+                if let Some(second) = process::second(reading) {
+                    print(format_args!("{second:>6} s: {progress}; here {here}, there {there}"))?;
+                }
             }
             Ok(())
         };

@@ -1,8 +1,19 @@
 //! A process's descriptors and memory, as the kernel counts them, and whether they grow.
 
-use std::{fmt, fs, path::Path};
+use std::{fmt, fs, path::Path, time::Duration};
 
 use crate::Result;
+
+/// Readings in a second. What is under way at one moment differs by more than a slow leak; among many readings some find little.
+pub(crate) const A_SECOND: u32 = 20;
+
+/// The time between two readings.
+pub(crate) const EVERY: Duration = Duration::from_millis(1000 / A_SECOND as u64);
+
+/// The second that this reading is the last of.
+pub(crate) fn second(reading: u32) -> Option<u32> {
+    reading.is_multiple_of(A_SECOND).then_some(reading / A_SECOND)
+}
 
 /// Descriptors and memory of a process at one moment.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,7 +44,7 @@ impl Reading {
     }
 }
 
-/// Descriptors and memory of a process, second by second.
+/// Descriptors and memory of a process, from reading to reading.
 #[derive(Debug, Default)]
 pub(crate) struct Trend(Vec<Reading>);
 
