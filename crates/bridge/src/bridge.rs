@@ -1,15 +1,16 @@
 //! [`Bridge`]: a session of Zenoh, and the topics that are carried over it.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use zenoh::{Session, Wait};
+use zenoh::Wait;
 
 use crate::{
-    counts::{Counts, TopicStatus},
+    counts::{Counts, Role, TopicStatus},
     error::{Error, Result},
     export::Exporter,
     import::Importer,
     network::Network,
+    renewal::{Carried, Renewal},
     settings::{Settings, WhenBehind},
 };
 
@@ -19,10 +20,10 @@ use crate::{
 /// See the [example](crate) of the crate.
 #[must_use = "a bridge that is dropped carries nothing"]
 pub struct Bridge {
-    // Topics end before their session.
-    exports: Vec<Exporter>,
-    imports: Vec<Importer>,
-    session: Session,
+    counts: Vec<Arc<Counts>>,
+    // Ends before what it renews.
+    renewal: Renewal,
+    carried: Arc<Carried>,
 }
 
 impl Bridge {
@@ -31,8 +32,9 @@ impl Bridge {
     /// # Errors
     /// [`Error::Config`]; [`Error::Zenoh`], for instance if an endpoint to listen at is taken.
     pub fn open(network: &Network) -> Result<Self> {
-        let session = zenoh::open(network.config()?).wait().map_err(Error::zenoh("starting"))?;
-        Ok(Self { exports: Vec::new(), imports: Vec::new(), session })
+        let carried = Arc::new(Carried::open(network.config()?)?);
+        let renewal = Renewal::start(&carried, !network.has_id()?)?;
+        Ok(Self { counts: Vec::new(), renewal, carried })
     }
 
     /// Exports what is published at a path or abstract name (`@name`). The publisher need not be there yet, and may be started again.
@@ -42,7 +44,8 @@ impl Bridge {
     pub fn export(mut self, topic: &str, path: impl AsRef<Path>, settings: &Settings) -> Result<Self> {
         settings.check()?;
         check_topic(topic)?;
-        self.exports.push(Exporter::start(&self.session, topic, path.as_ref(), settings)?);
+        let start = |session: &_| Exporter::start(session, topic, path.as_ref(), settings);
+        self.counts.push(self.carried.export(start)?);
         Ok(self)
     }
 
@@ -59,28 +62,32 @@ impl Bridge {
                     .into(),
             ));
         }
-        self.imports.push(Importer::start(&self.session, topic, path.as_ref(), settings)?);
+        let wish = self.renewal.wish();
+        let start = |session: &_| Importer::start(session, topic, path.as_ref(), settings, wish);
+        self.counts.push(self.carried.import(start)?);
         Ok(self)
     }
 
-    /// Its own identifier in Zenoh.
+    /// Its own identifier in Zenoh. Another one after a renewal, see [`Count::renewals`](crate::Count::renewals).
     #[must_use]
     pub fn id(&self) -> String {
-        self.session.info().zid().wait().to_string()
+        self.carried.session().get().info().zid().wait().to_string()
     }
 
-    /// How each topic does.
+    /// How each topic does, exports first.
     #[must_use]
     pub fn status(&self) -> Vec<TopicStatus> {
-        let exports = self.exports.iter().map(Exporter::counts);
-        exports.chain(self.imports.iter().map(Importer::counts)).map(Counts::status).collect()
+        let mut status: Vec<_> = self.counts.iter().map(|counts| counts.status()).collect();
+        status.sort_by_key(|topic| topic.role == Role::Import);
+        status
     }
 
     /// The bridges and routers that this one is connected to, by Zenoh's identifiers. A bridge that listens nowhere counts as a router
     /// to the others. Zenoh does not tell of its clients.
     #[must_use]
     pub fn peers(&self) -> Vec<String> {
-        let info = self.session.info();
+        let session = self.carried.session().get();
+        let info = session.info();
         let peers = info.peers_zid().wait().map(|id| id.to_string());
         peers.chain(info.routers_zid().wait().map(|id| format!("{id} (router)"))).collect()
     }

@@ -62,6 +62,8 @@ counts! {
     failed_calls,
     /// Times that the source was started again, or found for the first time.
     runs,
+    /// Times that all of the bridge's topics have entered another session of Zenoh, as this one's source was connected and silent.
+    renewals,
 }
 
 /// A topic, as `sealane-bridge status` shows it.
@@ -126,6 +128,15 @@ impl Counts {
             log::info!("{}: {state}", self.topic);
             *now = (is_here, state.to_owned());
         }
+    }
+
+    pub(crate) fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Whether its publisher, or its source, is there.
+    pub(crate) fn is_here(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
     pub(crate) fn status(&self) -> TopicStatus {

@@ -40,6 +40,7 @@ mod export;
 mod follow;
 mod import;
 mod network;
+mod renewal;
 mod settings;
 mod subscriber;
 mod tally;

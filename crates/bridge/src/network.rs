@@ -115,13 +115,10 @@ impl Network {
     /// Zenoh's configuration.
     pub(crate) fn config(&self) -> Result<zenoh::Config> {
         let refuse = |why: zenoh::Error| Error::Config(without_places(&why.to_string()));
-        let (mut config, theirs) = match &self.zenoh {
-            Some(text) => {
-                let theirs: Value =
-                    json5::from_str(text).map_err(|error| Error::Config(error.to_string()))?;
-                (zenoh::Config::from_json5(text).map_err(refuse)?, theirs)
-            }
-            None => (zenoh::Config::default(), Value::Null),
+        let theirs = self.theirs()?;
+        let mut config = match &self.zenoh {
+            Some(text) => zenoh::Config::from_json5(text).map_err(refuse)?,
+            None => zenoh::Config::default(),
         };
         for (path, value) in self.ours(&theirs) {
             if theirs.pointer(&format!("/{path}")).is_none() {
@@ -138,6 +135,17 @@ impl Network {
             ));
         }
         Ok(config)
+    }
+
+    /// Zenoh's own configuration as it was given.
+    fn theirs(&self) -> Result<Value> {
+        let text = self.zenoh.as_deref().unwrap_or("null");
+        json5::from_str(text).map_err(|error| Error::Config(error.to_string()))
+    }
+
+    /// Whether Zenoh's own configuration says which identifier the bridge has.
+    pub(crate) fn has_id(&self) -> Result<bool> {
+        Ok(self.theirs()?.get("id").is_some())
     }
 
     /// Whether it is the end of a network, see the module. `theirs` is Zenoh's own configuration.

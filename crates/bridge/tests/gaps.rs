@@ -32,13 +32,6 @@ fn cut(random: &Random, choice: &Choice) -> String {
         rig.stop_source();
     }
     rig.cables[0].restore();
-    // A link whose lease ends while a write to it is blocked, and which Zenoh then closes as it takes nothing, is closed twice: the
-    // second time takes the transport that has replaced it out of use, and leaves its connection open. A reset ends that one.
-    if matches!(choice.behind, Behind::Wait(_)) && (is_last || !rig.far.hears_within(Duration::from_secs(5)))
-    {
-        sleep(random.about(2.0));
-        rig.cables[0].reset();
-    }
     if !is_last {
         rig.far.wait_for_more(10);
         sleep(random.about(2.0));
@@ -68,6 +61,18 @@ fn link_cut_for_longer_than_the_publisher_waits() {
         let behind = Behind::Wait(random.about(1.0));
         let lease = random.about(4.0);
         cut(random, &Choice { behind, lease, ..Choice::random(random) })
+    });
+}
+
+/// Zenoh may then close the link twice, and lose the one that has replaced it.
+#[test]
+fn link_cut_until_its_lease_and_the_wait_end_together() {
+    repeat("cut, both end", |random| {
+        let lease = random.about(4.0);
+        let part = 0.7 + Duration::from_millis(random.below(300)).as_secs_f64();
+        let behind = Behind::Wait(lease.mul_f64(part));
+        let choice = Choice::random(random);
+        cut(random, &Choice { behind, lease, interval: Duration::ZERO, max_payload: 64 << 10, ..choice })
     });
 }
 

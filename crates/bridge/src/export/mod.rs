@@ -11,17 +11,23 @@
 
 mod answers;
 mod chunk;
+mod declared;
 mod filling;
 mod queue;
 mod reader;
 mod requests;
 mod sender;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use zenoh::{Session, Wait, query::Queryable};
 
-use self::{answers::Answers, queue::Queue, reader::Reader, requests::Requests, sender::Sender};
+use self::{
+    answers::Answers, declared::Declared, queue::Queue, reader::Reader, requests::Requests, sender::Sender,
+};
 use crate::{
     counts::{Counts, Role},
     error::{Error, Result},
@@ -33,10 +39,13 @@ use crate::{
 
 /// A topic that is exported, until it is dropped.
 pub(crate) struct Exporter {
+    keys: Keys,
+    settings: Settings,
     requests: Arc<Requests>,
     counts: Arc<Counts>,
     /// Requests end before the threads that answer them.
     queryable: Option<Queryable<()>>,
+    declared: Arc<Mutex<Declared>>,
     threads: Threads,
 }
 
@@ -49,16 +58,13 @@ impl Exporter {
         let answers = Arc::new(Answers::new(&counts));
         let requests =
             Arc::new(Requests::new(settings, Wake::new()?, Arc::clone(&answers), Arc::clone(&counts)));
-        let sender = Sender::new(session, &keys, settings, &queue, &counts)?;
+        let declared = Arc::new(Mutex::new(Declared::new(session, &keys, settings)?));
+        let sender = Sender::new(&declared, &keys, settings, &queue, &counts);
         let reader = Reader::new(path, settings, &queue, &requests, &counts);
-        let taken = Arc::clone(&requests);
-        let queryable = session
-            .declare_queryable(keys.calls())
-            .complete(true)
-            .callback(move |query| taken.take(query))
-            .wait()
-            .map_err(Error::zenoh("declaring a queryable"))?;
-        let mut exporter = Self { requests, counts, queryable: Some(queryable), threads: Threads::default() };
+        let queryable = Some(take_requests(session, &keys, &requests)?);
+        let settings = settings.clone();
+        let mut exporter =
+            Self { keys, settings, requests, counts, queryable, declared, threads: Threads::default() };
         let answering = Arc::clone(&answers);
         exporter.threads.spawn("reader", move || {
             reader.run();
@@ -69,9 +75,48 @@ impl Exporter {
         Ok(exporter)
     }
 
-    pub(crate) fn counts(&self) -> &Counts {
+    /// Nothing is sent and no request taken until it has [entered](Left::enter) another session. Waits until what is being sent is
+    /// sent.
+    pub(crate) fn leave(&mut self) -> Left<'_> {
+        self.queryable.take();
+        let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        Left {
+            keys: &self.keys,
+            settings: &self.settings,
+            requests: &self.requests,
+            queryable: &mut self.queryable,
+            declared,
+        }
+    }
+
+    pub(crate) fn counts(&self) -> &Arc<Counts> {
         &self.counts
     }
+}
+
+/// An exporter that has left its session. If it is dropped before it has entered another one, it sends nothing more.
+pub(crate) struct Left<'a> {
+    keys: &'a Keys,
+    settings: &'a Settings,
+    requests: &'a Arc<Requests>,
+    queryable: &'a mut Option<Queryable<()>>,
+    declared: MutexGuard<'a, Declared>,
+}
+
+impl Left<'_> {
+    pub(crate) fn enter(&mut self, session: &Session) -> Result<()> {
+        *self.queryable = Some(take_requests(session, self.keys, self.requests)?);
+        self.declared.renew(session, self.keys, self.settings)
+    }
+}
+
+fn take_requests(session: &Session, keys: &Keys, requests: &Arc<Requests>) -> Result<Queryable<()>> {
+    let requests = Arc::clone(requests);
+    let queryable = session.declare_queryable(keys.calls()).complete(true);
+    queryable
+        .callback(move |query| requests.take(query))
+        .wait()
+        .map_err(Error::zenoh("declaring a queryable"))
 }
 
 impl Drop for Exporter {

@@ -2,22 +2,20 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use zenoh::{
-    Session, Wait, bytes::ZBytes, liveliness::LivelinessToken, pubsub::Publisher, qos::CongestionControl,
-};
+use zenoh::{Wait, bytes::ZBytes};
 
 use super::{
     chunk::{Body, Bytes, Chunk},
+    declared::Declared,
     queue::{Queue, Task},
 };
 use crate::{
     counts::{Counts, add},
-    error::{Error, Result},
-    settings::{Settings, WhenBehind},
+    settings::Settings,
     wire::{
         Head, Keys, Kind, Place,
         beat::{self, Ended},
@@ -27,10 +25,9 @@ use crate::{
 
 /// See the module.
 pub(super) struct Sender {
-    session: Session,
     keys: Keys,
-    messages: Publisher<'static>,
-    beats: Publisher<'static>,
+    /// Who makes another session holds it meanwhile.
+    declared: Arc<Mutex<Declared>>,
     beat: Duration,
     plain: bool,
     queue: Arc<Queue>,
@@ -40,30 +37,19 @@ pub(super) struct Sender {
     has_ended: bool,
     /// Runs before that one.
     ended: VecDeque<Ended>,
-    token: Option<LivelinessToken>,
 }
 
 impl Sender {
     pub(super) fn new(
-        session: &Session,
+        declared: &Arc<Mutex<Declared>>,
         keys: &Keys,
         settings: &Settings,
         queue: &Arc<Queue>,
         counts: &Arc<Counts>,
-    ) -> Result<Self> {
-        let congestion = match settings.when_behind {
-            WhenBehind::Wait(_) => CongestionControl::Block,
-            WhenBehind::DropOldest | WhenBehind::DropNewest => CongestionControl::Drop,
-        };
-        let publisher = |key: String| {
-            let publisher = session.declare_publisher(key).congestion_control(congestion).wait();
-            publisher.map_err(Error::zenoh("declaring a publisher"))
-        };
-        Ok(Self {
-            session: session.clone(),
-            messages: publisher(keys.messages().to_owned())?,
-            beats: publisher(keys.beats())?,
+    ) -> Self {
+        Self {
             keys: keys.clone(),
+            declared: Arc::clone(declared),
             beat: settings.beat,
             plain: settings.plain,
             queue: Arc::clone(queue),
@@ -71,8 +57,11 @@ impl Sender {
             next: None,
             has_ended: false,
             ended: VecDeque::new(),
-            token: None,
-        })
+        }
+    }
+
+    fn declared(&self) -> MutexGuard<'_, Declared> {
+        self.declared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends what the queue has until the reader has ended.
@@ -95,7 +84,7 @@ impl Sender {
                 Task::Ended(place) => {
                     (self.next, self.has_ended) = (Some(place), true);
                     self.send_beat();
-                    self.token = None;
+                    self.declared().set_run(None, &self.keys);
                 }
                 Task::Left(place) => self.catch_up(Some(place)),
                 Task::Beat(read) => {
@@ -132,13 +121,7 @@ impl Sender {
         // Who comes back to a run may have been told of more messages than it began with.
         let known = self.next.filter(|last| last.run == place.run && last.number > place.number);
         (self.next, self.has_ended) = (Some(known.unwrap_or(place)), false);
-        self.token = match self.session.liveliness().declare_token(self.keys.token(place.run)).wait() {
-            Ok(token) => Some(token),
-            Err(why) => {
-                log::error!("{}: no token of liveliness: {why}", self.keys.messages());
-                None
-            }
-        };
+        self.declared().set_run(Some(place.run), &self.keys);
         self.send_beat();
     }
 
@@ -180,7 +163,7 @@ impl Sender {
         let attachment =
             if control.is_empty() { ZBytes::from(head) } else { ZBytes::from([&head, control].concat()) };
         let counters = &self.counts.counters;
-        match self.messages.put(payload).attachment(attachment).wait() {
+        match self.declared().messages.put(payload).attachment(attachment).wait() {
             Ok(()) => {
                 add(&counters.messages, count);
                 add(&counters.bytes, u64::try_from(len).unwrap_or(u64::MAX));
@@ -197,7 +180,8 @@ impl Sender {
     fn send_beat(&self) {
         let Some(place) = self.next else { return };
         let head = Head { ended: self.has_ended, ..Head::new(Kind::Beat, place) };
-        let sent = self.beats.put(beat::to_bytes(&self.ended)).attachment(head.to_bytes().to_vec()).wait();
+        let beat = beat::to_bytes(&self.ended);
+        let sent = self.declared().beats.put(beat).attachment(head.to_bytes().to_vec()).wait();
         if let Err(why) = sent {
             log::debug!("{}: no beat: {why}", self.keys.messages());
         }
@@ -215,7 +199,9 @@ mod tests {
         let settings = Settings::default();
         let queue = Arc::new(Queue::new(&settings, Arc::clone(&counts)));
         let session = zenoh::open(crate::Network::default().config().unwrap()).wait().unwrap();
-        let mut sender = Sender::new(&session, &Keys::new("stats"), &settings, &queue, &counts).unwrap();
+        let keys = Keys::new("stats");
+        let declared = Arc::new(Mutex::new(Declared::new(&session, &keys, &settings).unwrap()));
+        let mut sender = Sender::new(&declared, &keys, &settings, &queue, &counts);
         let place = |run, number| Place { run, number, source: 0 };
         sender.begin(place(1, 10));
         sender.catch_up(Some(place(1, 20)));

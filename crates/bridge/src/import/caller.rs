@@ -8,7 +8,7 @@ use std::{
 
 use sealane::{ReplyToken, SubscriberId};
 use zenoh::{
-    Session, Wait,
+    Wait,
     query::{ConsolidationMode, QueryTarget, Reply},
 };
 
@@ -17,6 +17,7 @@ use super::{
     shares::{Share, Shares},
 };
 use crate::{
+    renewal::Current,
     settings::Settings,
     waiting::Waiting,
     wire::{
@@ -69,7 +70,7 @@ impl Calls {
 
 /// See the module.
 pub(super) struct Caller {
-    session: Session,
+    session: Current,
     key: String,
     timeout: Duration,
     max_reply: usize,
@@ -79,7 +80,7 @@ pub(super) struct Caller {
 
 impl Caller {
     pub(super) fn new(
-        session: &Session,
+        session: &Current,
         keys: &Keys,
         settings: &Settings,
         calls: &Arc<Calls>,
@@ -110,6 +111,7 @@ impl Caller {
         let timeout = self.timeout.saturating_add(Duration::from_millis(200));
         let sent = self
             .session
+            .get()
             .get(self.key.as_str())
             .payload(control)
             .attachment(ask.to_bytes())

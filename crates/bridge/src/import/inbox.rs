@@ -222,6 +222,12 @@ impl Inbox {
         self.lock().tokens.contains(&run)
     }
 
+    /// Nothing is known of any token.
+    pub(super) fn forget_tokens(&self) {
+        self.lock().tokens.clear();
+        self.wake.wake();
+    }
+
     /// Nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.lock().arrived.is_empty()

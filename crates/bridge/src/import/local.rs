@@ -25,6 +25,7 @@ use super::{
 use crate::{
     counts::{Counts, add},
     follow::{Follow, Verdict},
+    renewal::Wish,
     settings::Settings,
     wake::wait_readable,
     wire::{notice::Notice, pack::Entries},
@@ -63,6 +64,8 @@ pub(super) struct Local {
     publisher: Publisher,
     follow: Follow,
     presence: Presence,
+    /// For another session, if the source is silent.
+    renewal: Wish,
     /// Messages that were lost, which no subscriber has been told yet.
     untold: u64,
     /// What its messages say of their source.
@@ -88,11 +91,13 @@ impl Local {
         inbox: &Arc<Inbox>,
         calls: &Arc<Calls>,
         counts: &Arc<Counts>,
+        renewal: Wish,
     ) -> Self {
         Self {
             publisher,
             follow: Follow::default(),
             presence: Presence::new(settings.silence),
+            renewal,
             untold: 0,
             source: 0,
             next: 0,

@@ -17,7 +17,7 @@ mod shares;
 use std::{
     os::fd::AsFd,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use sealane::Builder;
@@ -31,6 +31,7 @@ use self::{
 use crate::{
     counts::{Counts, Role},
     error::{Error, Result},
+    renewal::{Current, Wish},
     settings::Settings,
     threads::Threads,
     wake::Wake,
@@ -42,16 +43,24 @@ const MAX_REQUESTS: usize = 1024;
 
 /// A topic that is imported, until it is dropped.
 pub(crate) struct Importer {
+    keys: Keys,
     inbox: Arc<Inbox>,
     calls: Arc<Calls>,
     counts: Arc<Counts>,
+    local: Arc<Mutex<Local>>,
     /// What comes from the network ends before the threads that take it.
-    declared: Vec<Subscriber<()>>,
+    declared: Mutex<Vec<Subscriber<()>>>,
     threads: Threads,
 }
 
 impl Importer {
-    pub(crate) fn start(session: &Session, topic: &str, path: &Path, settings: &Settings) -> Result<Self> {
+    pub(crate) fn start(
+        session: &Current,
+        topic: &str,
+        path: &Path,
+        settings: &Settings,
+        wish: Wish,
+    ) -> Result<Self> {
         let keys = Keys::new(topic);
         let state = "waiting for a bridge that exports it";
         let counts = Arc::new(Counts::new(topic, Role::Import, path.display().to_string(), state));
@@ -67,13 +76,38 @@ impl Importer {
         let calls = Arc::new(Calls::default());
         let caller = Caller::new(session, &keys, settings, &calls, &inbox);
         let events = publisher.as_fd().try_clone_to_owned().map_err(Error::io("duplicating a descriptor"))?;
-        let local = Arc::new(Mutex::new(Local::new(publisher, settings, &inbox, &calls, &counts)));
-        let declared = Self::declare(session, &keys, &local, &inbox)?;
-        let mut importer =
-            Self { inbox: Arc::clone(&inbox), calls, counts, declared, threads: Threads::default() };
+        let local = Local::new(publisher, settings, &inbox, &calls, &counts, wish);
+        let mut importer = Self {
+            keys,
+            inbox: Arc::clone(&inbox),
+            calls,
+            counts,
+            local: Arc::new(Mutex::new(local)),
+            declared: Mutex::default(),
+            threads: Threads::default(),
+        };
+        importer.enter(&session.get())?;
+        let local = Arc::clone(&importer.local);
         importer.threads.spawn("publisher", move || Local::run(&local, &events, &inbox))?;
         importer.threads.spawn("caller", move || caller.run())?;
         Ok(importer)
+    }
+
+    fn declared(&self) -> MutexGuard<'_, Vec<Subscriber<()>>> {
+        self.declared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hears nothing until it [enters](Self::enter) another session.
+    pub(crate) fn leave(&self) {
+        self.declared().clear();
+        self.inbox.forget_tokens();
+    }
+
+    /// Hears what comes in this session.
+    pub(crate) fn enter(&self, session: &Session) -> Result<()> {
+        let declared = Self::declare(session, &self.keys, &self.local, &self.inbox)?;
+        *self.declared() = declared;
+        Ok(())
     }
 
     fn declare(
@@ -113,14 +147,14 @@ impl Importer {
         Ok(declared)
     }
 
-    pub(crate) fn counts(&self) -> &Counts {
+    pub(crate) fn counts(&self) -> &Arc<Counts> {
         &self.counts
     }
 }
 
 impl Drop for Importer {
     fn drop(&mut self) {
-        self.declared.clear();
+        self.declared().clear();
         self.inbox.stop();
         self.calls.stop();
         self.threads.join();

@@ -15,13 +15,23 @@ pub(super) struct Presence {
     had_token: bool,
     /// When it was first seen to be gone.
     token_gone: Option<Instant>,
+    /// When it was first seen to be silent although its token is there.
+    mute_since: Option<Instant>,
     /// What subscribers were told.
     pub(super) told: Option<Result<(), Gone>>,
 }
 
 impl Presence {
     pub(super) fn new(silence: Duration) -> Self {
-        Self { silence, heard: None, has_ended: false, had_token: false, token_gone: None, told: None }
+        Self {
+            silence,
+            heard: None,
+            has_ended: false,
+            had_token: false,
+            token_gone: None,
+            mute_since: None,
+            told: None,
+        }
     }
 
     /// Another run is followed.
@@ -64,10 +74,20 @@ impl Presence {
         } else {
             None
         };
+        // From the first look: the time for which this process did not run says nothing of the source.
+        self.mute_since = match gone {
+            Some(Gone::Silent) if has_token => self.mute_since.or(Some(now)),
+            _ => None,
+        };
         match gone {
             Some(gone) => (Some(Err(gone)), unreachable_at.filter(|at| *at > now)),
             None => (Some(Ok(())), unreachable_at.into_iter().chain(silent_at).min()),
         }
+    }
+
+    /// Since when it is known to be silent although its token is there, so that Zenoh takes it to be connected.
+    pub(super) fn mute_since(&self) -> Option<Instant> {
+        self.mute_since
     }
 }
 
@@ -85,7 +105,13 @@ mod tests {
         presence.hear(start, false);
         assert_eq!(presence.look(start, false).0, Some(Ok(())), "a token that is on its way");
         assert_eq!(presence.look(start, true), (Some(Ok(())), Some(start + SILENCE)));
+        assert_eq!(presence.mute_since(), None);
         assert_eq!(presence.look(start + SILENCE, true).0, Some(Err(Gone::Silent)));
+        assert_eq!(presence.look(start + SILENCE * 2, true).0, Some(Err(Gone::Silent)));
+        assert_eq!(presence.mute_since(), Some(start + SILENCE));
+        assert_eq!(presence.look(start + SILENCE, false).0, Some(Err(Gone::Silent)));
+        assert_eq!(presence.mute_since(), None, "without a token it is not connected");
+        assert_eq!(presence.look(start, true).0, Some(Ok(())));
         assert_eq!(presence.look(start, false), (Some(Ok(())), Some(start + SILENCE / 4)));
         assert_eq!(presence.look(start + SILENCE / 4, false).0, Some(Err(Gone::Unreachable)));
         presence.hear(start, true);

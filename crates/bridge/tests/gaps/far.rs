@@ -102,15 +102,6 @@ impl Far {
         wait_until("messages arrive", || self.is_lost() || self.received().0 >= before + count);
     }
 
-    /// Whether a message comes within this time.
-    pub(crate) fn hears_within(&self, time: Duration) -> bool {
-        let (before, deadline) = (self.received().0, Instant::now() + time);
-        while self.received().0 == before && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        self.received().0 > before
-    }
-
     fn is_lost(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }

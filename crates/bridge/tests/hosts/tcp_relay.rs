@@ -48,9 +48,8 @@ pub(crate) struct TcpRelay {
 impl TcpRelay {
     /// A relay to `target`, where nobody needs to listen yet.
     pub(crate) fn new(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port on loopback");
+        let (listener, address) = listener_beside(target);
         bound_buffers(&listener).expect("buffers of a socket");
-        let address = listener.local_addr().expect("an address");
         let gate = Arc::new(Gate::new());
         let gate_in = gate.clone();
         let listener = Some(thread::spawn(move || listen(&listener, target, &gate_in)));
@@ -109,6 +108,14 @@ impl Drop for TcpRelay {
             let _ = listener.join();
         }
     }
+}
+
+/// Listens somewhere. The target's port may be free until somebody listens there; taken for the relay it would connect to itself
+/// for ever.
+fn listener_beside(target: SocketAddr) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port on loopback");
+    let address = listener.local_addr().expect("an address");
+    if address == target { listener_beside(target) } else { (listener, address) }
 }
 
 /// What a reader hands to its writer, with the time when it is due.

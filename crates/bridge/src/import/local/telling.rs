@@ -43,7 +43,9 @@ impl Local {
     /// Tells subscribers that the source is gone, or there again. Returns when to look again.
     pub(super) fn look_after_source(&mut self) -> sealane::Result<Option<Instant>> {
         let has_token = self.follow.run().is_some_and(|run| self.inbox.has_token(run));
-        let (how, look_again) = self.presence.look(Instant::now(), has_token);
+        let now = Instant::now();
+        let (how, look_again) = self.presence.look(now, has_token);
+        let wish_again = self.renewal.look(now, self.presence.mute_since(), &self.counts);
         if let Some(how) = how
             && self.presence.told != Some(how)
         {
@@ -55,7 +57,7 @@ impl Local {
                 self.presence.told = Some(how);
             }
         }
-        Ok(look_again)
+        Ok(look_again.into_iter().chain(wish_again).min())
     }
 }
 
