@@ -32,7 +32,7 @@ pub(crate) fn endpoint(port: u16) -> String {
 pub(crate) fn quick() -> Settings {
     let mut settings = Settings::default();
     settings.beat = Duration::from_millis(10);
-    settings.silence = Duration::from_secs(2);
+    settings.silence = Duration::from_secs(4);
     settings
 }
 
