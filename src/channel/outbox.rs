@@ -277,7 +277,8 @@ impl Outbox {
             released: None,
         };
         match self.notifier.notify(&receiver) {
-            Notified::NoNeed => {}
+            // Only subscribers of a publisher sleep on a futex: a peer that says so waits in vain.
+            Notified::NoNeed | Notified::OnFutex => {}
             Notified::Sent => count(&mut self.space.stats.doorbells_sent, 1),
             // The message was published and counts as sent; the next call reports the end.
             Notified::Gone => self.space.peer_closed = true,

@@ -9,7 +9,7 @@ mod packets;
 mod plain;
 mod wait;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use crate::{
     channel::{Attachments, LeftOut, Limits, Message, Payload, Stats, Story, stats::count},
@@ -20,7 +20,7 @@ use crate::{
     ring::{Fault, Follower, Releases},
     socket::{death::Watch, doorbell::ControlWord, link::Link},
     sys::own_region::ControlPage,
-    wait::{Budget, SleepWord, Spinner},
+    wait::{Budget, Doze, SleepWord, Spinner},
 };
 
 /// The receive path of a subscriber: everything but its backlog.
@@ -39,6 +39,9 @@ pub(crate) struct Feed {
     next_reply: u64,
     word: SleepWord<ControlWord>,
     spinner: Spinner,
+    doze: Doze,
+    /// The next sleep is a doze: the publisher's wakes before it, and its longest time.
+    dozing: Option<(u64, Duration)>,
     watch: Watch,
     /// End of file was read: no message comes but those that are in the ring.
     eof: bool,
@@ -115,6 +118,8 @@ impl Feed {
             next_reply: 0,
             word: SleepWord::new(ControlWord::new(words, Word::ReceiverEpoch)),
             spinner,
+            doze: Doze::default(),
+            dozing: None,
             watch,
             eof: false,
             ticks: Ticks::default(),

@@ -3,7 +3,10 @@
 use std::{
     collections::VecDeque,
     os::fd::AsFd,
-    sync::atomic::{Ordering::SeqCst, fence},
+    sync::atomic::{
+        Ordering::{Relaxed, Release, SeqCst},
+        fence,
+    },
     time::{Duration, Instant},
 };
 
@@ -23,7 +26,7 @@ use crate::{
         ticks::{self, Ticks},
         unread::PacketLimits,
     },
-    protocol::{Position, RecordSize, Source, to_usize},
+    protocol::{Position, RecordSize, Source, Word, to_usize},
     ring::Producer,
     socket::{doorbell::SenderWord, seqpacket::Socket},
     sys::{own_region::ControlPage, owner::Owner},
@@ -255,9 +258,11 @@ impl Lanes {
     pub(super) fn notify(&mut self) {
         // ORDERING: pairs with the fence in `SleepWord::rearm`, see `Notifier::notify`: one for all.
         fence(SeqCst);
+        let mut dozing = 0_u32;
         for lane in &mut self.list {
             match lane.notify() {
                 Notified::NoNeed => {}
+                Notified::OnFutex => dozing = dozing.saturating_add(1),
                 Notified::Sent => {
                     self.is_idle = true;
                     count(&mut self.stats.doorbells_sent, 1);
@@ -268,6 +273,19 @@ impl Lanes {
                 }
             }
         }
+        if dozing > 0 {
+            self.is_idle = true;
+            self.wake_dozing(dozing);
+            count(&mut self.stats.doorbells_sent, 1);
+        }
+    }
+
+    /// Wakes so many of those who doze.
+    fn wake_dozing(&self, count: u32) {
+        let wakes = self.words.word(Word::Wakes);
+        // ORDERING: pairs with the fence in `Follower::wakes`. Who is about to sleep, and whose epoch we have seen, finds it changed.
+        wakes.store(wakes.load(Relaxed).wrapping_add(1), Release);
+        self.words.wake(Word::Wakes, count);
     }
 
     /// Ends all lanes. The listener goes first: a subscriber that comes back at once finds nobody, rather than one that is about to go.
@@ -275,6 +293,8 @@ impl Lanes {
         if self.is_ours() {
             self.joining.stop_listening(&self.poll);
             self.list.iter().for_each(|lane| lane.link.close());
+            // Those who doze see the end at once.
+            self.wake_dozing(i32::MAX.unsigned_abs());
         }
     }
 

@@ -51,6 +51,8 @@ pub(crate) enum Word {
     /// A publisher's: bytes of its ring up to here may be written at any time. Written seldom, and looked at for each record, so
     /// that it has a line of its own.
     Claimed = 0x140,
+    /// A publisher's: how often it has woken those of its subscribers that sleep on this word.
+    Wakes = 0x180,
 }
 
 impl Word {

@@ -227,6 +227,7 @@ mod tests {
             Word::Base,
             Word::Capacity,
             Word::Claimed,
+            Word::Wakes,
         ];
         let rows = table("| offset | word");
         assert_eq!(rows.len(), words.len());

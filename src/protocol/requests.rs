@@ -52,6 +52,11 @@ impl OutgoingRequests {
         self.book().get(&sequence) == Some(&Asked::Open)
     }
 
+    /// True if no request waits for its reply.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.book().is_empty()
+    }
+
     /// Removes the request that a reply answers. `None` if it never existed, or was answered before.
     pub(crate) fn answer(&self, sequence: u64) -> Option<Asked> {
         self.book().remove(&sequence)

@@ -2,7 +2,13 @@
 //!
 //! Invariant: a record that comes out was whole after its header was copied, before anything in the header was judged.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{Ordering::Acquire, fence},
+    },
+    time::Duration,
+};
 
 use crate::{
     error::ProtocolError,
@@ -14,7 +20,7 @@ use crate::{
         release::{Releases, Span},
     },
     sys::foreign::VolatileBytes,
-    wait::Deadline,
+    wait::{Deadline, Woken},
 };
 
 /// The reason for which the next record cannot be read.
@@ -79,6 +85,20 @@ impl Follower {
     /// See [`Cursor::head_moved`].
     pub(crate) fn head_moved(&self) -> bool {
         self.cursor.head_moved()
+    }
+
+    /// How often the publisher has woken those who doze. What we store later is stored later: see [`doze`](Self::doze).
+    pub(crate) fn wakes(&self) -> u64 {
+        let wakes = self.cursor.peer.load(Word::Wakes);
+        // ORDERING: pairs with the Release in `Lanes::wake_dozing`. A publisher that sees an epoch of ours that is stored after
+        // this wakes us by a value that was not loaded here.
+        fence(Acquire);
+        wakes
+    }
+
+    /// Sleeps until the publisher wakes those who doze, unless it has done so since there were so many `wakes`.
+    pub(crate) fn doze(&self, wakes: u64, at_most: Duration) -> Woken {
+        self.cursor.peer.sleep_while(Word::Wakes, wakes, at_most).into()
     }
 
     /// Whether all that is known to be published has been read.

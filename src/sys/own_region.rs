@@ -9,10 +9,13 @@ use std::{
     ops::Range,
     os::fd::BorrowedFd,
     ptr, slice,
-    sync::atomic::AtomicU64,
+    sync::atomic::{AtomicU32, AtomicU64},
 };
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, mmap, munmap};
+use rustix::{
+    mm::{Advice, MapFlags, ProtFlags, mmap, munmap},
+    thread::futex,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::mapping::{Address, Region, prefetch_for_write, short_of_memory, too_much};
@@ -59,6 +62,18 @@ impl ControlPage {
         // 2. in this process only accessed atomically while borrowed: `ControlPage` is the only way to the control page of our
         //    own region. The peer cannot write there; the stores of a fork, which can, are like those of another thread.
         unsafe { at.as_ref() }
+    }
+
+    /// Wakes `count` of those who sleep on `word`, in whichever process (`FUTEX_WAKE`, `futex(2)`).
+    ///
+    /// UNTRUSTED: anybody who has the region may sleep there; no more are woken than `count`, the longest sleepers first.
+    pub(crate) fn wake(&self, word: Word, count: u32) {
+        let at = self.word(word).as_ptr();
+        // SAFETY: contract of `AtomicU32::from_ptr`: the low half of a word, which is mapped and aligned. This process does not
+        // access it through this reference, which only names a place to the kernel.
+        let low = unsafe { AtomicU32::from_ptr(at.cast()) };
+        // It fails for no word that is mapped.
+        let _ = futex::wake(low, futex::Flags::empty(), count);
     }
 
     /// Allocates the page at byte `at` of the region, in a huge page if the system gives one for shared memory

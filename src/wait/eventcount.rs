@@ -15,6 +15,9 @@ use crate::error::ProtocolError;
 /// Doorbells that may be under way before the socket is asked for its unread bytes.
 const MAX_UNDER_WAY: u64 = 64;
 
+/// Set in the word of a receiver that sleeps on a futex: no doorbell ends that.
+const ON_FUTEX: u64 = 1 << 63;
+
 /// The waiter's word, which nobody else writes.
 pub(crate) trait OwnWord {
     fn load(&self) -> u64;
@@ -109,8 +112,8 @@ impl<W: OwnWord> SleepWord<W> {
         self.value & 1 == 1
     }
 
-    fn advance(&mut self, by: u64) {
-        self.value = self.value.wrapping_add(by);
+    fn advance(&mut self, by: u64, flag: u64) {
+        self.value = (self.value.wrapping_add(by) & !ON_FUTEX) | flag;
         self.word.store(self.value);
     }
 
@@ -118,7 +121,7 @@ impl<W: OwnWord> SleepWord<W> {
     ///
     /// The caller looks again after this, before it sleeps.
     pub(crate) fn arm(&mut self, needs: u64) -> bool {
-        let fresh = !self.is_armed() || needs != self.needs;
+        let fresh = !self.is_armed() || needs != self.needs || self.value & ON_FUTEX != 0;
         if fresh {
             self.rearm(needs);
         }
@@ -132,7 +135,16 @@ impl<W: OwnWord> SleepWord<W> {
             self.needs = needs;
             self.word.store_needs(needs);
         }
-        self.advance(if self.is_armed() { 2 } else { 1 });
+        self.show_epoch(0);
+    }
+
+    /// Arms the word with a new epoch, for a sleep on a futex: the peer sends no doorbell, but wakes it.
+    pub(crate) fn rearm_on_futex(&mut self) {
+        self.show_epoch(ON_FUTEX);
+    }
+
+    fn show_epoch(&mut self, flag: u64) {
+        self.advance(if self.is_armed() { 2 } else { 1 }, flag);
         self.epochs = self.epochs.wrapping_add(1);
         // ORDERING: pairs with the fence in `Notifier::notify`. Either the peer's look at the word sees this value, or our
         // next look at its words sees its news. The same goes for the needs.
@@ -143,7 +155,7 @@ impl<W: OwnWord> SleepWord<W> {
     #[inline]
     pub(crate) fn disarm(&mut self) {
         if self.is_armed() {
-            self.advance(1);
+            self.advance(1, 0);
         }
     }
 
@@ -208,6 +220,8 @@ pub(crate) enum Notified {
     /// The peer is awake, or was rung for before.
     NoNeed,
     Sent,
+    /// The peer sleeps on a futex, and is to be woken there.
+    OnFutex,
     /// The peer does not read that socket any more.
     Gone,
 }
@@ -244,6 +258,10 @@ impl Notifier {
         // The epoch counts as not rung for: more news may reach its needs.
         if !peer.is_reached() {
             return Notified::NoNeed;
+        }
+        if epoch & ON_FUTEX != 0 {
+            self.notified = epoch;
+            return Notified::OnFutex;
         }
         match peer.ring() {
             Sent::Yes => {
@@ -295,6 +313,19 @@ mod tests {
         word.disarm();
         assert_eq!(cell.get(), 4);
         assert_eq!((word.arm(0), cell.get()), (true, 5));
+    }
+
+    #[test]
+    fn sleep_on_a_futex_is_an_epoch_of_its_own() {
+        let cell = Cell::new(0);
+        let mut word = SleepWord::new(&cell);
+        word.rearm_on_futex();
+        assert_eq!((cell.get(), word.is_armed()), (ON_FUTEX | 1, true));
+        // A doorbell is wanted from here on.
+        assert_eq!((word.arm(0), cell.get()), (true, 3));
+        word.rearm_on_futex();
+        word.disarm();
+        assert_eq!(cell.get(), 6);
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Waiting: how long, and when to give up. What is waited for is the caller's.
 //!
 //! Owns the order of the steps of a wait (`engine`), the eventcount that wakes a sleeper, deadlines, the budget of a loop that a
-//! peer can feed, spinning with its back-off, sleeping in `ppoll(2)`, and locks that a fork may find taken.
+//! peer can feed, spinning with its back-off, sleeping in `ppoll(2)`, when to sleep on a futex instead, and locks that a fork may find taken.
 //!
 //! Refuses to wait past a deadline, and to work without end for a peer.
 //!
 //! May import: `error`.
 
 mod deadline;
+mod doze;
 mod engine;
 mod eventcount;
 mod lock;
@@ -22,6 +23,7 @@ pub(crate) use std::sync::{
 use std::time::Duration;
 
 pub(crate) use deadline::{Budget, Deadline};
+pub(crate) use doze::{Doze, Woken};
 pub(crate) use engine::{News, Outcome, SpinResult, WaitState, Waiter, run};
 pub(crate) use eventcount::{Bells, Notified, Notifier, OwnWord, Sent, SleepWord, Sleeper};
 pub(crate) use lock::{lock, lock_unless_lost};

@@ -1,5 +1,6 @@
 //! Publishers against hostile subscribers, subscribers against hostile publishers.
 
+mod dozing;
 mod fan;
 mod gaps;
 mod hostile_publishers;

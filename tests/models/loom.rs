@@ -9,7 +9,7 @@ use loom::{
     cell::UnsafeCell,
     model::Builder,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{
             AtomicU64,
             Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
@@ -22,7 +22,7 @@ use sealane::Error;
 use wait::{
     deadline::{Budget, Deadline},
     engine::{News, Outcome, SpinResult, WaitState, Waiter, run},
-    eventcount::{Notifier, OwnWord, Sent, SleepWord, Sleeper},
+    eventcount::{Notified, Notifier, OwnWord, Sent, SleepWord, Sleeper},
 };
 
 #[expect(dead_code, reason = "what the exhaustive models use")]
@@ -81,8 +81,14 @@ impl Counter {
 
 /// Runs all executions of `model`.
 fn check(model: impl Fn() + Sync + Send + 'static) {
+    check_with(None, model);
+}
+
+/// Runs all executions in which a thread is interrupted no more than so often; `LOOM_MAX_PREEMPTIONS` says another number.
+fn check_with(interruptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
     builder.max_branches = 10_000;
+    builder.preemption_bound = builder.preemption_bound.or(interruptions);
     builder.check(model);
 }
 
@@ -263,6 +269,120 @@ fn sleep_and_ring(first_epoch: u64, without: Without) {
     });
 }
 
+/// A half that dozes: it sleeps on a futex, whose queue it is in (`FUTEX_WAIT`, `futex(2)`).
+struct Dozer<'m> {
+    half: Half<'m>,
+    /// The word that the kernel compares, and what it was.
+    wakes: &'m AtomicU64,
+    before: u64,
+    queue: &'m Mutex<bool>,
+    /// The next sleep is a doze.
+    dozes: bool,
+    /// A doze ends by itself, before the peer ends it. The next sleep is on the socket.
+    times_out: bool,
+}
+
+impl Waiter for Dozer<'_> {
+    type Item = u64;
+
+    fn attempt(&mut self, budget: &mut Budget) -> sealane::Result<Option<u64>> {
+        self.half.attempt(budget)
+    }
+
+    fn spin(&mut self, deadline: Deadline) -> SpinResult {
+        self.half.spin(deadline)
+    }
+
+    fn poll_socket(&mut self) -> sealane::Result<()> {
+        Ok(())
+    }
+
+    fn arm(&mut self) -> bool {
+        if self.dozes {
+            // `Follower::wakes`
+            self.before = self.wakes.load(Relaxed);
+            if self.half.without != Without::Acquire {
+                fence(Acquire);
+            }
+            self.half.word.rearm_on_futex();
+            return true;
+        }
+        self.half.arm()
+    }
+
+    fn has_news(&mut self) -> sealane::Result<bool> {
+        self.half.has_news()
+    }
+
+    fn read(&mut self) -> sealane::Result<bool> {
+        self.half.read()
+    }
+
+    fn sleep(&mut self, deadline: Deadline) -> sealane::Result<bool> {
+        if !self.dozes {
+            return self.half.sleep(deadline);
+        }
+        // The kernel looks at the word while it holds the queue.
+        let mut queue = self.queue.lock().unwrap();
+        let has_changed = self.wakes.load(Relaxed) != self.before;
+        if !has_changed && !self.times_out {
+            *queue = true;
+            return Err(Error::Timeout);
+        }
+        drop(queue);
+        self.dozes = has_changed;
+        self.half.word.disarm();
+        Ok(true)
+    }
+}
+
+/// One of a publisher's subscribers dozes, and is woken on its futex; or its doze ends by itself, and it sleeps on its socket.
+/// A transient wake leaves no trace for those who are about to sleep.
+fn doze_and_wake(times_out: bool, is_transient: bool, without: Without) {
+    const NEWS: u64 = 2;
+    // Without a limit it takes some minutes.
+    check_with(Some(4), move || {
+        let counter = Arc::new(Counter::default());
+        let wakes = Arc::new(AtomicU64::new(0));
+        let epoch = Arc::new(AtomicU64::new(0));
+        let socket = Arc::new(AtomicU64::new(0));
+        let queue = Arc::new(Mutex::new(false));
+        let publisher = {
+            let (counter, epoch) = (Arc::clone(&counter), Arc::clone(&epoch));
+            let (socket, queue, wakes) = (Arc::clone(&socket), Arc::clone(&queue), Arc::clone(&wakes));
+            thread::spawn(move || {
+                let mut notifier = Notifier::default();
+                for news in 1..=NEWS {
+                    counter.advance(news, without);
+                    if notifier.notify(&Peer(&epoch, &socket, without)) == Notified::OnFutex {
+                        // `Lanes::wake_dozing`
+                        if !is_transient {
+                            wakes.store(news, Release);
+                        }
+                        *queue.lock().unwrap() = false;
+                    }
+                }
+            })
+        };
+        let word = SleepWord::new(Word(&epoch, without));
+        let half = Half { counter: &counter, word, socket: None, without, seen: 0 };
+        let mut dozer = Dozer { half, wakes: &wakes, before: 0, queue: &queue, dozes: true, times_out };
+        let mut is_asleep = false;
+        while dozer.half.seen < NEWS && !is_asleep {
+            let (mut state, mut budget) =
+                (WaitState::blocking(News::Message), Budget::until(Deadline::Never));
+            is_asleep = !matches!(run(&mut dozer, &mut state, &mut budget), Ok(Outcome::Done(_)));
+        }
+        publisher.join().unwrap();
+        let is_woken = if dozer.dozes { !*queue.lock().unwrap() } else { socket.load(Acquire) > 0 };
+        assert!(
+            !is_asleep || is_woken,
+            "asleep with {} of {NEWS} seen, and nobody wakes it",
+            dozer.half.seen
+        );
+    });
+}
+
 /// The moments at which a batch of two publications notifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bells {
@@ -393,6 +513,34 @@ fn waiting_sender_needs_its_fence() {
 #[should_panic(expected = "and no bell")]
 fn waiting_sender_needs_the_receivers_fence() {
     sleep_and_ring(0, Without::RingersFence);
+}
+
+#[test]
+fn subscriber_that_dozes_is_woken() {
+    doze_and_wake(false, false, Without::Nothing);
+}
+
+#[test]
+fn subscriber_whose_doze_ends_by_itself_hears_a_doorbell() {
+    doze_and_wake(true, false, Without::Nothing);
+}
+
+#[test]
+#[should_panic(expected = "and nobody wakes it")]
+fn subscriber_that_dozes_needs_its_fence() {
+    doze_and_wake(false, false, Without::WaitersFence);
+}
+
+#[test]
+#[should_panic(expected = "and nobody wakes it")]
+fn subscriber_that_dozes_needs_the_publishers_fence() {
+    doze_and_wake(false, false, Without::RingersFence);
+}
+
+#[test]
+#[should_panic(expected = "and nobody wakes it")]
+fn subscriber_that_dozes_needs_wakes_that_last() {
+    doze_and_wake(false, true, Without::Nothing);
 }
 
 #[test]

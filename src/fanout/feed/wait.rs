@@ -1,6 +1,6 @@
 //! The wait for a message: the subscriber's steps for [`run`].
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, time::Instant};
 
 use rustix::event::PollFlags;
 
@@ -15,6 +15,7 @@ use crate::{
 struct FeedWait<'f> {
     feed: &'f mut Feed,
     wanted: Wanted,
+    blocks: bool,
 }
 
 impl Feed {
@@ -63,7 +64,7 @@ impl Feed {
                 }
                 return Ok(message);
             }
-            let outcome = run(&mut FeedWait { feed: self, wanted }, &mut state, &mut budget);
+            let outcome = run(&mut FeedWait { feed: self, wanted, blocks: true }, &mut state, &mut budget);
             has_spun = matches!(outcome, Ok(Outcome::Changed));
             // A false alarm does not end the wait.
             if !has_spun {
@@ -91,8 +92,17 @@ impl Feed {
             return Ok(Outcome::Done(message));
         }
         self.follower.intake().take_over()?;
-        let mut wait = FeedWait { feed: self, wanted };
+        let mut wait = FeedWait { feed: self, wanted, blocks: false };
         run(&mut wait, &mut WaitState::trying(News::Message), &mut Budget::once())
+    }
+
+    /// Whether nothing is waited for but what the ring tells: no descriptors, no reply, and nobody's death at once.
+    fn may_doze(&self) -> bool {
+        self.limits.max_fds == 0
+            && !self.eof
+            && !self.follower.has_end()
+            && !self.watch.is_on()
+            && self.link.requests.is_empty()
     }
 
     /// Names the payloads held here, if the call timed out because the publisher needs their space.
@@ -133,7 +143,17 @@ impl Waiter for FeedWait<'_> {
     }
 
     fn arm(&mut self) -> bool {
-        self.feed.word.arm(0)
+        let feed = &mut *self.feed;
+        feed.dozing = None;
+        if self.blocks && feed.may_doze() {
+            let at_most = feed.doze.plan(Instant::now(), feed.follower.known_end().get());
+            feed.dozing = at_most.map(|at_most| (feed.follower.wakes(), at_most));
+        }
+        if feed.dozing.is_none() {
+            return feed.word.arm(0);
+        }
+        feed.word.rearm_on_futex();
+        true
     }
 
     fn has_news(&mut self) -> Result<bool> {
@@ -146,13 +166,20 @@ impl Waiter for FeedWait<'_> {
 
     /// One system call sleeps and reads where nothing else has to be watched.
     fn sleeps_in_a_read(&self, deadline: Deadline) -> bool {
-        deadline == Deadline::Never && !self.feed.watch.is_on()
+        deadline == Deadline::Never && !self.feed.watch.is_on() && self.feed.dozing.is_none()
     }
 
     fn sleep(&mut self, deadline: Deadline) -> Result<bool> {
         let sleeps_in_a_read = self.sleeps_in_a_read(deadline);
         let feed = &mut *self.feed;
         count(&mut feed.stats.sleeps, 1);
+        if let Some((wakes, at_most)) = feed.dozing.take() {
+            let at_most = deadline.left().map_or(at_most, |left| left.min(at_most));
+            let woken = feed.follower.doze(wakes, at_most);
+            feed.doze.judge(woken, feed.follower.head_moved());
+            feed.word.disarm();
+            return Ok(true);
+        }
         if sleeps_in_a_read && feed.wait_for_packet()? {
             return Ok(true);
         }

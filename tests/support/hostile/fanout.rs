@@ -6,6 +6,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::fs::FileExt,
     },
+    sync::Arc,
 };
 
 use rustix::fs::{SealFlags, fcntl_add_seals};
@@ -108,6 +109,13 @@ impl RawSubscriber {
     /// All that is published, counted from where it has joined.
     pub(crate) fn published(&self) -> u64 {
         self.word(HEAD) - self.terms[2]
+    }
+
+    /// The publisher's region, mapped: it can be read, and slept on.
+    pub(crate) fn mapped_region(&self) -> Arc<MmapRegion> {
+        let file = FileOffset::new(self.region.try_clone().unwrap(), 0);
+        let size = page().try_into().unwrap();
+        Arc::new(MmapRegion::build(Some(file), size, libc::PROT_READ, libc::MAP_SHARED).unwrap())
     }
 
     /// The publisher's region once more.

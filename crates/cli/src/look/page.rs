@@ -4,7 +4,7 @@ use serde::Serialize;
 use zerocopy::{FromBytes, Immutable, KnownLayout, little_endian::U64};
 
 /// Bytes of a page that are read: up to the end of its last line.
-pub(crate) const BYTES: usize = 0x180;
+pub(crate) const BYTES: usize = 0x1c0;
 
 /// The words, at their places. Words between them are not looked at.
 #[derive(Debug, Clone, Copy, FromBytes, Immutable, KnownLayout)]
@@ -34,6 +34,8 @@ struct Words {
     _5: [U64; 3],
     claimed: U64,
     _6: [U64; 7],
+    wakes: U64,
+    _7: [U64; 7],
 }
 const _: () = assert!(size_of::<Words>() == BYTES);
 
@@ -141,6 +143,7 @@ mod tests {
             ("Base", offset_of!(Words, base)),
             ("Capacity", offset_of!(Words, capacity)),
             ("Claimed", offset_of!(Words, claimed)),
+            ("Wakes", offset_of!(Words, wakes)),
         ] {
             assert!(table.contains(&format!("| {offset:#05x} | `{name}`:")), "{name} at {offset:#05x}");
             documented += 1;
