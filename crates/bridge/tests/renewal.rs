@@ -120,6 +120,8 @@ fn all_topics_go_on_in_another_session() {
         || !far.status()[0].is_here
     {
         assert!(Instant::now() < deadline, "it does not connect anew");
+        // It can be asked at any moment.
+        let _ = bridge.peers();
         publish(&mut publisher, sent);
         sent += 1;
         if let Some(received) = stats.recv(Duration::from_millis(1)).unwrap() {

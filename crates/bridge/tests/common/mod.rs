@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -19,9 +19,17 @@ use sealane_bridge::{Bridge, Network, Received, Settings, Subscriber, WhenBehind
 /// Everything is there by then, on a slow machine too.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
-/// A port of the loopback that nobody uses.
+/// A port of the loopback that nobody uses. The kernel gives those who ask for any port, and all who connect, one from 32,768 on
+/// (`ip_local_port_range`, `ip(7)`): one below is still free when it is listened at.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let next = std::process::id().wrapping_mul(211).wrapping_add(NEXT.fetch_add(1, Relaxed));
+        let port = u16::try_from(10_000 + next % 20_000).expect("a port");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 pub(crate) fn endpoint(port: u16) -> String {

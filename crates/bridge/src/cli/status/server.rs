@@ -42,7 +42,6 @@ impl Server {
         let source = Source {
             bridge: Arc::clone(bridge),
             since: Instant::now(),
-            id: bridge.id(),
             listen: plan.listen.clone(),
             connect: plan.connect.clone(),
             router: plan.router,
@@ -66,7 +65,6 @@ impl Drop for Server {
 struct Source {
     bridge: Arc<Bridge>,
     since: Instant,
-    id: String,
     listen: Vec<String>,
     connect: Vec<String>,
     router: bool,
@@ -78,7 +76,7 @@ impl Source {
             about: About {
                 pid: std::process::id(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                id: self.id.clone(),
+                id: self.bridge.id(),
                 uptime: self.since.elapsed().as_secs_f64(),
                 router: self.router,
                 listen: self.listen.clone(),
