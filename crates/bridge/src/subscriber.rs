@@ -11,7 +11,7 @@ use sealane::{Builder, Control, Message, Payload, RequestId};
 
 use crate::{
     error::Result,
-    tally::Tally,
+    tally::{Before, Tally},
     wire::{
         call::CallError,
         notice::{Notice, Standing},
@@ -183,16 +183,30 @@ impl Subscriber {
         match Notice::of(&message) {
             _ if message.in_reply_to().is_some() => None,
             None => {
-                let missed = self.tally.message(sequence, message.epoch(), next.wrapping_sub(1), missed);
-                Some(Received::Message(Box::new(BridgedMessage { message, missed })))
+                let before = self.tally.message(sequence, message.epoch(), next.wrapping_sub(1), missed);
+                self.known(before)
+                    .map(|missed| Received::Message(Box::new(BridgedMessage { message, missed })))
             }
             Some(Notice::Place) => {
                 let standing = str::from_utf8(message.control()).ok().and_then(Standing::of)?;
                 let missed = self.tally.standing(sequence, &standing, missed);
                 (missed > 0).then_some(Received::Notice(Notice::Missed, missed))
             }
-            Some(notice) => Some(Received::Notice(notice, self.tally.notice(sequence, next, missed))),
+            Some(notice) => {
+                let before = self.tally.notice(sequence, next, missed);
+                self.known(before).map(|missed| Received::Notice(notice, missed))
+            }
         }
+    }
+
+    /// The messages missed, if that is known. Else it comes back to be told.
+    fn known(&mut self, before: Before) -> Option<u64> {
+        match before {
+            Before::Missed(missed) => return Some(missed),
+            Before::ToldSoon => {}
+            Before::Unknown => self.connected = None,
+        }
+        None
     }
 
     /// Asks the source's publisher, through both bridges. Messages that come meanwhile are kept, up to 64 and 4 MiB.
