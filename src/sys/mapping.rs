@@ -13,7 +13,10 @@ use std::{
     ops::Range,
     os::fd::BorrowedFd,
     ptr::{self, NonNull},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64},
+    },
 };
 
 use rustix::{
@@ -163,9 +166,17 @@ impl Region {
     /// The address of `word`.
     #[inline]
     pub(super) fn word(&self, word: Word) -> NonNull<AtomicU64> {
-        const { assert!(Word::Claimed.offset() < 4096) };
+        const { assert!(Word::Wakes.offset() < 4096) };
         // SAFETY: every `Word`'s offset is below the smallest page, which is mapped.
         unsafe { self.base.0.byte_add(word.offset()) }.cast()
+    }
+
+    /// The low half of `word`, as a place that the kernel is told (`futex(2)`). It is not to be accessed through this reference.
+    pub(super) fn futex(&self, word: Word) -> &AtomicU32 {
+        let at = self.word(word);
+        // SAFETY: contract of `AtomicU32::from_ptr`: mapped and aligned (`Region::word`) as long as the borrow; the low half comes
+        // first, as integers are little-endian. Nothing in this process is accessed through it.
+        unsafe { AtomicU32::from_ptr(at.as_ptr().cast()) }
     }
 
     /// The address of the ring's byte `at`, and how many of the `len` bytes from there are before the ring's end.

@@ -9,7 +9,7 @@ use std::{
     ops::Range,
     os::fd::BorrowedFd,
     ptr, slice,
-    sync::atomic::{AtomicU32, AtomicU64},
+    sync::atomic::AtomicU64,
 };
 
 use rustix::{
@@ -68,12 +68,8 @@ impl ControlPage {
     ///
     /// UNTRUSTED: anybody who has the region may sleep there; no more are woken than `count`, the longest sleepers first.
     pub(crate) fn wake(&self, word: Word, count: u32) {
-        let at = self.word(word).as_ptr();
-        // SAFETY: contract of `AtomicU32::from_ptr`: the low half of a word, which is mapped and aligned. This process does not
-        // access it through this reference, which only names a place to the kernel.
-        let low = unsafe { AtomicU32::from_ptr(at.cast()) };
         // It fails for no word that is mapped.
-        let _ = futex::wake(low, futex::Flags::empty(), count);
+        let _ = futex::wake(self.region.futex(word), futex::Flags::empty(), count);
     }
 
     /// Allocates the page at byte `at` of the region, in a huge page if the system gives one for shared memory

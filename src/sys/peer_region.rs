@@ -5,7 +5,7 @@ use std::{
     marker::PhantomData,
     ops::Range,
     os::fd::BorrowedFd,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -150,13 +150,14 @@ impl PeerRegion {
     /// # Errors
     /// `AGAIN`, `TIMEDOUT`, `INTR`.
     pub(crate) fn sleep_while(&self, word: Word, value: u64, at_most: Duration) -> Result<(), Errno> {
-        let at = self.region.word(word);
-        // SAFETY: contract of `AtomicU32::from_ptr`: mapped and aligned (`Region::word`); the low half of a word, as integers
-        // are little-endian. This process does not access it through this reference, which only names a place to the kernel.
-        let low = unsafe { AtomicU32::from_ptr(at.as_ptr().cast()) };
         let [a, b, c, d, ..] = value.to_le_bytes();
         let at_most = Timespec::try_from(at_most).ok();
-        futex::wait(low, futex::Flags::empty(), u32::from_le_bytes([a, b, c, d]), at_most.as_ref())
+        futex::wait(
+            self.region.futex(word),
+            futex::Flags::empty(),
+            u32::from_le_bytes([a, b, c, d]),
+            at_most.as_ref(),
+        )
     }
 
     /// Prefetches the line of the ring's byte `at`, to be read soon: it is in another processor's cache.

@@ -1,7 +1,8 @@
 //! Waiting: how long, and when to give up. What is waited for is the caller's.
 //!
 //! Owns the order of the steps of a wait (`engine`), the eventcount that wakes a sleeper, deadlines, the budget of a loop that a
-//! peer can feed, spinning with its back-off, sleeping in `ppoll(2)`, when to sleep on a futex instead, and locks that a fork may find taken.
+//! peer can feed, spinning with its back-off, sleeping in `ppoll(2)`, when to sleep on a futex instead, and locks that a fork may
+//! find taken.
 //!
 //! Refuses to wait past a deadline, and to work without end for a peer.
 //!
