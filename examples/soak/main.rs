@@ -139,9 +139,7 @@ fn watch(options: &Options, seed: u64) -> Result<()> {
         let mut observe = || {
             for reading in 1..=options.readings() {
                 let end = begun + reading * process::EVERY;
-                while Instant::now() < end && !running.is_finished() {
-                    thread::sleep(end.saturating_duration_since(Instant::now()));
-                }
+                thread::sleep(end.saturating_duration_since(Instant::now()));
                 if running.is_finished() {
                     break;
                 }

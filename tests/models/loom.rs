@@ -301,9 +301,7 @@ impl Waiter for Dozer<'_> {
         if self.dozes {
             // `Follower::wakes`
             self.before = self.wakes.load(Relaxed);
-            if self.half.without != Without::Acquire {
-                fence(Acquire);
-            }
+            fence(Acquire);
             self.half.word.rearm_on_futex();
             return true;
         }

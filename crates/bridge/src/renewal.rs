@@ -18,7 +18,7 @@ use zenoh::{Session, Wait};
 use crate::{
     counts::{Counts, add},
     error::{Error, Result},
-    export::Exporter,
+    export::{Exporter, Left},
     import::Importer,
     threads::Threads,
 };
@@ -155,6 +155,17 @@ impl Carried {
         silent >= others || last.is_none_or(|last| last.elapsed() >= others) && !hears_others()
     }
 
+    /// A session that these topics have entered.
+    fn enter(&self, exports: &mut [Left<'_>], imports: &[Importer]) -> Result<Session> {
+        let session = open(&self.config)?;
+        let entered = exports.iter_mut().try_for_each(|export| export.enter(&session));
+        let entered = entered.and_then(|()| imports.iter().try_for_each(|import| import.enter(&session)));
+        if entered.is_err() {
+            close(&session);
+        }
+        entered.map(|()| session)
+    }
+
     /// Has all topics enter another session. False if it was told to stop before there was one.
     fn renew(&self, orders: &Receiver<Order>) -> bool {
         let mut topics = self.topics();
@@ -164,16 +175,7 @@ impl Carried {
         close(&self.session.get());
         let mut was_told = false;
         loop {
-            let entered = open(&self.config).and_then(|session| {
-                let entered = exports.iter_mut().try_for_each(|export| export.enter(&session));
-                let entered =
-                    entered.and_then(|()| imports.iter().try_for_each(|import| import.enter(&session)));
-                if entered.is_err() {
-                    close(&session);
-                }
-                entered.map(|()| session)
-            });
-            match entered {
+            match self.enter(&mut exports, imports) {
                 Ok(session) => {
                     *self.session.lock() = session;
                     return true;
@@ -237,7 +239,7 @@ impl Drop for Renewal {
 fn run(carried: &Carried, orders: &Receiver<Order>) {
     let mut last = None;
     while let Ok(Order::Renew { of, silent }) = orders.recv() {
-        // What other topics wished for meanwhile is done, too.
+        // An order that came in during a replacement is not due so soon after it.
         if !carried.is_due(&of, silent, last) {
             continue;
         }

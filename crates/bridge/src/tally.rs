@@ -22,9 +22,9 @@ const MAX_UNKNOWN: u32 = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Before {
     Missed(u64),
-    /// The bridge says it soon. Until then this message counts as missed, too.
+    /// The bridge's next notice has this number. The message counts as missed itself.
     ToldSoon,
-    /// It was overrun, together with the notice that said it: a subscription that begins anew is told.
+    /// The notice with this number was overrun. A new subscription receives it again.
     Unknown,
 }
 
@@ -52,7 +52,7 @@ impl Tally {
         next.is_some_and(|next| next != sequence)
     }
 
-    /// What is said of a record of another run, or of a notice, whose place was told meanwhile if the bridge tells places.
+    /// The answer for a record that may stand behind the end of a run, if the bridge tells places. `None` if it does not.
     fn unknown(&mut self, is_overrun: bool) -> Option<Before> {
         self.last?.run?;
         if self.unknown >= MAX_UNKNOWN {
@@ -65,7 +65,7 @@ impl Tally {
     /// Takes a message. `missed` is what the publisher says.
     pub(crate) fn message(&mut self, sequence: u64, epoch: u64, number: u64, missed: u64) -> Before {
         let is_overrun = self.step(sequence);
-        // Of what was overrun, records may have been notices, and one of them said how the run before has ended.
+        // The overrun records may include the notices that told the end of the previous run.
         if (self.came_back || is_overrun)
             && self.last.is_some_and(|last| last.epoch != epoch)
             && let Some(unknown) = self.unknown(is_overrun)

@@ -22,7 +22,7 @@ use zenoh::{Session, Wait, liveliness::LivelinessToken};
 const LEASE: Duration = Duration::from_millis(100);
 const RUN: u64 = 7;
 
-/// A bridge that exports a topic, made by hand: it says something when it is told to.
+/// An exporter made by hand. It sends only what the test tells it to send.
 struct Source {
     session: Session,
     keys: Keys,

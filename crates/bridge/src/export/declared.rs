@@ -8,8 +8,10 @@ use crate::{
     wire::Keys,
 };
 
-/// See the module. It belongs to a [`Sender`](super::sender::Sender), which waits while another session is made.
+/// See the module. It belongs to a [`Sender`](super::sender::Sender), which waits while the session is replaced.
 pub(super) struct Declared {
+    pub(super) keys: Keys,
+    congestion: CongestionControl,
     session: Session,
     pub(super) messages: Publisher<'static>,
     pub(super) beats: Publisher<'static>,
@@ -23,32 +25,32 @@ impl Declared {
             WhenBehind::Wait(_) => CongestionControl::Block,
             WhenBehind::DropOldest | WhenBehind::DropNewest => CongestionControl::Drop,
         };
+        Self::declare(session, keys.clone(), congestion)
+    }
+
+    fn declare(session: &Session, keys: Keys, congestion: CongestionControl) -> Result<Self> {
         let publisher = |key: String| {
             let publisher = session.declare_publisher(key).congestion_control(congestion).wait();
             publisher.map_err(Error::zenoh("declaring a publisher"))
         };
-        Ok(Self {
-            session: session.clone(),
-            messages: publisher(keys.messages().to_owned())?,
-            beats: publisher(keys.beats())?,
-            token: None,
-        })
+        let (messages, beats) = (publisher(keys.messages().to_owned())?, publisher(keys.beats())?);
+        Ok(Self { keys, congestion, session: session.clone(), messages, beats, token: None })
     }
 
     /// Declares the same in another session.
-    pub(super) fn renew(&mut self, session: &Session, keys: &Keys, settings: &Settings) -> Result<()> {
+    pub(super) fn renew(&mut self, session: &Session) -> Result<()> {
         let run = self.token.as_ref().map(|(run, _)| *run);
-        *self = Self::new(session, keys, settings)?;
-        self.set_run(run, keys);
+        *self = Self::declare(session, self.keys.clone(), self.congestion)?;
+        self.set_run(run);
         Ok(())
     }
 
     /// Says that this run is there, and no other.
-    pub(super) fn set_run(&mut self, run: Option<u64>, keys: &Keys) {
+    pub(super) fn set_run(&mut self, run: Option<u64>) {
         self.token = run.map(|run| {
-            let token = self.session.liveliness().declare_token(keys.token(run)).wait();
-            let token =
-                token.inspect_err(|why| log::error!("{}: no token of liveliness: {why}", keys.messages()));
+            let token = self.session.liveliness().declare_token(self.keys.token(run)).wait();
+            let token = token
+                .inspect_err(|why| log::error!("{}: no token of liveliness: {why}", self.keys.messages()));
             (run, token.ok())
         });
     }

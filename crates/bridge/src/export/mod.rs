@@ -39,8 +39,6 @@ use crate::{
 
 /// A topic that is exported, until it is dropped.
 pub(crate) struct Exporter {
-    keys: Keys,
-    settings: Settings,
     requests: Arc<Requests>,
     counts: Arc<Counts>,
     /// Requests end before the threads that answer them.
@@ -59,12 +57,10 @@ impl Exporter {
         let requests =
             Arc::new(Requests::new(settings, Wake::new()?, Arc::clone(&answers), Arc::clone(&counts)));
         let declared = Arc::new(Mutex::new(Declared::new(session, &keys, settings)?));
-        let sender = Sender::new(&declared, &keys, settings, &queue, &counts);
+        let sender = Sender::new(&declared, settings, &queue, &counts);
         let reader = Reader::new(path, settings, &queue, &requests, &counts);
         let queryable = Some(take_requests(session, &keys, &requests)?);
-        let settings = settings.clone();
-        let mut exporter =
-            Self { keys, settings, requests, counts, queryable, declared, threads: Threads::default() };
+        let mut exporter = Self { requests, counts, queryable, declared, threads: Threads::default() };
         let answering = Arc::clone(&answers);
         exporter.threads.spawn("reader", move || {
             reader.run();
@@ -80,13 +76,7 @@ impl Exporter {
     pub(crate) fn leave(&mut self) -> Left<'_> {
         self.queryable.take();
         let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
-        Left {
-            keys: &self.keys,
-            settings: &self.settings,
-            requests: &self.requests,
-            queryable: &mut self.queryable,
-            declared,
-        }
+        Left { requests: &self.requests, queryable: &mut self.queryable, declared }
     }
 
     pub(crate) fn counts(&self) -> &Arc<Counts> {
@@ -96,8 +86,6 @@ impl Exporter {
 
 /// An exporter that has left its session. If it is dropped before it has entered another one, it sends nothing more.
 pub(crate) struct Left<'a> {
-    keys: &'a Keys,
-    settings: &'a Settings,
     requests: &'a Arc<Requests>,
     queryable: &'a mut Option<Queryable<()>>,
     declared: MutexGuard<'a, Declared>,
@@ -105,8 +93,8 @@ pub(crate) struct Left<'a> {
 
 impl Left<'_> {
     pub(crate) fn enter(&mut self, session: &Session) -> Result<()> {
-        *self.queryable = Some(take_requests(session, self.keys, self.requests)?);
-        self.declared.renew(session, self.keys, self.settings)
+        *self.queryable = Some(take_requests(session, &self.declared.keys, self.requests)?);
+        self.declared.renew(session)
     }
 }
 

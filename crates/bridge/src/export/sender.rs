@@ -17,7 +17,7 @@ use crate::{
     counts::{Counts, add},
     settings::Settings,
     wire::{
-        Head, Keys, Kind, Place,
+        Head, Kind, Place,
         beat::{self, Ended},
         pack::{Entries, Entry},
     },
@@ -25,8 +25,7 @@ use crate::{
 
 /// See the module.
 pub(super) struct Sender {
-    keys: Keys,
-    /// Who makes another session holds it meanwhile.
+    /// Locked while the session is replaced.
     declared: Arc<Mutex<Declared>>,
     beat: Duration,
     plain: bool,
@@ -42,13 +41,11 @@ pub(super) struct Sender {
 impl Sender {
     pub(super) fn new(
         declared: &Arc<Mutex<Declared>>,
-        keys: &Keys,
         settings: &Settings,
         queue: &Arc<Queue>,
         counts: &Arc<Counts>,
     ) -> Self {
         Self {
-            keys: keys.clone(),
             declared: Arc::clone(declared),
             beat: settings.beat,
             plain: settings.plain,
@@ -84,7 +81,7 @@ impl Sender {
                 Task::Ended(place) => {
                     (self.next, self.has_ended) = (Some(place), true);
                     self.send_beat();
-                    self.declared().set_run(None, &self.keys);
+                    self.declared().set_run(None);
                 }
                 Task::Left(place) => self.catch_up(Some(place)),
                 Task::Beat(read) => {
@@ -121,7 +118,7 @@ impl Sender {
         // Who comes back to a run may have been told of more messages than it began with.
         let known = self.next.filter(|last| last.run == place.run && last.number > place.number);
         (self.next, self.has_ended) = (Some(known.unwrap_or(place)), false);
-        self.declared().set_run(Some(place.run), &self.keys);
+        self.declared().set_run(Some(place.run));
         self.send_beat();
     }
 
@@ -183,7 +180,7 @@ impl Sender {
         let beat = beat::to_bytes(&self.ended);
         let sent = self.declared().beats.put(beat).attachment(head.to_bytes().to_vec()).wait();
         if let Err(why) = sent {
-            log::debug!("{}: no beat: {why}", self.keys.messages());
+            log::debug!("{}: no beat: {why}", self.counts.topic());
         }
     }
 }
@@ -191,7 +188,7 @@ impl Sender {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counts::Role;
+    use crate::{counts::Role, wire::Keys};
 
     #[test]
     fn who_comes_back_to_a_run_takes_nothing_back() {
@@ -199,9 +196,9 @@ mod tests {
         let settings = Settings::default();
         let queue = Arc::new(Queue::new(&settings, Arc::clone(&counts)));
         let session = zenoh::open(crate::Network::default().config().unwrap()).wait().unwrap();
-        let keys = Keys::new("stats");
-        let declared = Arc::new(Mutex::new(Declared::new(&session, &keys, &settings).unwrap()));
-        let mut sender = Sender::new(&declared, &keys, &settings, &queue, &counts);
+        let declared = Declared::new(&session, &Keys::new("stats"), &settings).unwrap();
+        let declared = Arc::new(Mutex::new(declared));
+        let mut sender = Sender::new(&declared, &settings, &queue, &counts);
         let place = |run, number| Place { run, number, source: 0 };
         sender.begin(place(1, 10));
         sender.catch_up(Some(place(1, 20)));

@@ -43,9 +43,9 @@ const DOZE: Duration = Duration::from_millis(1);
 /// When subscribers that sleep are woken for a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waking {
-    /// As soon as it is published.
+    /// Immediately.
     AtOnce,
-    /// As soon as it is published. The thread looks every [`DOZE`] whether a wake is owed.
+    /// Immediately. The thread checks every [`DOZE`] whether a wake is owed.
     Watched,
     /// Later: they were not woken for the last message, as another one was to follow.
     Owed,
