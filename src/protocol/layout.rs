@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 pub(crate) const CACHE_LINE: u64 = 64;
 /// Bytes of a loan's record that are kept free for control bytes. That many always ride behind the payload.
 pub(crate) const RESERVE: u64 = 1024;
+/// Bytes of the shortest payload whose record has room for [`RESERVE`] control bytes in any case.
+pub(crate) const LONG: u64 = 64 << 10;
 
 /// The words of the control page. Each stands in a cache line with a single writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,17 +149,19 @@ impl RecordSize {
         Self(round_up_to_line(to_u64(payload)).wrapping_add(Self::OVERHEAD))
     }
 
-    /// The size of a record of `payload` bytes and no control bytes, which are fewer than 2^63.
+    /// The size of a header and `payload` bytes, which are fewer than 2^63, without any room for control bytes.
     pub(crate) const fn of_payload(payload: usize) -> Self {
         Self(round_up_to_line(to_u64(payload)).wrapping_add(CACHE_LINE))
     }
 
     /// The size of a record whose parts are that long. The caller knows that `payload` is below 2^63.
+    ///
+    /// The record of a long payload is as long as its loan's, whatever control bytes it has. So payloads of one length stand at the
+    /// same places in each round of the ring, and the first place is free as soon as the first payload is released.
     #[inline]
     pub(super) fn of_parts(payload: u64, control: u32) -> Self {
-        Self(
-            CACHE_LINE.wrapping_add(round_up_to_line(payload)).wrapping_add(round_up_to_line(control.into())),
-        )
+        let control = u64::from(control).max(if payload < LONG { 0 } else { RESERVE });
+        Self(CACHE_LINE.wrapping_add(round_up_to_line(payload)).wrapping_add(round_up_to_line(control)))
     }
 
     #[inline]

@@ -320,7 +320,12 @@ mod tests {
             (1, 0, 128, 128),
             (64, 1, 128, 192),
             (65, 65, 192, 320),
-            (1 << 40, 0, 64 + (1 << 40), 64 + (1 << 40)),
+            ((64 << 10) - 1, 0, 65_600, 65_600),
+            // A long one always has room for a kilobyte of control bytes.
+            (64 << 10, 0, 65_600, 65_600 + 1024),
+            (64 << 10, 1024, 65_600, 65_600 + 1024),
+            (64 << 10, 1025, 65_600, 65_600 + 1088),
+            (1 << 40, 0, 64 + (1 << 40), 64 + (1 << 40) + 1024),
         ] {
             let record = record(payload, control);
             assert_eq!((record.control(), record.size().bytes()), (control_at, size), "{payload} {control}");
@@ -337,7 +342,7 @@ mod tests {
             ..RecordHeader::new(record(0, 0))
         };
         for (payload, control, available) in
-            [(0, 0, 64), (1, 0, 128), (64, 64, 192), (u64::MAX >> 2, 0, 1 << 62)]
+            [(0, 0, 64), (1, 0, 128), (64, 64, 192), (u64::MAX >> 2, 0, (1 << 62) + 64 + 1024)]
         {
             let header = header(payload, control);
             if payload < 1 << 60 {

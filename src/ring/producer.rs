@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     error::ProtocolError,
-    protocol::layout::{CACHE_LINE, Position, RESERVE, RecordSize, Word, to_u64},
+    protocol::layout::{CACHE_LINE, Position, RecordSize, Word, to_u64},
     ring::{claim::Claim, window::Window},
     sys::{own_region::ControlPage, peer_region::PeerRegion},
     wait::Deadline,
@@ -275,9 +275,7 @@ impl<R: Readers> Producer<R> {
             return Ok(padding);
         }
         let others = if records(3) <= self.capacity { 2 } else { 1 };
-        // The others are there without what is reserved for control bytes, as a rule.
-        let room = bytes.saturating_sub(RESERVE).saturating_mul(others);
-        if rest <= self.capacity.saturating_sub(room) && self.finds_room(rest, size)? {
+        if rest <= self.capacity.saturating_sub(records(others)) && self.finds_room(rest, size)? {
             return Ok(rest);
         }
         Ok(0)
@@ -439,7 +437,7 @@ mod tests {
     use crate::{
         memory::region::{OwnRegion, map_peer},
         protocol::{
-            layout::{Geometry, to_usize},
+            layout::{Geometry, LONG, RESERVE, to_usize},
             record::{MessageHeader, Record},
         },
     };
@@ -454,7 +452,10 @@ mod tests {
 
     /// A record of so many bytes in all.
     fn size(bytes: u64) -> RecordSize {
-        Record::new(MessageHeader::new(0, false, None), to_usize(bytes - CACHE_LINE)).size()
+        let reserve = if bytes > LONG + CACHE_LINE { RESERVE } else { 0 };
+        let record = Record::new(MessageHeader::new(0, false, None), to_usize(bytes - CACHE_LINE - reserve));
+        assert_eq!(record.size().bytes(), bytes);
+        record.size()
     }
 
     /// Reserves and publishes a record of so many bytes. Where it stands, and the padding before it.
@@ -604,6 +605,26 @@ mod tests {
         assert_eq!(padding(&mut producer), 4 * LARGE - 2 * bytes);
         // A smaller record may be sent in its place.
         assert_eq!(publish(&mut producer, 64), (2 * bytes, 0));
+    }
+
+    #[test]
+    fn long_record_has_room_as_soon_as_the_one_in_its_place_is_released() {
+        let payload = to_usize(LONG);
+        let (loan, kept) = (RecordSize::of_loan(payload), 0);
+        let (mut producer, theirs) = producer(to_u64(Geometry::capacity_for(payload, kept, 4096)));
+        let mut released = 0;
+        let places = [(); 6].map(|()| {
+            assert_eq!(producer.has_room(loan), Ok(true));
+            producer.reserve(loan).unwrap();
+            let place = producer.reserved();
+            let sent = Record::new(MessageHeader::new(0, false, None), payload).size();
+            producer.publish(sent, 0);
+            // The receiver is one behind.
+            release(&theirs, released);
+            released = producer.head.get();
+            place.at / loan.bytes()
+        });
+        assert_eq!(places, [0, 1, 0, 1, 0, 1]);
     }
 
     /// This is the promise of `Payload`: a sender is never stuck while the receiver keeps the last `kept` payloads, and the ring has
