@@ -85,9 +85,9 @@ impl Builder {
     ///
     /// The memory is allocated at once and counts as this process's.
     ///
-    /// A record takes 64 bytes and its payload, and a loan reserves 1,024 more for control bytes. None goes round the ring's end:
-    /// where it does not fit, the rest of the ring is left out. [`ring_for`](Self::ring_for) computes how large a ring should
-    /// be.
+    /// A record takes 64 bytes and its payload, and a loan reserves 1,024 more for control bytes, which a payload of 64 KiB or
+    /// more keeps. None goes round the ring's end: where it does not fit, the rest of the ring is left out.
+    /// [`ring_for`](Self::ring_for) computes how large a ring should be.
     pub fn ring_capacity(self, bytes: usize) -> Self {
         self.with(|settings| settings.ring_capacity = bytes)
     }

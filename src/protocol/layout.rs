@@ -150,6 +150,7 @@ impl RecordSize {
     }
 
     /// The size of a header and `payload` bytes, which are fewer than 2^63, without any room for control bytes.
+    #[inline]
     pub(crate) const fn of_payload(payload: usize) -> Self {
         Self(round_up_to_line(to_u64(payload)).wrapping_add(CACHE_LINE))
     }
@@ -161,7 +162,7 @@ impl RecordSize {
     #[inline]
     pub(super) fn of_parts(payload: u64, control: u32) -> Self {
         let control = u64::from(control).max(if payload < LONG { 0 } else { RESERVE });
-        Self(CACHE_LINE.wrapping_add(round_up_to_line(payload)).wrapping_add(round_up_to_line(control)))
+        Self(Self::of_payload(to_usize(payload)).0.wrapping_add(round_up_to_line(control)))
     }
 
     #[inline]
